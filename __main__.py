@@ -1,0 +1,5 @@
+"""`python -m headwater` is the command `headwater`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""The error tree. Every failure that a user can cause or cure is one of these; the CLI prints it as one line.
+
+HeadwaterError
+├── InputError            what was handed in is wrong: mend it and run again
+│   ├── CorpusError       a corpus or query file
+│   ├── ModelError        a model or tokenizer
+│   ├── SettingsError     an option or a method's setting
+│   └── DataError         numbers that cannot be used: NaN, Inf, wrong shapes
+├── StoreError            the store on disk
+│   ├── StoreMissing      nothing there, or no headwater store
+│   ├── StoreMismatch     made with another model, tokenizer, corpus or settings
+│   ├── StoreBusy         another process writes to it
+│   ├── StoreDamaged      bytes are missing or differ from their checksum
+│   └── StoreFull         no room left on the device
+├── PluginError           a method, by its name
+│   ├── UnknownMethod
+│   ├── BrokenMethod      its import failed, or it is no method
+│   ├── OutdatedMethod    written for another plugin API
+│   └── ClashingMethods   two distributions offer one name
+└── ResourceError         the machine
+    ├── BudgetError       the memory plan exceeds the budget
+    └── DeviceError       the device asked for is not there
+
+Knows nothing of what raises them.
+"""
+
+
+class HeadwaterError(Exception):
+    """Root of everything headwater raises on purpose."""
+
+
+class InputError(HeadwaterError, ValueError):
+    """What was handed in is wrong."""
+
+
+class CorpusError(InputError):
+    """A corpus or query file cannot be used; the message names file and line."""
+
+
+class ModelError(InputError):
+    """A model or tokenizer cannot be used."""
+
+
+class SettingsError(InputError):
+    """An option or a method's setting is unknown or out of range."""
+
+
+class DataError(InputError):
+    """Numbers that cannot be used: not finite, or of the wrong shape."""
+
+
+class StoreError(HeadwaterError):
+    """Something about the store on disk."""
+
+
+class StoreMissing(StoreError, FileNotFoundError):
+    """There is no headwater store at the path."""
+
+
+class StoreMismatch(StoreError, ValueError):
+    """The store was made with something else; only the differences are listed."""
+
+
+class StoreBusy(StoreError, BlockingIOError):
+    """Another writer owns these chunks."""
+
+
+class StoreDamaged(StoreError, OSError):
+    """Bytes are missing or differ from their checksum."""
+
+
+class StoreFull(StoreError, OSError):
+    """No room left on the device; what was committed stays."""
+
+
+class PluginError(HeadwaterError):
+    """Something about an attribution method found by name."""
+
+
+class UnknownMethod(PluginError, LookupError):
+    """No installed distribution offers this name."""
+
+
+class BrokenMethod(PluginError, ImportError):
+    """The method's module does not import, or holds no method."""
+
+
+class OutdatedMethod(PluginError, ImportError):
+    """The method was written for another number of the plugin API."""
+
+
+class ClashingMethods(PluginError, ImportError):
+    """Two installed distributions offer the same name."""
+
+
+class ResourceError(HeadwaterError):
+    """The machine cannot do what was asked."""
+
+
+class BudgetError(ResourceError, MemoryError):
+    """The memory plan exceeds the budget."""
+
+
+class DeviceError(ResourceError, RuntimeError):
+    """The device asked for is not there."""

@@ -1,0 +1,166 @@
+"""The store as a whole: what groups of columns it has, where they came from, how many of their rows are committed.
+
+A directory that is a plain Zarr v3 group. All that changes lives in one file, the root's `zarr.json`: replacing it is the
+commit. Knows nothing of what rows mean.
+
+    zarr.json                                   attributes.headwater: format, version, provenance, groups
+    examples/<column>/                          what every method shares
+    methods/<name>/columns/<column>/            one method's sketches
+    methods/<name>/state/                       what a method learnt from them
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import StoreMismatch, StoreMissing
+from .files import locked, read_json, write_json
+from .layout import FORMAT, Column, array_metadata, column_from, group_metadata
+
+EXAMPLES = "examples"
+ROOT = "zarr.json"
+
+
+def method_group(name: str) -> str:
+    """Group that holds a method's columns."""
+    return f"methods/{name}"
+
+
+class FeatureStore:
+    """An existing store. Reading it takes no lock; every change goes through :meth:`update`."""
+
+    def __init__(self, path: str | Path, attributes: dict[str, Any], *, remote: bool = False) -> None:
+        """Use :meth:`open` or :meth:`create`."""
+        self.path = Path(path)
+        self.url = str(path)
+        self.remote = remote
+        self._attributes = attributes
+
+    @classmethod
+    def create(cls, path: str | Path, provenance: dict[str, Any], version: str) -> FeatureStore:
+        """Make an empty store.
+
+        Raises:
+            StoreMismatch: the folder exists and holds something else.
+        """
+        folder = Path(path)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StoreMismatch(f"{folder} exists and is not a headwater store; name another place for the store")
+        headwater = {"format": FORMAT, "version": version, "provenance": provenance, "groups": {}}
+        write_json(folder / ROOT, group_metadata({"headwater": headwater}))
+        return cls(folder, headwater)
+
+    @classmethod
+    def open(cls, path: str | Path) -> FeatureStore:
+        """Open a store in a folder, or below a URL that fsspec knows (read only).
+
+        Raises:
+            StoreMissing: there is none.
+            StoreMismatch: a newer format than this version reads.
+        """
+        remote = "://" in str(path)
+        metadata = _remote_metadata(str(path)) if remote else read_json(Path(path) / ROOT)
+        attributes = metadata.get("attributes", {}).get("headwater")
+        if attributes is None:
+            raise StoreMissing(f"{path} is a Zarr group, but no headwater store")
+        if attributes["format"] > FORMAT:
+            raise StoreMismatch(f"{path} has format {attributes['format']}; this version reads up to {FORMAT}: "
+                                f"upgrade headwater (the store was made by {attributes['version']})")  # fmt: skip
+        return cls(path, attributes, remote=remote)
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether a store has been created in the folder."""
+        return (Path(path) / ROOT).is_file()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the rows were made from and how, as recorded at creation (and at each append)."""
+        found: dict[str, Any] = self._attributes["provenance"]
+        return found
+
+    @property
+    def version(self) -> str:
+        """Version of headwater that created the store."""
+        return str(self._attributes["version"])
+
+    @property
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Group name to its record: `columns`, `done`, and what its writer noted."""
+        found: dict[str, dict[str, Any]] = self._attributes["groups"]
+        return found
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods whose columns are here, complete or not."""
+        return [name.removeprefix("methods/") for name in self.groups if name.startswith("methods/")]
+
+    def rows(self, group: str) -> int:
+        """Committed rows of a group: those that a reader sees."""
+        done = self.groups[group]["done"]
+        return int(done[0][1]) if done and done[0][0] == 0 else 0
+
+    def folder(self, group: str, column: str) -> str:
+        """Path of a column's array below the root."""
+        return f"{group}/{column}" if group == EXAMPLES else f"{group}/columns/{column}"
+
+    def columns(self, group: str) -> list[Column]:
+        """The columns of a group."""
+        return [
+            Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"]) for c in self.groups[group]["columns"]
+        ]
+
+    def array_metadata(self, group: str, column: str) -> dict[str, Any]:
+        """A column's own `zarr.json`; it may differ from what headwater wrote, if the array was stored anew."""
+        found: dict[str, Any] = read_json(self.path / self.folder(group, column) / ROOT)
+        return found
+
+    def stored_column(self, group: str, column: str) -> Column:
+        """A column as it lies on disk."""
+        return column_from(column, self.array_metadata(group, column))
+
+    def update(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the root's attributes, alone among all processes, in one step: the commit of everything.
+
+        `change` gets the freshest attributes and mutates them.
+        """
+        with locked(self.path):
+            attributes = read_json(self.path / ROOT)["attributes"]["headwater"]
+            before = json.dumps(attributes)
+            change(attributes)
+            if json.dumps(attributes) != before:
+                write_json(self.path / ROOT, group_metadata({"headwater": attributes}))
+            self._attributes = attributes
+
+    def add_group(self, group: str, columns: Sequence[Column], notes: dict[str, Any]) -> None:
+        """Declare a group and make its empty arrays; `notes` are kept in its record."""
+        record = {
+            "columns": [
+                {"name": c.name, "shape": list(c.shape), "dtype": c.dtype, "chunk_rows": c.chunk_rows} for c in columns
+            ],
+            "done": [],
+            **notes,
+        }
+        for parent in _parents(group):
+            write_json(self.path / parent / ROOT, group_metadata({}))
+        for column in columns:
+            write_json(self.path / self.folder(group, column.name) / ROOT, array_metadata(column, 0))
+        self.update(lambda attributes: attributes["groups"].setdefault(group, record))
+
+
+def _parents(group: str) -> list[str]:
+    if group == EXAMPLES:
+        return [EXAMPLES]
+    return ["methods", group, f"{group}/columns"]
+
+
+def _remote_metadata(url: str) -> dict[str, Any]:
+    import zarr
+
+    try:
+        return {"attributes": zarr.open_group(url, mode="r").attrs.asdict()}
+    except (OSError, ValueError, ImportError) as error:
+        raise StoreMissing(f"{url} is not a headwater store: {error}") from None

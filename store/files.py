@@ -1,0 +1,145 @@
+"""Files that appear whole or not at all, locks that die with their owner, checksums. Knows nothing of rows.
+
+Finished = renamed: bytes go to a hidden sibling, are flushed to the device, and take their name in one step. A lock is an
+advisory one of the operating system on an open file, so that `kill -9` frees it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from .errors import StoreBusy, StoreFull, StoreMissing
+from .layout import Array
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, len, pid
+
+
+def write_file(path: Path, parts: list[bytes | memoryview], size: int | None = None) -> None:
+    """Write `parts` as one file that appears whole. With `size`, the last part ends there and a hole of zeros is left
+    before it.
+
+    Raises:
+        StoreFull: no room; the path is as it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}.new")
+    try:
+        with hidden.open("wb") as file:
+            for part in parts[:-1]:
+                file.write(part)
+            if size is not None:
+                file.seek(size - len(parts[-1]))
+            file.write(parts[-1])
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            hidden.unlink()
+        if error.errno in _FULL:
+            raise StoreFull(f"no room left on the device while writing {path}; what was committed is whole: "
+                            "free some space and run the same command again") from None  # fmt: skip
+        raise
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as a file that appears whole."""
+    write_file(path, [(json.dumps(value, indent=1) + "\n").encode()])
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        StoreMissing: it is not there, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreMissing(f"{path.parent} is not a headwater store: it has no {path.name}") from None
+    except ValueError as error:
+        raise StoreMissing(f"{path} is not JSON: {error}") from None
+
+
+def crc32c(data: Array | bytes, crc: int = 0) -> int:
+    """CRC32C (Castagnoli) of an array's bytes, continuing from `crc`."""
+    if isinstance(data, bytes):
+        return int(google_crc32c.extend(crc, data))
+    view = data.reshape(-1).view("uint8")  # the C extension takes read-only buffers alone
+    view.flags.writeable = False
+    return int(google_crc32c.extend(crc, view))
+
+
+def checksum_bytes(crc: int) -> bytes:
+    """The four bytes that the `crc32c` codec appends: little-endian."""
+    return struct.pack("<I", crc)
+
+
+class RangeLock:
+    """An exclusive lock on a range of a file's bytes, held until closed or until its process dies.
+
+    Open-file-description locks where the system has them, so that two writers in one process exclude each other too.
+    """
+
+    def __init__(self, path: Path, start: int, length: int) -> None:
+        """Lock `length` bytes (0: to infinity) of `path` from `start`.
+
+        Raises:
+            StoreBusy: another writer holds some of the range.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._take(start, length)
+        except OSError as error:
+            os.close(self._file)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise StoreBusy(
+                    f"another process is writing to {path.parent.parent}: wait for it, or stop it"
+                ) from None
+            raise
+
+    def _take(self, start: int, length: int) -> None:
+        if hasattr(fcntl, "F_OFD_SETLK"):
+            fcntl.fcntl(
+                self._file, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+            )
+        else:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+
+    def close(self) -> None:
+        """Give the range back."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, waiting for it. The lock is on the folder itself: a Zarr group must hold no foreign file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

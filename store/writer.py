@@ -1,0 +1,195 @@
+"""Appending rows to a group: who owns which chunks, what is committed, where to go on after a crash.
+
+A writer owns a range of rows that no other writer's chunks touch, held by a lock that dies with it. Rows fill chunk
+buffers; a full chunk becomes a file at once. A commit writes the unfinished last chunks too, then the arrays' shapes, then
+the root: only that last step makes rows visible. So a crash costs what came after the last commit and nothing else, and
+writing the same rows again gives the same bytes. Knows nothing of what rows mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numcodecs import VLenUTF8, Zstd
+
+from .errors import DataError, StoreDamaged
+from .feature_store import ROOT, FeatureStore
+from .files import RangeLock, checksum_bytes, crc32c, write_file, write_json
+from .layout import CHECKSUM_BYTES, Array, Column, array_metadata
+
+Rows = Mapping[str, Array | Sequence[str]]
+_ZEROS = np.zeros(1 << 20, dtype=np.uint8)
+
+
+class GroupWriter:
+    """Writes rows [start, stop) of one group, in order."""
+
+    def __init__(self, store: FeatureStore, group: str, start: int | None = None, stop: int | None = None) -> None:
+        """Own the rows from `start` (default: the committed ones' end) to `stop` (default: no end).
+
+        Raises:
+            StoreBusy: another writer owns some of these chunks.
+            DataError: `start` or `stop` cuts a chunk that another writer could own.
+        """
+        self.store, self.group = store, group
+        columns = store.columns(group)
+        unit = max(column.chunk_rows for column in columns)
+        self.start = store.rows(group) if start is None else start
+        if (start is not None and start % unit) or (stop is not None and stop % unit):
+            raise DataError(f"rows {start} to {stop} of {group} cut a chunk: owners meet at multiples of {unit} rows")
+        length = 0 if stop is None else -(-stop // unit) - self.start // unit
+        lock = store.path / store.folder(group, columns[0].name) / ".writers"
+        self._lock = RangeLock(lock, self.start // unit, length)
+        self.stop, self.rows = stop, self.start
+        try:
+            self._tails = [_tail(store, group, column, self.start) for column in columns]
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def append(self, rows: Rows) -> None:
+        """Take the next rows: for each column (rows, *row shape), or strings.
+
+        Raises:
+            DataError: a column is missing, or has another shape or length.
+            StoreFull: no room left; the rows since the last commit are lost.
+        """
+        counts = {len(rows[tail.column.name]) for tail in self._tails if tail.column.name in rows}
+        missing = [tail.column.name for tail in self._tails if tail.column.name not in rows]
+        if missing or len(counts) != 1:
+            raise DataError(f"rows for {self.group}: columns missing {missing}, lengths {sorted(counts)}")
+        count = counts.pop()
+        if self.stop is not None and self.rows + count > self.stop:
+            raise DataError(f"rows past {self.stop}, the end of what this writer of {self.group} owns")
+        for tail in self._tails:
+            tail.append(rows[tail.column.name])
+        self.rows += count
+
+    def commit(self, **notes: Any) -> None:
+        """Make every row so far visible and durable, and keep `notes` in the group's record."""
+        for tail in self._tails:
+            tail.flush()
+
+        def change(attributes: dict[str, Any]) -> None:
+            record = attributes["groups"][self.group]
+            record["done"] = _merged([*record["done"], [self.start, self.rows]])
+            record.update(notes)
+            visible = record["done"][0][1] if record["done"] and record["done"][0][0] == 0 else 0
+            for tail in self._tails:
+                tail.describe(visible)
+
+        self.store.update(change)
+
+    def close(self) -> None:
+        """Give the chunks back; rows since the last commit are dropped."""
+        self._lock.close()
+
+    def __enter__(self) -> GroupWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _merged(ranges: list[list[int]]) -> list[list[int]]:
+    merged: list[list[int]] = []
+    for start, stop in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], stop)
+        elif stop > start:
+            merged.append([start, stop])
+    return merged
+
+
+def _tail(store: FeatureStore, group: str, column: Column, row: int) -> _NumberTail | _TextTail:
+    kind = _TextTail if column.is_text else _NumberTail
+    return kind(store, group, column, row)
+
+
+class _Tail:
+    """The last chunk of a column, unfinished; what both kinds share."""
+
+    def __init__(self, store: FeatureStore, group: str, column: Column, row: int) -> None:
+        self.column = column
+        self.folder = store.path / store.folder(group, column.name)
+        self.chunk, self.filled = divmod(row, column.chunk_rows)
+        self.dirty = False
+
+    def describe(self, rows: int) -> None:
+        """Write the array's metadata for `rows` rows."""
+        write_json(self.folder / ROOT, array_metadata(self.column, rows))
+
+    def _old(self) -> bytes:
+        """What the unfinished chunk's file holds, checksum verified and taken off."""
+        path = self.folder / self.column.chunk_key(self.chunk)
+        data = path.read_bytes() if path.exists() else b""
+        body, stored = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+        if checksum_bytes(crc32c(body)) != stored:
+            raise StoreDamaged(f"{path} differs from its checksum: run headwater verify")
+        return body
+
+
+class _NumberTail(_Tail):
+    """The unfinished chunk of a column of numbers: one preallocated array."""
+
+    def __init__(self, store: FeatureStore, group: str, column: Column, row: int) -> None:
+        super().__init__(store, group, column, row)
+        self.buffer = np.empty((column.chunk_rows, *column.shape), column.dtype)
+        if self.filled:
+            old = np.frombuffer(self._old(), column.dtype).reshape(self.buffer.shape)
+            self.buffer[: self.filled] = old[: self.filled]
+
+    def append(self, values: Array | Sequence[str]) -> None:
+        values = np.asarray(values)
+        if values.shape[1:] != self.column.shape:
+            raise DataError(f"rows of {self.column.name} have shape {values.shape[1:]}, declared {self.column.shape}")
+        taken = 0
+        while taken < len(values):
+            count = min(len(values) - taken, self.column.chunk_rows - self.filled)
+            self.buffer[self.filled : self.filled + count] = values[taken : taken + count]
+            self.filled, taken, self.dirty = self.filled + count, taken + count, True
+            if self.filled == self.column.chunk_rows:
+                self.flush()
+                self.chunk, self.filled = self.chunk + 1, 0
+
+    def flush(self) -> None:
+        """Write the chunk as far as it is filled; zeros follow, as a hole where the file system has holes."""
+        if not self.dirty:
+            return
+        body = self.buffer[: self.filled].reshape(-1).view(np.uint8)
+        crc, left = crc32c(body), self.column.chunk_bytes - body.nbytes
+        while left:
+            crc = crc32c(_ZEROS[: min(left, len(_ZEROS))], crc)
+            left -= min(left, len(_ZEROS))
+        path = self.folder / self.column.chunk_key(self.chunk)
+        write_file(path, [body.data, checksum_bytes(crc)], self.column.chunk_bytes + CHECKSUM_BYTES)
+        self.dirty = False
+
+
+class _TextTail(_Tail):
+    """The unfinished chunk of a column of text: a list of strings."""
+
+    def __init__(self, store: FeatureStore, group: str, column: Column, row: int) -> None:
+        super().__init__(store, group, column, row)
+        self.values: list[str] = []
+        if self.filled:
+            self.values = list(VLenUTF8().decode(Zstd().decode(self._old())))[: self.filled]
+
+    def append(self, values: Array | Sequence[str]) -> None:
+        for value in values:
+            self.values.append(str(value))
+            self.dirty = True
+            if len(self.values) == self.column.chunk_rows:
+                self.flush()
+                self.chunk, self.values = self.chunk + 1, []
+
+    def flush(self) -> None:
+        """Write the chunk as far as it is filled; empty strings follow."""
+        if not self.dirty:
+            return
+        padded = np.array(self.values + [""] * (self.column.chunk_rows - len(self.values)), dtype=object)
+        body = bytes(Zstd(level=3).encode(VLenUTF8().encode(padded)))
+        write_file(self.folder / self.column.chunk_key(self.chunk), [body, checksum_bytes(crc32c(body))])
+        self.dirty = False
