@@ -68,6 +68,9 @@ class StoreBusy(StoreError, BlockingIOError):
 class StoreDamaged(StoreError, OSError):
     """Bytes are missing or differ from their checksum."""
 
+    why: str = ""
+    """What is wrong with the chunk, without its name."""
+
 
 class StoreFull(StoreError, OSError):
     """No room left on the device; what was committed stays."""

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import StoreMismatch, StoreMissing
-from .files import locked, read_json, write_json
+from .errors import DataError, StoreDamaged, StoreError, StoreMismatch, StoreMissing
+from .files import hidden_name, locked, make_folder, read_json, write_json
 from .layout import FORMAT, Column, array_metadata, column_from, group_metadata
 
 EXAMPLES = "examples"
@@ -47,10 +47,16 @@ class FeatureStore:
             StoreMismatch: the folder exists and holds something else.
         """
         folder = Path(path)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StoreMismatch(f"{folder} exists and is not a headwater store; name another place for the store")
+        if folder.exists() and not folder.is_dir():
+            raise StoreMismatch(f"{folder} is a file; name another place for the store")
+        make_folder(folder)
         headwater = {"format": FORMAT, "version": version, "provenance": provenance, "groups": {}}
-        write_json(folder / ROOT, group_metadata({"headwater": headwater}))
+        with locked(folder):
+            if cls.exists(folder):
+                raise StoreMismatch(f"{folder} holds a store already; name another place for a new one")
+            if any(found != hidden_name(folder / ROOT) for found in folder.iterdir()):
+                raise StoreMismatch(f"{folder} exists and is not a headwater store; name another place for the store")
+            write_json(folder / ROOT, group_metadata({"headwater": headwater}))
         return cls(folder, headwater)
 
     @classmethod
@@ -60,15 +66,18 @@ class FeatureStore:
         Raises:
             StoreMissing: there is none.
             StoreMismatch: a newer format than this version reads.
+            StoreDamaged: its root cannot be understood.
         """
         remote = "://" in str(path)
         metadata = _remote_metadata(str(path)) if remote else read_json(Path(path) / ROOT)
         attributes = metadata.get("attributes", {}).get("headwater")
         if attributes is None:
             raise StoreMissing(f"{path} is a Zarr group, but no headwater store")
+        if not isinstance(attributes, dict) or not isinstance(attributes.get("format"), int):
+            raise StoreDamaged(f"{path}/{ROOT} names no format of the store")
         if attributes["format"] > FORMAT:
             raise StoreMismatch(f"{path} has format {attributes['format']}; this version reads up to {FORMAT}: "
-                                f"upgrade headwater (the store was made by {attributes['version']})")  # fmt: skip
+                                f"upgrade headwater (the store was made by {attributes.get('version')})")  # fmt: skip
         return cls(path, attributes, remote=remote)
 
     @staticmethod
@@ -98,9 +107,19 @@ class FeatureStore:
         """Names of the methods whose columns are here, complete or not."""
         return [name.removeprefix("methods/") for name in self.groups if name.startswith("methods/")]
 
+    def record(self, group: str) -> dict[str, Any]:
+        """The record of one group.
+
+        Raises:
+            StoreMissing: the store has no such group.
+        """
+        if group not in self.groups:
+            raise StoreMissing(f"{self.url} holds no group {group}, only {sorted(self.groups)}")
+        return self.groups[group]
+
     def rows(self, group: str) -> int:
         """Committed rows of a group: those that a reader sees."""
-        done = self.groups[group]["done"]
+        done = self.record(group)["done"]
         return int(done[0][1]) if done and done[0][0] == 0 else 0
 
     def folder(self, group: str, column: str) -> str:
@@ -110,13 +129,18 @@ class FeatureStore:
     def columns(self, group: str) -> list[Column]:
         """The columns of a group."""
         return [
-            Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"]) for c in self.groups[group]["columns"]
+            Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"]) for c in self.record(group)["columns"]
         ]
 
     def array_metadata(self, group: str, column: str) -> dict[str, Any]:
         """A column's own `zarr.json`; it may differ from what headwater wrote, if the array was stored anew."""
-        found: dict[str, Any] = read_json(self.path / self.folder(group, column) / ROOT)
-        return found
+        folder = self.folder(group, column)
+        if self.remote:
+            return _remote_array_metadata(f"{self.url}/{folder}")
+        try:
+            return read_json(self.path / folder / ROOT)
+        except StoreMissing:
+            raise StoreDamaged(f"{self.path / folder / ROOT} is missing: run headwater verify") from None
 
     def stored_column(self, group: str, column: str) -> Column:
         """A column as it lies on disk."""
@@ -127,16 +151,30 @@ class FeatureStore:
 
         `change` gets the freshest attributes and mutates them.
         """
+        self.require_local()
         with locked(self.path):
-            attributes = read_json(self.path / ROOT)["attributes"]["headwater"]
-            before = json.dumps(attributes)
-            change(attributes)
-            if json.dumps(attributes) != before:
-                write_json(self.path / ROOT, group_metadata({"headwater": attributes}))
-            self._attributes = attributes
+            every = read_json(self.path / ROOT)["attributes"]
+            before = json.dumps(every)
+            change(every["headwater"])
+            if json.dumps(every) != before:
+                write_json(self.path / ROOT, group_metadata(every))
+            self._attributes = every["headwater"]
+
+    def require_local(self) -> None:
+        """Raise StoreError if the store is behind a URL: such a store is only read."""
+        if self.remote:
+            raise StoreError(f"{self.url} is remote, and so read only: write to a local folder and copy it")
 
     def add_group(self, group: str, columns: Sequence[Column], notes: dict[str, Any]) -> None:
-        """Declare a group and make its empty arrays; `notes` are kept in its record."""
+        """Declare a group and make its empty arrays; `notes` are kept in its record. One that is there stays as it is.
+
+        Raises:
+            StoreMismatch: it is there with other columns.
+            DataError: columns that cannot be told apart, or cannot be folders.
+        """
+        names = [c.name for c in columns]
+        if not names or len(set(names)) < len(names) or not all(n.replace("-", "_").isidentifier() for n in names):
+            raise DataError(f"{group} cannot have the columns {names}: each needs its own name, of letters and digits")
         record = {
             "columns": [
                 {"name": c.name, "shape": list(c.shape), "dtype": c.dtype, "chunk_rows": c.chunk_rows} for c in columns
@@ -144,17 +182,33 @@ class FeatureStore:
             "done": [],
             **notes,
         }
+
+        def declare(attributes: dict[str, Any]) -> None:
+            known = attributes["groups"].setdefault(group, record)
+            if known["columns"] != record["columns"]:
+                raise StoreMismatch(f"{self.path} holds {group} with other columns: {_listed(known)}, not {_listed(record)}")
+            if known is record:
+                self._make_arrays(group, columns)
+
+        self.update(declare)
+
+    def _make_arrays(self, group: str, columns: Sequence[Column]) -> None:
+        """Before the root names them: what a crash leaves here is made anew by the next run."""
         for parent in _parents(group):
-            write_json(self.path / parent / ROOT, group_metadata({}))
+            if not (self.path / parent / ROOT).exists():
+                write_json(self.path / parent / ROOT, group_metadata({}))
         for column in columns:
             write_json(self.path / self.folder(group, column.name) / ROOT, array_metadata(column, 0))
-        self.update(lambda attributes: attributes["groups"].setdefault(group, record))
 
 
 def _parents(group: str) -> list[str]:
     if group == EXAMPLES:
         return [EXAMPLES]
     return ["methods", group, f"{group}/columns"]
+
+
+def _listed(record: dict[str, Any]) -> str:
+    return ", ".join(f"{c['name']} {c['dtype']} {c['shape']} by {c['chunk_rows']}" for c in record["columns"])
 
 
 def _remote_metadata(url: str) -> dict[str, Any]:
@@ -164,3 +218,13 @@ def _remote_metadata(url: str) -> dict[str, Any]:
         return {"attributes": zarr.open_group(url, mode="r").attrs.asdict()}
     except (OSError, ValueError, ImportError) as error:
         raise StoreMissing(f"{url} is not a headwater store: {error}") from None
+
+
+def _remote_array_metadata(url: str) -> dict[str, Any]:
+    import zarr
+
+    try:
+        found: dict[str, Any] = zarr.open_array(url, mode="r").metadata.to_dict()
+    except (OSError, ValueError) as error:
+        raise StoreDamaged(f"{url} cannot be opened: {error}") from None
+    return found

@@ -18,7 +18,7 @@ from typing import Any
 
 import google_crc32c
 
-from .errors import StoreBusy, StoreFull, StoreMissing
+from .errors import StoreBusy, StoreDamaged, StoreError, StoreFull, StoreMissing
 from .layout import Array
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,26 +32,53 @@ def write_file(path: Path, parts: list[bytes | memoryview], size: int | None = N
     Raises:
         StoreFull: no room; the path is as it was before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}.new")
-    try:
-        with hidden.open("wb") as file:
-            for part in parts[:-1]:
-                file.write(part)
-            if size is not None:
-                file.seek(size - len(parts[-1]))
-            file.write(parts[-1])
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
+    make_folder(path.parent)
+    hidden = hidden_name(path)
+    with _writing(path):
+        try:
+            with hidden.open("wb") as file:
+                for part in parts[:-1]:
+                    file.write(part)
+                if size is not None:
+                    file.seek(size - len(parts[-1]))
+                file.write(parts[-1])
+                file.flush()
+                os.fsync(file.fileno())
+            hidden.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                hidden.unlink()
+            raise
         _sync_folder(path.parent)
+
+
+def hidden_name(path: Path) -> Path:
+    """Where a file's bytes lie before they take its name; a crash leaves it there, and the next write takes it over."""
+    return path.with_name(f".{path.name}.new")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; each outlives a power cut."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with _writing(path):
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into our own errors."""
+    try:
+        yield
+    except StoreError:
+        raise
     except OSError as error:
-        with suppress(OSError):
-            hidden.unlink()
         if error.errno in _FULL:
             raise StoreFull(f"no room left on the device while writing {path}; what was committed is whole: "
                             "free some space and run the same command again") from None  # fmt: skip
-        raise
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _sync_folder(path: Path) -> None:
@@ -67,18 +94,24 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, [(json.dumps(value, indent=1) + "\n").encode()])
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
 
     Raises:
-        StoreMissing: it is not there, or is not JSON.
+        StoreMissing: it is not there.
+        StoreDamaged: it is not a JSON object.
     """
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise StoreMissing(f"{path.parent} is not a headwater store: it has no {path.name}") from None
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise StoreMissing(f"{path} is not JSON: {error}") from None
+        raise StoreDamaged(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise StoreDamaged(f"{path} is not a JSON object")
+    return value
 
 
 def crc32c(data: Array | bytes, crc: int = 0) -> int:
@@ -107,17 +140,17 @@ class RangeLock:
         Raises:
             StoreBusy: another writer holds some of the range.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            self._take(start, length)
-        except OSError as error:
-            os.close(self._file)
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise StoreBusy(
-                    f"another process is writing to {path.parent.parent}: wait for it, or stop it"
-                ) from None
-            raise
+        make_folder(path.parent)
+        with _writing(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._take(start, length)
+            except OSError as error:
+                self.close()
+                if error.errno in (errno.EAGAIN, errno.EACCES):
+                    raise StoreBusy(f"another writer owns these rows of {path.parent.parent}: "
+                                    "wait for it, or stop it") from None  # fmt: skip
+                raise
 
     def _take(self, start: int, length: int) -> None:
         if hasattr(fcntl, "F_OFD_SETLK"):

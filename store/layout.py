@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .errors import DataError
+
 FORMAT = 1
 CHUNK_BYTES = 32 << 20
 """Upper size of a chunk of numbers: large enough to read at the disk's rate, small enough to hold a few."""
@@ -63,11 +65,17 @@ class Column:
 
 
 def column(name: str, shape: tuple[int, ...], dtype: str, chunk_bytes: int = CHUNK_BYTES) -> Column:
-    """A column whose chunk is the largest power of two rows within `chunk_bytes` (text: 1,024 rows)."""
+    """A column whose chunk is the largest power of two rows within `chunk_bytes` (text: 1,024 rows).
+
+    Raises:
+        DataError: rows of nothing, or of neither numbers nor text.
+    """
     if dtype == TEXT:
         return Column(name, (), TEXT, TEXT_CHUNK_ROWS)
+    if np.dtype(dtype).kind not in "biuf" or 0 in shape:
+        raise DataError(f"column {name}: rows of {dtype} {shape} cannot be stored, only numbers, at least one a row")
     row = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    fitting = max(1, chunk_bytes // max(1, row))
+    fitting = max(1, chunk_bytes // row)
     return Column(name, tuple(shape), np.dtype(dtype).name, min(NUMBER_CHUNK_ROWS, 1 << (fitting.bit_length() - 1)))
 
 
@@ -106,16 +114,43 @@ def column_from(name: str, metadata: Mapping[str, Any]) -> Column:
 
 def is_plain(metadata: Mapping[str, Any]) -> bool:
     """Whether chunk files are the rows themselves, plus a checksum: what can be read without decoding."""
-    grid = metadata["chunk_grid"]
-    keys = metadata["chunk_key_encoding"]
-    codecs = [(c["name"], c.get("configuration", {}).get("endian", "little")) for c in metadata["codecs"]]
+    endian = metadata["codecs"][0].get("configuration", {}).get("endian", "little")
+    return endian == "little" and _is_laid_out(metadata, ["bytes", "crc32c"])
+
+
+def is_own(metadata: Mapping[str, Any]) -> bool:
+    """Whether an array is stored as headwater stores it: every chunk has a file, which ends with its checksum."""
+    return is_plain(metadata) or _is_laid_out(metadata, ["vlen-utf8", "zstd", "crc32c"])
+
+
+def _is_laid_out(metadata: Mapping[str, Any], codecs: list[str]) -> bool:
+    grid, keys = metadata["chunk_grid"], metadata["chunk_key_encoding"]
     return bool(
-        codecs == [("bytes", "little"), ("crc32c", "little")]
+        [codec["name"] for codec in metadata["codecs"]] == codecs
         and grid["name"] == "regular"
         and list(grid["configuration"]["chunk_shape"][1:]) == list(metadata["shape"][1:])
         and keys["name"] == "default"
         and keys.get("configuration", {}).get("separator", "/") == "/"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One chunk that is not what was written."""
+
+    column: str
+    """The array's path below the root."""
+    chunk: int
+    """The chunk's number."""
+    first: int
+    """First row that it holds."""
+    last: int
+    """Last row that it holds."""
+    why: str
+    """What is wrong, in words."""
+
+    def __str__(self) -> str:
+        return f"{self.column} chunk {self.chunk} (rows {self.first} to {self.last}) {self.why}"
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""From questions to results, standing on intake and arrays."""

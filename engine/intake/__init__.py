@@ -1,0 +1,1 @@
+"""From files to rows: corpora, models, readouts, sketches, ingestion. Knows no kernels over stores."""

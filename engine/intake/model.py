@@ -1,0 +1,284 @@
+"""Loading a causal language model and its tokenizer: safely, with its head taken apart and checked, with fingerprints.
+
+Weights come from safetensors alone (no pickle is ever read), code that ships with a model runs only when asked for, and
+weights that are missing are an error instead of random numbers. Knows no method, no corpus, no store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...store.errors import DeviceError, ModelError
+from ..method import Sizes
+from .readout import LinearHead
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
+_SAMPLE, _SAMPLES = 4096, 16
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Which model, and how to run it."""
+
+    path: str
+    """Folder or hub id of a Hugging Face causal LM, or of a LoRA adapter of one."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:i."""
+    dtype: str = "auto"
+    """auto (float32 on a CPU, the checkpoint's own on a GPU), float32, bfloat16 or float16."""
+    trust_remote_code: bool = False
+    """Whether code that ships with the model may run."""
+
+
+@dataclass(slots=True)
+class LanguageModel:
+    """A loaded model: its trunk to run, its head taken apart."""
+
+    trunk: Any
+    """token ids → last hidden state, final norm included."""
+    head: LinearHead
+    tokenizer: Any
+    prefix: tuple[int, ...]
+    """Tokens that the tokenizer puts before every text: the begin-of-text token, or nothing."""
+    fingerprint: dict[str, str]
+    """`model` and `tokenizer`: what a store must agree with."""
+    memory: dict[str, int]
+    """`weights` in bytes, and `activations` in bytes per padded token."""
+    device: torch.device
+
+
+def pick_device(name: str) -> torch.device:
+    """The device by its name.
+
+    Raises:
+        DeviceError: unknown, or not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"no device {name}: there are auto, cpu, cuda and cuda:i") from None
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"no device {name}: there are auto, cpu, cuda and cuda:i")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"{name} was asked for, and torch sees no CUDA device here; --device cpu works")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"{name} was asked for; torch sees {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def load(choice: ModelChoice) -> LanguageModel:
+    """Load a model for reading.
+
+    Raises:
+        ModelError: no such model, no safetensors, no causal LM, weights missing, or a head that is not the map expected.
+        DeviceError: the device is not there.
+    """
+    from transformers.utils import logging
+
+    device = pick_device(choice.device)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    adapter = Path(choice.path) / "adapter_config.json"
+    base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.is_file() else choice.path
+    config = _config(base, choice.trust_remote_code)
+    dtype = _dtype(choice.dtype, config, device)
+    model = _weights(base, config, dtype, choice.trust_remote_code)
+    if adapter.is_file():
+        model = _with_adapter(model, choice.path)
+    model = model.to(device).eval().requires_grad_(False)
+    tokenizer = _tokenizer(choice.path if (Path(choice.path) / "tokenizer.json").is_file() else base)
+    head = _head(model, config)
+    _check_head(model, head, choice.path)
+    return LanguageModel(
+        trunk=model.base_model,
+        head=head,
+        tokenizer=tokenizer,
+        prefix=_prefix(tokenizer),
+        fingerprint={"model": _weights_digest(base, choice.path), "tokenizer": _tokenizer_digest(tokenizer)},
+        memory={"weights": _bytes(model), "activations": _activation_bytes(config, dtype)},
+        device=device,
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _config(path: str, remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"{path} is no model folder: it has no config.json")
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(f"{path} brings its own code; --trust-remote-code runs it") from None
+        raise ModelError(f"{path} is neither a model folder nor a model that the hub gave: {_one_line(error)}") from None
+    names = getattr(config, "architectures", None) or []
+    if names and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        raise ModelError(f"{path} is a {', '.join(names)}; headwater reads causal language models")
+    return config
+
+
+def _dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        if name not in _DTYPES:
+            raise ModelError(f"no dtype {name}; there are auto, {', '.join(_DTYPES)}")
+        return _DTYPES[name]
+    if device.type == "cpu":  # half precision is several times slower than float32 on most CPUs
+        return torch.float32
+    own = getattr(config, "dtype", None)
+    return own if isinstance(own, torch.dtype) else torch.bfloat16
+
+
+def _weights(path: str, config: Any, dtype: torch.dtype, remote_code: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    folder = Path(path)
+    if folder.is_dir() and not list(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        if pickled:
+            raise ModelError(f"{path} has its weights in {pickled[0]}, a pickle, which can run code when read: "
+                             "save the model again with safe_serialization=True")  # fmt: skip
+        raise ModelError(f"{path} has no weights: no *.safetensors is there")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, told = AutoModelForCausalLM.from_pretrained(
+                path, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=remote_code,
+                output_loading_info=True,
+            )  # fmt: skip
+    except Exception as error:  # transformers raises a dozen kinds for a damaged or foreign checkpoint
+        raise ModelError(f"{path} does not load as a causal language model: {_one_line(error)}") from None
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise ModelError(f"{path} lacks {len(missing)} of its weights, among them {missing[0]}: they would be random")
+    return model
+
+
+def _with_adapter(model: Any, path: str) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise ModelError(f"{path} is a LoRA adapter: pip install 'headwater[lora]' reads it") from None
+    if not (Path(path) / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{path} has no adapter_model.safetensors")
+    return PeftModel.from_pretrained(model, path, use_safetensors=True).merge_and_unload()
+
+
+def _tokenizer(path: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # as above
+        raise ModelError(f"{path} has no tokenizer that loads: {_one_line(error)}") from None
+    if not tokenizer.is_fast:
+        raise ModelError(f"{path} has no fast tokenizer (tokenizer.json), which tells where each token stands in the text")
+    return tokenizer
+
+
+def _prefix(tokenizer: Any) -> tuple[int, ...]:
+    ids = tokenizer("", add_special_tokens=True)["input_ids"]
+    return tuple(ids[:1]) if ids and ids[0] == tokenizer.bos_token_id else ()
+
+
+def _head(model: Any, config: Any) -> LinearHead:
+    output = model.get_output_embeddings()
+    if output is None or not hasattr(output, "weight"):
+        raise ModelError(f"{type(model).__name__} has no linear language-model head")
+    text = config.get_text_config()
+    context = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 2048
+    layers = int(getattr(text, "num_hidden_layers", 0))
+    sizes = Sizes(output.weight.shape[1], output.weight.shape[0], layers, int(context))
+    scale = float(getattr(text, "logit_scale", None) or 1.0) / float(getattr(text, "logits_scaling", None) or 1.0)
+    softcap = float(getattr(text, "final_logit_softcapping", None) or 0.0)
+    return LinearHead(sizes, output.weight.detach(), getattr(output, "bias", None), scale, softcap)
+
+
+def _check_head(model: Any, head: LinearHead, path: str) -> None:
+    """Recompute a batch's logits from the trunk's output, and refuse a head that does not give the model's own."""
+    length = min(8, head.sizes.max_length)
+    ids = torch.arange(2 * length, device=head.weight.device).reshape(2, length) % head.sizes.vocabulary
+    with torch.inference_mode():
+        own = model(input_ids=ids, use_cache=False).logits.float()
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        if hidden.shape[-1] != head.sizes.hidden:
+            raise ModelError(f"{path}: the trunk's width {hidden.shape[-1]} is not the head's {head.sizes.hidden}")
+        ours = head.logits(hidden)
+    spread = float(own.abs().max()) or 1.0
+    apart = float((own - ours).abs().max())
+    if torch.isfinite(own).all() and not apart <= _TOLERANCE[head.weight.dtype] * spread:
+        raise ModelError(f"{path}: its logits are not W h + b with the scale and soft-cap of its config (they differ by "
+                         f"{apart:.3g} of {spread:.3g}); the head of {type(model).__name__} is not supported")  # fmt: skip
+
+
+def _bytes(model: Any) -> int:
+    return sum(p.numel() * p.element_size() for p in {id(p): p for p in model.parameters()}.values())
+
+
+def _activation_bytes(config: Any, dtype: torch.dtype) -> int:
+    """Bytes per padded token of a forward pass that keeps nothing: one layer's widest tensors and the residual stream."""
+    text = config.get_text_config()
+    hidden = int(getattr(text, "hidden_size", 0) or getattr(text, "n_embd", 0))
+    inner = int(getattr(text, "intermediate_size", 0) or getattr(text, "n_inner", 0) or 4 * hidden)
+    return (10 * hidden + 4 * inner) * max(4, dtype.itemsize)
+
+
+def _weights_digest(base: str, path: str) -> str:
+    """Hash of every tensor's name, shape, type and 16 samples of 4 KiB, whatever files they are in; not of every byte."""
+    folders = [_snapshot(base)] + ([Path(path)] if path != base else [])
+    entries: list[tuple[str, bytes]] = []
+    for file in sorted(f for folder in folders for f in folder.glob("*.safetensors")):
+        entries += _tensor_samples(file)
+    digest = hashlib.sha256()
+    for name, sample in sorted(entries):
+        digest.update(name.encode() + b"\0" + sample)
+    return digest.hexdigest()[:32]
+
+
+def _snapshot(path: str) -> Path:
+    """Folder of a model that is loaded already: itself, or the hub's local copy."""
+    if Path(path).is_dir():
+        return Path(path)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(path, local_files_only=True))
+
+
+def _tensor_samples(file: Path) -> list[tuple[str, bytes]]:
+    found = []
+    with file.open("rb") as handle:
+        (size,) = struct.unpack("<Q", handle.read(8))
+        for name, entry in json.loads(handle.read(size)).items():
+            if name == "__metadata__":
+                continue
+            start, stop = entry["data_offsets"]
+            sample = f"{entry['dtype']}{entry['shape']}".encode()
+            for step in range(_SAMPLES):
+                at = start + (stop - start) * step // _SAMPLES
+                handle.seek(8 + size + at)
+                sample += handle.read(min(_SAMPLE, stop - at))
+            found.append((name, sample))
+    return found
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state.pop("truncation", None)  # set by calls, not part of what the tokenizer is
+    state.pop("padding", None)
+    told = json.dumps([state, tokenizer.bos_token_id, tokenizer.chat_template], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:32]

@@ -1,0 +1,39 @@
+"""What feeds ingestion and queries: examples from a place on, and a batch's readout. Two kinds stand behind it, text with a
+model (`text.py`) and arrays in their place (`features.py`). Knows neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+
+from ..method import Needs
+from .corpus import Faults, Source
+from .examples import Example, Place
+from .readout import BatchReadout, LinearHead
+
+
+class Provider(Protocol):
+    """A corpus, and the model's view of it."""
+
+    sources: list[Source]
+    head: LinearHead
+    device: torch.device
+    faults: Faults
+
+    def provenance(self) -> dict[str, Any]:
+        """All that decides the rows besides the corpus: compared key by key with a store's."""
+
+    def memory(self, tokens: int) -> list[tuple[str, int]]:
+        """Named bytes that reading out a batch of so many padded tokens takes."""
+
+    def longest(self) -> int:
+        """Tokens of the longest example possible."""
+
+    def examples(self, start: Place) -> Iterator[Example]:
+        """The examples after a place, in the corpus's order, streamed."""
+
+    def read(self, batch: list[Example], needs: Needs) -> BatchReadout:
+        """One forward pass over a batch."""

@@ -1,0 +1,122 @@
+"""One batch's readout: hidden states at the counted positions, and what the methods' reductions keep of the logits.
+
+The logits are made tile by tile and shared by all reductions of a run, so that the head's product is computed once a
+batch and tokens × vocabulary is never whole. Knows no model class, no text, no store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...store.errors import DataError
+from ..method import Needs, Reduction, Sizes
+from .residual import Loss
+
+TILE_BYTES = 48 << 20
+"""Float32 logits in a tile: a few hundred rows of a large vocabulary, enough for the product's full speed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearHead:
+    """z = softcap·tanh(scale·(W h + b)/softcap): the last map of the model, as the model itself computes it."""
+
+    sizes: Sizes
+    weight: torch.Tensor
+    """(V, D)."""
+    bias: torch.Tensor | None = None
+    """(V,) or none."""
+    scale: float = 1.0
+    """Factor on the logits."""
+    softcap: float = 0.0
+    """Bound of the logits by tanh; 0 for none."""
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(p, D) → (p, V): the product in the model's dtype, everything after in float32."""
+        z = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
+        if self.scale != 1.0:
+            z *= self.scale
+        return self.softcap * torch.tanh(z / self.softcap) if self.softcap else z
+
+    def tile_rows(self) -> int:
+        """Positions in a tile."""
+        return max(16, TILE_BYTES // (4 * self.sizes.vocabulary))
+
+
+def merged_needs(needs: Sequence[Needs]) -> Needs:
+    """What several methods need together, each thing once, and the loss, which every example is stored with."""
+    layers = dict.fromkeys(layer for need in needs for layer in need.layers)
+    reductions: dict[Reduction, None] = {Loss(): None}
+    reductions.update(dict.fromkeys(reduction for need in needs for reduction in need.reductions))
+    return Needs(tuple(layers), tuple(reductions))
+
+
+class BatchReadout:
+    """A batch as the contract's `Readout` promises it."""
+
+    def __init__(
+        self,
+        head: LinearHead,
+        hiddens: Mapping[int, torch.Tensor],
+        owners: torch.Tensor,
+        targets: torch.Tensor,
+        counts: Sequence[int],
+        needs: Needs,
+    ) -> None:
+        """`hiddens` maps layer to (P, D_layer); `counts` has each example's number of positions, in order."""
+        self.head, self.owners, self.targets = head, owners, targets
+        self.examples, self.counts = len(counts), list(counts)
+        self._hiddens, self._needs = hiddens, needs
+        self._reduced: dict[Reduction, tuple[torch.Tensor, ...]] | None = None
+
+    def hidden(self, layer: int = -1) -> torch.Tensor:
+        """(P, D_layer)."""
+        return self._hiddens[layer]
+
+    def reduced(self, reduction: Reduction) -> tuple[torch.Tensor, ...]:
+        """The reduction's tensors; the first call computes those of all methods."""
+        if self._reduced is None:
+            self._reduced = self._reduce()
+        return self._reduced[reduction]
+
+    def losses(self) -> torch.Tensor:
+        """(n,) mean negative log-likelihood of each example in nats; 0 where nothing counts."""
+        loss = self.reduced(Loss())[0]
+        sums = torch.zeros(self.examples, device=loss.device).index_add_(0, self.owners, loss)
+        return sums / torch.tensor(self.counts, device=loss.device).clamp(min=1)
+
+    def _reduce(self) -> dict[Reduction, tuple[torch.Tensor, ...]]:
+        kept: dict[Reduction, list[tuple[torch.Tensor, ...]]] = {r: [] for r in self._needs.reductions}
+        hidden, step = self.hidden(), self.head.tile_rows()
+        for first in range(0, max(1, len(hidden)), step):
+            logits = self.head.logits(hidden[first : first + step])  # (p, V)
+            self._refuse_nonfinite(logits, first)
+            for reduction, parts in kept.items():
+                parts.append(reduction(logits, self.targets[first : first + step]))
+        return {reduction: _joined(parts) for reduction, parts in kept.items()}
+
+    def _refuse_nonfinite(self, logits: torch.Tensor, first: int) -> None:
+        bad = ~torch.isfinite(logits.sum(1))
+        if bad.any():
+            raise NonFiniteLogits(int(self.owners[first + int(bad.nonzero()[0, 0])]))
+
+
+class NonFiniteLogits(DataError):
+    """NaN or Inf in the logits of one example of a batch; whoever knows its name says it."""
+
+    def __init__(self, example: int) -> None:
+        """`example` counts within the batch."""
+        super().__init__(f"NaN or Inf in the logits of example {example} of the batch")
+        self.example = example
+
+
+def _joined(parts: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+    """Tiles' tensors joined along positions; where their widths differ, zeros are added on the right."""
+    joined = []
+    for tensors in zip(*parts, strict=True):
+        width = max((t.shape[1] for t in tensors if t.ndim > 1), default=0)
+        padded = [t if t.ndim < 2 else torch.nn.functional.pad(t, (0, width - t.shape[1])) for t in tensors]
+        joined.append(torch.cat(padded))
+    return tuple(joined)

@@ -1,0 +1,188 @@
+"""What is kept of a tile of logits: losses, and sparse residuals r = softmax(z/τ) − onehot(y) on their heaviest tokens.
+
+Reductions in the sense of the contract, with a Numba kernel on the CPU (torch's logsumexp and topk cost a third of the
+head's own product there, these kernels a fifteenth) and torch operations elsewhere; one oracle tests both. Knows no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit, prange
+
+from ...store.layout import Array
+
+_BINS = 1024
+_RANGE = 40.0  # e⁻⁴⁰ is far below float32's resolution of a probability
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Negative log-likelihood of the target, in nats: (p,)."""
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(p, V), (p,) → ((p,),)."""
+        if logits.device.type != "cpu":
+            return (torch.nn.functional.cross_entropy(logits, targets, reduction="none"),)
+        out = np.empty(len(targets), np.float32)
+        _losses(logits.numpy(), targets.numpy(), out)
+        return (torch.from_numpy(out),)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseResidual:
+    """The truncated residual of RISE (arXiv 2604.16197; methods' items 1–3 in `plugins/rise.py`)."""
+
+    tau: float
+    """Temperature: s = z/τ."""
+    top: int
+    """Largest logits that the softmax runs over; 0 for all."""
+    mass: float
+    """The shortest prefix with this much probability is kept …"""
+    least: int
+    """… but at least so many tokens, and always the target."""
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(p, V), (p,) → indices (p, k) int64 and values (p, k) float32, k the widest kept set; unused slots are 0, 0."""
+        top = min(self.top or logits.shape[1], logits.shape[1])
+        if logits.device.type != "cpu":
+            return self.by_torch(logits, targets, top)
+        index = np.zeros((len(targets), top), np.int64)
+        value = np.zeros((len(targets), top), np.float32)
+        width = _support(logits.numpy(), targets.numpy(), np.float32(self.tau), self.mass, self.least, index, value)
+        return torch.from_numpy(index[:, :width].copy()), torch.from_numpy(value[:, :width].copy())
+
+    def by_torch(self, logits: torch.Tensor, targets: torch.Tensor, top: int) -> tuple[torch.Tensor, ...]:
+        """The same by torch operations, on any device."""
+        scaled, index = torch.topk(logits / self.tau, top, dim=1)  # (p, k), descending
+        own = index == targets[:, None]
+        absent = ~own.any(1)
+        index[absent, -1] = targets[absent]
+        scaled[absent, -1] = logits[absent, targets[absent]] / self.tau
+        own[absent, -1] = True
+        p = torch.exp(scaled - scaled.amax(1, keepdim=True))
+        p = p / (p.sum(1, keepdim=True) + 1e-8)
+        before = torch.cumsum(p.double(), 1) - p.double()  # mass of the slots ahead of each
+        kept = (before < self.mass) | (torch.arange(top, device=p.device) < self.least) | own
+        p = p * kept
+        value = p / p.sum(1, keepdim=True) - own.float()
+        width = int(kept.sum(1).max()) if len(targets) else 0
+        order = torch.argsort((~kept).to(torch.uint8), dim=1, stable=True)[:, :width]
+        return (index * kept).gather(1, order), (value * kept).gather(1, order)
+
+
+@njit(cache=True, fastmath=True, inline="always")
+def _exp(x):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """e^x for x ≤ 0 in float32 by 2^(k+f), a polynomial in f: vectorises, relative error below 3e-7."""
+    z = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
+    k = np.floor(z)
+    f = z - k
+    p = np.float32(1.535336188319500e-4)
+    p = p * f + np.float32(1.339887440266574e-3)
+    p = p * f + np.float32(9.618437357674640e-3)
+    p = p * f + np.float32(5.550332471162809e-2)
+    p = p * f + np.float32(2.402264791363012e-1)
+    p = p * f + np.float32(6.931472028550421e-1)
+    p = p * f + np.float32(1.0)
+    bits = (np.int32(k) + np.int32(127)) << np.int32(23)
+    return p * np.int32(bits).view(np.float32)
+
+
+@njit(cache=True, fastmath=True, parallel=True)
+def _losses(logits, targets, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """out[i] = logsumexp(logits[i]) − logits[i, targets[i]]; a sum of 4,096 is closed in float64 so that it holds digits."""
+    rows, width = logits.shape
+    for i in prange(rows):
+        row = logits[i]
+        peak = row[0]
+        for j in range(width):
+            peak = max(peak, row[j])
+        total = 0.0
+        for first in range(0, width, 4096):
+            part = np.float32(0)
+            for j in range(first, min(first + 4096, width)):
+                part += _exp(row[j] - peak)
+            total += part
+        out[i] = np.log(total) + (np.float64(peak) - np.float64(row[targets[i]]))
+
+
+@njit(cache=True)
+def _heaviest(row, tau, top, found):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Indices of the `top` largest of `row`, descending, ties by index, into `found`; returns how many.
+
+    A histogram of (max − z)/τ finds the threshold, so that only a few hundred of V logits are sorted. Those more than 40
+    below the maximum have no probability left and are not looked for.
+    """
+    width = len(row)
+    peak = row[0]
+    for j in range(width):
+        peak = max(peak, row[j])
+    scale = np.float32(_BINS / _RANGE) / tau
+    counts = np.zeros(_BINS + 1, np.int32)
+    for j in range(width):
+        counts[np.int32(min((peak - row[j]) * scale, np.float32(_BINS)))] += 1
+    last, seen = 0, counts[0]
+    while seen < top and last + 1 < _BINS:
+        last += 1
+        seen += counts[last]
+    candidates = np.empty(seen, np.int64)
+    at = 0
+    for j in range(width):
+        if np.int32(min((peak - row[j]) * scale, np.float32(_BINS))) <= last:
+            candidates[at] = j
+            at += 1
+    order = np.argsort(-row[candidates], kind="mergesort")
+    count = min(top, seen)
+    for k in range(count):
+        found[k] = candidates[order[k]]
+    return count
+
+
+@njit(cache=True)
+def _one_support(row, target, tau, mass, least, found, index, value):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """One position's residual into `index`, `value`; returns the number of slots used."""
+    count = _heaviest(row, tau, len(index), found)
+    own = -1
+    for k in range(count):
+        if found[k] == target:
+            own = k
+    if own < 0:
+        own = count if count < len(index) else count - 1
+        count = own + 1
+        found[own] = target
+    peak = row[found[0]] if count > 1 else row[target]
+    peak = max(peak, row[target])
+    total = 0.0
+    for k in range(count):
+        total += np.exp((row[found[k]] - peak) / tau)
+    total += 1e-8
+    ahead, kept, used = 0.0, 0.0, 0
+    for k in range(count):
+        p = np.exp((row[found[k]] - peak) / tau) / total
+        if ahead < mass or k < least or k == own:
+            index[used], value[used] = found[k], p
+            kept += p
+            used += 1
+        ahead += p
+    for k in range(used):
+        value[k] = value[k] / kept - (1.0 if index[k] == target else 0.0)
+    return used
+
+
+@njit(cache=True, parallel=True)
+def _support(logits, targets, tau, mass, least, index, value):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Every position's residual; returns the widest kept set."""
+    used = np.zeros(len(targets), np.int64)
+    for i in prange(len(targets)):
+        found = np.empty(index.shape[1], np.int64)
+        used[i] = _one_support(logits[i], targets[i], tau, mass, least, found, index[i], value[i])
+    return used.max() if len(used) else 0
+
+
+def dense_residual(index: Array, value: Array, vocabulary: int) -> Array:
+    """Sparse residuals as (p, V) float32; for tests and small models."""
+    out = np.zeros((len(index), vocabulary), np.float32)
+    np.add.at(out, (np.arange(len(index))[:, None], index), value)
+    return out

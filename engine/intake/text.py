@@ -1,0 +1,177 @@
+"""Text with a language model as a provider: documents → token windows → readouts. Knows no method and no store.
+
+A plain document longer than `max_length` tokens is cut into consecutive examples, with their offsets. A row with a prompt
+cannot be cut, so one that is longer than `max_length` is a fault, named by file and line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from ...store.errors import SettingsError
+from ..method import Needs, Sizes
+from .corpus import Document, Faults, Source, Template, read_documents
+from .examples import Example, Place
+from .model import LanguageModel
+from .readout import TILE_BYTES, BatchReadout, LinearHead
+
+_ENCODE = 64
+MAX_LENGTH = 1024
+"""Tokens of an example unless asked otherwise: long enough to be one thought, short enough to be pointed at."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSettings:
+    """How text becomes examples."""
+
+    max_length: int
+    """Tokens of the longest example, the begin-of-text token included."""
+    attribute: str = "completion"
+    """`completion`: of a row with a prompt, only the completion's tokens count; `all`: all do."""
+    template: Template = Template()
+    """Which fields of a record are text."""
+
+
+def text_settings(sizes: Sizes, max_length: int | None, attribute: str, template: Template) -> TextSettings:
+    """Settings for a model.
+
+    Raises:
+        SettingsError: `max_length` exceeds what the model reads, or nothing would be left to count.
+    """
+    if max_length is not None and max_length > sizes.max_length:
+        raise SettingsError(f"--max-length {max_length} exceeds the model's context of {sizes.max_length} tokens")
+    if max_length is not None and max_length < 2:
+        raise SettingsError(f"--max-length {max_length}: an example needs 2 tokens for one to be predicted")
+    return TextSettings(max_length or min(MAX_LENGTH, sizes.max_length), attribute, template)
+
+
+class TextProvider:
+    """Reads files of text through a language model."""
+
+    def __init__(self, model: LanguageModel, sources: list[Source], settings: TextSettings, faults: Faults) -> None:
+        """See the fields of each."""
+        self.model, self.sources, self.settings, self.faults = model, sources, settings, faults
+
+    @property
+    def head(self) -> LinearHead:
+        """The model's head."""
+        return self.model.head
+
+    @property
+    def device(self) -> torch.device:
+        """The model's device."""
+        return self.model.device
+
+    def provenance(self) -> dict[str, Any]:
+        """Fingerprints and settings."""
+        template = self.settings.template
+        return {
+            "kind": "text",
+            **self.model.fingerprint,
+            "max_length": self.settings.max_length,
+            "attribute": self.settings.attribute,
+            "template": {"text": template.text, "prompt": template.prompt, "completion": template.completion},
+        }
+
+    def memory(self, tokens: int) -> list[tuple[str, int]]:
+        """Weights, one layer's activations, the hidden states kept, a tile of logits with what reductions allocate."""
+        head = self.model.head
+        return [
+            ("model weights", self.model.memory["weights"]),
+            ("activations", tokens * self.model.memory["activations"]),
+            ("hidden states", tokens * head.sizes.hidden * 8),
+            ("logits tile", 3 * max(TILE_BYTES, 64 * head.sizes.vocabulary)),
+        ]
+
+    def longest(self) -> int:
+        """The maximal length."""
+        return self.settings.max_length
+
+    def examples(self, start: Place) -> Iterator[Example]:
+        """Documents from a place on, tokenised, cut."""
+        for ordinal, source in enumerate(self.sources):
+            if ordinal < start.source:
+                continue
+            here = start if ordinal == start.source else Place(ordinal)
+            documents = read_documents(
+                source, self.settings.template, self.faults, start=max(0, here.record), chat=self._chat()
+            )
+            for example in self._encoded(documents, ordinal):
+                if (example.place.record, example.place.piece) > (here.record, here.piece) or here.record < 0:
+                    yield example
+
+    def _encoded(self, documents: Iterator[Document], ordinal: int) -> Iterator[Example]:
+        while group := [(d, self.faults.count) for d in islice(documents, _ENCODE)]:
+            texts = [document.prompt + document.text for document, _ in group]
+            encoded = self.model.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+            for (document, faults), ids, spans in zip(
+                group, encoded["input_ids"], encoded["offset_mapping"], strict=True
+            ):
+                yield from self._cut(document, ids, spans, ordinal, faults)
+
+    def _cut(
+        self, document: Document, ids: list[int], spans: list[tuple[int, int]], ordinal: int, faults: int
+    ) -> Iterator[Example]:
+        prefix, room = self.model.prefix, self.settings.max_length - len(self.model.prefix)
+        if document.prompt:
+            if len(ids) > room:
+                self.faults.report(
+                    f"{self.sources[ordinal].path}:{document.line}: prompt and completion are {len(ids) + len(prefix)} "
+                    f"tokens, longer than --max-length {self.settings.max_length} "
+                    f"(the model's context is {self.head.sizes.max_length}); a row with a prompt cannot be cut"
+                )
+                return
+            first = 0
+            if self.settings.attribute == "completion":
+                first = next((i for i, (_, end) in enumerate(spans) if end > len(document.prompt)), len(ids))
+            yield _example(document, [*prefix, *ids], first + len(prefix), 0, document.text, Place(ordinal, document.record),
+                           document.id, faults)  # fmt: skip
+            return
+        for piece, at in enumerate(range(0, max(1, len(ids)), room)):
+            begin = spans[at][0] if piece else 0
+            end = spans[at + room][0] if at + room < len(ids) else len(document.text)
+            name = f"{document.id}#{piece}" if len(ids) > room else document.id
+            yield _example(document, [*prefix, *ids[at : at + room]], len(prefix), begin, document.text[begin:end],
+                           Place(ordinal, document.record, piece), name, faults)  # fmt: skip
+
+    def _chat(self) -> Any:
+        tokenizer = self.model.tokenizer
+        if not getattr(tokenizer, "chat_template", None):
+            return None
+
+        def render(messages: list[dict[str, str]]) -> tuple[str, str]:
+            prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+            return str(prompt), str(messages[-1]["content"])
+
+        return render
+
+    def read(self, batch: list[Example], needs: Needs) -> BatchReadout:
+        """Run the trunk over right-padded ids. A causal model's real positions never see the padding, so no mask is made."""
+        width = max(example.length for example in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.int64)
+        counted = torch.zeros(len(batch), width, dtype=torch.bool)
+        for row, example in enumerate(batch):
+            tokens, first = example.payload
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            counted[row, max(0, first - 1) : len(tokens) - 1] = True  # position t predicts token t + 1
+        ids, counted = ids.to(self.device), counted.to(self.device)
+        with torch.inference_mode():
+            out = self.model.trunk(input_ids=ids, use_cache=False, output_hidden_states=bool(needs.layers))
+        hiddens = {layer: out.hidden_states[layer][counted] for layer in needs.layers}
+        hiddens[-1] = out.last_hidden_state[counted]  # (P, D)
+        owners = torch.arange(len(batch), device=self.device)[:, None].expand_as(counted)[counted]
+        targets = torch.roll(ids, -1, 1)[counted]
+        return BatchReadout(self.head, hiddens, owners, targets, [example.counted for example in batch], needs)
+
+
+def _example(
+    document: Document, tokens: list[int], first: int, offset: int, text: str, place: Place, name: str, faults: int
+) -> Example:
+    counted = len(tokens) - max(1, first)
+    return Example(name, document.source, document.line, offset, document.prompt, text, len(tokens), counted,
+                   (tokens, first), place, faults)  # fmt: skip

@@ -1,0 +1,185 @@
+"""The contract between headwater and an attribution method: what a method declares, what it is given, who calls it when.
+
+Stands below everything else in the engine. Knows no method by name, no model class, no file; torch only as a type.
+
+A method is a frozen dataclass that extends one of the abstract bases below. Its fields are its settings: JSON values with
+defaults, stored whole with the sketches and compared whole, so equal settings mean interchangeable rows.
+
+| part                  | must / default           | called by          | when                                           |
+|-----------------------|--------------------------|--------------------|------------------------------------------------|
+| `columns(sizes)`      | must                     | plan, ingest       | before any forward pass                        |
+| `needs(sizes)`        | default: last layer only | ingest, queries    | before any forward pass                        |
+| `scratch(sizes, n)`   | must                     | plan               | before any forward pass                        |
+| `tables(head)`        | default: None            | ingest, queries    | once a run, with the model's head at hand      |
+| `rows(readout, tables)` | must                   | ingest, queries    | once a batch                                   |
+| `prepare(rows)`       | must (Similarity)        | attribute, value   | once for all queries                           |
+| `score(queries, block)` | must (BlockSimilarity) | attribute, value   | once a tile of stored rows                     |
+
+Further operations (recovery, subset utility) come as further bases; a method declares what it can do by what it extends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from ..store.errors import SettingsError
+from ..store.layout import Array, Block, Column
+
+if TYPE_CHECKING:
+    import torch
+
+API = 1
+"""Number of this contract. Raised only when a method written for the number before would break."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What can be known of a model before any forward pass."""
+
+    hidden: int
+    """Width D of the vector that the head reads."""
+    vocabulary: int
+    """Number V of rows of the head: tokens, or classes."""
+    layers: int
+    """Number of hidden layers below the last."""
+    max_length: int
+    """Longest example, in tokens."""
+
+
+class Reduction(Hashable, Protocol):
+    """What a method wants of the logits, which it never sees whole: a function of one tile of them.
+
+    A frozen dataclass; equal reductions are computed once a batch, whoever asks.
+    """
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(p, V) logits in float32 and (p,) targets → tensors whose first axis is p, small in the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a method will ask of a readout, so that one forward pass serves all methods of a run."""
+
+    layers: tuple[int, ...] = ()
+    """Hidden layers besides the last: 0 is the embedding's output."""
+    reductions: tuple[Reduction, ...] = ()
+    """Reductions of the logits."""
+
+
+class Head(Protocol):
+    """The model's last linear map."""
+
+    sizes: Sizes
+    weight: torch.Tensor
+    """(V, D), on the model's device."""
+
+
+class Readout(Protocol):
+    """What a model said of one batch: its counted positions, packed, example after example; padding never appears.
+
+    With n examples and P counted positions (those whose next token counts: all of a text's, a prompted row's completion):
+    """
+
+    examples: int
+    """n."""
+    head: Head
+    owners: torch.Tensor
+    """(P,) int64, ascending: the example in the batch that a position belongs to."""
+    targets: torch.Tensor
+    """(P,) int64: the next token, or the label."""
+
+    def hidden(self, layer: int = -1) -> torch.Tensor:
+        """(P, D_layer) hidden states; -1 is what the head reads, after the final norm. Others must be in `Needs`."""
+
+    def reduced(self, reduction: Reduction) -> tuple[torch.Tensor, ...]:
+        """A reduction's tensors over all positions, first axis P. It must be in `Needs`."""
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """Base of every method: how an example becomes a row of the store."""
+
+    api: ClassVar[int] = API
+    """The contract's number that the method was written for."""
+
+    @abstractmethod
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """What is stored of each example."""
+
+    @abstractmethod
+    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+        """Column name → (n, *row shape), on the model's device. A row depends on its own example alone.
+
+        An example without counted positions gets zeros.
+        """
+
+    @abstractmethod
+    def scratch(self, sizes: Sizes, positions: int) -> int:
+        """Bytes that `tables` keeps and `rows` allocates at most, for a batch of `positions` counted positions."""
+
+    def needs(self, sizes: Sizes) -> Needs:
+        """What `rows` will ask of a readout."""
+        return Needs()
+
+    def tables(self, head: Head) -> Any:
+        """What `rows` needs and is the same for every batch, such as a sketch of the head's weight."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Method:
+        """The method with these settings; fields left out have their defaults.
+
+        Raises:
+            SettingsError: a setting is unknown or of the wrong type.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(settings) - set(fields))
+        if unknown:
+            raise SettingsError(f"no setting {', '.join(unknown)}; there are {', '.join(fields)}")
+        return cls(**{name: _typed(fields[name], value) for name, value in settings.items()})
+
+
+def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
+    """`value` as the type of the field's default: an int where a float stands is taken, nothing else is bent."""
+    wanted = type(field.default)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise SettingsError(f"setting {field.name} is {wanted.__name__} (default {field.default!r}), not {value!r}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class QueryMatrix:
+    """Queries, made ready: all preconditioning is here, none on the stored side."""
+
+    column: str
+    """The stored column that they are multiplied with."""
+    matrix: Array
+    """(Q, D) float32; D is the column's row, flattened."""
+
+
+@dataclass(frozen=True)
+class Similarity(Method):
+    """Methods whose score of an example is an inner product of a stored row with a vector of the query."""
+
+    @abstractmethod
+    def prepare(self, rows: Mapping[str, Array]) -> QueryMatrix:
+        """Queries' rows, column name → (Q, *row shape) float32 → what the store is multiplied with."""
+
+
+@dataclass(frozen=True)
+class BlockSimilarity(Similarity):
+    """Methods with a score of their own, still one example at a time."""
+
+    @abstractmethod
+    def score(self, queries: QueryMatrix, block: Block) -> Array:
+        """(rows, Q) float32: scores of a tile of stored rows, each from its own row alone. Must not change `block`."""
