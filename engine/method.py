@@ -73,9 +73,13 @@ class Needs:
 class Head(Protocol):
     """The model's last linear map."""
 
-    sizes: Sizes
-    weight: torch.Tensor
-    """(V, D), on the model's device."""
+    @property
+    def sizes(self) -> Sizes:
+        """Its widths."""
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """(V, D), on the model's device."""
 
 
 class Readout(Protocol):
@@ -84,13 +88,21 @@ class Readout(Protocol):
     With n examples and P counted positions (those whose next token counts: all of a text's, a prompted row's completion):
     """
 
-    examples: int
-    """n."""
-    head: Head
-    owners: torch.Tensor
-    """(P,) int64, ascending: the example in the batch that a position belongs to."""
-    targets: torch.Tensor
-    """(P,) int64: the next token, or the label."""
+    @property
+    def examples(self) -> int:
+        """n."""
+
+    @property
+    def head(self) -> Head:
+        """The model's head."""
+
+    @property
+    def owners(self) -> torch.Tensor:
+        """(P,) int64, ascending: the example in the batch that a position belongs to."""
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """(P,) int64: the next token, or the label."""
 
     def hidden(self, layer: int = -1) -> torch.Tensor:
         """(P, D_layer) hidden states; -1 is what the head reads, after the final norm. Others must be in `Needs`."""

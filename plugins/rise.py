@@ -172,4 +172,4 @@ def _weighted_rows(table: torch.Tensor, index: torch.Tensor, value: torch.Tensor
 
 def _blocked_product(weight: torch.Tensor, sketch: torch.Tensor) -> torch.Tensor:
     """(V, D) @ (D, K) in float32 by blocks of V, so that a half-precision head is never copied whole."""
-    return torch.cat([block.float() @ sketch for block in weight.detach().split(8192)])
+    return torch.cat([block.float() @ sketch for block in torch.split(weight.detach(), 8192)])

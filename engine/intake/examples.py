@@ -54,8 +54,6 @@ class Example:
     """What the provider needs to read it out: token ids, or arrays."""
     place: Place
     """Where it stands."""
-    faults: int = 0
-    """Bad records met before it."""
 
 
 def example_columns(with_text: bool) -> tuple[Column, ...]:

@@ -84,11 +84,8 @@ def load(choice: ModelChoice) -> LanguageModel:
         ModelError: no such model, no safetensors, no causal LM, weights missing, or a head that is not the map expected.
         DeviceError: the device is not there.
     """
-    from transformers.utils import logging
-
     device = pick_device(choice.device)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    _quiet()
     adapter = Path(choice.path) / "adapter_config.json"
     base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.is_file() else choice.path
     config = _config(base, choice.trust_remote_code)
@@ -111,6 +108,15 @@ def load(choice: ModelChoice) -> LanguageModel:
     )
 
 
+def _quiet() -> None:
+    """transformers reports loading on stderr by itself; what matters of it becomes our own errors."""
+    from transformers.utils import logging
+
+    verbosity: Any = logging
+    verbosity.set_verbosity_error()
+    verbosity.disable_progress_bar()
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
@@ -126,7 +132,9 @@ def _config(path: str, remote_code: bool) -> Any:
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(f"{path} brings its own code; --trust-remote-code runs it") from None
-        raise ModelError(f"{path} is neither a model folder nor a model that the hub gave: {_one_line(error)}") from None
+        raise ModelError(
+            f"{path} is neither a model folder nor a model that the hub gave: {_one_line(error)}"
+        ) from None
     names = getattr(config, "architectures", None) or []
     if names and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         raise ModelError(f"{path} is a {', '.join(names)}; headwater reads causal language models")
@@ -157,7 +165,8 @@ def _weights(path: str, config: Any, dtype: torch.dtype, remote_code: bool) -> A
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model, told = AutoModelForCausalLM.from_pretrained(
+            auto: Any = AutoModelForCausalLM
+            model, told = auto.from_pretrained(
                 path, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=remote_code,
                 output_loading_info=True,
             )  # fmt: skip
@@ -187,7 +196,9 @@ def _tokenizer(path: str) -> Any:
     except Exception as error:  # as above
         raise ModelError(f"{path} has no tokenizer that loads: {_one_line(error)}") from None
     if not tokenizer.is_fast:
-        raise ModelError(f"{path} has no fast tokenizer (tokenizer.json), which tells where each token stands in the text")
+        raise ModelError(
+            f"{path} has no fast tokenizer (tokenizer.json), which tells where each token stands in the text"
+        )
     return tokenizer
 
 

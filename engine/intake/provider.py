@@ -19,9 +19,15 @@ class Provider(Protocol):
     """A corpus, and the model's view of it."""
 
     sources: list[Source]
-    head: LinearHead
-    device: torch.device
     faults: Faults
+
+    @property
+    def head(self) -> LinearHead:
+        """The model's head."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the readouts are computed."""
 
     def provenance(self) -> dict[str, Any]:
         """All that decides the rows besides the corpus: compared key by key with a store's."""

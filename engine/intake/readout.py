@@ -64,11 +64,14 @@ class BatchReadout:
         targets: torch.Tensor,
         counts: Sequence[int],
         needs: Needs,
+        logits: torch.Tensor | None = None,
     ) -> None:
-        """`hiddens` maps layer to (P, D_layer); `counts` has each example's number of positions, in order."""
+        """`hiddens` maps layer to (P, D_layer); `counts` has each example's number of positions, in order; `logits`
+        (P, V) float32 where they were given instead of following from the head.
+        """
         self.head, self.owners, self.targets = head, owners, targets
         self.examples, self.counts = len(counts), list(counts)
-        self._hiddens, self._needs = hiddens, needs
+        self._hiddens, self._needs, self._logits = hiddens, needs, logits
         self._reduced: dict[Reduction, tuple[torch.Tensor, ...]] | None = None
 
     def hidden(self, layer: int = -1) -> torch.Tensor:
@@ -91,10 +94,11 @@ class BatchReadout:
         kept: dict[Reduction, list[tuple[torch.Tensor, ...]]] = {r: [] for r in self._needs.reductions}
         hidden, step = self.hidden(), self.head.tile_rows()
         for first in range(0, max(1, len(hidden)), step):
-            logits = self.head.logits(hidden[first : first + step])  # (p, V)
+            part = slice(first, first + step)
+            logits = self.head.logits(hidden[part]) if self._logits is None else self._logits[part]  # (p, V)
             self._refuse_nonfinite(logits, first)
             for reduction, parts in kept.items():
-                parts.append(reduction(logits, self.targets[first : first + step]))
+                parts.append(reduction(logits, self.targets[part]))
         return {reduction: _joined(parts) for reduction, parts in kept.items()}
 
     def _refuse_nonfinite(self, logits: torch.Tensor, first: int) -> None:

@@ -7,6 +7,7 @@ head's own product there, these kernels a fifteenth) and torch operations elsewh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class SparseResidual:
 
 
 @njit(cache=True, fastmath=True, inline="always")
-def _exp(x):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _exp(x: Any) -> Any:
     """e^x for x ≤ 0 in float32 by 2^(k+f), a polynomial in f: vectorises, relative error below 3e-7."""
     z = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
     k = np.floor(z)
@@ -91,7 +92,7 @@ def _exp(x):  # type: ignore[no-untyped-def]  # pragma: no cover
 
 
 @njit(cache=True, fastmath=True, parallel=True)
-def _losses(logits, targets, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _losses(logits: Any, targets: Any, out: Any) -> None:
     """out[i] = logsumexp(logits[i]) − logits[i, targets[i]]; a sum of 4,096 is closed in float64 so that it holds digits."""
     rows, width = logits.shape
     for i in prange(rows):
@@ -103,13 +104,13 @@ def _losses(logits, targets, out):  # type: ignore[no-untyped-def]  # pragma: no
         for first in range(0, width, 4096):
             part = np.float32(0)
             for j in range(first, min(first + 4096, width)):
-                part += _exp(row[j] - peak)
+                part = part + _exp(row[j] - peak)
             total += part
         out[i] = np.log(total) + (np.float64(peak) - np.float64(row[targets[i]]))
 
 
 @njit(cache=True)
-def _heaviest(row, tau, top, found):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _heaviest(row: Any, tau: Any, top: int, found: Any) -> int:
     """Indices of the `top` largest of `row`, descending, ties by index, into `found`; returns how many.
 
     A histogram of (max − z)/τ finds the threshold, so that only a few hundred of V logits are sorted. Those more than 40
@@ -141,9 +142,9 @@ def _heaviest(row, tau, top, found):  # type: ignore[no-untyped-def]  # pragma: 
 
 
 @njit(cache=True)
-def _one_support(row, target, tau, mass, least, found, index, value):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _one_support(row: Any, target: int, tau: Any, mass: float, least: int, found: Any, index: Any, value: Any) -> int:
     """One position's residual into `index`, `value`; returns the number of slots used."""
-    count = _heaviest(row, tau, len(index), found)
+    count: int = _heaviest(row, tau, len(index), found)
     own = -1
     for k in range(count):
         if found[k] == target:
@@ -172,13 +173,13 @@ def _one_support(row, target, tau, mass, least, found, index, value):  # type: i
 
 
 @njit(cache=True, parallel=True)
-def _support(logits, targets, tau, mass, least, index, value):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _support(logits: Any, targets: Any, tau: Any, mass: float, least: int, index: Any, value: Any) -> int:
     """Every position's residual; returns the widest kept set."""
     used = np.zeros(len(targets), np.int64)
     for i in prange(len(targets)):
         found = np.empty(index.shape[1], np.int64)
         used[i] = _one_support(logits[i], targets[i], tau, mass, least, found, index[i], value[i])
-    return used.max() if len(used) else 0
+    return int(used.max()) if len(used) else 0
 
 
 def dense_residual(index: Array, value: Array, vocabulary: int) -> Array:

@@ -57,6 +57,4 @@ def count_sketch(size: int, buckets: int, seed: int, stream: str, device: torch.
     bits = hashed(seed, stream, size)
     bucket = ((bits >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32)
     sign = np.where(bits & np.uint64(1), 1.0, -1.0).astype(np.float32)
-    return CountSketch(
-        torch.from_numpy(bucket.astype(np.int64)).to(device), torch.from_numpy(sign).to(device), buckets
-    )
+    return CountSketch(torch.from_numpy(bucket.astype(np.int64)).to(device), torch.from_numpy(sign).to(device), buckets)

@@ -31,13 +31,17 @@ class TextSettings:
 
     max_length: int
     """Tokens of the longest example, the begin-of-text token included."""
-    attribute: str = "completion"
+    attribute: str
     """`completion`: of a row with a prompt, only the completion's tokens count; `all`: all do."""
-    template: Template = Template()
+    template: Template
     """Which fields of a record are text."""
+    truncate: bool = False
+    """Whether a row with a prompt that is too long loses the start of its prompt, then its completion's end."""
 
 
-def text_settings(sizes: Sizes, max_length: int | None, attribute: str, template: Template) -> TextSettings:
+def text_settings(
+    sizes: Sizes, max_length: int | None, attribute: str, template: Template, truncate: bool = False
+) -> TextSettings:
     """Settings for a model.
 
     Raises:
@@ -47,7 +51,7 @@ def text_settings(sizes: Sizes, max_length: int | None, attribute: str, template
         raise SettingsError(f"--max-length {max_length} exceeds the model's context of {sizes.max_length} tokens")
     if max_length is not None and max_length < 2:
         raise SettingsError(f"--max-length {max_length}: an example needs 2 tokens for one to be predicted")
-    return TextSettings(max_length or min(MAX_LENGTH, sizes.max_length), attribute, template)
+    return TextSettings(max_length or min(MAX_LENGTH, sizes.max_length), attribute, template, truncate)
 
 
 class TextProvider:
@@ -75,6 +79,7 @@ class TextProvider:
             **self.model.fingerprint,
             "max_length": self.settings.max_length,
             "attribute": self.settings.attribute,
+            "truncate": self.settings.truncate,
             "template": {"text": template.text, "prompt": template.prompt, "completion": template.completion},
         }
 
@@ -106,38 +111,43 @@ class TextProvider:
                     yield example
 
     def _encoded(self, documents: Iterator[Document], ordinal: int) -> Iterator[Example]:
-        while group := [(d, self.faults.count) for d in islice(documents, _ENCODE)]:
-            texts = [document.prompt + document.text for document, _ in group]
+        while group := list(islice(documents, _ENCODE)):
+            texts = [document.prompt + document.text for document in group]
             encoded = self.model.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-            for (document, faults), ids, spans in zip(
-                group, encoded["input_ids"], encoded["offset_mapping"], strict=True
-            ):
-                yield from self._cut(document, ids, spans, ordinal, faults)
+            for document, ids, spans in zip(group, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+                yield from self._cut(document, ids, spans, ordinal)
 
-    def _cut(
-        self, document: Document, ids: list[int], spans: list[tuple[int, int]], ordinal: int, faults: int
-    ) -> Iterator[Example]:
-        prefix, room = self.model.prefix, self.settings.max_length - len(self.model.prefix)
+    def _cut(self, document: Document, ids: list[int], spans: list[tuple[int, int]], ordinal: int) -> Iterator[Example]:
         if document.prompt:
-            if len(ids) > room:
-                self.faults.report(
-                    f"{self.sources[ordinal].path}:{document.line}: prompt and completion are {len(ids) + len(prefix)} "
-                    f"tokens, longer than --max-length {self.settings.max_length} "
-                    f"(the model's context is {self.head.sizes.max_length}); a row with a prompt cannot be cut"
-                )
-                return
-            first = 0
-            if self.settings.attribute == "completion":
-                first = next((i for i, (_, end) in enumerate(spans) if end > len(document.prompt)), len(ids))
-            yield _example(document, [*prefix, *ids], first + len(prefix), 0, document.text, Place(ordinal, document.record),
-                           document.id, faults)  # fmt: skip
+            yield from self._prompted(document, ids, spans, ordinal)
             return
+        prefix, room = self.model.prefix, self.settings.max_length - len(self.model.prefix)
         for piece, at in enumerate(range(0, max(1, len(ids)), room)):
             begin = spans[at][0] if piece else 0
             end = spans[at + room][0] if at + room < len(ids) else len(document.text)
             name = f"{document.id}#{piece}" if len(ids) > room else document.id
-            yield _example(document, [*prefix, *ids[at : at + room]], len(prefix), begin, document.text[begin:end],
-                           Place(ordinal, document.record, piece), name, faults)  # fmt: skip
+            part = document.text[begin:end]
+            place = Place(ordinal, document.record, piece)
+            yield _example(document, name, part, begin, ([*prefix, *ids[at : at + room]], len(prefix)), place)
+
+    def _prompted(
+        self, document: Document, ids: list[int], spans: list[tuple[int, int]], ordinal: int
+    ) -> Iterator[Example]:
+        prefix, room = self.model.prefix, self.settings.max_length - len(self.model.prefix)
+        first = next((i for i, (_, end) in enumerate(spans) if end > len(document.prompt)), len(ids))
+        if len(ids) > room:
+            if not self.settings.truncate:
+                self.faults.report(
+                    f"{self.sources[ordinal].path}:{document.line}: prompt and completion are {len(ids) + len(prefix)} "
+                    f"tokens, --max-length is {self.settings.max_length} (the model's context: "
+                    f"{self.head.sizes.max_length}); --truncate cuts the prompt's start"
+                )
+                return
+            cut = min(first, len(ids) - room)
+            ids, first = ids[cut : cut + room], first - cut
+        counted_from = len(prefix) + (first if self.settings.attribute == "completion" else 0)
+        payload = ([*prefix, *ids], counted_from)
+        yield _example(document, document.id, document.text, 0, payload, Place(ordinal, document.record))
 
     def _chat(self) -> Any:
         tokenizer = self.model.tokenizer
@@ -170,8 +180,11 @@ class TextProvider:
 
 
 def _example(
-    document: Document, tokens: list[int], first: int, offset: int, text: str, place: Place, name: str, faults: int
+    document: Document, name: str, text: str, offset: int, payload: tuple[list[int], int], place: Place
 ) -> Example:
-    counted = len(tokens) - max(1, first)
-    return Example(name, document.source, document.line, offset, document.prompt, text, len(tokens), counted,
-                   (tokens, first), place, faults)  # fmt: skip
+    """`payload`: token ids, and the first of them that counts."""
+    tokens, first = payload
+    counted = max(0, len(tokens) - max(1, first))
+    return Example(
+        name, document.source, document.line, offset, document.prompt, text, len(tokens), counted, payload, place
+    )
