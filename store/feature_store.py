@@ -12,6 +12,7 @@ commit. Knows nothing of what rows mean.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .layout import FORMAT, Column, array_metadata, column_from, group_metadata
 
 EXAMPLES = "examples"
 ROOT = "zarr.json"
+_NAME = re.compile(r"\w[\w.-]*(?<!zarr\.json)")
 
 
 def method_group(name: str) -> str:
@@ -173,7 +175,7 @@ class FeatureStore:
             DataError: columns that cannot be told apart, or cannot be folders.
         """
         names = [c.name for c in columns]
-        if not names or len(set(names)) < len(names) or not all(n.replace("-", "_").isidentifier() for n in names):
+        if not names or len(set(names)) < len(names) or not all(_NAME.fullmatch(n) for n in names):
             raise DataError(f"{group} cannot have the columns {names}: each needs its own name, of letters and digits")
         record = {
             "columns": [
@@ -186,7 +188,9 @@ class FeatureStore:
         def declare(attributes: dict[str, Any]) -> None:
             known = attributes["groups"].setdefault(group, record)
             if known["columns"] != record["columns"]:
-                raise StoreMismatch(f"{self.path} holds {group} with other columns: {_listed(known)}, not {_listed(record)}")
+                raise StoreMismatch(
+                    f"{self.path} holds {group} with other columns: {_listed(known)}, not {_listed(record)}"
+                )
             if known is record:
                 self._make_arrays(group, columns)
 

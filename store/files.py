@@ -170,7 +170,8 @@ class RangeLock:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, waiting for it. The lock is on the folder itself: a Zarr group must hold no foreign file."""
-    handle = os.open(folder, os.O_RDONLY)
+    with _writing(folder):
+        handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numcodecs import VLenUTF8, Zstd
 
-from .errors import DataError, StoreDamaged
+from .errors import DataError, StoreDamaged, StoreError, StoreMismatch
 from .feature_store import ROOT, FeatureStore
 from .files import RangeLock, checksum_bytes, crc32c, write_file, write_json
-from .layout import CHECKSUM_BYTES, Array, Column, array_metadata
+from .layout import CHECKSUM_BYTES, Array, Column, array_metadata, column_from, is_own
 
 Rows = Mapping[str, Array | Sequence[str]]
 _ZEROS = np.zeros(1 << 20, dtype=np.uint8)
@@ -29,54 +29,89 @@ class GroupWriter:
     def __init__(self, store: FeatureStore, group: str, start: int | None = None, stop: int | None = None) -> None:
         """Own the rows from `start` (default: the committed ones' end) to `stop` (default: no end).
 
+        Where some of them are committed already, the writer goes on behind those: see `rows`, the next row to append.
+
         Raises:
             StoreBusy: another writer owns some of these chunks.
             DataError: `start` or `stop` cuts a chunk that another writer could own.
+            StoreMismatch: the arrays were stored anew by somebody else, in another form.
         """
-        self.store, self.group = store, group
+        store.require_local()
+        self.store, self.group, self.stop = store, group, stop
         columns = store.columns(group)
         unit = max(column.chunk_rows for column in columns)
-        self.start = store.rows(group) if start is None else start
-        if (start is not None and start % unit) or (stop is not None and stop % unit):
+        if (start or 0) % unit or (stop or 0) % unit:
             raise DataError(f"rows {start} to {stop} of {group} cut a chunk: owners meet at multiples of {unit} rows")
-        length = 0 if stop is None else -(-stop // unit) - self.start // unit
+        self.start = self.rows = store.rows(group) if start is None else start
+        if self.start < 0 or (stop is not None and (stop == 0 or stop < self.start)):
+            raise DataError(f"rows {self.start} to {stop} of {group} are none that a writer could own")
+        first = self.start // unit if stop is None else min(self.start, stop - 1) // unit
         lock = store.path / store.folder(group, columns[0].name) / ".writers"
-        self._lock = RangeLock(lock, self.start // unit, length)
-        self.stop, self.rows = stop, self.start
+        self._lock = RangeLock(lock, first, 0 if stop is None else stop // unit - first)
+        self._open = True
         try:
+            store.update(self._claim)
             self._tails = [_tail(store, group, column, self.start) for column in columns]
         except BaseException:
-            self._lock.close()
+            self.close()
             raise
+
+    def _claim(self, attributes: dict[str, Any]) -> None:
+        """Go on behind what is committed; forget ranges further on, for their chunks are about to be written again."""
+        record = attributes["groups"][self.group]
+        for first, end in record["done"]:
+            if first <= self.start <= end:
+                self.start = end if self.stop is None else min(end, self.stop)
+        self.rows = self.start
+        record["done"] = self._done(record["done"])
+
+    def _done(self, before: list[list[int]]) -> list[list[int]]:
+        """Committed ranges: those of others as they were, and this writer's own rows so far."""
+        below = [[first, min(end, self.start)] for first, end in before]
+        above = [] if self.stop is None else [[max(first, self.stop), end] for first, end in before]
+        return _merged([*below, *above, [self.start, self.rows]])
 
     def append(self, rows: Rows) -> None:
         """Take the next rows: for each column (rows, *row shape), or strings.
 
         Raises:
             DataError: a column is missing, or has another shape or length.
-            StoreFull: no room left; the rows since the last commit are lost.
+            StoreFull: no room left; the rows since the last commit are lost, and the writer is closed.
         """
-        counts = {len(rows[tail.column.name]) for tail in self._tails if tail.column.name in rows}
+        self._require_open()
         missing = [tail.column.name for tail in self._tails if tail.column.name not in rows]
-        if missing or len(counts) != 1:
-            raise DataError(f"rows for {self.group}: columns missing {missing}, lengths {sorted(counts)}")
-        count = counts.pop()
+        if missing:
+            raise DataError(f"rows for {self.group} lack the columns {missing}")
+        values = [tail.checked(rows[tail.column.name]) for tail in self._tails]
+        count = len(values[0])
+        if any(len(part) != count for part in values):
+            lengths = {tail.column.name: len(part) for tail, part in zip(self._tails, values, strict=True)}
+            raise DataError(f"rows for {self.group} have columns of different lengths: {lengths}")
         if self.stop is not None and self.rows + count > self.stop:
             raise DataError(f"rows past {self.stop}, the end of what this writer of {self.group} owns")
-        for tail in self._tails:
-            tail.append(rows[tail.column.name])
+        try:
+            for tail, part in zip(self._tails, values, strict=True):
+                tail.append(part)
+        except BaseException:
+            self.close()  # some columns have rows that others lack
+            raise
         self.rows += count
 
     def commit(self, **notes: Any) -> None:
-        """Make every row so far visible and durable, and keep `notes` in the group's record."""
+        """Make every row so far visible and durable, and keep `notes` in the group's record.
+
+        Raises:
+            StoreFull: no room left; make some and commit again, or write the rows again.
+        """
+        self._require_open()
         for tail in self._tails:
             tail.flush()
 
         def change(attributes: dict[str, Any]) -> None:
             record = attributes["groups"][self.group]
-            record["done"] = _merged([*record["done"], [self.start, self.rows]])
+            record["done"] = done = self._done(record["done"])
             record.update(notes)
-            visible = record["done"][0][1] if record["done"] and record["done"][0][0] == 0 else 0
+            visible = done[0][1] if done and done[0][0] == 0 else 0
             for tail in self._tails:
                 tail.describe(visible)
 
@@ -84,7 +119,12 @@ class GroupWriter:
 
     def close(self) -> None:
         """Give the chunks back; rows since the last commit are dropped."""
+        self._open = False
         self._lock.close()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise StoreError(f"this writer of {self.group} is closed")
 
     def __enter__(self) -> GroupWriter:
         return self
@@ -104,6 +144,10 @@ def _merged(ranges: list[list[int]]) -> list[list[int]]:
 
 
 def _tail(store: FeatureStore, group: str, column: Column, row: int) -> _NumberTail | _TextTail:
+    metadata = store.array_metadata(group, column.name)
+    if not is_own(metadata) or column_from(column.name, metadata) != column:
+        raise StoreMismatch(f"{store.path}/{store.folder(group, column.name)} was stored anew in another form: "
+                            "it can be read, but not appended to")  # fmt: skip
     kind = _TextTail if column.is_text else _NumberTail
     return kind(store, group, column, row)
 
@@ -126,8 +170,9 @@ class _Tail:
         path = self.folder / self.column.chunk_key(self.chunk)
         data = path.read_bytes() if path.exists() else b""
         body, stored = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-        if checksum_bytes(crc32c(body)) != stored:
-            raise StoreDamaged(f"{path} differs from its checksum: run headwater verify")
+        whole = self.column.is_text or len(body) == self.column.chunk_bytes
+        if not whole or checksum_bytes(crc32c(body)) != stored:
+            raise StoreDamaged(f"{path} is missing or differs from its checksum: run headwater verify")
         return body
 
 
@@ -141,10 +186,22 @@ class _NumberTail(_Tail):
             old = np.frombuffer(self._old(), column.dtype).reshape(self.buffer.shape)
             self.buffer[: self.filled] = old[: self.filled]
 
-    def append(self, values: Array | Sequence[str]) -> None:
-        values = np.asarray(values)
-        if values.shape[1:] != self.column.shape:
-            raise DataError(f"rows of {self.column.name} have shape {values.shape[1:]}, declared {self.column.shape}")
+    def checked(self, values: Array | Sequence[str]) -> Array:
+        """The values as an array of numbers of the declared shape, of any precision."""
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise DataError(f"rows of {self.column.name} are no array: {error}") from None
+        name, declared = self.column.name, np.dtype(self.column.dtype)
+        if array.ndim == 0 or (len(array) and array.shape[1:] != self.column.shape):
+            raise DataError(f"rows of {name} have shape {array.shape[1:]}, declared {self.column.shape}")
+        both_whole = array.dtype.kind in "iu" and declared.kind in "iu"
+        if len(array) and not both_whole and not np.can_cast(array.dtype, declared, "same_kind"):
+            raise DataError(f"rows of {name} are {array.dtype}, declared {declared}")
+        return array
+
+    def append(self, values: Array | list[str]) -> None:
+        """Take values that are checked."""
         taken = 0
         while taken < len(values):
             count = min(len(values) - taken, self.column.chunk_rows - self.filled)
@@ -177,7 +234,20 @@ class _TextTail(_Tail):
         if self.filled:
             self.values = list(VLenUTF8().decode(Zstd().decode(self._old())))[: self.filled]
 
-    def append(self, values: Array | Sequence[str]) -> None:
+    def checked(self, values: Array | Sequence[str]) -> list[str]:
+        """The values as strings that UTF-8 can hold."""
+        found = [values] if isinstance(values, str) else list(values)
+        for at, value in enumerate(found):
+            try:
+                fits = isinstance(value, str) and value.encode() is not None and not isinstance(values, str)
+            except UnicodeEncodeError:
+                fits = False
+            if not fits:
+                raise DataError(f"row {at} of {self.column.name} is not text: {value!r:.60}")
+        return found
+
+    def append(self, values: Array | list[str]) -> None:
+        """Take values that are checked."""
         for value in values:
             self.values.append(str(value))
             self.dirty = True

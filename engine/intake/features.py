@@ -71,6 +71,10 @@ class FeatureProvider:
         """The head's fingerprint stands for the model's."""
         return {"kind": "arrays", "model": self._digest}
 
+    def origin(self) -> dict[str, Any]:
+        """The head is in the files themselves."""
+        return {}
+
     def memory(self, tokens: int) -> list[tuple[str, int]]:
         """The head and the rows read at once."""
         sizes = self.head.sizes

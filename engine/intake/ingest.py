@@ -110,7 +110,7 @@ def open_for_ingest(
     """
     facts = {**provider.provenance(), "text": with_text}
     if not FeatureStore.exists(path):
-        store = FeatureStore.create(path, {**facts, "sources": _source_facts(provider)}, version)
+        store = FeatureStore.create(path, {**facts, **provider.origin(), "sources": _source_facts(provider)}, version)
     else:
         store = FeatureStore.open(path)
         refuse_differences(path, facts, store.provenance)
@@ -297,7 +297,7 @@ class Ingestion:
                     if into is None:
                         dtype = self._dtype(name, column)
                         into = columns[column] = torch.zeros((size, *values.shape[1:]), dtype=dtype)
-                    into[at] = values.to(into.dtype).cpu()
+                    into[at] = _finite(values.to(into.dtype).cpu(), name, examples)
 
     def _dtype(self, method: str, column: str) -> torch.dtype:
         declared = {c.name: c.dtype for c in self.store.columns(method_group(method))}
@@ -306,6 +306,15 @@ class Ingestion:
         found = getattr(torch, declared[column])
         assert isinstance(found, torch.dtype)
         return found
+
+
+def _finite(values: torch.Tensor, method: str, examples: list[Example]) -> torch.Tensor:
+    """The values, if every row of them is finite as stored; one bad row would rank first for ever."""
+    bad = ~torch.isfinite(values.reshape(len(examples), -1)).all(1)
+    if bad.any():
+        example = examples[int(bad.nonzero()[0, 0])]
+        raise DataError(f"method {method} gave NaN or Inf for example {example.id} ({example.source}:{example.line})")
+    return values
 
 
 def _chained(digest: str, window: list[Example]) -> str:

@@ -43,6 +43,8 @@ class ModelChoice:
 class LanguageModel:
     """A loaded model: its trunk to run, its head taken apart."""
 
+    path: str
+    """Where it came from: an absolute folder, or a hub id."""
     trunk: Any
     """token ids → last hidden state, final norm included."""
     head: LinearHead
@@ -98,6 +100,7 @@ def load(choice: ModelChoice) -> LanguageModel:
     head = _head(model, config)
     _check_head(model, head, choice.path)
     return LanguageModel(
+        path=str(Path(choice.path).resolve()) if Path(choice.path).is_dir() else choice.path,
         trunk=model.base_model,
         head=head,
         tokenizer=tokenizer,

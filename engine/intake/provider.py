@@ -32,6 +32,9 @@ class Provider(Protocol):
     def provenance(self) -> dict[str, Any]:
         """All that decides the rows besides the corpus: compared key by key with a store's."""
 
+    def origin(self) -> dict[str, Any]:
+        """What is worth keeping beside the provenance and is not compared."""
+
     def memory(self, tokens: int) -> list[tuple[str, int]]:
         """Named bytes that reading out a batch of so many padded tokens takes."""
 

@@ -102,7 +102,7 @@ def _losses(logits: Any, targets: Any, out: Any) -> None:
             peak = max(peak, row[j])
         total = 0.0
         for first in range(0, width, 4096):
-            part = np.float32(0)
+            part: Any = np.float32(0)
             for j in range(first, min(first + 4096, width)):
                 part = part + _exp(row[j] - peak)
             total += part

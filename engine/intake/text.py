@@ -83,6 +83,10 @@ class TextProvider:
             "template": {"text": template.text, "prompt": template.prompt, "completion": template.completion},
         }
 
+    def origin(self) -> dict[str, Any]:
+        """Where the model came from, for the next command's sake."""
+        return {"model_path": self.model.path}
+
     def memory(self, tokens: int) -> list[tuple[str, int]]:
         """Weights, one layer's activations, the hidden states kept, a tile of logits with what reductions allocate."""
         head = self.model.head

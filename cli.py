@@ -1,0 +1,361 @@
+"""The command line: parse, call one engine function, print. Knows nothing of how anything is computed.
+
+Only click is imported here; a command imports what it needs when it runs, so that `--help` and `methods` answer at once.
+Every error of ours becomes one line in one place, :class:`_Commands`. Exit codes: 0 done, 1 our error, 2 usage, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .store.errors import HeadwaterError
+
+
+class _Commands(click.Group):
+    """A group that turns headwater's errors, and nobody else's, into one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HeadwaterError as error:
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            ctx.exit(130)
+
+
+def _options(*decorators: Any) -> Callable[[Any], Any]:
+    def apply(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+_run = _options(
+    click.option("--memory", metavar="BYTES", help="Refuse to start if the plan exceeds this: 512MB, 2GB, 1.5GiB."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."),
+    click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."),
+    click.option("--trust-remote-code", is_flag=True, help="Run the code that ships with the model."),
+)
+_fields = _options(
+    click.option("--text", "text_field", default="", metavar="TEMPLATE", help="Record to text, such as '{title}: {body}'."),
+    click.option("--prompt", "prompt_field", default="", metavar="TEMPLATE", help="Record to prompt, such as '{question}\\n'."),
+    click.option("--completion", "completion_field", default="", metavar="TEMPLATE", help="Record to completion."),
+)
+_reading = _options(
+    click.argument("corpus", nargs=-1, required=True),
+    click.option("--store", required=True, metavar="DIR", help="Folder of the store; made if it is not there."),
+    click.option("--model", default="", metavar="PATH", help="Folder or hub id of a causal LM, or of a LoRA adapter."),
+    click.option("--method", "methods", multiple=True, default=("rise",), show_default=True, metavar="NAME",
+                 help="Attribution method; several share one forward pass."),
+    click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
+                 help="A method's setting, such as -o rise.tau 1.0."),
+    _fields,
+    click.option("--max-length", type=int, metavar="TOKENS", help="Longest example; longer texts are cut. "
+                 "[default: the model's context, at most 1024]"),
+    click.option("--attribute", type=click.Choice(["completion", "all"]), default=None,
+                 help="What counts in a row that has a prompt. [default: completion]"),
+    click.option("--truncate", is_flag=True, default=None, help="Cut prompted rows that are too long, prompt first."),
+    click.option("--lines", is_flag=True, help="In plain text, a line is a document (not a paragraph)."),
+    click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
+                 help="What a bad record does; skipped ones are counted and shown."),
+    click.option("--no-text", is_flag=True, default=None, help="Keep references to the texts only."),
+    click.option("--append", is_flag=True, help="Add files that are new to an existing store."),
+    click.option("--batch-tokens", type=int, metavar="N", help="Padded tokens of a batch. [default: 4096, less if memory asks]"),
+    click.option("--commit-seconds", type=float, default=15.0, show_default=True, help="A kill loses at most so much work."),
+)  # fmt: skip
+_asking = _options(
+    click.argument("store"),
+    click.option("--method", default="rise", show_default=True, metavar="NAME", help="Method whose rows are asked."),
+    click.option("--queries", required=True, metavar="FILE", help="Queries, in any corpus format."),
+    click.option("--model", default="", metavar="PATH", help="Where the store's model is now, if it has moved."),
+    _fields,
+)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="headwater")
+def main() -> None:
+    """Trace what a language model does back to the training examples that caused it.
+
+    \b
+    headwater demo
+    headwater ingest corpus.jsonl --store S --model MODEL
+    headwater attribute S --queries questions.jsonl
+    """
+
+
+@main.command()
+@_reading
+@_run
+def ingest(**options: Any) -> None:
+    """Read CORPUS once and store a small sketch of every example.
+
+    Running it again goes on where it stopped, adds a method that is new, or (with --append) documents that are new.
+
+    \b
+    headwater ingest data/*.jsonl.zst --store S --model EleutherAI/pythia-1b
+    headwater ingest train.csv --store S --model ./tuned --prompt '{q}\\n' --completion '{a}'
+    headwater ingest features.npz --store S
+    """
+    from . import __version__
+    from .engine.console import Ticker, clock
+    from .engine.intake.estimate import estimate_records, fraction
+
+    prepared = _prepared(options)
+    ingestion = prepared.open(__version__)
+    estimates = estimate_records(prepared.provider.sources)
+    stop = _Stop()
+    with Ticker("ingest") as ticker, stop:
+        outcome = ingestion.run(
+            lambda p: ticker.tell(p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s",
+                                  fraction(p.place, estimates)),
+            stop.asked,
+        )  # fmt: skip
+    faults = prepared.provider.faults
+    for line in faults.first:
+        click.echo(f"skipped: {line}", err=True)
+    if faults.count:
+        click.echo(f"skipped {faults.count} bad records", err=True)
+    rate = outcome.tokens / max(outcome.seconds, 1e-9)
+    click.echo(f"{options['store']}: {outcome.rows:,} examples, {outcome.added:,} read now in {clock(outcome.seconds)} "
+               f"({outcome.tokens:,} tokens, {rate:,.0f}/s)", err=True)  # fmt: skip
+    if not outcome.finished:
+        click.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+def _prepared(options: dict[str, Any]) -> Any:
+    from .engine.intake.corpus import Template
+    from .engine.intake.job import IngestJob, prepare
+    from .engine.intake.model import ModelChoice
+    from .engine.intake.providers import Reading
+
+    o = options
+    template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
+    reading = Reading(template, o["on_error"], o["max_length"], o["attribute"], o["truncate"], o["lines"])
+    with_text = None if o["no_text"] is None else not o["no_text"]
+    choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
+    methods = _method_settings(o["methods"], o["settings"])
+    return prepare(IngestJob(o["corpus"], o["store"], choice, methods, reading, _bytes(o["memory"]), o["batch_tokens"],
+                             with_text, o["append"], o["commit_seconds"]))  # fmt: skip
+
+
+def _method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> dict[str, dict[str, Any]]:
+    settings: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, text in pairs:
+        name, dot, setting = key.partition(".")
+        if not dot or name not in settings:
+            raise click.UsageError(f"-o {key}: write NAME.SETTING with one of --method {', '.join(names)}")
+        try:
+            settings[name][setting] = json.loads(text)
+        except ValueError:
+            settings[name][setting] = text
+    return settings
+
+
+def _bytes(text: str | None) -> int | None:
+    from .engine.memory import parse_bytes
+
+    return None if text is None else parse_bytes(text)
+
+
+class _Stop:
+    """Ctrl-C, and a request to end, let the window in work be finished and committed; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def asked(self) -> bool:
+        return self._asked
+
+    def __enter__(self) -> _Stop:
+        self._before = [signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM)]
+        return self
+
+    def _heard(self, number: int, frame: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        click.echo("stopping after the examples in work; once more stops at once", err=True)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), self._before, strict=True):
+            signal.signal(number, handler)
+
+
+@main.command()
+@_asking
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
+@click.option("-o", "--output", metavar="FILE", help="Write .jsonl, .csv or .parquet.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
+@_run
+def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> None:
+    """The examples that did most for each query's completion, best first.
+
+    \b
+    headwater attribute S --queries questions.jsonl --top 5
+    headwater attribute S --queries questions.jsonl --memory 2GB -o answers.parquet
+    """
+    from .engine.answers.scores import RESULT_FIELDS, ResultFile, format_of, result_rows, write_jsonl
+    from .engine.console import Ticker
+
+    if output:
+        format_of(output)
+    question = _question(options, top)
+    with Ticker("attribute", question.rows) as ticker:
+        results = question.attribute(lambda rows: ticker.tell(rows, "examples"))
+    parts = result_rows(results, question.store)
+    if output:
+        with ResultFile(output, RESULT_FIELDS) as file:
+            for part in parts:
+                file.write(part)
+        click.echo(f"{output}: {len(results.queries)} queries, {results.rows.shape[1]} examples each", err=True)
+        return
+    for part in parts:
+        if as_json:
+            write_jsonl(sys.stdout, part)
+        else:
+            _print_results(part)
+
+
+@main.command()
+@_asking
+@click.option("-o", "--output", metavar="FILE", help="Write all scores, in the corpus's order: .jsonl, .csv or .parquet.")
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o.")
+@_run
+def value(output: str | None, top: int, **options: Any) -> None:
+    """One score per example against all queries together: the mean of its scores.
+
+    \b
+    headwater value S --queries task.jsonl -o values.parquet
+    """
+    from .engine.answers.scores import VALUE_FIELDS, ResultFile, format_of, result_rows, value_rows
+    from .engine.console import Ticker
+
+    if output:
+        format_of(output)
+    question = _question(options, top)
+    with Ticker("value", question.rows) as ticker:
+        if output:
+            with ResultFile(output, VALUE_FIELDS) as file:
+                for part in value_rows(question.value(lambda rows: ticker.tell(rows, "examples")), question.store):
+                    file.write(part)
+        else:
+            results = question.most_valuable(lambda rows: ticker.tell(rows, "examples"))
+    if output:
+        click.echo(f"{output}: {question.rows:,} examples", err=True)
+    else:
+        for part in result_rows(results, question.store):
+            _print_results(part)
+
+
+def _question(options: dict[str, Any], top: int) -> Any:
+    from .engine.answers.question import ask
+    from .engine.intake.corpus import Template
+    from .engine.intake.model import ModelChoice
+
+    o = options
+    template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
+    choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
+    return ask(o["store"], o["method"], o["queries"], choice, template, top, _bytes(o["memory"]))
+
+
+def _print_results(columns: dict[str, list[Any]]) -> None:
+    from .engine.answers.report import print_results
+
+    print_results(columns)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+def methods(as_json: bool) -> None:
+    """The attribution methods that are installed, broken ones included."""
+    from dataclasses import asdict
+
+    from .engine.registry import list_methods
+
+    for listed in list_methods():
+        if as_json:
+            click.echo(json.dumps(asdict(listed)))
+        else:
+            click.echo(f"{listed.name:<12} {listed.distribution:<24} {listed.fault and 'BROKEN: ' + listed.fault or listed.about}")
+
+
+@main.command()
+@click.argument("store")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(store: str, as_json: bool) -> None:
+    """What a store holds and what it was made from."""
+    from .engine.answers.report import print_info, store_facts
+
+    facts = store_facts(store)
+    click.echo(json.dumps(facts, indent=1)) if as_json else print_info(facts)
+
+
+@main.command()
+@click.argument("store")
+def verify(store: str) -> None:
+    """Check every chunk against its checksum; exit 1 if any differs."""
+    from .engine.console import Ticker
+    from .store.feature_store import FeatureStore
+    from .store.verify import chunk_count
+    from .store.verify import verify as check
+
+    opened = FeatureStore.open(store)
+    total, damaged = chunk_count(opened), 0
+    with Ticker("verify", total) as ticker:
+        for done, damage in enumerate(check(opened), 1):
+            ticker.tell(done, "chunks")
+            if damage:
+                damaged += 1
+                click.echo(str(damage))
+    click.echo(f"{store}: {total} chunks, {damaged} damaged" if damaged else f"{store}: {total} chunks, all whole", err=True)
+    sys.exit(1 if damaged else 0)
+
+
+@main.group(cls=_Commands)
+def plan() -> None:
+    """What a run would take; computes nothing and writes nothing."""
+
+
+@plan.command("ingest")
+@_reading
+@_run
+def plan_ingest(**options: Any) -> None:
+    """The memory of an ingestion: the same options as `headwater ingest`."""
+    from .engine.answers.report import print_plan
+
+    prepared = _prepared(options)
+    print_plan(prepared.plan, _bytes(options["memory"]), f"batches of {prepared.tokens:,} tokens")
+
+
+@plan.command("attribute")
+@_asking
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
+@_run
+def plan_attribute(top: int, **options: Any) -> None:
+    """The memory of an attribution: the same options as `headwater attribute`."""
+    from .engine.answers.report import print_plan
+
+    question = _question(options, top)
+    print_plan(question.plan, _bytes(options["memory"]), f"blocks of {question.block_rows:,} rows")
+
+
+@main.command()
+@click.option("--workdir", default="demo", show_default=True, metavar="DIR", help="Where the corpus, model and store are kept.")
+@click.option("--short", is_flag=True, help="A smaller model and corpus: a minute, and weaker answers.")
+def demo(workdir: str, short: bool) -> None:
+    """The whole job, offline: a corpus, a model trained on it, a store, and answers. Minutes on two cores."""
+    from .engine.demo.tour import tour
+
+    tour(workdir, "rise", short)

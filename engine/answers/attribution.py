@@ -1,0 +1,172 @@
+"""`attribute` and `value`: queries become rows by the same method and model as the store's, then one pass over the store.
+
+    store = FeatureStore.open("S")
+    answers = Attribution(store, "rise", Ask(k=10, memory=parse_bytes("2GB")))
+    results = answers.attribute(provider)        # provider: queries, read by the store's own model (answers/queries.py)
+
+Knows no method by name and no file format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...store.errors import BrokenMethod, CorpusError, DataError, StoreMissing
+from ...store.feature_store import FeatureStore, method_group
+from ...store.layout import Array
+from ...store.reader import ColumnReader, open_column
+from ..arrays.similarity import TILE, Dot, Score, all_scores, block_rows, scan_plan, top_k
+from ..intake.examples import Example, Place, batches
+from ..intake.provider import Provider
+from ..intake.readout import NonFiniteLogits, merged_needs
+from ..memory import Part, Plan
+from ..method import BlockSimilarity, QueryMatrix, Similarity
+from ..registry import load
+
+_QUERY_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The best examples of each query."""
+
+    method: str
+    """Name of the method."""
+    queries: list[str]
+    """(Q,) query ids."""
+    rows: Array
+    """(Q, k) int64 row numbers, best first."""
+    scores: Array
+    """(Q, k) float32."""
+
+
+def stored_method(store: FeatureStore, name: str) -> Similarity:
+    """The method as the store's rows were made.
+
+    Raises:
+        StoreMissing: the store holds no rows of it.
+        BrokenMethod: it does not score by similarity.
+    """
+    group = method_group(name)
+    if group not in store.groups:
+        held = ", ".join(store.methods) or "none"
+        raise StoreMissing(f"{store.url} holds no rows of method {name} (it holds: {held}); ingest adds them")
+    if not store.rows(group):
+        raise StoreMissing(f"{store.url} holds no committed row of method {name} yet: run ingest again to go on")
+    method = load(name).from_settings(store.groups[group]["settings"])
+    if not isinstance(method, Similarity):
+        raise BrokenMethod(f"method {name} does not score single examples by similarity")
+    return method
+
+
+class Attribution:
+    """Questions to one method's rows in one store."""
+
+    def __init__(self, store: FeatureStore, name: str, memory: int | None = None) -> None:
+        """`memory`: the budget in bytes, or none.
+
+        Raises:
+            StoreMissing, UnknownMethod, …: see :func:`stored_method`.
+        """
+        self.store, self.name, self.memory = store, name, memory
+        self.method = stored_method(store, name)
+
+    def plan(self, provider: Provider, queries: list[Example], k: int) -> tuple[Plan, int]:
+        """The memory of a run and the rows of its blocks.
+
+        Raises:
+            BudgetError: not even blocks of one tile fit; the message names the smallest budget that works.
+        """
+        columns, width = self._columns(), self._width()
+        tokens = _batch_tokens(queries)
+        sizes = provider.head.sizes
+        asking = [Part(name, size) for name, size in provider.memory(tokens)]
+        asking.append(Part(f"{self.name} scratch", self.method.scratch(sizes, tokens)))
+        least = Plan((*asking, *scan_plan(columns, len(queries), width, k, TILE).parts))
+        room = (
+            None
+            if self.memory is None
+            else self.memory - least.total + 2 * TILE * sum(c.column.row_bytes for c in columns)
+        )
+        rows = block_rows(columns, room)
+        chosen = Plan((*asking, *scan_plan(columns, len(queries), width, k, rows).parts))
+        chosen.check(self.memory, least.total)
+        return chosen, rows
+
+    def prepare(self, provider: Provider, queries: list[Example]) -> QueryMatrix:
+        """Queries' rows by one forward pass, made ready by the method.
+
+        Raises:
+            DataError: NaN or Inf in a query's logits.
+        """
+        method, sizes = self.method, provider.head.sizes
+        tables, needs = method.tables(provider.head), merged_needs([method.needs(sizes)])
+        rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in method.columns(sizes)}
+        for batch in batches(queries, _batch_tokens(queries)):
+            with torch.inference_mode():
+                readout = provider.read([queries[i] for i in batch], needs)
+                try:
+                    readout.losses()
+                except NonFiniteLogits as error:
+                    raise DataError(f"NaN or Inf in the logits of query {queries[batch[error.example]].id}") from None
+                for name, values in method.rows(readout, tables).items():
+                    rows[name][batch] = values.float().cpu().numpy()
+        return method.prepare(rows)
+
+    def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, rows: int, tell: Callable[[int], None]) -> Results:
+        """The k best examples for each query, in one pass over blocks of `rows` rows."""
+        best = top_k(self._columns(), self._score(matrix), len(ids), k, rows, tell)
+        return Results(self.name, ids, best.rows, best.scores)
+
+    def value(self, matrix: QueryMatrix, rows: int, tell: Callable[[int], None]) -> Iterator[tuple[int, Array]]:
+        """(first row, (rows,) mean score over the queries) for every stored example, in order."""
+        if not isinstance(self.method, BlockSimilarity):  # the mean of products is the product with the mean
+            matrix = QueryMatrix(
+                matrix.column, matrix.matrix.mean(0, keepdims=True, dtype=np.float64).astype(np.float32)
+            )
+        for start, scores in all_scores(self._columns(), self._score(matrix), rows, tell):
+            yield start, scores.mean(1, dtype=np.float64).astype(np.float32)
+
+    @property
+    def rows(self) -> int:
+        """Rows that can be scored."""
+        return self.store.rows(method_group(self.name))
+
+    def _columns(self) -> list[ColumnReader]:
+        group = method_group(self.name)
+        return [open_column(self.store, group, column.name) for column in self.store.columns(group)]
+
+    def _width(self) -> int:
+        return max(int(np.prod(c.column.shape, dtype=np.int64)) for c in self._columns())
+
+    def _score(self, matrix: QueryMatrix) -> Score:
+        method = self.method
+        if isinstance(method, BlockSimilarity):
+            return lambda block: method.score(matrix, block)
+        return Dot(matrix.column, matrix.matrix)
+
+
+def read_queries(provider: Provider) -> list[Example]:
+    """All queries of a provider.
+
+    Raises:
+        CorpusError: there is none, one is cut, or one has nothing to attribute.
+    """
+    queries = list(provider.examples(Place()))
+    if not queries:
+        raise CorpusError(f"no query in {', '.join(source.path for source in provider.sources)}")
+    for query in queries:
+        if query.offset or query.place.piece:
+            raise CorpusError(f"{query.source}:{query.line}: the query is longer than the model's context of "
+                              f"{provider.head.sizes.max_length} tokens")  # fmt: skip
+        if not query.counted:
+            raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
+    return queries
+
+
+def _batch_tokens(queries: list[Example]) -> int:
+    return max(_QUERY_TOKENS, max(query.length for query in queries))

@@ -1,0 +1,185 @@
+"""Results on their way out: rows with the examples' ids and texts, as a table, JSONL, CSV or Parquet, written in parts.
+Knows no method and no model.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...store.errors import SettingsError
+from ...store.feature_store import EXAMPLES, FeatureStore
+from ...store.layout import Array
+from ...store.reader import open_column
+from .attribution import Results
+
+RESULT_FIELDS = {
+    "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(), "text": pa.string(),
+    "row": pa.int64(), "source": pa.string(), "line": pa.int64(), "method": pa.string(),
+}  # fmt: skip
+VALUE_FIELDS = {
+    "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
+}  # fmt: skip
+FORMATS = ("jsonl", "csv", "parquet")
+_QUERIES = 32
+
+
+class Examples:
+    """What a store keeps of its examples, by row number."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        """Open the columns."""
+        names = [column.name for column in store.columns(EXAMPLES)]
+        self._columns = {name: open_column(store, EXAMPLES, name) for name in names}
+
+    def get(self, name: str, rows: Array) -> list[Any]:
+        """One column's values; empty strings where the store keeps no text."""
+        if name not in self._columns:
+            return [""] * len(rows)
+        return [value if isinstance(value, str) else value.item() for value in self._columns[name].gather(rows)]
+
+    def texts(self, rows: Array) -> list[str]:
+        """Prompt and completion, or text, joined."""
+        prompts, texts = self.get("prompt", rows), self.get("text", rows)
+        return [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def result_rows(results: Results, store: FeatureStore) -> Iterator[dict[str, list[Any]]]:
+    """Results with their examples, some queries at a time, as columns of `RESULT_FIELDS`."""
+    examples, k = Examples(store), results.rows.shape[1]
+    for start in range(0, len(results.queries), _QUERIES):
+        rows = results.rows[start : start + _QUERIES].reshape(-1)
+        ids = results.queries[start : start + _QUERIES]
+        yield {
+            "query_id": [query for query in ids for _ in range(k)],
+            "rank": [rank + 1 for _ in ids for rank in range(k)],
+            "example_id": examples.get("id", rows),
+            "score": results.scores[start : start + _QUERIES].reshape(-1).tolist(),
+            "text": examples.texts(rows),
+            "row": rows.tolist(),
+            "source": examples.get("source", rows),
+            "line": examples.get("line", rows),
+            "method": [results.method] * len(rows),
+        }
+
+
+def value_rows(
+    scores: Iterable[tuple[int, Array]], store: FeatureStore, size: int = 8192
+) -> Iterator[dict[str, list[Any]]]:
+    """Values with their examples, as columns of `VALUE_FIELDS`, `size` rows at a time."""
+    examples = Examples(store)
+    held: list[tuple[int, Array]] = []
+    for item in scores:
+        held.append((item[0], item[1].copy()))
+        if sum(len(part) for _, part in held) >= size:
+            yield _values(held, examples)
+            held = []
+    if held:
+        yield _values(held, examples)
+
+
+def _values(held: list[tuple[int, Array]], examples: Examples) -> dict[str, list[Any]]:
+    scores = np.concatenate([part for _, part in held])
+    rows = np.arange(held[0][0], held[0][0] + len(scores))
+    return {
+        "example_id": examples.get("id", rows),
+        "score": scores.tolist(),
+        "row": rows.tolist(),
+        "source": examples.get("source", rows),
+        "line": examples.get("line", rows),
+    }
+
+
+def format_of(path: str) -> str:
+    """The format that a file's name asks for.
+
+    Raises:
+        SettingsError: none that we write.
+    """
+    suffix = Path(path).suffix.lstrip(".").lower()
+    if suffix not in FORMATS:
+        raise SettingsError(f"{path}: results are written as .{', .'.join(FORMATS)}")
+    return suffix
+
+
+class ResultFile:
+    """A file of results that appears whole when all parts are written, and not at all otherwise."""
+
+    def __init__(self, path: str, fields: dict[str, pa.DataType]) -> None:
+        """The suffix of `path` chooses the format."""
+        self.path, self.fields, self._format = Path(path), fields, format_of(path)
+        self._hidden = self.path.with_name(f".{self.path.name}.part")
+
+    def __enter__(self) -> ResultFile:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._sink: Any = _SINKS[self._format](self._hidden, self.fields)
+        except OSError as error:
+            raise SettingsError(f"{self.path} cannot be written: {error.strerror or error}") from None
+        return self
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        """Add rows, given as columns."""
+        self._sink.write(columns)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sink.close()
+        if kind is None:
+            self._hidden.replace(self.path)
+        else:
+            self._hidden.unlink(missing_ok=True)
+
+
+class _Jsonl:
+    def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
+        self._file: IO[str] = path.open("w", encoding="utf-8")
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        write_jsonl(self._file, columns)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Csv:
+    def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(fields)
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        self._writer.writerows(zip(*columns.values(), strict=True))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Parquet:
+    def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
+        self._schema = pa.schema(list(fields.items()))
+        self._writer = pq.ParquetWriter(path, self._schema)
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        self._writer.write_table(pa.table(columns, schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+_SINKS = {"jsonl": _Jsonl, "csv": _Csv, "parquet": _Parquet}
+
+
+def write_jsonl(file: IO[str], columns: dict[str, list[Any]]) -> None:
+    """Rows, given as columns, one JSON object a line."""
+    for values in zip(*columns.values(), strict=True):
+        file.write(json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False) + "\n")

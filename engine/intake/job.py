@@ -1,0 +1,112 @@
+"""Ingestion as one call: what the command line and the Python API ask for. Knows no method by name.
+
+job = IngestJob(["corpus.jsonl"], "store", ModelChoice("model"), {"rise": {"tau": 1.0}})
+outcome = prepare(job).run(print)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...store.errors import SettingsError, StoreMismatch
+from ...store.feature_store import FeatureStore, method_group
+from ..memory import Plan
+from ..method import Method
+from ..registry import load
+from .corpus import Template
+from .ingest import Ingestion, choose_batch, open_for_ingest
+from .model import ModelChoice
+from .provider import Provider
+from .providers import Reading, corpus_provider, following
+
+
+@dataclass(frozen=True, slots=True)
+class IngestJob:
+    """What to ingest, with what, into where."""
+
+    corpus: Sequence[str]
+    """Files, folders or globs of text; or .npz files and Zarr groups of arrays."""
+    store: str
+    """Folder of the store, made if it is not there."""
+    model: ModelChoice
+    """The model and how to run it."""
+    methods: Mapping[str, Mapping[str, Any]]
+    """Method name → settings that are not the default (or not the store's)."""
+    reading: Reading = field(default_factory=lambda: Reading(Template()))
+    """How files are read."""
+    memory: int | None = None
+    """Budget in bytes."""
+    batch_tokens: int | None = None
+    """Padded tokens of a batch; None for the widest that fits."""
+    with_text: bool | None = None
+    """Whether texts are kept; None: as the store, or yes."""
+    append: bool = False
+    """Whether files that are new to the store are added to it."""
+    commit_seconds: float = 15.0
+    """A kill loses at most this much work, plus one window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An ingestion that only needs to be started; nothing is written yet."""
+
+    job: IngestJob
+    provider: Provider
+    methods: dict[str, Method]
+    plan: Plan
+    tokens: int
+    with_text: bool
+
+    def open(self, version: str) -> Ingestion:
+        """Create or open the store.
+
+        Raises:
+            StoreMismatch: it was made differently.
+        """
+        store = open_for_ingest(
+            self.job.store, self.provider, self.methods,
+            with_text=self.with_text, append=self.job.append, version=version,
+        )  # fmt: skip
+        return Ingestion(self.provider, store, self.methods, self.tokens, self.job.commit_seconds)
+
+
+def prepare(job: IngestJob) -> Prepared:
+    """Load the model, find the files, make the plan.
+
+    Raises:
+        HeadwaterError: whatever of these is not as it should be; nothing is written.
+    """
+    store = FeatureStore.open(job.store) if FeatureStore.exists(job.store) else None
+    methods = {name: _method(name, settings, store) for name, settings in job.methods.items()}
+    reading = following(job.reading, store) if store else job.reading
+    with_text = job.with_text if job.with_text is not None else (store.provenance["text"] if store else True)
+    provider = corpus_provider(job.corpus, job.model, reading)
+    for name, method in methods.items():
+        _check_columns(name, method, provider)
+    tokens, plan = choose_batch(provider, methods, job.memory, job.batch_tokens, with_text)
+    return Prepared(job, provider, methods, plan, tokens, with_text)
+
+
+def _method(name: str, given: Mapping[str, Any], store: FeatureStore | None) -> Method:
+    """The method with the settings given; what is not given follows the store, or else the defaults."""
+    kind = load(name)
+    try:
+        if store is None or method_group(name) not in store.groups:
+            return kind.from_settings(given)
+        there = store.groups[method_group(name)]["settings"]
+        asked = kind.from_settings({**there, **given})
+    except SettingsError as error:
+        raise SettingsError(f"method {name}: {error}") from None
+    apart = [f"{name}.{key} is {there[key]!r} there, {value!r} here"
+             for key, value in asked.settings().items() if there.get(key) != value]  # fmt: skip
+    if apart:
+        raise StoreMismatch(f"{store.path} was made with other settings: {'; '.join(apart)}")
+    return asked
+
+
+def _check_columns(name: str, method: Method, provider: Provider) -> None:
+    seen = [column.name for column in method.columns(provider.head.sizes)]
+    if not seen or len(set(seen)) != len(seen):
+        raise SettingsError(f"method {name} declares columns {seen}: it needs one at least, each name once")

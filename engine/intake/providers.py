@@ -1,0 +1,90 @@
+"""From what a user names, files and a model, to a provider: for a new corpus, and for queries to a store that exists.
+Knows no method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ...store.errors import CorpusError, ModelError
+from ...store.feature_store import FeatureStore
+from .corpus import Faults, Template, find_sources
+from .features import FeatureProvider, is_features
+from .ingest import refuse_differences
+from .model import ModelChoice, load, pick_device
+from .provider import Provider
+from .text import TextProvider, text_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are to be read; what is None follows the store, or else the default."""
+
+    template: Template
+    """Which fields are text."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What a bad record does."""
+    max_length: int | None = None
+    """Tokens of the longest example."""
+    attribute: str | None = None
+    """`completion` or `all`."""
+    truncate: bool | None = None
+    """Whether prompted rows that are too long are cut."""
+    lines: bool = False
+    """Whether plain text has a document a line instead of a paragraph."""
+
+
+def following(reading: Reading, store: FeatureStore) -> Reading:
+    """What was left open, as the store's rows were read."""
+    there = store.provenance
+    if there["kind"] == "arrays":
+        return reading
+    given = reading.template
+    template = given if given != Template() else Template(**there["template"])
+    open_ones = {
+        name: there[name] for name in ("max_length", "attribute", "truncate") if getattr(reading, name) is None
+    }
+    return replace(reading, template=template, **open_ones)
+
+
+def corpus_provider(paths: Sequence[str], choice: ModelChoice, reading: Reading) -> Provider:
+    """The provider of a corpus: arrays if the files hold arrays, else text with a model.
+
+    Raises:
+        CorpusError: no such file; ModelError: no such model, or none named; SettingsError: a length out of range.
+    """
+    if any(is_features(path) for path in paths):
+        if not all(is_features(path) for path in paths):
+            raise CorpusError("arrays and text cannot be one corpus")
+        return FeatureProvider(list(paths), pick_device(choice.device), Faults(reading.on_error))
+    sources = find_sources(paths, lines=reading.lines)
+    if not choice.path:
+        raise ModelError("text needs a model to read it: --model FOLDER_OR_HUB_ID")
+    model = load(choice)
+    settings = text_settings(
+        model.head.sizes,
+        reading.max_length,
+        reading.attribute or "completion",
+        reading.template,
+        bool(reading.truncate),
+    )
+    return TextProvider(model, sources, settings, Faults(reading.on_error))
+
+
+def query_provider(path: str, store: FeatureStore, choice: ModelChoice, template: Template) -> Provider:
+    """The provider of queries to a store: by the store's own model, up to the model's context, completions alone counted.
+
+    Raises:
+        StoreMismatch: the model or the tokenizer is not the store's.
+    """
+    if store.provenance["kind"] == "arrays":
+        provider: Provider = FeatureProvider([path], pick_device(choice.device), Faults("fail"))
+        refuse_differences(store.url, provider.provenance(), store.provenance)
+        return provider
+    sources = find_sources([path])
+    model = load(replace(choice, path=choice.path or store.provenance["model_path"]))
+    refuse_differences(store.url, model.fingerprint, store.provenance)
+    settings = text_settings(model.head.sizes, model.head.sizes.max_length, "completion", template)
+    return TextProvider(model, sources, settings, Faults("fail"))
