@@ -47,8 +47,12 @@ _run = _options(
     click.option("--trust-remote-code", is_flag=True, help="Run the code that ships with the model."),
 )
 _fields = _options(
-    click.option("--text", "text_field", default="", metavar="TEMPLATE", help="Record to text, such as '{title}: {body}'."),
-    click.option("--prompt", "prompt_field", default="", metavar="TEMPLATE", help="Record to prompt, such as '{question}\\n'."),
+    click.option(
+        "--text", "text_field", default="", metavar="TEMPLATE", help="Record to text, such as '{title}: {body}'."
+    ),
+    click.option(
+        "--prompt", "prompt_field", default="", metavar="TEMPLATE", help="Record to prompt, such as '{question}\\n'."
+    ),
     click.option("--completion", "completion_field", default="", metavar="TEMPLATE", help="Record to completion."),
 )
 _reading = _options(
@@ -230,8 +234,12 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
 
 @main.command()
 @_asking
-@click.option("-o", "--output", metavar="FILE", help="Write all scores, in the corpus's order: .jsonl, .csv or .parquet.")
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write all scores, in the corpus's order: .jsonl, .csv or .parquet."
+)
+@click.option(
+    "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o."
+)
 @_run
 def value(output: str | None, top: int, **options: Any) -> None:
     """One score per example against all queries together: the mean of its scores.
@@ -288,7 +296,9 @@ def methods(as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(asdict(listed)))
         else:
-            click.echo(f"{listed.name:<12} {listed.distribution:<24} {listed.fault and 'BROKEN: ' + listed.fault or listed.about}")
+            click.echo(
+                f"{listed.name:<12} {listed.distribution:<24} {(listed.fault and 'BROKEN: ' + listed.fault) or listed.about}"
+            )
 
 
 @main.command()
@@ -319,7 +329,9 @@ def verify(store: str) -> None:
             if damage:
                 damaged += 1
                 click.echo(str(damage))
-    click.echo(f"{store}: {total} chunks, {damaged} damaged" if damaged else f"{store}: {total} chunks, all whole", err=True)
+    click.echo(
+        f"{store}: {total} chunks, {damaged} damaged" if damaged else f"{store}: {total} chunks, all whole", err=True
+    )
     sys.exit(1 if damaged else 0)
 
 
@@ -352,7 +364,9 @@ def plan_attribute(top: int, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--workdir", default="demo", show_default=True, metavar="DIR", help="Where the corpus, model and store are kept.")
+@click.option(
+    "--workdir", default="demo", show_default=True, metavar="DIR", help="Where the corpus, model and store are kept."
+)
 @click.option("--short", is_flag=True, help="A smaller model and corpus: a minute, and weaker answers.")
 def demo(workdir: str, short: bool) -> None:
     """The whole job, offline: a corpus, a model trained on it, a store, and answers. Minutes on two cores."""

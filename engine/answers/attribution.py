@@ -124,12 +124,13 @@ class Attribution:
 
     def value(self, matrix: QueryMatrix, rows: int, tell: Callable[[int], None]) -> Iterator[tuple[int, Array]]:
         """(first row, (rows,) mean score over the queries) for every stored example, in order."""
-        if not isinstance(self.method, BlockSimilarity):  # the mean of products is the product with the mean
-            matrix = QueryMatrix(
-                matrix.column, matrix.matrix.mean(0, keepdims=True, dtype=np.float64).astype(np.float32)
-            )
-        for start, scores in all_scores(self._columns(), self._score(matrix), rows, tell):
-            yield start, scores.mean(1, dtype=np.float64).astype(np.float32)
+        for start, scores in all_scores(self._columns(), self._mean_score(matrix), rows, tell):
+            yield start, scores[:, 0]
+
+    def most_valuable(self, matrix: QueryMatrix, k: int, rows: int, tell: Callable[[int], None]) -> Results:
+        """The k best examples by :meth:`value`."""
+        best = top_k(self._columns(), self._mean_score(matrix), 1, k, rows, tell)
+        return Results(self.name, ["all queries"], best.rows, best.scores)
 
     @property
     def rows(self) -> int:
@@ -148,6 +149,13 @@ class Attribution:
         if isinstance(method, BlockSimilarity):
             return lambda block: method.score(matrix, block)
         return Dot(matrix.column, matrix.matrix)
+
+    def _mean_score(self, matrix: QueryMatrix) -> Score:
+        """(rows, 1) mean over the queries; of inner products it is the product with the mean query."""
+        if isinstance(self.method, BlockSimilarity):
+            score = self._score(matrix)
+            return lambda block: score(block).mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
+        return Dot(matrix.column, matrix.matrix.mean(0, keepdims=True, dtype=np.float64))
 
 
 def read_queries(provider: Provider) -> list[Example]:

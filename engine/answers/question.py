@@ -1,7 +1,7 @@
 """Attribution as one call: what the command line and the Python API ask. Knows no method by name.
 
-    question = ask("store", "rise", "questions.jsonl", top=10)
-    results = question.attribute()          # results.rows, results.scores: (queries, 10)
+question = ask("store", "rise", "questions.jsonl", top=10)
+results = question.attribute()          # results.rows, results.scores: (queries, 10)
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from ...store.feature_store import FeatureStore
 from ...store.layout import Array
 from ..intake.corpus import Template
 from ..intake.model import ModelChoice
+from ..intake.provider import Provider
 from ..intake.providers import query_provider
 from ..memory import Plan
+from ..method import QueryMatrix
 from .attribution import Attribution, Results, read_queries
 
 Tell = Callable[[int], None]
@@ -26,18 +28,17 @@ def _silent(rows: int) -> None:
 class Question:
     """Queries to a store, planned, with nothing computed yet."""
 
-    def __init__(self, store: FeatureStore, method: str, provider: object, top: int, memory: int | None) -> None:
+    def __init__(self, attribution: Attribution, provider: Provider, top: int) -> None:
         """See :func:`ask`."""
-        from typing import cast
-
-        from ..intake.provider import Provider
-
-        self.store, self._top = store, top
-        self._provider = cast(Provider, provider)
-        self._attribution = Attribution(store, method, memory)
-        self._queries = read_queries(self._provider)
+        self._attribution, self._provider, self._top = attribution, provider, top
+        self._queries = read_queries(provider)
         self.plan: Plan
-        self.plan, self.block_rows = self._attribution.plan(self._provider, self._queries, top)
+        self.plan, self.block_rows = attribution.plan(provider, self._queries, top)
+
+    @property
+    def store(self) -> FeatureStore:
+        """The store that is asked."""
+        return self._attribution.store
 
     @property
     def rows(self) -> int:
@@ -46,23 +47,29 @@ class Question:
 
     def attribute(self, tell: Tell = _silent) -> Results:
         """The best examples of each query."""
-        matrix = self._attribution.prepare(self._provider, self._queries)
         ids = [query.id for query in self._queries]
-        return self._attribution.attribute(matrix, ids, self._top, self.block_rows, tell)
+        return self._attribution.attribute(self._prepared(), ids, self._top, self.block_rows, tell)
 
     def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
         """(first row, scores) of every example against all queries together, in order."""
-        matrix = self._attribution.prepare(self._provider, self._queries)
-        return self._attribution.value(matrix, self.block_rows, tell)
+        return self._attribution.value(self._prepared(), self.block_rows, tell)
 
     def most_valuable(self, tell: Tell = _silent) -> Results:
         """The best examples for all queries together."""
-        matrix = self._attribution.prepare(self._provider, self._queries)
-        return self._attribution.most_valuable(matrix, self._top, self.block_rows, tell)
+        return self._attribution.most_valuable(self._prepared(), self._top, self.block_rows, tell)
+
+    def _prepared(self) -> QueryMatrix:
+        return self._attribution.prepare(self._provider, self._queries)
 
 
 def ask(
-    store: str, method: str, queries: str, choice: ModelChoice, template: Template, top: int = 10, memory: int | None = None
+    store: str,
+    method: str,
+    queries: str,
+    choice: ModelChoice,
+    template: Template,
+    top: int = 10,
+    memory: int | None = None,
 ) -> Question:
     """Open the store, load its model, read the queries, make the plan.
 
@@ -70,5 +77,5 @@ def ask(
         HeadwaterError: whatever of these is not as it should be.
     """
     opened = FeatureStore.open(store)
-    provider = query_provider(queries, opened, choice, template)
-    return Question(opened, method, provider, top, memory)
+    attribution = Attribution(opened, method, memory)
+    return Question(attribution, query_provider(queries, opened, choice, template), top)

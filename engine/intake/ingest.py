@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ...store.errors import DataError, StoreMismatch
+from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Column
 from ...store.writer import GroupWriter
@@ -227,13 +227,12 @@ class Ingestion:
         self, behind: list[str], level: int | None, tell: Callable[[Progress], None], stopped: Callable[[], bool]
     ) -> bool:
         """Read from the lagging groups' place to the next level or the end; false when stopped before."""
-        record = self.store.groups[behind[0]]
-        start, digest, first = Place(*record["place"]), record["digest"], self.store.rows(behind[0])
-        examples: Iterator[Example] = self.provider.examples(start)
-        if level is not None:
-            examples = islice(examples, level - first)
-        place = start
-        with WritingThread([GroupWriter(self.store, group) for group in behind], self.commit_seconds) as writer:
+        with WritingThread(self._writers(behind), self.commit_seconds) as writer:
+            record = self.store.groups[behind[0]]  # fresh: the writers have the store to themselves now
+            start, digest, first = Place(*record["place"]), record["digest"], self.store.rows(behind[0])
+            examples: Iterator[Example] = self.provider.examples(start)
+            if level is not None:
+                examples = islice(examples, level - first)
             for window in windows(examples):
                 if stopped():
                     return False
@@ -248,6 +247,21 @@ class Ingestion:
         if level is not None:
             self._meet(behind, level)
         return True
+
+    def _writers(self, groups: list[str]) -> list[GroupWriter]:
+        writers: list[GroupWriter] = []
+        try:
+            for group in groups:
+                writers.append(GroupWriter(self.store, group))
+            if len({writer.rows for writer in writers}) != 1:
+                raise StoreBusy(
+                    f"another process has written to {self.store.path} just now: run the same command again"
+                )
+        except BaseException:
+            for writer in writers:
+                writer.close()
+            raise
+        return writers
 
     def _meet(self, behind: list[str], level: int) -> None:
         """The lagging groups must have seen what those ahead of them saw; a level that ends the corpus is the end."""

@@ -1,0 +1,93 @@
+"""What a person reads on a terminal: results, what a store holds, plans. Knows no method and computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ..memory import Plan, resident_bytes, show_bytes
+
+_LONGEST = 300
+
+
+def print_results(columns: Mapping[str, list[Any]]) -> None:
+    """Results as columns of `RESULT_FIELDS`, a small table a query; texts cut to one line."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for query in dict.fromkeys(row["query_id"] for row in rows):
+        table = Table(title=Text(str(query)), title_justify="left", box=None, pad_edge=False)
+        table.add_column("rank", justify="right", min_width=4)
+        table.add_column("score", justify="right", min_width=7)
+        table.add_column("example", no_wrap=True, min_width=16, max_width=40)
+        table.add_column("text", no_wrap=True, ratio=1)
+        for row in rows:
+            if row["query_id"] == query:
+                text = " ".join(row["text"].split())[:_LONGEST]
+                table.add_row(str(row["rank"]), f"{row['score']:.4f}", Text(row["example_id"]), Text(text))
+        console.print(table)
+        console.print()
+
+
+def store_facts(path: str) -> dict[str, Any]:
+    """What a store holds, as JSON values."""
+    store = FeatureStore.open(path)
+    return {
+        "store": store.url,
+        "version": store.version,
+        "provenance": store.provenance,
+        "examples": store.rows(EXAMPLES) if EXAMPLES in store.groups else 0,
+        "complete": all(record.get("complete") for record in store.groups.values()),
+        "methods": {name: _method_facts(store, name) for name in store.methods},
+    }
+
+
+def _method_facts(store: FeatureStore, name: str) -> dict[str, Any]:
+    group = method_group(name)
+    columns = store.columns(group)
+    return {
+        "rows": store.rows(group),
+        "bytes_per_example": sum(column.row_bytes for column in columns),
+        "columns": {column.name: {"shape": list(column.shape), "dtype": column.dtype} for column in columns},
+        "settings": store.groups[group].get("settings", {}),
+    }
+
+
+def print_info(facts: Mapping[str, Any]) -> None:
+    """The facts of :func:`store_facts`, for people."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    there = facts["provenance"]
+    state = "complete" if facts["complete"] else "unfinished: run ingest again to go on"
+    console.print(f"{facts['store']}: {facts['examples']:,} examples, {state}; made by headwater {facts['version']}")
+    console.print(f"model      {there.get('model_path', 'arrays')} ({there['model']})")
+    console.print(f"corpus     {', '.join(source['name'] for source in there['sources'])}")
+    for key in ("max_length", "attribute", "truncate", "text"):
+        if key in there:
+            console.print(f"{key:<10} {there[key]}")
+    for name, method in facts["methods"].items():
+        size = show_bytes(method["bytes_per_example"])
+        console.print(f"method     {name}: {method['rows']:,} rows of {size}; "
+                      + ", ".join(f"{key} {value}" for key, value in method["settings"].items()))  # fmt: skip
+
+
+def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
+    """The parts of a plan, their sum, the budget, and the interpreter's own share beside them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("part")
+    table.add_column("at most", justify="right")
+    for part in sorted(plan.parts, key=lambda part: -part.bytes):
+        table.add_row(part.name, show_bytes(part.bytes))
+    table.add_row("total", show_bytes(plan.total))
+    console = Console(highlight=False)
+    console.print(table)
+    allowed = "no budget" if budget is None else f"budget {show_bytes(budget)}"
+    console.print(f"{unit}; {allowed}; beside it the interpreter and its libraries: {show_bytes(resident_bytes())} now")
