@@ -7,7 +7,6 @@ Every error of ours becomes one line in one place, :class:`_Commands`. Exit code
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -112,13 +111,13 @@ def ingest(**options: Any) -> None:
     headwater ingest features.npz --store S
     """
     from . import __version__
-    from .engine.console import Ticker, clock
+    from .engine.console import StopRequest, Ticker, clock
     from .engine.intake.estimate import estimate_records, fraction
 
     prepared = _prepared(options)
     ingestion = prepared.open(__version__)
     estimates = estimate_records(prepared.provider.sources)
-    stop = _Stop()
+    stop = StopRequest()
     with Ticker("ingest") as ticker, stop:
         outcome = ingestion.run(
             lambda p: ticker.tell(p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s",
@@ -173,30 +172,6 @@ def _bytes(text: str | None) -> int | None:
     return None if text is None else parse_bytes(text)
 
 
-class _Stop:
-    """Ctrl-C, and a request to end, let the window in work be finished and committed; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def asked(self) -> bool:
-        return self._asked
-
-    def __enter__(self) -> _Stop:
-        self._before = [signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM)]
-        return self
-
-    def _heard(self, number: int, frame: object) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        click.echo("stopping after the examples in work; once more stops at once", err=True)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), self._before, strict=True):
-            signal.signal(number, handler)
-
-
 @main.command()
 @_asking
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
@@ -210,6 +185,7 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
     headwater attribute S --queries questions.jsonl --top 5
     headwater attribute S --queries questions.jsonl --memory 2GB -o answers.parquet
     """
+    from .engine.answers.report import print_results
     from .engine.answers.scores import RESULT_FIELDS, ResultFile, format_of, result_rows, write_jsonl
     from .engine.console import Ticker
 
@@ -229,7 +205,7 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
         if as_json:
             write_jsonl(sys.stdout, part)
         else:
-            _print_results(part)
+            print_results(part)
 
 
 @main.command()
@@ -247,6 +223,7 @@ def value(output: str | None, top: int, **options: Any) -> None:
     \b
     headwater value S --queries task.jsonl -o values.parquet
     """
+    from .engine.answers.report import print_results
     from .engine.answers.scores import VALUE_FIELDS, ResultFile, format_of, result_rows, value_rows
     from .engine.console import Ticker
 
@@ -264,7 +241,7 @@ def value(output: str | None, top: int, **options: Any) -> None:
         click.echo(f"{output}: {question.rows:,} examples", err=True)
     else:
         for part in result_rows(results, question.store):
-            _print_results(part)
+            print_results(part)
 
 
 def _question(options: dict[str, Any], top: int) -> Any:
@@ -276,12 +253,6 @@ def _question(options: dict[str, Any], top: int) -> Any:
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
     return ask(o["store"], o["method"], o["queries"], choice, template, top, _bytes(o["memory"]))
-
-
-def _print_results(columns: dict[str, list[Any]]) -> None:
-    from .engine.answers.report import print_results
-
-    print_results(columns)
 
 
 @main.command()

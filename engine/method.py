@@ -2,8 +2,9 @@
 
 Stands below everything else in the engine. Knows no method by name, no model class, no file; torch only as a type.
 
-A method is a frozen dataclass that extends one of the abstract bases below. Its fields are its settings: JSON values with
-defaults, stored whole with the sketches and compared whole, so equal settings mean interchangeable rows.
+A method is a frozen dataclass that extends one of the abstract bases below. Its fields are its settings, stored whole with the
+sketches and compared whole, so equal settings mean interchangeable rows. Each has a default, whose type it keeps: bool, int,
+float, str, or a tuple of one of these. `plugins/conformance.py` checks a method against all that is said here.
 
 | part                  | must / default           | called by          | when                                           |
 |-----------------------|--------------------------|--------------------|------------------------------------------------|
@@ -27,13 +28,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..store.errors import SettingsError
-from ..store.layout import Array, Block, Column
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # listing methods reads this module, and must load neither torch nor NumPy
     import torch
+
+    from ..store.layout import Array, Block, Column
 
 API = 1
 """Number of this contract. Raised only when a method written for the number before would break."""
+
+BATCH_EXAMPLES = 256
+"""Examples in a batch at most, whatever its positions: with them, `scratch` bounds what grows by the example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,10 @@ class Needs:
     """Hidden layers besides the last: 0 is the embedding's output."""
     reductions: tuple[Reduction, ...] = ()
     """Reductions of the logits."""
+
+    def beyond(self, sizes: Sizes) -> tuple[int, ...]:
+        """Layers asked for that a model of these sizes does not have."""
+        return tuple(layer for layer in self.layers if not 0 <= layer < sizes.layers)
 
 
 class Head(Protocol):
@@ -105,18 +114,23 @@ class Readout(Protocol):
         """(P,) int64: the next token, or the label."""
 
     def hidden(self, layer: int = -1) -> torch.Tensor:
-        """(P, D_layer) hidden states; -1 is what the head reads, after the final norm. Others must be in `Needs`."""
+        """(P, D_layer) hidden states in the model's dtype; -1 is what the head reads, after the final norm.
+
+        Others must be in `Needs`. All methods of a run share the tensor: nobody may change it.
+        """
 
     def reduced(self, reduction: Reduction) -> tuple[torch.Tensor, ...]:
-        """A reduction's tensors over all positions, first axis P. It must be in `Needs`."""
+        """A reduction's tensors over all positions, first axis P; shared likewise. It must be in `Needs`."""
 
 
 @dataclass(frozen=True)
 class Method(ABC):
     """Base of every method: how an example becomes a row of the store."""
 
-    api: ClassVar[int] = API
-    """The contract's number that the method was written for."""
+    api: ClassVar[int] = 1
+    """The contract's number that the method was written for. Stays 1 here for ever: a method that names none was written
+    for 1, and would else inherit the number of whatever headwater it meets.
+    """
 
     @abstractmethod
     def columns(self, sizes: Sizes) -> tuple[Column, ...]:
@@ -131,7 +145,10 @@ class Method(ABC):
 
     @abstractmethod
     def scratch(self, sizes: Sizes, positions: int) -> int:
-        """Bytes that `tables` keeps and `rows` allocates at most, for a batch of `positions` counted positions."""
+        """Bytes that `tables` keeps and `rows` allocates at most, for a batch of `positions` counted positions.
+
+        Its examples are as many at most, and never more than `BATCH_EXAMPLES`. What its reductions keep counts too.
+        """
 
     def needs(self, sizes: Sizes) -> Needs:
         """What `rows` will ask of a readout."""
@@ -142,8 +159,9 @@ class Method(ABC):
         return None
 
     def settings(self) -> dict[str, Any]:
-        """All settings, as JSON values."""
-        return dataclasses.asdict(self)
+        """All settings, as JSON values: what is stored, and compared whole."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Method:
@@ -156,16 +174,21 @@ class Method(ABC):
         unknown = sorted(set(settings) - set(fields))
         if unknown:
             raise SettingsError(f"no setting {', '.join(unknown)}; there are {', '.join(fields)}")
-        return cls(**{name: _typed(fields[name], value) for name, value in settings.items()})
+        return cls(**{name: _typed(name, value, fields[name].default) for name, value in settings.items()})
 
 
-def _typed(field: dataclasses.Field[Any], value: Any) -> Any:
-    """`value` as the type of the field's default: an int where a float stands is taken, nothing else is bent."""
-    wanted = type(field.default)
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """`value` as the type of its default: an int where a float stands is taken, nothing else is bent.
+
+    JSON writes a tuple as a list; its items are of the type of the default's first one, if there is one.
+    """
+    wanted = type(default)
+    if wanted is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(name, item, default[0]) for item in value) if default else tuple(value)
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:
-        raise SettingsError(f"setting {field.name} is {wanted.__name__} (default {field.default!r}), not {value!r}")
+        raise SettingsError(f"setting {name} is {wanted.__name__} (default {default!r}), not {value!r}")
     return value
 
 

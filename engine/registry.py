@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
 from ..store.errors import BrokenMethod, ClashingMethods, OutdatedMethod, UnknownMethod
 from .method import API, Method
@@ -38,50 +39,111 @@ class Listed:
     """Why it cannot be used, or empty."""
 
 
-def installed() -> dict[str, list[EntryPoint]]:
-    """Name → its providers; one provider found twice on the path counts once."""
-    found: dict[str, dict[tuple[str, str], EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        found.setdefault(point.name, {})[_distribution(point), point.value] = point
-    return {name: list(points.values()) for name, points in sorted(found.items())}
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A name, and what one distribution has behind it."""
+
+    name: str
+    """The name that commands take."""
+    distribution: str
+    """Name and version."""
+    target: str
+    """Module and class, as written; empty where the distribution's entry points cannot be read."""
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the entry point itself, or empty."""
+        if not self.target:
+            return "its entry points cannot be read"
+        found = EntryPoint.pattern.match(self.target)
+        if not found or not found["attr"]:
+            return f"its entry point {self.target!r} is not module:Class"
+        return ""
+
+    def load(self) -> Any:
+        """Import it."""
+        return EntryPoint(self.name, self.target, GROUP).load()
 
 
-def _distribution(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
+def offers() -> dict[str, list[Offer]]:
+    """Name → who offers it. A distribution that is twice on the path counts once, as Python would import it."""
+    found: dict[str, list[Offer]] = {}
+    for offer in dict.fromkeys(_all_offers()):
+        found.setdefault(offer.name, []).append(offer)
+    return dict(sorted(found.items()))
+
+
+def _all_offers() -> Iterator[Offer]:
+    """One distribution at a time, so that one with unreadable metadata hides no other."""
+    seen: set[str] = set()
+    for distribution in distributions():
+        try:
+            name, version = distribution.name or "unnamed", distribution.version or "of no version"
+        except Exception:  # metadata can be missing or damaged in many ways; the folder alone names nobody
+            name, version = "unnamed", "of no version"
+        known = name.lower().replace("_", "-").replace(".", "-")
+        if known in seen and name != "unnamed":
+            continue
+        seen.add(known)
+        yield from _offers_of(distribution, name, f"{name} {version}")
+
+
+def _offers_of(distribution: Distribution, name: str, owner: str) -> Iterator[Offer]:
+    try:
+        yield from (Offer(point.name, owner, point.value) for point in distribution.entry_points.select(group=GROUP))
+    except Exception:  # a line that is no entry point, bytes that are no text, …
+        if GROUP in _raw_entry_points(distribution):
+            yield Offer(name, owner, "")
+
+
+def _raw_entry_points(distribution: Distribution) -> str:
+    try:
+        return distribution.read_text("entry_points.txt") or ""
+    except (OSError, ValueError):
+        return GROUP  # unreadable: possibly ours
 
 
 def list_methods() -> list[Listed]:
     """Every installed method, good or broken. Never fails, imports no plugin."""
-    return [_listed(name, points) for name, points in installed().items()]
+    return [_listed(name, those) for name, those in offers().items()]
 
 
-def _listed(name: str, points: list[EntryPoint]) -> Listed:
-    owners = ", ".join(_distribution(point) for point in points)
-    target = ", ".join(point.value for point in points)
-    if len(points) > 1:
+def _listed(name: str, those: list[Offer]) -> Listed:
+    owners = ", ".join(offer.distribution for offer in those)
+    target = ", ".join(offer.target for offer in those)
+    if len(those) > 1:
         return Listed(name, owners, target, "", "name clash: uninstall all but one")
-    path = _source(points[0].module)
-    if path is None:
-        return Listed(name, owners, target, "", f"module {points[0].module} is not there")
+    fault = those[0].fault
+    about, fault = ("", fault) if fault else _about(target.partition(":")[0].strip())
+    return Listed(name, owners, target, about, fault)
+
+
+def _about(module: str) -> tuple[str, str]:
+    """First line of a module's docstring, and what is wrong with its file; nothing is run."""
     try:
-        about = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n")[0]
-    except (OSError, SyntaxError, ValueError) as error:
-        return Listed(name, owners, target, "", f"{path} does not parse: {type(error).__name__}")
-    return Listed(name, owners, target, about, "")
+        spec = _spec(module)
+        if spec is None:
+            return "", f"module {module} is not there"
+        source = getattr(spec.loader, "get_source", lambda name: None)(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source or "")  # a compiled module has no source, and is none the worse for it
+    except SyntaxError as error:
+        return "", f"{module} has a syntax error in line {error.lineno}"
+    except Exception as error:  # whatever a plugin's file or finder does, the list goes on
+        return "", f"{module} cannot be read: {_told(error)}"
+    return (ast.get_docstring(tree) or "").split("\n")[0], ""
 
 
-def _source(module: str) -> Path | None:
-    """File of a module, found without importing it or its parents."""
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module is, found without importing it or its parents."""
     names = module.split(".")
-    try:
-        spec: ModuleSpec | None = find_spec(names[0])
-    except (ImportError, ValueError):
-        return None
+    spec: ModuleSpec | None = find_spec(names[0])
     for count in range(2, len(names) + 1):
         if spec is None or spec.submodule_search_locations is None:
             return None
         spec = PathFinder.find_spec(".".join(names[:count]), list(spec.submodule_search_locations))
-    return Path(spec.origin) if spec is not None and spec.origin and spec.has_location else None
+    return spec
 
 
 def load(name: str) -> type[Method]:
@@ -93,28 +155,38 @@ def load(name: str) -> type[Method]:
         BrokenMethod: its import fails, or it is not a concrete Method.
         OutdatedMethod: it was written for another number of the contract.
     """
-    points = installed().get(name, [])
-    if not points:
-        raise UnknownMethod(_unknown(name, installed()))
-    if len(points) > 1:
-        raise ClashingMethods(f"method {name} is offered by {' and by '.join(map(_distribution, points))}: "
-                              "uninstall all but one")  # fmt: skip
-    point, owner = points[0], _distribution(points[0])
+    known = offers()
+    those = known.get(name, [])
+    if not those:
+        raise UnknownMethod(_unknown(name, known))
+    if len(those) > 1:
+        owners = " and by ".join(offer.distribution for offer in those)
+        raise ClashingMethods(f"method {name} is offered by {owners}: uninstall all but one")
+    offer = those[0]
+    if offer.fault:
+        raise BrokenMethod(f"method {name} of {offer.distribution} cannot be loaded: {offer.fault}")
     try:
-        found = point.load()
-    except Exception as error:  # a plugin may fail in any way at all; each becomes one line
-        cause = str(error).split("\n")[0]
-        raise BrokenMethod(f"method {name} of {owner} does not import: {type(error).__name__}: {cause}") from error
-    return _checked(name, owner, found)
+        found = offer.load()
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way at all; each becomes one line
+        raise BrokenMethod(f"method {name} of {offer.distribution} does not import: {_told(error)}") from error
+    return _checked(name, offer.distribution, found)
+
+
+def _told(error: BaseException) -> str:
+    """An error's type and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": ")
 
 
 def _checked(name: str, owner: str, found: object) -> type[Method]:
-    api = getattr(found, "api", None)
-    if isinstance(found, type) and api != API:
-        who = f"upgrade {owner}" if isinstance(api, int) and api < API else "upgrade headwater"
-        raise OutdatedMethod(f"method {name} of {owner} is written for plugin API {api}, this is API {API}: {who}")
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise BrokenMethod(f"method {name} of {owner} is not a Method: {found!r}")
+    if not isinstance(found, type):
+        raise BrokenMethod(f"method {name} of {owner} is no class but {type(found).__name__} {found!r}")
+    if not issubclass(found, Method):
+        raise BrokenMethod(f"method {name} of {owner} is not a Method: class {found.__name__} does not extend it")
+    if not isinstance(found.api, int):
+        raise BrokenMethod(f"method {name} of {owner} gives {found.api!r} as its plugin API, which is a number")
+    if found.api != API:
+        who = f"upgrade {owner}" if found.api < API else "upgrade headwater"
+        raise OutdatedMethod(f"method {name} of {owner} is written for plugin API {found.api}, this is API {API}: {who}")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise BrokenMethod(f"method {name} of {owner} lacks {missing}")

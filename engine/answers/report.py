@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ..memory import Plan, resident_bytes, show_bytes
 
-_LONGEST = 300
-
 
 def print_results(columns: Mapping[str, list[Any]]) -> None:
-    """Results as columns of `RESULT_FIELDS`, a small table a query; texts cut to one line."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Results as columns of `RESULT_FIELDS`: a heading a query, a line an example, texts cut to the terminal's width."""
+    width = max(60, shutil.get_terminal_size((120, 24)).columns)
+    names = max(len(name) for name in columns["example_id"])
+    query = None
+    for row in (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)):
+        if row["query_id"] != query:
+            query = row["query_id"]
+            print(f"\n{query}")
+        text = " ".join(printable(row["text"]).split())
+        line = f"{row['rank']:>5}  {row['score']:>8.4f}  {row['example_id']:<{min(names, 40)}}  {text}"
+        print(line if len(line) <= width else line[: width - 1] + "…")
 
-    console = Console()
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    for query in dict.fromkeys(row["query_id"] for row in rows):
-        table = Table(title=Text(str(query)), title_justify="left", box=None, pad_edge=False)
-        table.add_column("rank", justify="right", min_width=4)
-        table.add_column("score", justify="right", min_width=7)
-        table.add_column("example", no_wrap=True, min_width=16, max_width=40)
-        table.add_column("text", no_wrap=True, ratio=1)
-        for row in rows:
-            if row["query_id"] == query:
-                text = " ".join(row["text"].split())[:_LONGEST]
-                table.add_row(str(row["rank"]), f"{row['score']:.4f}", Text(row["example_id"]), Text(text))
-        console.print(table)
-        console.print()
+
+def printable(text: str) -> str:
+    """Text without the control characters that would move a terminal's cursor or change its colours."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def store_facts(path: str) -> dict[str, Any]:

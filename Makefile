@@ -1,0 +1,42 @@
+# Two commands set everything up on a machine with Python ≥ 3.11 and a package index: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-slow test-gpu lint types bench clean
+
+demo: $(READY)  ## the whole job on an embedded corpus, in minutes
+	$(BIN)/headwater demo
+
+test: $(READY)  ## the suite, without what is marked slow or gpu
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(READY)  ## what takes minutes
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu: $(READY)  ## what needs CUDA
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(READY)  ## style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## the package under its own name: mypy knows nothing of package-dir
+	mkdir -p build/types && ln -sfn ../.. build/types/headwater
+	MYPYPATH=build/types $(BIN)/mypy -p headwater.store -p headwater.engine -p headwater.plugins -m headwater.cli
+
+bench: $(READY)  ## every benchmark, long; see examples/benchmarks/README.md
+	for script in backdoor real_corpora bounded_memory ingest_cost beside_bergson; do \
+		$(BIN)/python examples/benchmarks/$$script.py || exit 1; done
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("headwater needs Python 3.11 or newer: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
+	touch $(READY)
+
+clean:  ## the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
