@@ -110,12 +110,11 @@ def ingest(**options: Any) -> None:
     headwater ingest train.csv --store S --model ./tuned --prompt '{q}\\n' --completion '{a}'
     headwater ingest features.npz --store S
     """
-    from . import __version__
     from .engine.console import StopRequest, Ticker, clock
     from .engine.intake.estimate import estimate_records, fraction
 
     prepared = _prepared(options)
-    ingestion = prepared.open(__version__)
+    ingestion = prepared.open()
     estimates = estimate_records(prepared.provider.sources)
     stop = StopRequest()
     with Ticker("ingest") as ticker, stop:
@@ -252,7 +251,9 @@ def _question(options: dict[str, Any], top: int) -> Any:
     o = options
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    return ask(o["store"], o["method"], o["queries"], choice, template, top, _bytes(o["memory"]))
+    return ask(
+        o["store"], o["method"], o["queries"], choice=choice, template=template, top=top, memory=_bytes(o["memory"])
+    )
 
 
 @main.command()

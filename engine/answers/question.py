@@ -18,6 +18,10 @@ from ..memory import Plan
 from ..method import QueryMatrix
 from .attribution import Attribution, Results, read_queries
 
+STORED_MODEL = ModelChoice("")
+"""The model that the store was made with, where it was then."""
+DETECTED = Template()
+"""Fields found by their usual names."""
 Tell = Callable[[int], None]
 
 

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...store.errors import SettingsError, StoreMismatch
+from ... import __version__
+from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
 from ..memory import Plan
 from ..method import Method
 from ..registry import load
-from .corpus import Template
-from .ingest import Ingestion, choose_batch, open_for_ingest
+from .corpus import Faults, Template
+from .examples import Place
+from .ingest import Ingestion, Outcome, choose_batch, open_for_ingest
 from .model import ModelChoice
 from .provider import Provider
 from .providers import Reading, corpus_provider, following
@@ -59,7 +61,11 @@ class Prepared:
     tokens: int
     with_text: bool
 
-    def open(self, version: str) -> Ingestion:
+    def ingest(self) -> Outcome:
+        """All of it, in silence."""
+        return self.open().run(lambda progress: None)
+
+    def open(self) -> Ingestion:
         """Create or open the store.
 
         Raises:
@@ -67,7 +73,7 @@ class Prepared:
         """
         store = open_for_ingest(
             self.job.store, self.provider, self.methods,
-            with_text=self.with_text, append=self.job.append, version=version,
+            with_text=self.with_text, append=self.job.append, version=__version__,
         )  # fmt: skip
         return Ingestion(self.provider, store, self.methods, self.tokens, self.job.commit_seconds)
 
@@ -85,6 +91,8 @@ def prepare(job: IngestJob) -> Prepared:
     provider = corpus_provider(job.corpus, job.model, reading)
     for name, method in methods.items():
         _check_columns(name, method, provider)
+    if store is None:
+        _refuse_emptiness(provider, reading)
     tokens, plan = choose_batch(provider, methods, job.memory, job.batch_tokens, with_text)
     return Prepared(job, provider, methods, plan, tokens, with_text)
 
@@ -104,6 +112,13 @@ def _method(name: str, given: Mapping[str, Any], store: FeatureStore | None) -> 
     if apart:
         raise StoreMismatch(f"{store.path} was made with other settings: {'; '.join(apart)}")
     return asked
+
+
+def _refuse_emptiness(provider: Provider, reading: Reading) -> None:
+    """A corpus without a first example is an error before anything is written."""
+    if next(iter(provider.examples(Place())), None) is None:
+        raise CorpusError(f"no example in {', '.join(source.path for source in provider.sources)}")
+    provider.faults = Faults(reading.on_error)  # what was met on the way is met again
 
 
 def _check_columns(name: str, method: Method, provider: Provider) -> None:

@@ -1,0 +1,318 @@
+"""Ingestion: the rows are the method's own, whatever the batches; it survives kills, stops, additions and full disks."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from headwater.engine.intake.corpus import Template
+from headwater.engine.intake.examples import Place
+from headwater.engine.intake.ingest import Outcome
+from headwater.engine.intake.job import IngestJob, Prepared, prepare
+from headwater.engine.intake.model import ModelChoice
+from headwater.engine.intake.providers import Reading
+from headwater.engine.intake.readout import merged_needs
+from headwater.plugins.rise import Rise
+from headwater.store.errors import CorpusError, DataError, SettingsError, StoreBusy, StoreMismatch
+from headwater.store.feature_store import EXAMPLES, FeatureStore
+from headwater.store.reader import open_column
+from headwater.store.verify import verify
+from headwater.store.writer import GroupWriter
+from small import save_model, sentences, tree, write_corpus
+
+SMALL = {"kr": 12, "kh": 8, "kg": 4}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus.jsonl", sentences(700))
+
+
+def job(corpus: Path | list[str], store: Path, model: Path, **changes: Any) -> IngestJob:
+    methods: Mapping[str, Mapping[str, Any]] = changes.pop("methods", {"rise": SMALL})
+    paths = corpus if isinstance(corpus, list) else [str(corpus)]
+    return IngestJob(paths, str(store), ModelChoice(str(model), device="cpu"), methods, **changes)
+
+
+def run(prepared: Prepared, stop_after: int | None = None) -> Outcome:
+    windows: list[int] = []
+    asked = (lambda: False) if stop_after is None else (lambda: len(windows) >= stop_after)
+    return prepared.open().run(lambda progress: windows.append(progress.rows), asked)
+
+
+def signatures(store: Path, method: str = "rise", column: str = "signature") -> np.ndarray:
+    reader = open_column(FeatureStore.open(store), f"methods/{method}", column)
+    return reader.gather(np.arange(reader.rows))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, corpus: Path) -> Path:
+    """A store made in one undisturbed run."""
+    store = tmp_path_factory.mktemp("whole") / "store"
+    outcome = run(prepare(job(corpus, store, model)))
+    assert (outcome.rows, outcome.added, outcome.finished, outcome.faults) == (700, 700, True, 0)
+    return store
+
+
+def test_rows_are_those_of_each_example_alone(whole: Path, model: Path, corpus: Path) -> None:
+    prepared = prepare(job(corpus, whole, model))
+    method, head = prepared.methods["rise"], prepared.provider.head
+    tables, needs = method.tables(head), merged_needs([method.needs(head.sizes)])
+    rows, losses = signatures(whole), open_column(FeatureStore.open(whole), EXAMPLES, "loss").gather(np.arange(700))
+    for number, example in enumerate(prepared.provider.examples(Place())):
+        if number % 97 == 0:
+            with torch.inference_mode():
+                readout = prepared.provider.read([example], needs)
+                alone = method.rows(readout, tables)["signature"][0].numpy()
+            np.testing.assert_allclose(rows[number], alone, atol=2e-3)
+            np.testing.assert_allclose(losses[number], readout.losses()[0], rtol=1e-4)
+
+
+def test_examples_are_kept_in_the_corpus_order(whole: Path) -> None:
+    store = FeatureStore.open(whole)
+    rows = np.arange(700)
+    assert open_column(store, EXAMPLES, "text").gather(rows).tolist() == sentences(700)
+    assert open_column(store, EXAMPLES, "id").gather(rows).tolist() == [f"corpus.jsonl:{i + 1}" for i in rows]
+    assert open_column(store, EXAMPLES, "line").gather(rows).tolist() == (rows + 1).tolist()
+    assert not [damage for damage in verify(store) if damage]
+
+
+@pytest.mark.parametrize("tokens", [128, 700, 20_000])
+def test_batches_do_not_matter(whole: Path, model: Path, corpus: Path, tmp_path: Path, tokens: int) -> None:
+    run(prepare(job(corpus, tmp_path / "s", model, batch_tokens=tokens)))
+    np.testing.assert_allclose(signatures(tmp_path / "s"), signatures(whole), atol=2e-3)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(whole: Path, model: Path, corpus: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    first = run(prepare(job(corpus, store, model)), stop_after=1)
+    assert (first.rows, first.finished) == (512, False)
+    second = run(prepare(job(corpus, store, model)))
+    assert (second.rows, second.added, second.finished) == (700, 188, True)
+    assert tree(store) == tree(whole)
+    again = run(prepare(job(corpus, store, model)))
+    assert (again.rows, again.added, again.finished) == (700, 0, True)
+    assert tree(store) == tree(whole)
+
+
+def test_a_method_added_later_is_the_method_added_at_once(model: Path, corpus: Path, tmp_path: Path) -> None:
+    both = {"rise": SMALL, "second": {"kr": 5, "kh": 6, "kg": 0}}
+    with entry_points(tmp_path, second="headwater.plugins.rise:Rise"):
+        run(prepare(job(corpus, tmp_path / "once", model, methods=both)))
+        run(prepare(job(corpus, tmp_path / "later", model)))
+        added = run(prepare(job(corpus, tmp_path / "later", model, methods=both)))
+        assert added.added == 700
+        run(prepare(job(corpus, tmp_path / "late", model)), stop_after=1)
+        run(prepare(job(corpus, tmp_path / "late", model, methods=both)))
+    for store in ("later", "late"):
+        assert np.array_equal(signatures(tmp_path / store, "second"), signatures(tmp_path / "once", "second"))
+        assert np.array_equal(signatures(tmp_path / store), signatures(tmp_path / "once"))
+
+
+class entry_points:
+    """Makes extra methods known by a dist-info folder on the path."""
+
+    def __init__(self, folder: Path, **methods: str) -> None:
+        info = folder / "site" / "extra-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+        lines = [f"{name} = {target}" for name, target in methods.items()]
+        (info / "entry_points.txt").write_text("[headwater.methods]\n" + "\n".join(lines) + "\n")
+        self.path = str(folder / "site")
+
+    def __enter__(self) -> None:
+        sys.path.insert(0, self.path)
+
+    def __exit__(self, *_: object) -> None:
+        sys.path.remove(self.path)
+
+
+def test_documents_are_appended(model: Path, tmp_path: Path) -> None:
+    first, second = (
+        write_corpus(tmp_path / "a.jsonl", sentences(600)),
+        write_corpus(tmp_path / "b.jsonl", sentences(90, 1)),
+    )
+    store = tmp_path / "s"
+    run(prepare(job(first, store, model)))
+    before = signatures(store)
+    with pytest.raises(StoreMismatch, match=r"holds another corpus \(a.jsonl\); --append adds b.jsonl"):
+        run(prepare(job(second, store, model)))
+    outcome = run(prepare(job(second, store, model, append=True)))
+    assert (outcome.rows, outcome.added) == (690, 90)
+    after = signatures(store)
+    assert np.array_equal(after[:600], before)
+    run(prepare(job([str(first), str(second)], tmp_path / "t", model)))
+    np.testing.assert_allclose(after, signatures(tmp_path / "t"), atol=2e-3)
+    assert run(prepare(job([str(first), str(second)], store, model))).added == 0
+
+
+def test_a_method_added_to_an_appended_store_needs_all_files(model: Path, tmp_path: Path) -> None:
+    first, second = (
+        write_corpus(tmp_path / "a.jsonl", sentences(60)),
+        write_corpus(tmp_path / "b.jsonl", sentences(9, 1)),
+    )
+    store, both = tmp_path / "s", {"rise": SMALL, "second": {"kr": 5, "kh": 6, "kg": 0}}
+    run(prepare(job([str(first), str(second)], store, model)))
+    with entry_points(tmp_path, second="headwater.plugins.rise:Rise"):
+        with pytest.raises(StoreMismatch, match=r"made of more files: b.jsonl must be named too"):
+            run(prepare(job(first, store, model, methods=both)))
+        assert run(prepare(job([str(first), str(second)], store, model, methods=both))).added == 69
+
+
+def test_a_changed_file_is_refused(model: Path, tmp_path: Path) -> None:
+    corpus, store = write_corpus(tmp_path / "a.jsonl", sentences(60)), tmp_path / "s"
+    run(prepare(job(corpus, store, model)))
+    write_corpus(corpus, sentences(61))
+    with pytest.raises(StoreMismatch, match=r"a\.jsonl has changed since it was ingested"):
+        run(prepare(job(corpus, store, model)))
+
+
+def test_only_the_differences_are_listed(whole: Path, model: Path, corpus: Path, tmp_path: Path) -> None:
+    other = save_model(tmp_path / "other", seed=1)
+    with pytest.raises(StoreMismatch) as caught:
+        run(prepare(job(corpus, whole, other)))
+    assert "model is" in str(caught.value)
+    assert "tokenizer" not in str(caught.value)
+    with pytest.raises(StoreMismatch, match=r"max_length is 128 there, 64 here$"):
+        run(prepare(job(corpus, whole, model, reading=Reading(Template(), max_length=64))))
+    with pytest.raises(StoreMismatch, match=r"rise.tau is 0.1 there, 1.0 here$"):
+        prepare(job(corpus, whole, model, methods={"rise": {"tau": 1.0}}))
+    with pytest.raises(StoreMismatch, match=r"text is True there, False here$"):
+        run(prepare(job(corpus, whole, model, with_text=False)))
+    assert FeatureStore.open(whole).rows(EXAMPLES) == 700
+
+
+def test_settings_out_of_range(model: Path, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"method rise: .*colour"):
+        prepare(job(corpus, tmp_path / "s", model, methods={"rise": {"colour": 1}}))
+    with pytest.raises(SettingsError, match="tau > 0"):
+        prepare(job(corpus, tmp_path / "s", model, methods={"rise": {"tau": -1.0}}))
+    with pytest.raises(SettingsError, match="exceeds the model's context of 128 tokens"):
+        prepare(job(corpus, tmp_path / "s", model, reading=Reading(Template(), max_length=500)))
+    assert not (tmp_path / "s").exists()
+
+
+def test_references_only(model: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "a.jsonl", ["a secret text", "another secret"])
+    run(prepare(job(corpus, tmp_path / "s", model, with_text=False)))
+    assert b"secret" not in b"".join(tree(tmp_path / "s").values())
+    assert "text" not in [column.name for column in FeatureStore.open(tmp_path / "s").columns(EXAMPLES)]
+
+
+def test_nan_names_the_example_and_keeps_what_came_before(model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    broken = save_model(tmp_path / "broken")
+    loaded = AutoModelForCausalLM.from_pretrained(broken)
+    loaded.model.embed_tokens.weight.data[ord("~") - 32] = float("nan")  # byte-level ids: <s>, then the bytes
+    loaded.save_pretrained(broken)
+    texts = sentences(700)
+    texts[650] += " ~"
+    texts[650] += " and on"
+    corpus = write_corpus(tmp_path / "a.jsonl", texts)
+    with pytest.raises(DataError, match=r"NaN or Inf in the logits of example a.jsonl:651 \(a.jsonl:651\)"):
+        run(prepare(job(corpus, tmp_path / "s", broken)))
+    assert FeatureStore.open(tmp_path / "s").rows("methods/rise") == 512
+
+
+def test_bad_records_are_skipped_and_counted_or_fail(model: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "a.jsonl", sentences(20))
+    corpus.write_text(corpus.read_text() + "not json\n" + '{"text": "last"}\n')
+    with pytest.raises(CorpusError, match=r"a.jsonl:21: "):
+        run(prepare(job(corpus, tmp_path / "s", model)))
+    outcome = run(prepare(job(corpus, tmp_path / "s", model, reading=Reading(Template(), "skip"))))
+    assert (outcome.rows, outcome.faults) == (21, 1)
+
+
+def test_a_second_writer_is_refused(whole: Path, model: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "a.jsonl", sentences(20))
+    prepared = prepare(job(corpus, tmp_path / "s", model))
+    ingestion = prepared.open()
+    with GroupWriter(FeatureStore.open(tmp_path / "s"), EXAMPLES), pytest.raises(StoreBusy):
+        ingestion.run(lambda progress: None)
+    assert run(prepared).rows == 20
+
+
+def command(corpus: Path, store: Path, model: Path, *more: str) -> list[str]:
+    settings = [word for key, value in SMALL.items() for word in ("-o", f"rise.{key}", str(value))]
+    return [sys.executable, "-m", "headwater", "ingest", str(corpus), "--store", str(store), "--model", str(model),
+            "--commit-seconds", "0", *settings, *more]  # fmt: skip
+
+
+def test_ctrl_c_loses_nothing(model: Path, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "a.jsonl", sentences(3000))
+    process = subprocess.Popen(command(corpus, tmp_path / "s", model), stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "s/methods/rise/columns/signature/c").exists():
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
+    assert "stopped; the same command goes on from here" in told
+    assert "Traceback" not in told
+    rows = FeatureStore.open(tmp_path / "s").rows("methods/rise")
+    assert 0 < rows < 3000
+    assert rows % 512 == 0
+    assert subprocess.run(command(corpus, tmp_path / "s", model), capture_output=True).returncode == 0
+    assert FeatureStore.open(tmp_path / "s").rows("methods/rise") == 3000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_killed_at_twenty_moments(model: Path, tmp_path: Path) -> None:
+    corpus, store = write_corpus(tmp_path / "a.jsonl", sentences(4000)), tmp_path / "s"
+    started = time.monotonic()
+    assert subprocess.run(command(corpus, tmp_path / "t", model), capture_output=True).returncode == 0
+    usual, draw, kills = time.monotonic() - started, random.Random(0), 0
+    while kills < 20:
+        process = subprocess.Popen(command(corpus, store, model), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=draw.uniform(0.3, 1.1) * usual)
+            break  # it finished: what is left is shorter than the shortest wait
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    result = subprocess.run(command(corpus, store, model), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert kills >= 3
+    assert tree(store) == tree(tmp_path / "t")
+
+
+def test_a_full_disk_keeps_what_is_committed(model: Path, tmp_path: Path) -> None:
+    corpus, store = write_corpus(tmp_path / "a.jsonl", sentences(3000)), tmp_path / "s"
+    wide = ("-o", "rise.kr", "500", "-o", "rise.kh", "32")
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (24 << 20, resource.RLIM_INFINITY))
+
+    full = subprocess.run(command(corpus, store, model, *wide), capture_output=True, text=True, preexec_fn=limit)
+    assert full.returncode == 1
+    assert full.stderr.strip().splitlines()[-1].startswith("error: no room left on the device while writing ")
+    assert "Traceback" not in full.stderr
+    assert FeatureStore.open(store).rows("methods/rise") < 3000
+    assert subprocess.run(command(corpus, store, model, *wide), capture_output=True).returncode == 0
+    assert FeatureStore.open(store).rows("methods/rise") == 3000
+    assert not [damage for damage in verify(FeatureStore.open(store)) if damage]
+
+
+def test_the_method_is_frozen_with_the_store(whole: Path) -> None:
+    stored = FeatureStore.open(whole).groups["methods/rise"]["settings"]
+    assert Rise.from_settings(stored) == Rise(kr=12, kh=8, kg=4)

@@ -1,0 +1,138 @@
+"""Blocked similarity against brute force: the same answer for every block, order and tie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from headwater.engine.arrays.similarity import TILE, Dot, all_scores, block_rows, top_k
+from headwater.store.errors import DataError, StoreDamaged
+from headwater.store.feature_store import FeatureStore
+from headwater.store.layout import Block, column
+from headwater.store.reader import ColumnReader, open_column
+from headwater.store.writer import GroupWriter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+ROWS, WIDTH = 1000, 24
+
+
+def stored(folder: Path, data: np.ndarray, chunk_bytes: int = 4096) -> list[ColumnReader]:
+    store = FeatureStore.create(folder, {}, "test")
+    store.add_group("methods/m", [column("c", data.shape[1:], data.dtype.name, chunk_bytes)], {})
+    with GroupWriter(store, "methods/m") as writer:
+        writer.append({"c": data})
+        writer.commit()
+    return [open_column(store, "methods/m", "c")]
+
+
+@pytest.fixture(scope="module")
+def data() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((ROWS, WIDTH)).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def columns(tmp_path_factory: pytest.TempPathFactory, data: np.ndarray) -> Iterator[list[ColumnReader]]:
+    return stored(tmp_path_factory.mktemp("similarity") / "s", data)
+
+
+def brute_force(data: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 scores, sorted by descending score, ties by row."""
+    scores = queries.astype(np.float64) @ data.astype(np.float64).T
+    order = np.lexsort((np.broadcast_to(np.arange(len(data)), scores.shape), -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, order, 1), order
+
+
+def nothing(rows: int) -> None:
+    """Progress that nobody hears."""
+
+
+@settings(deadline=None, max_examples=25)
+@given(queries=st.integers(1, 70), k=st.integers(1, 1200), blocks=st.integers(1, 9), seed=st.integers(0, 99))
+def test_top_k_is_brute_force(
+    columns: list[ColumnReader], data: np.ndarray, queries: int, k: int, blocks: int, seed: int
+) -> None:
+    matrix = np.random.default_rng(seed).standard_normal((queries, WIDTH)).astype(np.float32)
+    found = top_k(columns, Dot("c", matrix), queries, k, blocks * TILE, nothing)
+    scores, rows = brute_force(data, matrix, k)
+    assert found.rows.shape == (queries, min(k, ROWS))
+    np.testing.assert_allclose(found.scores, scores, rtol=0, atol=2e-5)
+    gaps = np.abs(np.diff(scores, axis=1)) < 1e-4  # rows closer than float32 can tell may change places
+    near = np.pad(gaps, ((0, 0), (1, 0))) | np.pad(gaps, ((0, 0), (0, 1)))
+    assert np.array_equal(found.rows[~near], rows[~near])
+
+
+def test_blocks_change_no_bit(columns: list[ColumnReader]) -> None:
+    matrix = np.random.default_rng(1).standard_normal((7, WIDTH)).astype(np.float32)
+    first = top_k(columns, Dot("c", matrix), 7, 50, TILE, nothing)
+    for blocks in (2, 3, 5, 100):
+        other = top_k(columns, Dot("c", matrix), 7, 50, blocks * TILE, nothing)
+        assert np.array_equal(first.scores, other.scores)
+        assert np.array_equal(first.rows, other.rows)
+
+
+def test_query_order_changes_nothing(columns: list[ColumnReader]) -> None:
+    matrix = np.random.default_rng(2).standard_normal((9, WIDTH)).astype(np.float32)
+    order = np.random.default_rng(3).permutation(9)
+    straight = top_k(columns, Dot("c", matrix), 9, 20, 4 * TILE, nothing)
+    shuffled = top_k(columns, Dot("c", matrix[order]), 9, 20, 4 * TILE, nothing)
+    assert np.array_equal(straight.rows[order], shuffled.rows)
+    np.testing.assert_allclose(straight.scores[order], shuffled.scores, atol=1e-5)
+
+
+def test_ties_go_to_the_lower_row(tmp_path: Path) -> None:
+    data = np.ones((600, 4), np.float16)
+    data[37] = 2
+    found = top_k(stored(tmp_path / "s", data), Dot("c", np.ones((1, 4))), 1, 5, 2 * TILE, nothing)
+    assert found.rows.tolist() == [[37, 0, 1, 2, 3]]
+
+
+def test_all_scores_in_order(columns: list[ColumnReader], data: np.ndarray) -> None:
+    matrix = np.random.default_rng(4).standard_normal((3, WIDTH)).astype(np.float32)
+    told: list[int] = []
+    parts = list(all_scores(columns, Dot("c", matrix), 2 * TILE, told.append))
+    assert [start for start, _ in parts] == list(range(0, ROWS, TILE))
+    np.testing.assert_allclose(np.concatenate([p for _, p in parts]), data.astype(np.float64) @ matrix.T, atol=2e-5)
+    assert told[-1] == ROWS
+
+
+def test_a_score_that_is_no_number_is_an_error(columns: list[ColumnReader]) -> None:
+    def score(block: Block) -> np.ndarray:
+        scores = np.zeros((block.rows, 1), np.float32)
+        scores[block.rows // 2] = np.nan
+        return scores
+
+    with pytest.raises(DataError, match="rows 0 and 127 is not a number"):
+        top_k(columns, score, 1, 3, TILE, nothing)
+
+
+def test_infinite_scores_rank_where_they_belong(columns: list[ColumnReader]) -> None:
+    def score(block: Block) -> np.ndarray:
+        rows = np.arange(block.start, block.start + block.rows)
+        return np.where(rows == 7, np.inf, np.where(rows == 3, -np.inf, -rows))[:, None].astype(np.float32)
+
+    found = top_k(columns, score, 1, ROWS, TILE, nothing)
+    assert found.rows[0, 0] == 7
+    assert found.rows[0, -1] == 3
+    assert len(set(found.rows[0].tolist())) == ROWS
+
+
+def test_a_damaged_chunk_gives_no_answer(tmp_path: Path, data: np.ndarray) -> None:
+    columns = stored(tmp_path / "s", data)
+    path = tmp_path / "s/methods/m/columns/c/c/3/0"
+    damaged = bytearray(path.read_bytes())
+    damaged[100] ^= 0x40
+    path.write_bytes(damaged)
+    with pytest.raises(StoreDamaged, match="chunk 3 "):
+        top_k(columns, Dot("c", np.ones((1, WIDTH))), 1, 3, TILE, nothing)
+
+
+def test_blocks_fill_the_room(columns: list[ColumnReader]) -> None:
+    row = columns[0].column.row_bytes
+    assert block_rows(columns, 0) == TILE
+    assert block_rows(columns, 2 * 5 * TILE * row) == 5 * TILE
+    assert block_rows(columns, None) * row <= 64 << 20
+    with pytest.raises(DataError, match="whole number of tiles"):
+        top_k(columns, Dot("c", np.ones((1, WIDTH))), 1, 1, TILE + 1, nothing)
