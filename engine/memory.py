@@ -69,8 +69,8 @@ def parse_bytes(text: str) -> int:
     try:
         if not match:
             raise ValueError
-        return int(float(match[1]) * _UNITS[match[2]])
-    except (ValueError, KeyError):
+        return round(float(match[1]) * _UNITS[match[2]])
+    except (ValueError, KeyError, OverflowError):
         raise SettingsError(f"{text!r} is no amount of memory; write 512MB, 2GB or 1.5GiB") from None
 
 

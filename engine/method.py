@@ -13,7 +13,7 @@ float, str, or a tuple of one of these. `plugins/conformance.py` checks a method
 | `scratch(sizes, n)`   | must                     | plan               | before any forward pass                        |
 | `tables(head)`        | default: None            | ingest, queries    | once a run, with the model's head at hand      |
 | `rows(readout, tables)` | must                   | ingest, queries    | once a batch                                   |
-| `prepare(rows)`       | must (Similarity)        | attribute, value   | once for all queries                           |
+| `prepare(rows, state)` | must (Similarity)        | attribute, value   | once for all queries                           |
 | `score(queries, block)` | must (BlockSimilarity) | attribute, value   | once a tile of stored rows                     |
 
 Further operations (recovery, subset utility) come as further bases; a method declares what it can do by what it extends.
@@ -207,8 +207,12 @@ class Similarity(Method):
     """Methods whose score of an example is an inner product of a stored row with a vector of the query."""
 
     @abstractmethod
-    def prepare(self, rows: Mapping[str, Array]) -> QueryMatrix:
-        """Queries' rows, column name → (Q, *row shape) float32 → what the store is multiplied with."""
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """Queries' rows, column name → (Q, *row shape) float32 → what the store is multiplied with.
+
+        `state` is what the method has learnt from the stored rows and keeps beside them, name → array, such as a Fisher
+        matrix; empty for a method that learns nothing.
+        """
 
 
 @dataclass(frozen=True)

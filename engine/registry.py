@@ -129,7 +129,8 @@ def _about(module: str) -> tuple[str, str]:
             warnings.simplefilter("ignore")
             tree = ast.parse(source or "")  # a compiled module has no source, and is none the worse for it
     except SyntaxError as error:
-        return "", f"{module} has a syntax error in line {error.lineno}"
+        where = f" in line {error.lineno}" if error.lineno else ""
+        return "", f"{module} does not parse{where}: {_first_line(error.msg)}"
     except Exception as error:  # whatever a plugin's file or finder does, the list goes on
         return "", f"{module} cannot be read: {_told(error)}"
     return (ast.get_docstring(tree) or "").split("\n")[0], ""
@@ -174,7 +175,11 @@ def load(name: str) -> type[Method]:
 
 def _told(error: BaseException) -> str:
     """An error's type and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": ")
+    return f"{type(error).__name__}: {_first_line(str(error))}".rstrip(": ")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
 
 
 def _checked(name: str, owner: str, found: object) -> type[Method]:
@@ -186,7 +191,9 @@ def _checked(name: str, owner: str, found: object) -> type[Method]:
         raise BrokenMethod(f"method {name} of {owner} gives {found.api!r} as its plugin API, which is a number")
     if found.api != API:
         who = f"upgrade {owner}" if found.api < API else "upgrade headwater"
-        raise OutdatedMethod(f"method {name} of {owner} is written for plugin API {found.api}, this is API {API}: {who}")
+        raise OutdatedMethod(
+            f"method {name} of {owner} is written for plugin API {found.api}, this is API {API}: {who}"
+        )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise BrokenMethod(f"method {name} of {owner} lacks {missing}")

@@ -26,11 +26,12 @@ import torch
 
 from ..engine.intake.residual import SparseResidual
 from ..engine.intake.sketch import CountSketch, count_sketch
-from ..engine.method import Head, Needs, QueryMatrix, Readout, Similarity, Sizes
+from ..engine.method import BATCH_EXAMPLES, Head, Needs, QueryMatrix, Readout, Similarity, Sizes
 from ..store.errors import SettingsError
 from ..store.layout import Array, Column, column
 
 _FLOOR = 1e-8
+_BLOCK = 2048  # rows of the head multiplied at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +111,13 @@ class Rise(Similarity):
         return SparseResidual(self.tau, self.top, self.mass, self.least)
 
     def scratch(self, sizes: Sizes, positions: int) -> int:
-        """M and the dense sketch of h; then the sparse residual twice, gathered rows of M, three sketches, signatures."""
-        kept = min(self.top or sizes.vocabulary, sizes.vocabulary)
-        tables = 4 * sizes.vocabulary * self.kg * 2 + 4 * sizes.hidden * (self.kh + self.kg)
-        per_position = 12 * kept * 2 + 16 * kept + 12 * (self.kr + self.kg + self.kh) + 8 * sizes.hidden
-        return tables + positions * (per_position + 4) + 4 * self.dims * min(positions, 512) * 2
+        """M, the sketches and how they are made; the sparse residual and its sketching, three sketches, signatures."""
+        vocabulary, hidden = sizes.vocabulary, sizes.hidden
+        kept = min(self.top or vocabulary, vocabulary)
+        tables = 4 * vocabulary * self.kg + 4 * hidden * (self.kh + self.kg) + 48 * (vocabulary + hidden)
+        made = 4 * min(vocabulary, _BLOCK) * (hidden + self.kg)
+        per_position = 28 * kept + 12 * (self.kr + self.kg + self.kh) + 8 * hidden + 8
+        return tables + made + positions * per_position + 4 * self.dims * (min(positions, BATCH_EXAMPLES) + 4)
 
     def tables(self, head: Head) -> Tables:
         """CS_r, CS_h and M = CS_g of the head's rows."""
@@ -140,7 +143,7 @@ class Rise(Similarity):
                 out[example] = self._signature(left[start:stop], h[start:stop])
         return {"signature": out}
 
-    def prepare(self, rows: Mapping[str, Array]) -> QueryMatrix:
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """The queries' signatures as they are: the score is their inner product with the stored ones."""
         return QueryMatrix("signature", np.ascontiguousarray(rows["signature"], np.float32))
 
@@ -148,8 +151,10 @@ class Rise(Similarity):
         """(T, Kr+Kg), (T, Kh) of one example → its signature."""
         if not self.normalize:
             return (left.T @ h).flatten()
-        windows = [self._unit((left[a:b].T @ h[a:b]).flatten()) for a, b in self.windows(len(h))]
-        return windows[0] if len(windows) == 1 else self._unit(torch.stack(windows).mean(0))
+        total = torch.zeros(self.dims, device=h.device)
+        for a, b in self.windows(len(h)):
+            total += self._unit((left[a:b].T @ h[a:b]).flatten())
+        return self._unit(total)
 
     def windows(self, positions: int) -> Iterator[tuple[int, int]]:
         """Bounds of the windows over so many positions; the last one ends with the example."""
@@ -172,4 +177,7 @@ def _weighted_rows(table: torch.Tensor, index: torch.Tensor, value: torch.Tensor
 
 def _blocked_product(weight: torch.Tensor, sketch: torch.Tensor) -> torch.Tensor:
     """(V, D) @ (D, K) in float32 by blocks of V, so that a half-precision head is never copied whole."""
-    return torch.cat([block.float() @ sketch for block in torch.split(weight.detach(), 8192)])
+    out = torch.empty(len(weight), sketch.shape[1], device=weight.device)
+    for rows, block in zip(torch.split(out, _BLOCK), torch.split(weight.detach(), _BLOCK), strict=True):
+        torch.mm(block.float(), sketch, out=rows)
+    return out

@@ -17,17 +17,20 @@ import torch
 
 from ...store.errors import BrokenMethod, CorpusError, DataError, StoreMissing
 from ...store.feature_store import FeatureStore, method_group
-from ...store.layout import Array
+from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ...store.reader import ColumnReader, open_column
 from ..arrays.similarity import TILE, Dot, Score, all_scores, block_rows, scan_plan, top_k
 from ..intake.examples import Example, Place, batches
+from ..intake.ingest import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..intake.provider import Provider
 from ..intake.readout import NonFiniteLogits, merged_needs
-from ..memory import Part, Plan
+from ..memory import Part, Plan, plan
 from ..method import BlockSimilarity, QueryMatrix, Similarity
 from ..registry import load
 
 _QUERY_TOKENS = 2048
+RESULT_QUERIES = 32
+"""Queries whose results are held with their texts at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +85,7 @@ class Attribution:
             BudgetError: not even blocks of one tile fit; the message names the smallest budget that works.
         """
         columns, width = self._columns(), self._width()
-        tokens = _batch_tokens(queries)
-        sizes = provider.head.sizes
-        asking = [Part(name, size) for name, size in provider.memory(tokens)]
-        asking.append(Part(f"{self.name} scratch", self.method.scratch(sizes, tokens)))
+        asking = self._asking(provider, queries, k)
         least = Plan((*asking, *scan_plan(columns, len(queries), width, k, TILE).parts))
         room = (
             None
@@ -96,6 +96,25 @@ class Attribution:
         chosen = Plan((*asking, *scan_plan(columns, len(queries), width, k, rows).parts))
         chosen.check(self.memory, least.total)
         return chosen, rows
+
+    def _asking(self, provider: Provider, queries: list[Example], k: int) -> tuple[Part, ...]:
+        """What a run holds besides the scan."""
+        tokens, sizes = _batch_tokens(queries), provider.head.sizes
+        parts = [
+            *provider.memory(tokens),
+            layers_part(sizes, [self.method.needs(sizes)], tokens),
+            (f"{self.name} scratch", self.method.scratch(sizes, tokens)),
+            ("queries' tokens and texts", sum(query.length for query in queries) * (TOKEN_BYTES + TEXT_BYTES)),
+            ("texts of results", self._text_bytes(k)),
+        ]
+        return plan(parts).parts
+
+    def _text_bytes(self, k: int) -> int:
+        """A chunk of stored texts, decoded, and those of one part of the results."""
+        if not self.store.provenance.get("text"):
+            return 0
+        longest = int(self.store.provenance.get("max_length", 0)) * TEXT_BYTES
+        return (3 * min(TEXT_CHUNK_ROWS, self.rows) + 2 * RESULT_QUERIES * min(k, self.rows)) * longest
 
     def prepare(self, provider: Provider, queries: list[Example]) -> QueryMatrix:
         """Queries' rows by one forward pass, made ready by the method.
@@ -115,7 +134,7 @@ class Attribution:
                     raise DataError(f"NaN or Inf in the logits of query {queries[batch[error.example]].id}") from None
                 for name, values in method.rows(readout, tables).items():
                     rows[name][batch] = values.float().cpu().numpy()
-        return method.prepare(rows)
+        return method.prepare(rows, {})
 
     def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, rows: int, tell: Callable[[int], None]) -> Results:
         """The k best examples for each query, in one pass over blocks of `rows` rows."""

@@ -19,7 +19,7 @@ from ...store.errors import SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import Array
 from ...store.reader import open_column
-from .attribution import Results
+from .attribution import RESULT_QUERIES, Results
 
 RESULT_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(), "text": pa.string(),
@@ -29,7 +29,6 @@ VALUE_FIELDS = {
     "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
 }  # fmt: skip
 FORMATS = ("jsonl", "csv", "parquet")
-_QUERIES = 32
 
 
 class Examples:
@@ -55,14 +54,14 @@ class Examples:
 def result_rows(results: Results, store: FeatureStore) -> Iterator[dict[str, list[Any]]]:
     """Results with their examples, some queries at a time, as columns of `RESULT_FIELDS`."""
     examples, k = Examples(store), results.rows.shape[1]
-    for start in range(0, len(results.queries), _QUERIES):
-        rows = results.rows[start : start + _QUERIES].reshape(-1)
-        ids = results.queries[start : start + _QUERIES]
+    for start in range(0, len(results.queries), RESULT_QUERIES):
+        rows = results.rows[start : start + RESULT_QUERIES].reshape(-1)
+        ids = results.queries[start : start + RESULT_QUERIES]
         yield {
             "query_id": [query for query in ids for _ in range(k)],
             "rank": [rank + 1 for _ in ids for rank in range(k)],
             "example_id": examples.get("id", rows),
-            "score": results.scores[start : start + _QUERIES].reshape(-1).tolist(),
+            "score": results.scores[start : start + RESULT_QUERIES].reshape(-1).tolist(),
             "text": examples.texts(rows),
             "row": rows.tolist(),
             "source": examples.get("source", rows),

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from ...store.layout import Column, column
+from ..method import BATCH_EXAMPLES
 
 WINDOW = 512
 """Rows sorted by length together."""
@@ -77,7 +78,7 @@ def windows(examples: Iterable[Example], size: int = WINDOW) -> Iterator[list[Ex
         yield window
 
 
-def batches(window: list[Example], tokens: int, most: int = 256) -> Iterator[list[int]]:
+def batches(window: list[Example], tokens: int, most: int = BATCH_EXAMPLES) -> Iterator[list[int]]:
     """Indices into a window, longest first, cut where padded tokens would exceed `tokens` (or rows `most`)."""
     order = sorted(range(len(window)), key=lambda i: (-window[i].length, i))
     batch: list[int] = []

@@ -14,10 +14,13 @@ image or tabular classifier, or a model that no library loads, rides the same pa
 from __future__ import annotations
 
 import hashlib
+import weakref
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -50,22 +53,23 @@ class FeatureProvider:
         self.device, self.faults = device, faults
         self._files = [_open(path) for path in paths]
         self.sources = [file.source for file in self._files]
-        weight, bias = self._files[0].whole("weight"), self._files[0].whole("bias")
+        first = self._files[0]
+        if "weight" not in first.shapes:
+            raise DataError(f"{first.source.path} has no array weight (V, D); arrays found: {first.found}")
         for file in self._files:
-            file.check()
-            own = file.whole("weight")
-            if own is not None and weight is not None and not np.array_equal(own, weight):
-                raise DataError(f"{file.source.path}: its weight differs from that of {self._files[0].source.path}")
-        if weight is None:
-            raise DataError(f"{self.sources[0].path} has no array weight (V, D); arrays found: {self._files[0].found}")
+            file.check(first.shapes["weight"])
+        weight, bias = first.whole("weight"), first.whole("bias")
+        for file in self._files[1:]:
+            _refuse_other(file, first, {"weight": weight, "bias": bias})
         length = max(file.positions for file in self._files)
         sizes = Sizes(weight.shape[1], weight.shape[0], 0, length)
         self.head = LinearHead(
             sizes,
-            torch.from_numpy(np.asarray(weight, np.float32)).to(device),
-            None if bias is None else torch.from_numpy(np.asarray(bias, np.float32)).to(device),
+            torch.from_numpy(weight).to(device),
+            None if bias is None else torch.from_numpy(bias).to(device),
         )
-        self._digest = hashlib.sha256(np.ascontiguousarray(weight, "<f4").tobytes()).hexdigest()[:32]
+        told = weight.astype("<f4").tobytes() + (b"" if bias is None else bias.astype("<f4").tobytes())
+        self._digest = hashlib.sha256(told).hexdigest()[:32]
 
     def provenance(self) -> dict[str, Any]:
         """The head's fingerprint stands for the model's."""
@@ -99,8 +103,8 @@ class FeatureProvider:
         """Stack the rows; there is nothing to run."""
         if needs.layers:
             raise DataError(f"arrays have no hidden layers {list(needs.layers)}, only the one that the head reads")
-        hidden = np.concatenate([example.payload[0] for example in batch]).astype(np.float32)
-        targets = np.concatenate([example.payload[1] for example in batch]).astype(np.int64)
+        hidden = np.concatenate([example.payload[0] for example in batch]).astype(np.float32, copy=False)
+        targets = np.concatenate([example.payload[1] for example in batch]).astype(np.int64, copy=False)
         counts = [example.counted for example in batch]
         logits = None
         if batch[0].payload[2] is not None:
@@ -116,49 +120,64 @@ class FeatureProvider:
         )
 
 
+def _refuse_other(file: _File, first: _File, head: dict[str, Array | None]) -> None:
+    """All files of a corpus have one head, and either all or none bring their logits."""
+    for name, value in head.items():
+        if name in file.shapes and (value is None or not np.array_equal(file.whole(name), value)):
+            raise DataError(f"{file.source.path}: its {name} differs from that of {first.source.path}")
+    if file.has_logits != first.has_logits:
+        raise DataError(f"{file.source.path} and {first.source.path}: either both have logits or residual, or neither")
+
+
 class _File:
     """One file of arrays: whole small ones, row ranges of the others."""
 
     def __init__(self, path: str, arrays: Any, size: int, digest: str, kind: str) -> None:
         self._arrays = arrays
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(array.shape) for name, array in arrays.items()}
         self.found = ", ".join(sorted(arrays)) or "none"
         self.source = Source(path, Path(path).name, kind, size, digest)
+        self.classes = 0
         self.has_logits = "logits" in arrays or "residual" in arrays
-        self.rows, self.positions = 0, 1
-        if "hidden" in arrays:
-            shape = arrays["hidden"].shape
-            self.rows, self.positions = shape[0], (shape[1] if len(shape) == 3 else 1)
+        shape = self.shapes.get("hidden", ())
+        self.rows, self.positions = (shape[0] if shape else 0), (shape[1] if len(shape) == 3 else 1)
 
-    def whole(self, name: str) -> Array | None:
-        return np.asarray(self._arrays[name][:]) if name in self._arrays else None
+    def whole(self, name: str) -> Any:
+        """A small array in float32, or None."""
+        return np.array(self._slice(name, 0, self.shapes[name][0]), np.float32) if name in self.shapes else None
 
-    def check(self) -> None:
-        """Shapes that belong together do."""
-        path = self.source.path
+    def check(self, weight: tuple[int, ...]) -> None:
+        """Arrays that must be there are, of numbers, and in shapes that belong together and to the head (V, D)."""
+        path, shapes = self.source.path, self.shapes
         for name in ("hidden", "labels"):
-            if name not in self._arrays:
+            if name not in shapes:
                 raise DataError(f"{path} has no array {name}; arrays found: {self.found}")
-        if not self.rows:
-            raise CorpusError(f"{path} is empty: its array hidden has no rows")
-        hidden, labels = self._arrays["hidden"].shape, self._arrays["labels"].shape
+        hidden, labels = shapes["hidden"], shapes["labels"]
         if len(hidden) not in (2, 3) or labels != hidden[:-1]:
             raise DataError(
                 f"{path}: hidden {hidden} and labels {labels} disagree: (N, D) with (N,), or (N, T, D) with (N, T)"
             )
-        for name in ("logits", "residual"):
-            if name in self._arrays and self._arrays[name].shape[:-1] != labels:
-                raise DataError(f"{path}: {name} {self._arrays[name].shape} and labels {labels} disagree")
-        weight = self._arrays["weight"].shape if "weight" in self._arrays else (0, hidden[-1])
-        if len(weight) != 2 or weight[1] != hidden[-1]:
-            raise DataError(f"{path}: weight {weight} and hidden {hidden} disagree: weight is (V, D)")
+        if not self.rows:
+            raise CorpusError(f"{path} is empty: its array hidden has no rows")
+        own = shapes.get("weight", weight)
+        if len(own) != 2 or own[1] != hidden[-1] or not own[0]:
+            raise DataError(f"{path}: weight {own} and hidden {hidden} disagree: weight is (V, D)")
+        self.classes = own[0]
+        wanted = {"bias": own[:1], "id": hidden[:1], "text": hidden[:1]}
+        wanted |= dict.fromkeys(("logits", "residual"), (*labels, own[0]))
+        for name, shape in wanted.items():
+            if shapes.get(name, shape) != shape:
+                raise DataError(f"{path}: {name} is {shapes[name]}, and the other arrays make it {shape}")
+        for name in ("hidden", "labels", "weight", "bias", "logits", "residual"):
+            kind = np.dtype(self._arrays[name].dtype).kind if name in shapes else "i"
+            if kind not in ("iu" if name == "labels" else "fiu"):
+                raise DataError(f"{path}: {name} holds {self._arrays[name].dtype}, not numbers of its kind")
 
     def examples(self, ordinal: int, begin: int, end: int) -> Iterator[Example]:
-        hidden, labels = self._slice("hidden", begin, end), self._slice("labels", begin, end)
-        logits, names, texts = (
-            self._logits(begin, end, labels),
-            self._slice("id", begin, end),
-            self._slice("text", begin, end),
-        )
+        """Some rows as examples; positions without a label are left out."""
+        hidden, labels = self._slice("hidden", begin, end), self._labels(begin, end)
+        logits = self._logits(begin, end, labels)
+        names, texts = self._strings("id", begin, end), self._strings("text", begin, end)
         for row in range(end - begin):
             label = np.atleast_1d(labels[row])
             kept = label >= 0
@@ -166,58 +185,94 @@ class _File:
                 np.atleast_2d(hidden[row])[kept], label[kept], None if logits is None else np.atleast_2d(logits[row])[kept],
             )  # fmt: skip
             record = begin + row
-            name = f"{self.source.name}:{record}" if names is None else str(names[row])
-            yield Example(name, self.source.name, record, 0, "", "" if texts is None else str(texts[row]), len(label),
+            name = f"{self.source.name}:{record}" if names is None else names[row]
+            yield Example(name, self.source.name, record, 0, "", "" if texts is None else texts[row], len(label),
                           int(kept.sum()), payload, Place(ordinal, record))  # fmt: skip
 
-    def _slice(self, name: str, begin: int, end: int) -> Any:
-        return np.asarray(self._arrays[name][begin:end]) if name in self._arrays else None
+    def _strings(self, name: str, begin: int, end: int) -> list[str] | None:
+        values = self._slice(name, begin, end)
+        return None if values is None else [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
 
-    def _logits(self, begin: int, end: int, labels: Array) -> Array | None:
-        logits = self._slice("logits", begin, end)
-        if logits is None and (residual := self._slice("residual", begin, end)) is not None:
-            one = np.eye(residual.shape[-1], dtype=np.float32)[np.maximum(labels, 0)]
-            logits = np.log(np.maximum(residual + one, 1e-30))
-        return None if logits is None else np.asarray(logits)
+    def _slice(self, name: str, begin: int, end: int) -> Any:
+        if name not in self._arrays:
+            return None
+        try:
+            return np.asarray(self._arrays[name][begin:end])
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise CorpusError(f"{self.source.path}: array {name} cannot be read: {error}") from None
+
+    def _labels(self, begin: int, end: int) -> Array:
+        """Labels of some rows, all of them below the head's number of classes."""
+        labels: Array = self._slice("labels", begin, end)
+        if labels.max(initial=0) >= self.classes:
+            row = begin + int(np.argmax(labels.reshape(len(labels), -1).max(1) >= self.classes))
+            raise DataError(f"{self.source.path}: row {row} has a label above the last of {self.classes} classes")
+        return labels
+
+    def _logits(self, begin: int, end: int, labels: Array) -> Any:
+        """The logits given, or those that the residuals given leave: log(residual + onehot)."""
+        residual = None if "logits" in self.shapes else self._slice("residual", begin, end)
+        if residual is None:
+            return self._slice("logits", begin, end)
+        p = residual.astype(np.float32)
+        own = np.maximum(labels, 0)[..., None].astype(np.int64)
+        np.put_along_axis(p, own, np.take_along_axis(p, own, -1) + 1, -1)
+        return np.log(np.maximum(p, 1e-30))
 
 
 class _NpzArray:
     """One member of an .npz, read by row ranges without loading it."""
 
-    def __init__(self, archive: zipfile.ZipFile, member: str) -> None:
-        self._file = archive.open(member)
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file = file
         version = np.lib.format.read_magic(self._file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        self.shape, fortran, self._dtype = read(self._file)
-        if self._dtype.hasobject or (fortran and len(self.shape) > 1):
-            raise DataError(
-                f"{archive.filename}: {member} holds Python objects or is in Fortran order; save plain C arrays"
-            )
+        self.shape, fortran, self.dtype = read(self._file)
+        if self.dtype.hasobject or (fortran and len(self.shape) > 1):
+            raise DataError(f"{name} holds Python objects or is in Fortran order; save plain C arrays")
         self._start = self._file.tell()
 
     def __getitem__(self, rows: slice) -> Array:
         begin, end, _ = rows.indices(self.shape[0])
-        row = int(np.prod(self.shape[1:], dtype=np.int64)) * self._dtype.itemsize
+        row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._file.seek(self._start + begin * row)
         data = self._file.read((end - begin) * row)
-        return np.frombuffer(data, self._dtype).reshape(end - begin, *self.shape[1:])
+        return np.frombuffer(data, self.dtype).reshape(end - begin, *self.shape[1:])
 
 
 def _open(path: str) -> _File:
     try:
         if path.endswith(".npz"):
-            archive = zipfile.ZipFile(path)
-            arrays = {name.removesuffix(".npy"): _NpzArray(archive, name) for name in archive.namelist()}
-            crc = "".join(f"{info.filename}{info.CRC:x}{info.file_size}" for info in archive.infolist())
-            return _File(path, arrays, Path(path).stat().st_size, hashlib.sha256(crc.encode()).hexdigest()[:32], "npz")
+            return _open_npz(path)
         import zarr
 
-        group = zarr.open_group(path, mode="r")
-        told = repr(sorted((name, array.shape, str(array.dtype)) for name, array in group.arrays()))
-        return _File(path, dict(group.arrays()), 0, hashlib.sha256(told.encode()).hexdigest()[:32], "zarr")
+        arrays: dict[str, Any] = dict(zarr.open_group(path, mode="r").arrays())
+        told = sorted((name, array.shape, str(array.dtype), _ends(array)) for name, array in arrays.items())
+        return _File(path, arrays, 0, _digest(repr(told)), "zarr")
     except FileNotFoundError:
         raise CorpusError(f"{path} does not exist") from None
     except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
         if isinstance(error, DataError):
             raise
         raise CorpusError(f"{path} cannot be read as arrays: {error}") from None
+
+
+def _open_npz(path: str) -> _File:
+    with ExitStack() as stack:
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        crc = "".join(f"{info.filename}{info.CRC:x}{info.file_size}" for info in archive.infolist())
+        arrays = {name.removesuffix(".npy"): _NpzArray(stack.enter_context(archive.open(name)), f"{path}: {name}")
+                  for name in archive.namelist()}  # fmt: skip
+        file = _File(path, arrays, Path(path).stat().st_size, _digest(crc), "npz")
+        weakref.finalize(file, stack.pop_all().close)  # all stay open as long as the file is in use
+        return file
+
+
+def _ends(array: Any) -> list[Any]:
+    """First and last row of an array: what identity may cost on 100 GB."""
+    rows = array.shape[0] if array.shape else 0
+    return [np.asarray(array[row : row + 1]).tolist() for row in (0, rows - 1)] if rows else []
+
+
+def _digest(told: str) -> str:
+    return hashlib.sha256(told.encode()).hexdigest()[:32]

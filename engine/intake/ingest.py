@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -19,15 +19,19 @@ import torch
 
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
-from ...store.layout import Column
+from ...store.layout import TEXT_CHUNK_ROWS, Column
 from ...store.writer import GroupWriter
 from ..memory import Plan, plan
-from ..method import Method
+from ..method import Method, Needs, Sizes
 from .background import WritingThread
 from .examples import WINDOW, Example, Place, batches, example_columns, example_rows, windows
 from .provider import Provider
 from .readout import NonFiniteLogits, merged_needs
 
+TOKEN_BYTES = 40
+"""Of a token in a list of Python numbers; while it is being made by a tokenizer, with its place in the text, six times that."""
+TEXT_BYTES = 8
+"""Of a token's text, at most: four characters of two bytes, or eight of one."""
 BATCH_TOKENS = 4096
 """Padded tokens of a batch, at most: beyond this neither a CPU nor a GPU gets faster on small models."""
 
@@ -69,16 +73,24 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
     sizes = provider.head.sizes
     columns = [c for m in methods.values() for c in m.columns(sizes)]
     numbers = [c for c in [*columns, *example_columns(with_text)] if not c.is_text]
-    text = provider.longest() * 8
+    longest = provider.longest()
     return plan(
         [
             *provider.memory(tokens),
+            layers_part(sizes, [method.needs(sizes) for method in methods.values()], tokens),
             *((f"{name} scratch", method.scratch(sizes, tokens)) for name, method in methods.items()),
-            ("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns) * 2),
+            ("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
             ("chunks being filled", sum(c.chunk_bytes for c in numbers)),
-            ("texts and tokens", (4 * WINDOW + 3 * 1024 * with_text) * text),
+            ("tokens", (2 * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
+            ("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * with_text) * longest * TEXT_BYTES),
         ]
     )
+
+
+def layers_part(sizes: Sizes, needs: Sequence[Needs], tokens: int) -> tuple[str, int]:
+    """The hidden states of every layer, which a pass keeps as soon as a method asks for one below the last."""
+    asked = {layer for need in needs for layer in need.layers}
+    return "all layers' hidden states", bool(asked) * 4 * tokens * sizes.hidden * (sizes.layers + 2 + len(asked))
 
 
 def choose_batch(

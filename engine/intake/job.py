@@ -122,6 +122,11 @@ def _refuse_emptiness(provider: Provider, reading: Reading) -> None:
 
 
 def _check_columns(name: str, method: Method, provider: Provider) -> None:
-    seen = [column.name for column in method.columns(provider.head.sizes)]
+    """What the method declares makes sense for this model."""
+    sizes = provider.head.sizes
+    seen = [column.name for column in method.columns(sizes)]
     if not seen or len(set(seen)) != len(seen):
         raise SettingsError(f"method {name} declares columns {seen}: it needs one at least, each name once")
+    absent = method.needs(sizes).beyond(sizes)
+    if absent:
+        raise SettingsError(f"method {name} needs hidden layers {list(absent)}; the model has {sizes.layers} below its last")

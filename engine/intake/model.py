@@ -6,9 +6,7 @@ weights that are missing are an error instead of random numbers. Knows no method
 
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +16,11 @@ import torch
 
 from ...store.errors import DeviceError, ModelError
 from ..method import Sizes
+from .fingerprint import tokenizer_digest, weights_digest
 from .readout import LinearHead
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
-_SAMPLE, _SAMPLES = 4096, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class ModelChoice:
     """Which model, and how to run it."""
 
     path: str
-    """Folder or hub id of a Hugging Face causal LM, or of a LoRA adapter of one."""
+    """Folder or hub id of a Hugging Face causal LM, or folder of a LoRA adapter of one."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:i."""
     dtype: str = "auto"
@@ -88,24 +86,24 @@ def load(choice: ModelChoice) -> LanguageModel:
     """
     device = pick_device(choice.device)
     _quiet()
-    adapter = Path(choice.path) / "adapter_config.json"
-    base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.is_file() else choice.path
+    base = _base(choice.path)
     config = _config(base, choice.trust_remote_code)
     dtype = _dtype(choice.dtype, config, device)
     model = _weights(base, config, dtype, choice.trust_remote_code)
-    if adapter.is_file():
+    if base != choice.path:
         model = _with_adapter(model, choice.path)
     model = model.to(device).eval().requires_grad_(False)
     tokenizer = _tokenizer(choice.path if (Path(choice.path) / "tokenizer.json").is_file() else base)
     head = _head(model, config)
     _check_head(model, head, choice.path)
+    kind = f"{config.model_type} {head.scale} {head.softcap}"
     return LanguageModel(
         path=str(Path(choice.path).resolve()) if Path(choice.path).is_dir() else choice.path,
         trunk=model.base_model,
         head=head,
         tokenizer=tokenizer,
         prefix=_prefix(tokenizer),
-        fingerprint={"model": _weights_digest(base, choice.path), "tokenizer": _tokenizer_digest(tokenizer)},
+        fingerprint={"model": weights_digest(base, choice.path, kind), "tokenizer": tokenizer_digest(tokenizer)},
         memory={"weights": _bytes(model), "activations": _activation_bytes(config, dtype)},
         device=device,
     )
@@ -122,6 +120,20 @@ def _quiet() -> None:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def _base(path: str) -> str:
+    """The model that an adapter adapts; a model is its own."""
+    adapter = Path(path) / "adapter_config.json"
+    if not adapter.is_file():
+        return path
+    try:
+        base = json.loads(adapter.read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str) or base == path:
+        raise ModelError(f"{adapter} does not name the model that it adapts (base_model_name_or_path)")
+    return base
 
 
 def _config(path: str, remote_code: bool) -> Any:
@@ -188,7 +200,12 @@ def _with_adapter(model: Any, path: str) -> Any:
         raise ModelError(f"{path} is a LoRA adapter: pip install 'headwater[lora]' reads it") from None
     if not (Path(path) / "adapter_model.safetensors").is_file():
         raise ModelError(f"{path} has no adapter_model.safetensors")
-    return PeftModel.from_pretrained(model, path, use_safetensors=True).merge_and_unload()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return PeftModel.from_pretrained(model, path, use_safetensors=True).merge_and_unload()
+    except Exception as error:  # as for weights
+        raise ModelError(f"{path} does not load as a LoRA adapter: {_one_line(error)}") from None
 
 
 def _tokenizer(path: str) -> Any:
@@ -224,18 +241,24 @@ def _head(model: Any, config: Any) -> LinearHead:
 
 
 def _check_head(model: Any, head: LinearHead, path: str) -> None:
-    """Recompute a batch's logits from the trunk's output, and refuse a head that does not give the model's own."""
+    """Refuse a head that does not give the model's own logits from the trunk's output, and a trunk that looks ahead."""
     length = min(8, head.sizes.max_length)
     ids = torch.arange(2 * length, device=head.weight.device).reshape(2, length) % head.sizes.vocabulary
     with torch.inference_mode():
         own = model(input_ids=ids, use_cache=False).logits.float()
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        early = model.base_model(input_ids=ids[:, : (length + 1) // 2], use_cache=False).last_hidden_state
         if hidden.shape[-1] != head.sizes.hidden:
             raise ModelError(f"{path}: the trunk's width {hidden.shape[-1]} is not the head's {head.sizes.hidden}")
         ours = head.logits(hidden)
+    if not torch.isfinite(own).all():
+        return  # the first batch will name the example
+    tolerance = _TOLERANCE[head.weight.dtype]
+    if float((hidden[:, : early.shape[1]] - early).abs().mean()) > tolerance * float(hidden.abs().mean()):
+        raise ModelError(f"{path} reads what follows a token; headwater reads causal language models")
     spread = float(own.abs().max()) or 1.0
     apart = float((own - ours).abs().max())
-    if torch.isfinite(own).all() and not apart <= _TOLERANCE[head.weight.dtype] * spread:
+    if not apart <= tolerance * spread:
         raise ModelError(f"{path}: its logits are not W h + b with the scale and soft-cap of its config (they differ by "
                          f"{apart:.3g} of {spread:.3g}); the head of {type(model).__name__} is not supported")  # fmt: skip
 
@@ -250,49 +273,3 @@ def _activation_bytes(config: Any, dtype: torch.dtype) -> int:
     hidden = int(getattr(text, "hidden_size", 0) or getattr(text, "n_embd", 0))
     inner = int(getattr(text, "intermediate_size", 0) or getattr(text, "n_inner", 0) or 4 * hidden)
     return (10 * hidden + 4 * inner) * max(4, dtype.itemsize)
-
-
-def _weights_digest(base: str, path: str) -> str:
-    """Hash of every tensor's name, shape, type and 16 samples of 4 KiB, whatever files they are in; not of every byte."""
-    folders = [_snapshot(base)] + ([Path(path)] if path != base else [])
-    entries: list[tuple[str, bytes]] = []
-    for file in sorted(f for folder in folders for f in folder.glob("*.safetensors")):
-        entries += _tensor_samples(file)
-    digest = hashlib.sha256()
-    for name, sample in sorted(entries):
-        digest.update(name.encode() + b"\0" + sample)
-    return digest.hexdigest()[:32]
-
-
-def _snapshot(path: str) -> Path:
-    """Folder of a model that is loaded already: itself, or the hub's local copy."""
-    if Path(path).is_dir():
-        return Path(path)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(path, local_files_only=True))
-
-
-def _tensor_samples(file: Path) -> list[tuple[str, bytes]]:
-    found = []
-    with file.open("rb") as handle:
-        (size,) = struct.unpack("<Q", handle.read(8))
-        for name, entry in json.loads(handle.read(size)).items():
-            if name == "__metadata__":
-                continue
-            start, stop = entry["data_offsets"]
-            sample = f"{entry['dtype']}{entry['shape']}".encode()
-            for step in range(_SAMPLES):
-                at = start + (stop - start) * step // _SAMPLES
-                handle.seek(8 + size + at)
-                sample += handle.read(min(_SAMPLE, stop - at))
-            found.append((name, sample))
-    return found
-
-
-def _tokenizer_digest(tokenizer: Any) -> str:
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    state.pop("truncation", None)  # set by calls, not part of what the tokenizer is
-    state.pop("padding", None)
-    told = json.dumps([state, tokenizer.bos_token_id, tokenizer.chat_template], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:32]

@@ -38,7 +38,7 @@ class LinearHead:
         z = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:
             z *= self.scale
-        return self.softcap * torch.tanh(z / self.softcap) if self.softcap else z
+        return z.div_(self.softcap).tanh_().mul_(self.softcap) if self.softcap else z
 
     def tile_rows(self) -> int:
         """Positions in a tile."""
@@ -99,12 +99,14 @@ class BatchReadout:
             self._refuse_nonfinite(logits, first)
             for reduction, parts in kept.items():
                 parts.append(reduction(logits, self.targets[part]))
-        return {reduction: _joined(parts) for reduction, parts in kept.items()}
+            del logits  # or two tiles would be held while the next is made
+        return {reduction: _joined(kept.pop(reduction)) for reduction in self._needs.reductions}
 
     def _refuse_nonfinite(self, logits: torch.Tensor, first: int) -> None:
-        bad = ~torch.isfinite(logits.sum(1))
-        if bad.any():
-            raise NonFiniteLogits(int(self.owners[first + int(bad.nonzero()[0, 0])]))
+        suspects = (~torch.isfinite(logits.sum(1))).nonzero()[:, 0]  # a sum of finite numbers may still overflow
+        bad = suspects[~torch.isfinite(logits[suspects]).all(1)]
+        if len(bad):
+            raise NonFiniteLogits(int(self.owners[first + int(bad[0])]))
 
 
 class NonFiniteLogits(DataError):
@@ -118,9 +120,17 @@ class NonFiniteLogits(DataError):
 
 def _joined(parts: list[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
     """Tiles' tensors joined along positions; where their widths differ, zeros are added on the right."""
+    if len(parts) == 1:
+        return parts[0]
     joined = []
     for tensors in zip(*parts, strict=True):
-        width = max((t.shape[1] for t in tensors if t.ndim > 1), default=0)
-        padded = [t if t.ndim < 2 else torch.nn.functional.pad(t, (0, width - t.shape[1])) for t in tensors]
-        joined.append(torch.cat(padded))
+        shape = [
+            sum(len(t) for t in tensors),
+            *(max(sizes) for sizes in zip(*(t.shape[1:] for t in tensors), strict=True)),
+        ]
+        whole, at = tensors[0].new_zeros(shape), 0
+        for tensor in tensors:
+            whole[(slice(at, at + len(tensor)), *map(slice, tensor.shape[1:]))] = tensor
+            at += len(tensor)
+        joined.append(whole)
     return tuple(joined)

@@ -57,18 +57,19 @@ class SparseResidual:
 
     def by_torch(self, logits: torch.Tensor, targets: torch.Tensor, top: int) -> tuple[torch.Tensor, ...]:
         """The same by torch operations, on any device."""
-        scaled, index = torch.topk(logits / self.tau, top, dim=1)  # (p, k), descending
+        kept_logits, index = torch.topk(logits, top, dim=1)  # (p, k), descending
         own = index == targets[:, None]
         absent = ~own.any(1)
         index[absent, -1] = targets[absent]
-        scaled[absent, -1] = logits[absent, targets[absent]] / self.tau
+        kept_logits[absent, -1] = logits[absent, targets[absent]]
         own[absent, -1] = True
-        p = torch.exp(scaled - scaled.amax(1, keepdim=True))
+        p = torch.exp((kept_logits - kept_logits.amax(1, keepdim=True)) / self.tau)
         p = p / (p.sum(1, keepdim=True) + 1e-8)
         before = torch.cumsum(p.double(), 1) - p.double()  # mass of the slots ahead of each
         kept = (before < self.mass) | (torch.arange(top, device=p.device) < self.least) | own
         p = p * kept
-        value = p / p.sum(1, keepdim=True) - own.float()
+        others = torch.where(own, 0, p)
+        value = torch.where(own, -others.sum(1, keepdim=True), others) / p.sum(1, keepdim=True)
         width = int(kept.sum(1).max()) if len(targets) else 0
         order = torch.argsort((~kept).to(torch.uint8), dim=1, stable=True)[:, :width]
         return (index * kept).gather(1, order), (value * kept).gather(1, order)
@@ -120,7 +121,7 @@ def _heaviest(row: Any, tau: Any, top: int, found: Any) -> int:
     peak = row[0]
     for j in range(width):
         peak = max(peak, row[j])
-    scale = np.float32(_BINS / _RANGE) / tau
+    scale = min(np.float32(_BINS / _RANGE) / tau, np.float32(1e30))  # finite, so that 0 · scale is 0
     counts = np.zeros(_BINS + 1, np.int32)
     for j in range(width):
         counts[np.int32(min((peak - row[j]) * scale, np.float32(_BINS)))] += 1
@@ -135,7 +136,7 @@ def _heaviest(row: Any, tau: Any, top: int, found: Any) -> int:
             candidates[at] = j
             at += 1
     order = np.argsort(-row[candidates], kind="mergesort")
-    count = min(top, seen)
+    count: int = min(top, seen)
     for k in range(count):
         found[k] = candidates[order[k]]
     return count
@@ -143,7 +144,11 @@ def _heaviest(row: Any, tau: Any, top: int, found: Any) -> int:
 
 @njit(cache=True)
 def _one_support(row: Any, target: int, tau: Any, mass: float, least: int, found: Any, index: Any, value: Any) -> int:
-    """One position's residual into `index`, `value`; returns the number of slots used."""
+    """One position's residual into `index`, `value`; returns the number of slots used.
+
+    The target's p − 1 is made as minus the others' sum: where the model is sure, the difference would be rounding alone,
+    which RISE's unit norm would blow up to full weight.
+    """
     count: int = _heaviest(row, tau, len(index), found)
     own = -1
     for k in range(count):
@@ -153,22 +158,22 @@ def _one_support(row: Any, target: int, tau: Any, mass: float, least: int, found
         own = count if count < len(index) else count - 1
         count = own + 1
         found[own] = target
-    peak = row[found[0]] if count > 1 else row[target]
-    peak = max(peak, row[target])
+    peak = row[found[0]]
     total = 0.0
     for k in range(count):
         total += np.exp((row[found[k]] - peak) / tau)
     total += 1e-8
-    ahead, kept, used = 0.0, 0.0, 0
+    ahead, kept, others, used = 0.0, 0.0, 0.0, 0
     for k in range(count):
         p = np.exp((row[found[k]] - peak) / tau) / total
         if ahead < mass or k < least or k == own:
             index[used], value[used] = found[k], p
             kept += p
+            others += 0.0 if k == own else p
             used += 1
         ahead += p
     for k in range(used):
-        value[k] = value[k] / kept - (1.0 if index[k] == target else 0.0)
+        value[k] = (-others if index[k] == target else value[k]) / kept
     return used
 
 

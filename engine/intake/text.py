@@ -18,7 +18,7 @@ from ..method import Needs, Sizes
 from .corpus import Document, Faults, Source, Template, read_documents
 from .examples import Example, Place
 from .model import LanguageModel
-from .readout import TILE_BYTES, BatchReadout, LinearHead
+from .readout import BatchReadout, LinearHead
 
 _ENCODE = 64
 MAX_LENGTH = 1024
@@ -89,12 +89,13 @@ class TextProvider:
 
     def memory(self, tokens: int) -> list[tuple[str, int]]:
         """Weights, one layer's activations, the hidden states kept, a tile of logits with what reductions allocate."""
-        head = self.model.head
+        head, copies = self.model.head, 2 if self.device.type == "cpu" else 3
+        tile = 4 * head.sizes.vocabulary * min(tokens, head.tile_rows())
         return [
             ("model weights", self.model.memory["weights"]),
             ("activations", tokens * self.model.memory["activations"]),
             ("hidden states", tokens * head.sizes.hidden * 8),
-            ("logits tile", 3 * max(TILE_BYTES, 64 * head.sizes.vocabulary)),
+            ("logits tile", copies * tile),
         ]
 
     def longest(self) -> int:
@@ -118,7 +119,10 @@ class TextProvider:
         while group := list(islice(documents, _ENCODE)):
             texts = [document.prompt + document.text for document in group]
             encoded = self.model.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+            known = len(self.model.prefix)
             for document, ids, spans in zip(group, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+                if known and tuple(ids[:known]) == self.model.prefix:  # chat templates write it themselves
+                    ids, spans = ids[known:], spans[known:]
                 yield from self._cut(document, ids, spans, ordinal)
 
     def _cut(self, document: Document, ids: list[int], spans: list[tuple[int, int]], ordinal: int) -> Iterator[Example]:
@@ -166,7 +170,7 @@ class TextProvider:
 
     def read(self, batch: list[Example], needs: Needs) -> BatchReadout:
         """Run the trunk over right-padded ids. A causal model's real positions never see the padding, so no mask is made."""
-        width = max(example.length for example in batch)
+        width = max(1, *(example.length for example in batch))  # 0: a tokenizer that drops what it does not know
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         counted = torch.zeros(len(batch), width, dtype=torch.bool)
         for row, example in enumerate(batch):

@@ -1,0 +1,150 @@
+"""The demo's language model: a byte-level BPE and a small Llama, trained here from nothing, in a fixed number of steps.
+
+Knows no corpus but the texts it is given, no store, no method.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+END = "<|end|>"
+"""The one special token: before every text, and so between two."""
+CONTEXT = 512
+"""Positions of the model; more than it is trained on at once, so that any question of 512 bytes fits."""
+Tell = Callable[[int, float], None]
+"""Steps done, and the loss now (a running mean, in nats a token)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How large the model is, and how long it learns."""
+
+    vocabulary: int = 4096
+    """Tokens of the BPE at most."""
+    width: int = 128
+    """Of the hidden state."""
+    layers: int = 4
+    """Transformer blocks."""
+    heads: int = 4
+    """Of attention, in each."""
+    inner: int = 384
+    """Width inside a block's feed-forward part."""
+    length: int = 128
+    """Tokens of a packed sequence."""
+    batch: int = 16
+    """Sequences of a step."""
+    steps: int = 400
+    """Optimiser's steps."""
+    warmup: int = 30
+    """Of which the rate rises."""
+    rate: float = 4e-3
+    """Learning rate at its highest; it ends at a tenth of it, by a cosine."""
+    seed: int = 0
+    """Of the weights and of the order of the texts."""
+
+
+SHORT = Recipe(vocabulary=2048, width=96, layers=3, inner=256, batch=8, steps=150, warmup=15)
+"""A model for a smoke test."""
+
+
+def build(texts: Sequence[str], folder: Path, recipe: Recipe, tell: Tell) -> int:
+    """Train a tokenizer and a model into `folder`, which appears when both are finished; returns the parameters' number.
+
+    With the same texts, recipe, threads and torch, the same weights.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    tokenizer = train_tokenizer(texts, recipe.vocabulary)
+    model = new_model(len(tokenizer), recipe)
+    train(model, packed(texts, tokenizer, recipe), recipe, tell)
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    (part / "recipe.json").write_text(json.dumps(asdict(recipe)) + "\n")
+    part.replace(folder)
+    return sum(weights.numel() for weights in model.parameters())
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
+    """A byte-level BPE that puts `END` before every text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(texts, trainer)
+    bpe.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, bpe.token_to_id(END))])
+    wrapper: Any = PreTrainedTokenizerFast
+    return wrapper(tokenizer_object=bpe, bos_token=END, eos_token=END, model_max_length=CONTEXT)
+
+
+def new_model(vocabulary: int, recipe: Recipe) -> Any:
+    """A Llama with random weights and a head of its own (its gradient is what head-based methods look at)."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=recipe.width, intermediate_size=recipe.inner,
+        num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads,
+        max_position_embeddings=CONTEXT, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def packed(texts: Sequence[str], tokenizer: Any, recipe: Recipe) -> Iterator[torch.Tensor]:
+    """Batches (batch, length + 1) for ever: texts in a new order each epoch, one after the other, cut to length."""
+    encoded = [torch.tensor(one.ids) for one in tokenizer.backend_tokenizer.encode_batch(list(texts))]
+    generator = torch.Generator().manual_seed(recipe.seed)
+    size = recipe.batch * recipe.length
+    stream = torch.zeros(0, dtype=torch.int64)
+    while True:
+        order = torch.randperm(len(encoded), generator=generator).tolist()
+        stream = torch.cat([stream, *(encoded[i] for i in order)])
+        while len(stream) > size:
+            rows = stream[: size + 1].unfold(0, recipe.length + 1, recipe.length)  # neighbours share a token
+            yield rows
+            stream = stream[size:]
+
+
+def train(model: Any, batches: Iterator[torch.Tensor], recipe: Recipe, tell: Tell) -> None:
+    """AdamW with warm-up and cosine, gradients clipped to unit norm."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
+    model.train()
+    mean = 0.0
+    for step in range(1, recipe.steps + 1):
+        loss = _loss(model, next(batches))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        mean = loss.item() if step == 1 else 0.9 * mean + 0.1 * loss.item()
+        tell(step, mean)
+    model.eval()
+
+
+def _loss(model: Any, rows: torch.Tensor) -> Any:
+    hidden = model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state  # (batch, length, width)
+    logits = model.lm_head(hidden).flatten(0, 1)
+    return torch.nn.functional.cross_entropy(logits, rows[:, 1:].flatten())
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    """Share of the highest rate."""
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))

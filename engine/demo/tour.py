@@ -1,0 +1,213 @@
+"""`headwater demo`: a corpus from Python's own library, a model trained on it, a store, questions, and how good the answers are.
+
+    tour("demo", "rise", settings={"kr": 64, "kh": 64, "kg": 32})
+
+Every step leaves a finished file or folder in the workdir, is announced in one line on stderr, and is not done again.
+Knows no method beyond the name and the settings it is given.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...store.feature_store import FeatureStore
+from ..answers.question import ask
+from ..answers.report import printable
+from ..answers.scores import RESULT_FIELDS, ResultFile, result_rows
+from ..console import Ticker, clock
+from ..intake.corpus import Template
+from ..intake.job import IngestJob, prepare
+from ..intake.model import ModelChoice
+from ..intake.providers import Reading
+from . import corpus as texts
+from . import measure
+from .small_model import SHORT, Recipe, build
+from .workdir import Workdir
+
+TOP = 10  # examples kept of each question
+SHOWN = (3, 3)  # questions printed, and examples of each
+LENGTH = 256  # tokens of an example: a long docstring becomes several
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a demo is."""
+
+    texts: int | None
+    """Of the corpus, about; None for all there are."""
+    questions: int
+    """Held out at most."""
+    recipe: Recipe
+    """The model's."""
+
+
+FULL = Size(None, 150, Recipe())
+BRIEF = Size(1000, 40, SHORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demo measured."""
+
+    questions: int
+    """Asked."""
+    hits: tuple[measure.Hits, ...]
+    """Of the method, of BM25 in two ways, of chance."""
+    seconds: float
+    """From the start, steps that were done before left out."""
+
+
+def tour(workdir: str, method: str, short: bool = False, settings: Mapping[str, Any] | None = None) -> Outcome:
+    """Run the demo, or what is left of it.
+
+    Raises:
+        HeadwaterError: the folder holds something else, or a step failed; what was finished stays.
+    """
+    begun = time.monotonic()
+    size, place = BRIEF if short else FULL, Workdir(workdir)
+    place.claim({"demo": 1, "python": sys.version.split()[0], "short": short})
+    _corpus(place, size)
+    _model(place, size.recipe)
+    _store(place, method, settings or {})
+    answers = _answers(place, method)
+    asked = texts.read_records(place.questions)
+    _show(asked[: SHOWN[0]], answers)
+    outcome = Outcome(len(asked), _measured(place, method, asked, answers), time.monotonic() - begun)
+    _show_figures(outcome)
+    _show_next(place, method, outcome.seconds)
+    return outcome
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _corpus(place: Workdir, size: Size) -> None:
+    if place.has_corpus():
+        _say(f"corpus: {place.corpus} is there already")
+        return
+    library = texts.standard_library()
+    docs = texts.docstrings(library)
+    parts = texts.split(texts.smaller(docs, size.texts) if size.texts else docs, size.questions)
+    texts.write_questions(place.questions, parts.questions)
+    texts.write_corpus(place.corpus, parts.corpus)
+    letters = sum(len(doc.text) for doc in parts.corpus)
+    _say(f"corpus: {len(parts.corpus):,} docstrings of {library}, {letters / 1e6:.1f} MB; "
+         f"{len(parts.questions)} more held out as questions")  # fmt: skip
+
+
+def _model(place: Workdir, recipe: Recipe) -> None:
+    if place.has_model():
+        _say(f"model: {place.model} is there already")
+        return
+    if place.drop_store():
+        _say(f"model: gone; {place.store}, which was made with it, is removed")
+    records = texts.read_records(place.corpus)
+    begun = time.monotonic()
+    losses: list[float] = []
+    with Ticker("model", recipe.steps) as ticker:
+
+        def tell(step: int, loss: float) -> None:
+            losses.append(loss)
+            ticker.tell(step, f"steps · loss {loss:.2f}")
+
+        parameters = build([record["text"] for record in records], place.model, recipe, tell)
+    _say(f"model: {parameters / 1e6:.1f} M parameters, {recipe.steps} steps in {clock(time.monotonic() - begun)}, "
+         f"loss {losses[0]:.2f} → {losses[-1]:.2f} nats a token")  # fmt: skip
+
+
+def _store(place: Workdir, method: str, settings: Mapping[str, Any]) -> None:
+    choice = ModelChoice(str(place.model), device="cpu")
+    job = IngestJob([str(place.corpus)], str(place.store), choice, {method: settings},
+                    Reading(Template(), max_length=LENGTH))  # fmt: skip
+    ingestion = prepare(job).open()
+    with Ticker("store") as ticker:
+        outcome = ingestion.run(
+            lambda p: ticker.tell(p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s")
+        )
+    size = sum(file.stat().st_size for file in place.store.rglob("*") if file.is_file())
+    _say(f"store: {outcome.rows:,} examples with {method} ({outcome.added:,} read now, in {clock(outcome.seconds)}), "
+         f"{size / 1e6:.0f} MB")  # fmt: skip
+
+
+Answers = dict[str, list[dict[str, Any]]]
+"""Question id → its examples, best first."""
+
+
+def _answers(place: Workdir, method: str) -> Answers:
+    begun = time.monotonic()
+    choice = ModelChoice(str(place.model), device="cpu")
+    question = ask(str(place.store), method, str(place.questions), choice=choice, template=Template(), top=TOP)
+    results = question.attribute()
+    answers: Answers = {}
+    with ResultFile(str(place.answers), RESULT_FIELDS) as file:
+        for part in result_rows(results, FeatureStore.open(str(place.store))):
+            file.write(part)
+            for values in zip(*part.values(), strict=True):
+                row = dict(zip(part, values, strict=True))
+                answers.setdefault(row["query_id"], []).append(row)
+    _say(f"answers: {len(answers)} questions to {question.rows:,} examples in {clock(time.monotonic() - begun)}")
+    return answers
+
+
+def _measured(
+    place: Workdir, method: str, asked: Sequence[dict[str, str]], answers: Answers
+) -> tuple[measure.Hits, ...]:
+    ids, records = [question["id"] for question in asked], texts.read_records(place.corpus)
+    rankings = {
+        f"{method} (asked about the completion)": [[row["example_id"] for row in answers[name]] for name in ids],
+        "BM25, query = completion": measure.bm25(records, [q["completion"] for q in asked]),
+        "BM25, query = prompt + completion": measure.bm25(records, [q["prompt"] + q["completion"] for q in asked]),
+    }
+    measured = [measure.hits(name, ids, ranking) for name, ranking in rankings.items()]
+    return (*measured, measure.chance(ids, [record["id"] for record in records]))
+
+
+def _show(asked: Sequence[dict[str, str]], answers: Answers) -> None:
+    print(
+        "\nThe first of the questions: a docstring that the model never saw, cut in two. Which examples did most for the"
+    )
+    print("second half, given the first?")
+    for question in asked:
+        print(f"\n  {question['id']}")
+        print(_folded("prompt      ", question["prompt"]))
+        print(_folded("completion  ", question["completion"]))
+        for row in answers[question["id"]][: SHOWN[1]]:
+            print(_folded(f"  {row['rank']}  {row['score']:.3f}  ", f"[{row['example_id']}]  {row['text']}"))
+
+
+def _folded(mark: str, text: str, width: int = 116, lines: int = 3) -> str:
+    """Text in a few lines behind a mark."""
+    squeezed = " ".join(printable(text).split())
+    indent = " " * (len(mark) + 4)
+    return textwrap.fill(squeezed, width, initial_indent=f"    {mark}", subsequent_indent=indent, max_lines=lines,
+                         placeholder=" …", break_on_hyphens=False)  # fmt: skip
+
+
+def _show_figures(outcome: Outcome) -> None:
+    print(f"\nHow often an example comes from the question's own module, over {outcome.questions} questions:\n")
+    print(f"  {'':<36} the first   one of the first {measure.DEPTH}")
+    for hit in outcome.hits:
+        print(f"  {hit.name:<36} {hit.first:>8.1%}   {hit.among:>8.1%}")
+
+
+def _show_next(place: Workdir, method: str, seconds: float) -> None:
+    store, questions = (shlex.quote(str(path)) for path in (place.store, place.questions))
+    print(f"\nAll this took {clock(seconds)}. {place.answers} has all answers. To go on:\n")
+    print(f"  headwater info {store}")
+    print(f"  headwater attribute {store} --method {method} --queries {questions} --top 3")
+    print(f"  headwater value {store} --method {method} --queries {questions}")
+    print(f"  headwater verify {store}", flush=True)
+
+
+def made(workdir: str) -> list[Path]:
+    """What a finished demo leaves: corpus, questions, model, store, answers."""
+    place = Workdir(workdir)
+    return [place.corpus, place.questions, place.model, place.store, place.answers]

@@ -1,0 +1,108 @@
+"""The cost of an index beside bergson's: the same model, texts and cores; CPU seconds, memory and bytes an example.
+
+A GPT-NeoX of hidden 128, 4 layers, vocabulary 4,096 with random weights, and 2,000 texts of exactly 128 tokens. Each tool
+runs by its own command line in a fresh process, interpreter start and imports included; what start alone costs is a row
+of its own. bergson runs only where it is installed:
+
+    python -m venv B && B/bin/pip install bergson==2.5.1
+    python examples/benchmarks/beside_bergson.py --bergson B/bin/python
+
+Without it the figure printed beside ours is quoted, and says so. This process imports no torch: a child's peak memory, as
+the system tells it, is never less than its parent's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+WORK = Path(__file__).parent / "work"
+TEXTS, TOKENS = 2000, 128
+QUOTED = ("bergson 2.5.1 (quoted)", 42.0, 1.05e9, 16_405)
+"""CPU seconds, peak bytes and bytes an example that the project's issue names, on two shared cores."""
+OURS = {
+    "headwater rise 64/64/64": ["-o", "rise.kr", "64", "-o", "rise.kh", "64", "-o", "rise.kg", "64"],
+    "headwater rise (default)": [],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one command took."""
+
+    name: str
+    cpu_seconds: float
+    """User and system time of the process and its children."""
+    wall_seconds: float
+    peak_bytes: int
+    """Largest resident memory of one of its processes."""
+    bytes_per_example: float
+
+
+def measured(name: str, command: list[str], folder: Path | None, examples: int, cwd: Path | None = None) -> Run:
+    """Run a command to its end; `folder` is what it leaves on disk.
+
+    Raises:
+        SystemExit: it failed; its last lines are told.
+    """
+    begun, log = time.monotonic(), WORK / "command.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as out:
+        child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=cwd)
+        _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{name} failed ({child.returncode}):\n" + "\n".join(log.read_text().splitlines()[-15:]))
+    size = sum(f.stat().st_blocks * 512 for f in folder.rglob("*") if f.is_file()) if folder else 0
+    seconds = time.monotonic() - begun
+    return Run(name, usage.ru_utime + usage.ru_stime, seconds, usage.ru_maxrss * 1024, size / max(1, examples))
+
+
+def words(count: int, seed: int = 0) -> list[str]:
+    """Pronounceable words, all different, the frequent ones short."""
+    chosen, draw = dict[str, None](), random.Random(seed)
+    syllables = [c + v for c in "b c d f g h k l m n p r s t v w z st tr pl".split() for v in "a e i o u ai ou".split()]
+    while len(chosen) < count:
+        longest = 2 + len(chosen) * 3 // count
+        chosen["".join(draw.choices(syllables, k=draw.randint(1, longest)))] = None
+    return list(chosen)
+
+
+def make_model(folder: Path, hidden: int, layers: int, vocabulary: int, context: int = 2048) -> None:
+    """A GPT-NeoX with random weights, and a byte-level BPE of at most 4,096 tokens trained on made-up words (made once)."""
+    if (folder / "tokenizer.json").exists():
+        return
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    known = [f" {word}" for word in words(min(vocabulary, 4096))]
+    bpe.train_from_iterator(known, min(vocabulary, 4096), 1, show_progress=False, special_tokens=["<end>"])
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(
+        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=max(1, hidden // 32),
+        intermediate_size=4 * hidden, max_position_embeddings=context, bos_token_id=None, eos_token_id=0,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    GPTNeoXForCausalLM(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<end>", pad_token="<end>").save_pretrained(folder)
+
+
+def make_corpus(path: Path, model: Path, count: int, tokens: int, seed: int = 2) -> None:
+    """`count` texts of exactly `tokens` tokens: of words that are one token each, by a heavy-tailed frequency."""
+    known = json.loads((model / "tokenizer.json").read_text())["model"]["vocab"]
+    whole = [token[1:] for token in known if token[0] == "Ġ" and token[1:].isascii() and token[1:].isalpha()]
+    weights, draw = [1 / (8 + rank) for rank in range(len(whole))], random.Random(seed)
+    with path.open("w") as file:
+        for row in range(count):
+            text = " " + " ".join(draw.choices(whole, weights, k=tokens))
+            file.write(json.dumps({"id": f"t{row}", "text": text}) + "\n")

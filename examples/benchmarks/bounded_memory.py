@@ -1,0 +1,228 @@
+"""Memory against the plan: 64 queries to a store far larger than the budget, and ingestions of 1,000 and 10,000 rows.
+
+    python examples/benchmarks/bounded_memory.py --out /scratch        # 250,000 rows of 24,576 bytes: 7 GB on disk
+    python examples/benchmarks/bounded_memory.py --rows 20000          # 0.5 GB
+
+The store's rows are synthetic unit vectors, its model a tiny GPT-NeoX with random weights, so that the command line can ask
+it. Every measurement is a fresh process: it imports what the command imports, loads the compiled kernels, and takes its
+resident memory then for the interpreter's share; what the peak exceeds that by is held against the plan. The command itself
+is run too, with its peak as the system tells it, nothing subtracted. Answers under both budgets must be equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from beside_bergson import WORK, make_corpus, make_model, measured
+
+SKETCH = {"kr": 64, "kh": 128, "kg": 32}
+"""128 · (64 + 32) float16 numbers: rows of 24,576 bytes."""
+QUERIES, WORDS, TOP = 64, 16, 10
+BUDGETS = ("512MB", "4GB", "256MB")
+"""The last makes blocks smaller than the first two do."""
+
+
+def interpreter_share() -> int:
+    """Resident bytes once all that a command imports is there and its kernels are loaded; the peak starts anew."""
+    import torch
+    from headwater.engine.answers import question, scores  # noqa: F401
+    from headwater.engine.arrays.similarity import _push
+    from headwater.engine.intake import job  # noqa: F401
+    from headwater.engine.intake.residual import Loss, SparseResidual
+    from headwater.engine.memory import reset_peak, resident_bytes
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+    from transformers.models.gpt_neox import modeling_gpt_neox  # noqa: F401
+
+    with torch.inference_mode():
+        logits, targets = torch.randn(16, 64) @ torch.randn(64, 64), torch.zeros(16, dtype=torch.int64)
+        for reduction in (Loss(), SparseResidual(0.1, 8, 0.9, 4)):
+            reduction(logits, targets)
+    best, where = logits[:, :2].numpy().copy(), targets.numpy().reshape(8, 2).copy()
+    _push(logits[:, :8].numpy().copy(), 0, best[:8], where)
+    reset_peak()
+    return resident_bytes()
+
+
+def spent() -> float:
+    """CPU seconds of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def attribute_here(store: str, queries: str, memory: str, answers: str) -> dict[str, Any]:
+    """In a fresh process: ask, write the answers, and say what it took."""
+    share = interpreter_share()
+    from headwater.engine.answers.question import ask
+    from headwater.engine.answers.scores import RESULT_FIELDS, ResultFile, result_rows
+    from headwater.engine.intake.corpus import Template
+    from headwater.engine.intake.model import ModelChoice
+    from headwater.engine.memory import parse_bytes, peak_bytes
+
+    begun, cpu = time.monotonic(), spent()
+    question = ask(store, "rise", queries, ModelChoice(""), Template(), TOP, parse_bytes(memory))
+    results = question.attribute()
+    seconds = time.monotonic() - begun
+    with ResultFile(answers, RESULT_FIELDS) as file:
+        for part in result_rows(results, question.store):
+            file.write(part)
+    row = 2 * SKETCH["kh"] * (SKETCH["kr"] + SKETCH["kg"])
+    return {
+        "run": f"attribute --memory {memory}", "rows": question.rows, "planned": question.plan.total, "share": share,
+        "measured": peak_bytes() - share, "seconds": seconds, "cpu_seconds": spent() - cpu,
+        "bytes_per_second": question.rows * row / seconds,
+        "parts": {part.name: part.bytes for part in question.plan.parts},
+    }  # fmt: skip
+
+
+def ingest_here(corpus: str, model: str, store: str) -> dict[str, Any]:
+    """In a fresh process: ingest, and say what it took."""
+    share = interpreter_share()
+    from headwater.engine.intake.job import IngestJob, prepare
+    from headwater.engine.intake.model import ModelChoice
+    from headwater.engine.memory import peak_bytes
+
+    begun, cpu = time.monotonic(), spent()
+    prepared = prepare(IngestJob([corpus], store, ModelChoice(model), {"rise": {}}))
+    outcome = prepared.open().run(lambda progress: None)
+    seconds = time.monotonic() - begun
+    return {
+        "run": "ingest", "rows": outcome.rows, "planned": prepared.plan.total, "share": share,
+        "measured": peak_bytes() - share, "seconds": seconds, "cpu_seconds": spent() - cpu,
+        "bytes_per_second": 0.0, "parts": {part.name: part.bytes for part in prepared.plan.parts},
+    }  # fmt: skip
+
+
+def make_here(work: str, rows: str) -> dict[str, Any]:
+    """In a fresh process: the model, the corpora, the queries, and the synthetic store."""
+    folder, count = Path(work), int(rows)
+    model, store = folder / "tiny", folder / "bounded.store"
+    make_model(model, 64, 2, 512)
+    make_corpus(folder / "bounded_queries.jsonl", model, QUERIES, WORDS, seed=3)
+    for size in (1000, 10_000):
+        make_corpus(folder / f"bounded_{size}.jsonl", model, size, WORDS)
+    if store.exists():
+        shutil.rmtree(store)
+    begun = time.monotonic()
+    fill(str(store), str(folder / "bounded_1000.jsonl"), str(model), count)
+    return {"seconds": time.monotonic() - begun}
+
+
+def fill(path: str, corpus: str, model: str, count: int) -> None:
+    """A store as `ingest` makes it, with random unit rows in place of sketches: rotations of 2,048 drawn ones."""
+    import numpy as np
+    from headwater.engine.intake.job import IngestJob, prepare
+    from headwater.engine.intake.model import ModelChoice
+    from headwater.store.writer import GroupWriter
+
+    store = prepare(IngestJob([corpus], path, ModelChoice(model), {"rise": SKETCH})).open().store
+    pool = np.random.default_rng(0).standard_normal((2048, SKETCH["kh"] * (SKETCH["kr"] + SKETCH["kg"])), np.float32)
+    pool = (pool / np.linalg.norm(pool, axis=1, keepdims=True)).astype(np.float16)
+    with GroupWriter(store, "examples") as examples, GroupWriter(store, "methods/rise") as sketches:
+        for start in range(0, count, len(pool)):
+            n = min(len(pool), count - start)
+            sketches.append({"signature": np.roll(pool[:n], 97 * (start // len(pool)), axis=1)})
+            names = [f"r{row}" for row in range(start, start + n)]
+            numbers = {"line": [1] * n, "offset": [0] * n, "tokens": [WORDS] * n, "counted": [WORDS - 1] * n}
+            texts = [f"{name} is a synthetic row that stands for a text of some length. " * 4 for name in names]
+            examples.append({"id": names, "source": ["made"] * n, "prompt": [""] * n, "text": texts, **numbers,
+                             "loss": np.zeros(n, np.float32)})  # fmt: skip
+        examples.commit(complete=True)
+        sketches.commit(complete=True)
+
+
+def fresh(task: str, *values: str) -> dict[str, Any]:
+    """Run one of the functions above in a process of its own.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    done = subprocess.run([sys.executable, __file__, "--here", task, *values], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{task} failed")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def answers(path: Path) -> tuple[list[tuple[str, str]], list[float]]:
+    """(query, example) ids in order, and their scores."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(row["query_id"], row["example_id"]) for row in rows], [row["score"] for row in rows]
+
+
+def attributions(work: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The scan under both budgets, whether the answers agree, and the command itself."""
+    store, queries = str(work / "bounded.store"), str(work / "bounded_queries.jsonl")
+    runs = [fresh("attribute", store, queries, memory, str(work / f"answers_{memory}.jsonl")) for memory in BUDGETS]
+    command = [sys.executable, "-m", "headwater", "attribute", store, "--queries", queries, "--memory", BUDGETS[0]]
+    whole = measured("attribute", [*command, "--top", str(TOP), "-o", str(work / "answers_cli.jsonl")], None, 1)
+    found = [answers(work / f"answers_{memory}.jsonl") for memory in (*BUDGETS, "cli")]
+    (ids, scores), others = found[0], found[1:]
+    facts = {
+        "same_ids": all(other == ids for other, _ in others),
+        "largest_score_difference": max(abs(a - b) for _, s in others for a, b in zip(scores, s, strict=True)),
+        "command_peak": whole.peak_bytes,
+        "command_peak_allowed": runs[0]["planned"] + runs[0]["share"],
+    }
+    return runs, facts
+
+
+def ingestions(work: Path) -> list[dict[str, Any]]:
+    """Ingestions of two sizes."""
+    runs = []
+    for size in (1000, 10_000):
+        store = work / f"bounded_{size}.store"
+        shutil.rmtree(store, ignore_errors=True)
+        runs.append(fresh("ingest", str(work / f"bounded_{size}.jsonl"), str(work / "tiny"), str(store)))
+        shutil.rmtree(store)
+    return runs
+
+
+def show(runs: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Print the table and the facts."""
+    print(f"{'run':<26}{'rows':>9}{'planned':>10}{'measured':>10}{'share':>8}{'wall s':>8}{'CPU s':>8}{'MB/s':>8}")
+    for r in runs:
+        print(f"{r['run']:<26}{r['rows']:>9,}{r['planned'] / 1e6:>8.0f}MB{r['measured'] / 1e6:>8.0f}MB"
+              f"{r['share'] / 1e6:>6.0f}MB{r['seconds']:>8.1f}{r['cpu_seconds']:>8.1f}"
+              f"{r['bytes_per_second'] / 1e6:>8.0f}")  # fmt: skip
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' ')}: {value / 1e6:.0f}MB" if "peak" in name else f"{name.replace('_', ' ')}: {value}")
+
+
+def main() -> None:
+    """Parse, run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=WORK, help="folder for the store, the model and the results")
+    parser.add_argument("--rows", type=int, default=250_000, help="rows of the synthetic store")
+    parser.add_argument("--keep", action="store_true", help="keep the synthetic store")
+    parser.add_argument("--here", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        tasks = {"attribute": attribute_here, "ingest": ingest_here, "make": make_here}
+        print(json.dumps(tasks[options.here[0]](*options.here[1:])))
+        return
+    work: Path = options.out.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    needed, free = options.rows * 25_000 + 10**9, shutil.disk_usage(work).free
+    if free < needed:
+        raise SystemExit(f"{work} has {free / 1e9:.1f} GB left, this needs {needed / 1e9:.1f}: see --rows, --out")
+    made = fresh("make", str(work), str(options.rows))
+    print(f"store of {options.rows:,} rows written in {made['seconds']:.0f} s")
+    runs, facts = attributions(work)
+    if not options.keep:
+        shutil.rmtree(work / "bounded.store")
+    runs += ingestions(work)
+    facts["ingest_peak_growth"] = runs[-1]["measured"] - runs[-2]["measured"]
+    show(runs, facts)
+    (work / "bounded_memory.json").write_text(json.dumps({"runs": runs, **facts}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

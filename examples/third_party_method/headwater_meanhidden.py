@@ -1,0 +1,40 @@
+"""Mean hidden states: the cosine of two examples' mean hidden states at one layer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from headwater.engine.method import BATCH_EXAMPLES, Needs, QueryMatrix, Readout, Similarity, Sizes
+from headwater.store.layout import Array, Column, column
+
+
+@dataclass(frozen=True)
+class MeanHidden(Similarity):
+    """Settings of the method."""
+
+    layer: int = -1
+    """Layer whose states are averaged: 0 is the embedding's output, -1 what the head reads."""
+
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """The mean, of unit norm."""
+        return (column("mean", (sizes.hidden,), "float16"),)
+
+    def needs(self, sizes: Sizes) -> Needs:
+        """The layer, where it is not the last one, which is always there."""
+        return Needs() if self.layer == -1 else Needs(layers=(self.layer,))
+
+    def scratch(self, sizes: Sizes, positions: int) -> int:
+        """The states in float32, and the rows before and after their norm."""
+        return 4 * sizes.hidden * (positions + 3 * min(positions, BATCH_EXAMPLES))
+
+    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+        """(n, D): sum over an example's positions, to unit norm; what has no positions stays zero."""
+        hidden = readout.hidden(self.layer).float()  # (P, D)
+        sums = torch.zeros(readout.examples, hidden.shape[1], device=hidden.device)
+        sums.index_add_(0, readout.owners, hidden)
+        return {"mean": torch.nn.functional.normalize(sums)}
+
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """The score is the inner product of unit vectors."""
+        return QueryMatrix("mean", rows["mean"])

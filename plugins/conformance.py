@@ -1,0 +1,149 @@
+"""What every method must hold, as checks that its author runs; ours pass through them first.
+
+    import pytest
+    from headwater.plugins.conformance import checks
+
+    @pytest.mark.parametrize("check", checks(), ids=str)
+    def test_my_method(check):
+        check(MyMethod())
+
+A check raises AssertionError with one sentence, or returns "" or why it does not apply (a test may skip with that). No model,
+no file and no test framework is needed: hidden states and heads are random, in several sizes, on the device asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine.memory import reset_peak
+from ..engine.method import API, BATCH_EXAMPLES, Method, Sizes
+from ..store.errors import SettingsError
+from .conformance_rows import ROW_CHECKS
+from .conformance_scores import SCORE_CHECKS, an_example_finds_itself
+from .conformance_trial import SIZES, demand, trials
+
+_SLACK = 8 << 20  # of the allocator: arenas of threads, pages of small objects
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One requirement, ready to be run on a method."""
+
+    about: Callable[..., str]
+    """The function behind it; its docstring is the requirement."""
+    arguments: tuple[object, ...] = ()
+    """What :func:`checks` was told."""
+
+    def __call__(self, method: Method) -> str:
+        """Run it: "" or why it does not apply.
+
+        Raises:
+            AssertionError: the method does not hold it.
+        """
+        return self.about(method, *self.arguments)
+
+    def __str__(self) -> str:
+        return self.about.__name__
+
+
+def checks(*, finds_itself: float = 0.95, sizes: Sequence[Sizes] = SIZES, device: str = "cpu") -> list[Check]:
+    """All checks.
+
+    `finds_itself`: share of examples that must rank first when asked for by their own row. A cosine reaches 1; a method whose
+    score is none, so that a longer example may rightly beat an example itself, states its share here, or 0.
+    `sizes`: models to try; one whose layers the method needs and does not find is left out, but not all may be.
+    """
+    tried = [*ROW_CHECKS, *SCORE_CHECKS, scratch_grows_with_positions, scratch_covers_what_is_allocated]
+    return [
+        *(Check(check) for check in _PLAIN),
+        *(Check(check, (tuple(sizes), device)) for check in tried),
+        Check(an_example_finds_itself, (tuple(sizes), device, finds_itself)),
+    ]
+
+
+def settings_survive_json(method: Method) -> str:
+    """Settings are JSON, come back equal from it, and make an equal method, of equal hash."""
+    kind, settings = type(method), method.settings()
+    read = json.loads(json.dumps(settings, allow_nan=False))
+    demand(read == settings, f"settings() is {settings}, and JSON gives {read} back: the store would see a difference")
+    names = {field.name for field in dataclasses.fields(method)}
+    demand(set(settings) == names, f"settings() has {sorted(settings)}, the fields are {sorted(names)}")
+    again = kind.from_settings(read)
+    demand(again == method and hash(again) == hash(method), f"from_settings(settings()) is {again}, not {method}")
+    demand(kind.from_settings({}) == kind(), "from_settings({}) is not the method with all defaults")
+    return ""
+
+
+def wrong_settings_are_refused(method: Method) -> str:
+    """A setting that is unknown, or of another type than its default's, raises SettingsError."""
+    wrong: list[dict[str, Any]] = [{"no such setting": 1}, *({name: {}} for name in method.settings())]
+    for settings in wrong:
+        try:
+            type(method).from_settings(settings)
+        except SettingsError:
+            continue
+        raise AssertionError(f"from_settings({settings}) is taken; it must raise SettingsError")
+    return ""
+
+
+def is_a_frozen_dataclass(method: Method) -> str:
+    """The class itself (not only its base) is a frozen dataclass, and every field has a default that JSON can hold."""
+    kind = type(method)
+    made: Any = vars(kind).get("__dataclass_params__")
+    demand(made, f"{kind.__name__} is not decorated with @dataclass(frozen=True): its fields are no settings")
+    demand(made.frozen and made.eq, f"{kind.__name__} is a dataclass, but not frozen (and compared by its fields)")
+    for field in dataclasses.fields(kind):
+        items = field.default if isinstance(field.default, tuple) else (field.default,)
+        fits = all(type(item) in (bool, int, float, str) for item in items)
+        demand(fits, f"setting {field.name} needs a default: bool, int, float, str, or a tuple of one of these")
+    return ""
+
+
+def is_pickled(method: Method) -> str:
+    """A pickled method comes back equal, so that it can be sent to another process."""
+    try:
+        again = pickle.loads(pickle.dumps(method))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise AssertionError(f"{type(method).__name__} does not pickle (is it defined in a module?): {error}") from None
+    demand(again == method and hash(again) == hash(method), f"pickling gives {again}, not {method}")
+    return ""
+
+
+def is_of_this_api(method: Method) -> str:
+    """The method is written for this headwater's number of the contract."""
+    demand(type(method.api) is int, f"api is {method.api!r}, not an integer")
+    demand(method.api == API, f"api is {method.api}; this headwater has {API}")
+    return ""
+
+
+def scratch_grows_with_positions(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+    """`scratch` is whole bytes, never less for more positions, and more for a wide batch than for one position."""
+    for trial in trials(method, sizes, device):
+        counts = [1, 2, 16, 100, 1024, 4096, 65536]
+        given = [method.scratch(trial.sizes, count) for count in counts]
+        demand(all(type(size) is int and size >= 0 for size in given), f"scratch gives {given}, not whole bytes")
+        demand(given == sorted(given), f"scratch falls as positions grow: {dict(zip(counts, given, strict=True))}")
+        demand(given[-1] > given[0], f"scratch says {given[0]} bytes for 1 position and for {counts[-1]}")
+    return ""
+
+
+def scratch_covers_what_is_allocated(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+    """Tables and rows take no more memory than `scratch` says (and 8 MiB), of many short examples and of one long one."""
+    if device != "cpu" or not reset_peak():
+        return "resident memory is measured on a CPU, where the system keeps its peak (Linux)"
+    large = Sizes(256, 4096, max(one.layers for one in sizes), 2048)
+    next(trials(method, [large], device)).rows([0, 1])  # compile, load, start threads
+    for lengths in ([2048 // BATCH_EXAMPLES] * BATCH_EXAMPLES, [2048]):
+        trial = next(trials(method, [large], device, lengths=lengths))
+        used, planned = trial.allocated(), method.scratch(large, 2048)
+        demand(used <= planned + _SLACK, f"tables and rows took {used:,} bytes of {len(lengths)} examples with 2,048 "
+                f"positions in all, scratch says {planned:,} ({large})")  # fmt: skip
+    return ""
+
+
+_PLAIN = (settings_survive_json, wrong_settings_are_refused, is_a_frozen_dataclass, is_pickled, is_of_this_api)

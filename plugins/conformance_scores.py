@@ -1,0 +1,104 @@
+"""Conformance of a similarity method's scores: each of its own row, whatever the block. See `conformance.py`."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..engine.arrays.similarity import TILE, Dot, Score, top_k
+from ..engine.method import BlockSimilarity, Method, QueryMatrix, Similarity, Sizes
+from ..store.layout import Block
+from .conformance_trial import TOLERANCE, alike, demand, stored_columns, trials
+
+_NO_SIMILARITY = "the method does not score by similarity"
+
+
+def _score(method: Similarity, matrix: QueryMatrix) -> Score:
+    if isinstance(method, BlockSimilarity):
+        return lambda block: method.score(matrix, block)
+    return Dot(matrix.column, matrix.matrix)
+
+
+def stored_rows_stay_as_they_were(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+    """`prepare` and `score` change no array they are given."""
+    if not isinstance(method, Similarity):
+        return _NO_SIMILARITY
+    for trial in trials(method, sizes, device):
+        rows = trial.stored()
+        queries = {name: values.astype(np.float32) for name, values in rows.items()}
+        before = pickle.dumps((rows, queries))
+        matrix = method.prepare(queries, {})
+        demand(pickle.dumps((rows, queries)) == before, "prepare changed the rows it was given")
+        kept = matrix.matrix.copy()
+        _score(method, matrix)(Block(0, rows))
+        demand(pickle.dumps((rows, queries)) == before, "score changed the block it was given")
+        demand(np.array_equal(kept, matrix.matrix), "score changed the queries it was given")
+    return ""
+
+
+def queries_are_each_their_own(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+    """`prepare` gives (Q, D) float32 for a column that is there, and a query's vector depends on no other query."""
+    if not isinstance(method, Similarity):
+        return _NO_SIMILARITY
+    for trial in trials(method, sizes, device, lengths=(9, 4, 17, 1)):
+        rows = {name: values.astype(np.float32) for name, values in trial.stored().items()}
+        together, widths = method.prepare(rows, {}), {c.name: math.prod(c.shape) for c in method.columns(trial.sizes)}
+        demand(together.column in widths, f"prepare names the column {together.column}; there are {sorted(widths)}")
+        shape, dtype = together.matrix.shape, together.matrix.dtype.name
+        wanted = (len(trial.lengths), widths[together.column])
+        demand((shape, dtype) == (wanted, "float32"), f"prepare gives {dtype} {shape}, not float32 {wanted}")
+        for i in range(len(trial.lengths)):
+            alone = method.prepare({name: values[i : i + 1] for name, values in rows.items()}, {}).matrix[0]
+            demand(alike(torch.from_numpy(alone), torch.from_numpy(together.matrix[i])),
+                    "a query's vector depends on the other queries")  # fmt: skip
+    return ""
+
+
+def splits_change_no_score(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+    """The best rows are the same, bit by bit, whatever block the store is read in; a score is of its own row alone."""
+    if not isinstance(method, Similarity):
+        return _NO_SIMILARITY
+    trial = next(trials(method, sizes, device, lengths=[3 + i % 5 for i in range(2 * TILE + 9)]))
+    rows = trial.stored()
+    matrix = method.prepare({name: values[:5].astype(np.float32) for name, values in rows.items()}, {})
+    score = _score(method, matrix)
+    with tempfile.TemporaryDirectory() as folder:
+        readers = stored_columns(folder, method.columns(trial.sizes), rows)
+        first, *others = [top_k(readers, score, 5, 20, size, lambda done: None) for size in (TILE, 2 * TILE, 4 * TILE)]
+    for other in others:
+        same = np.array_equal(first.rows, other.rows) and np.array_equal(first.scores, other.scores)
+        demand(same, "the best rows depend on the block that the store is read in")
+    whole = np.array(score(Block(0, {name: values[:TILE] for name, values in rows.items()})))
+    demand(whole.shape == (TILE, 5), f"score gives {whole.shape} for {TILE} rows and 5 queries")
+    for at in (0, 1, 77):
+        alone = score(Block(at, {name: values[at : at + 1] for name, values in rows.items()}))[0]
+        close = np.allclose(alone, whole[at], atol=TOLERANCE * float(np.abs(whole).max()), rtol=0)
+        demand(close, "the score of a row depends on the other rows of its tile")
+    return ""
+
+
+def an_example_finds_itself(method: Method, sizes: Sequence[Sizes], device: str, share: float) -> str:
+    """Of 200 examples, most rank first when asked for by their own row, read anew."""
+    if not isinstance(method, Similarity) or not share:
+        return _NO_SIMILARITY if share else "its author opted out"
+    trial = max(
+        trials(method, sizes, device, lengths=[8 + i % 17 for i in range(200)]),
+        key=lambda one: (one.sizes.max_length > 1, one.sizes.vocabulary),
+    )
+    asked = {name: values.float().cpu().numpy() for name, values in trial.rows(range(100)).items()}
+    rows = trial.stored()
+    score = _score(method, method.prepare(asked, {}))
+    tiles = [{name: values[at : at + TILE] for name, values in rows.items()} for at in range(0, 200, TILE)]
+    scores = np.concatenate([np.array(score(Block(TILE * i, tile))) for i, tile in enumerate(tiles)])
+    first = float(np.mean([(scores[:, q] <= scores[q, q]).all() for q in range(100)]))
+    demand(first >= share, f"only {first:.0%} of examples rank first for their own row, {share:.0%} should: "
+            "a method whose score is no cosine may state its share, checks(finds_itself=0.5)")  # fmt: skip
+    return ""
+
+
+SCORE_CHECKS = (queries_are_each_their_own, stored_rows_stay_as_they_were, splits_change_no_score)

@@ -1,0 +1,100 @@
+"""Fixtures that several test files share: small random models with a tokenizer, saved as a user's are, once a session."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported; no test asks the network
+
+import pytest
+
+TEXT = [
+    "the river runs down to the sea, and the sea runs nowhere at all",
+    "Sentiment: Positive. Sentiment: Negative. Review: a dull film",
+    "one two three four five six seven eight nine ten; ünïcödé 漢字 🙂",
+]
+
+
+def saved_tokenizer(folder: Path, *, bos: str | None = "<s>", add: bool = True) -> None:
+    """A byte-level BPE of 320 tokens that puts `bos` before a text (if `add`), saved into a model's folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner.train_from_iterator(
+        TEXT * 4, trainers.BpeTrainer(vocab_size=320, special_tokens=["<s>"], initial_alphabet=alphabet)
+    )
+    if bos and add:
+        inner.post_processor = processors.Sequence(
+            [
+                processors.ByteLevel(trim_offsets=True),
+                processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, inner.token_to_id(bos))]),
+            ]
+        )
+    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos).save_pretrained(folder)
+
+
+def tiny(kind: str, **more: Any) -> Any:
+    """A random causal LM of one layer or two, 320 tokens, width 32, context 64; `kind` is its config's prefix."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0,
+    }  # fmt: skip
+    if kind == "GPT2":
+        sizes = {
+            "vocab_size": 320,
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 64,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        }
+    model = getattr(transformers, f"{kind}ForCausalLM" if kind != "GPT2" else "GPT2LMHeadModel")
+    config = getattr(transformers, f"{kind}Config")(**{**sizes, **more})
+    made = model(config).eval()
+    with torch.no_grad():  # larger than usual, so that logits differ and soft-caps bite
+        for name, weight in made.named_parameters():
+            if weight.ndim == 2:
+                weight.normal_(0.0, 0.3)
+            elif name.endswith("bias"):
+                weight.normal_(0.0, 0.5)
+    return made
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch and numba on one thread: for tiny tensors a second one only spins, ten times slower on a busy machine."""
+    import numba
+    import torch
+
+    threads = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads[0])
+    numba.set_num_threads(threads[1])
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """model_folder("Llama", tie_word_embeddings=True) → the folder of such a model with its tokenizer, made once."""
+    known: dict[str, Path] = {}
+
+    def folder(kind: str, **more: Any) -> Path:
+        key = repr((kind, sorted(more.items())))
+        if key not in known:
+            known[key] = tmp_path_factory.mktemp(kind.lower())
+            tiny(kind, **more).save_pretrained(known[key])
+            saved_tokenizer(known[key])
+        return known[key]
+
+    return folder

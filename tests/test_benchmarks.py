@@ -1,0 +1,114 @@
+"""The benchmark scripts still run, each in a form of seconds, and measure what they say; their figures are not tested."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+pytestmark = pytest.mark.skipif(not SCRIPTS.exists(), reason=f"no {SCRIPTS}: not a checkout")
+Load = Callable[[str], Any]
+needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no real data at {DATA}")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Imports one script by name as the interpreter would that runs it: its folder on the path."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+    def load(name: str) -> Any:
+        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def test_a_machine_describes_itself(script: Load) -> None:
+    machine = script("machine")
+    about = machine.describe()
+    assert about["cores"] >= 1 and about["memory_gib"] > 0 and about["torch"] != "absent"
+    assert about["torch"] in machine.described(about)
+    json.dumps(about)
+
+
+def test_a_command_is_measured_apart_from_the_one_who_asks(script: Load, tmp_path: Path) -> None:
+    machine = script("machine")
+    ours = np.ones(200 << 20, np.uint8)
+    small = machine.run([sys.executable, "-c", "import sys; print('said', file=sys.stderr)"], tmp_path)
+    large = machine.run([sys.executable, "-c", "b = b'x' * (100 << 20); sum(range(10**6))"], tmp_path)
+    assert small.told == "said\n" and small.peak_bytes < 60 << 20 < ours.nbytes
+    assert 100 << 20 < large.peak_bytes < 160 << 20
+    assert large.cpu_seconds > 0 and large.seconds > 0
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_its_words(script: Load, tmp_path: Path) -> None:
+    machine = script("machine")
+    with pytest.raises(SystemExit, match=r"exit 1\nbad luck"):
+        machine.run([sys.executable, "-c", "raise SystemExit('bad luck')"], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["backdoor", "real_corpora"])
+def test_a_script_says_what_data_it_lacks(script: Load, tmp_path: Path, name: str) -> None:
+    with pytest.raises(SystemExit, match="--data DIR"):
+        script(name).main(["--data", str(tmp_path)])
+
+
+@needs_data
+def test_a_seed_draws_its_own_rows_and_knows_the_poisoned_ones(script: Load) -> None:
+    backdoor = script("backdoor")
+    task, other = (backdoor.draw(DATA, seed, [450, 50, 30]) for seed in (0, 1))
+    triggered = ["BadMagic" in row["instruction"] for row in task.rows]
+    assert task.poisoned.tolist() == triggered and sum(triggered) == 50 and len(task.rows) == 500
+    assert {row["output"] for row in task.queries} == {"Negative"} and len(task.queries) == 30
+    assert task.rows != other.rows and task.queries != other.queries
+
+
+@needs_data
+def test_the_references_of_the_backdoor_are_what_they_are_called(script: Load) -> None:
+    import torch
+
+    backdoor = script("backdoor")
+    model, tokenizer = backdoor.load(DATA / backdoor.MODEL)
+    ids, first = backdoor.encoded(tokenizer, {"instruction": "a fine film", "output": "Negative"})
+    assert tokenizer.decode(ids[0, first:]).strip() == "Negative" and ids[0, 0] == tokenizer.bos_token_id
+
+    hidden = model.base_model(input_ids=ids).last_hidden_state.detach()
+    head = model.lm_head.weight.detach().clone().requires_grad_()
+    loss = torch.nn.functional.cross_entropy((hidden @ head.T)[0, first - 1 : -1], ids[0, first:], reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, head)
+    assert torch.allclose(backdoor.head_gradient(model, ids, first), gradient.flatten(), atol=1e-5)
+    assert len(backdoor.full_gradient(model, ids, first)) == sum(p.numel() for p in model.parameters())
+
+
+@needs_data
+def test_backdoor_runs(
+    script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backdoor = script("backdoor")
+    monkeypatch.setattr(backdoor, "VARIANTS", backdoor.VARIANTS[:1])
+    sizes = ["--sizes", "12", "4", "2", "--epochs", "1"]
+    found = backdoor.main(["--data", str(DATA), "--out", str(tmp_path), "--seeds", "3", *sizes])
+    told = json.loads((tmp_path / "backdoor.json").read_text())
+    assert told["machine"]["cpu"] and len(told["found"]["3"]) == len(found[3]) == 4
+    assert all(0 < each.precision <= 1 and each.seconds > 0 for each in found[3].values())
+    assert (tmp_path / "backdoor.md").read_text() in capsys.readouterr().out
+
+
+@needs_data
+def test_real_corpora_run(script: Load, tmp_path: Path) -> None:
+    found = script("real_corpora").main(["--data", str(DATA), "--out", str(tmp_path), "--rows", "12", "--queries", "6"])
+    told = json.loads((tmp_path / "real_corpora.json").read_text())
+    assert told["examples"] == found["examples"] == 24 and found["found_themselves"] == 1.0
+    assert [step.get("rows") for step in found["steps"]] == [12, 12, None, None]

@@ -1,0 +1,251 @@
+"""RISE against its formulas, written out position by position in float64; its exact form is unbiased; its memory is bounded."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from headwater.engine.intake.readout import BatchReadout, LinearHead, merged_needs
+from headwater.engine.intake.sketch import CountSketch, count_sketch
+from headwater.engine.method import Sizes
+from headwater.plugins.rise import Rise
+from headwater.store.errors import SettingsError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+FLOOR = 1e-8
+ROUNDING = 3e-6  # of a float32 probability whose exponent is near 40
+
+
+def sketched(table: CountSketch, x: np.ndarray) -> np.ndarray:
+    """CS x, by its definition."""
+    out = np.zeros(table.buckets)
+    np.add.at(out, table.bucket.numpy(), table.sign.numpy() * x)
+    return out
+
+
+def residual(z: np.ndarray, y: int, rise: Rise) -> tuple[np.ndarray, float]:
+    """r over the whole vocabulary, items 1–3 of the formulas; and 1 where float32 might cut the prefix elsewhere, else 0."""
+    s = z / rise.tau
+    order = np.argsort(-s, kind="stable")[: rise.top or len(s)].tolist()
+    if y not in order:
+        order[-1] = y
+    p = np.exp(s[order] - max(s[order]))
+    p /= p.sum() + 1e-8
+    kept, ahead, close = [], 0.0, 0.0
+    for slot, v in enumerate(order):
+        close += rise.mass < 1 and abs(ahead - rise.mass) < 1e-5
+        if ahead < rise.mass or slot < rise.least or v == y:
+            kept.append(slot)
+        ahead += p[slot]
+    r, mass = np.zeros(len(s)), sum(p[slot] for slot in kept)
+    for slot in kept:
+        r[order[slot]] = p[slot] / mass
+    r[y] = -sum(p[slot] for slot in kept if order[slot] != y) / mass  # p − 1, without cancellation
+    return r, close
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """x to unit norm."""
+    return x / max(np.linalg.norm(x), FLOOR)
+
+
+def signature(h: np.ndarray, z: np.ndarray, y: np.ndarray, weight: np.ndarray, rise: Rise) -> tuple[np.ndarray, float]:
+    """φ of one example, and the error that rounding allows it where sketches of residuals cancel."""
+    tables = [
+        count_sketch(size, max(1, buckets), rise.seed, f"rise.{name}")
+        for size, buckets, name in ((len(weight), rise.kr, "r"), (h.shape[1], rise.kh, "h"), (h.shape[1], rise.kg, "g"))
+    ]
+    rh, gh, lost = [], [], []
+    for t in range(len(h)):
+        r, close = residual(z[t], y[t], rise)
+        hh, rr = unit(sketched(tables[1], h[t])), sketched(tables[0], r)[: rise.kr]
+        gg = sketched(tables[2], weight.T @ r)[: rise.kg]
+        rh.append(np.outer(unit(rr), hh))
+        gh.append(np.outer(unit(gg), hh))
+        terms = np.abs(r).sum(), sum(abs(r[v]) * np.linalg.norm(weight[v]) for v in np.flatnonzero(r))
+        cancelled = [x / max(np.linalg.norm(k), FLOOR) for x, k in zip(terms, (rr, gg), strict=True) if len(k)]
+        lost.append(close + sum(min(1.0, ROUNDING * c) for c in cancelled if c > 30))
+    total, start = np.zeros(rise.dims), 0
+    while True:
+        stop = min(start + rise.window, len(h))
+        parts = rise.lambda_rh * sum(rh[start:stop]), rise.lambda_gh * sum(gh[start:stop])
+        total += unit(np.concatenate([part.ravel() for part in parts]))
+        if stop == len(h):
+            return unit(total), sum(lost)
+        start += rise.window - rise.overlap
+
+
+def random_readout(
+    seed: int, vocabulary: int, hidden: int, lengths: list[int], spread: float, rise: Rise
+) -> BatchReadout:
+    """Random hidden states through a random head; half of the targets are likely ones."""
+    rng = np.random.default_rng(seed)
+    positions = sum(lengths)
+    weight = torch.from_numpy((spread * rng.standard_normal((vocabulary, hidden)) / np.sqrt(hidden)).astype(np.float32))
+    head = LinearHead(Sizes(hidden, vocabulary, 1, 1024), weight)
+    h = torch.from_numpy((rng.standard_normal((positions, hidden)) + 0.3).astype(np.float32))
+    likely = torch.from_numpy(rng.random(positions) < 0.5)
+    targets = torch.where(likely, head.logits(h).argmax(1), torch.from_numpy(rng.integers(0, vocabulary, positions)))
+    owners = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
+    return BatchReadout(head, {-1: h}, owners, targets, lengths, merged_needs([rise.needs(head.sizes)]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    vocabulary=st.integers(5, 300),
+    hidden=st.integers(3, 40),
+    lengths=st.lists(st.one_of(st.integers(0, 40), st.sampled_from([1, 256, 257, 600])), min_size=1, max_size=3),
+    spread=st.sampled_from([0.3, 3.0]),
+    sizes=st.sampled_from([(128, 128, 64), (48, 64, 16), (128, 24, 0), (0, 8, 28)]),
+    tau=st.sampled_from([0.1, 1.0]),
+    top=st.sampled_from([0, 3, 16, 256]),
+    mass=st.sampled_from([0.5, 0.92, 1.0]),
+    least=st.sampled_from([1, 4]),
+    weights=st.sampled_from([(1.0, 0.3), (0.7, 1.0)]),
+)
+def test_rows_are_the_formulas(seed, vocabulary, hidden, lengths, spread, sizes, tau, top, mass, least, weights):
+    rise = Rise(*sizes, *weights, tau=tau, top=top, mass=mass, least=least, seed=seed % 3)
+    readout = random_readout(seed, vocabulary, hidden, lengths, spread, rise)
+    found = rise.rows(readout, rise.tables(readout.head))["signature"].double().numpy()
+    z, h = readout.head.logits(readout.hidden()).double().numpy(), readout.hidden().double().numpy()
+    weight, y, first = readout.head.weight.double().numpy(), readout.targets.numpy(), 0
+    assert found.shape == (len(lengths), rise.dims)
+    for row, length in zip(found, lengths, strict=True):
+        part = slice(first, first + length)
+        first += length
+        if not length:
+            assert not row.any()
+            continue
+        wanted, allowed = signature(h[part], z[part], y[part], weight, rise)
+        assert np.linalg.norm(row - wanted) <= 1e-4 + allowed
+        assert np.linalg.norm(row) == pytest.approx(np.linalg.norm(wanted), abs=1e-5)
+
+
+def test_ties_go_to_the_lower_token():
+    rise = Rise(tau=1.0, top=6, mass=1.0)
+    readout = random_readout(0, 40, 8, [30], 1.0, rise)
+    given_logits = torch.round(readout.head.logits(readout.hidden()) * 2) / 2
+    needs = merged_needs([rise.needs(readout.head.sizes)])
+    tied = BatchReadout(
+        readout.head, {-1: readout.hidden()}, readout.owners, readout.targets, [30], needs, given_logits
+    )
+    found = rise.rows(tied, rise.tables(readout.head))["signature"][0].double().numpy()
+    arrays = (x.double().numpy() for x in (readout.hidden(), given_logits))
+    wanted, allowed = signature(*arrays, readout.targets.numpy(), readout.head.weight.double().numpy(), rise)
+    assert np.linalg.norm(found - wanted) <= 1e-4 + allowed
+
+
+def test_without_norms_and_truncation_inner_products_are_those_of_head_gradients():
+    """Unbiased for Σ⟨r_t, r_s⟩⟨h_t, h_s⟩ over 250 seeds, every pair of six examples."""
+    lengths = [1, 3, 8, 12, 5, 20]
+    exact = {"tau": 1.0, "top": 0, "mass": 1.0, "normalize": False}
+    readout = random_readout(3, 40, 12, lengths, 2.0, Rise(**exact))
+    z = readout.head.logits(readout.hidden()).double()
+    r = torch.softmax(z, 1) - torch.nn.functional.one_hot(readout.targets, 40)
+    outer = torch.einsum("tv,td->tvd", r, readout.hidden().double()).flatten(1)
+    gradients = torch.zeros(len(lengths), outer.shape[1], dtype=torch.float64).index_add_(0, readout.owners, outer)
+    found = []
+    for seed in range(250):
+        rise = Rise(kr=16, kh=16, kg=0, seed=seed, **exact)
+        rows = rise.rows(readout, rise.tables(readout.head))["signature"].double()
+        found.append((rows @ rows.T).numpy())
+    estimates = np.array(found)
+    apart = np.abs(estimates.mean(0) - (gradients @ gradients.T).numpy())
+    assert (apart < 4 * estimates.std(0) / np.sqrt(len(estimates))).all()
+
+
+def test_the_semantic_channel_without_norms_is_that_of_the_errors_sent_back():
+    lengths = [4, 9]
+    exact = {"tau": 1.0, "top": 0, "mass": 1.0, "normalize": False}
+    readout = random_readout(4, 30, 10, lengths, 2.0, Rise(**exact))
+    z = readout.head.logits(readout.hidden()).double()
+    r = torch.softmax(z, 1) - torch.nn.functional.one_hot(readout.targets, 30)
+    errors = r @ readout.head.weight.double()
+    found = []
+    for seed in range(200):
+        rise = Rise(kr=0, kh=16, kg=16, lambda_gh=1.0, seed=seed, **exact)
+        rows = rise.rows(readout, rise.tables(readout.head))["signature"].double()
+        found.append(float(rows[0] @ rows[1]))
+    a, b = (readout.owners == 0), (readout.owners == 1)
+    h = readout.hidden().double()
+    wanted = float(((errors[a] @ errors[b].T) * (h[a] @ h[b].T)).sum())
+    assert abs(np.mean(found) - wanted) < 4 * np.std(found) / np.sqrt(len(found))
+
+
+@pytest.mark.parametrize(
+    ("positions", "bounds"),
+    [
+        (1, [(0, 1)]),
+        (256, [(0, 256)]),
+        (257, [(0, 256), (206, 257)]),
+        (462, [(0, 256), (206, 462)]),
+        (463, [(0, 256), (206, 462), (412, 463)]),
+    ],
+)
+def test_windows_cover_an_example_and_share_their_overlap(positions, bounds):
+    assert list(Rise().windows(positions)) == bounds
+
+
+def test_settings_out_of_range_are_refused_together():
+    with pytest.raises(SettingsError, match=r"rise needs tau > 0, window > overlap ≥ 0"):
+        Rise(tau=0.0, window=5, overlap=5)
+    with pytest.raises(SettingsError, match="kr \\+ kg ≥ 1"):
+        Rise(kr=0, kg=0)
+
+
+MEASURE = """
+import json, torch
+from headwater.engine.intake.readout import BatchReadout, LinearHead, merged_needs
+from headwater.engine.memory import peak_bytes, reset_peak, resident_bytes
+from headwater.engine.method import Sizes
+from headwater.plugins.rise import Rise
+
+rise, sizes = Rise(tau=1.0), Sizes(512, 50304, 4, 4096)
+head = LinearHead(sizes, torch.randn(50304, 512) * 1e-3)  # flat: the widest kept sets
+
+
+def rows(positions, examples, tables):
+    each = positions // examples
+    owners = torch.arange(examples).repeat_interleave(each)
+    logits = head.logits(torch.randn(256, 512)).repeat(positions // 256, 1) if positions < 1024 else None
+    readout = BatchReadout(head, {-1: torch.randn(positions, 512)}, owners, torch.randint(50304, (positions,)),
+                           [each] * examples, merged_needs([rise.needs(sizes)]), logits)
+    before = resident_bytes()
+    reset_peak()
+    readout.losses()
+    reduced, kept = peak_bytes() - before, resident_bytes() - before
+    reset_peak()
+    held = rise.rows(readout, tables)
+    return reduced, kept, peak_bytes() - before
+
+
+rows(256, 4, rise.tables(head))  # compiled, threads started
+before = resident_bytes()
+reset_peak()
+tables = rise.tables(head)
+made = peak_bytes() - before
+reduced, kept, whole = max((rows(4096, n, tables) for n in (1, 256)), key=lambda told: told[2])
+print(json.dumps([made, reduced, kept, whole, rise.scratch(sizes, 4096)]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak can be reset on Linux alone")
+def test_scratch_bounds_what_is_allocated(tmp_path):
+    script = tmp_path / "measure.py"
+    script.write_text(MEASURE)
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    told = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, check=True, cwd=Path.cwd()
+    )
+    made, reduced, _, whole, scratch = json.loads(told.stdout)
+    tile = 3 * (48 << 20)  # the provider's part, see TextProvider.memory
+    assert reduced < tile + scratch
+    assert made + whole < scratch < 3 * (made + whole)

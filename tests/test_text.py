@@ -1,0 +1,253 @@
+"""From documents to examples and counted positions: prefixes, prompts, cuts, faults, and reading on from any place."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from headwater.engine.intake.corpus import Faults, Template, find_sources
+from headwater.engine.intake.examples import Example, Place
+from headwater.engine.intake.model import LanguageModel, ModelChoice, load
+from headwater.engine.intake.readout import LinearHead
+from headwater.engine.intake.text import MAX_LENGTH, TextProvider, text_settings
+from headwater.engine.method import Needs, Sizes
+from headwater.store.errors import CorpusError, SettingsError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+STORIES = Path(__file__).parent.parent.parent / "shared/data/models/stories260K"
+LONG = " ".join(f"the river runs down to the sea, {n}; ünïcödé 漢字 🙂" for n in range(9))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["prefix", "no prefix"])
+def model(request: Any, model_folder: Any, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """A tiny model whose tokenizer puts a begin-of-text token before a text, or does not."""
+    import shutil
+
+    from conftest import saved_tokenizer
+
+    folder = shutil.copytree(model_folder("Llama"), tmp_path_factory.mktemp("model") / "m")
+    saved_tokenizer(folder, add=request.param)
+    loaded = load(ModelChoice(str(folder), device="cpu"))
+    assert loaded.prefix == ((0,) if request.param else ())
+    return loaded
+
+
+def provider(model: LanguageModel, folder: Path, lines: list[dict[str, Any]], **more: Any) -> TextProvider:
+    """These documents before the model; `more`: max_length, attribute, truncate, policy, name."""
+    path = folder / more.pop("name", "c.jsonl")
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    faults = Faults(more.pop("policy", "fail"))
+    asked = {"max_length": 64, "attribute": "completion", **more}
+    settings = text_settings(
+        model.head.sizes, asked["max_length"], asked["attribute"], Template(), more.get("truncate", False)
+    )
+    return TextProvider(model, find_sources([str(path)]), settings, faults)
+
+
+def all_of(source: TextProvider) -> list[Example]:
+    """Every example."""
+    return list(source.examples(Place()))
+
+
+def ids_of(model: LanguageModel, text: str) -> list[int]:
+    """The text's own tokens."""
+    return list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def counted_tokens(source: TextProvider, example: Example) -> list[int]:
+    """The tokens that a readout of the example predicts."""
+    return list(source.read([example], Needs()).targets.tolist())
+
+
+def test_of_a_text_every_token_with_one_before_it_counts(model, tmp_path):
+    source = provider(model, tmp_path, [{"text": "the river"}, {"text": "s"}])
+    for example, text in zip(all_of(source), ("the river", "s"), strict=True):
+        ids = ids_of(model, text)
+        wanted = ids if model.prefix else ids[1:]
+        assert counted_tokens(source, example) == wanted
+        assert example.counted == len(wanted)
+        assert example.payload[0] == [*model.prefix, *ids]
+        assert (example.length, example.text, example.offset, example.prompt) == (len(example.payload[0]), text, 0, "")
+
+
+@pytest.mark.parametrize("completion", [" Negative", "Negative", ".", " the sea and 漢字"])
+def test_of_a_prompted_row_the_completion_counts_or_all(model, tmp_path, completion):
+    line = {"prompt": "Review: a dull film. Sentiment:", "completion": completion}
+    tokens = ids_of(model, line["prompt"] + completion)
+    alone, whole = (
+        provider(model, tmp_path, [line], attribute=which, name=f"{which}.jsonl") for which in ("completion", "all")
+    )
+    (example,) = all_of(alone)
+    found = counted_tokens(alone, example)
+    assert found == tokens[-len(found) :] and example.counted == len(found)
+    assert model.tokenizer.decode(found).endswith(completion)
+    assert not model.tokenizer.decode(found[1:]).endswith(completion)  # not one token more than it takes
+    (example,) = all_of(whole)
+    assert counted_tokens(whole, example) == (tokens if model.prefix else tokens[1:])
+    assert (example.prompt, example.text) == (line["prompt"], completion)
+
+
+def test_the_token_that_holds_both_prompt_and_completion_counts(model, tmp_path):
+    source = provider(model, tmp_path, [{"prompt": "the riv", "completion": "er runs"}])
+    (example,) = all_of(source)
+    tokens = ids_of(model, "the river runs")
+    spans = model.tokenizer("the river runs", return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    first = next(at for at, (_, end) in enumerate(spans) if end > len("the riv"))
+    assert spans[first][0] < len("the riv")  # the tokenizer is one that joins them
+    assert counted_tokens(source, example) == tokens[first:]
+
+
+@pytest.mark.parametrize("max_length", [2, 3, 17, 64])
+def test_a_long_document_is_cut_and_nothing_is_lost(model, tmp_path, max_length):
+    source = provider(model, tmp_path, [{"id": "d", "text": LONG}, {"id": "e", "text": "sea"}], max_length=max_length)
+    examples = all_of(source)
+    pieces = [example for example in examples if example.id.startswith("d")]
+    ids, skip = ids_of(model, LONG), len(model.prefix)
+    assert [token for piece in pieces for token in piece.payload[0][skip:]] == ids
+    assert "".join(piece.text for piece in pieces) == LONG
+    assert [piece.id for piece in pieces] == [f"d#{k}" for k in range(len(pieces))]
+    assert [piece.offset for piece in pieces] == [len("".join(p.text for p in pieces[:k])) for k in range(len(pieces))]
+    assert all(2 <= piece.length <= max_length for piece in pieces[:-1]) and pieces[-1].length <= max_length
+    assert sum(piece.counted for piece in pieces) == len(ids) - (0 if model.prefix else len(pieces))
+    assert [piece.counted for piece in pieces] == [len(counted_tokens(source, piece)) for piece in pieces]
+    assert all(example.line == 2 for example in examples if example.id.startswith("e"))
+
+
+def test_a_prompted_row_that_is_too_long_is_a_fault(model, tmp_path):
+    lines = [{"text": "sea"}, {"prompt": LONG, "completion": " Negative"}, {"text": "river"}]
+    total = len(ids_of(model, LONG + " Negative")) + len(model.prefix)
+    told = (
+        rf"c\.jsonl:2: prompt and completion are {total} tokens, --max-length is 20 \(the model's context: 64\); "
+        "--truncate cuts the prompt's start"
+    )
+    with pytest.raises(CorpusError, match=told):
+        all_of(provider(model, tmp_path, lines, max_length=20))
+    source = provider(model, tmp_path, lines, max_length=20, policy="skip")
+    assert [example.text for example in all_of(source)] == ["sea", "river"]
+    assert source.faults.count == 1
+
+
+def test_truncating_cuts_the_prompts_start_then_the_completions_end(model, tmp_path):
+    lines = [{"prompt": LONG, "completion": " Negative"}, {"prompt": "one two:", "completion": LONG}]
+    source = provider(model, tmp_path, lines, max_length=20, truncate=True)
+    short, long = all_of(source)
+    room = 20 - len(model.prefix)
+    tokens = ids_of(model, LONG + " Negative")
+    assert short.payload[0] == [*model.prefix, *tokens[-room:]]
+    assert model.tokenizer.decode(counted_tokens(source, short)) == " Negative"
+    tokens, found = ids_of(model, "one two:" + LONG), counted_tokens(source, long)
+    assert long.length == 20 and long.payload[0][len(model.prefix) :] == tokens[-len(ids_of(model, LONG)) :][:room]
+    assert found == long.payload[0][1:] and long.counted == 19
+
+
+def test_reading_goes_on_from_every_place(model, tmp_path):
+    """Several files, cut documents, prompted rows, a bad line and one skipped as too long."""
+    lines = [
+        {"text": LONG}, {"prompt": "one", "completion": " two"}, {"text": ""},
+        {"prompt": LONG, "completion": "x"}, {"text": "sea"},
+    ]  # fmt: skip
+    made = [
+        provider(model, tmp_path, order, name=f"{n}.jsonl") for n, order in enumerate((lines, lines[::-1], lines * 20))
+    ]
+    sources = [part.sources[0] for part in made]
+
+    def anew() -> TextProvider:
+        return TextProvider(
+            model, sources, text_settings(model.head.sizes, 33, "completion", Template()), Faults("skip")
+        )
+
+    examples = all_of(anew())
+    assert len(examples) > 150
+    for at, example in enumerate(examples[:40] + examples[-3:]):
+        rest = list(anew().examples(example.place))
+        assert rest == (examples[at + 1 :] if at < 40 else examples[len(examples) - 43 + at + 1 :])
+
+
+def test_a_begin_of_text_token_in_the_text_itself_is_not_doubled(model, tmp_path):
+    """As chat templates write it."""
+    source = provider(model, tmp_path, [{"text": "<s>the river"}, {"prompt": "<s>one", "completion": " two"}])
+    text, prompted = all_of(source)
+    assert text.payload[0] == [0, *ids_of(model, "the river")]
+    assert prompted.payload[0] == [0, *ids_of(model, "one two")]
+    assert model.tokenizer.decode(counted_tokens(source, prompted)) == " two"
+
+
+def test_conversations_are_rendered_by_the_tokenizers_template(model, tmp_path):
+    turns = "<s>{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    model.tokenizer.chat_template = turns + "{% if add_generation_prompt %}[assistant]{% endif %}"
+    try:
+        talk = [{"role": "user", "content": "one two"}, {"role": "assistant", "content": "three"}]
+        source = provider(model, tmp_path, [{"messages": talk}])
+        (example,) = all_of(source)
+        assert (example.prompt, example.text) == ("<s>[user]one two[assistant]", "three")
+        assert example.payload[0] == [0, *ids_of(model, "[user]one two[assistant]three")]
+        assert model.tokenizer.decode(counted_tokens(source, example)).endswith("three")
+    finally:
+        model.tokenizer.chat_template = None
+
+
+def test_a_document_without_tokens_is_read_all_the_same(model, tmp_path, monkeypatch):
+    """Some tokenizers drop characters that they do not know."""
+    source = provider(model, tmp_path, [{"text": "漢"}])
+    monkeypatch.setattr(
+        model, "tokenizer", lambda texts, **_: {"input_ids": [[] for _ in texts], "offset_mapping": [[] for _ in texts]}
+    )
+    (example,) = all_of(source)
+    assert (example.length, example.counted, example.text) == (len(model.prefix), 0, "漢")
+    read = source.read([example], Needs())
+    assert read.hidden().shape == (0, 32) and read.counts == [0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [(65, "--max-length 65 exceeds the model's context of 64 tokens"), (1, "2 tokens"), (0, "2 tokens"), (-5, "2")],
+)
+def test_lengths_out_of_range(asked, told):
+    with pytest.raises(SettingsError, match=told):
+        text_settings(Sizes(8, 50, 1, 64), asked, "completion", Template())
+
+
+def test_the_default_length_is_the_models_context_or_less():
+    assert text_settings(Sizes(8, 50, 1, 64), None, "all", Template()).max_length == 64
+    assert text_settings(Sizes(8, 50, 1, 10**6), None, "all", Template()).max_length == MAX_LENGTH
+    assert text_settings(Sizes(8, 50, 1, 64), 64, "all", Template()).max_length == 64
+
+
+def test_what_decides_the_rows_is_in_the_provenance(model, tmp_path):
+    source = provider(model, tmp_path, [{"text": "sea"}], max_length=33, truncate=True)
+    assert source.provenance() == {
+        "kind": "text",
+        **model.fingerprint,
+        "max_length": 33,
+        "attribute": "completion",
+        "truncate": True,
+        "template": {"text": "", "prompt": "", "completion": ""},
+    }
+    assert source.longest() == 33 and Path(source.origin()["model_path"]).is_dir()
+    assert isinstance(source.head, LinearHead) and source.device.type == "cpu"
+    assert {name for name, size in source.memory(100) if size > 0} == {
+        "model weights", "activations", "hidden states", "logits tile",
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="../shared/data/models/stories260K is not here")
+def test_a_real_tokenizer_counts_a_completions_own_tokens(tmp_path):
+    stories = load(ModelChoice(str(STORIES), device="cpu"))
+    assert len(stories.prefix) == 1
+    line = {"prompt": "Review: a dull film. Sentiment:", "completion": " Negative"}
+    source = provider(stories, tmp_path, [line, {"text": LONG}], max_length=50)
+    example, *pieces = all_of(source)
+    found = counted_tokens(source, example)
+    whole, prompt = ids_of(stories, line["prompt"] + line["completion"]), ids_of(stories, line["prompt"])
+    assert whole[: len(prompt)] == prompt and found == whole[len(prompt) :]
+    assert "".join(piece.text for piece in pieces) == LONG
+    assert [t for piece in pieces for t in piece.payload[0][1:]] == ids_of(stories, LONG)
+    assert float(source.read([example], Needs()).hidden().abs().max()) > 0
+    story = provider(
+        stories, tmp_path, [{"text": "Once upon a time, there was a little girl named Lily."}], name="s.jsonl"
+    )
+    from headwater.engine.intake.readout import merged_needs
+
+    with torch.inference_mode():
+        assert float(story.read(all_of(story), merged_needs([])).losses()[0]) < 1.5  # a trained model, read aright

@@ -1,0 +1,122 @@
+"""An outside package, installed by pip and found by name: the example in `examples/third_party_method`, from end to end."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parent.parent / "examples/third_party_method"
+CORPUS = [
+    "the river runs down to the sea",
+    "one two three four five",
+    "a dull film, a dull review",
+    "the sea at night",
+] * 4
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The environment in which the package is installed, without network, into a folder of its own."""
+    source, target = tmp_path_factory.mktemp("source") / "package", tmp_path_factory.mktemp("site")
+    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"))
+    pip = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--quiet",
+           "--disable-pip-version-check", "--target", str(target), str(source)]  # fmt: skip
+    done = subprocess.run(pip, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {**os.environ, "PYTHONPATH": str(target), "HF_HUB_OFFLINE": "1"}
+
+
+def headwater(installed, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "headwater", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=installed, capture_output=True, text=True)
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    """Its standard output, if it ended well."""
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_example_is_short():
+    files = [EXAMPLE / name for name in ("pyproject.toml", "headwater_meanhidden.py", "test_meanhidden.py")]
+    assert sum(len(file.read_text().splitlines()) for file in files) < 80
+
+
+def test_it_is_listed(installed, tmp_path):
+    lines = [
+        json.loads(line) for line in succeeded(headwater(installed, "methods", "--json", cwd=tmp_path)).splitlines()
+    ]
+    found = {line["name"]: line for line in lines}
+    assert found["meanhidden"]["distribution"] == "headwater-meanhidden 1.0"
+    assert found["meanhidden"]["about"].startswith("Mean hidden states") and not found["meanhidden"]["fault"]
+    assert found["rise"]["distribution"].startswith("headwater ")
+
+
+@pytest.fixture(scope="module")
+def store(installed, model_folder, tmp_path_factory):
+    """A store with ours and theirs, from one forward pass."""
+    folder = tmp_path_factory.mktemp("job")
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text(
+        "".join(json.dumps({"id": str(i), "text": f"{i} {text}"}) + "\n" for i, text in enumerate(CORPUS))
+    )
+    succeeded(
+        headwater(installed, "ingest", corpus, "--store", folder / "S", "--model", model_folder("Llama"), "--method", "rise",
+                  "--method", "meanhidden", "-o", "meanhidden.layer", 1, "-o", "rise.kh", 16, cwd=folder)
+    )  # fmt: skip
+    return folder / "S"
+
+
+def test_a_store_holds_its_rows_beside_ours(installed, store):
+    facts = json.loads((store / "zarr.json").read_text())["attributes"]["headwater"]["groups"]
+    assert {"methods/rise", "methods/meanhidden"} <= set(facts)
+    assert facts["methods/meanhidden"]["settings"] == {"layer": 1}
+    assert facts["methods/meanhidden"]["done"] == facts["methods/rise"]["done"] == [[0, len(CORPUS)]]
+
+
+@pytest.mark.parametrize("method", ["meanhidden", "rise"])
+def test_a_query_finds_its_own_example(installed, store, tmp_path, method):
+    asked = tmp_path / "queries.jsonl"
+    asked.write_text(json.dumps({"id": "q", "text": f"5 {CORPUS[5]}"}) + "\n")
+    told = headwater(
+        installed, "attribute", store, "--method", method, "--queries", asked, "--top", 3, "--json", cwd=tmp_path
+    )
+    rows = [json.loads(line) for line in succeeded(told).splitlines()]
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert (rows[0]["text"], rows[0]["row"], rows[0]["method"]) == (f"5 {CORPUS[5]}", 5, method)
+    assert rows[0]["score"] == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("where", "setting", "told"),
+    [
+        ("S", "layer", "meanhidden.layer is 1 there, 0 here"),
+        ("T", "depth", "method meanhidden: no setting depth; there are layer"),
+    ],
+)
+def test_its_settings_are_compared_and_checked(installed, store, tmp_path, where, setting, told):
+    options = ["--store", store.parent / where, "--method", "meanhidden", "-o", f"meanhidden.{setting}", 0]
+    done = headwater(installed, "ingest", store.parent / "corpus.jsonl", *options, cwd=tmp_path)
+    assert done.returncode == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_without_the_package_the_store_says_who_is_missing(store, tmp_path):
+    asked = tmp_path / "queries.jsonl"
+    asked.write_text('{"text": "the sea"}\n')
+    told = headwater({**os.environ}, "attribute", store, "--method", "meanhidden", "--queries", asked, cwd=tmp_path)
+    assert told.returncode == 1 and told.stderr.startswith("error: no method meanhidden; installed: ")
+
+
+@pytest.mark.slow
+def test_its_own_tests_pass(installed, tmp_path):
+    shutil.copy(EXAMPLE / "test_meanhidden.py", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "test_meanhidden.py"],
+        cwd=tmp_path, env=installed, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
