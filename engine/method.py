@@ -4,7 +4,7 @@ Stands below everything else in the engine. Knows no method by name, no model cl
 
 A method is a frozen dataclass that extends one of the abstract bases below. Its fields are its settings, stored whole with the
 sketches and compared whole, so equal settings mean interchangeable rows. Each has a default, whose type it keeps: bool, int,
-float, str, or a tuple of one of these. `plugins/conformance.py` checks a method against all that is said here.
+float, str, or a tuple of one of these. `plugins/conformance` checks a method against all that is said here.
 
 | part                  | must / default           | called by          | when                                           |
 |-----------------------|--------------------------|--------------------|------------------------------------------------|

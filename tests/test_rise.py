@@ -39,7 +39,7 @@ def residual(z: np.ndarray, y: int, rise: Rise) -> tuple[np.ndarray, float]:
     p /= p.sum() + 1e-8
     kept, ahead, close = [], 0.0, 0.0
     for slot, v in enumerate(order):
-        close += rise.mass < 1 and abs(ahead - rise.mass) < 1e-5
+        close += rise.mass < 1 and abs(ahead - rise.mass) < 1e-7
         if ahead < rise.mass or slot < rise.least or v == y:
             kept.append(slot)
         ahead += p[slot]

@@ -9,6 +9,8 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ END = "<|end|>"
 """The one special token: before every text, and so between two."""
 CONTEXT = 512
 """Positions of the model; more than it is trained on at once, so that any question of 512 bytes fits."""
+SHARES = 2
+"""Parts of a step that run side by side; fixed, so that the weights do not depend on the number of cores."""
 Tell = Callable[[int, float], None]
 """Steps done, and the loss now (a running mean, in nats a token)."""
 
@@ -58,13 +62,17 @@ SHORT = Recipe(vocabulary=2048, width=96, layers=3, inner=256, batch=8, steps=15
 def build(texts: Sequence[str], folder: Path, recipe: Recipe, tell: Tell) -> int:
     """Train a tokenizer and a model into `folder`, which appears when both are finished; returns the parameters' number.
 
-    With the same texts, recipe, threads and torch, the same weights.
+    With the same texts, recipe, torch and kind of processor, the same weights.
     """
+    import transformers
+
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     tokenizer = train_tokenizer(texts, recipe.vocabulary)
     model = new_model(len(tokenizer), recipe)
     train(model, packed(texts, tokenizer, recipe), recipe, tell)
+    logging: Any = transformers.utils.logging
+    logging.disable_progress_bar()  # it would write a bar to stderr for a file of 5 MB
     model.save_pretrained(part)
     tokenizer.save_pretrained(part)
     (part / "recipe.json").write_text(json.dumps(asdict(recipe)) + "\n")
@@ -119,27 +127,48 @@ def packed(texts: Sequence[str], tokenizer: Any, recipe: Recipe) -> Iterator[tor
 
 
 def train(model: Any, batches: Iterator[torch.Tensor], recipe: Recipe, tell: Tell) -> None:
-    """AdamW with warm-up and cosine, gradients clipped to unit norm."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    """AdamW with warm-up and cosine, gradients clipped to unit norm.
+
+    A step's sequences go to SHARES threads of one core each, that meet once a step. torch's own threads meet at each of a
+    step's thousand small operations, which takes three to eight times as long on cores that others use too.
+    """
+    weights = list(model.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
     model.train()
     mean = 0.0
-    for step in range(1, recipe.steps + 1):
-        loss = _loss(model, next(batches))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        mean = loss.item() if step == 1 else 0.9 * mean + 0.1 * loss.item()
-        tell(step, mean)
+    with _own_threads() as pool:
+        for step in range(1, recipe.steps + 1):
+            parts = list(pool.map(lambda rows: _gradients(model, weights, rows), next(batches).chunk(SHARES)))
+            for place, weight in enumerate(weights):
+                weight.grad = torch.stack([gradients[place] for _, gradients in parts]).mean(0)
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimizer.step()
+            schedule.step()
+            loss = sum(loss for loss, _ in parts) / len(parts)
+            mean = loss if step == 1 else 0.9 * mean + 0.1 * loss
+            tell(step, mean)
     model.eval()
 
 
-def _loss(model: Any, rows: torch.Tensor) -> Any:
-    hidden = model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state  # (batch, length, width)
-    logits = model.lm_head(hidden).flatten(0, 1)
-    return torch.nn.functional.cross_entropy(logits, rows[:, 1:].flatten())
+@contextmanager
+def _own_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads in which torch starts none of its own; it starts as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(SHARES, initializer=lambda: torch.set_num_threads(1)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+def _gradients(model: Any, weights: list[Any], rows: torch.Tensor) -> tuple[float, Sequence[torch.Tensor]]:
+    """(sequences, length + 1) → mean loss and its gradients."""
+    hidden = model.base_model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state  # (sequences, length, width)
+    logits = model.get_output_embeddings()(hidden).flatten(0, 1)
+    loss = torch.nn.functional.cross_entropy(logits, rows[:, 1:].flatten())
+    return loss.item(), torch.autograd.grad(loss, weights)
 
 
 def _rate(step: int, recipe: Recipe) -> float:

@@ -24,10 +24,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import machine
+
 WORK = Path(__file__).parent / "work"
 TEXTS, TOKENS = 2000, 128
-QUOTED = ("bergson 2.5.1 (quoted)", 42.0, 1.05e9, 16_405)
-"""CPU seconds, peak bytes and bytes an example that the project's issue names, on two shared cores."""
 OURS = {
     "headwater rise 64/64/64": ["-o", "rise.kr", "64", "-o", "rise.kh", "64", "-o", "rise.kg", "64"],
     "headwater rise (default)": [],
@@ -45,6 +45,10 @@ class Run:
     peak_bytes: int
     """Largest resident memory of one of its processes."""
     bytes_per_example: float
+
+
+QUOTED = Run("bergson 2.5.1 (quoted, not run)", 42.0, float("nan"), 1_050_000_000, 16_405)
+"""What an earlier run on two shared cores took; printed where bergson is not at hand."""
 
 
 def measured(name: str, command: list[str], folder: Path | None, examples: int, cwd: Path | None = None) -> Run:
@@ -69,7 +73,7 @@ def measured(name: str, command: list[str], folder: Path | None, examples: int, 
 def words(count: int, seed: int = 0) -> list[str]:
     """Pronounceable words, all different, the frequent ones short."""
     chosen, draw = dict[str, None](), random.Random(seed)
-    syllables = [c + v for c in "b c d f g h k l m n p r s t v w z st tr pl".split() for v in "a e i o u ai ou".split()]
+    syllables = [consonant + vowel for consonant in "bcdfghklmnprstvwz" for vowel in "aeiou"]
     while len(chosen) < count:
         longest = 2 + len(chosen) * 3 // count
         chosen["".join(draw.choices(syllables, k=draw.randint(1, longest)))] = None
@@ -94,7 +98,8 @@ def make_model(folder: Path, hidden: int, layers: int, vocabulary: int, context:
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     GPTNeoXForCausalLM(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<end>", pad_token="<end>").save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<end>", pad_token="<end>")
+    tokenizer.save_pretrained(folder)
 
 
 def make_corpus(path: Path, model: Path, count: int, tokens: int, seed: int = 2) -> None:
@@ -106,3 +111,73 @@ def make_corpus(path: Path, model: Path, count: int, tokens: int, seed: int = 2)
         for row in range(count):
             text = " " + " ".join(draw.choices(whole, weights, k=tokens))
             file.write(json.dumps({"id": f"t{row}", "text": text}) + "\n")
+
+
+def ours(work: Path, dtype: str) -> list[Run]:
+    """`headwater ingest` with each of the settings."""
+    runs = []
+    for name, settings in OURS.items():
+        store = work / "beside.store"
+        shutil.rmtree(store, ignore_errors=True)
+        command = [sys.executable, "-m", "headwater", "ingest", str(work / "small.jsonl"), "--store", str(store)]
+        command += ["--model", str(work / "small"), "--max-length", str(TOKENS), "--dtype", dtype, *settings]
+        runs.append(measured(f"{name} {dtype}", command, store / "methods", TEXTS))
+        shutil.rmtree(store)
+    return runs
+
+
+def bergson(python: str, work: Path) -> list[Run]:
+    """bergson's `build` with projected gradients: 16 × 16 of each of the model's 16 linear maps, 4,096 float32 numbers."""
+    index = work / "beside.bergson"
+    shutil.rmtree(index, ignore_errors=True)
+    command = [python, "-m", "bergson", "build", str(index), "--model", str(work / "small"), "--dataset",
+               str(work / "small.jsonl"), "--projection_dim", "16", "--token_batch_size", "2048", "--truncation"]  # fmt: skip
+    runs = [measured("bergson 2.5.1", command, index, TEXTS)]
+    shutil.rmtree(index, ignore_errors=True)
+    return [measured("bergson start and imports", [python, "-m", "bergson", "build", "--help"], None, 1), *runs]
+
+
+def starts() -> Run:
+    """What our command takes before it reads anything: the interpreter, and every import of an ingestion."""
+    imports = "import headwater.engine.intake.job, transformers.models.gpt_neox.modeling_gpt_neox"
+    return measured("headwater start and imports", [sys.executable, "-c", imports], None, 1)
+
+
+def show(runs: list[Run]) -> None:
+    """Print the table."""
+    print(f"{'tool':<36}{'CPU s':>8}{'wall s':>8}{'peak':>10}{'bytes an example':>18}")
+    for run in runs:
+        print(f"{run.name:<36}{run.cpu_seconds:>8.1f}{run.wall_seconds:>8.1f}{run.peak_bytes / 1e6:>8.0f}MB"
+              f"{run.bytes_per_example:>18,.0f}")  # fmt: skip
+
+
+def main() -> None:
+    """Parse, run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=WORK, help="folder for model, texts and results")
+    parser.add_argument("--bergson", metavar="PYTHON", default="", help="interpreter that has bergson 2.5.1")
+    parser.add_argument("--threads", default="1", help="threads of every tool; more than the idle cores only spin")
+    parser.add_argument("--dtype", nargs="+", default=["float32"], help="ours besides float32, such as bfloat16")
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.make:
+        make_model(options.make / "small", 128, 4, 4096)
+        make_corpus(options.make / "small.jsonl", options.make / "small", TEXTS, TOKENS)
+        return
+    work: Path = options.out.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), options.threads) | {"HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, __file__, "--make", str(work)], check=True)
+    runs = [starts()]
+    for dtype in options.dtype:
+        runs += ours(work, dtype)
+    runs += bergson(options.bergson, work) if options.bergson else [QUOTED]
+    show(runs)
+    best = next(run for run in runs if "64/64/64" in run.name)
+    print(f"{best.name}: {best.cpu_seconds / runs[-1].cpu_seconds:.2f} of the CPU seconds of {runs[-1].name}")
+    found = {"machine": machine.describe(), "threads": options.threads, "runs": [asdict(run) for run in runs]}
+    (work / "beside_bergson.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Memory against the plan: 64 queries to a store far larger than the budget, and ingestions of 1,000 and 10,000 rows.
+"""Memory against the plan: 64 queries to a store far larger than the budget, and ingestions of 1,000 to 10,000 rows.
 
     python examples/benchmarks/bounded_memory.py --out /scratch        # 250,000 rows of 24,576 bytes: 7 GB on disk
     python examples/benchmarks/bounded_memory.py --rows 20000          # 0.5 GB
@@ -21,12 +21,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import machine
 from beside_bergson import WORK, make_corpus, make_model, measured
 
 SKETCH = {"kr": 64, "kh": 128, "kg": 32}
 """128 · (64 + 32) float16 numbers: rows of 24,576 bytes."""
 QUERIES, WORDS, TOP = 64, 16, 10
-BUDGETS = ("512MB", "4GB", "256MB")
+SIZES = (1000, 3000, 10_000)
+"""Rows of the ingestions. The first is two windows, which do not fill the queue of the writing thread; the others do."""
+BUDGETS = ("512MB", "4GB", "128MB")
 """The last makes blocks smaller than the first two do."""
 
 
@@ -82,7 +85,7 @@ def attribute_here(store: str, queries: str, memory: str, answers: str) -> dict[
     }  # fmt: skip
 
 
-def ingest_here(corpus: str, model: str, store: str) -> dict[str, Any]:
+def ingest_here(corpus: str, model: str, store: str, settings: str = "{}") -> dict[str, Any]:
     """In a fresh process: ingest, and say what it took."""
     share = interpreter_share()
     from headwater.engine.intake.job import IngestJob, prepare
@@ -90,7 +93,7 @@ def ingest_here(corpus: str, model: str, store: str) -> dict[str, Any]:
     from headwater.engine.memory import peak_bytes
 
     begun, cpu = time.monotonic(), spent()
-    prepared = prepare(IngestJob([corpus], store, ModelChoice(model), {"rise": {}}))
+    prepared = prepare(IngestJob([corpus], store, ModelChoice(model), {"rise": json.loads(settings)}))
     outcome = prepared.open().run(lambda progress: None)
     seconds = time.monotonic() - begun
     return {
@@ -106,7 +109,7 @@ def make_here(work: str, rows: str) -> dict[str, Any]:
     model, store = folder / "tiny", folder / "bounded.store"
     make_model(model, 64, 2, 512)
     make_corpus(folder / "bounded_queries.jsonl", model, QUERIES, WORDS, seed=3)
-    for size in (1000, 10_000):
+    for size in SIZES:
         make_corpus(folder / f"bounded_{size}.jsonl", model, size, WORDS)
     if store.exists():
         shutil.rmtree(store)
@@ -175,9 +178,9 @@ def attributions(work: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def ingestions(work: Path) -> list[dict[str, Any]]:
-    """Ingestions of two sizes."""
+    """Ingestions of growing size."""
     runs = []
-    for size in (1000, 10_000):
+    for size in SIZES:
         store = work / f"bounded_{size}.store"
         shutil.rmtree(store, ignore_errors=True)
         runs.append(fresh("ingest", str(work / f"bounded_{size}.jsonl"), str(work / "tiny"), str(store)))
@@ -193,7 +196,9 @@ def show(runs: list[dict[str, Any]], facts: dict[str, Any]) -> None:
               f"{r['share'] / 1e6:>6.0f}MB{r['seconds']:>8.1f}{r['cpu_seconds']:>8.1f}"
               f"{r['bytes_per_second'] / 1e6:>8.0f}")  # fmt: skip
     for name, value in facts.items():
-        print(f"{name.replace('_', ' ')}: {value / 1e6:.0f}MB" if "peak" in name else f"{name.replace('_', ' ')}: {value}")
+        print(
+            f"{name.replace('_', ' ')}: {value / 1e6:.0f}MB" if "peak" in name else f"{name.replace('_', ' ')}: {value}"
+        )
 
 
 def main() -> None:
@@ -219,9 +224,11 @@ def main() -> None:
     if not options.keep:
         shutil.rmtree(work / "bounded.store")
     runs += ingestions(work)
-    facts["ingest_peak_growth"] = runs[-1]["measured"] - runs[-2]["measured"]
+    facts["ingest_peak_growth"] = runs[-1]["measured"] - runs[-len(SIZES)]["measured"]
     show(runs, facts)
-    (work / "bounded_memory.json").write_text(json.dumps({"runs": runs, **facts}, indent=1) + "\n")
+    (work / "bounded_memory.json").write_text(
+        json.dumps({"machine": machine.describe(), "runs": runs, **facts}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

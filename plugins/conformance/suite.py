@@ -1,11 +1,4 @@
-"""What every method must hold, as checks that its author runs; ours pass through them first.
-
-    import pytest
-    from headwater.plugins.conformance import checks
-
-    @pytest.mark.parametrize("check", checks(), ids=str)
-    def test_my_method(check):
-        check(MyMethod())
+"""The list of checks, and those of the method itself: settings, identity, columns, scratch.
 
 A check raises AssertionError with one sentence, or returns "" or why it does not apply (a test may skip with that). No model,
 no file and no test framework is needed: hidden states and heads are random, in several sizes, on the device asked for.
@@ -20,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.memory import reset_peak
-from ..engine.method import API, BATCH_EXAMPLES, Method, Sizes
-from ..store.errors import SettingsError
-from .conformance_rows import ROW_CHECKS
-from .conformance_scores import SCORE_CHECKS, an_example_finds_itself
-from .conformance_trial import SIZES, demand, trials
+from ...engine.memory import reset_peak
+from ...engine.method import API, BATCH_EXAMPLES, Method, Sizes
+from ...store.errors import SettingsError
+from .rows import ROW_CHECKS
+from .scores import SCORE_CHECKS, an_example_finds_itself
+from .trial import SIZES, demand, trials
 
 _SLACK = 8 << 20  # of the allocator: arenas of threads, pages of small objects
 

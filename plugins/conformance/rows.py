@@ -1,4 +1,4 @@
-"""Conformance of a method's rows: shapes, independence of the batch, repeatability. See `conformance.py`."""
+"""Conformance of a method's rows: shapes, independence of the batch, repeatability. See `suite.py`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..engine.method import Method, Reduction, Sizes
-from ..store.layout import Column
-from .conformance_trial import LENGTHS, Trial, alike, demand, rows_elsewhere, trials
+from ...engine.method import Method, Reduction, Sizes
+from ...store.layout import Column
+from .trial import LENGTHS, Trial, alike, demand, rows_elsewhere, trials
 
 _EVERYONE = range(len(LENGTHS))
 

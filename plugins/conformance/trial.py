@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine.intake.readout import BatchReadout, LinearHead
-from ..engine.memory import peak_bytes, reset_peak, resident_bytes
-from ..engine.method import Method, Needs, Reduction, Sizes
-from ..store.errors import SettingsError
-from ..store.feature_store import FeatureStore, method_group
-from ..store.layout import Array, Column
-from ..store.reader import ColumnReader, open_column
-from ..store.writer import GroupWriter
+from ...engine.intake.readout import BatchReadout, LinearHead
+from ...engine.memory import peak_bytes, reset_peak, resident_bytes
+from ...engine.method import Method, Needs, Reduction, Sizes
+from ...store.errors import SettingsError
+from ...store.feature_store import FeatureStore, method_group
+from ...store.layout import Array, Column
+from ...store.reader import ColumnReader, open_column
+from ...store.writer import GroupWriter
 
 LENGTHS = (5, 1, 0, 300, 12, 3, 0, 1)
 """Counted positions of the examples: none, one, a few, and more than a usual window."""

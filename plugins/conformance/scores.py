@@ -1,4 +1,4 @@
-"""Conformance of a similarity method's scores: each of its own row, whatever the block. See `conformance.py`."""
+"""Conformance of a similarity method's scores: each of its own row, whatever the block. See `suite.py`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..engine.arrays.similarity import TILE, Dot, Score, top_k
-from ..engine.method import BlockSimilarity, Method, QueryMatrix, Similarity, Sizes
-from ..store.layout import Block
-from .conformance_trial import TOLERANCE, alike, demand, stored_columns, trials
+from ...engine.arrays.similarity import TILE, Dot, Score, top_k
+from ...engine.method import BlockSimilarity, Method, QueryMatrix, Similarity, Sizes
+from ...store.layout import Block
+from .trial import TOLERANCE, alike, demand, stored_columns, trials
 
 _NO_SIMILARITY = "the method does not score by similarity"
 

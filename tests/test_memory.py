@@ -1,0 +1,227 @@
+"""Memory is promised beforehand and the promise is kept: plans, their refusals, and peaks measured in fresh processes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from headwater.engine.memory import Plan, parse_bytes, peak_bytes, plan, reset_peak, resident_bytes, show_bytes
+from headwater.store.errors import BudgetError, SettingsError
+from hypothesis import given
+from hypothesis import strategies as st
+from small import save_model, write_corpus
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "benchmarks" / "bounded_memory.py"
+LITTLE = {"kr": 32, "kh": 32, "kg": 16}
+WIDE = {"kr": 64, "kh": 128, "kg": 32}
+NARROW = {"kr": 8, "kh": 8, "kg": 4}
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("2GB", 2 * 10**9), ("512 MiB", 512 << 20), ("1.5e9", 1_500_000_000), ("0", 0), ("100", 100), ("64k", 64_000),
+     (" 1.5 gib ", 3 << 29), ("3TB", 3 * 10**12), ("0.29kB", 290), ("7b", 7)],
+)  # fmt: skip
+def test_amounts_are_read(text: str, count: int) -> None:
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "lots", "1.2.3GB", "-1GB", "5XB", "1 2GB", ".", "1e999", "nan", "2GBs"])
+def test_what_is_no_amount_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(repr(text)) + ".*512MB"):
+        parse_bytes(text)
+
+
+@given(st.integers(0, 10**15))
+def test_what_is_shown_is_read_back(count: int) -> None:
+    assert abs(parse_bytes(show_bytes(count)) - count) <= count * 0.01
+    up = parse_bytes(show_bytes(count, up=True))
+    assert count <= up <= count * 1.01 + 1
+
+
+def test_a_plan_is_its_parts_without_the_empty_ones() -> None:
+    made = plan([("weights", 300), ("nothing", 0), ("blocks", 700)])
+    assert [(part.name, part.bytes) for part in made.parts] == [("weights", 300), ("blocks", 700)]
+    assert made.total == 1000 and plan([]).total == 0
+    made.check(None, 1000)
+    made.check(1000, 1000)
+
+
+def test_a_refusal_names_both_numbers_the_largest_part_and_the_smallest_budget() -> None:
+    made = plan([("weights", 300_000), ("blocks in flight", 700_001)])
+    with pytest.raises(BudgetError) as refused:
+        made.check(999_000, 400_001)
+    told = str(refused.value)
+    assert "needs 1MB" in told and "allows 999kB" in told
+    assert "largest part is blocks in flight (700kB)" in told and "smallest budget that works is 400.01kB" in told
+
+
+def test_the_peak_starts_anew_and_follows_what_is_held() -> None:
+    assert peak_bytes() >= resident_bytes() > 0
+    if not reset_peak():
+        pytest.skip("this system does not let a process forget its peak")
+    before = peak_bytes()
+    held = np.ones(40_000_000, np.uint8)
+    assert peak_bytes() - before > 39_000_000 and held[-1] == 1
+    del held
+    reset_peak()
+    assert peak_bytes() - before < 20_000_000
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def stores(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, dict[str, int]], Path]:
+    """stores(rows, settings) → a store of so many random rows, as `ingest` would have made it."""
+    folder = tmp_path_factory.mktemp("stores")
+
+    def make(rows: int, settings: dict[str, int]) -> Path:
+        from headwater.engine.intake.job import IngestJob, prepare
+        from headwater.engine.intake.model import ModelChoice
+        from headwater.store.writer import GroupWriter
+
+        path = folder / f"store{rows}"
+        corpus = str(write_corpus(folder / "corpus.jsonl", ["a river", "a stone", "a window"]))
+        store = prepare(IngestJob([corpus], str(path), ModelChoice(str(model)), {"rise": settings})).open().store
+        width = settings["kh"] * (settings["kr"] + settings["kg"])
+        pool = (np.random.default_rng(0).standard_normal((1024, width)) / width**0.5).astype(np.float16)
+        with GroupWriter(store, "examples") as examples, GroupWriter(store, "methods/rise") as sketches:
+            for start in range(0, rows, len(pool)):
+                count = min(len(pool), rows - start)
+                texts = {"id": [f"r{start + i}" for i in range(count)], "source": ["s"] * count,
+                         "prompt": [""] * count, "text": ["a text"] * count}  # fmt: skip
+                numbers = {name: np.ones(count, np.int32) for name in ("line", "offset", "tokens", "counted")}
+                examples.append({**texts, **numbers, "loss": np.zeros(count, np.float32)})
+                sketches.append({"signature": np.roll(pool[:count], start // 1024, axis=1)})
+            examples.commit(complete=True)
+            sketches.commit(complete=True)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def queries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [f"{number} river stone light garden" for number in range(8)]
+    return write_corpus(tmp_path_factory.mktemp("queries") / "q.jsonl", texts)
+
+
+def smallest_named(refused: pytest.ExceptionInfo[BudgetError]) -> int:
+    """The budget that a refusal says would work."""
+    found = re.search(r"smallest budget that works is (\S+)$", str(refused.value))
+    assert found
+    return parse_bytes(found[1])
+
+
+def test_ingest_runs_in_the_smallest_budget_that_its_refusal_names(model: Path, tmp_path: Path) -> None:
+    from headwater.engine.intake.ingest import choose_batch
+    from headwater.engine.intake.job import IngestJob, prepare
+    from headwater.engine.intake.model import ModelChoice
+
+    def job(memory: int | None) -> Any:
+        corpus = str(write_corpus(tmp_path / "c.jsonl", ["a river of stone"] * 5))
+        return prepare(
+            IngestJob([corpus], str(tmp_path / "s"), ModelChoice(str(model)), {"rise": LITTLE}, memory=memory)
+        )
+
+    with pytest.raises(BudgetError, match="largest part is") as refused:
+        job(1_000_000)
+    smallest = smallest_named(refused)
+    least = job(smallest)
+    assert least.plan.total <= smallest and least.tokens == least.provider.longest()
+    with pytest.raises(BudgetError):
+        job(int(smallest * 0.99))
+    for budget in np.geomspace(smallest, 20 * smallest, 9).astype(int):
+        tokens, chosen = choose_batch(least.provider, least.methods, int(budget), None, True)
+        assert chosen.total <= budget and tokens >= least.tokens
+    assert least.ingest().rows == 5
+
+
+def asked(store: Path, queries: Path, memory: int | None) -> Any:
+    from headwater.engine.answers.question import ask
+    from headwater.engine.intake.corpus import Template
+    from headwater.engine.intake.model import ModelChoice
+
+    return ask(str(store), "rise", str(queries), ModelChoice(""), Template(), 5, memory)
+
+
+def test_attribute_answers_alike_in_the_smallest_budget_that_its_refusal_names(stores: Any, queries: Path) -> None:
+    from headwater.engine.arrays.similarity import TILE
+
+    store = stores(1000, LITTLE)
+    with pytest.raises(BudgetError, match=r"allows 1MB; the largest part is") as refused:
+        asked(store, queries, 1_000_000)
+    smallest = smallest_named(refused)
+    least, free = asked(store, queries, smallest), asked(store, queries, None)
+    assert least.plan.total <= smallest and least.block_rows == TILE < free.block_rows
+    with pytest.raises(BudgetError):
+        asked(store, queries, int(smallest * 0.99))
+    narrow, wide = least.attribute(), free.attribute()
+    np.testing.assert_array_equal(narrow.rows, wide.rows)
+    np.testing.assert_array_equal(narrow.scores, wide.scores)
+
+
+def test_a_budget_below_one_tile_is_refused(stores: Any, queries: Path) -> None:
+    from headwater.engine.arrays.similarity import TILE, block_rows, scan_plan
+    from headwater.store.feature_store import FeatureStore
+    from headwater.store.reader import open_column
+
+    store = stores(3000, LITTLE)
+    columns = [open_column(FeatureStore.open(store), "methods/rise", "signature")]
+    row = columns[0].column.row_bytes
+    for room in (-1, 0, row, 2 * TILE * row - 1, 2 * TILE * row):
+        assert block_rows(columns, room) == TILE
+    assert block_rows(columns, 4 * TILE * row) == 2 * TILE
+    tile = next(p for p in scan_plan(columns, 8, row // 2, 5, TILE).parts if p.name == "blocks in flight")
+    needed: Plan = asked(store, queries, None).plan
+    others = needed.total - next(p.bytes for p in needed.parts if p.name == "blocks in flight")
+    with pytest.raises(BudgetError, match="smallest budget"):
+        asked(store, queries, others + tile.bytes - 1)
+    assert asked(store, queries, others + tile.bytes).block_rows == TILE
+
+
+@pytest.fixture(scope="module")
+def measured(model: Path, stores: Any, queries: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Three fresh processes side by side: a 200 MB store asked in 100 MB, and ingestions of 300 and of 3,000 rows."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("peaks are measured through /proc")
+    folder = tmp_path_factory.mktemp("measured")
+    tasks = {"attribute": ["attribute", str(stores(8192, WIDE)), str(queries), "100MB", str(folder / "a.jsonl")]}
+    for size in (300, 3000):
+        corpus = write_corpus(folder / f"{size}.jsonl", [f"{number} river" for number in range(size)])
+        tasks[str(size)] = ["ingest", str(corpus), str(model), str(folder / f"s{size}"), json.dumps(NARROW)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    running = {
+        name: subprocess.Popen([sys.executable, SCRIPT, "--here", *task], stdout=subprocess.PIPE, text=True, env=env)
+        for name, task in tasks.items()
+    }
+    told = {name: child.communicate()[0] for name, child in running.items()}
+    assert not any(child.returncode for child in running.values())
+    return {name: json.loads(text.splitlines()[-1]) for name, text in told.items()}
+
+
+def test_attribute_stays_within_its_plan_over_a_store_twice_its_budget(measured: dict[str, Any]) -> None:
+    run = measured["attribute"]
+    assert run["rows"] * 24_576 > 2 * run["planned"]
+    assert run["measured"] <= run["planned"] <= 100_000_000
+
+
+@pytest.mark.parametrize("size", ["300", "3000"])
+def test_ingest_stays_within_its_plan(measured: dict[str, Any], size: str) -> None:
+    run = measured[size]
+    assert run["rows"] == int(size)
+    assert run["measured"] <= run["planned"]
+
+
+def test_the_peak_of_ingest_does_not_grow_with_the_corpus(measured: dict[str, Any]) -> None:
+    # Sketches of 192 bytes, so that queue and chunk, which fill up once, weigh nothing; batches are wider in 3,000 rows.
+    assert measured["3000"]["measured"] - measured["300"]["measured"] <= 12_000_000
