@@ -228,16 +228,20 @@ class _NpzArray:
         version = np.lib.format.read_magic(self._file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         self.shape, fortran, self.dtype = read(self._file)
-        if self.dtype.hasobject or (fortran and len(self.shape) > 1):
-            raise DataError(f"{name} holds Python objects or is in Fortran order; save plain C arrays")
+        if self.dtype.hasobject:
+            raise DataError(f"{name} holds Python objects; save plain arrays")
+        self._name, self._fortran = name, fortran and len(self.shape) > 1
         self._start = self._file.tell()
 
     def __getitem__(self, rows: slice) -> Array:
         begin, end, _ = rows.indices(self.shape[0])
+        if self._fortran and end - begin < self.shape[0]:
+            raise DataError(f"{self._name} is in Fortran order, column by column; save np.ascontiguousarray of it")
         row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._file.seek(self._start + begin * row)
         data = self._file.read((end - begin) * row)
-        return np.frombuffer(data, self.dtype).reshape(end - begin, *self.shape[1:])
+        values = np.frombuffer(data, self.dtype)
+        return values.reshape(self.shape, order="F") if self._fortran else values.reshape(end - begin, *self.shape[1:])
 
 
 def _open(path: str) -> _File:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,8 @@ def same_rows_in_another_process(method: Method, sizes: Sequence[Sizes], device:
     trial = next(trials(method, sizes, "cpu"))
     with tempfile.TemporaryDirectory() as folder:
         asked, answer = Path(folder, "asked"), Path(folder, "answer.npz")
-        asked.write_bytes(pickle.dumps((method, trial.sizes)))
+        kind = type(method)
+        asked.write_text(json.dumps([kind.__module__, kind.__qualname__, method.settings(), asdict(trial.sizes)]))
         code = f"import sys; sys.path[:] = {sys.path!r}\nfrom {rows_elsewhere.__module__} import rows_elsewhere as rows"
         done = subprocess.run(
             [sys.executable, "-c", f"{code}\nrows(*sys.argv[1:])", str(asked), str(answer)],

@@ -4,7 +4,9 @@ gives what the contract promises and no more. Knows no method and no check.
 
 from __future__ import annotations
 
-import pickle
+import importlib
+import json
+import operator
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -188,13 +190,14 @@ def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def rows_elsewhere(asked: str, answer: str) -> None:
-    """In another process: rows of the pickled (method, sizes) in file `asked` into the .npz `answer`; no file if the method's
+    """In another process: rows of the method that the JSON file `asked` describes into the .npz `answer`; no file if its
     module is not one that can be imported there, such as a test file.
     """
+    module, name, settings, sizes = json.loads(Path(asked).read_text())
     try:
-        method, sizes = pickle.loads(Path(asked).read_bytes())
+        kind = operator.attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError):
         return
-    rows = Trial(method, sizes).rows(range(len(LENGTHS)))
+    rows = Trial(kind.from_settings(settings), Sizes(**sizes)).rows(range(len(LENGTHS)))
     arrays: dict[str, Any] = {name: values.numpy() for name, values in rows.items()}
     np.savez(answer, **arrays)
