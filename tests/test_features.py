@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.intake.corpus import Faults
+from headwater.engine.intake.corpus import Faults, Source
 from headwater.engine.intake.examples import Example, Place
 from headwater.engine.intake.features import FeatureProvider, is_features
 from headwater.engine.intake.readout import merged_needs
@@ -109,6 +109,19 @@ def test_reading_goes_on_from_every_place_in_several_files(kind, tmp_path, monke
         assert all(map(same, rest, examples[at + 1 :]))
 
 
+def test_a_store_may_know_files_that_are_not_here(tmp_path):
+    """As when files are appended: the store's order stands, and what is finished is not read again."""
+    provider = opened(*(written(tmp_path / f"f{n}", "npz", arrays(2, seed=n)) for n in range(2)))
+    gone = Source("", "gone.npz", "absent", 0, "0")
+    provider.sources[:] = [gone, *provider.sources[::-1]]
+    assert [example.place for example in provider.examples(Place(0, 9))] == [
+        Place(n, r) for n in (1, 2) for r in (0, 1)
+    ]
+    assert next(provider.examples(Place(0, 9))).source == "f1.npz"
+    with pytest.raises(CorpusError, match=r"gone\.npz is part of the store and has to be named"):
+        all_of(provider)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_and_texts_are_kept_and_made_up_where_there_are_none(kind, tmp_path):
     made = {**arrays(2), "id": np.array(["a", "ü"]), "text": np.array(["one", "two 漢"])}
@@ -123,6 +136,15 @@ def test_ids_and_texts_are_kept_and_made_up_where_there_are_none(kind, tmp_path)
 def test_bytes_are_texts(tmp_path):
     made = {**arrays(2), "id": np.array([b"a", "ü".encode()])}
     assert [example.id for example in all_of(opened(written(tmp_path / "f", "npz", made)))] == ["a", "ü"]
+
+
+def test_a_weight_may_be_in_fortrans_order(tmp_path):
+    """Fitted linear models have theirs so."""
+    made = arrays()
+    turned = {**made, "weight": np.asfortranarray(made["weight"])}
+    one, other = (opened(written(tmp_path / name, "npz", m)) for name, m in (("a", made), ("b", turned)))
+    assert torch.equal(one.head.weight, other.head.weight)
+    assert one.provenance() == other.provenance()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])

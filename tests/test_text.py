@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from headwater.engine.intake.corpus import Faults, Template, find_sources
+from headwater.engine.intake.corpus import Faults, Source, Template, find_sources
 from headwater.engine.intake.examples import Example, Place
 from headwater.engine.intake.model import LanguageModel, ModelChoice, load
 from headwater.engine.intake.readout import LinearHead
@@ -162,6 +162,14 @@ def test_reading_goes_on_from_every_place(model, tmp_path):
     for at, example in enumerate(examples[:40] + examples[-3:]):
         rest = list(anew().examples(example.place))
         assert rest == (examples[at + 1 :] if at < 40 else examples[len(examples) - 43 + at + 1 :])
+
+
+def test_a_file_that_the_store_alone_knows_is_not_read_again(model, tmp_path):
+    source = provider(model, tmp_path, [{"text": "sea"}])
+    source.sources[:] = [Source("", "gone.jsonl", "absent", 0, "0"), *source.sources]
+    assert [example.place for example in source.examples(Place(0, 7))] == [Place(1, 0)]
+    with pytest.raises(CorpusError, match=r"gone\.jsonl is part of the store"):
+        all_of(source)
 
 
 def test_a_begin_of_text_token_in_the_text_itself_is_not_doubled(model, tmp_path):

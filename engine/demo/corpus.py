@@ -20,7 +20,7 @@ from pathlib import Path
 from ...store.errors import CorpusError
 
 SHORTEST = 40  # characters: below, a docstring says too little to be an example of anything
-QUESTION = (160, 480)  # characters of a held-out text: its half is a sentence or more, and fits a context of 512 bytes
+QUESTION = (160, 480)  # characters of a held-out text: some sentences, and no more tokens than a context of 512
 SIBLINGS = 8  # texts that a module needs for one of its own to be asked about
 _SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "pydoc_data",
             "ensurepip", "__pycache__", "__phello__", "lib-dynload"}  # fmt: skip
@@ -33,8 +33,15 @@ class Docstring:
 
     id: str
     """Module and qualified name: `logging.handlers.SocketHandler.emit`."""
-    text: str
-    """Its heading and its docstring."""
+    heading: str
+    """`def name(arguments)` or `class Name`; of a module "", so that its name is not in its text."""
+    docstring: str
+    """Without the indentation that the source gives it."""
+
+    @property
+    def text(self) -> str:
+        """The training example."""
+        return f"{self.heading}\n{self.docstring}\n".lstrip()
 
     @property
     def module(self) -> str:
@@ -94,7 +101,7 @@ def _of_file(path: Path, module: str) -> Iterator[Docstring]:
         return
     text = _cleaned(tree)
     if text:
-        yield Docstring(module, text + "\n")
+        yield Docstring(module, "", text)
     yield from _below(tree, module)
 
 
@@ -106,7 +113,7 @@ def _below(parent: ast.AST, path: str) -> Iterator[Docstring]:
             name = f"{path}.{node.name}"
             text = _cleaned(node)
             if text:
-                yield Docstring(name, f"{_heading(node)}\n{text}\n")
+                yield Docstring(name, _heading(node), text)
             if isinstance(node, ast.ClassDef):
                 yield from _below(node, name)
 
@@ -147,7 +154,7 @@ def smaller(docs: list[Docstring], count: int) -> list[Docstring]:
 def split(docs: list[Docstring], count: int, each: int = 3) -> Split:
     """Hold out up to `count` texts, `each` of a module at most, from modules that keep enough others.
 
-    Only a text whose second half stands nowhere else in the library, word for word, can be held out.
+    Only a docstring can be held out of which neither half stands anywhere else in the library, word for word.
     """
     sizes = Counter(doc.module for doc in docs)
     everything = "\n".join(_squeezed(doc.text) for doc in docs)
@@ -157,9 +164,9 @@ def split(docs: list[Docstring], count: int, each: int = 3) -> Split:
         if len(chosen) == count:
             break
         fits = QUESTION[0] <= len(doc.text) and len(doc.text.encode()) <= QUESTION[1]
-        if not fits or sizes[doc.module] < SIBLINGS + each or taken[doc.module] == each:
+        if not doc.heading or not fits or sizes[doc.module] < SIBLINGS + each or taken[doc.module] == each:
             continue
-        if everything.count(_squeezed(halves(doc.text)[1])) == 1:
+        if all(everything.count(_squeezed(half)) == 1 for half in _halves(doc.docstring)):
             chosen.append(doc)
             taken[doc.module] += 1
     out = {doc.id for doc in chosen}
@@ -171,12 +178,9 @@ def _order(name: str) -> bytes:
     return blake2b(name.encode(), digest_size=8).digest()
 
 
-def halves(text: str) -> tuple[str, str]:
-    """A text cut at the space nearest its middle; the space goes with the second half."""
+def _halves(text: str) -> tuple[str, str]:
     middle = len(text) // 2
-    spaces = [at for at, letter in enumerate(text) if letter.isspace() and text[at:].strip()]
-    cut = min(spaces, key=lambda at: abs(at - middle), default=middle)
-    return text[:cut], text[cut:]
+    return text[:middle], text[middle:]
 
 
 def write_corpus(path: Path, corpus: list[Docstring]) -> None:
@@ -185,12 +189,10 @@ def write_corpus(path: Path, corpus: list[Docstring]) -> None:
 
 
 def write_questions(path: Path, questions: list[Docstring]) -> None:
-    """Held-out texts as JSONL: `id`, `prompt` (the first half), `completion` (the second)."""
-    records = []
-    for doc in questions:
-        prompt, completion = halves(doc.text)
-        records.append({"id": doc.id, "prompt": prompt, "completion": completion})
-    _write(path, records)
+    """Held-out texts as JSONL: `id`, `prompt` (the heading), `completion` (the docstring)."""
+    _write(
+        path, [{"id": doc.id, "prompt": doc.heading + "\n", "completion": doc.docstring + "\n"} for doc in questions]
+    )
 
 
 def _write(path: Path, records: list[dict[str, str]]) -> None:

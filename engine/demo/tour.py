@@ -14,7 +14,6 @@ import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...store.feature_store import FeatureStore
@@ -61,7 +60,7 @@ class Outcome:
     hits: tuple[measure.Hits, ...]
     """Of the method, of BM25 in two ways, of chance."""
     seconds: float
-    """From the start, steps that were done before left out."""
+    """Of this run; steps that were done before took none of them."""
 
 
 def tour(workdir: str, method: str, short: bool = False, settings: Mapping[str, Any] | None = None) -> Outcome:
@@ -112,7 +111,7 @@ def _model(place: Workdir, recipe: Recipe) -> None:
     records = texts.read_records(place.corpus)
     begun = time.monotonic()
     losses: list[float] = []
-    with Ticker("model", recipe.steps) as ticker:
+    with Ticker("model", recipe.steps, every=10.0) as ticker:
 
         def tell(step: int, loss: float) -> None:
             losses.append(loss)
@@ -205,9 +204,3 @@ def _show_next(place: Workdir, method: str, seconds: float) -> None:
     print(f"  headwater attribute {store} --method {method} --queries {questions} --top 3")
     print(f"  headwater value {store} --method {method} --queries {questions}")
     print(f"  headwater verify {store}", flush=True)
-
-
-def made(workdir: str) -> list[Path]:
-    """What a finished demo leaves: corpus, questions, model, store, answers."""
-    place = Workdir(workdir)
-    return [place.corpus, place.questions, place.model, place.store, place.answers]

@@ -62,8 +62,8 @@ class Workdir:
         return self.corpus.is_file() and self.questions.is_file()
 
     def has_model(self) -> bool:
-        """Whether a trained model is there."""
-        return (self.model / "config.json").is_file()
+        """Whether a trained model is there; its folder appears when it is finished."""
+        return self.model.exists()
 
     def drop_store(self) -> bool:
         """Remove the store of a model that is gone: its rows mean nothing to the next one. Whether there was one."""

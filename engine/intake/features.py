@@ -30,6 +30,7 @@ from ...store.layout import Array
 from ..method import Needs, Sizes
 from .corpus import Faults, Source
 from .examples import Example, Place
+from .provider import remaining
 from .readout import BatchReadout, LinearHead
 
 _ROWS = 256
@@ -92,9 +93,9 @@ class FeatureProvider:
 
     def examples(self, start: Place) -> Iterator[Example]:
         """Rows after a place."""
-        for ordinal, file in enumerate(self._files):
-            if ordinal < start.source:
-                continue
+        files = {file.source: file for file in self._files}
+        for ordinal, source in remaining(self.sources, start):
+            file = files[source]
             first = start.record + 1 if ordinal == start.source else 0
             for begin in range(first, file.rows, _ROWS):
                 yield from file.examples(ordinal, begin, min(file.rows, begin + _ROWS))
@@ -170,6 +171,10 @@ class _File:
                 raise DataError(f"{path}: {name} is {shapes[name]}, and the other arrays make it {shape}")
         for name in ("hidden", "labels", "weight", "bias", "logits", "residual"):
             kind = np.dtype(self._arrays[name].dtype).kind if name in shapes else "i"
+            if name not in ("weight", "bias") and getattr(self._arrays.get(name), "fortran", False):
+                raise DataError(
+                    f"{path}: {name} is in Fortran order, column by column; save np.ascontiguousarray of it"
+                )
             if kind not in ("iu" if name == "labels" else "fiu"):
                 raise DataError(f"{path}: {name} holds {self._arrays[name].dtype}, not numbers of its kind")
 
@@ -221,7 +226,7 @@ class _File:
 
 
 class _NpzArray:
-    """One member of an .npz, read by row ranges without loading it."""
+    """One member of an .npz, read by row ranges without loading it; in Fortran order (a fitted model's weight) only whole."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file = file
@@ -230,18 +235,16 @@ class _NpzArray:
         self.shape, fortran, self.dtype = read(self._file)
         if self.dtype.hasobject:
             raise DataError(f"{name} holds Python objects; save plain arrays")
-        self._name, self._fortran = name, fortran and len(self.shape) > 1
+        self.fortran = fortran and len(self.shape) > 1
         self._start = self._file.tell()
 
     def __getitem__(self, rows: slice) -> Array:
         begin, end, _ = rows.indices(self.shape[0])
-        if self._fortran and end - begin < self.shape[0]:
-            raise DataError(f"{self._name} is in Fortran order, column by column; save np.ascontiguousarray of it")
         row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._file.seek(self._start + begin * row)
         data = self._file.read((end - begin) * row)
         values = np.frombuffer(data, self.dtype)
-        return values.reshape(self.shape, order="F") if self._fortran else values.reshape(end - begin, *self.shape[1:])
+        return values.reshape(self.shape, order="F") if self.fortran else values.reshape(end - begin, *self.shape[1:])
 
 
 def _open(path: str) -> _File:

@@ -4,11 +4,12 @@ model (`text.py`) and arrays in their place (`features.py`). Knows neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from ...store.errors import CorpusError
 from ..method import Needs
 from .corpus import Faults, Source
 from .examples import Example, Place
@@ -46,3 +47,18 @@ class Provider(Protocol):
 
     def read(self, batch: list[Example], needs: Needs) -> BatchReadout:
         """One forward pass over a batch."""
+
+
+def remaining(sources: Sequence[Source], start: Place) -> Iterator[tuple[int, Source]]:
+    """Ordinal and file of what holds examples after a place.
+
+    Raises:
+        CorpusError: one of them is known from the store alone and was not named.
+    """
+    for ordinal, source in enumerate(sources):
+        finished = source.format == "absent" and ordinal == start.source and start.record >= 0
+        if ordinal < start.source or finished:
+            continue
+        if source.format == "absent":
+            raise CorpusError(f"{source.name} is part of the store and has to be named, too: it is to be read again")
+        yield ordinal, source

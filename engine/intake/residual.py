@@ -110,35 +110,61 @@ def _losses(logits: Any, targets: Any, out: Any) -> None:
         out[i] = np.log(total) + (np.float64(peak) - np.float64(row[targets[i]]))
 
 
-@njit(cache=True)
-def _heaviest(row: Any, tau: Any, top: int, found: Any) -> int:
-    """Indices of the `top` largest of `row`, descending, ties by index, into `found`; returns how many.
-
-    A histogram of (max − z)/τ finds the threshold, so that only a few hundred of V logits are sorted. Those more than 40
-    below the maximum have no probability left and are not looked for.
-    """
+@njit(cache=True, fastmath=True)
+def _bins(row: Any, tau: Any, bins: Any) -> None:
+    """Each logit's bin by (max − z)/τ, descending with it; the last bin takes all that have no probability left."""
     width = len(row)
     peak = row[0]
     for j in range(width):
         peak = max(peak, row[j])
     scale = min(np.float32(_BINS / _RANGE) / tau, np.float32(1e30))  # finite, so that 0 · scale is 0
+    for j in range(width):
+        bins[j] = np.int32(min((peak - row[j]) * scale, np.float32(_BINS)))
+
+
+@njit(cache=True)
+def _sort_bin(row: Any, order: Any) -> None:
+    """Sort indices into `row` by descending value, in place and stable: a bin holds a few, or else a library sorts it."""
+    if len(order) > 48:
+        order[:] = order[np.argsort(-row[order], kind="mergesort")]
+        return
+    for k in range(1, len(order)):
+        one, at = order[k], k
+        while at and row[order[at - 1]] < row[one]:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = one
+
+
+@njit(cache=True)
+def _heaviest(row: Any, tau: Any, top: int, found: Any) -> int:
+    """Indices of the `top` largest of `row`, descending, ties by index, into `found`; returns how many.
+
+    A histogram of (max − z)/τ finds the threshold, so that only a few hundred of V logits are sorted, each within its bin.
+    Those more than 40 below the maximum have no probability left and are not looked for.
+    """
+    width = len(row)
+    bins = np.empty(width, np.int32)
+    _bins(row, tau, bins)
     counts = np.zeros(_BINS + 1, np.int32)
     for j in range(width):
-        counts[np.int32(min((peak - row[j]) * scale, np.float32(_BINS)))] += 1
+        counts[bins[j]] += 1
     last, seen = 0, counts[0]
     while seen < top and last + 1 < _BINS:
         last += 1
         seen += counts[last]
-    candidates = np.empty(seen, np.int64)
-    at = 0
+    ends = np.cumsum(counts[: last + 1])
+    place = ends - counts[: last + 1]  # where each bin's next index goes
+    order = np.empty(seen, np.int64)
     for j in range(width):
-        if np.int32(min((peak - row[j]) * scale, np.float32(_BINS))) <= last:
-            candidates[at] = j
-            at += 1
-    order = np.argsort(-row[candidates], kind="mergesort")
+        if bins[j] <= last:
+            order[place[bins[j]]] = j
+            place[bins[j]] += 1
+    for b in range(last + 1):
+        if counts[b] > 1:
+            _sort_bin(row, order[ends[b] - counts[b] : ends[b]])
     count: int = min(top, seen)
-    for k in range(count):
-        found[k] = candidates[order[k]]
+    found[:count] = order[:count]
     return count
 
 
@@ -161,11 +187,12 @@ def _one_support(row: Any, target: int, tau: Any, mass: float, least: int, found
     peak = row[found[0]]
     total = 0.0
     for k in range(count):
-        total += np.exp((row[found[k]] - peak) / tau)
+        value[k] = np.exp((row[found[k]] - peak) / tau)
+        total += value[k]
     total += 1e-8
     ahead, kept, others, used = 0.0, 0.0, 0.0, 0
     for k in range(count):
-        p = np.exp((row[found[k]] - peak) / tau) / total
+        p = np.float64(value[k]) / total
         if ahead < mass or k < least or k == own:
             index[used], value[used] = found[k], p
             kept += p
@@ -174,6 +201,7 @@ def _one_support(row: Any, target: int, tau: Any, mass: float, least: int, found
         ahead += p
     for k in range(used):
         value[k] = (-others if index[k] == target else value[k]) / kept
+    value[used:count] = 0
     return used
 
 

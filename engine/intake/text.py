@@ -18,6 +18,7 @@ from ..method import Needs, Sizes
 from .corpus import Document, Faults, Source, Template, read_documents
 from .examples import Example, Place
 from .model import LanguageModel
+from .provider import remaining
 from .readout import BatchReadout, LinearHead
 
 _ENCODE = 64
@@ -104,9 +105,7 @@ class TextProvider:
 
     def examples(self, start: Place) -> Iterator[Example]:
         """Documents from a place on, tokenised, cut."""
-        for ordinal, source in enumerate(self.sources):
-            if ordinal < start.source:
-                continue
+        for ordinal, source in remaining(self.sources, start):
             here = start if ordinal == start.source else Place(ordinal)
             documents = read_documents(
                 source, self.settings.template, self.faults, start=max(0, here.record), chat=self._chat()

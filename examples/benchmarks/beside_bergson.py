@@ -67,6 +67,7 @@ def measured(name: str, command: list[str], folder: Path | None, examples: int, 
         raise SystemExit(f"{name} failed ({child.returncode}):\n" + "\n".join(log.read_text().splitlines()[-15:]))
     size = sum(f.stat().st_blocks * 512 for f in folder.rglob("*") if f.is_file()) if folder else 0
     seconds = time.monotonic() - begun
+    print(f"{name}: {usage.ru_utime + usage.ru_stime:.1f} CPU s", file=sys.stderr, flush=True)
     return Run(name, usage.ru_utime + usage.ru_stime, seconds, usage.ru_maxrss * 1024, size / max(1, examples))
 
 
