@@ -12,6 +12,11 @@ At a position t with logits z, target y and τ = 0.1:
 5. φ = unit([λ_rh vec Σ_t r̂ ĥᵀ ; λ_gh vec Σ_t ĝ ĥᵀ]) over windows of 256 positions that overlap by 50; an example's signature
    is the unit mean of its windows'.
 
+Norms are floored at 1e-8, with two differences from the published code, both for positions where the model is sure. There
+p(y) − 1 is 0 or rounding in float32, so the residual at y is made as minus the sum of the others. And φ's own norm has no
+floor: an example of which the model is sure everywhere keeps the direction of what doubt is left instead of becoming 0. A
+`floor` of 0.01 lets positions weigh by their doubt; `examples/benchmarks/backdoor.py` has what these three are worth.
+
 Without norms and truncation, at τ = 1, RH is an unbiased sketch of Σ⟨r_t, r_s⟩⟨h_t, h_s⟩, the exact product of head gradients.
 Knows no store and no text.
 """
@@ -30,7 +35,7 @@ from ..engine.method import BATCH_EXAMPLES, Head, Needs, QueryMatrix, Readout, S
 from ..store.errors import SettingsError
 from ..store.layout import Array, Column, column
 
-_FLOOR = 1e-8
+_FLOOR = 1e-8  # of a hidden state's norm
 _BLOCK = 2048  # rows of the head multiplied at once
 
 
@@ -71,6 +76,8 @@ class Rise(Similarity):
     """Positions in a window."""
     overlap: int = 50
     """Positions that neighbouring windows share."""
+    floor: float = 1e-8
+    """Residuals and errors are divided by max(norm, floor): below it a position weighs less the surer the model was."""
     normalize: bool = True
     """Unit norms of position sketches and signatures; without, signatures are sums over positions, in float32."""
     seed: int = 0
@@ -87,6 +94,7 @@ class Rise(Similarity):
             "top ≥ 0": self.top >= 0,
             "0 < mass ≤ 1": 0 < self.mass <= 1,
             "least ≥ 1": self.least >= 1,
+            "0 < floor ≤ 1": 0 < self.floor <= 1,
             "window > overlap ≥ 0": self.window > self.overlap >= 0,
         }
         broken = [bound for bound, holds in bounds.items() if not holds]
@@ -132,9 +140,9 @@ class Rise(Similarity):
     def rows(self, readout: Readout, tables: Tables) -> dict[str, torch.Tensor]:
         """`signature` (n, Kh(Kr+Kg)) float32."""
         index, value = readout.reduced(self._residual)  # (P, k)
-        h = self._unit(readout.hidden().float() @ tables.hidden)  # (P, Kh)
-        r = self._unit(tables.residual.sparse(index, value)[:, : self.kr])  # (P, Kr)
-        g = self._unit(_weighted_rows(tables.error, index, value))  # (P, Kg)
+        h = self._unit(readout.hidden().float() @ tables.hidden, _FLOOR)  # (P, Kh)
+        r = self._unit(tables.residual.sparse(index, value)[:, : self.kr], self.floor)  # (P, Kr)
+        g = self._unit(_weighted_rows(tables.error, index, value), self.floor)  # (P, Kg)
         left = torch.cat([self.lambda_rh * r, self.lambda_gh * g], dim=1)  # (P, Kr + Kg)
         out = torch.zeros(readout.examples, self.dims, device=h.device)
         ends = torch.cumsum(torch.bincount(readout.owners, minlength=readout.examples), 0).tolist()
@@ -153,8 +161,8 @@ class Rise(Similarity):
             return (left.T @ h).flatten()
         total = torch.zeros(self.dims, device=h.device)
         for a, b in self.windows(len(h)):
-            total += self._unit((left[a:b].T @ h[a:b]).flatten())
-        return self._unit(total)
+            total += _direction((left[a:b].T @ h[a:b]).flatten())
+        return _direction(total)
 
     def windows(self, positions: int) -> Iterator[tuple[int, int]]:
         """Bounds of the windows over so many positions; the last one ends with the example."""
@@ -164,8 +172,15 @@ class Rise(Similarity):
             start += self.window - self.overlap
         yield start, positions
 
-    def _unit(self, x: torch.Tensor) -> torch.Tensor:
-        return x / x.norm(dim=-1, keepdim=True).clamp(min=_FLOOR) if self.normalize else x
+    def _unit(self, x: torch.Tensor, floor: float) -> torch.Tensor:
+        return x / x.norm(dim=-1, keepdim=True).clamp(min=floor) if self.normalize else x
+
+
+def _direction(x: torch.Tensor) -> torch.Tensor:
+    """x to unit norm however small it is; 0 stays 0."""
+    largest = x.abs().max()
+    scaled = x / torch.where(largest > 0, largest, 1)
+    return scaled / scaled.norm().clamp(min=1)
 
 
 def _weighted_rows(table: torch.Tensor, index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

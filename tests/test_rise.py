@@ -36,6 +36,7 @@ def residual(z: np.ndarray, y: int, rise: Rise) -> tuple[np.ndarray, float]:
     if y not in order:
         order[-1] = y
     p = np.exp(s[order] - max(s[order]))
+    p[p < 1e-36] = 0  # below float32's full precision
     p /= p.sum() + 1e-8
     kept, ahead, close = [], 0.0, 0.0
     for slot, v in enumerate(order):
@@ -50,9 +51,14 @@ def residual(z: np.ndarray, y: int, rise: Rise) -> tuple[np.ndarray, float]:
     return r, close
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    """x to unit norm."""
-    return x / max(np.linalg.norm(x), FLOOR)
+def unit(x: np.ndarray, floor: float = FLOOR) -> np.ndarray:
+    """x to unit norm, or below it under the floor."""
+    return x / max(np.linalg.norm(x), floor)
+
+
+def direction(x: np.ndarray) -> np.ndarray:
+    """x to unit norm however small it is."""
+    return x / (np.linalg.norm(x) or 1.0)
 
 
 def signature(h: np.ndarray, z: np.ndarray, y: np.ndarray, weight: np.ndarray, rise: Rise) -> tuple[np.ndarray, float]:
@@ -66,18 +72,18 @@ def signature(h: np.ndarray, z: np.ndarray, y: np.ndarray, weight: np.ndarray, r
         r, close = residual(z[t], y[t], rise)
         hh, rr = unit(sketched(tables[1], h[t])), sketched(tables[0], r)[: rise.kr]
         gg = sketched(tables[2], weight.T @ r)[: rise.kg]
-        rh.append(np.outer(unit(rr), hh))
-        gh.append(np.outer(unit(gg), hh))
+        rh.append(np.outer(unit(rr, rise.floor), hh))
+        gh.append(np.outer(unit(gg, rise.floor), hh))
         terms = np.abs(r).sum(), sum(abs(r[v]) * np.linalg.norm(weight[v]) for v in np.flatnonzero(r))
-        cancelled = [x / max(np.linalg.norm(k), FLOOR) for x, k in zip(terms, (rr, gg), strict=True) if len(k)]
+        cancelled = [x / max(np.linalg.norm(k), 1e-30) for x, k in zip(terms, (rr, gg), strict=True) if len(k)]
         lost.append(close + sum(min(1.0, ROUNDING * c) for c in cancelled if c > 30))
     total, start = np.zeros(rise.dims), 0
     while True:
         stop = min(start + rise.window, len(h))
         parts = rise.lambda_rh * sum(rh[start:stop]), rise.lambda_gh * sum(gh[start:stop])
-        total += unit(np.concatenate([part.ravel() for part in parts]))
+        total += direction(np.concatenate([part.ravel() for part in parts]))
         if stop == len(h):
-            return unit(total), sum(lost)
+            return direction(total), sum(lost)
         start += rise.window - rise.overlap
 
 

@@ -129,4 +129,6 @@ def _check_columns(name: str, method: Method, provider: Provider) -> None:
         raise SettingsError(f"method {name} declares columns {seen}: it needs one at least, each name once")
     absent = method.needs(sizes).beyond(sizes)
     if absent:
-        raise SettingsError(f"method {name} needs hidden layers {list(absent)}; the model has {sizes.layers} below its last")
+        raise SettingsError(
+            f"method {name} needs hidden layers {list(absent)}; the model has {sizes.layers} below its last"
+        )

@@ -15,8 +15,11 @@ from numba import njit, prange
 
 from ...store.layout import Array
 
-_BINS = 1024
-_RANGE = 40.0  # e⁻⁴⁰ is far below float32's resolution of a probability
+_NEAR, _FINE = 40, 16  # nats below the maximum, and bins in each
+_FAR, _COARSE = 48, 8  # nats below those
+_BINS = _NEAR * _FINE + _FAR * _COARSE
+_LEAST = np.float32(1e-36)
+"""Smaller probabilities are 0: float32 would keep fewer and fewer digits of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class SparseResidual:
         kept_logits[absent, -1] = logits[absent, targets[absent]]
         own[absent, -1] = True
         p = torch.exp((kept_logits - kept_logits.amax(1, keepdim=True)) / self.tau)
+        p = torch.where(p < _LEAST, 0, p)
         p = p / (p.sum(1, keepdim=True) + 1e-8)
         before = torch.cumsum(p.double(), 1) - p.double()  # mass of the slots ahead of each
         kept = (before < self.mass) | (torch.arange(top, device=p.device) < self.least) | own
@@ -112,14 +116,18 @@ def _losses(logits: Any, targets: Any, out: Any) -> None:
 
 @njit(cache=True, fastmath=True)
 def _bins(row: Any, tau: Any, bins: Any) -> None:
-    """Each logit's bin by (max − z)/τ, descending with it; the last bin takes all that have no probability left."""
+    """Each logit's bin by (max − z)/τ in nats, descending with it: fine ones near, coarse ones far, and the last for what has
+    no probability left.
+    """
     width = len(row)
     peak = row[0]
     for j in range(width):
         peak = max(peak, row[j])
-    scale = min(np.float32(_BINS / _RANGE) / tau, np.float32(1e30))  # finite, so that 0 · scale is 0
+    scale = min(np.float32(1.0) / tau, np.float32(1e30))  # finite, so that 0 · scale is 0
     for j in range(width):
-        bins[j] = np.int32(min((peak - row[j]) * scale, np.float32(_BINS)))
+        nats = (peak - row[j]) * scale
+        near, far = min(nats, np.float32(_NEAR)), min(max(nats - np.float32(_NEAR), np.float32(0)), np.float32(_FAR))
+        bins[j] = np.int32(near * np.float32(_FINE) + far * np.float32(_COARSE))
 
 
 @njit(cache=True)
@@ -141,7 +149,7 @@ def _heaviest(row: Any, tau: Any, top: int, found: Any) -> int:
     """Indices of the `top` largest of `row`, descending, ties by index, into `found`; returns how many.
 
     A histogram of (max − z)/τ finds the threshold, so that only a few hundred of V logits are sorted, each within its bin.
-    Those more than 40 below the maximum have no probability left and are not looked for.
+    Those so far below the maximum that float32 has no number for their probability are not looked for.
     """
     width = len(row)
     bins = np.empty(width, np.int32)
@@ -188,6 +196,8 @@ def _one_support(row: Any, target: int, tau: Any, mass: float, least: int, found
     total = 0.0
     for k in range(count):
         value[k] = np.exp((row[found[k]] - peak) / tau)
+        if value[k] < _LEAST:
+            value[k] = 0
         total += value[k]
     total += 1e-8
     ahead, kept, others, used = 0.0, 0.0, 0.0, 0
