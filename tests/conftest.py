@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is imported; no test asks the network
+for threads in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # for tiny tensors a second one only spins; read at import too
+    os.environ.setdefault(threads, "1")
 
 import pytest
 

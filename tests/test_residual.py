@@ -1,5 +1,9 @@
 """The reductions of logits, against float64: losses, and truncated residuals by the CPU's kernel and by torch operations."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -160,3 +164,24 @@ def test_losses_of_adversarial_logits():
 def test_dense_residual_adds_up_what_is_said_twice():
     dense = dense_residual(np.array([[2, 0, 0], [1, 0, 0]]), np.array([[0.5, -0.5, 0.25], [1, 0, 0]], np.float32), 4)
     np.testing.assert_array_equal(dense, [[-0.25, 0, 0.5, 0], [0, 1, 0, 0]])
+
+
+def test_threads_change_nothing(tmp_path):
+    """The kernels on two threads, in a process of their own: this one may have a single thread."""
+    code = (
+        "import numpy as np, sys, torch\n"
+        "from headwater.engine.intake.residual import Loss, SparseResidual\n"
+        "draw = np.random.default_rng(0)\n"
+        "z = torch.from_numpy(draw.standard_normal((64, 900)).astype('f4') * 3)\n"
+        "y = torch.from_numpy(draw.integers(0, 900, 64))\n"
+        "parts = [*SparseResidual(0.1, 32, 0.92, 4)(z, y), *Loss()(z, y)]\n"
+        "np.savez(sys.argv[1], *(part.numpy() for part in parts))\n"
+    )
+    found = []
+    for threads in ("1", "2"):
+        path = tmp_path / f"{threads}.npz"
+        environment = {**os.environ, "NUMBA_NUM_THREADS": threads}
+        subprocess.run([sys.executable, "-c", code, str(path)], env=environment, check=True)
+        with np.load(path) as arrays:
+            found.append([arrays[name] for name in sorted(arrays)])
+    assert all(np.array_equal(one, two) for one, two in zip(*found, strict=True))

@@ -31,7 +31,7 @@ Tell = Callable[[int, float], None]
 class Recipe:
     """How large the model is, and how long it learns."""
 
-    vocabulary: int = 4096
+    vocabulary: int = 2048
     """Tokens of the BPE at most."""
     width: int = 128
     """Of the hidden state."""
@@ -45,7 +45,7 @@ class Recipe:
     """Tokens of a packed sequence."""
     batch: int = 16
     """Sequences of a step."""
-    steps: int = 400
+    steps: int = 500
     """Optimiser's steps."""
     warmup: int = 30
     """Of which the rate rises."""
@@ -55,7 +55,7 @@ class Recipe:
     """Of the weights and of the order of the texts."""
 
 
-SHORT = Recipe(vocabulary=2048, width=96, layers=3, inner=256, batch=8, steps=150, warmup=15)
+SHORT = Recipe(vocabulary=1024, width=96, layers=3, inner=256, batch=8, steps=200, warmup=15)
 """A model for a smoke test."""
 
 

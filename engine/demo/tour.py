@@ -22,6 +22,7 @@ from ..answers.report import printable
 from ..answers.scores import RESULT_FIELDS, ResultFile, result_rows
 from ..console import Ticker, clock
 from ..intake.corpus import Template
+from ..intake.ingest import Progress
 from ..intake.job import IngestJob, prepare
 from ..intake.model import ModelChoice
 from ..intake.providers import Reading
@@ -127,10 +128,15 @@ def _store(place: Workdir, method: str, settings: Mapping[str, Any]) -> None:
     job = IngestJob([str(place.corpus)], str(place.store), choice, {method: settings},
                     Reading(Template(), max_length=LENGTH))  # fmt: skip
     ingestion = prepare(job).open()
-    with Ticker("store") as ticker:
-        outcome = ingestion.run(
-            lambda p: ticker.tell(p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s")
-        )
+    count = len(texts.read_records(place.corpus))
+    with Ticker("store", every=10.0) as ticker:
+
+        def tell(p: Progress) -> None:
+            ticker.tell(
+                p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s", (p.place.record + 1) / count
+            )
+
+        outcome = ingestion.run(tell)
     size = sum(file.stat().st_size for file in place.store.rglob("*") if file.is_file())
     _say(f"store: {outcome.rows:,} examples with {method} ({outcome.added:,} read now, in {clock(outcome.seconds)}), "
          f"{size / 1e6:.0f} MB")  # fmt: skip

@@ -27,8 +27,7 @@ import torch
 PROMPT, COMPLETION = "Review: {instruction}\nSentiment:", " {output}"
 TEMPLATE = ["--prompt", PROMPT.replace("\n", "\\n"), "--completion", COMPLETION]
 ROWS, MODEL = "backdoor_sst2_badnet", "models/stories260K"
-_LEXICAL = ("lambda_rh=0.7", "lambda_gh=1.0")
-_SMALL = ("kr=48", "kh=64", "kg=16")
+_WEIGHTS = ("lambda_rh=0.7", "lambda_gh=1.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +44,13 @@ class Variant:
 
 VARIANTS = (
     Variant("RISE, defaults (τ=0.1, λ 1.0/0.3)", ()),
+    Variant("RISE, τ=0.3", ("tau=0.3",)),
     Variant("RISE, τ=1", ("tau=1.0",)),
-    Variant("RISE, λ 0.7/1.0", _LEXICAL),
-    Variant("RISE, λ 0.7/1.0, τ=1", (*_LEXICAL, "tau=1.0")),
-    Variant("RISE, λ 0.7/1.0, 48/64/16 (4,096 numbers)", (*_LEXICAL, *_SMALL)),
+    Variant("RISE, τ=1, floor 0.01", ("tau=1.0", "floor=0.01")),
+    Variant("RISE, λ 0.7/1.0", _WEIGHTS),
+    Variant("RISE, λ 0.7/1.0, τ=1", (*_WEIGHTS, "tau=1.0")),
     Variant("RISE, defaults, --attribute all", (), "all"),
-    Variant("RISE, λ 0.7/1.0, --attribute all", _LEXICAL, "all"),
     Variant("RISE, defaults, before fine-tuning", (), tuned=False),
-    Variant("RISE, λ 0.7/1.0, before fine-tuning", _LEXICAL, tuned=False),
 )
 
 
