@@ -9,7 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when transformers is import
 for threads in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # for tiny tensors a second one only spins; read at import too
     os.environ.setdefault(threads, "1")
 
-import pytest
+import pytest  # noqa: E402 — after what is read at import
 
 TEXT = [
     "the river runs down to the sea, and the sea runs nowhere at all",

@@ -86,4 +86,6 @@ def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
     console = Console(highlight=False)
     console.print(table)
     allowed = "no budget" if budget is None else f"budget {show_bytes(budget)}"
-    console.print(f"{unit}; {allowed}; beside it the interpreter and its libraries: {show_bytes(resident_bytes())} now")
+    console.print(
+        f"{unit}; {allowed}; this process, its libraries and the model hold {show_bytes(resident_bytes())} now"
+    )

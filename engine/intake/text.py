@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from .model import LanguageModel
 from .provider import remaining
 from .readout import BatchReadout, LinearHead
 
-_ENCODE = 64
+_ENCODE, _ENCODE_CHARACTERS = 64, 1 << 20  # documents tokenised at once, while they are short
 MAX_LENGTH = 1024
 """Tokens of an example unless asked otherwise: long enough to be one thought, short enough to be pointed at."""
 
@@ -115,7 +114,7 @@ class TextProvider:
                     yield example
 
     def _encoded(self, documents: Iterator[Document], ordinal: int) -> Iterator[Example]:
-        while group := list(islice(documents, _ENCODE)):
+        for group in _groups(documents):
             texts = [document.prompt + document.text for document in group]
             encoded = self.model.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
             known = len(self.model.prefix)
@@ -184,6 +183,20 @@ class TextProvider:
         owners = torch.arange(len(batch), device=self.device)[:, None].expand_as(counted)[counted]
         targets = torch.roll(ids, -1, 1)[counted]
         return BatchReadout(self.head, hiddens, owners, targets, [example.counted for example in batch], needs)
+
+
+def _groups(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Documents to tokenise together, so many that it pays and so few that memory stays flat."""
+    group: list[Document] = []
+    characters = 0
+    for document in documents:
+        group.append(document)
+        characters += len(document.prompt) + len(document.text)
+        if len(group) == _ENCODE or characters >= _ENCODE_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
 
 
 def _example(

@@ -45,6 +45,7 @@ class Variant:
 VARIANTS = (
     Variant("RISE, defaults (τ=0.1, λ 1.0/0.3)", ()),
     Variant("RISE, τ=0.3", ("tau=0.3",)),
+    Variant("RISE, floor 0.01", ("floor=0.01",)),
     Variant("RISE, τ=1", ("tau=1.0",)),
     Variant("RISE, τ=1, floor 0.01", ("tau=1.0", "floor=0.01")),
     Variant("RISE, λ 0.7/1.0", _WEIGHTS),
