@@ -55,7 +55,7 @@ class Recipe:
     """Of the weights and of the order of the texts."""
 
 
-SHORT = Recipe(vocabulary=1024, width=96, layers=3, inner=256, batch=8, steps=200, warmup=15)
+SHORT = Recipe(vocabulary=1024, width=96, layers=3, inner=256, batch=8, steps=120, warmup=10)
 """A model for a smoke test."""
 
 

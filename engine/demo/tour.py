@@ -49,7 +49,7 @@ class Size:
 
 
 FULL = Size(None, 150, Recipe())
-BRIEF = Size(1000, 40, SHORT)
+BRIEF = Size(800, 40, SHORT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,10 +44,12 @@ class Workdir:
             there = json.loads(note.read_text(encoding="utf-8"))
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be used as a folder: {error.strerror or error}") from None
-        except ValueError:
+        except (json.JSONDecodeError, UnicodeDecodeError):
             raise SettingsError(f"{note} is not the note of a demo: name another --workdir") from None
+        if not isinstance(there, dict):
+            raise SettingsError(f"{note} is not the note of a demo: name another --workdir")
         apart = [f"{key} is {there.get(key)!r} there, {value!r} here" for key, value in made_with.items()
-                 if not isinstance(there, dict) or there.get(key) != value]  # fmt: skip
+                 if there.get(key) != value]  # fmt: skip
         if apart:
             raise StoreMismatch(f"{self.path} holds a demo made otherwise: {'; '.join(apart)}; name another --workdir")
 
