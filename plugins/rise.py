@@ -179,8 +179,9 @@ class Rise(Similarity):
 def _direction(x: torch.Tensor) -> torch.Tensor:
     """x to unit norm however small it is; 0 stays 0."""
     largest = x.abs().max()
-    scaled = x / torch.where(largest > 0, largest, 1)
-    return scaled / scaled.norm().clamp(min=1)
+    scaled: torch.Tensor = x / largest.clamp(min=1e-38)
+    norm: torch.Tensor = scaled.norm()
+    return scaled / norm.clamp(min=1)
 
 
 def _weighted_rows(table: torch.Tensor, index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,7 @@ class SparseResidual:
         kept_logits[absent, -1] = logits[absent, targets[absent]]
         own[absent, -1] = True
         p = torch.exp((kept_logits - kept_logits.amax(1, keepdim=True)) / self.tau)
-        p = torch.where(p < _LEAST, 0, p)
+        p = p.masked_fill(p < float(_LEAST), 0.0)
         p = p / (p.sum(1, keepdim=True) + 1e-8)
         before = torch.cumsum(p.double(), 1) - p.double()  # mass of the slots ahead of each
         kept = (before < self.mass) | (torch.arange(top, device=p.device) < self.least) | own

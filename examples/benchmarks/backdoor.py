@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -223,7 +225,6 @@ def timed(task: Task, scores: Callable[[], np.ndarray]) -> Found:
 def one_seed(data: Path, seed: int, training: Training, sizes: Sequence[int], work: Path) -> dict[str, Found]:
     """Every method on one seed's task, by name."""
     task, base, tuned = draw(data, seed, sizes), data / MODEL, work / "tuned"
-    work.mkdir(parents=True, exist_ok=True)
     for name, rows in (("rows", task.rows), ("queries", task.queries)):
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (work / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -242,10 +243,7 @@ def one_seed(data: Path, seed: int, training: Training, sizes: Sequence[int], wo
 
 
 def _fresh(place: Path, work: Path) -> None:
-    """An empty folder with the rows and queries of the seed: a store of an earlier run would be gone on with."""
-    import shutil
-
-    shutil.rmtree(place, ignore_errors=True)
+    """A folder with the rows and queries of the seed."""
     place.mkdir()
     for name in ("rows.jsonl", "queries.jsonl"):
         shutil.copy(work / name, place / name)
@@ -278,8 +276,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[int, dict[str, Found]]:
     about = machine.describe()
     data = machine.data_folder(given.data, ROWS, MODEL)
     training = Training(given.loss, given.epochs, given.rate, given.batch)
-    work = given.out / "backdoor"
-    found = {seed: one_seed(data, seed, training, given.sizes, work / f"seed-{seed}") for seed in given.seeds}
+    given.out.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for seed in given.seeds:
+        with tempfile.TemporaryDirectory(prefix="backdoor-", dir=given.out) as work:
+            found[seed] = one_seed(data, seed, training, given.sizes, Path(work))
     told = {seed: {name: _record(f) for name, f in own.items()} for seed, own in found.items()}
     setting = f"{given.sizes}, {training}"
     results = {"machine": about, "setting": setting, "found": told}

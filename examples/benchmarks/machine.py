@@ -31,7 +31,7 @@ _PACKAGES = ("headwater", "torch", "transformers", "numpy", "numba", "zarr")
 
 
 def describe() -> dict[str, Any]:
-    """CPU, cores, memory, versions, commit, load and date, as JSON values."""
+    """CPU, cores, memory, versions, commit, threads asked for, load and date, as JSON values."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
@@ -48,6 +48,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         **versions,
         "commit": _commit(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
         "load": round(os.getloadavg()[0], 2),
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -56,9 +57,9 @@ def describe() -> dict[str, Any]:
 def described(machine: dict[str, Any]) -> str:
     """One line of :func:`describe`."""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores (load {machine['load']} at the start), {machine['memory_gib']} GiB; "
-        f"Python {machine['python']}, torch {machine['torch']}, headwater {machine['headwater']} at {machine['commit']}; "
-        f"{machine['date']}"
+        f"{machine['cpu']}, {machine['cores']} cores (load {machine['load']} at the start, OMP_NUM_THREADS "
+        f"{machine['threads']}), {machine['memory_gib']} GiB; Python {machine['python']}, torch {machine['torch']}, "
+        f"headwater {machine['headwater']} at {machine['commit']}; {machine['date']}"
     )
 
 

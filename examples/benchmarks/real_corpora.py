@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,9 +108,7 @@ def disk_bytes(folder: Path) -> int:
 
 
 def measure(data: Path, rows: int | None, queries: int, work: Path) -> dict[str, Any]:
-    """All steps."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    """All steps, in an empty folder."""
     store = work / "store"
     maths, instruct = files = corpora(data, rows, work)
     steps = [ingest("ingest gsm8k", (maths,), data / MODEL, store, "--truncate")]
@@ -157,7 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     given = parser.parse_args(arguments)
     about = machine.describe()
     data = machine.data_folder(given.data, *GSM8K, INSTRUCT, MODEL)
-    found = measure(data, given.rows, given.queries, given.out / "real_corpora")
+    given.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="real_corpora-", dir=given.out) as work:
+        found = measure(data, given.rows, given.queries, Path(work))
     machine.save(given.out, "real_corpora", {"machine": about, **found}, table(found))
     return found
 
