@@ -70,8 +70,9 @@ def ask(
     store: str,
     method: str,
     queries: str,
-    choice: ModelChoice,
-    template: Template,
+    *,
+    choice: ModelChoice = STORED_MODEL,
+    template: Template = DETECTED,
     top: int = 10,
     memory: int | None = None,
 ) -> Question:
