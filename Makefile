@@ -11,10 +11,10 @@ demo: $(READY)  ## the whole job on an embedded corpus, in minutes
 	$(BIN)/headwater demo
 
 test: $(READY)  ## the suite, without what is marked slow or gpu
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(READY)  ## what takes minutes
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
 
 test-gpu: $(READY)  ## what needs CUDA
 	$(BIN)/python -m pytest -m gpu

@@ -92,6 +92,7 @@ def test_the_references_of_the_backdoor_are_what_they_are_called(script: Load) -
     assert len(backdoor.full_gradient(model, ids, first)) == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.slow
 @needs_data
 def test_backdoor_runs(
     script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -106,6 +107,7 @@ def test_backdoor_runs(
     assert (tmp_path / "backdoor.md").read_text() in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @needs_data
 def test_real_corpora_run(script: Load, tmp_path: Path) -> None:
     found = script("real_corpora").main(["--data", str(DATA), "--out", str(tmp_path), "--rows", "12", "--queries", "6"])

@@ -149,7 +149,7 @@ Answers = dict[str, list[dict[str, Any]]]
 def _answers(place: Workdir, method: str) -> Answers:
     begun = time.monotonic()
     choice = ModelChoice(str(place.model), device="cpu")
-    question = ask(str(place.store), method, str(place.questions), choice=choice, template=Template(), top=TOP)
+    question = ask(str(place.store), method, str(place.questions), choice=choice, top=TOP)
     results = question.attribute()
     answers: Answers = {}
     with ResultFile(str(place.answers), RESULT_FIELDS) as file:

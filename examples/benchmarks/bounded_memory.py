@@ -65,12 +65,10 @@ def attribute_here(store: str, queries: str, memory: str, answers: str) -> dict[
     share = interpreter_share()
     from headwater.engine.answers.question import ask
     from headwater.engine.answers.scores import RESULT_FIELDS, ResultFile, result_rows
-    from headwater.engine.intake.corpus import Template
-    from headwater.engine.intake.model import ModelChoice
     from headwater.engine.memory import parse_bytes, peak_bytes
 
     begun, cpu = time.monotonic(), spent()
-    question = ask(store, "rise", queries, ModelChoice(""), Template(), TOP, parse_bytes(memory))
+    question = ask(store, "rise", queries, top=TOP, memory=parse_bytes(memory))
     results = question.attribute()
     seconds = time.monotonic() - begun
     with ResultFile(answers, RESULT_FIELDS) as file:
