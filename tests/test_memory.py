@@ -131,7 +131,7 @@ def smallest_named(refused: pytest.ExceptionInfo[BudgetError]) -> int:
 
 
 def test_ingest_runs_in_the_smallest_budget_that_its_refusal_names(model: Path, tmp_path: Path) -> None:
-    from headwater.engine.intake.ingest import choose_batch
+    from headwater.engine.intake.budget import choose_batch
     from headwater.engine.intake.job import IngestJob, prepare
     from headwater.engine.intake.model import ModelChoice
 

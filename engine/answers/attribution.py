@@ -20,8 +20,8 @@ from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ...store.reader import ColumnReader, open_column
 from ..arrays.similarity import TILE, Dot, Score, all_scores, block_rows, scan_plan, top_k
+from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..intake.examples import Example, Place, batches
-from ..intake.ingest import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..intake.provider import Provider
 from ..intake.readout import NonFiniteLogits, merged_needs
 from ..memory import Part, Plan, plan

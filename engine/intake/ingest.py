@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -19,21 +19,12 @@ import torch
 
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
-from ...store.layout import TEXT_CHUNK_ROWS, Column
 from ...store.writer import GroupWriter
-from ..memory import Plan, plan
-from ..method import Method, Needs, Sizes
+from ..method import Method
 from .background import WritingThread
-from .examples import WINDOW, Example, Place, batches, example_columns, example_rows, windows
+from .examples import Example, Place, batches, example_rows, windows
 from .provider import Provider
 from .readout import NonFiniteLogits, merged_needs
-
-TOKEN_BYTES = 40
-"""Of a token in a list of Python numbers; while it is being made by a tokenizer, with its place in the text, six times that."""
-TEXT_BYTES = 8
-"""Of a token's text, at most: four characters of two bytes, or eight of one."""
-BATCH_TOKENS = 4096
-"""Padded tokens of a batch, at most: beyond this neither a CPU nor a GPU gets faster on small models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,127 +57,6 @@ class Outcome:
     """Bad records skipped by this run."""
     finished: bool
     """False after an interruption."""
-
-
-def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, with_text: bool) -> Plan:
-    """The memory of an ingestion in batches of `tokens` padded tokens."""
-    sizes = provider.head.sizes
-    columns = [c for m in methods.values() for c in m.columns(sizes)]
-    numbers = [c for c in [*columns, *example_columns(with_text)] if not c.is_text]
-    longest = provider.longest()
-    return plan(
-        [
-            *provider.memory(tokens),
-            layers_part(sizes, [method.needs(sizes) for method in methods.values()], tokens),
-            *((f"{name} scratch", method.scratch(sizes, tokens)) for name, method in methods.items()),
-            ("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
-            ("chunks being filled", sum(c.chunk_bytes for c in numbers)),
-            ("tokens", (2 * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
-            ("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * with_text) * longest * TEXT_BYTES),
-        ]
-    )
-
-
-def layers_part(sizes: Sizes, needs: Sequence[Needs], tokens: int) -> tuple[str, int]:
-    """The hidden states of every layer, which a pass keeps as soon as a method asks for one below the last."""
-    asked = {layer for need in needs for layer in need.layers}
-    return "all layers' hidden states", bool(asked) * 4 * tokens * sizes.hidden * (sizes.layers + 2 + len(asked))
-
-
-def choose_batch(
-    provider: Provider, methods: Mapping[str, Method], budget: int | None, wanted: int | None, with_text: bool
-) -> tuple[int, Plan]:
-    """Padded tokens of a batch, and the plan: the widest batch within the budget.
-
-    Raises:
-        BudgetError: not even a batch of the longest example fits.
-    """
-    least = max(2, provider.longest())
-    tokens = max(least, wanted or BATCH_TOKENS)
-    smallest = ingest_plan(provider, methods, least, with_text)
-    chosen = ingest_plan(provider, methods, tokens, with_text)
-    while wanted is None and budget is not None and chosen.total > budget and tokens > least:
-        tokens = max(least, tokens // 2)
-        chosen = ingest_plan(provider, methods, tokens, with_text)
-    chosen.check(budget, smallest.total)
-    return tokens, chosen
-
-
-def open_for_ingest(
-    path: str, provider: Provider, methods: Mapping[str, Method], *, with_text: bool, append: bool, version: str
-) -> FeatureStore:
-    """Create the store, or open the one that is there and see that it was made alike.
-
-    Raises:
-        StoreMismatch: another model, tokenizer, corpus or settings; only the differences are listed.
-    """
-    facts = {**provider.provenance(), "text": with_text}
-    if not FeatureStore.exists(path):
-        store = FeatureStore.create(path, {**facts, **provider.origin(), "sources": _source_facts(provider)}, version)
-    else:
-        store = FeatureStore.open(path)
-        refuse_differences(path, facts, store.provenance)
-        _merge_sources(store, provider, append)
-    groups: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {EXAMPLES: (example_columns(with_text), {})}
-    for name, method in methods.items():
-        groups[method_group(name)] = (method.columns(provider.head.sizes), {"settings": method.settings()})
-    for group, (columns, notes) in groups.items():
-        if group not in store.groups:
-            store.add_group(group, columns, {**notes, "place": [0, -1, 0], "digest": "", "complete": False})
-    return store
-
-
-def refuse_differences(path: str, asked: Mapping[str, Any], there: Mapping[str, Any]) -> None:
-    """Compare what is asked with what a store was made with.
-
-    Raises:
-        StoreMismatch: naming each key that differs, with both values.
-    """
-    apart = [f"{key} is {there.get(key)!r} there, {asked[key]!r} here" for key in asked if there.get(key) != asked[key]]
-    if apart:
-        raise StoreMismatch(f"{path} was made differently: {'; '.join(apart)}")
-
-
-def _source_facts(provider: Provider) -> list[dict[str, Any]]:
-    return [{"name": s.name, "size": s.size, "digest": s.digest} for s in provider.sources]
-
-
-def _merge_sources(store: FeatureStore, provider: Provider, append: bool) -> None:
-    """The corpus must be the store's own; with `append`, files that are not in it yet are added behind."""
-    known = store.provenance["sources"]
-    given = {(s.name, s.digest): s for s in provider.sources}
-    names = {s.name: s for s in provider.sources}
-    for fact in known:
-        changed = names.get(fact["name"])
-        if (fact["name"], fact["digest"]) not in given and changed is not None:
-            raise StoreMismatch(f"{changed.path} has changed since it was ingested into {store.path} "
-                                f"({fact['size']} bytes then, {changed.size} now)")  # fmt: skip
-    keys = [(fact["name"], fact["digest"]) for fact in known]
-    new = [s for s in provider.sources if (s.name, s.digest) not in keys]
-    if new and not append:
-        raise StoreMismatch(f"{store.path} holds another corpus ({', '.join(f['name'] for f in known[:3])}); "
-                            f"--append adds {', '.join(s.name for s in new[:3])} to it")  # fmt: skip
-    complete = all(record.get("complete") for record in store.groups.values())
-    absent = [fact["name"] for fact in known if (fact["name"], fact["digest"]) not in given]
-    if absent and not (append and complete):
-        raise StoreMismatch(f"{store.path} is made of more files: {', '.join(absent[:3])} must be named too")
-    ordered = [given.get(key) or _absent(key) for key in keys] + new
-    provider.sources[:] = ordered
-    if new:
-        added = [{"name": s.name, "size": s.size, "digest": s.digest} for s in new]
-
-        def change(attributes: dict[str, Any]) -> None:
-            attributes["provenance"]["sources"] += added
-            for record in attributes["groups"].values():
-                record["complete"] = False
-
-        store.update(change)
-
-
-def _absent(key: tuple[str, str]) -> Any:
-    from .corpus import Source
-
-    return Source("", key[0], "absent", 0, key[1])
 
 
 class Ingestion:

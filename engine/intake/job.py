@@ -16,10 +16,12 @@ from ...store.feature_store import FeatureStore, method_group
 from ..memory import Plan
 from ..method import Method
 from ..registry import load
+from .budget import choose_batch
 from .corpus import Faults, Template
 from .examples import Place
-from .ingest import Ingestion, Outcome, choose_batch, open_for_ingest
+from .ingest import Ingestion, Outcome
 from .model import ModelChoice
+from .opening import open_for_ingest
 from .provider import Provider
 from .providers import Reading, corpus_provider, following
 

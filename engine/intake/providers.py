@@ -12,8 +12,8 @@ from ...store.errors import CorpusError, ModelError
 from ...store.feature_store import FeatureStore
 from .corpus import Faults, Template, find_sources
 from .features import FeatureProvider, is_features
-from .ingest import refuse_differences
 from .model import ModelChoice, load, pick_device
+from .opening import refuse_differences
 from .provider import Provider
 from .text import TextProvider, text_settings
 

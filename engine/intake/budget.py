@@ -1,0 +1,65 @@
+"""The memory of an ingestion, as named parts, and the widest batch that a budget allows.
+
+Said before anything runs, so that a run too large is refused instead of killed. Knows no method by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...store.layout import TEXT_CHUNK_ROWS
+from ..memory import Plan, plan
+from ..method import Method, Needs, Sizes
+from .examples import WINDOW, example_columns
+from .provider import Provider
+
+TOKEN_BYTES = 40
+"""Of a token in a list of Python numbers; while it is being made by a tokenizer, with its place in the text, six times that."""
+TEXT_BYTES = 8
+"""Of a token's text, at most: four characters of two bytes, or eight of one."""
+BATCH_TOKENS = 4096
+"""Padded tokens of a batch, at most: beyond this neither a CPU nor a GPU gets faster on small models."""
+
+
+def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, with_text: bool) -> Plan:
+    """The memory of an ingestion in batches of `tokens` padded tokens."""
+    sizes = provider.head.sizes
+    columns = [c for m in methods.values() for c in m.columns(sizes)]
+    numbers = [c for c in [*columns, *example_columns(with_text)] if not c.is_text]
+    longest = provider.longest()
+    return plan(
+        [
+            *provider.memory(tokens),
+            layers_part(sizes, [method.needs(sizes) for method in methods.values()], tokens),
+            *((f"{name} scratch", method.scratch(sizes, tokens)) for name, method in methods.items()),
+            ("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
+            ("chunks being filled", sum(c.chunk_bytes for c in numbers)),
+            ("tokens", (2 * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
+            ("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * with_text) * longest * TEXT_BYTES),
+        ]
+    )
+
+
+def layers_part(sizes: Sizes, needs: Sequence[Needs], tokens: int) -> tuple[str, int]:
+    """The hidden states of every layer, which a pass keeps as soon as a method asks for one below the last."""
+    asked = {layer for need in needs for layer in need.layers}
+    return "all layers' hidden states", bool(asked) * 4 * tokens * sizes.hidden * (sizes.layers + 2 + len(asked))
+
+
+def choose_batch(
+    provider: Provider, methods: Mapping[str, Method], budget: int | None, wanted: int | None, with_text: bool
+) -> tuple[int, Plan]:
+    """Padded tokens of a batch, and the plan: the widest batch within the budget.
+
+    Raises:
+        BudgetError: not even a batch of the longest example fits.
+    """
+    least = max(2, provider.longest())
+    tokens = max(least, wanted or BATCH_TOKENS)
+    smallest = ingest_plan(provider, methods, least, with_text)
+    chosen = ingest_plan(provider, methods, tokens, with_text)
+    while wanted is None and budget is not None and chosen.total > budget and tokens > least:
+        tokens = max(least, tokens // 2)
+        chosen = ingest_plan(provider, methods, tokens, with_text)
+    chosen.check(budget, smallest.total)
+    return tokens, chosen
