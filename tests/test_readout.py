@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,26 @@ class Counting:
     def __hash__(self) -> int:
         """By name, as a frozen dataclass of plain values would be."""
         return hash(self.name)
+
+
+@dataclass(frozen=True)
+class FirstLogits:
+    """A reduction that returns views of what it is given."""
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Three logits and the targets."""
+        return (logits[:, :3], targets)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_view_of_a_tile_outlives_the_tile(bias, monkeypatch):
+    monkeypatch.setattr(readout_module, "TILE_BYTES", 16 * 4 * 50)
+    read = random_readout((FirstLogits(),), [40, 10])
+    if bias:
+        read.head = replace(read.head, bias=torch.arange(50.0))
+    first, targets = read.reduced(FirstLogits())
+    torch.testing.assert_close(first, read.head.logits(read.hidden())[:, :3])
+    assert torch.equal(targets, read.targets)
 
 
 def test_each_reduction_is_computed_once_a_batch(monkeypatch):
