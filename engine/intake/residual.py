@@ -132,7 +132,7 @@ def _bins(values: Any, peak: Any, tau: Any, bins: Any) -> None:
 def _likely(row: Any, top: int) -> Any:
     """A value that about 1.5 · `top` of `row` reach, told from every 16th; the least number where sampling would not pay."""
     rank = (3 * top // 2 + 32) // _STRIDE + 1
-    if len(row) < 2 * rank * _STRIDE:
+    if len(row) < 32 * top:
         return _LOWEST
     best = np.full(rank, _LOWEST)
     for j in range(0, len(row), _STRIDE):
