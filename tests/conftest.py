@@ -10,34 +10,7 @@ for threads in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # for tiny tensors a s
     os.environ.setdefault(threads, "1")
 
 import pytest  # noqa: E402 — after what is read at import
-
-TEXT = [
-    "the river runs down to the sea, and the sea runs nowhere at all",
-    "Sentiment: Positive. Sentiment: Negative. Review: a dull film",
-    "one two three four five six seven eight nine ten; ünïcödé 漢字 🙂",
-]
-
-
-def saved_tokenizer(folder: Path, *, bos: str | None = "<s>", add: bool = True) -> None:
-    """A byte-level BPE of 320 tokens that puts `bos` before a text (if `add`), saved into a model's folder."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner.train_from_iterator(
-        TEXT * 4, trainers.BpeTrainer(vocab_size=320, special_tokens=["<s>"], initial_alphabet=alphabet)
-    )
-    if bos and add:
-        inner.post_processor = processors.Sequence(
-            [
-                processors.ByteLevel(trim_offsets=True),
-                processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, inner.token_to_id(bos))]),
-            ]
-        )
-    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos).save_pretrained(folder)
+from small import save_tokenizer  # noqa: E402
 
 
 def tiny(kind: str, **more: Any) -> Any:
@@ -96,7 +69,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         if key not in known:
             known[key] = tmp_path_factory.mktemp(kind.lower())
             tiny(kind, **more).save_pretrained(known[key])
-            saved_tokenizer(known[key])
+            save_tokenizer(known[key])
         return known[key]
 
     return folder

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import saved_tokenizer, tiny
+from conftest import tiny
 from headwater.engine.intake.model import LanguageModel, ModelChoice, load, pick_device
 from headwater.store.errors import DeviceError, ModelError
+from small import save_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -104,7 +105,7 @@ def resaved(folder: Path, to: Path, change: Any = None, **more: Any) -> Path:
         with torch.no_grad():
             change(model)
     model.save_pretrained(to, **more)
-    saved_tokenizer(to)
+    save_tokenizer(to)
     return to
 
 
@@ -131,7 +132,7 @@ def test_fingerprints_see_a_training_step_another_kind_and_another_tokenizer(mod
     granites = {opened(model_folder("Granite", logits_scaling=scale)).fingerprint["model"] for scale in (2.0, 5.0)}
     assert len(granites) == 2
     shutil.copytree(base, tmp_path / "other")
-    saved_tokenizer(tmp_path / "other", bos=None)
+    save_tokenizer(tmp_path / "other", bos=None)
     other = opened(tmp_path / "other")
     assert other.fingerprint["model"] == print_of["model"] and other.fingerprint["tokenizer"] != print_of["tokenizer"]
     assert other.prefix == ()
@@ -240,7 +241,7 @@ def test_what_is_no_causal_language_model_is_refused(kind, tmp_path):
         sizes = {"vocab_size": 320, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
     made = getattr(transformers, kind)(getattr(transformers, f"{family}Config")(**sizes))
     made.save_pretrained(tmp_path)
-    saved_tokenizer(tmp_path)
+    save_tokenizer(tmp_path)
     with pytest.raises(ModelError, match=r"causal language model|is not supported"):
         opened(tmp_path)
 

@@ -24,10 +24,10 @@ def model(request: Any, model_folder: Any, tmp_path_factory: pytest.TempPathFact
     """A tiny model whose tokenizer puts a begin-of-text token before a text, or does not."""
     import shutil
 
-    from conftest import saved_tokenizer
+    from small import save_tokenizer
 
     folder = shutil.copytree(model_folder("Llama"), tmp_path_factory.mktemp("model") / "m")
-    saved_tokenizer(folder, add=request.param)
+    save_tokenizer(folder, add=request.param)
     loaded = load(ModelChoice(str(folder), device="cpu"))
     assert loaded.prefix == ((0,) if request.param else ())
     return loaded
