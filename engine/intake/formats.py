@@ -286,7 +286,7 @@ def _row_record(slice: Any, ordinal: int, names: list[str]) -> Record:
     try:
         fields = dict.fromkeys(names, ...) | slice.to_pylist()[0]
     except ValueError as error:  # a string that is not UTF-8, a value Python has no type for
-        return Record(ordinal + 1, ordinal, {}, f"unreadable value: {str(error).splitlines()[0]}")
+        return Record(ordinal + 1, ordinal, {}, f"unreadable value: {' '.join(str(error).split())}")
     long = any(isinstance(value, str) and len(value) > RECORD_LIMIT for value in fields.values())
     return Record(ordinal + 1, ordinal, fields, f"longer than {RECORD_LIMIT >> 20} MiB" * long)
 

@@ -30,7 +30,7 @@ _TOLD = re.compile(r"([\d,]+) examples, ([\d,]+) read now in .*\(([\d,]+) tokens
 
 def corpora(data: Path, rows: int | None, folder: Path) -> tuple[Path, Path]:
     """(gsm8k, instruct) as JSONL, the first `rows` of each."""
-    maths = [json.loads(line) for name in GSM8K for line in (data / name).read_text("utf-8").splitlines()]
+    maths = [record for name in GSM8K for record in _records(data / name)]
     renamed = [{"prompt": row["question"] + "\n", "completion": row["answer"]} for row in maths]
     instruct = json.loads((data / INSTRUCT).read_text("utf-8"))
     return _write(folder / "gsm8k.jsonl", renamed[:rows]), _write(folder / "instruct.jsonl", instruct[:rows])
@@ -80,7 +80,7 @@ def ask_back(files: Sequence[Path], model: Path, store: Path, count: int) -> tup
     answers = store.parent / "answers.jsonl"
     command = ["attribute", str(store), "--queries", str(queries), "--top", "10", "-o", str(answers)]
     took = _took(f"attribute {len(chosen)} queries", machine.run([*machine.headwater(), *command], store.parent))
-    rows = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]
+    rows = _records(answers)
     texts = {record["id"]: _text(record) for record in records}
     same = [row["query_id"] == row["example_id"] or texts[row["query_id"]] == row["text"]
             for row in rows if row["rank"] == 1]  # fmt: skip
@@ -88,10 +88,15 @@ def ask_back(files: Sequence[Path], model: Path, store: Path, count: int) -> tup
     return took, float(np.mean(same)), min(scores, default=float("nan"))
 
 
+def _records(file: Path) -> list[dict[str, Any]]:
+    """A file's lines as JSON; a line ends with a line feed alone, texts may hold Unicode's other separators."""
+    with file.open(encoding="utf-8", newline="\n") as lines:
+        return [json.loads(line) for line in lines]
+
+
 def _numbered(file: Path) -> list[dict[str, Any]]:
     """A file's records, each with the id that the store knows it by."""
-    lines = file.read_text("utf-8").splitlines()
-    return [{**json.loads(line), "id": f"{file.name}:{number}"} for number, line in enumerate(lines, 1)]
+    return [{**record, "id": f"{file.name}:{number}"} for number, record in enumerate(_records(file), 1)]
 
 
 def _text(record: dict[str, Any]) -> str:
