@@ -20,6 +20,7 @@ from .files import checksum_bytes, crc32c
 from .layout import CHECKSUM_BYTES, Array, Column, Damage
 
 _PART = 1 << 20  # bytes of a chunk's padding summed at a time
+_CHECKED = 1 << 20  # largest chunk that is read whole for the sake of some rows
 
 
 class ColumnReader(ABC):
@@ -28,6 +29,11 @@ class ColumnReader(ABC):
     def __init__(self, column: Column, rows: int, name: str) -> None:
         """`name` is the array's path below the root, for messages."""
         self.column, self.rows, self.name = column, rows, name
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Memory that reading takes besides the buffers it fills."""
+        return 0
 
     @abstractmethod
     def read(self, start: int, stop: int, out: Array) -> None:
@@ -82,6 +88,7 @@ class FileColumn(ColumnReader):
     def __init__(self, column: Column, rows: int, name: str, folder: Path) -> None:
         super().__init__(column, rows, name)
         self.folder = folder
+        self._checked: set[int] = set()  # chunks compared by `gather`
         self._sum = (-1, 0, 0)  # chunk, rows of it summed so far, their checksum
 
     def read(self, start: int, stop: int, out: Array) -> None:
@@ -97,12 +104,16 @@ class FileColumn(ColumnReader):
             start, done = start + count, done + count
 
     def gather(self, rows: Sequence[int] | Array) -> Array:
-        """As promised; one positioned read a row, without the chunk's checksum."""
+        """As promised; one positioned read a row. A chunk of at most 1 MiB is checked before its first row is taken."""
         wanted = self._wanted(rows)
         out = np.empty((len(wanted), *self.column.shape), self.column.dtype)
         order = np.argsort(wanted, kind="stable")
         for places in _by_chunk(order, wanted[order] // self.column.chunk_rows):
-            with self._opened(int(wanted[places[0]]) // self.column.chunk_rows) as file:
+            chunk = int(wanted[places[0]]) // self.column.chunk_rows
+            with self._opened(chunk) as file:
+                if self.column.chunk_bytes <= _CHECKED and chunk not in self._checked:
+                    self._compare(file, chunk, 0, 0)
+                    self._checked.add(chunk)
                 for at in places:
                     offset = int(wanted[at]) % self.column.chunk_rows
                     _read_at(file, out[at : at + 1], offset * self.column.row_bytes)
@@ -179,12 +190,30 @@ class ZarrColumn(ColumnReader):
         super().__init__(column, rows, name)
         import zarr
 
-        self._array = zarr.open_array(url, mode="r")
+        try:
+            self._array = zarr.open_array(url, mode="r")
+        except Exception as error:  # a codec that is not installed, metadata that zarr does not take
+            raise StoreDamaged(f"{url} cannot be opened: {' '.join(str(error).split()) or repr(error)}") from None
         self._own, self._present = own, -1
+        self._chunk, self._rows = -1, np.empty(0)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """A chunk encoded, decoded, and as zarr hands it on; measured at 5.8 chunks of incompressible float32."""
+        return 6 * self.column.chunk_bytes
 
     def read(self, start: int, stop: int, out: Array) -> None:
-        """As promised; codecs that carry a checksum compare it."""
-        out[:] = self._slice(start, stop)
+        """As promised; codecs that carry a checksum compare it. The last chunk is kept for the next read."""
+        size, first = self.column.chunk_rows, start
+        while start < stop:
+            chunk = start // size
+            if chunk != self._chunk:
+                begin, end = self.column.rows_of(chunk, self.rows)
+                self._chunk, self._rows = -1, np.empty(0)  # let the old one go before the new one comes
+                self._chunk, self._rows = chunk, self._slice(begin, end)
+            upto = min(stop, (chunk + 1) * size)
+            out[start - first : upto - first] = self._rows[start - chunk * size : upto - chunk * size]
+            start = upto
 
     def gather(self, rows: Sequence[int] | Array) -> Array:
         """As promised; every chunk touched is decoded once."""

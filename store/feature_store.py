@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import DataError, StoreDamaged, StoreError, StoreMismatch, StoreMissing
 from .files import hidden_name, locked, make_folder, read_json, write_json
-from .layout import FORMAT, Column, array_metadata, column_from, group_metadata
+from .layout import FORMAT, Column, array_metadata, group_metadata
 
 EXAMPLES = "examples"
 ROOT = "zarr.json"
@@ -72,11 +72,14 @@ class FeatureStore:
         """
         remote = "://" in str(path)
         metadata = _remote_metadata(str(path)) if remote else read_json(Path(path) / ROOT)
-        attributes = metadata.get("attributes", {}).get("headwater")
+        every = metadata.get("attributes", {})
+        attributes = every.get("headwater") if isinstance(every, dict) else None
         if attributes is None:
             raise StoreMissing(f"{path} is a Zarr group, but no headwater store")
         if not isinstance(attributes, dict) or not isinstance(attributes.get("format"), int):
             raise StoreDamaged(f"{path}/{ROOT} names no format of the store")
+        if attributes["format"] <= FORMAT and not _is_whole(attributes):
+            raise StoreDamaged(f"{path}/{ROOT} does not describe a store's groups and where they came from")
         if attributes["format"] > FORMAT:
             raise StoreMismatch(f"{path} has format {attributes['format']}; this version reads up to {FORMAT}: "
                                 f"upgrade headwater (the store was made by {attributes.get('version')})")  # fmt: skip
@@ -144,10 +147,6 @@ class FeatureStore:
         except StoreMissing:
             raise StoreDamaged(f"{self.path / folder / ROOT} is missing: run headwater verify") from None
 
-    def stored_column(self, group: str, column: str) -> Column:
-        """A column as it lies on disk."""
-        return column_from(column, self.array_metadata(group, column))
-
     def update(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Change the root's attributes, alone among all processes, in one step: the commit of everything.
 
@@ -203,6 +202,22 @@ class FeatureStore:
                 write_json(self.path / parent / ROOT, group_metadata({}))
         for column in columns:
             write_json(self.path / self.folder(group, column.name) / ROOT, array_metadata(column, 0))
+
+
+def _is_whole(attributes: Mapping[str, Any]) -> bool:
+    """Whether the root says what a root must, with names that stay below it: a store may come from a stranger."""
+    try:
+        for group, record in attributes["groups"].items():
+            method = group.removeprefix("methods/")
+            named = group == EXAMPLES or (method != group and _NAME.fullmatch(method))
+            bounds = all(0 <= start <= stop for start, stop in record["done"])
+            columns = [Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"]) for c in record["columns"]]
+            sized = all(c.chunk_rows >= 1 and c.row_bytes >= 0 and _NAME.fullmatch(c.name) for c in columns)
+            if not (named and bounds and sized and columns):
+                return False
+        return isinstance(attributes["provenance"], dict)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _parents(group: str) -> list[str]:

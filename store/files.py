@@ -91,7 +91,7 @@ def _sync_folder(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON as a file that appears whole."""
-    write_file(path, [(json.dumps(value, indent=1) + "\n").encode()])
+    write_file(path, [(json.dumps(value, indent=1, allow_nan=False) + "\n").encode()])
 
 
 def read_json(path: Path) -> dict[str, Any]:

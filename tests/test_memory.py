@@ -231,3 +231,56 @@ def test_ingest_stays_within_its_plan(measured: dict[str, Any], size: str) -> No
 def test_the_peak_of_ingest_does_not_grow_with_the_corpus(measured: dict[str, Any]) -> None:
     # Sketches of 192 bytes, so that queue and chunk, which fill up once, weigh nothing; batches are wider in 3,000 rows.
     assert measured["3000"]["measured"] - measured["300"]["measured"] <= 12_000_000
+
+
+def test_a_batch_that_is_asked_for_is_the_smallest_that_works(model: Path, tmp_path: Path) -> None:
+    from headwater.engine.intake.job import IngestJob, prepare
+    from headwater.engine.intake.model import ModelChoice
+
+    corpus = [str(write_corpus(tmp_path / "c.jsonl", ["a river"]))]
+    choice, methods = ModelChoice(str(model)), {"rise": LITTLE}
+    with pytest.raises(BudgetError) as refused:
+        prepare(IngestJob(corpus, str(tmp_path / "s"), choice, methods, memory=1, batch_tokens=20_000))
+    smallest = smallest_named(refused)
+    assert (
+        prepare(IngestJob(corpus, str(tmp_path / "s"), choice, methods, memory=smallest, batch_tokens=20_000)).tokens
+        == 20_000
+    )
+
+
+def test_more_results_than_rows_cost_nothing(stores: Any, queries: Path) -> None:
+    from headwater.engine.answers.question import ask
+
+    store = str(stores(1000, LITTLE))
+    plans = [ask(store, "rise", str(queries), top=top).plan.total for top in (1000, 10**5, 10**9)]
+    assert plans[0] < plans[1] == plans[2]
+
+
+def test_reading_compressed_chunks_stays_within_the_plan(tmp_path: Path) -> None:
+    """A store stored anew by zarr, in a fresh process: blocks of one tile, chunks of sixteen."""
+    program = """
+import sys, numpy as np, zarr
+from headwater.engine.arrays.similarity import TILE, Dot, scan_plan, top_k
+from headwater.engine.memory import peak_bytes, reset_peak, resident_bytes
+from headwater.store.columns import ZarrColumn
+from headwater.store.layout import Column
+rows, width = 8192, 4096
+data = np.random.default_rng(0).standard_normal((rows, width), np.float32)
+zarr.create_array(sys.argv[1], data=data, chunks=(2048, width))
+del data
+column = ZarrColumn(Column("x", (width,), "float32", 2048), rows, "x", sys.argv[1], own=False)
+queries = np.ones((4, width), np.float32)
+np.asarray(column._array[:1])  # zarr's threads and codecs are the interpreter's share
+planned = scan_plan([column], 4, width, 10, TILE).total
+assert reset_peak()
+before = resident_bytes()
+top_k([column], Dot("x", queries), 4, 10, TILE, lambda rows: None)
+print(peak_bytes() - before, planned)
+"""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("peaks are measured through /proc")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "x")], capture_output=True, text=True, check=True
+    )
+    measured, planned = (int(number) for number in done.stdout.split())
+    assert measured <= planned

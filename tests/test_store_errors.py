@@ -1,6 +1,7 @@
 """Every error has the class that the tree draws, and one line that says what to do."""
 
 import inspect
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -190,3 +191,61 @@ def test_a_store_that_went_away_is_missed(store):
     assert "has no zarr.json" in refused(StoreMissing, lambda: store.update(dict))
     store.path.rename(store.path.with_name("elsewhere"))
     assert "No such file" in refused(StoreError, lambda: store.update(dict))
+
+
+@pytest.mark.parametrize(
+    "hurt",
+    [
+        lambda root: root.pop("groups"),
+        lambda root: root.pop("provenance"),
+        lambda root: root.update(provenance=[]),
+        lambda root: root["groups"][EXAMPLES].pop("done"),
+        lambda root: root["groups"][EXAMPLES].pop("columns"),
+        lambda root: root["groups"][EXAMPLES]["columns"][0].update(name="../../escaped"),
+        lambda root: root["groups"][EXAMPLES]["columns"][0].update(dtype="nonsense"),
+        lambda root: root["groups"][EXAMPLES]["columns"][0].update(chunk_rows=0),
+        lambda root: root["groups"].update({"../outside": root["groups"][EXAMPLES]}),
+        lambda root: root["groups"].update({"methods/../../outside": root["groups"][EXAMPLES]}),
+        lambda root: root["groups"].update({"methods/a": None}),
+    ],
+)  # fmt: skip
+def test_a_root_that_describes_no_store_is_damaged(store, hurt):
+    """A store may come from a stranger: nothing that it names may lie outside it."""
+    metadata = json.loads((store.path / "zarr.json").read_text())
+    hurt(metadata["attributes"]["headwater"])
+    (store.path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(StoreDamaged, match=r"does not describe a store's groups"):
+        FeatureStore.open(store.path)
+
+
+@pytest.mark.parametrize("attributes", [[], None, 3, {"headwater": None}])
+def test_a_group_with_foreign_attributes_is_no_store(store, attributes):
+    metadata = json.loads((store.path / "zarr.json").read_text())
+    (store.path / "zarr.json").write_text(json.dumps({**metadata, "attributes": attributes}))
+    with pytest.raises(StoreMissing, match="no headwater store"):
+        FeatureStore.open(store.path)
+
+
+def test_a_damaged_number_is_never_gathered(store):
+    file = store.path / "examples/id/c/0"
+    data = bytearray(file.read_bytes())
+    data[8] ^= 1
+    file.write_bytes(data)
+    for row in (0, 1):  # the row itself, and a whole one in the same chunk
+        with pytest.raises(StoreDamaged, match=r"examples/id chunk 0 .* differs from its checksum"):
+            open_column(store, EXAMPLES, "id").gather([row])
+
+
+def test_a_codec_that_is_not_installed_is_named(store):
+    file = store.path / "examples/pair/zarr.json"
+    metadata = json.loads(file.read_text())
+    metadata["codecs"].append({"name": "nonsense", "configuration": {}})
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(StoreDamaged, match=r"examples/pair cannot be opened: .*nonsense"):
+        open_column(store, EXAMPLES, "pair")
+
+
+def test_what_is_no_number_in_json_is_not_written(store):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        store.update(lambda attributes: attributes["provenance"].update(tau=float("nan")))
+    assert FeatureStore.open(store.path).provenance == {}

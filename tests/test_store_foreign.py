@@ -11,7 +11,7 @@ import zarr
 from headwater.store.columns import FileColumn, ZarrColumn
 from headwater.store.errors import StoreDamaged, StoreError, StoreMissing
 from headwater.store.feature_store import EXAMPLES, FeatureStore
-from headwater.store.layout import TEXT, Column
+from headwater.store.layout import TEXT, Column, column_from
 from headwater.store.reader import open_column, read_blocks
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
@@ -98,7 +98,7 @@ def test_a_store_behind_a_url_reads_the_same(store, in_memory):
     for remote in (in_memory, FeatureStore.open(f"file://{store.path}")):
         assert remote.remote
         assert remote.rows(EXAMPLES) == ROWS
-        assert remote.stored_column(EXAMPLES, "x") == Column("x", (6,), "float32", 8)
+        assert column_from("x", remote.array_metadata(EXAMPLES, "x")) == Column("x", (6,), "float32", 8)
         assert_reads(remote)
 
 

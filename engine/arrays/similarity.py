@@ -59,10 +59,11 @@ class Dot:
 def scan_plan(columns: Sequence[ColumnReader], queries: int, width: int, k: int, block_rows: int) -> Plan:
     """What a scan holds: blocks in flight, a tile in float32, its scores twice, the queries, the heaps."""
     row = sum(c.column.row_bytes for c in columns)
-    block = min(block_rows, max(1, columns[0].rows))
+    block, k = min(block_rows, max(1, columns[0].rows)), min(k, columns[0].rows)
     return plan(
         [
             ("blocks in flight", (AHEAD + 1) * block * row),
+            ("decoding", sum(c.scratch_bytes for c in columns)),
             ("tile", TILE * width * 4),
             ("scores of a tile", 2 * TILE * queries * 4),
             ("queries", 2 * queries * width * 4),

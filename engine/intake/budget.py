@@ -61,5 +61,5 @@ def choose_batch(
     while wanted is None and budget is not None and chosen.total > budget and tokens > least:
         tokens = max(least, tokens // 2)
         chosen = ingest_plan(provider, methods, tokens, with_text)
-    chosen.check(budget, smallest.total)
+    chosen.check(budget, smallest.total if wanted is None else chosen.total)
     return tokens, chosen
