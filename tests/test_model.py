@@ -278,3 +278,24 @@ def test_unknown_dtypes_and_devices(model_folder, monkeypatch):
     assert pick_device("cuda:0").index == 0
     with pytest.raises(DeviceError, match="torch sees 1 CUDA device"):
         pick_device("cuda:1")
+
+
+def test_what_computes_otherwise_is_another_model(model_folder, tmp_path):
+    folder = model_folder("Llama")
+    known = opened(folder).fingerprint["model"]
+    for number, (key, value) in enumerate({"rms_norm_eps": 0.5, "hidden_act": "relu", "use_cache": False}.items()):
+        other = shutil.copytree(folder, tmp_path / str(number))
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps({**config, key: value}))
+        assert (opened(other).fingerprint["model"] == known) == (key == "use_cache")
+
+
+def test_a_tokenizers_own_code_runs_only_when_asked_for(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder("Llama"), tmp_path / "m")
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    told |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nEvil = None\n")
+    with pytest.raises(ModelError, match=r"brings its own tokenizer code; --trust-remote-code runs it"):
+        opened(folder)
+    assert not (tmp_path / "ran").exists()

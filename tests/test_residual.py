@@ -7,11 +7,18 @@ import sys
 import numpy as np
 import pytest
 import torch
-from headwater.engine.intake.residual import Loss, SparseResidual, dense_residual
+from headwater.engine.intake.residual import Loss, SparseResidual
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def dense_residual(index: np.ndarray, value: np.ndarray, vocabulary: int) -> np.ndarray:
+    """Sparse residuals as (p, V) float32."""
+    out = np.zeros((len(index), vocabulary), np.float32)
+    np.add.at(out, (np.arange(len(index))[:, None], index), value)
+    return out
 
 
 def oracle(logits: np.ndarray, targets: np.ndarray, asked: SparseResidual) -> tuple[np.ndarray, float]:

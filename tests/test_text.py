@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from headwater.engine.intake import text as text_module
 from headwater.engine.intake.corpus import Faults, Source, Template, find_sources
 from headwater.engine.intake.examples import Example, Place
 from headwater.engine.intake.model import LanguageModel, ModelChoice, load
@@ -167,7 +168,7 @@ def test_reading_goes_on_from_every_place(model, tmp_path):
 def test_a_file_that_the_store_alone_knows_is_not_read_again(model, tmp_path):
     source = provider(model, tmp_path, [{"text": "sea"}])
     source.sources[:] = [Source("", "gone.jsonl", "absent", 0, "0"), *source.sources]
-    assert [example.place for example in source.examples(Place(0, 7))] == [Place(1, 0)]
+    assert [example.place for example in source.examples(Place(1))] == [Place(1, 0)]
     with pytest.raises(CorpusError, match=r"gone\.jsonl is part of the store"):
         all_of(source)
 
@@ -230,12 +231,14 @@ def test_what_decides_the_rows_is_in_the_provenance(model, tmp_path):
         "max_length": 33,
         "attribute": "completion",
         "truncate": True,
+        "lines": False,
+        "dtype": "float32",
         "template": {"text": "", "prompt": "", "completion": ""},
     }
     assert source.longest() == 33 and Path(source.origin()["model_path"]).is_dir()
     assert isinstance(source.head, LinearHead) and source.device.type == "cpu"
     assert {name for name, size in source.memory(100) if size > 0} == {
-        "model weights", "activations", "hidden states", "logits tile",
+        "model weights", "activations", "hidden states", "logits tile", "texts being tokenised",
     }  # fmt: skip
 
 
@@ -259,3 +262,35 @@ def test_a_real_tokenizer_counts_a_completions_own_tokens(tmp_path):
 
     with torch.inference_mode():
         assert float(story.read(all_of(story), merged_needs([])).losses()[0]) < 1.5  # a trained model, read aright
+
+
+def test_a_long_text_is_tokenised_in_parts_and_cut_alike(model, tmp_path, monkeypatch):
+    """Parts begin with a space, as the tokenizer's own pieces do, so that the cuts do not show."""
+    text = " ".join(f"the river runs down to the sea {n}" for n in range(300))
+    whole = all_of(provider(model, tmp_path, [{"text": "short"}, {"text": text}, {"text": "sea"}], max_length=20))
+    monkeypatch.setattr(text_module, "ENCODE_CHARACTERS", 700)
+    source = provider(model, tmp_path, [{"text": "short"}, {"text": text}, {"text": "sea"}], max_length=20)
+    assert all_of(source) == whole
+    assert "".join(example.text for example in whole[1:-1]) == text
+    middle = whole[len(whole) // 2].place
+    assert list(source.examples(middle)) == [example for example in whole if example.place > middle]
+
+
+@pytest.mark.parametrize("characters", [1 << 17, 700])
+def test_a_truncated_row_keeps_the_text_that_the_model_sees(model, tmp_path, monkeypatch, characters):
+    monkeypatch.setattr(text_module, "ENCODE_CHARACTERS", characters)
+    words = [f" stone {n}" for n in range(400)]
+    rows = [{"prompt": "".join(words), "completion": " the sea"}, {"prompt": "one", "completion": "".join(words)}]
+    for example, row in zip(all_of(provider(model, tmp_path, rows, max_length=30, truncate=True)), rows, strict=True):
+        seen = model.tokenizer.decode(example.payload[0][len(model.prefix) :])
+        assert (example.prompt + example.text).strip() == seen.strip() and example.length == 30
+        assert row["prompt"].endswith(example.prompt) and row["completion"].startswith(example.text)
+        assert example.text.strip()
+
+
+def test_a_prompted_row_far_too_long_is_a_fault_without_being_tokenised(model, tmp_path):
+    source = provider(model, tmp_path, [{"prompt": "a " * 90_000, "completion": "b"}])
+    with pytest.raises(
+        CorpusError, match=r"prompt and completion are 180,001 characters, --max-length is 64 .*--truncate"
+    ):
+        all_of(source)

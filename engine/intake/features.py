@@ -93,9 +93,10 @@ class FeatureProvider:
 
     def examples(self, start: Place) -> Iterator[Example]:
         """Rows after a place."""
-        files = {file.source: file for file in self._files}
+        files = {file.source.path: file for file in self._files}
         for ordinal, source in remaining(self.sources, start):
-            file = files[source]
+            file = files[source.path]
+            file.source = source  # by the name that the store knows it by
             first = start.record + 1 if ordinal == start.source else 0
             for begin in range(first, file.rows, _ROWS):
                 yield from file.examples(ordinal, begin, min(file.rows, begin + _ROWS))

@@ -20,6 +20,7 @@ from .fingerprint import tokenizer_digest, weights_digest
 from .readout import LinearHead
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_NO_COMPUTATION = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 
 
@@ -93,17 +94,20 @@ def load(choice: ModelChoice) -> LanguageModel:
     if base != choice.path:
         model = _with_adapter(model, choice.path)
     model = model.to(device).eval().requires_grad_(False)
-    tokenizer = _tokenizer(choice.path if (Path(choice.path) / "tokenizer.json").is_file() else base)
+    own = (Path(choice.path) / "tokenizer.json").is_file()
+    tokenizer = _tokenizer(choice.path if own else base, choice.trust_remote_code)
     head = _head(model, config)
     _check_head(model, head, choice.path)
-    kind = f"{config.model_type} {head.scale} {head.softcap}"
     return LanguageModel(
         path=str(Path(choice.path).resolve()) if Path(choice.path).is_dir() else choice.path,
         trunk=model.base_model,
         head=head,
         tokenizer=tokenizer,
         prefix=_prefix(tokenizer),
-        fingerprint={"model": weights_digest(base, choice.path, kind), "tokenizer": tokenizer_digest(tokenizer)},
+        fingerprint={
+            "model": weights_digest(base, choice.path, _computation(config)),
+            "tokenizer": tokenizer_digest(tokenizer),
+        },
         memory={"weights": _bytes(model), "activations": _activation_bytes(config, dtype)},
         device=device,
     )
@@ -208,12 +212,14 @@ def _with_adapter(model: Any, path: str) -> Any:
         raise ModelError(f"{path} does not load as a LoRA adapter: {_one_line(error)}") from None
 
 
-def _tokenizer(path: str) -> Any:
+def _tokenizer(path: str, remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote_code)
     except Exception as error:  # as above
+        if "trust_remote_code" in str(error):
+            raise ModelError(f"{path} brings its own tokenizer code; --trust-remote-code runs it") from None
         raise ModelError(f"{path} has no tokenizer that loads: {_one_line(error)}") from None
     if not tokenizer.is_fast:
         raise ModelError(
@@ -261,6 +267,12 @@ def _check_head(model: Any, head: LinearHead, path: str) -> None:
     if not apart <= tolerance * spread:
         raise ModelError(f"{path}: its logits are not W h + b with the scale and soft-cap of its config (they differ by "
                          f"{apart:.3g} of {spread:.3g}); the head of {type(model).__name__} is not supported")  # fmt: skip
+
+
+def _computation(config: Any) -> str:
+    """What of the config decides what the weights compute: all that differs from its class's defaults but names and dtype."""
+    told = {key: value for key, value in config.to_diff_dict().items() if key not in _NO_COMPUTATION}
+    return f"{config.model_type} {json.dumps(told, sort_keys=True, default=str)}"
 
 
 def _bytes(model: Any) -> int:

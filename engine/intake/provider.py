@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-import torch
-
 from ...store.errors import CorpusError
 from ..method import Needs
 from .corpus import Faults, Source
@@ -25,10 +23,6 @@ class Provider(Protocol):
     @property
     def head(self) -> LinearHead:
         """The model's head."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the readouts are computed."""
 
     def provenance(self) -> dict[str, Any]:
         """All that decides the rows besides the corpus: compared key by key with a store's."""
@@ -56,8 +50,7 @@ def remaining(sources: Sequence[Source], start: Place) -> Iterator[tuple[int, So
         CorpusError: one of them is known from the store alone and was not named.
     """
     for ordinal, source in enumerate(sources):
-        finished = source.format == "absent" and ordinal == start.source and start.record >= 0
-        if ordinal < start.source or finished:
+        if ordinal < start.source:
             continue
         if source.format == "absent":
             raise CorpusError(f"{source.name} is part of the store and has to be named, too: it is to be read again")

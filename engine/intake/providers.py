@@ -32,7 +32,7 @@ class Reading:
     """`completion` or `all`."""
     truncate: bool | None = None
     """Whether prompted rows that are too long are cut."""
-    lines: bool = False
+    lines: bool | None = None
     """Whether plain text has a document a line instead of a paragraph."""
 
 
@@ -44,7 +44,7 @@ def following(reading: Reading, store: FeatureStore) -> Reading:
     given = reading.template
     template = given if given != Template() else Template(**there["template"])
     open_ones = {
-        name: there[name] for name in ("max_length", "attribute", "truncate") if getattr(reading, name) is None
+        name: there[name] for name in ("max_length", "attribute", "truncate", "lines") if getattr(reading, name) is None
     }
     return replace(reading, template=template, **open_ones)
 
@@ -59,7 +59,7 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, reading: Reading)
         if not all(is_features(path) for path in paths):
             raise CorpusError("arrays and text cannot be one corpus")
         return FeatureProvider(list(paths), pick_device(choice.device), Faults(reading.on_error))
-    sources = find_sources(paths, lines=reading.lines)
+    sources = find_sources(paths, lines=bool(reading.lines))
     if not choice.path:
         raise ModelError("text needs a model to read it: --model FOLDER_OR_HUB_ID")
     model = load(choice)
@@ -69,6 +69,7 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, reading: Reading)
         reading.attribute or "completion",
         reading.template,
         bool(reading.truncate),
+        bool(reading.lines),
     )
     return TextProvider(model, sources, settings, Faults(reading.on_error))
 

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from numba import njit, prange
 
-from ...store.layout import Array
-
 _NEAR, _FINE = 40, 16  # nats below the maximum, and bins in each
 _FAR, _COARSE = 48, 8  # nats below those
 _BINS = _NEAR * _FINE + _FAR * _COARSE
@@ -274,10 +272,3 @@ def _support(logits: Any, targets: Any, tau: Any, mass: float, least: int, index
         found = np.empty(index.shape[1], np.int64)
         used[i] = _one_support(logits[i], targets[i], tau, mass, least, found, index[i], value[i])
     return int(used.max()) if len(used) else 0
-
-
-def dense_residual(index: Array, value: Array, vocabulary: int) -> Array:
-    """Sparse residuals as (p, V) float32; for tests and small models."""
-    out = np.zeros((len(index), vocabulary), np.float32)
-    np.add.at(out, (np.arange(len(index))[:, None], index), value)
-    return out

@@ -7,7 +7,7 @@ cannot be cut, so one that is longer than `max_length` is a fault, named by file
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,12 @@ from .model import LanguageModel
 from .provider import remaining
 from .readout import BatchReadout, LinearHead
 
-_ENCODE, _ENCODE_CHARACTERS = 64, 1 << 20  # documents tokenised at once, while they are short
+_Tokens = tuple[list[int], list[tuple[int, int]]]  # ids, and the characters that each stands for
+_ENCODE = 64  # documents tokenised at once
+ENCODE_CHARACTERS = 1 << 17
+"""Characters tokenised at once."""
+ENCODED_BYTES = 200
+"""Memory of a character while it is tokenised, at most: tokens of one character, as the library's objects and as Python's."""
 MAX_LENGTH = 1024
 """Tokens of an example unless asked otherwise: long enough to be one thought, short enough to be pointed at."""
 
@@ -35,12 +40,19 @@ class TextSettings:
     """`completion`: of a row with a prompt, only the completion's tokens count; `all`: all do."""
     template: Template
     """Which fields of a record are text."""
+    lines: bool = False
+    """Whether a line of plain text is a document, instead of a paragraph."""
     truncate: bool = False
     """Whether a row with a prompt that is too long loses the start of its prompt, then its completion's end."""
 
 
 def text_settings(
-    sizes: Sizes, max_length: int | None, attribute: str, template: Template, truncate: bool = False
+    sizes: Sizes,
+    max_length: int | None,
+    attribute: str,
+    template: Template,
+    truncate: bool = False,
+    lines: bool = False,
 ) -> TextSettings:
     """Settings for a model.
 
@@ -51,7 +63,7 @@ def text_settings(
         raise SettingsError(f"--max-length {max_length} exceeds the model's context of {sizes.max_length} tokens")
     if max_length is not None and max_length < 2:
         raise SettingsError(f"--max-length {max_length}: an example needs 2 tokens for one to be predicted")
-    return TextSettings(max_length or min(MAX_LENGTH, sizes.max_length), attribute, template, truncate)
+    return TextSettings(max_length or min(MAX_LENGTH, sizes.max_length), attribute, template, lines, truncate)
 
 
 class TextProvider:
@@ -80,6 +92,8 @@ class TextProvider:
             "max_length": self.settings.max_length,
             "attribute": self.settings.attribute,
             "truncate": self.settings.truncate,
+            "lines": self.settings.lines,
+            "dtype": str(self.head.weight.dtype).removeprefix("torch."),
             "template": {"text": template.text, "prompt": template.prompt, "completion": template.completion},
         }
 
@@ -96,6 +110,7 @@ class TextProvider:
             ("activations", tokens * self.model.memory["activations"]),
             ("hidden states", tokens * head.sizes.hidden * 8),
             ("logits tile", copies * tile),
+            ("texts being tokenised", ENCODED_BYTES * self._at_once),
         ]
 
     def longest(self) -> int:
@@ -115,45 +130,99 @@ class TextProvider:
 
     def _encoded(self, documents: Iterator[Document], ordinal: int) -> Iterator[Example]:
         for group in _groups(documents):
-            texts = [document.prompt + document.text for document in group]
-            encoded = self.model.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-            known = len(self.model.prefix)
-            for document, ids, spans in zip(group, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-                if known and tuple(ids[:known]) == self.model.prefix:  # chat templates write it themselves
-                    ids, spans = ids[known:], spans[known:]
-                yield from self._cut(document, ids, spans, ordinal)
+            if len(group) == 1 and _characters(group[0]) > self._at_once:
+                yield from self._long(group[0], ordinal)
+                continue
+            encoded = self._tokens([document.prompt + document.text for document in group])
+            for document, (ids, spans) in zip(group, encoded, strict=True):
+                if document.prompt:
+                    yield from self._prompted(document, self._begun(ids, spans), ordinal)
+                else:
+                    yield from self._cut(document, iter([self._begun(ids, spans)]), ordinal)
 
-    def _cut(self, document: Document, ids: list[int], spans: list[tuple[int, int]], ordinal: int) -> Iterator[Example]:
-        if document.prompt:
-            yield from self._prompted(document, ids, spans, ordinal)
-            return
-        prefix, room = self.model.prefix, self.settings.max_length - len(self.model.prefix)
-        for piece, at in enumerate(range(0, max(1, len(ids)), room)):
-            begin = spans[at][0] if piece else 0
-            end = spans[at + room][0] if at + room < len(ids) else len(document.text)
-            name = f"{document.id}#{piece}" if len(ids) > room else document.id
-            part = document.text[begin:end]
-            place = Place(ordinal, document.record, piece)
-            yield _example(document, name, part, begin, ([*prefix, *ids[at : at + room]], len(prefix)), place)
+    @property
+    def _at_once(self) -> int:
+        """Characters of a document that is tokenised whole: a window's, and then some."""
+        return max(ENCODE_CHARACTERS, 16 * self.settings.max_length)
 
-    def _prompted(
-        self, document: Document, ids: list[int], spans: list[tuple[int, int]], ordinal: int
-    ) -> Iterator[Example]:
+    def _tokens(self, texts: list[str]) -> Iterator[_Tokens]:
+        encoded = self.model.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        return zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+
+    def _begun(self, ids: list[int], spans: list[tuple[int, int]]) -> _Tokens:
+        """Without the begin-of-text token that a chat template writes itself."""
+        known = len(self.model.prefix)
+        return (ids[known:], spans[known:]) if known and tuple(ids[:known]) == self.model.prefix else (ids, spans)
+
+    def _long(self, document: Document, ordinal: int) -> Iterator[Example]:
+        """A document too long to be tokenised whole: its text in parts; of a prompted one, what can be left of it."""
+        if not document.prompt:
+            yield from self._cut(document, self._parts(document.text), ordinal)
+        elif self.settings.truncate:
+            half = self._at_once // 2
+            shorter = replace(document, prompt=document.prompt[-half:], text=document.text[:half])
+            yield from self._prompted(
+                shorter, self._begun(*next(self._tokens([shorter.prompt + shorter.text]))), ordinal
+            )
+        else:
+            self._too_long(document, f"{_characters(document):,} characters", ordinal)
+
+    def _parts(self, text: str) -> Iterator[_Tokens]:
+        """A long text's tokens, cut before a space or, where there is none for long, anywhere."""
+        begin = 0
+        while begin < len(text):
+            end = min(len(text), begin + self._at_once)
+            space = text.rfind(" ", begin + self._at_once // 2, end) if end < len(text) else -1
+            end = space if space > 0 else end
+            ids, spans = next(self._tokens([text[begin:end]]))
+            yield ids, [(begin + first, begin + last) for first, last in spans]
+            begin = end
+
+    def _cut(self, document: Document, parts: Iterator[_Tokens], ordinal: int) -> Iterator[Example]:
+        """Windows of a plain text, made as its tokens come."""
         prefix, room = self.model.prefix, self.settings.max_length - len(self.model.prefix)
-        first = next((i for i, (_, end) in enumerate(spans) if end > len(document.prompt)), len(ids))
+        ids, spans, piece = list[int](), list[tuple[int, int]](), 0
+
+        def window(name: str, begin: int, end: int) -> Example:
+            payload = ([*prefix, *ids[at : at + room]], len(prefix))
+            return _example(
+                document, name, document.text[begin:end], begin, payload, Place(ordinal, document.record, piece)
+            )
+
+        for more in parts:
+            ids, spans, at = ids + more[0], spans + more[1], 0
+            while len(ids) - at > room:
+                yield window(f"{document.id}#{piece}", spans[at][0] if piece else 0, spans[at + room][0])
+                at, piece = at + room, piece + 1
+            ids, spans = ids[at:], spans[at:]
+        at = 0
+        if ids or not piece:
+            name = f"{document.id}#{piece}" if piece else document.id
+            yield window(name, spans[0][0] if piece else 0, len(document.text))
+
+    def _prompted(self, document: Document, tokens: _Tokens, ordinal: int) -> Iterator[Example]:
+        ids, spans = tokens
+        prefix, room = self.model.prefix, self.settings.max_length - len(self.model.prefix)
+        known, prompt, text = len(document.prompt), document.prompt, document.text
+        first = next((i for i, (_, end) in enumerate(spans) if end > known), len(ids))
         if len(ids) > room:
             if not self.settings.truncate:
-                self.faults.report(
-                    f"{self.sources[ordinal].path}:{document.line}: prompt and completion are {len(ids) + len(prefix)} "
-                    f"tokens, --max-length is {self.settings.max_length} (the model's context: "
-                    f"{self.head.sizes.max_length}); --truncate cuts the prompt's start"
-                )
+                self._too_long(document, f"{len(ids) + len(prefix)} tokens", ordinal)
                 return
             cut = min(first, len(ids) - room)
+            begin, end = spans[cut - 1][1] if cut else 0, spans[cut + room - 1][1]
+            prompt, text = prompt[begin:], text[max(0, begin - known) : max(0, end - known)]  # what the model sees
             ids, first = ids[cut : cut + room], first - cut
         counted_from = len(prefix) + (first if self.settings.attribute == "completion" else 0)
+        shown = replace(document, prompt=prompt)
         payload = ([*prefix, *ids], counted_from)
-        yield _example(document, document.id, document.text, 0, payload, Place(ordinal, document.record))
+        yield _example(shown, document.id, text, 0, payload, Place(ordinal, document.record))
+
+    def _too_long(self, document: Document, size: str, ordinal: int) -> None:
+        self.faults.report(
+            f"{self.sources[ordinal].path}:{document.line}: prompt and completion are {size}, --max-length is "
+            f"{self.settings.max_length} (the model's context: {self.head.sizes.max_length}); --truncate cuts the prompt's start"
+        )
 
     def _chat(self) -> Any:
         tokenizer = self.model.tokenizer
@@ -185,16 +254,21 @@ class TextProvider:
         return BatchReadout(self.head, hiddens, owners, targets, [example.counted for example in batch], needs)
 
 
+def _characters(document: Document) -> int:
+    return len(document.prompt) + len(document.text)
+
+
 def _groups(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Documents to tokenise together, so many that it pays and so few that memory stays flat."""
+    """Documents to tokenise together, so many that it pays and so few that memory stays flat; a long one is alone."""
     group: list[Document] = []
     characters = 0
     for document in documents:
-        group.append(document)
-        characters += len(document.prompt) + len(document.text)
-        if len(group) == _ENCODE or characters >= _ENCODE_CHARACTERS:
+        more = _characters(document)
+        if group and (len(group) == _ENCODE or characters + more > ENCODE_CHARACTERS):
             yield group
             group, characters = [], 0
+        group.append(document)
+        characters += more
     if group:
         yield group
 
