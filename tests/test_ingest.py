@@ -176,6 +176,100 @@ def test_a_method_added_to_an_appended_store_needs_all_files(model: Path, tmp_pa
         assert run(prepare(job([str(first), str(second)], store, model, methods=both))).added == 69
 
 
+def named(folder: Path, count: int, seed: int) -> str:
+    folder.mkdir(exist_ok=True)
+    return str(write_corpus(folder / "data.jsonl", sentences(count, seed)))
+
+
+def test_a_file_is_known_by_what_it_holds_whatever_it_is_called(model: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first, second = named(tmp_path / "x", 30, 1), named(tmp_path / "y", 20, 2)
+    run(prepare(job([first], store, model)))
+    assert run(prepare(job([first, second], store, model, append=True))).added == 20
+    moved = str(shutil.copy(first, tmp_path / "moved.jsonl"))
+    assert run(prepare(job([moved, second], store, model))).added == 0
+    opened = FeatureStore.open(store)
+    assert [fact["name"] for fact in opened.provenance["sources"]] == ["data.jsonl", "y/data.jsonl"]
+    sources = open_column(opened, EXAMPLES, "source").gather(np.arange(50)).tolist()
+    assert sources == ["data.jsonl"] * 30 + ["y/data.jsonl"] * 20
+
+
+def test_another_file_of_a_known_name_is_a_new_file(model: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run(prepare(job([named(tmp_path / "x", 30, 1)], store, model)))
+    with pytest.raises(StoreMismatch, match=r"holds another corpus \(data\.jsonl\); --append adds y/data\.jsonl"):
+        prepare(job([named(tmp_path / "y", 20, 2)], store, model)).open()
+    assert run(prepare(job([named(tmp_path / "y", 20, 2)], store, model, append=True))).rows == 50
+
+
+@pytest.mark.parametrize("stop_after", [0, 1])
+def test_a_stopped_append_goes_on_by_the_same_command(model: Path, tmp_path: Path, stop_after: int) -> None:
+    first, second = named(tmp_path / "x", 30, 1), named(tmp_path / "y", 600, 2)
+    stores = [tmp_path / name for name in ("stopped", "undisturbed")]
+    for store in stores:
+        run(prepare(job([first], store, model)))
+    assert not run(prepare(job([second], stores[0], model, append=True)), stop_after).finished
+    shutil.move(first, tmp_path / "gone.jsonl")
+    for store in stores:
+        assert run(prepare(job([second], store, model, append=True))).rows == 630
+    assert tree(stores[0]) == tree(stores[1])
+
+
+def test_a_file_without_a_usable_record_does_not_bar_what_is_appended_later(model: Path, tmp_path: Path) -> None:
+    store, bad = tmp_path / "store", tmp_path / "bad.jsonl"
+    bad.write_text("no json\n")
+    run(prepare(job([named(tmp_path / "x", 30, 1)], store, model)))
+    skipping = Reading(Template(), "skip")
+    assert run(prepare(job([str(bad)], store, model, append=True, reading=skipping))).rows == 30
+    assert run(prepare(job([named(tmp_path / "y", 20, 2)], store, model, append=True))).rows == 50
+
+
+def test_two_that_append_at_once_take_places_of_their_own(model: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run(prepare(job([named(tmp_path / "x", 10, 1)], store, model)))
+    appends = [prepare(job([named(tmp_path / name, count, count)], store, model, append=True))
+               for name, count in (("y", 30), ("z", 40))]  # fmt: skip
+    opened = appends[0].open()
+    with pytest.raises(StoreMismatch, match=r"y/data\.jsonl must be named too"):
+        appends[1].open()
+    assert opened.run(lambda progress: None).rows == 40
+    assert run(appends[1]).rows == 80
+
+
+def test_lines_and_precision_stay_with_the_store(model: Path, tmp_path: Path) -> None:
+    text, store = tmp_path / "c.txt", tmp_path / "store"
+    text.write_text("\n".join(sentences(600)))
+    assert not run(prepare(job([str(text)], store, model, reading=Reading(Template(), lines=True))), 1).finished
+    with pytest.raises(StoreMismatch, match="dtype is 'float32' there, 'bfloat16' here"):
+        other = ModelChoice(str(model), device="cpu", dtype="bfloat16")
+        prepare(IngestJob([str(text)], str(store), other, {"rise": SMALL})).open()
+    with pytest.raises(StoreMismatch, match="lines is True there, False here"):
+        prepare(job([str(text)], store, model, reading=Reading(Template(), lines=False))).open()
+    assert run(prepare(job([str(text)], store, model))).rows == 600
+
+
+def test_progress_counts_each_row_once(model: Path, corpus: Path, tmp_path: Path) -> None:
+    rows, both = list[int](), {"rise": SMALL, "second": {"kr": 5, "kh": 6, "kg": 0}}
+    run(prepare(job(corpus, tmp_path / "store", model)), stop_after=1)
+    with entry_points(tmp_path, second="headwater.plugins.rise:Rise"):
+        prepared = prepare(job(corpus, tmp_path / "store", model, methods=both))
+        prepared.open().run(lambda progress: rows.append(progress.rows))
+    assert rows == [512, 700]
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/store", "memory://store"])
+def test_a_store_is_written_to_a_folder_alone(model: Path, corpus: Path, tmp_path: Path, place: str) -> None:
+    with pytest.raises(SettingsError, match="written to a local folder"):
+        prepare(IngestJob([str(corpus)], place, ModelChoice(str(model)), {"rise": SMALL}))
+
+
+def test_a_store_beside_its_corpus_is_no_corpus(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    named(folder, 20, 1)
+    for pattern in (folder, folder / "**" / "*"):
+        assert run(prepare(job([str(pattern)], folder / "store", model))).rows == 20
+
+
 def test_a_changed_file_is_refused(model: Path, tmp_path: Path) -> None:
     corpus, store = write_corpus(tmp_path / "a.jsonl", sentences(60)), tmp_path / "s"
     run(prepare(job(corpus, store, model)))

@@ -18,6 +18,7 @@ from ...store.errors import CorpusError
 from .formats import COMPRESSIONS, SUFFIXES, BadRecord, Fields, Record, read_records, split_suffix
 
 DIGEST_SPAN = 64 << 10  # bytes at either end of a file that enter its digest: what identity may cost on 100 GB
+_ZARR = "zarr.json"
 SHOWN = 20  # messages kept by Faults, field names listed in a message: what a screen takes
 
 Chat: TypeAlias = Callable[[list[dict[str, str]]], tuple[str, str]]
@@ -87,7 +88,7 @@ class Faults:
 
     def report(self, message: str) -> None:
         """Take note of one record that cannot be used, on one line that any terminal can print."""
-        line = message.replace("\r", "\\r").replace("\n", "\\n").encode(errors="backslashreplace").decode()
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
         if self.policy == "fail":
             raise CorpusError(line)
         self.count += 1
@@ -134,7 +135,7 @@ def _matches(pattern: Path) -> list[Path]:
     except ValueError as error:
         raise CorpusError(f"{pattern}: {error}") from None
     shown = [f for f in files if not any(part.startswith(".") for part in {*f.parts} - {*pattern.parts, ".."})]
-    return [file for file in shown if _is_corpus(file.name) and not file.is_dir()]
+    return [f for f in shown if _is_corpus(f.name) and not f.is_dir() and not (f.parent / _ZARR).exists()]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -144,8 +145,9 @@ def _walk(folder: Path) -> Iterator[Path]:
     for here, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
         new = (real := os.path.realpath(here)) not in seen
         seen.add(real)
-        folders[:] = sorted(name for name in folders if new and not name.startswith("."))
-        yield from (Path(here, name) for name in files if new and _is_corpus(name))
+        zarr = _ZARR in files  # a store, say, that was made beside its corpus
+        folders[:] = sorted(name for name in folders if new and not zarr and not name.startswith("."))
+        yield from (Path(here, name) for name in files if new and not zarr and _is_corpus(name))
     if errors:
         raise errors[0]
 

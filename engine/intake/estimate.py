@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...store.errors import HeadwaterError
 from .corpus import Source
 from .examples import Place
 from .formats import read_records
@@ -15,8 +16,19 @@ _SAMPLE = 2000
 
 
 def estimate_records(sources: Sequence[Source]) -> list[float]:
-    """Estimated number of records of each source; 0 where nothing can be said."""
-    return [_estimate(source) for source in sources]
+    """Estimated number of records of each source; 0 where nothing can be said, as of a file that cannot be read."""
+    return [_guarded(source) for source in sources]
+
+
+def _guarded(source: Source) -> float:
+    try:
+        return _estimate(source)
+    except (
+        HeadwaterError,
+        OSError,
+        ValueError,
+    ):  # pyarrow's errors are ValueErrors; whoever reads the file will say more
+        return 0.0
 
 
 def _estimate(source: Source) -> float:

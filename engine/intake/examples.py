@@ -19,7 +19,7 @@ WINDOW = 512
 """Rows sorted by length together."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """Where an example stands in the corpus; what follows can be read again from here."""
 

@@ -111,7 +111,8 @@ class Ingestion:
         """Read from the lagging groups' place to the next level or the end; false when stopped before."""
         with WritingThread(self._writers(behind), self.commit_seconds) as writer:
             record = self.store.groups[behind[0]]  # fresh: the writers have the store to themselves now
-            start, digest, first = Place(*record["place"]), record["digest"], self.store.rows(behind[0])
+            digest, first, added = record["digest"], self.store.rows(behind[0]), self.added
+            start = max(Place(*record["place"]), Place(record.get("sources", 0)))
             examples: Iterator[Example] = self.provider.examples(start)
             if level is not None:
                 examples = islice(examples, level - first)
@@ -123,7 +124,7 @@ class Ingestion:
                 self.added += len(window)
                 self.read_tokens += sum(example.length for example in window)
                 writer.put(rows, {"place": [place.source, place.record, place.piece], "digest": digest})
-                tell(Progress(first + self.added, self.read_tokens, place, time.monotonic() - self.begun))
+                tell(Progress(first + self.added - added, self.read_tokens, place, time.monotonic() - self.begun))
             if level is None:
                 writer.finish(complete=True)
         if level is not None:

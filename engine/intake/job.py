@@ -1,7 +1,7 @@
 """Ingestion as one call: what the command line and the Python API ask for. Knows no method by name.
 
 job = IngestJob(["corpus.jsonl"], "store", ModelChoice("model"), {"rise": {"tau": 1.0}})
-outcome = prepare(job).run(print)
+outcome = prepare(job).ingest()
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ def prepare(job: IngestJob) -> Prepared:
     Raises:
         HeadwaterError: whatever of these is not as it should be; nothing is written.
     """
+    if "://" in job.store:
+        raise SettingsError(f"{job.store}: a store is written to a local folder, and can be copied and read anywhere")
     store = FeatureStore.open(job.store) if FeatureStore.exists(job.store) else None
     methods = {name: _method(name, settings, store) for name, settings in job.methods.items()}
     reading = following(job.reading, store) if store else job.reading
