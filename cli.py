@@ -23,7 +23,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except HeadwaterError as error:
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            line = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+            click.echo(f"error: {line}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
@@ -68,7 +69,7 @@ _reading = _options(
     click.option("--attribute", type=click.Choice(["completion", "all"]), default=None,
                  help="What counts in a row that has a prompt. [default: completion]"),
     click.option("--truncate", is_flag=True, default=None, help="Cut prompted rows that are too long, prompt first."),
-    click.option("--lines", is_flag=True, help="In plain text, a line is a document (not a paragraph)."),
+    click.option("--lines", is_flag=True, default=None, help="In plain text, a line is a document (not a paragraph)."),
     click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
                  help="What a bad record does; skipped ones are counted and shown."),
     click.option("--no-text", is_flag=True, default=None, help="Keep references to the texts only."),
@@ -184,8 +185,7 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
     headwater attribute S --queries questions.jsonl --top 5
     headwater attribute S --queries questions.jsonl --memory 2GB -o answers.parquet
     """
-    from .engine.answers.report import print_results
-    from .engine.answers.scores import RESULT_FIELDS, ResultFile, format_of, result_rows, write_jsonl
+    from .engine.answers.scores import RESULT_FIELDS, ResultFile, format_of, result_rows
     from .engine.console import Ticker
 
     if output:
@@ -193,14 +193,20 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
     question = _question(options, top)
     with Ticker("attribute", question.rows) as ticker:
         results = question.attribute(lambda rows: ticker.tell(rows, "examples"))
-    parts = result_rows(results, question.store)
     if output:
         with ResultFile(output, RESULT_FIELDS) as file:
-            for part in parts:
+            for part in result_rows(results, question.store):
                 file.write(part)
         click.echo(f"{output}: {len(results.queries)} queries, {results.rows.shape[1]} examples each", err=True)
-        return
-    for part in parts:
+    else:
+        _print(results, question.store, as_json)
+
+
+def _print(results: Any, store: Any, as_json: bool) -> None:
+    from .engine.answers.report import print_results
+    from .engine.answers.scores import result_rows, write_jsonl
+
+    for part in result_rows(results, store):
         if as_json:
             write_jsonl(sys.stdout, part)
         else:
@@ -215,15 +221,15 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
 @click.option(
     "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
 @_run
-def value(output: str | None, top: int, **options: Any) -> None:
+def value(output: str | None, as_json: bool, top: int, **options: Any) -> None:
     """One score per example against all queries together: the mean of its scores.
 
     \b
     headwater value S --queries task.jsonl -o values.parquet
     """
-    from .engine.answers.report import print_results
-    from .engine.answers.scores import VALUE_FIELDS, ResultFile, format_of, result_rows, value_rows
+    from .engine.answers.scores import VALUE_FIELDS, ResultFile, format_of, value_rows
     from .engine.console import Ticker
 
     if output:
@@ -239,8 +245,7 @@ def value(output: str | None, top: int, **options: Any) -> None:
     if output:
         click.echo(f"{output}: {question.rows:,} examples", err=True)
     else:
-        for part in result_rows(results, question.store):
-            print_results(part)
+        _print(results, question.store, as_json)
 
 
 def _question(options: dict[str, Any], top: int) -> Any:

@@ -22,6 +22,7 @@ Further operations (recovery, subset utility) come as further bases; a method de
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -187,7 +188,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return tuple(_typed(name, item, default[0]) for item in value) if default else tuple(value)
     if wanted is float and type(value) is int:
         return float(value)
-    if type(value) is not wanted:
+    if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
         raise SettingsError(f"setting {name} is {wanted.__name__} (default {default!r}), not {value!r}")
     return value
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+import resource
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,3 +293,57 @@ def test_every_command_has_help_with_an_example() -> None:
         assert command.help, name
     for name in ("ingest", "attribute", "value"):
         assert f"headwater {name} " in call(name, "--help").stdout
+
+
+def test_values_are_printed_as_json(store: Path, queries: Path) -> None:
+    told = call("value", store, "--queries", queries, "--top", 3, "--json")
+    assert [json.loads(line)["rank"] for line in told.stdout.splitlines()] == [1, 2, 3]
+
+
+def test_nothing_in_a_corpus_moves_the_terminals_cursor(model: Path, tmp_path: Path) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\nq"
+    rows = [{"id": evil, "text": f"the river {evil}"}, {"id": "b", "text": "the sea"}]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + f'{{"{evil[:9]}')
+    told = [
+        call("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", "--model", model, "--on-error", "skip", *SMALL)
+    ]
+    (tmp_path / "q.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    told.append(call("attribute", tmp_path / "S", "--queries", tmp_path / "q.jsonl"))
+    told.append(call("attribute", f"{tmp_path}/\x1b[2J", "--queries", tmp_path / "q.jsonl"))
+    assert [done.exit_code for done in told] == [0, 0, 1]
+    assert all(c.isprintable() or c == "\n" for done in told for c in done.stdout + done.stderr)
+
+
+def test_results_cannot_be_a_folder(store: Path, queries: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    done = call("attribute", store, "--queries", queries, "-o", tmp_path / "out.csv")
+    assert done.exit_code == 1 and "is a folder: name a file for the results" in done.stderr
+
+
+def test_results_on_a_full_disk_are_one_line(store: Path, queries: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        done = {suffix: call("attribute", store, "--queries", queries, "--top", 100, "-o", tmp_path / f"a.{suffix}")
+                for suffix in ("jsonl", "csv", "parquet")}  # fmt: skip
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    for suffix, result in done.items():
+        assert result.exit_code == 1 and result.stderr.count("error: ") == 1
+        assert re.search(rf"a\.{suffix} cannot be written: .*File too large", result.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["Infinity", "NaN", "-Infinity"])
+def test_settings_are_finite(model: Path, corpus: Path, tmp_path: Path, value: str) -> None:
+    done = call("ingest", corpus, "--store", tmp_path / "S", "--model", model, "-o", "rise.lambda_gh", value)
+    assert done.exit_code == 1 and "setting lambda_gh is float" in done.stderr and not (tmp_path / "S").exists()
+
+
+def test_a_second_file_that_cannot_be_read_is_one_line(model: Path, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "z.parquet").write_bytes(b"PAR1 and nothing of it")
+    done = call("ingest", corpus, tmp_path / "z.parquet", "--store", tmp_path / "S", "--model", model, *SMALL)
+    assert done.exit_code == 1 and done.stderr.count("\nerror: ") + done.stderr.startswith("error: ") == 1
+    assert "z.parquet" in done.stderr

@@ -1,9 +1,5 @@
 """`attribute` and `value`: queries become rows by the same method and model as the store's, then one pass over the store.
 
-    store = FeatureStore.open("S")
-    answers = Attribution(store, "rise", Ask(k=10, memory=parse_bytes("2GB")))
-    results = answers.attribute(provider)        # provider: queries, read by the store's own model (answers/queries.py)
-
 Knows no method by name and no file format.
 """
 

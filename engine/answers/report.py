@@ -13,15 +13,19 @@ from ..memory import Plan, resident_bytes, show_bytes
 def print_results(columns: Mapping[str, list[Any]]) -> None:
     """Results as columns of `RESULT_FIELDS`: a heading a query, a line an example, texts cut to the terminal's width."""
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
-    names = max(len(name) for name in columns["example_id"])
+    names = max(len(printable(name)) for name in columns["example_id"])
     query = None
     for row in (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)):
         if row["query_id"] != query:
             query = row["query_id"]
-            print(f"\n{query}")
-        text = " ".join(printable(row["text"]).split())
-        line = f"{row['rank']:>5}  {row['score']:>8.4f}  {row['example_id']:<{min(names, 40)}}  {text}"
+            print(f"\n{_on_a_line(query)}")
+        name, text = _on_a_line(row["example_id"]), _on_a_line(row["text"])
+        line = f"{row['rank']:>5}  {row['score']:>8.4f}  {name:<{min(names, 40)}}  {text}"
         print(line if len(line) <= width else line[: width - 1] + "…")
+
+
+def _on_a_line(text: str) -> str:
+    return " ".join(printable(text).split())
 
 
 def printable(text: str) -> str:

@@ -5,6 +5,7 @@ Knows no method and no model.
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...store.errors import SettingsError
+from ...store.errors import HeadwaterError, SettingsError, StoreFull
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import Array
 from ...store.reader import open_column
@@ -106,6 +107,8 @@ def format_of(path: str) -> str:
     suffix = Path(path).suffix.lstrip(".").lower()
     if suffix not in FORMATS:
         raise SettingsError(f"{path}: results are written as .{', .'.join(FORMATS)}")
+    if Path(path).is_dir():
+        raise SettingsError(f"{path} is a folder: name a file for the results")
     return suffix
 
 
@@ -127,15 +130,26 @@ class ResultFile:
 
     def write(self, columns: dict[str, list[Any]]) -> None:
         """Add rows, given as columns."""
-        self._sink.write(columns)
+        try:
+            self._sink.write(columns)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: OSError) -> HeadwaterError:
+        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else SettingsError
+        return kind(f"{self.path} cannot be written: {error.strerror or error}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sink.close()
-        if kind is None:
-            self._hidden.replace(self.path)
-        else:
+        try:
+            self._sink.close()
+            if kind is None:
+                self._hidden.replace(self.path)
+        except OSError as failure:
+            if kind is None:
+                raise self._failed(failure) from None
+        finally:
             self._hidden.unlink(missing_ok=True)
 
 

@@ -1,6 +1,7 @@
 """The demo's folder: which steps are done in it, and whose it is. A name without a dot in front is finished.
 
-Nothing that another run or another program left is deleted. Knows neither models nor questions.
+Nothing that another program left is deleted, and of a demo's own only what was made from a model that is gone. Knows neither
+models nor questions.
 """
 
 from __future__ import annotations
