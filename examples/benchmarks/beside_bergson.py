@@ -144,6 +144,24 @@ def starts() -> Run:
     return measured("headwater start and imports", [sys.executable, "-c", imports], None, 1)
 
 
+BARE = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, texts, length = sys.argv[1], open(sys.argv[2]), int(sys.argv[3])
+model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+ids = tokenizer([json.loads(line)["text"] for line in texts], truncation=True, max_length=length)["input_ids"]
+with torch.inference_mode():
+    for first in range(0, len(ids), 4096 // length):
+        model(input_ids=torch.tensor(ids[first : first + 4096 // length]), use_cache=False)
+"""
+
+
+def bare(work: Path) -> Run:
+    """The model's forward pass to its logits alone, batches of 4,096 tokens: what nothing that reads it out goes below."""
+    command = [sys.executable, "-c", BARE, str(work / "small"), str(work / "small.jsonl"), str(TOKENS)]
+    return measured("bare forward pass, start included", command, None, 1)
+
+
 def show(runs: list[Run]) -> None:
     """Print the table."""
     print(f"{'tool':<36}{'CPU s':>8}{'wall s':>8}{'peak':>10}{'bytes an example':>18}")
@@ -169,7 +187,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), options.threads) | {"HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, __file__, "--make", str(work)], check=True)
-    runs = [starts()]
+    runs = [starts(), bare(work)]
     for dtype in options.dtype:
         runs += ours(work, dtype)
     runs += bergson(options.bergson, work) if options.bergson else [QUOTED]
