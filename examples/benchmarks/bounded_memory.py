@@ -29,7 +29,7 @@ SKETCH = {"kr": 64, "kh": 128, "kg": 32}
 QUERIES, WORDS, TOP = 64, 16, 10
 SIZES = (1000, 3000, 10_000)
 """Rows of the ingestions. The first is two windows, which do not fill the queue of the writing thread; the others do."""
-BUDGETS = ("512MB", "4GB", "128MB")
+BUDGETS = ("512MB", "4GB", "160MB")
 """The last makes blocks smaller than the first two do."""
 
 
