@@ -199,18 +199,18 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
                 file.write(part)
         click.echo(f"{output}: {len(results.queries)} queries, {results.rows.shape[1]} examples each", err=True)
     else:
-        _print(results, question.store, as_json)
+        _print(question, results, as_json)
 
 
-def _print(results: Any, store: Any, as_json: bool) -> None:
+def _print(question: Any, results: Any, as_json: bool) -> None:
     from .engine.answers.report import print_results
     from .engine.answers.scores import result_rows, write_jsonl
 
-    for part in result_rows(results, store):
+    for part in result_rows(results, question.store):
         if as_json:
             write_jsonl(sys.stdout, part)
         else:
-            print_results(part)
+            print_results(part, question.queries)
 
 
 @main.command()
@@ -245,7 +245,7 @@ def value(output: str | None, as_json: bool, top: int, **options: Any) -> None:
     if output:
         click.echo(f"{output}: {question.rows:,} examples", err=True)
     else:
-        _print(results, question.store, as_json)
+        _print(question, results, as_json)
 
 
 def _question(options: dict[str, Any], top: int) -> Any:
@@ -306,9 +306,8 @@ def verify(store: str) -> None:
             if damage:
                 damaged += 1
                 click.echo(str(damage))
-    click.echo(
-        f"{store}: {total} chunks, {damaged} damaged" if damaged else f"{store}: {total} chunks, all whole", err=True
-    )
+    told = f"{damaged} damaged: restore these files from a copy, or ingest into a new store" if damaged else "all whole"
+    click.echo(f"{store}: {total} chunks, {told}", err=True)
     sys.exit(1 if damaged else 0)
 
 

@@ -321,7 +321,7 @@ def test_nan_names_the_example_and_keeps_what_came_before(model: Path, tmp_path:
     texts[650] += " ~"
     texts[650] += " and on"
     corpus = write_corpus(tmp_path / "a.jsonl", texts)
-    with pytest.raises(DataError, match=r"NaN or Inf in the logits of example a.jsonl:651 \(a.jsonl:651\)"):
+    with pytest.raises(DataError, match=r"NaN or Inf in the logits of example a\.jsonl:651$"):
         run(prepare(job(corpus, tmp_path / "s", broken)))
     assert FeatureStore.open(tmp_path / "s").rows("methods/rise") == 512
 

@@ -33,6 +33,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "my-model")
     write_corpus(tmp_path / "corpus.jsonl", sentences(60))
+    write_corpus(tmp_path / "more.jsonl", sentences(9, seed=1))
     write_corpus(tmp_path / "questions.jsonl", sentences(60)[:4])
     draw = np.random.default_rng(0)
     arrays = {

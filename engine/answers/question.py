@@ -49,6 +49,11 @@ class Question:
         """Stored examples that are asked."""
         return self._attribution.rows
 
+    @property
+    def queries(self) -> dict[str, str]:
+        """Query id → its text, prompt first."""
+        return {query.id: query.prompt + query.text for query in self._queries}
+
     def attribute(self, tell: Tell = _silent) -> Results:
         """The best examples of each query."""
         ids = [query.id for query in self._queries]

@@ -10,18 +10,25 @@ from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ..memory import Plan, resident_bytes, show_bytes
 
 
-def print_results(columns: Mapping[str, list[Any]]) -> None:
-    """Results as columns of `RESULT_FIELDS`: a heading a query, a line an example, texts cut to the terminal's width."""
+def print_results(columns: Mapping[str, list[Any]], queries: Mapping[str, str]) -> None:
+    """Results as columns of `RESULT_FIELDS`: a heading a query (with its text, by id), a line an example, texts cut to the
+    terminal's width.
+    """
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     names = max(len(printable(name)) for name in columns["example_id"])
     query = None
     for row in (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)):
         if row["query_id"] != query:
             query = row["query_id"]
-            print(f"\n{_on_a_line(query)}")
+            print("\n" + _cut(f"{_on_a_line(query)}  {_on_a_line(queries.get(query, ''))}", width))
         name, text = _on_a_line(row["example_id"]), _on_a_line(row["text"])
         line = f"{row['rank']:>5}  {row['score']:>8.4f}  {name:<{min(names, 40)}}  {text}"
-        print(line if len(line) <= width else line[: width - 1] + "…")
+        print(_cut(line, width))
+
+
+def _cut(line: str, width: int) -> str:
+    line = line.rstrip()
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def _on_a_line(text: str) -> str:

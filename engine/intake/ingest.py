@@ -187,7 +187,7 @@ class Ingestion:
                 losses[at] = readout.losses().cpu()
             except NonFiniteLogits as error:
                 bad = examples[error.example]
-                raise DataError(f"NaN or Inf in the logits of example {bad.id} ({bad.source}:{bad.line})") from None
+                raise DataError(f"NaN or Inf in the logits of example {_named(bad)}") from None
             for name, columns in kept.items():
                 for column, values in self.methods[name].rows(readout, self._tables[name]).items():
                     into = columns.get(column)
@@ -210,8 +210,13 @@ def _finite(values: torch.Tensor, method: str, examples: list[Example]) -> torch
     bad = ~torch.isfinite(values.reshape(len(examples), -1)).all(1)
     if bad.any():
         example = examples[int(bad.nonzero()[0, 0])]
-        raise DataError(f"method {method} gave NaN or Inf for example {example.id} ({example.source}:{example.line})")
+        raise DataError(f"method {method} gave NaN or Inf for example {_named(example)}")
     return values
+
+
+def _named(example: Example) -> str:
+    place = f"{example.source}:{example.line}"
+    return place if example.id == place else f"{example.id} ({place})"
 
 
 def _chained(digest: str, window: list[Example]) -> str:

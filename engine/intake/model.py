@@ -114,8 +114,12 @@ def load(choice: ModelChoice) -> LanguageModel:
 
 
 def _quiet() -> None:
-    """transformers reports loading on stderr by itself; what matters of it becomes our own errors."""
+    """transformers and the hub's client report on stderr by themselves; what matters of it becomes our own errors."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
+
+    hub: Any = hub_logging
+    hub.set_verbosity_error()
 
     verbosity: Any = logging
     verbosity.set_verbosity_error()
@@ -146,6 +150,8 @@ def _config(path: str, remote_code: bool) -> Any:
     folder = Path(path)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(f"{path} is no model folder: it has no config.json")
+    if not folder.exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
+        raise ModelError(f"{path}: no such folder")
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
     except (OSError, ValueError, KeyError) as error:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from ...store.errors import CorpusError, ModelError
@@ -81,6 +82,10 @@ def query_provider(path: str, store: FeatureStore, choice: ModelChoice, template
         StoreMismatch: the model or the tokenizer is not the store's.
     """
     if store.provenance["kind"] == "arrays":
+        if Path(path).exists() and not is_features(path):
+            raise CorpusError(
+                f"{path} is no file of arrays; {store.url} was made from arrays, so its queries are .npz or Zarr too"
+            )
         provider: Provider = FeatureProvider([path], pick_device(choice.device), Faults("fail"))
         refuse_differences(store.url, provider.provenance(), store.provenance)
         return provider
