@@ -220,7 +220,7 @@ def test_what_is_no_folder_is_no_model(where, tmp_path):
     path = tmp_path / "x"
     if where == "a file":
         path.write_text("hello")
-    with pytest.raises(ModelError, match="neither a model folder nor|x: no such folder$") as caught:
+    with pytest.raises(ModelError, match=r"neither a model folder nor|x: no such folder$") as caught:
         opened(path)
     assert "\n" not in str(caught.value)
 
