@@ -74,8 +74,10 @@ _reading = _options(
                  help="What a bad record does; skipped ones are counted and shown."),
     click.option("--no-text", is_flag=True, default=None, help="Keep references to the texts only."),
     click.option("--append", is_flag=True, help="Add files that are new to an existing store."),
-    click.option("--batch-tokens", type=int, metavar="N", help="Padded tokens of a batch. [default: 4096, less if memory asks]"),
-    click.option("--commit-seconds", type=float, default=15.0, show_default=True, help="A kill loses at most so much work."),
+    click.option("--batch-tokens", type=click.IntRange(1), metavar="N",
+                 help="Padded tokens of a batch. [default: 4096, less if memory asks]"),
+    click.option("--commit-seconds", type=click.FloatRange(0), default=15.0, show_default=True,
+                 help="A kill loses at most so much work."),
 )  # fmt: skip
 _asking = _options(
     click.argument("store"),
