@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.intake.corpus import Faults, Source
+from headwater.engine.intake.corpus import Faults
 from headwater.engine.intake.examples import Example, Place
 from headwater.engine.intake.features import FeatureProvider, is_features
 from headwater.engine.intake.readout import merged_needs
 from headwater.engine.intake.residual import SparseResidual
+from headwater.engine.intake.sources import Source
 from headwater.engine.method import Needs
 from headwater.store.errors import CorpusError, DataError
 

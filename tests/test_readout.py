@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.intake import readout as readout_module
-from headwater.engine.intake.corpus import Faults, Template, find_sources
+from headwater.engine.intake.corpus import Faults, Template
 from headwater.engine.intake.examples import Example, Place
 from headwater.engine.intake.model import ModelChoice, load
 from headwater.engine.intake.readout import BatchReadout, LinearHead, NonFiniteLogits, merged_needs
 from headwater.engine.intake.residual import Loss, SparseResidual
+from headwater.engine.intake.sources import find_sources
 from headwater.engine.intake.text import TextProvider, text_settings
 from headwater.engine.method import Needs, Sizes
 from headwater.plugins.rise import Rise

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from headwater.engine.intake import text as text_module
-from headwater.engine.intake.corpus import Faults, Source, Template, find_sources
+from headwater.engine.intake.corpus import Faults, Template
 from headwater.engine.intake.examples import Example, Place
 from headwater.engine.intake.model import LanguageModel, ModelChoice, load
 from headwater.engine.intake.readout import LinearHead
+from headwater.engine.intake.sources import Source, find_sources
 from headwater.engine.intake.text import MAX_LENGTH, TextProvider, text_settings
 from headwater.engine.method import Needs, Sizes
 from headwater.store.errors import CorpusError, SettingsError

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...store.errors import HeadwaterError
-from .corpus import Source
 from .examples import Place
 from .formats import read_records
+from .sources import Source
 
 _SAMPLE = 2000
 

@@ -28,10 +28,11 @@ import torch
 from ...store.errors import CorpusError, DataError
 from ...store.layout import Array
 from ..method import Needs, Sizes
-from .corpus import Faults, Source
+from .corpus import Faults
 from .examples import Example, Place
 from .provider import remaining
 from .readout import BatchReadout, LinearHead
+from .sources import Source
 
 _ROWS = 256
 

@@ -94,7 +94,7 @@ def _opened(path: str, reached: Callable[[], int]) -> Iterator[BinaryIO]:
             else:
                 yield raw
     except (OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:
-        reason = (error.strerror if isinstance(error, OSError) else "") or (str(error) or repr(error)).splitlines()[0]
+        reason = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split()) or repr(error)
         where = f"{path}:{reached()}: cannot read beyond this" if reached() else f"{path}: cannot read"
         raise CorpusError(f"{where}: {reason}") from error
 

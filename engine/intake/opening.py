@@ -14,9 +14,9 @@ from ...store.errors import StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Column
 from ..method import Method
-from .corpus import Source
 from .examples import example_columns
 from .provider import Provider
+from .sources import Source
 
 
 def open_for_ingest(

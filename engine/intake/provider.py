@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from ...store.errors import CorpusError
 from ..method import Needs
-from .corpus import Faults, Source
+from .corpus import Faults
 from .examples import Example, Place
 from .readout import BatchReadout, LinearHead
+from .sources import Source
 
 
 class Provider(Protocol):

@@ -11,11 +11,12 @@ from typing import Literal
 
 from ...store.errors import CorpusError, ModelError
 from ...store.feature_store import FeatureStore
-from .corpus import Faults, Template, find_sources
+from .corpus import Faults, Template
 from .features import FeatureProvider, is_features
 from .model import ModelChoice, load, pick_device
 from .opening import refuse_differences
 from .provider import Provider
+from .sources import find_sources
 from .text import TextProvider, text_settings
 
 

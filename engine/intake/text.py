@@ -14,11 +14,12 @@ import torch
 
 from ...store.errors import SettingsError
 from ..method import Needs, Sizes
-from .corpus import Document, Faults, Source, Template, read_documents
+from .corpus import Document, Faults, Template, read_documents
 from .examples import Example, Place
 from .model import LanguageModel
 from .provider import remaining
 from .readout import BatchReadout, LinearHead
+from .sources import Source
 
 _Tokens = tuple[list[int], list[tuple[int, int]]]  # ids, and the characters that each stands for
 _ENCODE = 64  # documents tokenised at once
