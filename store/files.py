@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, locks that die with their owner, checksums. Knows nothing of rows.
+"""Files that appear whole or not at all, locks that die with their owner. Knows nothing of rows.
 
 Finished = renamed: bytes go to a hidden sibling, are flushed to the device, and take their name in one step. A lock is an
 advisory one of the operating system on an open file, so that `kill -9` frees it.
@@ -16,10 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
-
 from .errors import StoreBusy, StoreDamaged, StoreError, StoreFull, StoreMissing
-from .layout import Array
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, len, pid
@@ -112,20 +109,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StoreDamaged(f"{path} is not a JSON object")
     return value
-
-
-def crc32c(data: Array | bytes, crc: int = 0) -> int:
-    """CRC32C (Castagnoli) of an array's bytes, continuing from `crc`."""
-    if isinstance(data, bytes):
-        return int(google_crc32c.extend(crc, data))
-    view = data.reshape(-1).view("uint8")  # the C extension takes read-only buffers alone
-    view.flags.writeable = False
-    return int(google_crc32c.extend(crc, view))
-
-
-def checksum_bytes(crc: int) -> bytes:
-    """The four bytes that the `crc32c` codec appends: little-endian."""
-    return struct.pack("<I", crc)
 
 
 class RangeLock:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numcodecs import VLenUTF8, Zstd
 
+from .checksums import checksum_bytes, crc32c
 from .errors import DataError, StoreDamaged, StoreError, StoreMismatch
 from .feature_store import ROOT, FeatureStore
-from .files import RangeLock, checksum_bytes, crc32c, write_file, write_json
+from .files import RangeLock, write_file, write_json
 from .layout import CHECKSUM_BYTES, Array, Column, array_metadata, column_from, is_own
 
 Rows = Mapping[str, Array | Sequence[str]]

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from headwater.store.blocks import BlockStream, read_blocks
 from headwater.store.columns import ColumnReader
 from headwater.store.errors import DataError, StoreDamaged, StoreMissing
 from headwater.store.feature_store import EXAMPLES, FeatureStore
 from headwater.store.layout import TEXT, Array, Block, Column
-from headwater.store.reader import open_column, read_blocks
+from headwater.store.reader import open_column
 from headwater.store.writer import GroupWriter
 
 ROWS = 21
@@ -152,9 +153,9 @@ def test_closed_early_it_reads_nothing_more(columns):
     class Counting(type(columns[0])):
         reads = 0
 
-        def read(self, start: int, stop: int, out: Array) -> None:
+        def load(self, start: int, stop: int, out: Array) -> None:
             Counting.reads += 1
-            super().read(start, stop, out)
+            super().load(start, stop, out)
 
     first = columns[0]
     blocks = read_blocks([Counting(first.column, first.rows, first.name, first.folder)], 1, ahead=8)
@@ -166,7 +167,7 @@ def test_closed_early_it_reads_nothing_more(columns):
 @pytest.mark.parametrize("error", [StoreDamaged("x"), MemoryError(), KeyboardInterrupt()])
 def test_what_goes_wrong_in_the_reading_thread_surfaces(error):
     class Broken(ColumnReader):
-        def read(self, start: int, stop: int, out: Array) -> None:
+        def load(self, start: int, stop: int, out: Array) -> None:
             if start == 4:
                 raise error
             out[:] = start
@@ -184,11 +185,44 @@ def test_what_goes_wrong_in_the_reading_thread_surfaces(error):
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("takers", [1, 2, 5])
+def test_several_takers_get_each_block_once(columns, takers):
+    taken: list[tuple[int, np.ndarray]] = []
+
+    def work(stream: BlockStream) -> None:
+        while (block := stream.take()) is not None:
+            taken.append((block.start, block.columns["pair"].copy()))
+            stream.give(block)
+
+    with BlockStream(columns, 2, takers + 1) as stream:
+        threads = [threading.Thread(target=work, args=(stream,)) for _ in range(takers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    found = np.concatenate([rows for _, rows in sorted(taken, key=lambda item: item[0])])
+    np.testing.assert_array_equal(found, SOURCE["pair"])
+
+
+def test_damage_is_found_whatever_the_order_of_the_parts(columns, tmp_path):
+    store = make(tmp_path / "s", [Column("pair", (2,), "float32", 16)], {"pair": SOURCE["pair"]})
+    rows = np.empty((ROWS, 2), "float32")
+    for order in ([(0, 5), (5, 9), (9, 16)], [(9, 16), (0, 5), (5, 9)], [(5, 9), (9, 16), (0, 5)]):
+        column = open_column(store, EXAMPLES, "pair")
+        for start, stop in [(2, 7), *order]:  # the first is left alone, and its rows are read again
+            column.load(start, stop, rows[start:stop])
+            column.confirm(start, rows[start:stop])
+        with pytest.raises(StoreDamaged, match=r"chunk 0 \(rows 0 to 15\) differs"):
+            for start, stop in order:
+                column.confirm(start, rows[start:stop] + (start == 5))
+
+
 def test_a_script_that_ends_amid_the_blocks_ends(columns, tmp_path):
     make(tmp_path / "s", [Column("id", (), "int64", 8)], {"id": SOURCE["id"]})
     script = f"""
 from headwater.store.feature_store import FeatureStore
-from headwater.store.reader import open_column, read_blocks
+from headwater.store.blocks import BlockStream, read_blocks
+from headwater.store.reader import open_column
 blocks = read_blocks([open_column(FeatureStore.open({str(tmp_path / "s")!r}), "examples", "id")], 2)
 print(next(blocks).start)
 """

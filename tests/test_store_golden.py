@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from headwater.store.blocks import read_blocks
 from headwater.store.errors import StoreMismatch
 from headwater.store.feature_store import EXAMPLES, FeatureStore, method_group
 from headwater.store.layout import FORMAT, TEXT, Column, column
-from headwater.store.reader import open_column, read_blocks
+from headwater.store.reader import open_column
 from headwater.store.verify import chunk_count, verify
 from headwater.store.writer import GroupWriter
 

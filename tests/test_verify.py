@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from headwater.store.blocks import read_blocks
 from headwater.store.columns import FileColumn
 from headwater.store.errors import StoreDamaged
 from headwater.store.feature_store import EXAMPLES, FeatureStore
 from headwater.store.layout import TEXT, Column
-from headwater.store.reader import open_column, read_blocks
+from headwater.store.reader import open_column
 from headwater.store.verify import Damage, chunk_count, verify
 from headwater.store.writer import GroupWriter
 

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numba import njit
 
+from ...store.blocks import read_blocks
 from ...store.errors import DataError
 from ...store.layout import Array, Block
-from ...store.reader import ColumnReader, read_blocks
+from ...store.reader import ColumnReader
 from ..memory import Plan, plan
 
 TILE = 128
