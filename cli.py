@@ -338,7 +338,11 @@ def plan_attribute(top: int, **options: Any) -> None:
     from .engine.answers.report import print_plan
 
     question = _question(options, top)
-    print_plan(question.plan, _bytes(options["memory"]), f"blocks of {question.block_rows:,} rows")
+    print_plan(
+        question.plan,
+        _bytes(options["memory"]),
+        f"blocks of {question.shape.block_rows:,} rows, {question.shape.workers} workers",
+    )
 
 
 @main.command()

@@ -25,7 +25,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..store.errors import SettingsError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # listing methods reads this module, and must load neither to
     import torch
 
     from ..store.layout import Array, Block, Column
+    from .forms.form import Form
 
 API = 1
 """Number of this contract. Raised only when a method written for the number before would break."""
@@ -151,6 +152,12 @@ class Method(ABC):
         Its examples are as many at most, and never more than `BATCH_EXAMPLES`. What its reductions keep counts too.
         """
 
+    def forms(self, sizes: Sizes) -> dict[str, Form]:
+        """Column name → the form that its rows are stored in. Not for methods to override."""
+        from .forms.form import form_of
+
+        return {column.name: form_of("auto", column) for column in self.columns(sizes)}
+
     def needs(self, sizes: Sizes) -> Needs:
         """What `rows` will ask of a readout."""
         return Needs()
@@ -161,7 +168,7 @@ class Method(ABC):
 
     def settings(self) -> dict[str, Any]:
         """All settings, as JSON values: what is stored, and compared whole."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = {one.name: getattr(self, one.name) for one in _fields(type(self))}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
@@ -171,11 +178,16 @@ class Method(ABC):
         Raises:
             SettingsError: a setting is unknown or of the wrong type.
         """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
+        fields = {one.name: one for one in _fields(cls)}
         unknown = sorted(set(settings) - set(fields))
         if unknown:
             raise SettingsError(f"no setting {', '.join(unknown)}; there are {', '.join(fields)}")
         return cls(**{name: _typed(name, value, fields[name].default) for name, value in settings.items()})
+
+
+def _fields(kind: type[Method]) -> list[dataclasses.Field[Any]]:
+    """A method's settings, its own before those of its base."""
+    return sorted(dataclasses.fields(kind), key=lambda one: bool(one.kw_only))
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
@@ -206,6 +218,21 @@ class QueryMatrix:
 @dataclass(frozen=True)
 class Similarity(Method):
     """Methods whose score of an example is an inner product of a stored row with a vector of the query."""
+
+    precision: str = field(default="auto", kw_only=True)
+    """How rows of floats are stored: float32, float16, bf16, int8 with a scale a row, sign bits; auto: as the method declares.
+
+    Defaults stay at float16, by measurement (`examples/benchmarks/recall.py`): it alone loses nothing, ingestion costs the
+    same, and every smaller form can be made of it later in one pass, while nothing brings back what was never stored.
+    """
+    bits: int = field(default=8192, kw_only=True)
+    """Sign bits of a row, where precision is sign."""
+
+    def forms(self, sizes: Sizes) -> dict[str, Form]:
+        """As `precision` says."""
+        from .forms.form import form_of
+
+        return {column.name: form_of(self.precision, column, self.bits) for column in self.columns(sizes)}
 
     @abstractmethod
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:

@@ -66,9 +66,10 @@ class BlockStream:
         self._free.put(self._lent.pop(block.start))
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading; whoever waits for a block gets None."""
         self._free.put(None)
         self._thread.join()
+        self._full.put(None)
 
     def __enter__(self) -> BlockStream:
         return self

@@ -45,7 +45,7 @@ class ColumnReader(ABC):
             StoreDamaged: bytes are missing or cannot be decoded.
         """
 
-    def confirm(self, start: int, rows: Array) -> None:  # noqa: B027: what zarr decodes, its codecs have checked
+    def confirm(self, start: int, rows: Array) -> None:  # noqa: B027 - zarr has checked what it decodes
         """Take loaded rows into account; when the last part of a chunk comes by, in any order, the chunk is checked.
 
         Several threads may call it.

@@ -6,6 +6,7 @@ commit. Knows nothing of what rows mean.
     zarr.json                                   attributes.headwater: format, version, provenance, groups
     examples/<column>/                          what every method shares
     methods/<name>/columns/<column>/            one method's sketches
+    forms/<name>.<form>/columns/<column>/       the same in fewer bits, made of them later (format 2)
     methods/<name>/state/                       what a method learnt from them
 """
 
@@ -29,6 +30,11 @@ _NAME = re.compile(r"\w[\w.-]*(?<!zarr\.json)")
 def method_group(name: str) -> str:
     """Group that holds a method's columns."""
     return f"methods/{name}"
+
+
+def form_group(method: str, form: str) -> str:
+    """Group that holds a method's rows in another form."""
+    return f"forms/{method}.{form}"
 
 
 class FeatureStore:
@@ -112,6 +118,11 @@ class FeatureStore:
         """Names of the methods whose columns are here, complete or not."""
         return [name.removeprefix("methods/") for name in self.groups if name.startswith("methods/")]
 
+    def forms(self, method: str) -> list[str]:
+        """Names of the forms in which a method's rows are held besides their own."""
+        prefix = form_group(method, "")
+        return [name.removeprefix(prefix) for name in self.groups if name.startswith(prefix)]
+
     def record(self, group: str) -> dict[str, Any]:
         """The record of one group.
 
@@ -185,6 +196,8 @@ class FeatureStore:
         }
 
         def declare(attributes: dict[str, Any]) -> None:
+            newer = group.startswith("forms/") or "declared" in notes
+            attributes["format"] = max(attributes["format"], 2 if newer else 1)
             known = attributes["groups"].setdefault(group, record)
             if known["columns"] != record["columns"]:
                 raise StoreMismatch(
@@ -208,8 +221,8 @@ def _is_whole(attributes: Mapping[str, Any]) -> bool:
     """Whether the root says what a root must, with names that stay below it: a store may come from a stranger."""
     try:
         for group, record in attributes["groups"].items():
-            method = group.removeprefix("methods/")
-            named = group == EXAMPLES or (method != group and _NAME.fullmatch(method))
+            kind, _, name = group.partition("/")
+            named = group == EXAMPLES or (kind in ("methods", "forms") and _NAME.fullmatch(name))
             bounds = all(0 <= start <= stop for start, stop in record["done"])
             columns = [Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"]) for c in record["columns"]]
             sized = all(c.chunk_rows >= 1 and c.row_bytes >= 0 and _NAME.fullmatch(c.name) for c in columns)
@@ -223,7 +236,7 @@ def _is_whole(attributes: Mapping[str, Any]) -> bool:
 def _parents(group: str) -> list[str]:
     if group == EXAMPLES:
         return [EXAMPLES]
-    return ["methods", group, f"{group}/columns"]
+    return [group.partition("/")[0], group, f"{group}/columns"]
 
 
 def _listed(record: dict[str, Any]) -> str:

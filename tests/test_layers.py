@@ -15,6 +15,7 @@ PACKAGE = [*MODULES, *(path for path in (ROOT / "cli.py", ROOT / "__main__.py") 
 FORBIDDEN = {
     "store": ("engine", "plugins", "cli"),
     "engine": ("plugins", "cli"),
+    "engine/forms": ("engine/arrays", "engine/intake", "engine/answers", "engine/demo"),
     "engine/arrays": ("engine/intake", "engine/answers", "engine/demo"),
     "engine/intake": ("engine/arrays", "engine/answers", "engine/demo"),
     "plugins": ("cli",),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headwater.engine.memory import Plan, parse_bytes, plan, show_bytes
+from headwater.engine.memory import parse_bytes, plan, show_bytes
 from headwater.store.errors import BudgetError, SettingsError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,14 +161,12 @@ def asked(store: Path, queries: Path, memory: int | None) -> Any:
 
 
 def test_attribute_answers_alike_in_the_smallest_budget_that_its_refusal_names(stores: Any, queries: Path) -> None:
-    from headwater.engine.arrays.similarity import TILE
-
     store = stores(1000, LITTLE)
     with pytest.raises(BudgetError, match=r"allows 1MB; the largest part is") as refused:
         asked(store, queries, 1_000_000)
     smallest = smallest_named(refused)
     least, free = asked(store, queries, smallest), asked(store, queries, None)
-    assert least.plan.total <= smallest and least.block_rows == TILE < free.block_rows
+    assert least.plan.total <= smallest and least.shape.block_rows == 1 < free.shape.block_rows
     with pytest.raises(BudgetError):
         asked(store, queries, int(smallest * 0.99))
     narrow, wide = least.attribute(), free.attribute()
@@ -176,23 +174,17 @@ def test_attribute_answers_alike_in_the_smallest_budget_that_its_refusal_names(s
     np.testing.assert_array_equal(narrow.scores, wide.scores)
 
 
-def test_a_budget_below_one_tile_is_refused(stores: Any, queries: Path) -> None:
-    from headwater.engine.arrays.similarity import TILE, block_rows, scan_plan
-    from headwater.store.feature_store import FeatureStore
-    from headwater.store.reader import open_column
-
+def test_budgets_between_get_what_fits(stores: Any, queries: Path) -> None:
     store = stores(3000, LITTLE)
-    columns = [open_column(FeatureStore.open(store), "methods/rise", "signature")]
-    row = columns[0].column.row_bytes
-    for room in (-1, 0, row, 2 * TILE * row - 1, 2 * TILE * row):
-        assert block_rows(columns, room) == TILE
-    assert block_rows(columns, 4 * TILE * row) == 2 * TILE
-    tile = next(p for p in scan_plan(columns, 8, row // 2, 5, TILE).parts if p.name == "blocks in flight")
-    needed: Plan = asked(store, queries, None).plan
-    others = needed.total - next(p.bytes for p in needed.parts if p.name == "blocks in flight")
-    with pytest.raises(BudgetError, match="smallest budget"):
-        asked(store, queries, others + tile.bytes - 1)
-    assert asked(store, queries, others + tile.bytes).block_rows == TILE
+    with pytest.raises(BudgetError) as refused:
+        asked(store, queries, 1)
+    smallest, free = smallest_named(refused), asked(store, queries, None)
+    seen = []
+    for budget in np.linspace(smallest, free.plan.total, 12).astype(int):
+        question = asked(store, queries, int(budget))
+        assert question.plan.total <= budget
+        seen.append((question.shape.workers, question.shape.block_rows))
+    assert seen == sorted(seen) and seen[0][1] == 1 and seen[-1] == (free.shape.workers, free.shape.block_rows)
 
 
 @pytest.fixture(scope="module")
@@ -257,10 +249,13 @@ def test_more_results_than_rows_cost_nothing(stores: Any, queries: Path) -> None
 
 
 def test_reading_compressed_chunks_stays_within_the_plan(tmp_path: Path) -> None:
-    """A store stored anew by zarr, in a fresh process: blocks of one tile, chunks of sixteen."""
+    """A store stored anew by zarr, in a fresh process: blocks much smaller than its chunks."""
     program = """
 import sys, numpy as np, zarr
-from headwater.engine.arrays.similarity import TILE, Dot, scan_plan, top_k
+from headwater.engine.arrays.scan import Shape
+from headwater.engine.arrays.scorers import query_bytes, scorer_of, scratch_bytes, tile_rows
+from headwater.engine.arrays.similarity import scan_parts, top_k
+from headwater.engine.forms.form import form_of
 from headwater.engine.memory import peak_bytes, reset_peak, resident_bytes
 from headwater.store.columns import ZarrColumn
 from headwater.store.layout import Column
@@ -271,10 +266,14 @@ del data
 column = ZarrColumn(Column("x", (width,), "float32", 2048), rows, "x", sys.argv[1], own=False)
 queries = np.ones((4, width), np.float32)
 np.asarray(column._array[:1])  # zarr's threads and codecs are the interpreter's share
-planned = scan_plan([column], 4, width, 10, TILE).total
+form, shape = form_of("auto", column.column), Shape(128, 2)
+scorer_of(form, queries)
+planned = sum(size for _, size in scan_parts([column], 4, 10, shape, 128))
+planned += query_bytes(form, 4) + 2 * scratch_bytes(form, 4, 128)
+top_k([ZarrColumn(column.column, 2048, "x", sys.argv[1], own=False)], scorer_of(form, queries), 10, shape, print)
 assert reset_peak()
 before = resident_bytes()
-top_k([column], Dot("x", queries), 4, 10, TILE, lambda rows: None)
+top_k([column], scorer_of(form, queries), 10, shape, lambda rows: None)
 print(peak_bytes() - before, planned)
 """
     if not Path("/proc/self/clear_refs").exists():
@@ -282,5 +281,5 @@ print(peak_bytes() - before, planned)
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "x")], capture_output=True, text=True, check=True
     )
-    measured, planned = (int(number) for number in done.stdout.split())
+    measured, planned = (int(number) for number in done.stdout.splitlines()[-1].split())
     assert measured <= planned

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.similarity import TILE, Dot, all_scores, block_rows, top_k
+from headwater.engine.arrays.scan import ROWS as STEP
+from headwater.engine.arrays.scan import Shape, shapes
+from headwater.engine.arrays.scorers import CustomScorer, Scorer, scorer_of
+from headwater.engine.arrays.similarity import all_scores, top_k
+from headwater.engine.forms.form import Form, form_of
 from headwater.store.errors import DataError, StoreDamaged
 from headwater.store.feature_store import FeatureStore
 from headwater.store.layout import Block, column
@@ -17,15 +22,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ROWS, WIDTH = 1000, 24
+SHAPE = Shape(100, 2)
 
 
-def stored(folder: Path, data: np.ndarray, chunk_bytes: int = 4096) -> list[ColumnReader]:
+def stored(folder: Path, data: np.ndarray, chunk_bytes: int = 4096, form: Form | None = None) -> list[ColumnReader]:
+    """Rows in a form, by default as they are; readers of what is scanned."""
+    form = form or form_of("auto", column("c", data.shape[1:], data.dtype.name))
     store = FeatureStore.create(folder, {}, "test")
-    store.add_group("methods/m", [column("c", data.shape[1:], data.dtype.name, chunk_bytes)], {})
+    store.add_group("methods/m", [column(c.name, c.shape, c.dtype, chunk_bytes) for c in form.columns], {})
     with GroupWriter(store, "methods/m") as writer:
-        writer.append({"c": data})
+        writer.append(form.encode(data))
         writer.commit()
-    return [open_column(store, "methods/m", "c")]
+    return [open_column(store, "methods/m", name) for name in form.scanned]
+
+
+def dot(matrix: np.ndarray, dtype: str = "float16") -> Scorer:
+    """Inner products with rows of floats."""
+    return scorer_of(form_of("auto", column("c", matrix.shape[1:], dtype)), matrix)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +68,7 @@ def test_top_k_is_brute_force(
     columns: list[ColumnReader], data: np.ndarray, queries: int, k: int, blocks: int, seed: int
 ) -> None:
     matrix = np.random.default_rng(seed).standard_normal((queries, WIDTH)).astype(np.float32)
-    found = top_k(columns, Dot("c", matrix), queries, k, blocks * TILE, nothing)
+    found = top_k(columns, dot(matrix), k, Shape(blocks * 37, 1 + blocks % 3), nothing)
     scores, rows = brute_force(data, matrix, k)
     assert found.rows.shape == (queries, min(k, ROWS))
     np.testing.assert_allclose(found.scores, scores, rtol=0, atol=2e-5)
@@ -66,9 +79,9 @@ def test_top_k_is_brute_force(
 
 def test_blocks_change_no_bit(columns: list[ColumnReader]) -> None:
     matrix = np.random.default_rng(1).standard_normal((7, WIDTH)).astype(np.float32)
-    first = top_k(columns, Dot("c", matrix), 7, 50, TILE, nothing)
-    for blocks in (2, 3, 5, 100):
-        other = top_k(columns, Dot("c", matrix), 7, 50, blocks * TILE, nothing)
+    first = top_k(columns, dot(matrix), 50, Shape(STEP, 1), nothing)
+    for rows, workers in ((1, 2), (3, 1), (STEP, 4), (333, 2), (10 * ROWS, 1)):
+        other = top_k(columns, dot(matrix), 50, Shape(rows, workers), nothing)
         assert np.array_equal(first.scores, other.scores)
         assert np.array_equal(first.rows, other.rows)
 
@@ -76,24 +89,28 @@ def test_blocks_change_no_bit(columns: list[ColumnReader]) -> None:
 def test_query_order_changes_nothing(columns: list[ColumnReader]) -> None:
     matrix = np.random.default_rng(2).standard_normal((9, WIDTH)).astype(np.float32)
     order = np.random.default_rng(3).permutation(9)
-    straight = top_k(columns, Dot("c", matrix), 9, 20, 4 * TILE, nothing)
-    shuffled = top_k(columns, Dot("c", matrix[order]), 9, 20, 4 * TILE, nothing)
+    straight = top_k(columns, dot(matrix), 20, SHAPE, nothing)
+    shuffled = top_k(columns, dot(matrix[order]), 20, SHAPE, nothing)
     assert np.array_equal(straight.rows[order], shuffled.rows)
-    np.testing.assert_allclose(straight.scores[order], shuffled.scores, atol=1e-5)
+    assert np.array_equal(straight.scores[order], shuffled.scores)
+    for q in range(9):  # alone, a query goes through another variant of the kernel
+        alone = top_k(columns, dot(matrix[q : q + 1]), 20, SHAPE, nothing)
+        assert np.array_equal(alone.rows[0], straight.rows[q])
+        assert np.array_equal(alone.scores[0], straight.scores[q])
 
 
 def test_ties_go_to_the_lower_row(tmp_path: Path) -> None:
     data = np.ones((600, 4), np.float16)
     data[37] = 2
-    found = top_k(stored(tmp_path / "s", data), Dot("c", np.ones((1, 4))), 1, 5, 2 * TILE, nothing)
+    found = top_k(stored(tmp_path / "s", data), dot(np.ones((1, 4))), 5, SHAPE, nothing)
     assert found.rows.tolist() == [[37, 0, 1, 2, 3]]
 
 
 def test_all_scores_in_order(columns: list[ColumnReader], data: np.ndarray) -> None:
     matrix = np.random.default_rng(4).standard_normal((3, WIDTH)).astype(np.float32)
     told: list[int] = []
-    parts = list(all_scores(columns, Dot("c", matrix), 2 * TILE, told.append))
-    assert [start for start, _ in parts] == list(range(0, ROWS, TILE))
+    parts = [(at, part.copy()) for at, part in all_scores(columns, dot(matrix), Shape(150, 2), told.append)]
+    assert [start for start, _ in parts] == list(range(0, ROWS, 150))
     np.testing.assert_allclose(np.concatenate([p for _, p in parts]), data.astype(np.float64) @ matrix.T, atol=2e-5)
     assert told[-1] == ROWS
 
@@ -104,8 +121,8 @@ def test_a_score_that_is_no_number_is_an_error(columns: list[ColumnReader]) -> N
         scores[block.rows // 2] = np.nan
         return scores
 
-    with pytest.raises(DataError, match="rows 0 and 127 is not a number"):
-        top_k(columns, score, 1, 3, TILE, nothing)
+    with pytest.raises(DataError, match="rows 0 and 99 is not a number"):
+        top_k(columns, CustomScorer(1, score), 3, Shape(100, 1), nothing)
 
 
 def test_infinite_scores_rank_where_they_belong(columns: list[ColumnReader]) -> None:
@@ -113,7 +130,7 @@ def test_infinite_scores_rank_where_they_belong(columns: list[ColumnReader]) -> 
         rows = np.arange(block.start, block.start + block.rows)
         return np.where(rows == 7, np.inf, np.where(rows == 3, -np.inf, -rows))[:, None].astype(np.float32)
 
-    found = top_k(columns, score, 1, ROWS, TILE, nothing)
+    found = top_k(columns, CustomScorer(1, score), ROWS, Shape(STEP, 1), nothing)
     assert found.rows[0, 0] == 7
     assert found.rows[0, -1] == 3
     assert len(set(found.rows[0].tolist())) == ROWS
@@ -126,13 +143,34 @@ def test_a_damaged_chunk_gives_no_answer(tmp_path: Path, data: np.ndarray) -> No
     damaged[100] ^= 0x40
     path.write_bytes(damaged)
     with pytest.raises(StoreDamaged, match="chunk 3 "):
-        top_k(columns, Dot("c", np.ones((1, WIDTH))), 1, 3, TILE, nothing)
+        top_k(columns, dot(np.ones((1, WIDTH))), 3, SHAPE, nothing)
 
 
-def test_blocks_fill_the_room(columns: list[ColumnReader]) -> None:
-    row = columns[0].column.row_bytes
-    assert block_rows(columns, 0) == TILE
-    assert block_rows(columns, 2 * 5 * TILE * row) == 5 * TILE
-    assert block_rows(columns, None) * row <= 64 << 20
-    with pytest.raises(DataError, match="whole number of tiles"):
-        top_k(columns, Dot("c", np.ones((1, WIDTH))), 1, 1, TILE + 1, nothing)
+def test_the_ways_to_cut_a_scan_begin_with_the_fastest_and_end_with_the_smallest(columns: list[ColumnReader]) -> None:
+    ways = shapes(columns, 3)
+    assert ways[0].workers == 3 and ways[0].block_rows % STEP == 0
+    assert ways[0].block_rows * columns[0].column.row_bytes <= 2 << 20
+    assert ways[-1] == Shape(1, 1)
+    assert next(way.block_rows for way in ways if way.workers == 1) == ways[0].block_rows
+
+
+def test_a_worker_that_fails_stops_the_others(columns: list[ColumnReader]) -> None:
+    def score(block: Block) -> np.ndarray:
+        if block.start > 500:
+            raise KeyError("no")
+        return np.zeros((block.rows, 1), np.float32)
+
+    before = threading.active_count()
+    with pytest.raises(KeyError):
+        top_k(columns, CustomScorer(1, score), 3, Shape(10, 3), nothing)
+    assert threading.active_count() == before
+
+
+def test_being_stopped_leaves_no_thread(columns: list[ColumnReader]) -> None:
+    def stop(rows: int) -> None:
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        top_k(columns, dot(np.ones((1, WIDTH))), 3, Shape(10, 2), stop)
+    assert threading.active_count() == before

@@ -5,17 +5,20 @@ Knows no method by name and no file format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from ...store.columns import ColumnReader
 from ...store.errors import BrokenMethod, CorpusError, DataError, StoreMissing
 from ...store.feature_store import FeatureStore, method_group
-from ...store.layout import TEXT_CHUNK_ROWS, Array
-from ...store.reader import ColumnReader, open_column
-from ..arrays.similarity import TILE, Dot, Score, all_scores, block_rows, scan_plan, top_k
+from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
+from ..arrays.scan import Shape, Tell
+from ..arrays.scorers import CustomScorer, Scorer, scorer_of
+from ..arrays.similarity import all_scores, top_k
+from ..arrays.stored import StoredRows, fitted, scan_shapes
 from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..intake.examples import Example, Place, batches
 from ..intake.provider import Provider
@@ -54,8 +57,6 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
     if group not in store.groups:
         held = ", ".join(store.methods) or "none"
         raise StoreMissing(f"{store.url} holds no rows of method {name} (it holds: {held}); ingest adds them")
-    if not store.rows(group):
-        raise StoreMissing(f"{store.url} holds no committed row of method {name} yet: run ingest again to go on")
     method = load(name).from_settings(store.groups[group]["settings"])
     if not isinstance(method, Similarity):
         raise BrokenMethod(f"method {name} does not score single examples by similarity")
@@ -73,25 +74,17 @@ class Attribution:
         """
         self.store, self.name, self.memory = store, name, memory
         self.method = stored_method(store, name)
+        self._stored = StoredRows(store, method_group(name))
 
-    def plan(self, provider: Provider, queries: list[Example], k: int) -> tuple[Plan, int]:
-        """The memory of a run and the rows of its blocks.
+    def plan(self, provider: Provider, queries: list[Example], k: int) -> tuple[Plan, Shape]:
+        """The memory of a run, and how the scan is cut.
 
         Raises:
-            BudgetError: not even blocks of one tile fit; the message names the smallest budget that works.
+            BudgetError: not even blocks of one row fit; the message names the smallest budget that works.
         """
-        columns, width = self._columns(), self._width()
-        asking = self._asking(provider, queries, k)
-        least = Plan((*asking, *scan_plan(columns, len(queries), width, k, TILE).parts))
-        room = (
-            None
-            if self.memory is None
-            else self.memory - least.total + 2 * TILE * sum(c.column.row_bytes for c in columns)
-        )
-        rows = block_rows(columns, room)
-        chosen = Plan((*asking, *scan_plan(columns, len(queries), width, k, rows).parts))
-        chosen.check(self.memory, least.total)
-        return chosen, rows
+        asking, count = self._asking(provider, queries, k), len(queries)
+        shapes = scan_shapes(self._stored, parallel=not isinstance(self.method, BlockSimilarity))
+        return fitted(((self._stored.scan_plan(count, k, shape), shape) for shape in shapes), asking, self.memory)
 
     def _asking(self, provider: Provider, queries: list[Example], k: int) -> tuple[Part, ...]:
         """What a run holds besides the scan."""
@@ -132,45 +125,51 @@ class Attribution:
                     rows[name][batch] = values.float().cpu().numpy()
         return method.prepare(rows, {})
 
-    def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, rows: int, tell: Callable[[int], None]) -> Results:
-        """The k best examples for each query, in one pass over blocks of `rows` rows."""
-        best = top_k(self._columns(), self._score(matrix), len(ids), k, rows, tell)
+    def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, tell: Tell) -> Results:
+        """The k best examples for each query, in one pass."""
+        best = top_k(self._columns(matrix), self._scorer(matrix), k, shape, tell)
         return Results(self.name, ids, best.rows, best.scores)
 
-    def value(self, matrix: QueryMatrix, rows: int, tell: Callable[[int], None]) -> Iterator[tuple[int, Array]]:
+    def value(self, matrix: QueryMatrix, shape: Shape, tell: Tell) -> Iterator[tuple[int, Array]]:
         """(first row, (rows,) mean score over the queries) for every stored example, in order."""
-        for start, scores in all_scores(self._columns(), self._mean_score(matrix), rows, tell):
+        for start, scores in all_scores(self._columns(matrix), self._mean_scorer(matrix), shape, tell):
             yield start, scores[:, 0]
 
-    def most_valuable(self, matrix: QueryMatrix, k: int, rows: int, tell: Callable[[int], None]) -> Results:
+    def most_valuable(self, matrix: QueryMatrix, k: int, shape: Shape, tell: Tell) -> Results:
         """The k best examples by :meth:`value`."""
-        best = top_k(self._columns(), self._mean_score(matrix), 1, k, rows, tell)
+        best = top_k(self._columns(matrix), self._mean_scorer(matrix), k, shape, tell)
         return Results(self.name, ["all queries"], best.rows, best.scores)
 
     @property
     def rows(self) -> int:
         """Rows that can be scored."""
-        return self.store.rows(method_group(self.name))
+        return self._stored.rows
 
-    def _columns(self) -> list[ColumnReader]:
-        group = method_group(self.name)
-        return [open_column(self.store, group, column.name) for column in self.store.columns(group)]
-
-    def _width(self) -> int:
-        return max(int(np.prod(c.column.shape, dtype=np.int64)) for c in self._columns())
-
-    def _score(self, matrix: QueryMatrix) -> Score:
-        method = self.method
-        if isinstance(method, BlockSimilarity):
-            return lambda block: method.score(matrix, block)
-        return Dot(matrix.column, matrix.matrix)
-
-    def _mean_score(self, matrix: QueryMatrix) -> Score:
-        """(rows, 1) mean over the queries; of inner products it is the product with the mean query."""
+    def _columns(self, matrix: QueryMatrix) -> list[ColumnReader]:
+        """What a scan reads: of an inner product one declared column, else all."""
         if isinstance(self.method, BlockSimilarity):
-            score = self._score(matrix)
-            return lambda block: score(block).mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
-        return Dot(matrix.column, matrix.matrix.mean(0, keepdims=True, dtype=np.float64))
+            return self._stored.open(name for form in self._stored.forms.values() for name in form.scanned)
+        return self._stored.scanned(matrix.column)
+
+    def _scorer(self, matrix: QueryMatrix) -> Scorer:
+        if isinstance(self.method, BlockSimilarity):
+            return CustomScorer(len(matrix.matrix), lambda block: self._own_scores(matrix, block))
+        return scorer_of(self._stored.forms[matrix.column], matrix.matrix)
+
+    def _mean_scorer(self, matrix: QueryMatrix) -> Scorer:
+        """The mean over the queries; of inner products it is the product with the mean query."""
+        if isinstance(self.method, BlockSimilarity):
+            return CustomScorer(
+                1, lambda block: self._own_scores(matrix, block).mean(1, keepdims=True, dtype=np.float64)
+            )
+        mean = matrix.matrix.mean(0, keepdims=True, dtype=np.float64)
+        return scorer_of(self._stored.forms[matrix.column], mean)
+
+    def _own_scores(self, matrix: QueryMatrix, block: Block) -> Array:
+        """The method's own function of a tile, whose columns are as it declared them."""
+        assert isinstance(self.method, BlockSimilarity)
+        forms = self._stored.forms
+        return self.method.score(matrix, Block(block.start, {n: f.decode(block.columns) for n, f in forms.items()}))
 
 
 def read_queries(provider: Provider) -> list[Example]:

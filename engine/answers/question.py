@@ -37,7 +37,7 @@ class Question:
         self._attribution, self._provider, self._top = attribution, provider, top
         self._queries = read_queries(provider)
         self.plan: Plan
-        self.plan, self.block_rows = attribution.plan(provider, self._queries, top)
+        self.plan, self.shape = attribution.plan(provider, self._queries, top)
 
     @property
     def store(self) -> FeatureStore:
@@ -57,15 +57,15 @@ class Question:
     def attribute(self, tell: Tell = _silent) -> Results:
         """The best examples of each query."""
         ids = [query.id for query in self._queries]
-        return self._attribution.attribute(self._prepared(), ids, self._top, self.block_rows, tell)
+        return self._attribution.attribute(self._prepared(), ids, self._top, self.shape, tell)
 
     def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
         """(first row, scores) of every example against all queries together, in order."""
-        return self._attribution.value(self._prepared(), self.block_rows, tell)
+        return self._attribution.value(self._prepared(), self.shape, tell)
 
     def most_valuable(self, tell: Tell = _silent) -> Results:
         """The best examples for all queries together."""
-        return self._attribution.most_valuable(self._prepared(), self._top, self.block_rows, tell)
+        return self._attribution.most_valuable(self._prepared(), self._top, self.shape, tell)
 
     def _prepared(self) -> QueryMatrix:
         return self._attribution.prepare(self._provider, self._queries)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ...store.layout import TEXT_CHUNK_ROWS
 from ..memory import Plan, plan
-from ..method import Method, Needs, Sizes
+from ..method import BATCH_EXAMPLES, Method, Needs, Sizes
 from .examples import WINDOW, example_columns
 from .provider import Provider
 
@@ -24,7 +24,9 @@ BATCH_TOKENS = 4096
 def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, with_text: bool) -> Plan:
     """The memory of an ingestion in batches of `tokens` padded tokens."""
     sizes = provider.head.sizes
-    columns = [c for m in methods.values() for c in m.columns(sizes)]
+    forms = [form for method in methods.values() for form in method.forms(sizes).values()]
+    columns = [column for form in forms for column in form.columns]
+    batch = min(tokens, BATCH_EXAMPLES)
     numbers = [c for c in [*columns, *example_columns(with_text)] if not c.is_text]
     longest = provider.longest()
     return plan(
@@ -32,6 +34,7 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
             *provider.memory(tokens),
             layers_part(sizes, [method.needs(sizes) for method in methods.values()], tokens),
             *((f"{name} scratch", method.scratch(sizes, tokens)) for name, method in methods.items()),
+            ("rows being rounded", max((form.encode_bytes(batch) for form in forms), default=0)),
             ("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
             ("chunks being filled", sum(c.chunk_bytes for c in numbers)),
             ("tokens", (2 * WINDOW + 64 * 6) * longest * TOKEN_BYTES),

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.layout import Array
 from ...store.writer import GroupWriter
 from ..method import Method
 from .background import WritingThread
@@ -70,6 +72,7 @@ class Ingestion:
         self.tokens, self.commit_seconds = tokens, commit_seconds
         self.added, self.read_tokens, self.begun = 0, 0, time.monotonic()
         self._tables = {name: method.tables(provider.head) for name, method in self.methods.items()}
+        self._forms = {name: method.forms(provider.head.sizes) for name, method in self.methods.items()}
         self._needs = merged_needs([method.needs(provider.head.sizes) for method in self.methods.values()])
 
     def run(self, tell: Callable[[Progress], None], stopped: Callable[[], bool] = lambda: False) -> Outcome:
@@ -164,54 +167,47 @@ class Ingestion:
     def _window(self, window: list[Example], groups: list[str]) -> dict[str, dict[str, Any]]:
         """All groups' rows of one window, in the corpus's order."""
         names = [name for name in self.methods if method_group(name) in groups]
-        kept: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
+        kept: dict[str, dict[str, Array]] = {name: {} for name in names}
         losses = torch.zeros(len(window))
         for batch in batches(window, self.tokens):
-            self._read_batch([window[i] for i in batch], torch.tensor(batch), len(window), kept, losses)
-        rows: dict[str, dict[str, Any]] = {method_group(n): {c: t.numpy() for c, t in kept[n].items()} for n in names}
+            self._read_batch([window[i] for i in batch], batch, len(window), kept, losses)
+        rows: dict[str, dict[str, Any]] = {method_group(n): dict(kept[n]) for n in names}
         if EXAMPLES in groups:
             rows[EXAMPLES] = example_rows(window, losses.numpy())
         return rows
 
     def _read_batch(
-        self,
-        examples: list[Example],
-        at: torch.Tensor,
-        size: int,
-        kept: dict[str, dict[str, torch.Tensor]],
-        losses: torch.Tensor,
+        self, examples: list[Example], at: list[int], size: int, kept: dict[str, dict[str, Array]], losses: torch.Tensor
     ) -> None:
         with torch.inference_mode():
             readout = self.provider.read(examples, self._needs)
             try:
-                losses[at] = readout.losses().cpu()
+                losses[torch.tensor(at)] = readout.losses().cpu()
             except NonFiniteLogits as error:
                 bad = examples[error.example]
                 raise DataError(f"NaN or Inf in the logits of example {_named(bad)}") from None
             for name, columns in kept.items():
                 for column, values in self.methods[name].rows(readout, self._tables[name]).items():
-                    into = columns.get(column)
-                    if into is None:
-                        dtype = self._dtype(name, column)
-                        into = columns[column] = torch.zeros((size, *values.shape[1:]), dtype=dtype)
-                    into[at] = _finite(values.to(into.dtype).cpu(), name, examples)
+                    for part, rows in self._encoded(name, column, values, examples).items():
+                        if part not in columns:
+                            columns[part] = np.zeros((size, *rows.shape[1:]), rows.dtype)
+                        columns[part][at] = rows
 
-    def _dtype(self, method: str, column: str) -> torch.dtype:
-        declared = {c.name: c.dtype for c in self.store.columns(method_group(method))}
-        if column not in declared:
-            raise DataError(f"method {method} gave a column {column} that it does not declare: {', '.join(declared)}")
-        found = getattr(torch, declared[column])
-        assert isinstance(found, torch.dtype)
-        return found
-
-
-def _finite(values: torch.Tensor, method: str, examples: list[Example]) -> torch.Tensor:
-    """The values, if every row of them is finite as stored; one bad row would rank first for ever."""
-    bad = ~torch.isfinite(values.reshape(len(examples), -1)).all(1)
-    if bad.any():
-        example = examples[int(bad.nonzero()[0, 0])]
-        raise DataError(f"method {method} gave NaN or Inf for example {_named(example)}")
-    return values
+    def _encoded(self, name: str, column: str, values: torch.Tensor, examples: list[Example]) -> dict[str, Array]:
+        """A batch's rows of one declared column as they are stored; a row that cannot be would rank first for ever."""
+        forms = self._forms[name]
+        if column not in forms:
+            raise DataError(f"method {name} gave a column {column} that it does not declare: {', '.join(forms)}")
+        rows = (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).cpu().numpy()
+        try:
+            return forms[column].encode(rows)
+        except DataError:
+            for example, row in zip(examples, rows, strict=True):
+                try:
+                    forms[column].encode(row[None])
+                except DataError:
+                    raise DataError(f"method {name} gave NaN or Inf for example {_named(example)}") from None
+            raise
 
 
 def _named(example: Example) -> str:

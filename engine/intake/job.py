@@ -107,7 +107,7 @@ def _method(name: str, given: Mapping[str, Any], store: FeatureStore | None) -> 
     try:
         if store is None or method_group(name) not in store.groups:
             return kind.from_settings(given)
-        there = store.groups[method_group(name)]["settings"]
+        there = kind.from_settings(store.groups[method_group(name)]["settings"]).settings()
         asked = kind.from_settings({**there, **given})
     except SettingsError as error:
         raise SettingsError(f"method {name}: {error}") from None
@@ -131,6 +131,10 @@ def _check_columns(name: str, method: Method, provider: Provider) -> None:
     seen = [column.name for column in method.columns(sizes)]
     if not seen or len(set(seen)) != len(seen):
         raise SettingsError(f"method {name} declares columns {seen}: it needs one at least, each name once")
+    try:
+        method.forms(sizes)
+    except SettingsError as error:
+        raise SettingsError(f"method {name}: {error}") from None
     absent = method.needs(sizes).beyond(sizes)
     if absent:
         raise SettingsError(

@@ -13,6 +13,7 @@ from typing import Any
 from ...store.errors import StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Column
+from ..forms.form import listed
 from ..method import Method
 from .examples import example_columns
 from .provider import Provider
@@ -36,7 +37,10 @@ def open_for_ingest(
         _merge_sources(store, provider, [EXAMPLES, *map(method_group, methods)], append)
     groups: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {EXAMPLES: (example_columns(with_text), {})}
     for name, method in methods.items():
-        groups[method_group(name)] = (method.columns(provider.head.sizes), {"settings": method.settings()})
+        sizes = provider.head.sizes
+        stored = tuple(column for form in method.forms(sizes).values() for column in form.columns)
+        notes = {"settings": method.settings(), "declared": listed(method.columns(sizes))}
+        groups[method_group(name)] = (stored, notes)
     for group, (columns, notes) in groups.items():
         if group not in store.groups:
             store.add_group(group, columns, {**notes, "place": [0, -1, 0], "digest": "", "complete": False})

@@ -35,12 +35,17 @@ BUDGETS = ("512MB", "4GB", "160MB")
 
 def interpreter_share() -> int:
     """Resident bytes once all that a command imports is there and its kernels are loaded; the peak starts anew."""
+    import numpy as np
     import torch
-    from headwater.engine.answers import question, scores  # noqa: F401
-    from headwater.engine.arrays.similarity import _push
+    from headwater.engine.answers import question  # noqa: F401
+    from headwater.engine.answers import scores as results  # noqa: F401
+    from headwater.engine.arrays.heaps import Heaps
+    from headwater.engine.arrays.scorers import scorer_of
+    from headwater.engine.forms.form import form_of
     from headwater.engine.intake import job  # noqa: F401
     from headwater.engine.intake.residual import Loss, SparseResidual
     from headwater.engine.memory import reset_peak, resident_bytes
+    from headwater.store.layout import Block, column
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
     from transformers.models.gpt_neox import modeling_gpt_neox  # noqa: F401
 
@@ -48,8 +53,9 @@ def interpreter_share() -> int:
         logits, targets = torch.randn(16, 64) @ torch.randn(64, 64), torch.zeros(16, dtype=torch.int64)
         for reduction in (Loss(), SparseResidual(0.1, 8, 0.9, 4)):
             reduction(logits, targets)
-    best, where = logits[:, :2].numpy().copy(), targets.numpy().reshape(8, 2).copy()
-    _push(logits[:, :8].numpy().copy(), 0, best[:8], where)
+    scores, rows = np.empty((1, 8), np.float32), np.ones((8, 64), np.float16)
+    scorer_of(form_of("auto", column("c", (64,), "float16")), np.ones((1, 64))).score(Block(0, {"c": rows}), scores)
+    Heaps(1, 2).push(scores, 8, 0)
     reset_peak()
     return resident_bytes()
 

@@ -10,18 +10,29 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ...engine.arrays.similarity import TILE, Dot, Score, top_k
+from ...engine.arrays.scan import Shape
+from ...engine.arrays.scorers import CUSTOM_ROWS as TILE
+from ...engine.arrays.scorers import CustomScorer, Scorer, scorer_of
+from ...engine.arrays.similarity import top_k
+from ...engine.forms.form import form_of
 from ...engine.method import BlockSimilarity, Method, QueryMatrix, Similarity, Sizes
-from ...store.layout import Block
+from ...store.layout import Array, Block, Column
 from .trial import TOLERANCE, alike, demand, stored_columns, trials
 
 _NO_SIMILARITY = "the method does not score by similarity"
 
 
-def _score(method: Similarity, matrix: QueryMatrix) -> Score:
+def _scorer(method: Similarity, matrix: QueryMatrix, columns: Sequence[Column]) -> Scorer:
     if isinstance(method, BlockSimilarity):
-        return lambda block: method.score(matrix, block)
-    return Dot(matrix.column, matrix.matrix)
+        return CustomScorer(len(matrix.matrix), lambda block: method.score(matrix, block))
+    return scorer_of(form_of("auto", next(c for c in columns if c.name == matrix.column)), matrix.matrix)
+
+
+def _scores(scorer: Scorer, block: Block) -> Array:
+    """(rows, Q) of one tile."""
+    out = np.empty((scorer.queries, block.rows), np.float32)
+    scorer.score(block, out)
+    return out.T
 
 
 def stored_rows_stay_as_they_were(method: Method, sizes: Sequence[Sizes], device: str) -> str:
@@ -35,7 +46,7 @@ def stored_rows_stay_as_they_were(method: Method, sizes: Sequence[Sizes], device
         matrix = method.prepare(queries, {})
         demand(pickle.dumps((rows, queries)) == before, "prepare changed the rows it was given")
         kept = matrix.matrix.copy()
-        _score(method, matrix)(Block(0, rows))
+        _scores(_scorer(method, matrix, method.columns(trial.sizes)), Block(0, rows))
         demand(pickle.dumps((rows, queries)) == before, "score changed the block it was given")
         demand(np.array_equal(kept, matrix.matrix), "score changed the queries it was given")
     return ""
@@ -66,17 +77,18 @@ def splits_change_no_score(method: Method, sizes: Sequence[Sizes], device: str) 
     trial = next(trials(method, sizes, device, lengths=[3 + i % 5 for i in range(2 * TILE + 9)]))
     rows = trial.stored()
     matrix = method.prepare({name: values[:5].astype(np.float32) for name, values in rows.items()}, {})
-    score = _score(method, matrix)
+    scorer = _scorer(method, matrix, method.columns(trial.sizes))
     with tempfile.TemporaryDirectory() as folder:
         readers = stored_columns(folder, method.columns(trial.sizes), rows)
-        first, *others = [top_k(readers, score, 5, 20, size, lambda done: None) for size in (TILE, 2 * TILE, 4 * TILE)]
+        shapes = [Shape(rows, workers) for rows, workers in ((TILE, 1), (2 * TILE, 2), (7, 1 + scorer.parallel))]
+        first, *others = [top_k(readers, scorer, 20, shape, lambda done: None) for shape in shapes]
     for other in others:
         same = np.array_equal(first.rows, other.rows) and np.array_equal(first.scores, other.scores)
         demand(same, "the best rows depend on the block that the store is read in")
-    whole = np.array(score(Block(0, {name: values[:TILE] for name, values in rows.items()})))
+    whole = np.array(_scores(scorer, Block(0, {name: values[:TILE] for name, values in rows.items()})))
     demand(whole.shape == (TILE, 5), f"score gives {whole.shape} for {TILE} rows and 5 queries")
     for at in (0, 1, 77):
-        alone = score(Block(at, {name: values[at : at + 1] for name, values in rows.items()}))[0]
+        alone = _scores(scorer, Block(at, {name: values[at : at + 1] for name, values in rows.items()}))[0]
         close = np.allclose(alone, whole[at], atol=TOLERANCE * float(np.abs(whole).max()), rtol=0)
         demand(close, "the score of a row depends on the other rows of its tile")
     return ""
@@ -92,9 +104,9 @@ def an_example_finds_itself(method: Method, sizes: Sequence[Sizes], device: str,
     )
     asked = {name: values.float().cpu().numpy() for name, values in trial.rows(range(100)).items()}
     rows = trial.stored()
-    score = _score(method, method.prepare(asked, {}))
+    scorer = _scorer(method, method.prepare(asked, {}), method.columns(trial.sizes))
     tiles = [{name: values[at : at + TILE] for name, values in rows.items()} for at in range(0, 200, TILE)]
-    scores = np.concatenate([np.array(score(Block(TILE * i, tile))) for i, tile in enumerate(tiles)])
+    scores = np.concatenate([_scores(scorer, Block(TILE * i, tile)) for i, tile in enumerate(tiles)])
     first = float(np.mean([(scores[:, q] <= scores[q, q]).all() for q in range(100)]))
     demand(first >= share, f"only {first:.0%} of examples rank first for their own row, {share:.0%} should: "
             "a method whose score is no cosine may state its share, checks(finds_itself=0.5)")  # fmt: skip

@@ -1,0 +1,148 @@
+"""Certified search: an int8 scan whose answer is provably the finer column's.
+
+The scan's score s̃ of a row is off the finer one by at most
+
+    b = ‖q − q̃‖ ‖x̃‖ + ‖q‖ ‖x − x̃‖ + rounding                                              (Cauchy and Schwarz, twice)
+
+with x̃ the int8 row, ‖x − x̃‖ stored beside it, and q̃ the integer query. The k-th largest s̃ − b is a floor that k rows reach for
+sure; a row with s̃ + b below it is not among the best k. The others are scored again from the finer column. Where they are too
+many for the room that was promised, the finer column is scanned whole, which answers the same. Knows columns, forms, scorers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from ...store.layout import Array, Block
+from ..forms.form import Int8
+from ..forms.quantize import int8_queries
+from .heaps import Heaps, merged
+from .product import DEPTH, PackedQueries, multiply, words
+from .scan import Shape, Tell, scan
+from .scorers import scorer_of, tile_rows
+from .search import Found, ranked, require_alike, rescored
+from .similarity import tiles, top_k
+from .stored import StoredRows
+
+ROOM = 64
+"""Candidates of a query that are kept, in multiples of k."""
+_UNIT = 2.0**-24  # of float32's rounding
+_SLACK = 1.0 + 1e-5  # of bounds that are themselves computed in float32
+
+
+def certified(
+    small: StoredRows, fine: StoredRows, column: str, matrix: Array, k: int, shape: Shape, tell: Tell
+) -> Found:
+    """The k best rows of the finer column, exactly; `small` is an int8 form of it.
+
+    Raises:
+        StoreDamaged: a chunk of the small form, or a gathered row of the finer column, is not what was written.
+    """
+    require_alike(small, fine)
+    form, k = small.forms[column], min(k, fine.rows)
+    assert isinstance(form, Int8)
+    bounds = _Bounds(form, matrix)
+    columns = small.open(stored.name for stored in form.columns)
+    room = min(fine.rows, max(ROOM * k, 1024))
+    workers = scan(columns, shape, lambda: _Keeper(bounds, k, room), tell)
+    floor = merged([worker.heaps for worker in workers])[0][:, -1]
+    scorer = scorer_of(fine.forms[column], matrix)
+    if any(worker.full for worker in workers):
+        return Found(top_k(fine.scanned(column), scorer, k, shape, tell), True, 1.0)
+    rows = _candidates(workers, floor)
+    if 4 * len(np.unique(rows)) > fine.rows:  # a scan reads no more than gathering would, and in order
+        return Found(top_k(fine.scanned(column), scorer, k, shape, tell), True, 1.0)
+    return Found(ranked(rescored(small, fine, column, scorer, rows), rows, k), True, 1.0)
+
+
+def keeper_bytes(queries: int, k: int, rows: int) -> int:
+    """Memory of one worker's candidates, and of their merging."""
+    return 40 * queries * min(rows, max(ROOM * k, 1024))
+
+
+def _candidates(workers: list[_Keeper], floor: Array) -> Array:
+    """(Q, c) int64: every query's rows that may reach its floor; -1 fills up."""
+    lists = [
+        np.concatenate([worker.rows[q, : worker.count[q]][worker.upper[q, : worker.count[q]] >= floor[q]]
+                        for worker in workers])
+        for q in range(len(floor))
+    ]  # fmt: skip
+    found = np.full((len(lists), max(map(len, lists))), -1, np.int64)
+    for line, rows in zip(found, lists, strict=True):
+        line[: len(rows)] = rows
+    return found
+
+
+class _Bounds:
+    """Queries as integers, and what is known of their scores' errors."""
+
+    def __init__(self, form: Int8, matrix: Array) -> None:
+        values, self.scale = int8_queries(matrix)
+        self.name, self.packed, self.queries = form.declared.name, PackedQueries(values, "int8"), len(matrix)
+        exact = np.asarray(matrix, np.float64)
+        norms = np.linalg.norm(exact, axis=1)
+        lost = np.linalg.norm(exact - values * self.scale[:, None].astype(np.float64), axis=1)
+        # a finer score is a sum of DEPTH-long parts, each of eight lanes: no number is rounded more often than this
+        roundings = DEPTH // 8 + 8 + form.depth // DEPTH + 4
+        self.of_row = (lost + (roundings + 4) * _UNIT * norms).astype(np.float32) * np.float32(_SLACK)
+        self.of_error = (norms * (1 + roundings * _UNIT)).astype(np.float32) * np.float32(_SLACK)
+        self.row_norm = float(np.sqrt(form.depth) * 127)
+
+
+class _Keeper:
+    """A worker that keeps the k best lower bounds, and the rows whose upper bound may reach them."""
+
+    def __init__(self, bounds: _Bounds, k: int, room: int) -> None:
+        self._bounds, self.heaps, self.full = bounds, Heaps(bounds.queries, k), False
+        self.rows = np.empty((bounds.queries, room), np.int64)
+        self.upper = np.empty((bounds.queries, room), np.float32)
+        self.count = np.zeros(bounds.queries, np.int64)
+        self._tile = tile_rows(bounds.queries)
+        self._sums = np.empty((bounds.queries, self._tile), np.int32)
+        self._lower = np.empty((bounds.queries, self._tile), np.float32)
+
+    def __call__(self, block: Block) -> None:
+        if self.full:
+            return
+        b, name = self._bounds, self._bounds.name
+        for tile in tiles(block, self._tile):
+            multiply(words(tile.columns[name]), b.packed, self._sums)
+            scale, error = tile.columns[f"{name}.scale"], tile.columns[f"{name}.error"]
+            floors = self.heaps.scores[:, 0].copy()
+            full = _bound(self._sums, scale, error, b.scale, b.of_row, b.of_error, b.row_norm, tile.start, floors,
+                          self._lower, self.rows, self.upper, self.count)  # fmt: skip
+            self.heaps.push(self._lower, tile.rows, tile.start)
+            if full:
+                self.full = True
+                return
+
+
+@njit(cache=True, nogil=True)
+def _bound(
+    sums: Array, scale: Array, error: Array, query_scale: Array, of_row: Array, of_error: Array, row_norm: float,
+    start: int, floors: Array, lower: Array, rows: Array, upper: Array, count: Array,
+) -> bool:  # fmt: skip
+    """Lower bounds of a tile's scores, and candidates whose upper bound reaches the floor so far. True if they found no room,
+    even after those below the floor had left.
+    """
+    room = rows.shape[1]
+    for q in range(len(query_scale)):
+        for i in range(len(scale)):
+            estimate = (np.float32(sums[q, i]) * scale[i]) * query_scale[q]
+            slack = of_row[q] * (scale[i] * np.float32(row_norm)) + of_error[q] * error[i]
+            lower[q, i] = estimate - slack
+            if estimate + slack < floors[q]:
+                continue
+            if count[q] == room:
+                kept = 0
+                for at in range(room):
+                    if upper[q, at] >= floors[q]:
+                        rows[q, kept], upper[q, kept] = rows[q, at], upper[q, at]
+                        kept += 1
+                count[q] = kept
+                if kept == room:
+                    return True
+            rows[q, count[q]], upper[q, count[q]] = start + i, estimate + slack
+            count[q] += 1
+    return False

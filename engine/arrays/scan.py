@@ -1,0 +1,130 @@
+"""The one loop over stored rows: blocks from one reading thread, shared by workers that each run on one thread.
+
+Each worker has scratch and results of its own, so that nothing is locked while it computes, and the results are merged once
+at the end. Two workers of one thread beat one product of two threads: nobody waits at a barrier, and on a busy machine the
+slower of the two simply takes fewer blocks. Knows columns and blocks; not what is computed from them.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from ...store.blocks import BlockStream
+from ...store.columns import ColumnReader
+from ...store.layout import Block
+
+AHEAD = 2
+"""Buffers besides those that workers hold: one being filled, one full."""
+BLOCK_BYTES = 2 << 20
+"""Bytes of a block where the budget allows: read, summed and multiplied while they stay in the third-level cache. From the
+page cache, one thread read 11.5 GB/s in requests of 1 MB, 8.6 of 4 MB and 1.8 of 32 MB (two cores, 32 MB of shared cache).
+"""
+ROWS = 64
+"""Rows of a block are a multiple of this where the budget allows."""
+
+Tell = Callable[[int], None]
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a scan is cut."""
+
+    block_rows: int
+    """Rows that are read at once."""
+    workers: int
+    """Threads that compute."""
+
+    @property
+    def buffers(self) -> int:
+        """Blocks in memory."""
+        return self.workers + AHEAD
+
+
+class Worker(Protocol):
+    """What one thread does with its blocks."""
+
+    def __call__(self, block: Block) -> None:
+        """Use a block; its arrays are gone afterwards."""
+
+
+W = TypeVar("W", bound=Worker)
+
+
+def row_bytes(columns: Sequence[ColumnReader]) -> int:
+    """Bytes of a row over all columns."""
+    return max(1, sum(c.column.row_bytes for c in columns))
+
+
+def blocks_bytes(columns: Sequence[ColumnReader], shape: Shape) -> int:
+    """Memory of a scan's blocks."""
+    return shape.buffers * min(shape.block_rows, max(1, columns[0].rows)) * row_bytes(columns)
+
+
+def shapes(columns: Sequence[ColumnReader], workers: int) -> list[Shape]:
+    """The ways to cut a scan, the fastest first: all workers, then one; blocks of `BLOCK_BYTES`, then halved down to a row."""
+    most = max(1, BLOCK_BYTES // row_bytes(columns))
+    most = most // ROWS * ROWS or most
+    found = []
+    for count in sorted({workers, 1}, reverse=True):
+        rows = most
+        while rows:
+            found.append(Shape(rows, count))
+            rows //= 2
+    return found
+
+
+def scan(columns: Sequence[ColumnReader], shape: Shape, make: Callable[[], W], tell: Tell) -> list[W]:
+    """Show every row to one of `shape.workers` workers; those are returned. `tell` hears how many rows are done.
+
+    Raises:
+        StoreDamaged: a chunk differs from its checksum. Whatever a worker raises.
+    """
+    workers = [make() for _ in range(shape.workers)]
+    heard: queue.Queue[int | BaseException | None] = queue.Queue()
+    with BlockStream(columns, shape.block_rows, shape.buffers) as stream:
+        threads = [threading.Thread(target=_work, args=(stream, worker, heard), daemon=True) for worker in workers]
+        for thread in threads:
+            thread.start()
+        try:
+            _listen(heard, len(threads), tell)
+        finally:
+            stream.close()
+            for thread in threads:
+                thread.join()
+    return workers
+
+
+def _work(stream: BlockStream, worker: Worker, heard: queue.Queue[int | BaseException | None]) -> None:
+    """One worker's thread."""
+    try:
+        while (block := stream.take()) is not None:
+            worker(block)
+            heard.put(block.rows)
+            stream.give(block)
+        heard.put(None)
+    except BaseException as error:
+        heard.put(error)
+
+
+def _listen(heard: queue.Queue[int | BaseException | None], workers: int, tell: Tell) -> None:
+    """Pass on what the workers say, until all are done or one has failed."""
+    done = 0
+    while workers:
+        item = heard.get()
+        if isinstance(item, BaseException):
+            raise item
+        if item is None:
+            workers -= 1
+        else:
+            done += item
+            tell(done)

@@ -1,0 +1,117 @@
+"""Two-stage search: a scan of a small form, then the candidates again from the finer column, row by row.
+
+What is returned are scores of the finer column, to the last bit those of a scan of it; only whether a row came among the
+candidates was decided by estimates. How sure that is, is said with the answer. Knows columns, forms and scorers; no method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...store.errors import DataError, StoreDamaged
+from ...store.layout import Array, Block
+from .compress import check_column, row_checks
+from .scan import Shape, Tell
+from .scorers import Scorer, scorer_of
+from .similarity import TopK, top_k
+from .stored import StoredRows
+
+GATHERED = 16 << 20
+"""Bytes of finer rows that are held at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best rows, and how sure it is that they are."""
+
+    best: TopK
+    """Scores of the finer column."""
+    exact: bool
+    """Whether they are provably those of a scan of the finer column."""
+    recall: float
+    """The share of the finer column's best rows that is expected among them: 1 where exact."""
+
+
+def two_stage(
+    small: StoredRows, fine: StoredRows, column: str, matrix: Array, k: int, candidates: int, shape: Shape, tell: Tell
+) -> Found:
+    """The k best rows of `candidates` from a scan of the small form, by the finer column's scores.
+
+    Raises:
+        StoreDamaged: a chunk of the small form, or a gathered row of the finer column, is not what was written.
+    """
+    require_alike(small, fine)
+    k, count = min(k, fine.rows), min(max(k, candidates), fine.rows)
+    rough = top_k(small.scanned(column), scorer_of(small.forms[column], matrix), count, shape, tell)
+    scores = rescored(small, fine, column, scorer_of(fine.forms[column], matrix), rough.rows)
+    best = ranked(scores, rough.rows, k)
+    whole = count == fine.rows
+    return Found(best, whole, 1.0 if whole else expected_recall(rough.scores, scores, best.scores))
+
+
+def require_alike(small: StoredRows, fine: StoredRows) -> None:
+    """Raise DataError where the form does not cover the rows."""
+    if small.rows != fine.rows:
+        raise DataError(f"{small.group} has {small.rows} of {fine.rows} rows: run headwater compress again")
+
+
+def ranked(scores: Array, rows: Array, k: int) -> TopK:
+    """The k best of each query's candidates (Q, c), best first, ties to the lower row."""
+    order = np.lexsort((rows, np.negative(scores)), axis=1)[:, :k]
+    return TopK(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
+
+
+def rescored(small: StoredRows, fine: StoredRows, column: str, scorer: Scorer, rows: Array) -> Array:
+    """(Q, c) float32: the finer column's scores of each query's rows (Q, c) int64; -inf where a row is negative.
+
+    Rows are gathered once whatever the number of queries that want them, in ascending order, `GATHERED` bytes at a time.
+    """
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    flat, order = rows.reshape(-1), np.argsort(rows.reshape(-1), kind="stable")
+    order = order[np.searchsorted(flat[order], 0) :]
+    for block, wanted in _gathered(small, fine, column, flat[order]):
+        places = order[wanted]
+        row_at = np.searchsorted(block.columns[_ROW], flat[places])
+        scores.reshape(-1)[places] = scorer.pairs(block, row_at, places // rows.shape[1])
+    return scores
+
+
+_ROW = ""  # name that no stored column has: the row numbers of a gathered block
+
+
+def _gathered(small: StoredRows, fine: StoredRows, column: str, wanted: Array) -> Iterator[tuple[Block, slice]]:
+    """Blocks of distinct rows, checked one by one, and the part of `wanted` (ascending, with repeats) that each serves."""
+    unique, first = np.unique(wanted, return_index=True)
+    ends = np.append(first, len(wanted))
+    readers = fine.scanned(column)
+    (check,) = small.open([check_column(column).name])
+    size = max(1, GATHERED // sum(reader.column.row_bytes for reader in readers))
+    for start in range(0, len(unique), size):
+        rows = unique[start : start + size]
+        parts = {reader.column.name: reader.gather(rows) for reader in readers}
+        bad = rows[row_checks(parts[column]) != check.gather(rows)]
+        if len(bad):
+            raise StoreDamaged(f"{readers[0].name} row {bad[0]} differs from its checksum: run headwater verify")
+        yield Block(0, {**parts, _ROW: rows}), slice(int(ends[start]), int(ends[start + len(rows)]))
+
+
+def expected_recall(estimates: Array, scores: Array, best: Array) -> float:
+    """The share of the true best k that is expected among candidates chosen by estimates, from what the estimates missed.
+
+    An estimate's error is taken as normal, with the root mean square error of the query's candidates for its deviation
+    (they were chosen by their estimates, which makes their errors larger than others'). A row whose score is s is a
+    candidate unless its error falls below the least candidate's estimate minus s: with probability p(s). For every row
+    found there were 1/p(s) - 1 that were not.
+
+    estimates, scores (Q, c): of the candidates; best (Q, k).
+    """
+    shares = []
+    for rough, fine, top in zip(estimates.astype(np.float64), scores.astype(np.float64), best, strict=True):
+        deviation = math.sqrt(float(np.mean((rough - fine) ** 2))) or 1e-30
+        found = [0.5 * math.erfc((float(rough.min()) - float(s)) / (deviation * math.sqrt(2))) for s in top]
+        shares.append(len(top) / sum(1 / max(p, 1e-6) for p in found))
+    return float(np.mean(shares)) if shares else 1.0

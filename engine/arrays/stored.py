@@ -1,0 +1,73 @@
+"""A group of rows as a store holds them: their forms, their columns, what a scan of them takes. Knows no method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ...store.columns import ColumnReader
+from ...store.errors import StoreMissing
+from ...store.feature_store import FeatureStore
+from ...store.reader import open_column
+from ..forms.form import Form, recorded_forms
+from ..memory import Part, Plan, plan
+from .scan import Shape, cores, shapes
+from .scorers import query_bytes, scratch_bytes, tile_rows
+from .similarity import scan_parts
+
+
+class StoredRows:
+    """One group of rows in a store."""
+
+    def __init__(self, store: FeatureStore, group: str) -> None:
+        """Raises StoreMissing where nothing is committed, StoreDamaged where the columns are not what the record says."""
+        self.store, self.group = store, group
+        self.forms: dict[str, Form] = recorded_forms(store.record(group))
+        self.rows = store.rows(group)
+        if not self.rows:
+            raise StoreMissing(
+                f"{store.url} holds no committed row of {group} yet: run the same command again to go on"
+            )
+
+    def open(self, names: Iterable[str]) -> list[ColumnReader]:
+        """Readers of stored columns."""
+        return [open_column(self.store, self.group, name) for name in names]
+
+    def scanned(self, column: str) -> list[ColumnReader]:
+        """Readers of what the scores of a declared column are made of."""
+        return self.open(self.forms[column].scanned)
+
+    @property
+    def widest(self) -> Form:
+        """The form whose rows take the most: what a plan counts on before the queries say which column they are for."""
+        return max(self.forms.values(), key=lambda form: (form.depth, sum(c.row_bytes for c in form.columns)))
+
+    def scan_plan(self, queries: int, k: int, shape: Shape) -> Plan:
+        """What a scan of the widest form holds."""
+        form = self.widest
+        columns, tile = self.scanned(form.declared.name), min(tile_rows(queries), shape.block_rows)
+        parts = scan_parts(columns, queries, k, shape, tile)
+        scratch = shape.workers * scratch_bytes(form, queries, tile)
+        held = 8 * queries * form.depth + query_bytes(form, queries)
+        return plan([*parts, ("workers' scratch", scratch), ("queries", held)])
+
+
+def fitted(plans: Iterable[tuple[Plan, Shape]], others: tuple[Part, ...], memory: int | None) -> tuple[Plan, Shape]:
+    """The first of the plans that, with the other parts, fits the budget.
+
+    Raises:
+        BudgetError: none does; the message names the smallest budget that works.
+    """
+    found = []
+    for made, shape in plans:
+        whole = Plan((*others, *made.parts))
+        if memory is None or whole.total <= memory:
+            return whole, shape
+        found.append((whole, shape))
+    smallest = min(found, key=lambda item: item[0].total)[0]
+    smallest.check(memory, smallest.total)
+    raise AssertionError("a plan within the budget was passed over")
+
+
+def scan_shapes(rows: StoredRows, *, parallel: bool) -> list[Shape]:
+    """The ways to cut a scan of the widest form, the fastest first."""
+    return shapes(rows.scanned(rows.widest.declared.name), cores() if parallel else 1)

@@ -1,0 +1,1 @@
+"""How rows are stored: precisions, and what turns rows into them."""

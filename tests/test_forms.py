@@ -1,0 +1,150 @@
+"""Forms of stored rows: what they lose, what they refuse, and that estimates from sign bits are unbiased."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from headwater.engine.arrays.scan import Shape
+from headwater.engine.arrays.scorers import scorer_of
+from headwater.engine.arrays.similarity import top_k
+from headwater.engine.forms.form import Sign, form_of, listed, recorded_forms
+from headwater.engine.forms.signs import Rotation, sign_queries
+from headwater.store.errors import DataError, SettingsError, StoreDamaged
+from headwater.store.layout import Block, column
+from test_similarity import brute_force, nothing, stored
+
+DEPTH = 200
+DECLARED = column("c", (10, 20), "float16")
+PINNED = [55, 205, 240, 117, 216, 153, 240, 176]
+"""Of a rotation of the row 1 … 5 to 128 bits."""
+
+
+def unit(seed: int, *shape: int) -> np.ndarray:
+    """Heavy-tailed rows of unit norm."""
+    rows = np.random.default_rng(seed).standard_t(4, shape).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def scores(precision: str, rows: np.ndarray, queries: np.ndarray, bits: int = 8192) -> np.ndarray:
+    """(Q, rows) as a scan has them."""
+    form = form_of(precision, column("c", rows.shape[1:], "float32"), bits)
+    out = np.empty((len(queries), len(rows)), np.float32)
+    scorer_of(form, queries).score(Block(0, form.encode(rows)), out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("precision", "lost"), [("float32", 1e-6), ("float16", 1e-3), ("bf16", 4e-3), ("int8", 3e-2), ("auto", 1e-3)]
+)
+def test_what_a_form_loses(precision: str, lost: float) -> None:
+    form, rows = form_of(precision, DECLARED), unit(0, 50, DEPTH).reshape(50, 10, 20)
+    parts = form.encode(rows)
+    assert {c.name: (c.shape, c.dtype) for c in form.columns} == {
+        n: (v.shape[1:], v.dtype.name) for n, v in parts.items()
+    }
+    assert np.linalg.norm(form.decode(parts) - rows) <= lost * np.linalg.norm(rows)
+    queries = unit(1, 7, DEPTH)
+    out = np.empty((7, 50), np.float32)
+    scorer_of(form, queries).score(Block(0, parts), out)
+    exact = queries.astype(np.float64) @ form.decode(parts).reshape(50, -1).astype(np.float64).T
+    np.testing.assert_allclose(out, exact, rtol=0, atol=3e-4 if precision == "int8" else 1e-6)
+
+
+def test_signs_estimate_without_bias_and_better_with_more_bits() -> None:
+    rows, query = unit(0, 3, DEPTH), unit(1, 1, DEPTH)
+    rows[1] = 0.6 * query[0] + 0.8 * rows[1]
+    rows[2] = 100 * query[0]
+    exact, spread = (query @ rows.T)[0], {}
+    for bits in (256, 4096):
+        found = []
+        for seed in range(60):
+            form = Sign(column("c", (DEPTH,), "float32"), bits, seed)
+            out = np.empty((1, 3), np.float32)
+            scorer_of(form, query).score(Block(0, form.encode(rows)), out)
+            found.append(out[0])
+        error = np.std(found, axis=0) / math.sqrt(60)
+        assert (np.abs(np.mean(found, axis=0) - exact) <= 5 * error + 2e-3 * np.abs(exact)).all()
+        spread[bits] = np.std(found, axis=0)[0]
+    assert spread[4096] < spread[256] / 3
+    assert spread[256] < 1.3 * math.sqrt(math.pi / 2 / 256)
+
+
+@pytest.mark.parametrize(("depth", "bits"), [(1, 128), (100, 128), (128, 1024), (5000, 384)])
+def test_the_rotation_keeps_inner_products(depth: int, bits: int) -> None:
+    rows = unit(0, 6, depth)
+    whole = Rotation(depth, 1 << (max(depth, bits) - 1).bit_length(), 3)
+    np.testing.assert_allclose(whole.apply(rows) @ whole.apply(rows).T, rows @ rows.T, atol=1e-5)
+    if bits <= whole.bits:  # fewer bits are the first of them
+        part = Rotation(depth, bits, 3)
+        if part.size == whole.size:
+            np.testing.assert_allclose(part.apply(rows), whole.apply(rows)[:, :bits], atol=1e-6)
+
+
+def test_rotations_are_pinned() -> None:
+    """Stores hold signs of these numbers: a change of the rotation is a change of the format."""
+    signs = np.packbits(Rotation(5, 128, 0).apply(np.float32([[1, 2, 3, 4, 5]])) > 0, bitorder="little")
+    assert signs[:8].tolist() == PINNED
+
+
+def test_integer_queries_fit_the_tables() -> None:
+    queries = np.concatenate([unit(0, 5, DEPTH), np.zeros((1, DEPTH), np.float32)])
+    values, scale = sign_queries(queries, Rotation(DEPTH, 1024, 0))
+    assert np.abs(values.reshape(6, -1, 4)).sum(2).max() <= 63 and not values[5].any() and np.isfinite(scale).all()
+    back = values * scale[:, None]
+    assert np.linalg.norm(back - Rotation(DEPTH, 1024, 0).apply(queries)) < 0.05 * np.linalg.norm(back)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bf16", "int8", "sign"])
+def test_every_form_finds_the_best_of_a_store(precision: str, tmp_path: Path) -> None:
+    rows = unit(0, 700, DEPTH)
+    queries = unit(1, 5, DEPTH) + 2 * rows[[3, 699, 350, 77, 0]]
+    form = form_of(precision, column("c", (DEPTH,), "float32"), 16_384)
+    columns = stored(tmp_path / "s", rows, form=form)
+    found = [top_k(columns, scorer_of(form, queries), 20, Shape(size, 2), nothing) for size in (50, 700)]
+    assert np.array_equal(found[0].rows, found[1].rows) and np.array_equal(found[0].scores, found[1].scores)
+    exact, best = brute_force(rows, queries, 20)
+    assert np.array_equal(found[0].rows[:, 0], best[:, 0])
+    assert np.abs(found[0].scores[:, 0] - exact[:, 0]).max() < {"sign": 0.1}.get(precision, 1e-2)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bf16", "int8", "sign"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused(precision: str, bad: float) -> None:
+    rows = unit(0, 3, DEPTH).reshape(3, 10, 20)
+    rows[1, 2, 3] = bad
+    with pytest.raises(DataError, match="not finite"):
+        form_of(precision, DECLARED).encode(rows)
+    if precision == "float16":
+        with pytest.raises(DataError, match="too large"):
+            form_of(precision, DECLARED).encode(np.full((1, 10, 20), 1e6, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("precision", "bits"), [("int4", 8192), ("sign", 100), ("sign", 0), ("sign", 1 << 21), ("", 8)]
+)
+def test_forms_that_are_none_are_refused(precision: str, bits: int) -> None:
+    with pytest.raises(SettingsError, match=r"no precision|come in multiples of 128"):
+        form_of(precision, DECLARED, bits)
+
+
+def test_single_numbers_and_integers_stay_as_declared() -> None:
+    for declared in (column("norm", (), "float32"), column("ids", (4,), "int32")):
+        assert form_of("sign", declared).columns == (declared,)
+
+
+def test_signs_cannot_be_decoded() -> None:
+    with pytest.raises(SettingsError, match="cannot be had back"):
+        form_of("sign", DECLARED).decode({})
+
+
+def test_a_record_that_does_not_fit_its_columns_is_damage() -> None:
+    form = form_of("int8", DECLARED)
+    record = {"settings": {"precision": "int8"}, "declared": listed([DECLARED]), "columns": listed(form.columns)}
+    assert recorded_forms(record) == {"c": form}
+    assert recorded_forms({"columns": listed([DECLARED])}) == {"c": form_of("auto", DECLARED)}
+    for wrong in ({"precision": "sign"}, {"precision": "float32"}, {"precision": "none"}):
+        with pytest.raises(StoreDamaged):
+            recorded_forms({**record, "settings": wrong})
