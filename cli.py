@@ -174,9 +174,19 @@ def _bytes(text: str | None) -> int | None:
     return None if text is None else parse_bytes(text)
 
 
+_searching = _options(
+    click.option("--scan", "form", default="", metavar="FORM", help="Scan this form (see `headwater compress`), then score "
+                 "the best candidates again as stored."),
+    click.option("--candidates", type=click.IntRange(1), metavar="N", help="Rows a query that are scored again. "
+                 "[default: int8, bf16: 2 K, at least 100; sign: 10 K, at least 1000]"),
+    click.option("--certify", is_flag=True, help="Scan the form int8, and take the candidates that the exact answer needs."),
+)  # fmt: skip
+
+
 @main.command()
 @_asking
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
+@_searching
 @click.option("-o", "--output", metavar="FILE", help="Write .jsonl, .csv or .parquet.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
 @_run
@@ -186,6 +196,7 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
     \b
     headwater attribute S --queries questions.jsonl --top 5
     headwater attribute S --queries questions.jsonl --memory 2GB -o answers.parquet
+    headwater attribute S --queries questions.jsonl --scan sign8192 --candidates 1000
     """
     from .engine.answers.scores import RESULT_FIELDS, ResultFile, format_of, result_rows
     from .engine.console import Ticker
@@ -195,6 +206,8 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
     question = _question(options, top)
     with Ticker("attribute", question.rows) as ticker:
         results = question.attribute(lambda rows: ticker.tell(rows, "examples"))
+    if not results.exact:
+        click.echo(f"not exact: chosen by estimates; expected recall {results.recall:.4f}", err=True)
     if output:
         with ResultFile(output, RESULT_FIELDS) as file:
             for part in result_rows(results, question.store):
@@ -251,6 +264,7 @@ def value(output: str | None, as_json: bool, top: int, **options: Any) -> None:
 
 
 def _question(options: dict[str, Any], top: int) -> Any:
+    from .engine.answers.attribution import Search
     from .engine.answers.question import ask
     from .engine.intake.corpus import Template
     from .engine.intake.model import ModelChoice
@@ -258,9 +272,40 @@ def _question(options: dict[str, Any], top: int) -> Any:
     o = options
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    return ask(
-        o["store"], o["method"], o["queries"], choice=choice, template=template, top=top, memory=_bytes(o["memory"])
-    )
+    search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False))
+    return ask(o["store"], o["method"], o["queries"], choice=choice, template=template, top=top,
+               memory=_bytes(o["memory"]), search=search)  # fmt: skip
+
+
+@main.command()
+@click.argument("store")
+@click.option("--method", default="rise", show_default=True, metavar="NAME", help="Method whose rows are made smaller.")
+@click.option(
+    "--precision", required=True, type=click.Choice(["float16", "bf16", "int8", "sign"]), help="Of the new form."
+)
+@click.option("--bits", default=8192, show_default=True, help="Sign bits of a row, for --precision sign.")
+@click.option("--memory", metavar="BYTES", help="Refuse to start if the plan exceeds this: 512MB, 2GB, 1.5GiB.")
+def compress(store: str, method: str, precision: str, bits: int, memory: str | None) -> None:
+    """Make a smaller form of stored rows, beside them, for `attribute --scan` and `--certify`.
+
+    Run it again to go on where it stopped, or after `ingest --append`.
+
+    \b
+    headwater compress S --precision int8
+    headwater compress S --precision sign --bits 8192
+    """
+    from .engine.arrays.compress import compression
+    from .engine.console import StopRequest, Ticker
+    from .store.feature_store import FeatureStore
+
+    planned = compression(FeatureStore.open(store), method, precision, bits, _bytes(memory))
+    stop = StopRequest()
+    with Ticker("compress", planned.source.rows) as ticker, stop:
+        rows = planned.run(lambda done: ticker.tell(done, "examples"), stop.asked)
+    click.echo(f"{store}: {rows:,} of {planned.source.rows:,} rows of {method} as {planned.name}", err=True)
+    if rows < planned.source.rows:
+        click.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
 
 
 @main.command()
@@ -332,6 +377,7 @@ def plan_ingest(**options: Any) -> None:
 @plan.command("attribute")
 @_asking
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
+@_searching
 @_run
 def plan_attribute(top: int, **options: Any) -> None:
     """The memory of an attribution: the same options as `headwater attribute`."""

@@ -5,6 +5,7 @@ Knows no method by name and no file format.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,13 +13,16 @@ import numpy as np
 import torch
 
 from ...store.columns import ColumnReader
-from ...store.errors import BrokenMethod, CorpusError, DataError, StoreMissing
-from ...store.feature_store import FeatureStore, method_group
+from ...store.errors import BrokenMethod, CorpusError, DataError, SettingsError, StoreMissing
+from ...store.feature_store import FeatureStore, form_group, method_group
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
+from ..arrays.certify import ROOM, certified, keeper_bytes
 from ..arrays.scan import Shape, Tell
 from ..arrays.scorers import CustomScorer, Scorer, scorer_of
+from ..arrays.search import default_candidates, require_alike, search_parts, two_stage
 from ..arrays.similarity import all_scores, top_k
 from ..arrays.stored import StoredRows, fitted, scan_shapes
+from ..forms.form import Sign
 from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..intake.examples import Example, Place, batches
 from ..intake.provider import Provider
@@ -44,6 +48,22 @@ class Results:
     """(Q, k) int64 row numbers, best first."""
     scores: Array
     """(Q, k) float32."""
+    exact: bool = True
+    """Whether no other stored row scores higher; False where candidates were chosen by estimates."""
+    recall: float = 1.0
+    """The share of the best rows that is expected among these: 1 where exact, NaN where only estimates are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How the best rows are searched for: by default in one scan of the rows as they are stored."""
+
+    form: str = ""
+    """The form that is scanned in their place, such as int8 or sign8192 (`headwater compress` makes them)."""
+    candidates: int | None = None
+    """Rows a query that are scored again as stored; None for the form's default."""
+    certify: bool = False
+    """Take as many candidates as it needs for the exact answer; the form is int8."""
 
 
 def stored_method(store: FeatureStore, name: str) -> Similarity:
@@ -66,7 +86,7 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
 class Attribution:
     """Questions to one method's rows in one store."""
 
-    def __init__(self, store: FeatureStore, name: str, memory: int | None = None) -> None:
+    def __init__(self, store: FeatureStore, name: str, memory: int | None = None, search: Search = Search()) -> None:
         """`memory`: the budget in bytes, or none.
 
         Raises:
@@ -74,7 +94,23 @@ class Attribution:
         """
         self.store, self.name, self.memory = store, name, memory
         self.method = stored_method(store, name)
-        self._stored = StoredRows(store, method_group(name))
+        self._stored, self._search = StoredRows(store, method_group(name)), search
+        self._small = None if not (search.form or search.certify) else self._form()
+
+    def _form(self) -> StoredRows:
+        """The rows in the form that is scanned."""
+        name, search = self._search.form or "int8", self._search
+        if isinstance(self.method, BlockSimilarity):
+            raise SettingsError(f"method {self.name} scores rows itself: other forms are for inner products")
+        if search.certify and (name != "int8" or search.candidates is not None):
+            raise SettingsError("--certify goes with the form int8, and takes as many candidates as it needs")
+        held = self.store.forms(self.name)
+        if name not in held:
+            raise StoreMissing(f"{self.store.url} holds no form {name} of {self.name} (it holds: {', '.join(held) or 'none'}); "
+                               "headwater compress makes one")  # fmt: skip
+        small = StoredRows(self.store, form_group(self.name, name))
+        require_alike(small, self._stored)
+        return small
 
     def plan(self, provider: Provider, queries: list[Example], k: int) -> tuple[Plan, Shape]:
         """The memory of a run, and how the scan is cut.
@@ -83,8 +119,26 @@ class Attribution:
             BudgetError: not even blocks of one row fit; the message names the smallest budget that works.
         """
         asking, count = self._asking(provider, queries, k), len(queries)
-        shapes = scan_shapes(self._stored, parallel=not isinstance(self.method, BlockSimilarity))
-        return fitted(((self._stored.scan_plan(count, k, shape), shape) for shape in shapes), asking, self.memory)
+        shapes = scan_shapes(self._small or self._stored, parallel=not isinstance(self.method, BlockSimilarity))
+        return fitted(((self._scan_plan(count, k, shape), shape) for shape in shapes), asking, self.memory)
+
+    def _scan_plan(self, count: int, k: int, shape: Shape) -> Plan:
+        """What the search holds; a certified one may end as a scan of the stored rows."""
+        whole = self._stored.scan_plan(count, k, shape)
+        if self._small is None:
+            return whole
+        form = self._small.widest
+        wanted = self._candidates(k) if not self._search.certify else ROOM * k
+        kept = shape.workers * keeper_bytes(count, k, self.rows) if self._search.certify else 0
+        parts = [*search_parts(self._stored, form.declared.name, count, wanted), ("candidates of workers", kept)]
+        small = self._small.scan_plan(count, k if self._search.certify else wanted, shape)
+        both = Plan((*small.parts, *plan(parts).parts))
+        return max(both, whole, key=lambda one: one.total) if self._search.certify else both
+
+    def _candidates(self, k: int) -> int:
+        assert self._small is not None
+        asked = self._search.candidates
+        return min(self.rows, max(k, default_candidates(self._small.widest, k) if asked is None else asked))
 
     def _asking(self, provider: Provider, queries: list[Example], k: int) -> tuple[Part, ...]:
         """What a run holds besides the scan."""
@@ -127,8 +181,21 @@ class Attribution:
 
     def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, tell: Tell) -> Results:
         """The k best examples for each query, in one pass."""
+        if self._small is not None:
+            return self._searched(matrix, ids, k, shape, tell)
+        sure = not isinstance(self._stored.forms[matrix.column], Sign)
         best = top_k(self._columns(matrix), self._scorer(matrix), k, shape, tell)
-        return Results(self.name, ids, best.rows, best.scores)
+        return Results(self.name, ids, best.rows, best.scores, sure, 1.0 if sure else math.nan)
+
+    def _searched(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, tell: Tell) -> Results:
+        """By the small form first."""
+        assert self._small is not None
+        column, queries = matrix.column, matrix.matrix
+        if self._search.certify:
+            found = certified(self._small, self._stored, column, queries, k, shape, tell)
+        else:
+            found = two_stage(self._small, self._stored, column, queries, k, self._candidates(k), shape, tell)
+        return Results(self.name, ids, found.best.rows, found.best.scores, found.exact, found.recall)
 
     def value(self, matrix: QueryMatrix, shape: Shape, tell: Tell) -> Iterator[tuple[int, Array]]:
         """(first row, (rows,) mean score over the queries) for every stored example, in order."""

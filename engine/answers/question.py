@@ -16,12 +16,14 @@ from ..intake.provider import Provider
 from ..intake.providers import query_provider
 from ..memory import Plan
 from ..method import QueryMatrix
-from .attribution import Attribution, Results, read_queries
+from .attribution import Attribution, Results, Search, read_queries
 
 STORED_MODEL = ModelChoice("")
 """The model that the store was made with, where it was then."""
 DETECTED = Template()
 """Fields found by their usual names."""
+SCAN = Search()
+"""One scan of the rows as they are stored."""
 Tell = Callable[[int], None]
 
 
@@ -80,6 +82,7 @@ def ask(
     template: Template = DETECTED,
     top: int = 10,
     memory: int | None = None,
+    search: Search = SCAN,
 ) -> Question:
     """Open the store, load its model, read the queries, make the plan.
 
@@ -87,5 +90,5 @@ def ask(
         HeadwaterError: whatever of these is not as it should be.
     """
     opened = FeatureStore.open(store)
-    attribution = Attribution(opened, method, memory)
+    attribution = Attribution(opened, method, memory, search)
     return Question(attribution, query_provider(queries, opened, choice, template), top)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.feature_store import EXAMPLES, FeatureStore, form_group, method_group
 from ..memory import Plan, resident_bytes, show_bytes
 
 
@@ -48,7 +48,9 @@ def store_facts(path: str) -> dict[str, Any]:
         "version": store.version,
         "provenance": store.provenance,
         "examples": store.rows(EXAMPLES) if EXAMPLES in store.groups else 0,
-        "complete": all(record.get("complete") for record in store.groups.values()),
+        "complete": all(
+            record.get("complete") for name, record in store.groups.items() if not name.startswith("forms/")
+        ),
         "methods": {name: _method_facts(store, name) for name in store.methods},
     }
 
@@ -61,7 +63,12 @@ def _method_facts(store: FeatureStore, name: str) -> dict[str, Any]:
         "bytes_per_example": sum(column.row_bytes for column in columns),
         "columns": {column.name: {"shape": list(column.shape), "dtype": column.dtype} for column in columns},
         "settings": store.groups[group].get("settings", {}),
+        "forms": {form: _form_facts(store, form_group(name, form)) for form in store.forms(name)},
     }
+
+
+def _form_facts(store: FeatureStore, group: str) -> dict[str, Any]:
+    return {"rows": store.rows(group), "bytes_per_example": sum(column.row_bytes for column in store.columns(group))}
 
 
 def print_info(facts: Mapping[str, Any]) -> None:
@@ -81,6 +88,9 @@ def print_info(facts: Mapping[str, Any]) -> None:
         size = show_bytes(method["bytes_per_example"])
         console.print(f"method     {name}: {method['rows']:,} rows of {size}; "
                       + ", ".join(f"{key} {value}" for key, value in method["settings"].items()))  # fmt: skip
+        for form, facts_of in method["forms"].items():
+            size = show_bytes(facts_of["bytes_per_example"])
+            console.print(f"  form     {form}: {facts_of['rows']:,} rows of {size}")
 
 
 def print_plan(plan: Plan, budget: int | None, unit: str) -> None:

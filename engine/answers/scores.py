@@ -24,7 +24,7 @@ from .attribution import RESULT_QUERIES, Results
 
 RESULT_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(), "text": pa.string(),
-    "row": pa.int64(), "source": pa.string(), "line": pa.int64(), "method": pa.string(),
+    "row": pa.int64(), "source": pa.string(), "line": pa.int64(), "method": pa.string(), "exact": pa.bool_(),
 }  # fmt: skip
 VALUE_FIELDS = {
     "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
@@ -68,6 +68,7 @@ def result_rows(results: Results, store: FeatureStore) -> Iterator[dict[str, lis
             "source": examples.get("source", rows),
             "line": examples.get("line", rows),
             "method": [results.method] * len(rows),
+            "exact": [results.exact] * len(rows),
         }
 
 

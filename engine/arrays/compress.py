@@ -112,7 +112,7 @@ def compression(store: FeatureStore, method: str, precision: str, bits: int, mem
     if any(isinstance(form, Sign) for form in dense.values()):
         raise SettingsError(f"method {method} is stored as signs, of which nothing else can be made")
     forms = {name: form_of(precision, form.declared, bits) for name, form in dense.items()}
-    if any(form.columns == dense[name].columns for name, form in forms.items()):
+    if any(form.name == dense[name].name for name, form in forms.items()):
         raise SettingsError(f"method {method} is stored as {precision} already")
     widest = max(forms.values(), key=lambda form: form.depth)
     group = form_group(method, widest.name)

@@ -1,0 +1,252 @@
+"""Other forms of stored rows, made and searched: resumable, equal to the finer column where that is promised, damage found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from headwater.engine.arrays import certify, search
+from headwater.engine.arrays.certify import certified
+from headwater.engine.arrays.compress import Compression, compression
+from headwater.engine.arrays.scan import Shape
+from headwater.engine.arrays.scorers import scorer_of
+from headwater.engine.arrays.search import two_stage
+from headwater.engine.arrays.similarity import TopK, top_k
+from headwater.engine.arrays.stored import StoredRows
+from headwater.store.errors import (
+    BudgetError,
+    DataError,
+    SettingsError,
+    StoreBusy,
+    StoreDamaged,
+    StoreMismatch,
+    StoreMissing,
+)
+from headwater.store.feature_store import FeatureStore, form_group, method_group
+from headwater.store.layout import column
+from headwater.store.verify import verify
+from headwater.store.writer import GroupWriter
+from test_similarity import nothing
+
+ROWS, DEPTH = 3000, 96
+SHAPE = Shape(256, 2)
+
+
+def clustered(seed: int, rows: int) -> np.ndarray:
+    """Unit rows around 40 centres, heavy-tailed."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(7).standard_normal((40, DEPTH))
+    found = centres[random.integers(40, size=rows)] + 0.7 * random.standard_t(4, (rows, DEPTH))
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+def write(path: Path, rows: np.ndarray, dtype: str = "float16") -> FeatureStore:
+    """A store of a method m with one column c, in small chunks; rows are appended where there is one."""
+    exists = FeatureStore.exists(path)
+    store = FeatureStore.open(path) if exists else FeatureStore.create(path, {}, "test")
+    if not exists:
+        store.add_group(method_group("m"), [column("c", (DEPTH,), dtype, 1 << 14)], {"settings": {}})
+    with GroupWriter(store, method_group("m")) as writer:
+        writer.append({"c": rows})
+        writer.commit(complete=True)
+    return store
+
+
+def make(store: FeatureStore, precision: str, bits: int = 1024) -> StoredRows:
+    """A form of all rows."""
+    made = compression(store, "m", precision, bits, None)
+    assert made.run(nothing) == store.rows(method_group("m"))
+    return StoredRows(store, made.group)
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    found = clustered(0, ROWS)
+    found[1000:1010] = found[2000]  # ties
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path, rows: np.ndarray) -> FeatureStore:
+    return write(tmp_path / "s", rows)
+
+
+@pytest.fixture(scope="module")
+def queries(rows: np.ndarray) -> np.ndarray:
+    return np.concatenate([clustered(1, 12), rows[[2000, 5]], np.zeros((1, DEPTH), np.float32)])
+
+
+def brute(store: FeatureStore, queries: np.ndarray, k: int) -> TopK:
+    """The finer column's own answer."""
+    fine = StoredRows(store, method_group("m"))
+    return top_k(fine.scanned("c"), scorer_of(fine.forms["c"], queries), k, SHAPE, nothing)
+
+
+def same(found: TopK, expected: TopK) -> bool:
+    return np.array_equal(found.rows, expected.rows) and np.array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("k", [1, 10, 200, ROWS + 5])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_certified_answer_is_the_finer_columns_to_the_last_bit(
+    tmp_path: Path, rows: np.ndarray, queries: np.ndarray, k: int, dtype: str
+) -> None:
+    store = write(tmp_path / "s", rows, dtype)
+    small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
+    for shape in (SHAPE, Shape(7, 3)):
+        found = certified(small, fine, "c", queries, k, shape, nothing)
+        assert found.exact and found.recall == 1 and same(found.best, brute(store, queries, k))
+
+
+def test_a_certified_search_gathers_few_rows(store: FeatureStore, queries: np.ndarray, monkeypatch) -> None:
+    small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
+    gathered: list[int] = []
+
+    def counted(*args: object) -> np.ndarray:
+        gathered.append(len(np.unique(args[-1])) - 1)
+        return search.rescored(*args)
+
+    monkeypatch.setattr(certify, "rescored", counted)
+    assert same(certified(small, fine, "c", queries[:1], 10, SHAPE, nothing).best, brute(store, queries[:1], 10))
+    assert 10 <= gathered[0] < ROWS / 4
+
+
+def test_a_certified_search_without_room_scans_the_finer_column(
+    store: FeatureStore, queries: np.ndarray, monkeypatch
+) -> None:
+    small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
+    monkeypatch.setattr(certify, "ROOM", 0)
+    narrow = certify._Keeper(certify._Bounds(small.forms["c"], queries), 10, 12)
+    certify.scan(small.open(c.name for c in small.forms["c"].columns), Shape(100, 1), lambda: narrow, nothing)
+    assert narrow.full  # the zero query alone ties with every row
+    assert same(certified(small, fine, "c", queries, 10, SHAPE, nothing).best, brute(store, queries, 10))
+
+
+@pytest.mark.parametrize(
+    ("precision", "bits", "candidates"), [("int8", 0, 40), ("bf16", 0, 40), ("float32", 0, 40), ("sign", 1024, 400)]
+)
+def test_two_stages_score_by_the_finer_column(
+    store: FeatureStore, queries: np.ndarray, precision: str, bits: int, candidates: int
+) -> None:
+    small, fine = make(store, precision, bits or 1024), StoredRows(store, method_group("m"))
+    found = two_stage(small, fine, "c", queries[:-1], 10, candidates, SHAPE, nothing)
+    expected = brute(store, queries[:-1], ROWS)
+    for q in range(len(queries) - 1):
+        scores = dict(zip(expected.rows[q].tolist(), expected.scores[q].tolist(), strict=True))
+        assert [scores[row] for row in found.best.rows[q].tolist()] == found.best.scores[q].tolist()
+    recall = np.mean([len({*f} & {*e}) / 10 for f, e in zip(found.best.rows, expected.rows[:, :10], strict=True)])
+    assert not found.exact and recall > 0.95 and abs(found.recall - recall) < 0.06
+    everything = two_stage(small, fine, "c", queries, 10, ROWS, SHAPE, nothing)
+    assert everything.exact and same(everything.best, brute(store, queries, 10))
+
+
+def test_a_query_is_answered_alike_in_any_company(store: FeatureStore, queries: np.ndarray) -> None:
+    small, fine = make(store, "sign"), StoredRows(store, method_group("m"))
+    together = two_stage(small, fine, "c", queries, 10, 20, SHAPE, nothing).best
+    for q in range(len(queries)):
+        alone = two_stage(small, fine, "c", queries[q : q + 1], 10, 20, Shape(50, 1), nothing).best
+        assert np.array_equal(alone.rows[0], together.rows[q]) and np.array_equal(alone.scores[0], together.scores[q])
+
+
+def test_expected_recall_is_what_is_found(tmp_path: Path) -> None:
+    rows, queries = clustered(3, 6000), clustered(4, 40)
+    store = write(tmp_path / "s", rows)
+    fine, expected = StoredRows(store, method_group("m")), brute(store, queries, 20).rows
+    for bits, candidates in ((256, 40), (1024, 40), (1024, 200), (4096, 40)):
+        found = two_stage(make(store, "sign", bits), fine, "c", queries, 20, candidates, SHAPE, nothing)
+        recall = np.mean([len({*f} & {*e}) / 20 for f, e in zip(found.best.rows, expected, strict=True)])
+        assert -0.08 < found.recall - recall < 0.02, (bits, candidates, found.recall, recall)
+
+
+def test_a_damaged_row_is_never_an_answer(store: FeatureStore, queries: np.ndarray) -> None:
+    """Chunks above 1 MiB are not read whole for the sake of some rows, so each row has a checksum of its own."""
+    small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
+    row = int(brute(store, queries[:1], 1).rows[0, 0])
+    chunk, at = divmod(row, fine.scanned("c")[0].column.chunk_rows)
+    path = store.path / f"methods/m/columns/c/c/{chunk}/0"
+    data = bytearray(path.read_bytes())
+    data[at * 2 * DEPTH] ^= 1
+    body = bytes(data[:-4])
+    from headwater.store.checksums import checksum_bytes, crc32c
+
+    path.write_bytes(body + checksum_bytes(crc32c(body)))  # the chunk is whole, and not what the form was made of
+    for ask in (
+        lambda: two_stage(small, fine, "c", queries[:1], 5, 20, SHAPE, nothing),
+        lambda: certified(small, fine, "c", queries[:1], 5, SHAPE, nothing),
+    ):
+        with pytest.raises(StoreDamaged, match=f"row {row} differs"):
+            ask()
+
+
+def test_stopped_and_gone_on_with_the_bytes_are_the_same(tmp_path: Path, rows: np.ndarray) -> None:
+    calm, broken = write(tmp_path / "calm", rows), write(tmp_path / "broken", rows)
+    for precision in ("int8", "sign"):
+        make(calm, precision)
+        for least in (500, 1100, 2900):
+            made = compression(broken, "m", precision, 1024, None)
+            made = Compression(made.source, made.group, made.forms, made.plan, Shape(100, 2))
+            seen: list[int] = [0]
+            done = made.run(seen.append, lambda seen=seen, least=least: seen[-1] >= least)
+            assert least <= done < ROWS
+            with pytest.raises(DataError, match="run headwater compress again"):
+                search.require_alike(StoredRows(broken, made.group), made.source)
+        make(broken, precision)
+
+    def tree(path: Path) -> dict[str, bytes]:
+        return {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+    assert tree(tmp_path / "calm") == tree(tmp_path / "broken")
+    assert not any(verify(broken))
+
+
+def test_rows_that_are_appended_follow(tmp_path: Path, rows: np.ndarray, queries: np.ndarray) -> None:
+    store = write(tmp_path / "s", rows[:2000])
+    make(store, "int8")
+    write(tmp_path / "s", rows[2000:])
+    store = FeatureStore.open(tmp_path / "s")
+    small = make(store, "int8")
+    fine = StoredRows(store, method_group("m"))
+    assert same(certified(small, fine, "c", queries, 10, SHAPE, nothing).best, brute(store, queries, 10))
+
+
+def test_two_cannot_make_one_form(store: FeatureStore) -> None:
+    made = compression(store, "m", "int8", 0, None)
+    with GroupWriter(store, made.group), pytest.raises(StoreBusy):
+        made.run(nothing)
+
+
+def test_what_cannot_be_made_is_refused_before_anything_is_written(store: FeatureStore, tmp_path: Path) -> None:
+    before = dict(store.groups)
+    with pytest.raises(SettingsError, match="stored as float16 already"):
+        compression(store, "m", "float16", 0, None)
+    with pytest.raises(SettingsError, match="no precision 'int3'"):
+        compression(store, "m", "int3", 0, None)
+    with pytest.raises(SettingsError, match="multiples of 128"):
+        compression(store, "m", "sign", 1000, None)
+    with pytest.raises(StoreMissing, match="no group methods/n"):
+        compression(store, "n", "int8", 0, None)
+    with pytest.raises(BudgetError, match="smallest budget"):
+        compression(store, "m", "int8", 0, 1000)
+    assert FeatureStore.open(store.path).groups == before
+    make(store, "sign")
+    signs = FeatureStore.create(tmp_path / "signs", {}, "test")
+    form = StoredRows(store, form_group("m", "sign1024")).forms["c"]
+    notes = {"settings": {"precision": "sign", "bits": 1024}, "declared": store.record("forms/m.sign1024")["declared"]}
+    signs.add_group(method_group("m"), list(form.columns), notes)
+    with GroupWriter(signs, method_group("m")) as writer:
+        writer.append(form.encode(clustered(0, 10)))
+        writer.commit()
+    with pytest.raises(SettingsError, match="stored as signs"):
+        compression(signs, "m", "int8", 0, None)
+
+
+def test_a_form_of_other_rows_is_refused(store: FeatureStore) -> None:
+    make(store, "int8")
+
+    def cut(attributes: dict) -> None:
+        attributes["groups"]["methods/m"]["done"] = [[0, 100]]
+
+    store.update(cut)
+    with pytest.raises(StoreMismatch, match="made of other rows"):
+        compression(FeatureStore.open(store.path), "m", "int8", 0, None).run(nothing)
