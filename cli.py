@@ -188,9 +188,12 @@ _searching = _options(
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
 @_searching
 @click.option("-o", "--output", metavar="FILE", help="Write .jsonl, .csv or .parquet.")
+@click.option(
+    "--all-scores", metavar="DIR.zarr", help="Write every example's score for every query instead: (N, Q) float32."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
 @_run
-def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> None:
+def attribute(output: str | None, all_scores: str | None, as_json: bool, top: int, **options: Any) -> None:
     """The examples that did most for each query's completion, best first.
 
     \b
@@ -203,6 +206,9 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
 
     if output:
         format_of(output)
+    if all_scores:
+        _export(options, all_scores)
+        return
     question = _question(options, top)
     with Ticker("attribute", question.rows) as ticker:
         results = question.attribute(lambda rows: ticker.tell(rows, "examples"))
@@ -215,6 +221,17 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
         click.echo(f"{output}: {len(results.queries)} queries, {results.rows.shape[1]} examples each", err=True)
     else:
         _print(question, results, as_json)
+
+
+def _export(options: dict[str, Any], path: str) -> None:
+    from .engine.answers.export import refuse_path
+    from .engine.console import Ticker
+
+    refuse_path(path)
+    question = _question({**options, "every": True}, 1)
+    with Ticker("attribute", question.rows) as ticker:
+        question.export(path, lambda rows: ticker.tell(rows, "examples"))
+    click.echo(f"{path}: {question.rows:,} examples × {len(question.queries)} queries", err=True)
 
 
 def _print(question: Any, results: Any, as_json: bool) -> None:
@@ -272,7 +289,7 @@ def _question(options: dict[str, Any], top: int) -> Any:
     o = options
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False))
+    search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False), o.get("every", False))
     return ask(o["store"], o["method"], o["queries"], choice=choice, template=template, top=top,
                memory=_bytes(o["memory"]), search=search)  # fmt: skip
 

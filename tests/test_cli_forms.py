@@ -123,6 +123,28 @@ def test_rows_can_be_ingested_in_any_precision(place: Path, tmp_path: Path, prec
     assert differs.exit_code == 1 and f"rise.precision is '{precision}' there, 'auto' here" in differs.stderr
 
 
+def test_every_score_is_a_zarr_array(place: Path, tmp_path: Path) -> None:
+    import numpy as np
+    import zarr
+
+    asked = ["attribute", place / "s", "--queries", place / "q.jsonl"]
+    ok(*asked, "--all-scores", tmp_path / "all.zarr")
+    group = zarr.open_group(str(tmp_path / "all.zarr"), mode="r")
+    scores = group["scores"][:]
+    plain = answers(place, "--top", 150)
+    assert scores.shape == (150, 4) and len(plain) == 600
+    queries = group.attrs["queries"]
+    assert all(scores[row["row"], queries.index(row["query_id"])] == np.float32(row["score"]) for row in plain)
+    for words, told in (
+        (["--all-scores", tmp_path / "all.zarr"], "all.zarr exists: name another place"),
+        (["--all-scores", tmp_path / "all.npy"], "written as a .zarr group"),
+        (["--all-scores", tmp_path / "b.zarr", "--certify"], "leave --scan and --certify"),
+    ):
+        done = run(*asked, *words)
+        assert done.exit_code == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["all.zarr"]
+
+
 def test_a_precision_that_is_none_is_one_line(place: Path, tmp_path: Path) -> None:
     for options, told in (
         (["rise.precision", "int4"], "method rise: no precision 'int4'; there are auto, float32"),

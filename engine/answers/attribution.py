@@ -30,6 +30,7 @@ from ..intake.readout import NonFiniteLogits, merged_needs
 from ..memory import Part, Plan, plan
 from ..method import BlockSimilarity, QueryMatrix, Similarity
 from ..registry import load
+from .export import export_parts
 
 _QUERY_TOKENS = 2048
 RESULT_QUERIES = 32
@@ -64,6 +65,8 @@ class Search:
     """Rows a query that are scored again as stored; None for the form's default."""
     certify: bool = False
     """Take as many candidates as it needs for the exact answer; the form is int8."""
+    every: bool = False
+    """Not the best rows but every row's score is wanted, for an export."""
 
 
 def stored_method(store: FeatureStore, name: str) -> Similarity:
@@ -102,6 +105,8 @@ class Attribution:
         name, search = self._search.form or "int8", self._search
         if isinstance(self.method, BlockSimilarity):
             raise SettingsError(f"method {self.name} scores rows itself: other forms are for inner products")
+        if search.every:
+            raise SettingsError("all scores are those of the rows as they are stored: leave --scan and --certify")
         if search.certify and (name != "int8" or search.candidates is not None):
             raise SettingsError("--certify goes with the form int8, and takes as many candidates as it needs")
         held = self.store.forms(self.name)
@@ -149,6 +154,7 @@ class Attribution:
             (f"{self.name} scratch", self.method.scratch(sizes, tokens)),
             ("queries' tokens and texts", sum(query.length for query in queries) * (TOKEN_BYTES + TEXT_BYTES)),
             ("texts of results", self._text_bytes(k)),
+            *(export_parts(len(queries), self.rows) if self._search.every else []),
         ]
         return plan(parts).parts
 
@@ -196,6 +202,10 @@ class Attribution:
         else:
             found = two_stage(self._small, self._stored, column, queries, k, self._candidates(k), shape, tell)
         return Results(self.name, ids, found.best.rows, found.best.scores, found.exact, found.recall)
+
+    def every_score(self, matrix: QueryMatrix, shape: Shape, tell: Tell) -> Iterator[tuple[int, Array]]:
+        """(first row, (rows, Q) scores) of every stored example, in order; an array holds until the next is asked for."""
+        return all_scores(self._columns(matrix), self._scorer(matrix), shape, tell)
 
     def value(self, matrix: QueryMatrix, shape: Shape, tell: Tell) -> Iterator[tuple[int, Array]]:
         """(first row, (rows,) mean score over the queries) for every stored example, in order."""

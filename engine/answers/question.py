@@ -17,6 +17,7 @@ from ..intake.providers import query_provider
 from ..memory import Plan
 from ..method import QueryMatrix
 from .attribution import Attribution, Results, Search, read_queries
+from .export import export
 
 STORED_MODEL = ModelChoice("")
 """The model that the store was made with, where it was then."""
@@ -60,6 +61,11 @@ class Question:
         """The best examples of each query."""
         ids = [query.id for query in self._queries]
         return self._attribution.attribute(self._prepared(), ids, self._top, self.shape, tell)
+
+    def export(self, path: str, tell: Tell = _silent) -> None:
+        """Every example's score for every query, to a .zarr group that is not there yet."""
+        ids, store = list(self.queries), self._attribution
+        export(path, store.every_score(self._prepared(), self.shape, tell), self.rows, ids, store.name)
 
     def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
         """(first row, scores) of every example against all queries together, in order."""

@@ -1,0 +1,64 @@
+"""Every score of every query, on disk: a Zarr group that any client reads. Knows no method and no model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...store.errors import SettingsError, StoreFull
+from ...store.layout import Array
+
+_CHUNK_BYTES = 8 << 20
+
+
+def export_parts(queries: int, rows: int) -> list[tuple[str, int]]:
+    """What an export holds besides the scan: a chunk as it fills, and as zarr writes it."""
+    return [("scores on their way out", 4 * min(max(_CHUNK_BYTES, 4 * queries), 4 * queries * rows))]
+
+
+def refuse_path(path: str) -> None:
+    """Raise SettingsError for what is there already, or is no name of a Zarr group."""
+    if Path(path).exists():
+        raise SettingsError(f"{path} exists: name another place for the scores")
+    if Path(path).suffix != ".zarr":
+        raise SettingsError(f"{path}: all scores are written as a .zarr group")
+
+
+def export(path: str, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], method: str) -> None:
+    """Write a group with `scores` (N, Q) float32, rows in the store's order; its attributes name the queries and the method.
+
+    It takes its name when it is whole. Raises StoreFull, SettingsError.
+    """
+    hidden = Path(path).with_name(f".{Path(path).name}.part")
+    shutil.rmtree(hidden, ignore_errors=True)
+    try:
+        _write(hidden, scores, rows, queries, method)
+        hidden.rename(path)
+    except OSError as error:
+        kind = StoreFull if error.errno in (28, 122) else SettingsError  # ENOSPC, EDQUOT
+        raise kind(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _write(hidden: Path, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], method: str) -> None:
+    import zarr
+
+    size = max(1, min(rows, _CHUNK_BYTES // (4 * len(queries))))
+    group = zarr.open_group(str(hidden), mode="w-")
+    group.attrs.update({"queries": list(queries), "method": method, "rows": "examples, in the store's order"})
+    array = group.create_array("scores", shape=(rows, len(queries)), chunks=(size, len(queries)), dtype="float32",
+                               dimension_names=("example", "query"), compressors=None)  # fmt: skip
+    buffer, first = np.empty((size, len(queries)), np.float32), 0
+    for start, part in scores:
+        done = 0
+        while done < len(part):
+            count = min(len(part) - done, first + size - start - done)
+            buffer[start + done - first : start + done - first + count] = part[done : done + count]
+            done += count
+            if start + done == min(rows, first + size):
+                array[first : start + done] = buffer[: start + done - first]
+                first = start + done

@@ -1,0 +1,94 @@
+"""Sums over all stored rows: column sums, the Gram matrix, weighted sums of rows. One pass each, in bounded memory.
+
+Rows become float32 a tile at a time and go through the library's product (a dense D × D or B × D one is what BLAS is for), on
+one consumer beside the reading thread. Blocks come in order, so a result depends on how the scan is cut and on nothing else.
+Matrix–vector products are here too: Φᵀu is a weighted sum, and Φv is `similarity.all_scores` with v for a query. Knows columns
+and forms; no method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from ...store.blocks import BlockStream
+from ...store.columns import ColumnReader
+from ...store.errors import DataError
+from ...store.layout import Array
+from ..forms.form import Form
+from .scan import Shape, Tell, blocks_bytes
+from .similarity import tiles
+
+TILE = 512
+"""Rows that are multiplied at once."""
+Weights = Array | Callable[[int, int], Array]
+"""(B, N), or a function of a first row and an end that gives (B, rows): masks that do not fit in memory come so."""
+
+
+def gram(columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell) -> Array:
+    """ΦᵀΦ: (D, D) float32, symmetric. The Fisher matrix of the rows, times N.
+
+    Sums of tiles are added in float32, so an entry's relative error grows with the root of N / 512 at most: 1e-5 at 10⁷ rows.
+    """
+    total = torch.zeros(form.depth, form.depth)
+    for _, rows in _decoded(columns, form, shape, tell):
+        total.addmm_(rows.T, rows)
+    found: Array = total.numpy()
+    return found
+
+
+def column_sums(columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell) -> Array:
+    """Φᵀ1: (D,) float64."""
+    total = torch.zeros(form.depth, dtype=torch.float64)
+    for _, rows in _decoded(columns, form, shape, tell):
+        total += rows.sum(0, dtype=torch.float64)
+    found: Array = total.numpy()
+    return found
+
+
+def weighted_sums(columns: Sequence[ColumnReader], form: Form, weights: Weights, shape: Shape, tell: Tell) -> Array:
+    """WΦ: (B, D) float64, tiles multiplied in float32. Of masks, the sums over subsets; of one row u, Φᵀu.
+
+    Raises:
+        DataError: weights of another number of rows, or not finite.
+    """
+    count = columns[0].rows
+    if not callable(weights) and (weights.ndim != 2 or weights.shape[1] != count):
+        raise DataError(f"weights are (B, {count}), one for each row; these are {weights.shape}")
+    total: torch.Tensor | None = None
+    for start, rows in _decoded(columns, form, shape, tell):
+        stop = start + len(rows)
+        part = np.asarray(weights(start, stop) if callable(weights) else weights[:, start:stop], np.float32)
+        if part.ndim != 2 or part.shape[1] != len(rows) or not np.isfinite(part).all():
+            raise DataError(f"weights of rows {start} to {stop - 1} are not finite, or not (B, {len(rows)})")
+        product = (torch.from_numpy(np.ascontiguousarray(part)) @ rows).double()
+        total = product if total is None else total.add_(product)
+    if total is None:
+        raise DataError("there are no rows to sum over")
+    found: Array = total.numpy()
+    return found
+
+
+def moment_parts(columns: Sequence[ColumnReader], form: Form, results: int, shape: Shape) -> list[tuple[str, int]]:
+    """What a pass holds; `results` rows of D numbers come of it (D itself for a Gram matrix, B for weighted sums)."""
+    tile = min(TILE, shape.block_rows)
+    return [
+        ("blocks in flight", blocks_bytes(columns, shape)),
+        ("decoding", sum(c.scratch_bytes for c in columns)),
+        ("rows in float32", 12 * tile * form.depth),
+        ("sums", 4 * results * form.depth if results == form.depth else 24 * results * form.depth + 8 * results * tile),
+    ]
+
+
+def _decoded(
+    columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first row, (rows, D) float32), tile after tile, in order."""
+    with BlockStream(columns, shape.block_rows, shape.buffers) as stream:
+        while (block := stream.take()) is not None:
+            for tile in tiles(block, TILE):
+                yield tile.start, torch.from_numpy(form.decode(tile.columns).reshape(tile.rows, -1))
+            tell(block.start + block.rows)
+            stream.give(block)
