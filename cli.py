@@ -395,17 +395,19 @@ def plan_ingest(**options: Any) -> None:
 @_asking
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
 @_searching
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_run
-def plan_attribute(top: int, **options: Any) -> None:
-    """The memory of an attribution: the same options as `headwater attribute`."""
-    from .engine.answers.report import print_plan
+def plan_attribute(top: int, as_json: bool, **options: Any) -> None:
+    """The memory of an attribution, what it reads and how long it takes: the same options as `headwater attribute`."""
+    from .engine.answers.report import plan_facts, print_plan, show_forecast
 
     question = _question(options, top)
-    print_plan(
-        question.plan,
-        _bytes(options["memory"]),
-        f"blocks of {question.shape.block_rows:,} rows, {question.shape.workers} workers",
-    )
+    forecast, shape, budget = question.forecast(), question.shape, _bytes(options["memory"])
+    if as_json:
+        click.echo(json.dumps(plan_facts(question.plan, budget, shape, forecast), indent=1))
+        return
+    print_plan(question.plan, budget, f"blocks of {shape.block_rows:,} rows, {shape.workers} workers")
+    click.echo(show_forecast(forecast))
 
 
 @main.command()

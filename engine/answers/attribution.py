@@ -17,6 +17,7 @@ from ...store.errors import BrokenMethod, CorpusError, DataError, SettingsError,
 from ...store.feature_store import FeatureStore, form_group, method_group
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
 from ..arrays.certify import ROOM, certified, keeper_bytes
+from ..arrays.forecast import Forecast, forecast
 from ..arrays.scan import Shape, Tell
 from ..arrays.scorers import CustomScorer, Scorer, scorer_of
 from ..arrays.search import default_candidates, require_alike, search_parts, two_stage
@@ -139,6 +140,13 @@ class Attribution:
         small = self._small.scan_plan(count, k if self._search.certify else wanted, shape)
         both = Plan((*small.parts, *plan(parts).parts))
         return max(both, whole, key=lambda one: one.total) if self._search.certify else both
+
+    def forecast(self, queries: int, k: int, shape: Shape) -> Forecast | None:
+        """What the search will read and take; None where a method scores rows itself."""
+        if isinstance(self.method, BlockSimilarity):
+            return None
+        candidates = 0 if self._small is None else ROOM if self._search.certify else self._candidates(k)
+        return forecast(self._small or self._stored, self._stored, queries, k, candidates, shape)
 
     def _candidates(self, k: int) -> int:
         assert self._small is not None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ...store.feature_store import FeatureStore
 from ...store.layout import Array
+from ..arrays.forecast import Forecast
 from ..intake.corpus import Template
 from ..intake.model import ModelChoice
 from ..intake.provider import Provider
@@ -56,6 +57,10 @@ class Question:
     def queries(self) -> dict[str, str]:
         """Query id → its text, prompt first."""
         return {query.id: query.prompt + query.text for query in self._queries}
+
+    def forecast(self) -> Forecast | None:
+        """What the search will read and take, measured on its first rows; None where a method scores rows itself."""
+        return self._attribution.forecast(len(self._queries), self._top, self.shape)
 
     def attribute(self, tell: Tell = _silent) -> Results:
         """The best examples of each query."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ...store.feature_store import EXAMPLES, FeatureStore, form_group, method_group
+from ..arrays.forecast import Forecast
+from ..arrays.scan import Shape
+from ..console import clock
 from ..memory import Plan, resident_bytes, show_bytes
 
 
@@ -110,3 +114,25 @@ def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
     console.print(
         f"{unit}; {allowed}; this process, its libraries and the model hold {show_bytes(resident_bytes())} now"
     )
+
+
+def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast | None) -> dict[str, Any]:
+    """A plan and its forecast, as JSON values."""
+    return {
+        "parts": {part.name: part.bytes for part in plan.parts},
+        "total": plan.total,
+        "budget": budget,
+        "block_rows": shape.block_rows,
+        "workers": shape.workers,
+        "forecast": asdict(forecast) if forecast else None,
+    }
+
+
+def show_forecast(forecast: Forecast | None) -> str:
+    """A forecast, in words."""
+    if forecast is None:
+        return "no forecast: the method scores rows itself"
+    seconds = forecast.seconds
+    told = f"{seconds:.1f} s" if seconds < 100 else clock(seconds)
+    return (f"reads {show_bytes(forecast.bytes)} in about {told}, after the queries' forward pass "
+            f"({show_bytes(int(forecast.rate))}/s, measured on {show_bytes(forecast.sample)} of it)")  # fmt: skip

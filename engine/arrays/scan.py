@@ -83,15 +83,17 @@ def shapes(columns: Sequence[ColumnReader], workers: int) -> list[Shape]:
     return found
 
 
-def scan(columns: Sequence[ColumnReader], shape: Shape, make: Callable[[], W], tell: Tell) -> list[W]:
-    """Show every row to one of `shape.workers` workers; those are returned. `tell` hears how many rows are done.
+def scan(
+    columns: Sequence[ColumnReader], shape: Shape, make: Callable[[], W], tell: Tell, stop: int | None = None
+) -> list[W]:
+    """Show every row (before `stop`) to one of `shape.workers` workers; those are returned. `tell` hears how many are done.
 
     Raises:
         StoreDamaged: a chunk differs from its checksum. Whatever a worker raises.
     """
     workers = [make() for _ in range(shape.workers)]
     heard: queue.Queue[int | BaseException | None] = queue.Queue()
-    with BlockStream(columns, shape.block_rows, shape.buffers) as stream:
+    with BlockStream(columns, shape.block_rows, shape.buffers, stop=stop) as stream:
         threads = [threading.Thread(target=_work, args=(stream, worker, heard), daemon=True) for worker in workers]
         for thread in threads:
             thread.start()

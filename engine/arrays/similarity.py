@@ -50,15 +50,17 @@ def tiles(block: Block, rows: int) -> Iterator[Block]:
         yield block.part(start, min(block.rows, start + rows))
 
 
-def top_k(columns: Sequence[ColumnReader], scorer: Scorer, k: int, shape: Shape, tell: Tell) -> TopK:
-    """The k best rows for each query, in one pass. `tell` hears how many rows are done.
+def top_k(
+    columns: Sequence[ColumnReader], scorer: Scorer, k: int, shape: Shape, tell: Tell, stop: int | None = None
+) -> TopK:
+    """The k best rows (before `stop`) for each query, in one pass. `tell` hears how many rows are done.
 
     Raises:
         StoreDamaged: a chunk differs from its checksum.
         DataError: a score is NaN.
     """
-    k = min(k, columns[0].rows)
-    workers = scan(columns, shape, lambda: _Keeper(scorer, k), tell)
+    k = min(k, columns[0].rows if stop is None else stop)
+    workers = scan(columns, shape, lambda: _Keeper(scorer, k), tell, stop)
     return TopK(*merged([worker.heaps for worker in workers]))
 
 
