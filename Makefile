@@ -28,6 +28,7 @@ types: $(READY)  ## the package under its own name: mypy knows nothing of packag
 	MYPYPATH=build/types $(BIN)/mypy -p headwater.store -p headwater.engine -p headwater.plugins -m headwater.cli
 
 bench: $(READY)  ## every benchmark, long; see examples/benchmarks/README.md
+	$(PIP) -e '.[bench]'
 	for script in backdoor real_corpora bounded_memory ingest_cost beside_bergson recall scan_speed; do \
 		$(BIN)/python examples/benchmarks/$$script.py || exit 1; done
 

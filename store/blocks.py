@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 import numpy as np
@@ -25,9 +25,15 @@ class BlockStream:
     """Rows `start` … `stop`-1 of columns of numbers, in blocks. Close it, or use it as a context."""
 
     def __init__(
-        self, columns: Sequence[ColumnReader], block_rows: int, buffers: int, start: int = 0, stop: int | None = None
+        self,
+        columns: Sequence[ColumnReader],
+        block_rows: int,
+        buffers: int,
+        start: int = 0,
+        stop: int | None = None,
+        allocate: Callable[[tuple[int, ...], str], Array] = np.empty,
     ) -> None:
-        """`buffers` sets of arrays of `block_rows` rows are allocated; reading starts at once.
+        """`buffers` sets of arrays of `block_rows` rows are allocated, of whatever memory; reading starts at once.
 
         Raises:
             DataError: rows that are not there, columns of text, or two of one name.
@@ -41,7 +47,7 @@ class BlockStream:
         self._full: queue.Queue[Block | BaseException | None] = queue.Queue()
         self._lent: dict[int, _Buffers] = {}
         for _ in range(buffers):
-            self._free.put([np.empty((self._size, *c.column.shape), c.column.dtype) for c in columns])
+            self._free.put([allocate((self._size, *c.column.shape), c.column.dtype) for c in columns])
         self._thread = threading.Thread(target=self._fill, daemon=True)
         self._thread.start()
 

@@ -1,4 +1,4 @@
-"""What runs on CUDA: reductions and ingestion agree with the CPU. Skipped where torch sees no device."""
+"""What runs on CUDA: reductions, ingestion and scans agree with the CPU. Skipped where torch sees no device."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from headwater.engine.arrays.scan import Shape
+from headwater.engine.arrays.scorers import scorer_of
+from headwater.engine.arrays.similarity import top_k
+from headwater.engine.forms.form import form_of
 from headwater.engine.intake.job import IngestJob, prepare
 from headwater.engine.intake.model import ModelChoice
 from headwater.engine.intake.residual import Loss, SparseResidual
+from headwater.store.errors import DeviceError
 from headwater.store.feature_store import FeatureStore
+from headwater.store.layout import column
 from headwater.store.reader import open_column
 from small import save_model, sentences, write_corpus
+from test_similarity import stored
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,3 +49,38 @@ def test_a_store_made_on_the_device_is_the_cpus(tmp_path: Path) -> None:
         found[device] = reader.gather(np.arange(100)).astype(np.float32)
     cosines = (found["cpu"] * found["cuda"]).sum(1)
     assert cosines.min() > 0.999
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bf16", "int8", "sign"])
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_scan_on_the_device_is_the_cpus(tmp_path: Path, precision: str, resident: bool, monkeypatch) -> None:
+    cupy = pytest.importorskip("cupy", reason="scans on a GPU need CuPy")
+    from headwater.engine.arrays import gpu
+
+    rows = np.random.default_rng(0).standard_t(4, (5000, 256)).astype(np.float32)
+    matrix = rows[:33] + 1
+    form = form_of(precision, column("c", (256,), "float32"), 1024)
+    columns = stored(tmp_path / "s", rows, form=form)
+    expected = top_k(columns, scorer_of(form, matrix), 50, Shape(500, 2), lambda done: None)
+    monkeypatch.setattr(gpu, "BLOCK_BYTES", 600 * 256)
+    memory = (1 << 30) if resident else 8 << 20
+    scan = gpu.GpuScan(columns, form, 0, memory)
+    for _ in range(2):  # the second time from the device's memory, if it fits
+        found = scan.top_k(matrix, 50, lambda done: None)
+        if precision in ("int8", "sign"):
+            assert np.array_equal(found.rows, expected.rows) and np.array_equal(found.scores, expected.scores)
+        else:
+            np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-4)
+            assert (found.rows == expected.rows).mean() > 0.99
+    assert cupy.get_default_memory_pool().total_bytes() <= memory
+
+
+def test_a_device_without_room_is_an_error_and_no_answer(tmp_path: Path) -> None:
+    pytest.importorskip("cupy", reason="scans on a GPU need CuPy")
+    from headwater.engine.arrays.gpu import GpuScan
+
+    rows = np.ones((100_000, 256), np.float32)
+    form = form_of("float32", column("c", (256,), "float32"))
+    columns = stored(tmp_path / "s", rows, 1 << 20, form)
+    with pytest.raises(DeviceError, match="no room"):
+        GpuScan(columns, form, 0, 1 << 20).top_k(rows[:1], 10, lambda done: None)

@@ -21,7 +21,7 @@ from ..arrays.forecast import Forecast, forecast
 from ..arrays.scan import Shape, Tell
 from ..arrays.scorers import CustomScorer, Scorer, scorer_of
 from ..arrays.search import default_candidates, require_alike, search_parts, two_stage
-from ..arrays.similarity import all_scores, top_k
+from ..arrays.similarity import TopK, all_scores, top_k
 from ..arrays.stored import StoredRows, fitted, scan_shapes
 from ..forms.form import Sign
 from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part
@@ -66,6 +66,8 @@ class Search:
     """Rows a query that are scored again as stored; None for the form's default."""
     certify: bool = False
     """Take as many candidates as it needs for the exact answer; the form is int8."""
+    device: int | None = None
+    """The GPU that scans the rows as they are stored; None: the processor. Untested."""
     every: bool = False
     """Not the best rows but every row's score is wanted, for an export."""
 
@@ -198,8 +200,20 @@ class Attribution:
         if self._small is not None:
             return self._searched(matrix, ids, k, shape, tell)
         sure = not isinstance(self._stored.forms[matrix.column], Sign)
-        best = top_k(self._columns(matrix), self._scorer(matrix), k, shape, tell)
+        if self._search.device is not None and not isinstance(self.method, BlockSimilarity):
+            best = self._on_gpu(matrix, self._search.device, k, tell)
+        else:
+            best = top_k(self._columns(matrix), self._scorer(matrix), k, shape, tell)
         return Results(self.name, ids, best.rows, best.scores, sure, 1.0 if sure else math.nan)
+
+    def _on_gpu(self, matrix: QueryMatrix, device: int, k: int, tell: Tell) -> TopK:
+        """By a device's own scan, in nine tenths of its free memory or in the budget."""
+        from ..arrays.gpu import GpuScan
+
+        free = int(torch.cuda.mem_get_info(device)[0] * 0.9)
+        room = free if self.memory is None else min(free, self.memory)
+        form = self._stored.forms[matrix.column]
+        return GpuScan(self._columns(matrix), form, device, room).top_k(matrix.matrix, k, tell)
 
     def _searched(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, tell: Tell) -> Results:
         """By the small form first."""

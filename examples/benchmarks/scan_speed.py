@@ -1,0 +1,232 @@
+"""How fast the engine scans, beside the ceilings of the machine and what users would pick instead, in one run.
+
+1. ceilings: `readinto` of the store's own files, warm and cold; the library's product
+2. the engine over a store of 8 GB in 1 GB, k = 100: reading alone, Q = 1, 64 and 1000, warm and cold
+3. the same rows in FAISS (flat, 16 and 8 bits, in RAM and memory-mapped), a torch loop over a memmap, dask over the Zarr store,
+   bergson's Attributor (with --bergson PYTHON, an interpreter that has it)
+4. 100 queries over a million rows of 8,192 sign bits
+5. time against rows, 10⁵ to 10⁷, and against queries, 1 to 1000
+
+    python examples/benchmarks/scan_speed.py --out /scratch                 # 20 GB of disk, a quarter of an hour
+    python examples/benchmarks/scan_speed.py --rows 100000 --only engine
+
+The machine may be shared: every figure is the best of `--rounds`, and only ratios within a run mean anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+import rivals
+import stores
+
+DEPTH, K, REQUEST = 4096, 100, 1 << 20
+MEMORY = "1GB"
+ASKED = (1, 64, 1000)
+
+
+def taken(run: Callable[[], object], rounds: int, before: Callable[[], None] = lambda: None) -> tuple[float, float]:
+    """(wall, CPU) seconds of the fastest of some rounds."""
+    found = []
+    for _ in range(rounds):
+        before()
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        found.append((time.perf_counter() - wall, time.process_time() - cpu))
+    return min(found)
+
+
+def ceilings(stored: Any, rounds: int) -> list[dict[str, Any]]:
+    """Bytes a second of `readinto`, operations a second of products."""
+    import torch
+
+    files = stores.chunk_files(stored, "c")
+    total = sum(file.stat().st_size for file in files)
+    buffer = np.empty(REQUEST, np.uint8)
+
+    def read() -> None:
+        for file in files:
+            with file.open("rb", buffering=0) as opened:
+                while opened.readinto(buffer.data):
+                    pass
+
+    warm, cold = taken(read, rounds), taken(read, rounds, lambda: stores.forget(files))
+    lines = [{"what": "readinto, warm", "per_second": total / warm[0], "unit": "B/s"},
+             {"what": "readinto, cold", "per_second": total / cold[0], "unit": "B/s"}]  # fmt: skip
+    rows = torch.randn(8192, DEPTH)
+    for count in (64, 1000):
+        matrix = torch.randn(count, DEPTH)
+        wall, _ = taken(lambda matrix=matrix: rows @ matrix.T, 3 * rounds)
+        lines.append(
+            {"what": f"float32 product, Q = {count}", "per_second": 8192 * DEPTH * count / wall, "unit": "MAC/s"}
+        )
+    small = (rows * 30).clamp(-127, 127).to(torch.int8)[:1024]
+    matrix = torch.ones(DEPTH, 64, dtype=torch.int8)
+    wall, _ = taken(lambda: torch._int_mm(small, matrix), rounds)
+    lines.append(
+        {"what": "int8 product (torch._int_mm), Q = 64", "per_second": 1024 * DEPTH * 64 / wall, "unit": "MAC/s"}
+    )
+    return lines
+
+
+def engine(stored: Any, rounds: int, label: str, asked: Sequence[int] = ASKED) -> list[dict[str, Any]]:
+    """Reading alone, then scans, warm and cold; each in blocks that the budget gives."""
+    from headwater.engine.arrays.scan import scan
+    from headwater.engine.arrays.scorers import scorer_of
+    from headwater.engine.arrays.similarity import top_k
+    from headwater.engine.arrays.stored import fitted, scan_shapes
+    from headwater.engine.memory import parse_bytes
+
+    name, lines = "c", []
+    files = [file for part in stored.forms[name].scanned for file in stores.chunk_files(stored, part)]
+    size = sum(reader.column.row_bytes for reader in stored.scanned(name)) * stored.rows
+    for count in (0, *asked):
+        shapes = scan_shapes(stored, parallel=True)
+        plan, shape = fitted(((stored.scan_plan(max(1, count), K, s), s) for s in shapes), (), parse_bytes(MEMORY))
+        scorer = scorer_of(stored.forms[name], stores.queries(max(1, count), stored.forms[name].depth))
+
+        def run(scorer: Any = scorer, shape: Any = shape, count: int = count) -> None:
+            if count:
+                top_k(stored.scanned(name), scorer, K, shape, _nothing)
+            else:
+                scan(stored.scanned(name), shape, lambda: _nothing, _nothing)
+
+        for state in ("warm", "cold"):
+            if state == "cold" and count == 1000:
+                continue  # bound by the product
+            wall, cpu = taken(run, rounds, (lambda: stores.forget(files)) if state == "cold" else (lambda: None))
+            lines.append({"what": f"{label}, {state}, " + (f"Q = {count}" if count else "reading alone"), "queries": count,
+                          "state": state, "rows_per_second": stored.rows / wall, "bytes_per_second": size / wall,
+                          "macs_per_second": stored.rows * count * stored.forms[name].depth / wall, "cpu_seconds": cpu,
+                          "seconds": wall, "planned": plan.total})  # fmt: skip
+    return lines
+
+
+def _nothing(rows: object) -> None:
+    """Progress, and a worker that does nothing."""
+
+
+def here(task: str, *words: str) -> None:
+    """In a fresh process: one scan, and its peak memory over what was there before it."""
+    from headwater.engine.arrays.scorers import scorer_of
+    from headwater.engine.arrays.similarity import top_k
+    from headwater.engine.arrays.stored import fitted, scan_shapes
+    from headwater.engine.memory import parse_bytes, peak_bytes, reset_peak, resident_bytes
+
+    path, rows, depth, precision, count, memory = words
+    stored = stores.fill(Path(path), int(rows), int(depth), precision)
+    matrix = stores.queries(int(count), int(depth))
+    shapes = scan_shapes(stored, parallel=True)
+    plan, shape = fitted(((stored.scan_plan(len(matrix), K, s), s) for s in shapes), (), parse_bytes(memory))
+    top_k(stored.scanned("c"), scorer_of(stored.forms["c"], matrix[:7]), K, shape, _nothing, stop=64)  # compiles
+    reset_peak()
+    before, wall, cpu = resident_bytes(), time.perf_counter(), time.process_time()
+    top_k(stored.scanned("c"), scorer_of(stored.forms["c"], matrix), K, shape, _nothing)
+    found = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu, "planned": plan.total,
+             "measured": peak_bytes() - before, "rows": int(rows), "queries": int(count), "precision": precision,
+             "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # fmt: skip
+    print(json.dumps(found))
+
+
+def fresh(path: Path, rows: int, depth: int, precision: str, count: int, memory: str) -> dict[str, Any]:
+    """:func:`here` in a process of its own."""
+    words = [
+        sys.executable,
+        __file__,
+        "--here",
+        "scan",
+        str(path),
+        str(rows),
+        str(depth),
+        precision,
+        str(count),
+        memory,
+    ]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def scaling(work: Path, most: int) -> list[dict[str, Any]]:
+    """Seconds and peak memory over rows, at 64 queries, then over queries; rows of 256 int8."""
+    lines = []
+    for rows in (10**5, 10**6, 10**7):
+        if rows <= most:
+            lines.append(fresh(work / f"n{rows}", rows, 256, "int8", 64, "256MB"))
+    rows = min(most, 10**6)
+    lines += [fresh(work / f"n{rows}", rows, 256, "int8", count, "256MB") for count in (1, 10, 100, 1000)]
+    return lines
+
+
+def show(found: dict[str, Any]) -> str:
+    """All tables."""
+    parts = []
+    if "ceilings" in found:
+        rows = [[f["what"], f"{f['per_second'] / 1e9:,.2f} G{f['unit']}"] for f in found["ceilings"]]
+        parts.append(machine.markdown(["ceiling", "figure"], rows))
+    for key in ("engine", "rivals"):
+        if key in found:
+            rows = [[f["what"], f"{f['rows_per_second']:,.0f}", f"{f['bytes_per_second'] / 1e9:.2f}",
+                     f"{f['macs_per_second'] / 1e9:.1f}", f"{f['cpu_seconds']:.1f}"] for f in found[key]]  # fmt: skip
+            parts.append(machine.markdown([f"{key}", "rows/s", "GB/s", "GMAC/s", "CPU s"], rows))
+    for key in ("signs", "scaling"):
+        if key in found:
+            rows = [[f"{f['rows']:,} rows, {f['queries']} queries, {f['precision']}", f"{f['seconds']:.2f}",
+                     f"{f['cpu_seconds']:.2f}", f"{f['planned'] / 1e6:.0f}", f"{f['measured'] / 1e6:.0f}"]
+                    for f in found[key]]  # fmt: skip
+            parts.append(machine.markdown([key, "s", "CPU s", "planned MB", "measured MB"], rows))
+    return "\n\n".join(parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run, print, write; returns what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=machine.OUT, help="where stores and tables go")
+    parser.add_argument("--rows", type=int, default=2_000_000, help="rows of 4,096 int8 in the large store")
+    parser.add_argument("--few", type=int, default=131_072, help="rows that all rivals hold in RAM")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=["ceilings", "engine", "rivals", "signs", "scaling"])
+    parser.add_argument("--bergson", metavar="PYTHON", help="interpreter that has bergson")
+    parser.add_argument("--here", nargs="+", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.here:
+        here(*given.here)
+        return {}
+    work: Path = given.out.resolve() / "scan"
+    work.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {"machine": machine.describe()}
+    if {"ceilings", "engine"} & {*given.only}:
+        large = stores.fill(work / "large", given.rows, DEPTH, "int8")
+        os.sync()
+        if "ceilings" in given.only:
+            found["ceilings"] = ceilings(large, given.rounds)
+        if "engine" in given.only:
+            found["engine"] = engine(large, given.rounds, "int8")
+            halves = stores.fill(work / "half", given.few, DEPTH, "float16")
+            found["engine"] += engine(halves, given.rounds, "float16", (64, 1000))
+    if "rivals" in given.only:
+        few = stores.fill(work / "few", given.few, DEPTH, "int8")
+        bits = stores.fill(work / "fewsigns", given.few, DEPTH, "sign")
+        found["rivals"] = engine(few, given.rounds, "headwater int8") + engine(bits, given.rounds, "headwater sign8192")
+        found["rivals"] += rivals.measure(work, given.few, DEPTH, K, ASKED, given.rounds, given.bergson)
+    if "signs" in given.only:
+        found["signs"] = [fresh(work / "signs", min(given.rows, 10**6), DEPTH, "sign", 100, "256MB") for _ in range(2)]
+    if "scaling" in given.only:
+        found["scaling"] = scaling(work, 5 * given.rows)
+    machine.save(given.out, "scan_speed", found, show(found))
+    return found
+
+
+if __name__ == "__main__":
+    main()
