@@ -11,7 +11,8 @@ from headwater.engine.arrays.scan import Shape
 from headwater.engine.arrays.scorers import scorer_of
 from headwater.engine.arrays.similarity import top_k
 from headwater.engine.forms.form import Sign, form_of, listed, recorded_forms
-from headwater.engine.forms.signs import Rotation, sign_queries
+from headwater.engine.forms.rotation import Rotation, turn
+from headwater.engine.forms.signs import sign_queries
 from headwater.store.errors import DataError, SettingsError, StoreDamaged
 from headwater.store.layout import Block, column
 from test_similarity import brute_force, nothing, stored
@@ -81,6 +82,25 @@ def test_the_rotation_keeps_inner_products(depth: int, bits: int) -> None:
         part = Rotation(depth, bits, 3)
         if part.size == whole.size:
             np.testing.assert_allclose(part.apply(rows), whole.apply(rows)[:, :bits], atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 8, 24, 1000, 4096])
+def test_a_turn_keeps_inner_products_and_can_be_undone(depth: int) -> None:
+    rows = unit(0, 6, depth).astype(np.float64)
+    turned = turn(depth).apply(rows)
+    np.testing.assert_allclose(turned @ turned.T, rows @ rows.T, atol=1e-12)
+    np.testing.assert_allclose(turn(depth).undo(turned), rows, atol=1e-12)
+    part = depth & -depth
+    hadamard = np.ones((1, 1))
+    while len(hadamard) < part:
+        hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
+    signs = np.sign(turn(depth).undo(np.ones((1, depth)))[0])
+    if part == 1:
+        np.testing.assert_allclose(turned, rows * signs)
+    else:
+        first = turn(depth).undo(np.eye(1, depth))[0, :part]  # the signs of the first part, over its root
+        expected = (rows[:, :part] * np.sign(first)) @ hadamard / math.sqrt(part)
+        np.testing.assert_allclose(turned[:, :part], expected, atol=1e-12)
 
 
 def test_rotations_are_pinned() -> None:

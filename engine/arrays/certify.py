@@ -4,9 +4,10 @@ The scan's score s̃ of a row is off the finer one by at most
 
     b = ‖q − q̃‖ ‖x̃‖ + ‖q‖ ‖x − x̃‖ + rounding                                              (Cauchy and Schwarz, twice)
 
-with x̃ the int8 row, ‖x − x̃‖ stored beside it, and q̃ the integer query. The k-th largest s̃ − b is a floor that k rows reach for
-sure; a row with s̃ + b below it is not among the best k. The others are scored again from the finer column. Where they are too
-many for the room that was promised, the finer column is scanned whole, which answers the same. Knows columns, forms, scorers.
+with x̃ the int8 row, ‖x − x̃‖ stored beside it, and q̃ the integer query (all turned alike, which keeps products and norms).
+The k-th largest s̃ − b is a floor that k rows reach for sure; a row with s̃ + b below it is not among the best k. The others
+are scored again from the finer column. Where they are too many for the room that was promised, the finer column is scanned
+whole, which answers the same. Knows columns, forms, scorers.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numba import njit
 from ...store.layout import Array, Block
 from ..forms.form import Int8
 from ..forms.quantize import int8_queries
+from ..forms.rotation import turn
 from .heaps import Heaps, merged
 from .product import DEPTH, PackedQueries, multiply, words
 from .scan import Shape, Tell, scan
@@ -80,7 +82,7 @@ class _Bounds:
     def __init__(self, form: Int8, matrix: Array) -> None:
         values, self.scale = int8_queries(matrix)
         self.name, self.packed, self.queries = form.declared.name, PackedQueries(values, "int8"), len(matrix)
-        exact = np.asarray(matrix, np.float64)
+        exact = turn(form.depth).apply(np.asarray(matrix, np.float64))
         norms = np.linalg.norm(exact, axis=1)
         lost = np.linalg.norm(exact - values * self.scale[:, None].astype(np.float64), axis=1)
         # a finer score is a sum of DEPTH-long parts, each of eight lanes: no number is rounded more often than this

@@ -17,7 +17,8 @@ import numpy as np
 from ...store.errors import DataError, SettingsError, StoreDamaged
 from ...store.layout import Array, Column, column
 from . import signs
-from .quantize import bf16_words, from_bf16, int8_rows
+from .quantize import bf16_words, from_bf16, from_int8, int8_rows
+from .rotation import Rotation, rotation
 
 PRECISIONS = ("float32", "float16", "bf16", "int8", "sign")
 Parts = Mapping[str, Array]
@@ -121,7 +122,7 @@ class Int8(Form):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The integers; `.scale`; `.error`, ‖row − scale · integers‖₂ at most."""
+        """The integers; `.scale`; `.error`, ‖turned row − scale · integers‖₂ at most."""
         name = self.declared.name
         return (column(name, self.declared.shape, "int8"), column(f"{name}.scale", (), "float32"),
                 column(f"{name}.error", (), "float32"))  # fmt: skip
@@ -139,9 +140,9 @@ class Int8(Form):
         return {name: stored[0].reshape(rows.shape), f"{name}.scale": stored[1], f"{name}.error": stored[2]}
 
     def decode(self, parts: Parts) -> Array:
-        """scale · integers."""
+        """scale · integers, turned back."""
         values, scale = parts[self.declared.name], parts[f"{self.declared.name}.scale"]
-        return values * scale.reshape(-1, *(1 for _ in self.declared.shape))
+        return from_int8(values.reshape(len(values), -1), scale).reshape(values.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +174,9 @@ class Sign(Form):
         """Norms in float64, the rotated rows and their signs."""
         return rows * (12 * self.depth + 7 * self.bits) + 20 * self.rotation().size
 
-    def rotation(self) -> signs.Rotation:
+    def rotation(self) -> Rotation:
         """The rotation of rows and queries."""
-        return signs.rotation(self.depth, self.bits, self.seed)
+        return rotation(self.depth, self.bits, self.seed)
 
     def decode(self, parts: Parts) -> Array:
         """Never."""
