@@ -289,8 +289,7 @@ def _question(options: dict[str, Any], top: int) -> Any:
     o = options
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    gpu = int(o["device"].partition(":")[2] or 0) if o["device"].startswith("cuda") else None
-    search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False), gpu, o.get("every", False))
+    search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False), o.get("every", False))
     return ask(o["store"], o["method"], o["queries"], choice=choice, template=template, top=top,
                memory=_bytes(o["memory"]), search=search)  # fmt: skip
 

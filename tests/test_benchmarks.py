@@ -114,3 +114,30 @@ def test_real_corpora_run(script: Load, tmp_path: Path) -> None:
     told = json.loads((tmp_path / "real_corpora.json").read_text())
     assert told["examples"] == found["examples"] == 24 and found["found_themselves"] == 1.0
     assert [step.get("rows") for step in found["steps"]] == [12, 12, None, None]
+
+
+def test_the_engine_is_timed(script: Load, tmp_path: Path) -> None:
+    pytest.importorskip("faiss", reason="the rivals are not installed")
+    found = script("scan_speed").main(["--out", str(tmp_path), "--rows", "3000", "--few", "2500", "--rounds", "1"])
+    told = json.loads((tmp_path / "scan_speed.json").read_text())
+    assert {"ceilings", "engine", "rivals", "signs", "scaling"} <= set(told)
+    assert all(line["rows_per_second"] > 0 for line in found["engine"] + found["rivals"])
+    assert all(line["measured"] <= line["planned"] for line in found["signs"])
+    assert "FAISS flat in RAM, Q = 64" in (tmp_path / "scan_speed.md").read_text()
+
+
+def test_made_stores_are_what_they_say(script: Load, tmp_path: Path) -> None:
+    stores = script("stores")
+    made = stores.fill(tmp_path / "s", 5000, 64, "int8")
+    assert made.rows == 5000 and stores.fill(tmp_path / "s", 5000, 64, "int8").rows == 5000
+    assert np.allclose(np.linalg.norm(stores.pool(64, 100), axis=1), 1, atol=1e-5)
+
+
+@needs_data
+@pytest.mark.slow
+def test_recall_is_measured(script: Load, tmp_path: Path) -> None:
+    found = script("recall").main(["--out", str(tmp_path), "--rows", "120", "--queries", "8"])
+    for result in found.values():
+        assert result["certified_equal"] == result["queries"] == 8 and result["scan_recall"] > 0.99
+        forms = {form["form"]: form for form in result["forms"]}
+        assert forms["int8"]["alone"] > 0.97 and forms["sign8192"]["200"] > 0.99

@@ -66,10 +66,10 @@ class Search:
     """Rows a query that are scored again as stored; None for the form's default."""
     certify: bool = False
     """Take as many candidates as it needs for the exact answer; the form is int8."""
-    device: int | None = None
-    """The GPU that scans the rows as they are stored; None: the processor. Untested."""
     every: bool = False
     """Not the best rows but every row's score is wanted, for an export."""
+    device: int | None = None
+    """The GPU that scans the rows as they are stored; None: the processor. Untested."""
 
 
 def stored_method(store: FeatureStore, name: str) -> Similarity:

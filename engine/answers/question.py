@@ -7,12 +7,13 @@ results = question.attribute()          # results.rows, results.scores: (queries
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from ...store.feature_store import FeatureStore
 from ...store.layout import Array
 from ..arrays.forecast import Forecast
 from ..intake.corpus import Template
-from ..intake.model import ModelChoice
+from ..intake.model import ModelChoice, pick_device
 from ..intake.provider import Provider
 from ..intake.providers import query_provider
 from ..memory import Plan
@@ -100,6 +101,8 @@ def ask(
     Raises:
         HeadwaterError: whatever of these is not as it should be.
     """
+    if choice.device.startswith("cuda"):  # asked for in so many words; auto leaves the scan to the processor
+        search = replace(search, device=pick_device(choice.device).index or 0)
     opened = FeatureStore.open(store)
     attribution = Attribution(opened, method, memory, search)
     return Question(attribution, query_provider(queries, opened, choice, template), top)

@@ -93,8 +93,10 @@ class Compression:
         return found
 
 
-def compression(store: FeatureStore, method: str, precision: str, bits: int, memory: int | None) -> Compression:
-    """Plan a form of a method's rows, and declare it in the store.
+def compression(
+    store: FeatureStore, method: str, precision: str, bits: int, memory: int | None, *, declare: bool = True
+) -> Compression:
+    """Plan a form of a method's rows, and declare it in the store (unless it is only asked for).
 
     Raises:
         SettingsError: rows that are stored as signs, a precision that they have already, or none that there is.
@@ -122,7 +124,7 @@ def compression(store: FeatureStore, method: str, precision: str, bits: int, mem
     notes = {"settings": {"precision": precision, "bits": bits}, "complete": False,
              "declared": listed([form.declared for form in forms.values()])}  # fmt: skip
     store.require_local()
-    if group not in store.groups:
+    if declare and group not in store.groups:
         store.add_group(group, columns, notes)
     return Compression(source, group, forms, made, shape)
 
