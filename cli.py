@@ -7,6 +7,7 @@ Every error of ours becomes one line in one place, :class:`_Commands`. Exit code
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -206,6 +207,8 @@ def attribute(output: str | None, all_scores: str | None, as_json: bool, top: in
 
     if output:
         format_of(output)
+    if all_scores and (output or as_json):
+        raise click.UsageError("--all-scores writes one place: leave -o and --json")
     if all_scores:
         _export(options, all_scores)
         return
@@ -213,7 +216,8 @@ def attribute(output: str | None, all_scores: str | None, as_json: bool, top: in
     with Ticker("attribute", question.rows) as ticker:
         results = question.attribute(lambda rows: ticker.tell(rows, "examples"))
     if not results.exact:
-        click.echo(f"not exact: chosen by estimates; expected recall {results.recall:.4f}", err=True)
+        share = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
+        click.echo(f"not exact: chosen by estimates{share}", err=True)
     if output:
         with ResultFile(output, RESULT_FIELDS) as file:
             for part in result_rows(results, question.store):
@@ -377,7 +381,7 @@ def verify(store: str) -> None:
 
 @main.group(cls=_Commands)
 def plan() -> None:
-    """What a run would take; computes nothing and writes nothing."""
+    """What a run would take; answers nothing and writes nothing."""
 
 
 @plan.command("ingest")

@@ -138,13 +138,17 @@ class FileColumn(ColumnReader):
         (first, end), (offset, count, _) = self.column.rows_of(chunk, self.rows), piece
         before = self._pieces.pop(chunk, [])  # what overlaps is of an earlier scan, which was left
         pieces = [*(p for p in before if p[0] + p[1] <= offset or offset + count <= p[0]), piece]
-        if sum(rows for _, rows, _ in pieces) < end - first:
-            self._pieces[chunk] = pieces
-            return None
-        crc, row_bytes = 0, self.column.row_bytes
-        for _, rows, part in sorted(pieces):
-            crc = joined(crc, part, rows * row_bytes)
-        return crc
+        whole = sorted(pieces)[:1]
+        for at, rows, part in sorted(pieces)[1:]:  # neighbours become one, so that there are about as many as threads
+            start, held, crc = whole[-1]
+            if start + held == at:
+                whole[-1] = (start, held + rows, joined(crc, part, rows * self.column.row_bytes))
+            else:
+                whole.append((at, rows, part))
+        if whole[0][:2] == (0, end - first):
+            return whole[0][2]
+        self._pieces[chunk] = whole
+        return None
 
     def gather(self, rows: Sequence[int] | Array) -> Array:
         """As promised; one positioned read a row. A chunk of at most 1 MiB is checked before its first row is taken."""

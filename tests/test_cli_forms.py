@@ -84,7 +84,8 @@ def test_info_and_plan_know_the_forms(place: Path) -> None:
     [
         (["--scan", "int4"], r"holds no form int4 of rise \(it holds: int8, sign2048\); headwater compress makes one"),
         (["--scan", "sign2048", "--certify"], "--certify goes with the form int8"),
-        (["--certify", "--candidates", "5"], "takes as many candidates as it needs"),
+        (["--certify", "--candidates", "5"], "--candidates goes with --scan FORM"),
+        (["--scan", "int8", "--certify", "--candidates", "5"], "takes as many candidates as it needs"),
     ],
 )
 def test_what_cannot_be_searched_is_one_line(place: Path, words: list[str], told: str) -> None:

@@ -168,3 +168,24 @@ def test_a_record_that_does_not_fit_its_columns_is_damage() -> None:
     for wrong in ({"precision": "sign"}, {"precision": "float32"}, {"precision": "none"}):
         with pytest.raises(StoreDamaged):
             recorded_forms({**record, "settings": wrong})
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "float64", "bool"])
+def test_columns_of_other_numbers_mean_themselves(dtype: str) -> None:
+    values = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 100, (9, 33)).astype(dtype)
+    queries = unit(1, 4, 33)
+    form = form_of("int8" if dtype != "float64" else "auto", column("c", (33,), dtype))
+    out = np.empty((4, 9), np.float32)
+    scorer_of(form, queries).score(Block(0, form.encode(values)), out)
+    np.testing.assert_allclose(out, queries.astype(np.float64) @ values.astype(np.float64).T, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [None, [], {"precision": 5}, {"precision": "sign", "bits": 256.0}, {"precision": "sign", "bits": "x"}],
+)
+def test_a_record_from_a_stranger_is_one_line(settings: object) -> None:
+    with pytest.raises(StoreDamaged):
+        recorded_forms({"settings": settings, "declared": listed([DECLARED]), "columns": listed([DECLARED])})
+    with pytest.raises(StoreDamaged):
+        recorded_forms({"declared": [{"name": "c", "shape": ["a"], "dtype": "x", "chunk_rows": 1}], "columns": []})

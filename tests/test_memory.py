@@ -183,8 +183,8 @@ def test_budgets_between_get_what_fits(stores: Any, queries: Path) -> None:
     for budget in np.linspace(smallest, free.plan.total, 12).astype(int):
         question = asked(store, queries, int(budget))
         assert question.plan.total <= budget
-        seen.append((question.shape.workers, question.shape.block_rows))
-    assert seen == sorted(seen) and seen[0][1] == 1 and seen[-1] == (free.shape.workers, free.shape.block_rows)
+        seen.append((question.shape.block_rows, question.shape.workers))
+    assert seen == sorted(seen) and seen[0][0] <= 4 and seen[-1] == (free.shape.block_rows, free.shape.workers)
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_more_results_than_rows_cost_nothing(stores: Any, queries: Path) -> None
     from headwater.engine.answers.question import ask
 
     store = str(stores(1000, LITTLE))
-    plans = [ask(store, "rise", str(queries), top=top).plan.total for top in (1000, 10**5, 10**9)]
+    plans = [ask(store, "rise", str(queries), top=top).plan.total for top in (100, 10**5, 10**9)]
     assert plans[0] < plans[1] == plans[2]
 
 

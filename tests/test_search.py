@@ -183,7 +183,7 @@ def test_stopped_and_gone_on_with_the_bytes_are_the_same(tmp_path: Path, rows: n
     calm, broken = write(tmp_path / "calm", rows), write(tmp_path / "broken", rows)
     for precision in ("int8", "sign"):
         make(calm, precision)
-        for least in (500, 1100, 2900):
+        for least in (500, 1100, 2700):
             made = compression(broken, "m", precision, 1024, None)
             made = Compression(made.source, made.group, made.forms, made.plan, Shape(100, 2))
             seen: list[int] = [0]
@@ -250,3 +250,41 @@ def test_a_form_of_other_rows_is_refused(store: FeatureStore) -> None:
     store.update(cut)
     with pytest.raises(StoreMismatch, match="made of other rows"):
         compression(FeatureStore.open(store.path), "m", "int8", 0, None).run(nothing)
+
+
+@pytest.mark.parametrize("least", [0, 200, 900])
+def test_damage_in_the_source_is_never_made_into_a_form(store: FeatureStore, least: int) -> None:
+    """Stopped amid a damaged chunk or not, no row of it is committed, and mended the form is made as ever."""
+    path = store.path / "methods/m/columns/c/c/12/0"  # rows 768 to 831
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    made = compression(store, "m", "int8", 0, None)
+    made = Compression(made.source, made.group, made.forms, made.plan, Shape(50, 2))
+    seen = [0]
+    stop = (lambda: seen[-1] >= least) if least else (lambda: False)
+    for _ in range(3):
+        try:
+            made.run(seen.append, stop, commit_seconds=0)
+        except StoreDamaged as error:
+            assert "chunk 12 (rows 768 to 831)" in str(error)
+    assert StoredRows(store, made.group).rows <= 768
+    path.write_bytes(whole)
+    assert compression(store, "m", "int8", 0, None).run(nothing) == ROWS
+    assert not any(verify(store))
+
+
+def test_queries_that_do_not_fit_are_refused(store: FeatureStore, queries: np.ndarray) -> None:
+    small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
+    broken = queries.copy()
+    broken[3, 5] = np.nan
+    for matrix, told in (
+        (queries[:, :50], "have 96 numbers"),
+        (broken, "query 4 of 15 has numbers that are not finite"),
+    ):
+        for ask in (
+            lambda m=matrix: two_stage(small, fine, "c", m, 5, 20, SHAPE, nothing),
+            lambda m=matrix: certified(small, fine, "c", m, 5, SHAPE, nothing),
+            lambda m=matrix: scorer_of(fine.forms["c"], m),
+        ):
+            with pytest.raises(DataError, match=told):
+                ask()

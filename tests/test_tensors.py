@@ -18,14 +18,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "bf16", "int8", "sign"])
-@pytest.mark.parametrize("queries", [1, 17, 40])
-def test_scores_are_those_of_the_cpus_kernels(precision: str, queries: int) -> None:
+@pytest.mark.parametrize(("queries", "count", "depth"), [(1, 90, 256), (17, 5, 250), (40, 1, 256)])
+def test_scores_are_those_of_the_cpus_kernels(precision: str, queries: int, count: int, depth: int) -> None:
     random = np.random.default_rng(0)
-    rows = random.standard_t(4, (90, 256)).astype(np.float32)
-    matrix = 100 * random.standard_t(4, (queries, 256)).astype(np.float32)
-    form = form_of(precision, column("c", (256,), "float32"), 512)
+    rows = random.standard_t(4, (count, depth)).astype(np.float32)
+    matrix = 100 * random.standard_t(4, (queries, depth)).astype(np.float32)
+    form = form_of(precision, column("c", (depth,), "float32"), 512)
     parts = form.encode(rows)
-    expected = np.empty((queries, 90), np.float32)
+    expected = np.empty((queries, count), np.float32)
     scorer_of(form, matrix).score(Block(0, parts), expected)
     scale = torch.from_numpy(parts["c.scale"]) if "c.scale" in parts else None
     stored = parts["c"].view(np.int16) if precision == "bf16" else parts["c"]

@@ -16,7 +16,7 @@ from ...store.columns import ColumnReader
 from ...store.errors import BrokenMethod, CorpusError, DataError, SettingsError, StoreMissing
 from ...store.feature_store import FeatureStore, form_group, method_group
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
-from ..arrays.certify import ROOM, certified, keeper_bytes
+from ..arrays.certify import ROOM, certified, keeper_bytes, room_for
 from ..arrays.forecast import Forecast, forecast
 from ..arrays.scan import Shape, Tell
 from ..arrays.scorers import CustomScorer, Scorer, scorer_of
@@ -101,6 +101,12 @@ class Attribution:
         self.store, self.name, self.memory = store, name, memory
         self.method = stored_method(store, name)
         self._stored, self._search = StoredRows(store, method_group(name)), search
+        if search.candidates is not None and not search.form:
+            raise SettingsError("--candidates goes with --scan FORM")
+        if search.device is not None and (search.form or search.certify or search.every):
+            raise SettingsError(
+                "--device cuda scans the rows as they are stored: leave --scan, --certify and --all-scores"
+            )
         self._small = None if not (search.form or search.certify) else self._form()
 
     def _form(self) -> StoredRows:
@@ -127,16 +133,16 @@ class Attribution:
             BudgetError: not even blocks of one row fit; the message names the smallest budget that works.
         """
         asking, count = self._asking(provider, queries, k), len(queries)
-        shapes = scan_shapes(self._small or self._stored, parallel=not isinstance(self.method, BlockSimilarity))
+        shapes = scan_shapes(self._small or self._stored, whole=isinstance(self.method, BlockSimilarity))
         return fitted(((self._scan_plan(count, k, shape), shape) for shape in shapes), asking, self.memory)
 
     def _scan_plan(self, count: int, k: int, shape: Shape) -> Plan:
         """What the search holds; a certified one may end as a scan of the stored rows."""
-        whole = self._stored.scan_plan(count, k, shape)
+        whole = self._stored.scan_plan(count, k, shape, whole=isinstance(self.method, BlockSimilarity))
         if self._small is None:
             return whole
         form = self._small.widest
-        wanted = self._candidates(k) if not self._search.certify else ROOM * k
+        wanted = shape.workers * room_for(self.rows, k) if self._search.certify else self._candidates(k)
         kept = shape.workers * keeper_bytes(count, k, self.rows) if self._search.certify else 0
         parts = [*search_parts(self._stored, form.declared.name, count, wanted), ("candidates of workers", kept)]
         small = self._small.scan_plan(count, k if self._search.certify else wanted, shape)
@@ -199,7 +205,7 @@ class Attribution:
         """The k best examples for each query, in one pass."""
         if self._small is not None:
             return self._searched(matrix, ids, k, shape, tell)
-        sure = not isinstance(self._stored.forms[matrix.column], Sign)
+        sure = self._sure(matrix)
         if self._search.device is not None and not isinstance(self.method, BlockSimilarity):
             best = self._on_gpu(matrix, self._search.device, k, tell)
         else:
@@ -237,7 +243,12 @@ class Attribution:
     def most_valuable(self, matrix: QueryMatrix, k: int, shape: Shape, tell: Tell) -> Results:
         """The k best examples by :meth:`value`."""
         best = top_k(self._columns(matrix), self._mean_scorer(matrix), k, shape, tell)
-        return Results(self.name, ["all queries"], best.rows, best.scores)
+        sure = self._sure(matrix)
+        return Results(self.name, ["all queries"], best.rows, best.scores, sure, 1.0 if sure else math.nan)
+
+    def _sure(self, matrix: QueryMatrix) -> bool:
+        """Whether scores are those of the rows, and not estimates from their signs."""
+        return not isinstance(self._stored.forms.get(matrix.column), Sign)
 
     @property
     def rows(self) -> int:
@@ -247,7 +258,7 @@ class Attribution:
     def _columns(self, matrix: QueryMatrix) -> list[ColumnReader]:
         """What a scan reads: of an inner product one declared column, else all."""
         if isinstance(self.method, BlockSimilarity):
-            return self._stored.open(name for form in self._stored.forms.values() for name in form.scanned)
+            return self._stored.every()
         return self._stored.scanned(matrix.column)
 
     def _scorer(self, matrix: QueryMatrix) -> Scorer:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...store.errors import SettingsError, StoreFull
+from ...store.errors import HeadwaterError, SettingsError, StoreFull
 from ...store.layout import Array
 
 _CHUNK_BYTES = 8 << 20
@@ -37,6 +37,8 @@ def export(path: str, scores: Iterable[tuple[int, Array]], rows: int, queries: S
     try:
         _write(hidden, scores, rows, queries, method)
         hidden.rename(path)
+    except HeadwaterError:
+        raise  # a damaged chunk of the store is an OSError, and none of this file's
     except OSError as error:
         kind = StoreFull if error.errno in (28, 122) else SettingsError  # ENOSPC, EDQUOT
         raise kind(f"{path} cannot be written: {error.strerror or error}") from None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from ...store.errors import StoreDamaged
 from ...store.layout import Array, Block
 from ..forms.form import Int8
 from ..forms.quantize import int8_queries
@@ -22,7 +23,7 @@ from ..forms.rotation import turn
 from .heaps import Heaps, merged
 from .product import DEPTH, PackedQueries, multiply, words
 from .scan import Shape, Tell, scan
-from .scorers import scorer_of, tile_rows
+from .scorers import require_queries, scorer_of, tile_rows
 from .search import Found, ranked, require_alike, rescored
 from .similarity import tiles, top_k
 from .stored import StoredRows
@@ -43,10 +44,12 @@ def certified(
     """
     require_alike(small, fine)
     form, k = small.forms[column], min(k, fine.rows)
-    assert isinstance(form, Int8)
+    if not isinstance(form, Int8):
+        raise StoreDamaged(f"{small.group} is not stored as int8")
+    require_queries(form, matrix)
     bounds = _Bounds(form, matrix)
     columns = small.open(stored.name for stored in form.columns)
-    room = min(fine.rows, max(ROOM * k, 1024))
+    room = room_for(fine.rows, k)
     workers = scan(columns, shape, lambda: _Keeper(bounds, k, room), tell)
     floor = merged([worker.heaps for worker in workers])[0][:, -1]
     scorer = scorer_of(fine.forms[column], matrix)
@@ -59,8 +62,13 @@ def certified(
 
 
 def keeper_bytes(queries: int, k: int, rows: int) -> int:
-    """Memory of one worker's candidates, and of their merging."""
-    return 40 * queries * min(rows, max(ROOM * k, 1024))
+    """Memory of one worker's candidates, of their merging, and of its bounds."""
+    return 40 * queries * room_for(rows, k) + 8 * queries * tile_rows(queries)
+
+
+def room_for(rows: int, k: int) -> int:
+    """Candidates of a query that one worker keeps."""
+    return min(rows, max(ROOM * k, 1024))
 
 
 def _candidates(workers: list[_Keeper], floor: Array) -> Array:
@@ -100,9 +108,12 @@ class _Keeper:
         self.rows = np.empty((bounds.queries, room), np.int64)
         self.upper = np.empty((bounds.queries, room), np.float32)
         self.count = np.zeros(bounds.queries, np.int64)
-        self._tile = tile_rows(bounds.queries)
+        self._tile = max(
+            1, min(room // 2, tile_rows(bounds.queries))
+        )  # a tile must not fill the room before floors rise
         self._sums = np.empty((bounds.queries, self._tile), np.int32)
         self._lower = np.empty((bounds.queries, self._tile), np.float32)
+        self._upper = np.empty((bounds.queries, self._tile), np.float32)
 
     def __call__(self, block: Block) -> None:
         if self.full:
@@ -111,11 +122,10 @@ class _Keeper:
         for tile in tiles(block, self._tile):
             multiply(words(tile.columns[name]), b.packed, self._sums)
             scale, error = tile.columns[f"{name}.scale"], tile.columns[f"{name}.error"]
-            floors = self.heaps.scores[:, 0].copy()
-            full = _bound(self._sums, scale, error, b.scale, b.of_row, b.of_error, b.row_norm, tile.start, floors,
-                          self._lower, self.rows, self.upper, self.count)  # fmt: skip
+            _bound(self._sums, scale, error, b.scale, b.of_row, b.of_error, b.row_norm, self._lower, self._upper)
             self.heaps.push(self._lower, tile.rows, tile.start)
-            if full:
+            floors = self.heaps.scores[:, 0].copy()
+            if _collect(self._upper, tile.rows, tile.start, floors, self.rows, self.upper, self.count):
                 self.full = True
                 return
 
@@ -123,18 +133,23 @@ class _Keeper:
 @njit(cache=True, nogil=True)
 def _bound(
     sums: Array, scale: Array, error: Array, query_scale: Array, of_row: Array, of_error: Array, row_norm: float,
-    start: int, floors: Array, lower: Array, rows: Array, upper: Array, count: Array,
-) -> bool:  # fmt: skip
-    """Lower bounds of a tile's scores, and candidates whose upper bound reaches the floor so far. True if they found no room,
-    even after those below the floor had left.
-    """
-    room = rows.shape[1]
+    lower: Array, upper: Array,
+) -> None:  # fmt: skip
+    """Bounds of a tile's scores."""
     for q in range(len(query_scale)):
         for i in range(len(scale)):
             estimate = (np.float32(sums[q, i]) * scale[i]) * query_scale[q]
             slack = of_row[q] * (scale[i] * np.float32(row_norm)) + of_error[q] * error[i]
-            lower[q, i] = estimate - slack
-            if estimate + slack < floors[q]:
+            lower[q, i], upper[q, i] = estimate - slack, estimate + slack
+
+
+@njit(cache=True, nogil=True)
+def _collect(bounds: Array, n: int, start: int, floors: Array, rows: Array, upper: Array, count: Array) -> bool:
+    """Add the rows whose upper bound reaches the floor so far. True if they found no room, even after those below it left."""
+    room = rows.shape[1]
+    for q in range(len(floors)):
+        for i in range(n):
+            if bounds[q, i] < floors[q]:
                 continue
             if count[q] == room:
                 kept = 0
@@ -145,6 +160,6 @@ def _bound(
                 count[q] = kept
                 if kept == room:
                     return True
-            rows[q, count[q]], upper[q, count[q]] = start + i, estimate + slack
+            rows[q, count[q]], upper[q, count[q]] = start + i, bounds[q, i]
             count[q] += 1
     return False

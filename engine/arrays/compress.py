@@ -8,7 +8,7 @@ Knows no method and no model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -23,7 +23,6 @@ from ...store.writer import GroupWriter
 from ..forms.form import Form, Sign, form_of, listed
 from ..memory import Plan, plan
 from .scan import Shape, Tell, blocks_bytes
-from .similarity import tiles
 from .stored import StoredRows, fitted, scan_shapes
 
 _TILE = 128  # rows that one thread rounds at once
@@ -62,8 +61,11 @@ class Compression:
     def run(self, tell: Tell, stopped: Callable[[], bool] = lambda: False, commit_seconds: float = 15.0) -> int:
         """Go on from the last commit to the source's end, or until `stopped`; committed rows of the form.
 
+        Only rows of whole chunks of the source are committed, whose checksums have been compared, and a run goes on at such
+        a chunk's beginning.
+
         Raises:
-            StoreDamaged: a chunk of the source differs from its checksum; what came before its chunk is committed.
+            StoreDamaged: a chunk of the source differs from its checksum; what was committed stays.
             StoreBusy, StoreFull: see :class:`GroupWriter`.
         """
         store = self.source.store
@@ -73,15 +75,22 @@ class Compression:
                 raise StoreMismatch(f"{store.path} has {writer.rows} rows of {self.group}, but {self.source.rows} of "
                                     f"{self.source.group}: the form was made of other rows")  # fmt: skip
             columns, last = self.source.open(names), time.monotonic()
-            with BlockStream(columns, self.shape.block_rows, self.shape.buffers, start=writer.rows) as stream:
-                while not stopped() and (block := stream.take()) is not None:
-                    for part in pool.map(self._encoded, tiles(block, _TILE)):
+            unit = max(reader.column.chunk_rows for reader in columns)
+            begun = writer.rows // unit * unit
+            with BlockStream(columns, self.shape.block_rows, self.shape.buffers, start=begun) as stream:
+                while (block := stream.take()) is not None:
+                    for part in pool.map(self._encoded, _parts(block, writer.rows, unit)):
                         writer.append(part)
+                        if writer.rows % unit:
+                            continue
+                        if stopped():
+                            writer.commit(complete=False)
+                            return writer.rows
+                        if time.monotonic() - last > commit_seconds:
+                            writer.commit(complete=False)
+                            last = time.monotonic()
                     stream.give(block)
                     tell(writer.rows)
-                    if time.monotonic() - last > commit_seconds:
-                        writer.commit(complete=False)
-                        last = time.monotonic()
             writer.commit(complete=writer.rows == self.source.rows)
             return writer.rows
 
@@ -91,6 +100,15 @@ class Compression:
             found |= form.encode(self.source.forms[name].decode(tile.columns))
             found[check_column(name).name] = row_checks(tile.columns[name])
         return found
+
+
+def _parts(block: Block, first: int, unit: int) -> Iterator[Block]:
+    """A block's rows from row `first`, in parts of at most `_TILE` that end where a chunk of `unit` rows ends."""
+    start = max(0, first - block.start)
+    while start < block.rows:
+        stop = min(block.rows, start + _TILE, (block.start + start) // unit * unit + unit - block.start)
+        yield block.part(start, stop)
+        start = stop
 
 
 def compression(
@@ -119,7 +137,7 @@ def compression(
     widest = max(forms.values(), key=lambda form: form.depth)
     group = form_group(method, widest.name)
     columns = [stored for name, form in forms.items() for stored in (*form.columns, check_column(name))]
-    shapes = scan_shapes(source, parallel=True)
+    shapes = scan_shapes(source)
     made, shape = fitted(((_plan(source, forms, columns, shape), shape) for shape in shapes), (), memory)
     notes = {"settings": {"precision": precision, "bits": bits}, "complete": False,
              "declared": listed([form.declared for form in forms.values()])}  # fmt: skip

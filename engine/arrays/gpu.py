@@ -8,6 +8,7 @@ DLPack. Rows that fit stay on the device between batches of queries. Knows colum
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from ...store.blocks import BlockStream
 from ...store.columns import ColumnReader
 from ...store.errors import DeviceError
 from ...store.layout import Array, Block
-from ..forms.form import Form
+from ..forms.form import Form, Sign
 from .scan import Shape, Tell, row_bytes
 from .similarity import TopK
 from .tensors import best_keys, from_keys, planes_of, scores_of
@@ -47,9 +48,9 @@ class GpuScan:
         self._resident: list[Block] = []
         with self._guarded():
             cupy.cuda.Device(device).use()
-            cupy.get_default_memory_pool().set_limit(size=memory)
+            cupy.get_default_memory_pool().set_limit(size=memory // 2)  # rows; the other half is for scores and keys
             total = torch.cuda.get_device_properties(self._device).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, memory / total), self._device)
+            torch.cuda.set_per_process_memory_fraction(min(1.0, memory / 2 / total), self._device)
             self._copies = cupy.cuda.Stream(non_blocking=True)
 
     def top_k(self, matrix: Array, k: int, tell: Tell) -> TopK:
@@ -60,17 +61,24 @@ class GpuScan:
         Raises:
             DeviceError: out of memory twice, or the device was lost.
         """
-        rows = max(1, BLOCK_BYTES // row_bytes(self._columns))
+        rows = self._block_rows(len(matrix), k)
         with self._guarded():
             try:
                 return self._scanned(matrix, k, rows, tell)
-            except (self._cupy.cuda.memory.OutOfMemoryError, torch.cuda.OutOfMemoryError):
-                self._resident.clear()
-                self._cupy.get_default_memory_pool().free_all_blocks()
-                torch.cuda.empty_cache()
-                told = f"the device has no room for blocks of {rows:,} rows: trying {rows // 4:,}"
-                print(told, file=sys.stderr)
-                return self._scanned(matrix, k, max(1, rows // 4), tell)
+            except (self._cupy.cuda.memory.OutOfMemoryError, torch.cuda.OutOfMemoryError) as error:
+                traceback.clear_frames(error.__traceback__)  # they hold the arrays that there was no room beside
+            self._resident.clear()
+            self._cupy.get_default_memory_pool().free_all_blocks()
+            torch.cuda.empty_cache()
+            told = f"the device has no room for blocks of {rows:,} rows: trying {max(1, rows // 4):,}"
+            print(told, file=sys.stderr)
+            return self._scanned(matrix, k, max(1, rows // 4), tell)
+
+    def _block_rows(self, queries: int, k: int) -> int:
+        """Rows of a block: `BLOCK_BYTES`, or fewer where scores and keys (some 60 bytes a row and query) would take too much."""
+        row = row_bytes(self._columns)
+        work = 60 * queries + (16 if isinstance(self._form, Sign) else 2) * row
+        return max(1, min(BLOCK_BYTES // row, (self._memory // 2 - 24 * queries * k) // work))
 
     def _scanned(self, matrix: Array, k: int, rows: int, tell: Tell) -> TopK:
         queries, keys, done = planes_of(self._form, matrix, self._device), None, 0
@@ -85,12 +93,12 @@ class GpuScan:
         return from_keys(keys)
 
     def _blocks(self, rows: int) -> Iterator[Block]:
-        """Blocks of device arrays; they are kept where all of them fit in half the memory."""
+        """Blocks of device arrays; they are kept where all of them fit in a quarter of the memory."""
         if self._resident:
             yield from self._resident
             return
         whole = row_bytes(self._columns) * self._columns[0].rows
-        keep = 2 * whole <= self._memory
+        keep = 4 * whole <= self._memory
         kept = []
         for block in self._copied(rows, keep):
             yield block

@@ -38,11 +38,18 @@ class SignQueries:
         else:
             self._packed = PackedQueries(matrix, "int8")
 
+    def _unpacked(self, signs: Array, start: int, out: Array) -> None:
+        assert self._packed is not None
+        plus_minus = np.unpackbits(signs, axis=1, bitorder="little").view(np.int8) * np.int8(2) - np.int8(1)
+        part = np.empty((self.count, len(signs)), np.int32)
+        multiply(plus_minus, self._packed, part)
+        out[:, start : start + len(signs)] = part
+
     def multiply(self, signs: Array, out: Array) -> None:
         """out[:, :n] = Σ_i ±q_i, int32; signs (n, bits/8) uint8, out (Q, ≥ n)."""
         if self._packed is not None:
-            plus_minus = np.unpackbits(signs, axis=1, bitorder="little").view(np.int8) * np.int8(2) - np.int8(1)
-            multiply(plus_minus, self._packed, out)
+            for start in range(0, len(signs), _FEW):
+                self._unpacked(signs[start : start + _FEW], start, out)
             return
         columns = self.bits // 4
         nibbles, part = np.empty((TILE // 32, columns, 32), np.uint8), np.empty((2, 2, 2, 16), np.uint16)
@@ -54,6 +61,9 @@ class SignQueries:
             _look_up_tile(np.ascontiguousarray(tile), self._tables, nibbles, part, found)
             count = min(TILE, len(signs) - start)
             _signed(found, count, self._offset, self._base, start, out)
+
+
+_FEW = 64  # rows that are unpacked at once
 
 
 def query_bytes(queries: int, bits: int) -> int:

@@ -30,7 +30,7 @@ Weights = Array | Callable[[int, int], Array]
 def gram(columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell) -> Array:
     """ΦᵀΦ: (D, D) float32, symmetric. The Fisher matrix of the rows, times N.
 
-    Sums of tiles are added in float32, so an entry's relative error grows with the root of N / 512 at most: 1e-5 at 10⁷ rows.
+    Sums of tiles are added in float32: an entry's error is N / 512 roundings at most, and typically the root of that.
     """
     total = torch.zeros(form.depth, form.depth)
     for _, rows in _decoded(columns, form, shape, tell):
@@ -71,14 +71,14 @@ def weighted_sums(columns: Sequence[ColumnReader], form: Form, weights: Weights,
     return found
 
 
-def moment_parts(columns: Sequence[ColumnReader], form: Form, results: int, shape: Shape) -> list[tuple[str, int]]:
-    """What a pass holds; `results` rows of D numbers come of it (D itself for a Gram matrix, B for weighted sums)."""
+def moment_parts(columns: Sequence[ColumnReader], form: Form, weights: int, shape: Shape) -> list[tuple[str, int]]:
+    """What a pass holds, for `weights` rows of weights; 0 for a Gram matrix."""
     tile = min(TILE, shape.block_rows)
     return [
         ("blocks in flight", blocks_bytes(columns, shape)),
         ("decoding", sum(c.scratch_bytes for c in columns)),
         ("rows in float32", 12 * tile * form.depth),
-        ("sums", 4 * results * form.depth if results == form.depth else 24 * results * form.depth + 8 * results * tile),
+        ("sums", 24 * weights * form.depth + 8 * weights * tile if weights else 4 * form.depth**2),
     ]
 
 

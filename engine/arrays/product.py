@@ -20,6 +20,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ...store.errors import DataError
 from ...store.layout import Array
 from .simd import ADDRESS, F16, F32, I8, I16, I32, data, load, mask, place, vector
 
@@ -74,11 +75,14 @@ def _widths(count: int) -> list[int]:
 
 
 def words(rows: Array) -> Array:
-    """Rows as the kernels take them: float16 as its words, what they do not know as float32; (n, D), C order."""
+    """Rows that a form rounded, as the kernels take them: float16's and bf16's words, int8, float32; (n, D), C order."""
     rows = rows.reshape(len(rows), -1)
-    if rows.dtype == np.float16:
-        return rows.view(np.int16)
-    return rows if rows.dtype.name in ("int8", "uint16", "float32") else rows.astype(np.float32)
+    return rows.view(np.int16) if rows.dtype == np.float16 else rows
+
+
+def float_words(rows: Array) -> Array:
+    """Rows of any numbers that mean themselves, as the kernels take them: what is neither half nor float32 becomes float32."""
+    return words(rows if rows.dtype in (np.float16, np.float32) else rows.astype(np.float32))
 
 
 def padded(rows: Array, lanes: int) -> Array:
@@ -93,6 +97,10 @@ def padded(rows: Array, lanes: int) -> Array:
 
 def multiply(rows: Array, queries: PackedQueries, out: Array) -> None:
     """out[:, :n] = queries · rowsᵀ: rows (n, D) as `words` gives them, out (Q, ≥ n) float32, of int8 rows int32."""
+    if rows.shape[1] != queries.depth or out.shape[0] != queries.count or out.shape[1] < len(rows):
+        raise DataError(
+            f"rows {rows.shape} and {queries.count} queries of {queries.depth} numbers do not go into {out.shape}"
+        )
     depth = _WHOLE_DEPTH if rows.dtype == np.int8 else DEPTH
     _multiply(padded(rows, queries.lanes), queries.lanes, queries.data, queries.widths, depth, out)
 
@@ -226,6 +234,8 @@ def pairs(rows: Array, matrix: Array, row_at: Array, query_at: Array) -> Array:
     rows (n, D) as `words` gives them; matrix (Q, D) int16 for int8 rows, else float32; row_at, query_at (p,) int64. Sums are
     int32 for int8 rows, else float32.
     """
+    if rows.shape[1] != matrix.shape[1]:
+        raise DataError(f"rows of {rows.shape[1]} numbers and queries of {matrix.shape[1]}")
     lanes = LANES[rows.dtype.name]
     out = np.empty((1, len(row_at)), np.int32 if rows.dtype == np.int8 else np.float32)
     _pairs(padded(rows, lanes), lanes, padded(matrix, lanes).reshape(-1), row_at, query_at, out)

@@ -71,15 +71,13 @@ def blocks_bytes(columns: Sequence[ColumnReader], shape: Shape) -> int:
 
 
 def shapes(columns: Sequence[ColumnReader], workers: int) -> list[Shape]:
-    """The ways to cut a scan, the fastest first: all workers, then one; blocks of `BLOCK_BYTES`, then halved down to a row."""
-    most = max(1, BLOCK_BYTES // row_bytes(columns))
-    most = most // ROWS * ROWS or most
+    """The ways to cut a scan, the fastest first: blocks of `BLOCK_BYTES`, halved down to a row; all workers, then one."""
+    rows = max(1, BLOCK_BYTES // row_bytes(columns))
+    rows = rows // ROWS * ROWS or rows
     found = []
-    for count in sorted({workers, 1}, reverse=True):
-        rows = most
-        while rows:
-            found.append(Shape(rows, count))
-            rows //= 2
+    while rows:
+        found += [Shape(rows, count) for count in sorted({workers, 1}, reverse=True)]
+        rows //= 2
     return found
 
 

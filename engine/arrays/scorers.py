@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-from ...store.errors import SettingsError
+from ...store.errors import DataError, SettingsError
 from ...store.layout import Array, Block
 from ..forms.form import BFloat16, Form, Int8, Sign
 from ..forms.quantize import int8_queries
 from ..forms.signs import sign_queries
 from . import lookup
-from .product import PackedQueries, multiply, packed_bytes, pairs, words
+from .product import PackedQueries, float_words, multiply, packed_bytes, pairs, words
 
 SCORES = 1 << 16
 """Scores of a tile, at most, where a tile of 64 rows has no more: 256 KB, which the second-level cache holds."""
@@ -82,12 +82,26 @@ def tile_rows(queries: int) -> int:
 
 
 def scorer_of(form: Form, matrix: Array) -> Scorer:
-    """Inner products of rows in a form with queries (Q, D) float32; of signs, estimates of them."""
+    """Inner products of rows in a form with queries (Q, D) float32; of signs, estimates of them.
+
+    Raises:
+        DataError: queries of another width than the rows, or not finite. Kernels check nothing.
+    """
+    require_queries(form, matrix)
     if isinstance(form, Int8):
         return _Int8Scorer(form.declared.name, matrix)
     if isinstance(form, Sign):
         return _SignScorer(form, matrix)
     return _FloatScorer(form, matrix)
+
+
+def require_queries(form: Form, matrix: Array) -> None:
+    """Raise DataError for queries that rows in this form cannot be multiplied with."""
+    if matrix.ndim != 2 or matrix.shape[1] != form.depth:
+        raise DataError(f"queries are {matrix.shape}, rows of {form.declared.name} have {form.depth} numbers")
+    bad = np.flatnonzero(~np.isfinite(matrix).all(1))
+    if len(bad):
+        raise DataError(f"query {bad[0] + 1} of {len(matrix)} has numbers that are not finite")
 
 
 def query_bytes(form: Form, queries: int) -> int:
@@ -116,15 +130,16 @@ class _FloatScorer(Scorer):
     def __init__(self, form: Form, matrix: Array) -> None:
         super().__init__(len(matrix))
         self._name = form.declared.name
-        row_dtype = words(np.zeros((1, 1), form.columns[0].dtype)).dtype.name
+        self._rows = words if isinstance(form, BFloat16) else float_words
+        row_dtype = self._rows(np.zeros((1, 1), form.columns[0].dtype)).dtype.name
         self._matrix = np.ascontiguousarray(matrix, np.float32)
         self._packed = PackedQueries(self._matrix, row_dtype)
 
     def score(self, block: Block, out: Array) -> None:
-        multiply(words(block.columns[self._name]), self._packed, out)
+        multiply(self._rows(block.columns[self._name]), self._packed, out)
 
     def pairs(self, block: Block, row_at: Array, query_at: Array) -> Array:
-        return pairs(words(block.columns[self._name]), self._matrix, row_at, query_at)
+        return pairs(self._rows(block.columns[self._name]), self._matrix, row_at, query_at)
 
 
 class _Int8Scorer(Scorer):

@@ -64,13 +64,17 @@ def search_parts(fine: StoredRows, column: str, queries: int, candidates: int) -
     row = fine.forms[column].depth * 4 + sum(stored.row_bytes for stored in fine.forms[column].columns)
     return [
         ("finer rows", 2 * max(row, min(GATHERED, queries * candidates * row))),
+        ("decoding of finer rows", sum(reader.scratch_bytes for reader in fine.scanned(column))),
         ("candidates", 80 * queries * min(candidates, fine.rows)),
         ("finer queries", query_bytes(fine.forms[column], queries)),
     ]
 
 
 def require_alike(small: StoredRows, fine: StoredRows) -> None:
-    """Raise DataError where the form does not cover the rows."""
+    """Raise DataError where the form does not cover the rows, StoreDamaged where it is of other rows."""
+    for name, form in small.forms.items():
+        if name not in fine.forms or fine.forms[name].declared.shape != form.declared.shape:
+            raise StoreDamaged(f"{small.group} holds rows of {name} {form.declared.shape}, which {fine.group} does not")
     if small.rows != fine.rows:
         raise DataError(f"{small.group} has {small.rows} of {fine.rows} rows: run headwater compress again")
 

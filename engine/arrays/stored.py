@@ -11,7 +11,7 @@ from ...store.reader import open_column
 from ..forms.form import Form, recorded_forms
 from ..memory import Part, Plan, plan
 from .scan import Shape, cores, shapes
-from .scorers import query_bytes, scratch_bytes, tile_rows
+from .scorers import CUSTOM_ROWS, query_bytes, scratch_bytes, tile_rows
 from .similarity import scan_parts
 
 
@@ -25,7 +25,7 @@ class StoredRows:
         self.rows = store.rows(group)
         if not self.rows:
             raise StoreMissing(
-                f"{store.url} holds no committed row of {group} yet: run the same command again to go on"
+                f"{store.url} holds no committed row of {group} yet: run ingest (or compress) again to go on"
             )
 
     def open(self, names: Iterable[str]) -> list[ColumnReader]:
@@ -41,14 +41,19 @@ class StoredRows:
         """The form whose rows take the most: what a plan counts on before the queries say which column they are for."""
         return max(self.forms.values(), key=lambda form: (form.depth, sum(c.row_bytes for c in form.columns)))
 
-    def scan_plan(self, queries: int, k: int, shape: Shape) -> Plan:
-        """What a scan of the widest form holds."""
+    def scan_plan(self, queries: int, k: int, shape: Shape, *, whole: bool = False) -> Plan:
+        """What a scan of the widest form holds; `whole`: of all columns, decoded a tile at a time for a method's own scores."""
         form = self.widest
-        columns, tile = self.scanned(form.declared.name), min(tile_rows(queries), shape.block_rows)
-        parts = scan_parts(columns, queries, k, shape, tile)
-        scratch = shape.workers * scratch_bytes(form, queries, tile)
+        tile = min(CUSTOM_ROWS if whole else tile_rows(queries), shape.block_rows)
+        parts = scan_parts(self.every() if whole else self.scanned(form.declared.name), queries, k, shape, tile)
+        decoded = sum(12 * tile * max(1, one.depth) for one in self.forms.values()) if whole else 0
+        scratch = shape.workers * scratch_bytes(form, queries, tile) + decoded
         held = 8 * queries * form.depth + query_bytes(form, queries)
-        return plan([*parts, ("workers' scratch", scratch), ("queries", held)])
+        return plan([*parts, ("workers' scratch", scratch), ("queries", held), ("threads", (shape.workers + 1) << 20)])
+
+    def every(self) -> list[ColumnReader]:
+        """Readers of all that all columns' rows are made of."""
+        return self.open(name for form in self.forms.values() for name in form.scanned)
 
 
 def fitted(plans: Iterable[tuple[Plan, Shape]], others: tuple[Part, ...], memory: int | None) -> tuple[Plan, Shape]:
@@ -68,6 +73,6 @@ def fitted(plans: Iterable[tuple[Plan, Shape]], others: tuple[Part, ...], memory
     raise AssertionError("a plan within the budget was passed over")
 
 
-def scan_shapes(rows: StoredRows, *, parallel: bool) -> list[Shape]:
-    """The ways to cut a scan of the widest form, the fastest first."""
-    return shapes(rows.scanned(rows.widest.declared.name), cores() if parallel else 1)
+def scan_shapes(rows: StoredRows, *, whole: bool = False) -> list[Shape]:
+    """The ways to cut a scan of the widest form, the fastest first; `whole`: of all columns, by one worker."""
+    return shapes(rows.every(), 1) if whole else shapes(rows.scanned(rows.widest.declared.name), cores())

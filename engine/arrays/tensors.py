@@ -22,7 +22,7 @@ from .similarity import TopK
 MOST_ROWS = 1 << 32
 """Rows that a key has room for."""
 _STEP = {torch.float16: 2.0**11, torch.bfloat16: 2.0**8}  # what a number of so few bits loses is below its 1/step
-_MULTIPLE = 8  # sizes of an int8 product on a GPU; there are more than 16 queries, too
+_MULTIPLE, _LEAST = 8, 32  # sizes of an int8 product on a GPU are multiples of 8, and rows and queries more than 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ def planes_of(form: Form, matrix: Array, device: torch.device) -> Planes:
 
 
 def _padded(values: Array) -> Array:
-    """(Q, D) with Q a multiple of 8 above 16."""
-    count = max(24, -(-len(values) // _MULTIPLE) * _MULTIPLE)
-    out = np.zeros((count, values.shape[1]), values.dtype)
-    out[: len(values)] = values
+    """(Q, D) with both a multiple of 8, and Q above 16."""
+    count, depth = (-(-size // _MULTIPLE) * _MULTIPLE for size in values.shape)
+    out = np.zeros((max(_LEAST, count), depth), values.dtype)
+    out[: len(values), : values.shape[1]] = values
     return out
 
 
@@ -72,9 +72,11 @@ def scores_of(form: Form, rows: torch.Tensor, row_scale: torch.Tensor | None, qu
     """(n, Q) float32 from rows (n, …) as they are stored, on the device."""
     rows = _unpacked(rows) if isinstance(form, Sign) else rows.reshape(len(rows), -1)
     if queries.scale is not None:
-        sums = sum(torch._int_mm(rows, p) * int(f) for p, f in zip(queries.planes, queries.factors, strict=True))
+        short = (0, -rows.shape[1] % _MULTIPLE, 0, max(0, _LEAST - len(rows)))
+        wide = torch.nn.functional.pad(rows, short) if any(short) else rows
+        sums = sum(torch._int_mm(wide, p) * int(f) for p, f in zip(queries.planes, queries.factors, strict=True))
         assert isinstance(sums, torch.Tensor) and row_scale is not None
-        return (sums[:, : queries.queries].float() * row_scale[:, None]) * queries.scale
+        return (sums[: len(rows), : queries.queries].float() * row_scale[:, None]) * queries.scale
     if isinstance(form, BFloat16):
         rows = rows.view(torch.bfloat16)
     elif rows.dtype not in _STEP:

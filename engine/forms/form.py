@@ -211,13 +211,16 @@ def recorded_forms(record: Mapping[str, Any]) -> dict[str, Form]:
     Raises:
         StoreDamaged: the stored columns are not those that the precision means.
     """
-    settings = record.get("settings", {})
-    precision, bits = settings.get("precision", "auto"), settings.get("bits", 8192)
-    stored = {c["name"]: (tuple(c["shape"]), c["dtype"]) for c in record["columns"]}
+    precision = "unknown"
     try:
+        settings = record.get("settings", {})
+        precision, bits = settings.get("precision", "auto"), settings.get("bits", 8192)
+        if type(bits) is not int:
+            raise TypeError(f"bits {bits!r}")
+        stored = {c["name"]: (tuple(c["shape"]), c["dtype"]) for c in record["columns"]}
         forms = {c["name"]: form_of(precision, Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"]), bits)
                  for c in record.get("declared", record["columns"])}  # fmt: skip
-    except (SettingsError, KeyError, TypeError) as error:
+    except (SettingsError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreDamaged(f"the store's root describes no form of its rows: {error}") from None
     for part in (part for form in forms.values() for part in form.columns):
         if stored.get(part.name) != (part.shape, part.dtype):

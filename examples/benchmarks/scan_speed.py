@@ -92,7 +92,7 @@ def engine(stored: Any, rounds: int, label: str, asked: Sequence[int] = ASKED) -
     files = [file for part in stored.forms[name].scanned for file in stores.chunk_files(stored, part)]
     size = sum(reader.column.row_bytes for reader in stored.scanned(name)) * stored.rows
     for count in (0, *asked):
-        shapes = scan_shapes(stored, parallel=True)
+        shapes = scan_shapes(stored)
         plan, shape = fitted(((stored.scan_plan(max(1, count), K, s), s) for s in shapes), (), parse_bytes(MEMORY))
         scorer = scorer_of(stored.forms[name], stores.queries(max(1, count), stored.forms[name].depth))
 
@@ -127,7 +127,7 @@ def here(task: str, *words: str) -> None:
     path, rows, depth, precision, count, memory = words
     stored = stores.fill(Path(path), int(rows), int(depth), precision)
     matrix = stores.queries(int(count), int(depth))
-    shapes = scan_shapes(stored, parallel=True)
+    shapes = scan_shapes(stored)
     plan, shape = fitted(((stored.scan_plan(len(matrix), K, s), s) for s in shapes), (), parse_bytes(memory))
     top_k(stored.scanned("c"), scorer_of(stored.forms["c"], matrix[:7]), K, shape, _nothing, stop=64)  # compiles
     reset_peak()
