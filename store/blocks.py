@@ -16,6 +16,7 @@ import numpy as np
 
 from .columns import ColumnReader
 from .errors import DataError
+from .held import HeldColumn
 from .layout import Array, Block
 
 _Buffers = list[Array]
@@ -42,12 +43,19 @@ class BlockStream:
         _check_request(columns, start, stop)
         self._columns, self._start, self._stop = columns, start, stop
         self._size = max(1, min(block_rows, stop - start))
+        self._views = iter(range(start, stop, self._size)) if all(isinstance(c, HeldColumn) for c in columns) else None
+        self._thread: threading.Thread | None = None
+        if self._views is None:
+            self._read_ahead(buffers, allocate)
+
+    def _read_ahead(self, buffers: int, allocate: Callable[[tuple[int, ...], str], Array]) -> None:
+        """Make the buffers and start the thread that fills them."""
         # last in, first out: a buffer just used is in the cache, and the None of `close` comes before all
         self._free: queue.LifoQueue[_Buffers | None] = queue.LifoQueue()
         self._full: queue.Queue[Block | BaseException | None] = queue.Queue()
         self._lent: dict[int, _Buffers] = {}
         for _ in range(buffers):
-            self._free.put([allocate((self._size, *c.column.shape), c.column.dtype) for c in columns])
+            self._free.put([allocate((self._size, *c.column.shape), c.column.dtype) for c in self._columns])
         self._thread = threading.Thread(target=self._fill, daemon=True)
         self._thread.start()
 
@@ -57,6 +65,8 @@ class BlockStream:
         Raises:
             StoreDamaged: a chunk is not what was written. Rows before its end may have been handed out.
         """
+        if self._views is not None:
+            return self._view(next(self._views, None))  # one step of a range's iterator is atomic
         item = self._full.get()
         if not isinstance(item, Block):
             self._full.put(item)  # for the next who asks
@@ -67,12 +77,25 @@ class BlockStream:
             column.confirm(item.start, item.columns[column.column.name])
         return item
 
+    def _view(self, first: int | None) -> Block | None:
+        """A block of held columns, as it lies."""
+        if first is None:
+            return None
+        stop = min(self._stop, first + self._size)
+        held = (c for c in self._columns if isinstance(c, HeldColumn))
+        return Block(first, {c.column.name: c.array[first:stop] for c in held})
+
     def give(self, block: Block) -> None:
         """Return a block: its arrays are about to be filled anew."""
+        if self._views is not None:
+            return
         self._free.put(self._lent.pop(block.start))
 
     def close(self) -> None:
         """Stop reading; whoever waits for a block gets None."""
+        if self._thread is None:
+            self._views = iter(range(0))
+            return
         self._free.put(None)
         self._thread.join()
         self._full.put(None)

@@ -141,6 +141,14 @@ def test_two_stages_score_by_the_finer_column(
     assert everything.exact and same(everything.best, brute(store, queries, 10))
 
 
+def test_held_rows_answer_alike(store: FeatureStore, queries: np.ndarray) -> None:
+    small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
+    expected = brute(store, queries, 10)
+    assert fine.hold("c") == 2 * ROWS * DEPTH and small.hold("c") == ROWS * (DEPTH + 4)
+    assert same(certified(small, fine, "c", queries, 10, SHAPE, nothing).best, expected)
+    assert same(top_k(fine.scanned("c"), scorer_of(fine.forms["c"], queries), 10, SHAPE, nothing), expected)
+
+
 def test_a_query_is_answered_alike_in_any_company(store: FeatureStore, queries: np.ndarray) -> None:
     small, fine = make(store, "sign"), StoredRows(store, method_group("m"))
     together = two_stage(small, fine, "c", queries, 10, 20, SHAPE, nothing).best

@@ -14,6 +14,7 @@ from headwater.store.blocks import BlockStream, read_blocks
 from headwater.store.columns import ColumnReader
 from headwater.store.errors import DataError, StoreDamaged, StoreMissing
 from headwater.store.feature_store import EXAMPLES, FeatureStore
+from headwater.store.held import hold
 from headwater.store.layout import TEXT, Array, Block, Column
 from headwater.store.reader import open_column
 from headwater.store.writer import GroupWriter
@@ -202,6 +203,29 @@ def test_several_takers_get_each_block_once(columns, takers):
             thread.join()
     found = np.concatenate([rows for _, rows in sorted(taken, key=lambda item: item[0])])
     np.testing.assert_array_equal(found, SOURCE["pair"])
+
+
+def test_held_columns_come_as_views(columns):
+    held = [hold(column) for column in columns]
+    before = threading.active_count()
+    for rows in (1, 4, 100):
+        assert_equal(read_blocks(held, rows), 0, ROWS)
+        assert_equal(read_blocks(held, rows, start=3, stop=17), 3, 17)
+    block = next(read_blocks(held, 8))
+    assert threading.active_count() == before and np.shares_memory(block.columns["pair"], held[1].array)
+    np.testing.assert_array_equal(held[1].gather([5, 0]), SOURCE["pair"][[5, 0]])
+    with BlockStream(held, 4, 1) as stream:
+        stream.take()
+        stream.close()
+        assert stream.take() is None
+
+
+def test_damage_is_found_by_who_would_hold_it(columns, tmp_path):
+    store = make(tmp_path / "s", [Column("pair", (2,), "float32", 4)], {"pair": SOURCE["pair"]})
+    path = next((tmp_path / "s").rglob("c/2/0"))
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    with pytest.raises(StoreDamaged, match="chunk 2 "):
+        hold(open_column(store, EXAMPLES, "pair"))
 
 
 def test_damage_is_found_whatever_the_order_of_the_parts(columns, tmp_path):

@@ -149,6 +149,11 @@ class Attribution:
         both = Plan((*small.parts, *plan(parts).parts))
         return max(both, whole, key=lambda one: one.total) if self._search.certify else both
 
+    def hold(self) -> int:
+        """Keep the rows that are scanned in memory, for many questions to one object; the bytes that they take."""
+        rows = self._small or self._stored
+        return rows.hold(rows.widest.declared.name)
+
     def forecast(self, queries: int, k: int, shape: Shape) -> Forecast | None:
         """What the search will read and take; None where a method scores rows itself."""
         if isinstance(self.method, BlockSimilarity):

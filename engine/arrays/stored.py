@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ...store.columns import ColumnReader
 from ...store.errors import StoreMissing
 from ...store.feature_store import FeatureStore
+from ...store.held import HeldColumn, hold
 from ...store.reader import open_column
 from ..forms.form import Form, recorded_forms
 from ..memory import Part, Plan, plan
@@ -23,6 +24,7 @@ class StoredRows:
         self.store, self.group = store, group
         self.forms: dict[str, Form] = recorded_forms(store.record(group))
         self.rows = store.rows(group)
+        self._held: dict[str, HeldColumn] = {}
         if not self.rows:
             raise StoreMissing(
                 f"{store.url} holds no committed row of {group} yet: run ingest (or compress) again to go on"
@@ -30,7 +32,17 @@ class StoredRows:
 
     def open(self, names: Iterable[str]) -> list[ColumnReader]:
         """Readers of stored columns."""
-        return [open_column(self.store, self.group, name) for name in names]
+        return [self._held.get(name) or open_column(self.store, self.group, name) for name in names]
+
+    def hold(self, column: str) -> int:
+        """Keep in memory, from now on, what the scores of a declared column are made of; the bytes that it takes.
+
+        Raises:
+            StoreDamaged: a chunk differs from its checksum.
+        """
+        for name in self.forms[column].scanned:
+            self._held[name] = self._held.get(name) or hold(open_column(self.store, self.group, name))
+        return sum(self._held[name].array.nbytes for name in self.forms[column].scanned)
 
     def scanned(self, column: str) -> list[ColumnReader]:
         """Readers of what the scores of a declared column are made of."""

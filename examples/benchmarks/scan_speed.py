@@ -80,7 +80,9 @@ def ceilings(stored: Any, rounds: int) -> list[dict[str, Any]]:
     return lines
 
 
-def engine(stored: Any, rounds: int, label: str, asked: Sequence[int] = ASKED) -> list[dict[str, Any]]:
+def engine(
+    stored: Any, rounds: int, label: str, asked: Sequence[int] = ASKED, states: Sequence[str] = ("warm", "cold")
+) -> list[dict[str, Any]]:
     """Reading alone, then scans, warm and cold; each in blocks that the budget gives."""
     from headwater.engine.arrays.scan import scan
     from headwater.engine.arrays.scorers import scorer_of
@@ -102,7 +104,7 @@ def engine(stored: Any, rounds: int, label: str, asked: Sequence[int] = ASKED) -
             else:
                 scan(stored.scanned(name), shape, lambda: _nothing, _nothing)
 
-        for state in ("warm", "cold"):
+        for state in states:
             if state == "cold" and count == 1000:
                 continue  # bound by the product
             wall, cpu = taken(run, rounds, (lambda: stores.forget(files)) if state == "cold" else (lambda: None))
@@ -219,6 +221,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         few = stores.fill(work / "few", given.few, DEPTH, "int8")
         bits = stores.fill(work / "fewsigns", given.few, DEPTH, "sign")
         found["rivals"] = engine(few, given.rounds, "headwater int8") + engine(bits, given.rounds, "headwater sign8192")
+        for rows, name in ((few, "int8"), (bits, "sign8192")):
+            rows.hold("c")
+            found["rivals"] += engine(rows, given.rounds, f"headwater {name}", states=("held in RAM",))
         found["rivals"] += rivals.measure(work, given.few, DEPTH, K, ASKED, given.rounds, given.bergson)
     if "signs" in given.only:
         found["signs"] = [fresh(work / "signs", min(given.rows, 10**6), DEPTH, "sign", 100, "256MB") for _ in range(2)]
