@@ -124,6 +124,9 @@ class BlockStream:
             self._full.put(None)
         except BaseException as error:
             self._full.put(error)
+        finally:
+            for column in self._columns:
+                column.rest()
 
 
 def _check_request(columns: Sequence[ColumnReader], start: int, stop: int) -> None:

@@ -2,7 +2,7 @@
 
 Plain chunk files are read straight into the caller's buffer. Their checksums are taken by whoever uses the rows, while these
 are still in its cache (20 GB/s a core), so that one thread's reading and others' summing run beside each other. Every other
-codec, and every remote store, goes through zarr itself.
+codec, and every remote store, goes through zarr itself (`zarr_column.py`).
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class ColumnReader(ABC):
         Raises:
             StoreDamaged: the chunk differs from its checksum.
         """
+
+    def rest(self) -> None:  # noqa: B027 - most readers have nothing to let go
+        """Let go of what loading keeps open for the next load."""
 
     def read(self, start: int, stop: int, out: Array) -> None:
         """Both of these: a chunk read from its first row to its last, in one call or several, is checked."""
@@ -105,18 +108,33 @@ class FileColumn(ColumnReader):
         super().__init__(column, rows, name)
         self.folder = folder
         self._checked: set[int] = set()  # chunks compared by `gather`
+        self._open = (-1, -1)  # the chunk that `load` read last, and its file
         self._pieces: dict[int, list[tuple[int, int, int]]] = {}  # chunk to what of it is summed
         self._lock = threading.Lock()
 
     def load(self, start: int, stop: int, out: Array) -> None:
-        """As promised."""
+        """As promised, by one thread at a time. The last chunk's file stays open: the system reads ahead by open file."""
         size, done = self.column.chunk_rows, 0
         while start < stop:
             chunk, offset = divmod(start, size)
             count = min(stop - start, size - offset)
-            with self._opened(chunk) as file:
-                _read_at(file, out[done : done + count], offset * self.column.row_bytes)
+            with self._errors_of(chunk):
+                if chunk != self._open[0]:
+                    self.rest()
+                    self._open = (chunk, self._checked_size(chunk))
+                _read_at(self._open[1], out[done : done + count], offset * self.column.row_bytes)
             start, done = start + count, done + count
+
+    def rest(self) -> None:
+        """As promised."""
+        chunk, file = self._open
+        self._open = (-1, -1)
+        if chunk >= 0:
+            os.close(file)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_open"):
+            self.rest()
 
     def confirm(self, start: int, rows: Array) -> None:
         """As promised."""
@@ -155,7 +173,7 @@ class FileColumn(ColumnReader):
         wanted = self._wanted(rows)
         out = np.empty((len(wanted), *self.column.shape), self.column.dtype)
         order = np.argsort(wanted, kind="stable")
-        for places in _by_chunk(order, wanted[order] // self.column.chunk_rows):
+        for places in by_chunk(order, wanted[order] // self.column.chunk_rows):
             chunk = int(wanted[places[0]]) // self.column.chunk_rows
             with self._opened(chunk) as file:
                 if self.column.chunk_bytes <= _CHECKED and chunk not in self._checked:
@@ -174,15 +192,27 @@ class FileColumn(ColumnReader):
     @contextmanager
     def _opened(self, chunk: int) -> Iterator[int]:
         """A chunk's file, of the right size."""
-        try:
-            file = os.open(self.folder / self.column.chunk_key(chunk), os.O_RDONLY)
+        with self._errors_of(chunk):
+            file = self._checked_size(chunk)
             try:
-                found, expected = os.fstat(file).st_size, self.column.chunk_bytes + CHECKSUM_BYTES
-                if found != expected:
-                    raise self.damaged(chunk, f"has {found} bytes, not {expected}")
                 yield file
             finally:
                 os.close(file)
+
+    def _checked_size(self, chunk: int) -> int:
+        """A chunk's file, opened; not one of another size."""
+        file = os.open(self.folder / self.column.chunk_key(chunk), os.O_RDONLY)
+        found, expected = os.fstat(file).st_size, self.column.chunk_bytes + CHECKSUM_BYTES
+        if found != expected:
+            os.close(file)
+            raise self.damaged(chunk, f"has {found} bytes, not {expected}")
+        return file
+
+    @contextmanager
+    def _errors_of(self, chunk: int) -> Iterator[None]:
+        """Turn what the operating system says of a chunk's file into damage."""
+        try:
+            yield
         except StoreDamaged:
             raise
         except FileNotFoundError:
@@ -211,82 +241,6 @@ def _read_at(file: int, out: Array, position: int) -> None:
         view, position = view[got:], position + got
 
 
-def _by_chunk(items: Array, chunks: Array) -> list[Array]:
+def by_chunk(items: Array, chunks: Array) -> list[Array]:
     """`items` cut where `chunks`, which ascends beside them, changes."""
     return [part for part in np.split(items, np.flatnonzero(np.diff(chunks)) + 1) if len(part)]
-
-
-class ZarrColumn(ColumnReader):
-    """A column read through zarr: text, compressed or remote chunks."""
-
-    def __init__(self, column: Column, rows: int, name: str, url: str, *, own: bool) -> None:
-        """`own`: stored as headwater stores it, so that every chunk has a file; zarr takes a missing one for zeros."""
-        super().__init__(column, rows, name)
-        import zarr
-
-        try:
-            self._array = zarr.open_array(url, mode="r")
-        except Exception as error:  # a codec that is not installed, metadata that zarr does not take
-            raise StoreDamaged(f"{url} cannot be opened: {' '.join(str(error).split()) or repr(error)}") from None
-        self._own, self._present = own, -1
-        self._chunk, self._rows = -1, np.empty(0)
-
-    @property
-    def scratch_bytes(self) -> int:
-        """A chunk encoded, decoded, and as zarr hands it on; measured at 5.8 to 6.5 chunks, which varies."""
-        return 8 * self.column.chunk_bytes
-
-    def load(self, start: int, stop: int, out: Array) -> None:
-        """As promised; codecs that carry a checksum compare it. The last chunk is kept for the next read."""
-        size, first = self.column.chunk_rows, start
-        while start < stop:
-            chunk = start // size
-            if chunk != self._chunk:
-                begin, end = self.column.rows_of(chunk, self.rows)
-                self._chunk, self._rows = -1, np.empty(0)  # let the old one go before the new one comes
-                self._chunk, self._rows = chunk, self._slice(begin, end)
-            upto = min(stop, (chunk + 1) * size)
-            out[start - first : upto - first] = self._rows[start - chunk * size : upto - chunk * size]
-            start = upto
-
-    def gather(self, rows: Sequence[int] | Array) -> Array:
-        """As promised; every chunk touched is decoded once."""
-        wanted = self._wanted(rows)
-        unique, back = np.unique(wanted, return_inverse=True)
-        parts = [np.empty((0, *self.column.shape), self._array.dtype)]
-        for run in _by_chunk(unique, unique // self.column.chunk_rows):
-            parts.append(self._slice(int(run[0]), int(run[-1]) + 1)[run - run[0]])
-        found: Array = np.concatenate(parts)[back]
-        return found
-
-    def check(self, chunk: int) -> None:
-        """As promised, by decoding it; without a checksum among the codecs, only what cannot be decoded is found."""
-        first, end = self.column.rows_of(chunk, self.rows)
-        try:
-            self._require(chunk)
-            _ = self._array[first:end]
-        except StoreDamaged:
-            raise
-        except Exception as error:  # codecs raise anything on bytes that they did not write
-            raise self.damaged(chunk, f"cannot be decoded ({' '.join(str(error).split())})") from None
-
-    def _slice(self, start: int, stop: int) -> Array:
-        chunks = range(start // self.column.chunk_rows, -(-stop // self.column.chunk_rows))
-        try:
-            for chunk in chunks:
-                self._require(chunk)
-            return np.asarray(self._array[start:stop])
-        except StoreDamaged:
-            raise
-        except Exception:
-            for chunk in chunks:
-                self.check(chunk)  # says which one it is
-            raise
-
-    def _require(self, chunk: int) -> None:
-        from zarr.core.sync import sync
-
-        if self._own and chunk != self._present:
-            if not sync((self._array.store_path / self.column.chunk_key(chunk)).exists()):
-                raise self.damaged(chunk, "is missing")
-            self._present = chunk

@@ -48,4 +48,5 @@ def hold(reader: ColumnReader) -> HeldColumn:
     for start in range(0, reader.rows, step):
         stop = min(reader.rows, start + step)
         reader.read(start, stop, array[start:stop])
+    reader.rest()
     return HeldColumn(reader.column, reader.rows, reader.name, array)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .columns import ColumnReader, FileColumn, ZarrColumn
+from .columns import ColumnReader, FileColumn
 from .errors import StoreDamaged, StoreMissing
 from .feature_store import ROOT, FeatureStore
 from .layout import column_from, is_own, is_plain
+from .zarr_column import ZarrColumn
 
 __all__ = ["ColumnReader", "FileColumn", "ZarrColumn", "open_column"]
 

@@ -257,7 +257,7 @@ from headwater.engine.arrays.scorers import query_bytes, scorer_of, scratch_byte
 from headwater.engine.arrays.similarity import scan_parts, top_k
 from headwater.engine.forms.form import form_of
 from headwater.engine.memory import peak_bytes, reset_peak, resident_bytes
-from headwater.store.columns import ZarrColumn
+from headwater.store.zarr_column import ZarrColumn
 from headwater.store.layout import Column
 rows, width = 8192, 4096
 data = np.random.default_rng(0).standard_normal((rows, width), np.float32)

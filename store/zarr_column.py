@@ -1,0 +1,87 @@
+"""Committed rows of one column, read through zarr: text, compressed or remote chunks. Knows nothing of what rows mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .columns import ColumnReader, by_chunk
+from .errors import StoreDamaged
+from .layout import Array, Column
+
+
+class ZarrColumn(ColumnReader):
+    """A column read through zarr: text, compressed or remote chunks."""
+
+    def __init__(self, column: Column, rows: int, name: str, url: str, *, own: bool) -> None:
+        """`own`: stored as headwater stores it, so that every chunk has a file; zarr takes a missing one for zeros."""
+        super().__init__(column, rows, name)
+        import zarr
+
+        try:
+            self._array = zarr.open_array(url, mode="r")
+        except Exception as error:  # a codec that is not installed, metadata that zarr does not take
+            raise StoreDamaged(f"{url} cannot be opened: {' '.join(str(error).split()) or repr(error)}") from None
+        self._own, self._present = own, -1
+        self._chunk, self._rows = -1, np.empty(0)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """A chunk encoded, decoded, and as zarr hands it on; measured at 5.8 to 6.5 chunks, which varies."""
+        return 8 * self.column.chunk_bytes
+
+    def load(self, start: int, stop: int, out: Array) -> None:
+        """As promised; codecs that carry a checksum compare it. The last chunk is kept for the next read."""
+        size, first = self.column.chunk_rows, start
+        while start < stop:
+            chunk = start // size
+            if chunk != self._chunk:
+                begin, end = self.column.rows_of(chunk, self.rows)
+                self._chunk, self._rows = -1, np.empty(0)  # let the old one go before the new one comes
+                self._chunk, self._rows = chunk, self._slice(begin, end)
+            upto = min(stop, (chunk + 1) * size)
+            out[start - first : upto - first] = self._rows[start - chunk * size : upto - chunk * size]
+            start = upto
+
+    def gather(self, rows: Sequence[int] | Array) -> Array:
+        """As promised; every chunk touched is decoded once."""
+        wanted = self._wanted(rows)
+        unique, back = np.unique(wanted, return_inverse=True)
+        parts = [np.empty((0, *self.column.shape), self._array.dtype)]
+        for run in by_chunk(unique, unique // self.column.chunk_rows):
+            parts.append(self._slice(int(run[0]), int(run[-1]) + 1)[run - run[0]])
+        found: Array = np.concatenate(parts)[back]
+        return found
+
+    def check(self, chunk: int) -> None:
+        """As promised, by decoding it; without a checksum among the codecs, only what cannot be decoded is found."""
+        first, end = self.column.rows_of(chunk, self.rows)
+        try:
+            self._require(chunk)
+            _ = self._array[first:end]
+        except StoreDamaged:
+            raise
+        except Exception as error:  # codecs raise anything on bytes that they did not write
+            raise self.damaged(chunk, f"cannot be decoded ({' '.join(str(error).split())})") from None
+
+    def _slice(self, start: int, stop: int) -> Array:
+        chunks = range(start // self.column.chunk_rows, -(-stop // self.column.chunk_rows))
+        try:
+            for chunk in chunks:
+                self._require(chunk)
+            return np.asarray(self._array[start:stop])
+        except StoreDamaged:
+            raise
+        except Exception:
+            for chunk in chunks:
+                self.check(chunk)  # says which one it is
+            raise
+
+    def _require(self, chunk: int) -> None:
+        from zarr.core.sync import sync
+
+        if self._own and chunk != self._present:
+            if not sync((self._array.store_path / self.column.chunk_key(chunk)).exists()):
+                raise self.damaged(chunk, "is missing")
+            self._present = chunk
