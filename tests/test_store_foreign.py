@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import zarr
 from headwater.store.blocks import read_blocks
-from headwater.store.columns import FileColumn, ZarrColumn
+from headwater.store.columns import FileColumn
 from headwater.store.errors import StoreDamaged, StoreError, StoreMissing
 from headwater.store.feature_store import EXAMPLES, FeatureStore
 from headwater.store.layout import TEXT, Column, column_from
 from headwater.store.reader import open_column
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
+from headwater.store.zarr_column import ZarrColumn
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 ROWS = 37
