@@ -197,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=machine.OUT, help="where stores and tables go")
     parser.add_argument("--rows", type=int, default=2_000_000, help="rows of 4,096 int8 in the large store")
     parser.add_argument("--few", type=int, default=131_072, help="rows that all rivals hold in RAM")
+    parser.add_argument("--asked", type=int, nargs="*", default=list(ASKED), help="numbers of queries")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=["ceilings", "engine", "rivals", "signs", "scaling"])
     parser.add_argument("--bergson", metavar="PYTHON", help="interpreter that has bergson")
@@ -214,17 +215,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         if "ceilings" in given.only:
             found["ceilings"] = ceilings(large, given.rounds)
         if "engine" in given.only:
-            found["engine"] = engine(large, given.rounds, "int8")
+            found["engine"] = engine(large, given.rounds, "int8", given.asked)
             halves = stores.fill(work / "half", given.few, DEPTH, "float16")
-            found["engine"] += engine(halves, given.rounds, "float16", (64, 1000))
+            found["engine"] += engine(halves, given.rounds, "float16", given.asked)
     if "rivals" in given.only:
         few = stores.fill(work / "few", given.few, DEPTH, "int8")
         bits = stores.fill(work / "fewsigns", given.few, DEPTH, "sign")
-        found["rivals"] = engine(few, given.rounds, "headwater int8") + engine(bits, given.rounds, "headwater sign8192")
+        found["rivals"] = engine(few, given.rounds, "headwater int8", given.asked)
+        found["rivals"] += engine(bits, given.rounds, "headwater sign8192", given.asked)
         for rows, name in ((few, "int8"), (bits, "sign8192")):
             rows.hold("c")
-            found["rivals"] += engine(rows, given.rounds, f"headwater {name}", states=("held in RAM",))
-        found["rivals"] += rivals.measure(work, given.few, DEPTH, K, ASKED, given.rounds, given.bergson)
+            found["rivals"] += engine(rows, given.rounds, f"headwater {name}", given.asked, ("held in RAM",))
+        found["rivals"] += rivals.measure(work, given.few, DEPTH, K, given.asked, given.rounds, given.bergson)
     if "signs" in given.only:
         found["signs"] = [fresh(work / "signs", min(given.rows, 10**6), DEPTH, "sign", 100, "256MB") for _ in range(2)]
     if "scaling" in given.only:
