@@ -116,6 +116,7 @@ def test_real_corpora_run(script: Load, tmp_path: Path) -> None:
     assert [step.get("rows") for step in found["steps"]] == [12, 12, None, None]
 
 
+@pytest.mark.slow
 def test_the_engine_is_timed(script: Load, tmp_path: Path) -> None:
     pytest.importorskip("faiss", reason="the rivals are not installed")
     found = script("scan_speed").main(["--out", str(tmp_path), "--rows", "3000", "--few", "2500", "--rounds", "1"])

@@ -92,7 +92,9 @@ def engine(
     from headwater.engine.memory import parse_bytes
 
     name, lines = "c", []
-    files = [file for part in stored.forms[name].scanned for file in stores.chunk_files(stored, part)]
+    files: list[Path] = []
+    if "held in RAM" not in states:
+        files = [file for part in stored.forms[name].scanned for file in stores.chunk_files(stored, part)]
     size = sum(reader.column.row_bytes for reader in stored.scanned(name)) * stored.rows
     for count in (0, *asked):
         shapes = scan_shapes(stored)
