@@ -22,7 +22,8 @@ AHEAD = 2
 """Buffers besides those that workers hold: one being filled, one full."""
 BLOCK_BYTES = 2 << 20
 """Bytes of a block where the budget allows: read, summed and multiplied while they stay in the third-level cache. From the
-page cache, one thread read 11.5 GB/s in requests of 1 MB, 8.6 of 4 MB and 1.8 of 32 MB (two cores, 32 MB of shared cache).
+page cache, one thread read 11.5 GB/s in requests of 1 MB, 8.6 of 4 MB and 1.8 of 32 MB (two cores, 32 MB of
+shared cache; files just written, and the largest buffers touched for the first time).
 """
 ROWS = 64
 """Rows of a block are a multiple of this where the budget allows."""

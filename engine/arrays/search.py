@@ -124,7 +124,9 @@ def expected_recall(estimates: Array, scores: Array, best: Array) -> float:
 
     An estimate's error is taken as normal around 0, with the standard deviation of the candidates' errors. A row whose score
     is s is a candidate unless its error falls below the least candidate's estimate minus s: with probability p(s). For every
-    row found there were 1/p(s) - 1 that were not. Told values were below the true ones in every trial, by 0.05 at most.
+    row found there were 1/p(s) - 1 that were not. What is told may be far below
+    the truth where candidates are few (0.56 told, 0.98 found: `examples/benchmarks/recall.py`), and was above it
+    by 0.005 at most.
 
     estimates, scores (Q, c): of the candidates; best (Q, k).
     """
