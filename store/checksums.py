@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 
-import google_crc32c
+import crc32c as library
 
 from .layout import Array
 
@@ -21,10 +21,8 @@ _Matrix = tuple[int, ...]  # 32 columns of 32 bits
 def crc32c(data: Array | bytes, crc: int = 0) -> int:
     """CRC32C (Castagnoli) of an array's bytes, continuing from `crc`."""
     if isinstance(data, bytes):
-        return int(google_crc32c.extend(crc, data))
-    view = data.reshape(-1).view("uint8")  # the C extension takes read-only buffers alone
-    view.flags.writeable = False
-    return int(google_crc32c.extend(crc, view))
+        return int(library.crc32c(data, crc))
+    return int(library.crc32c(data.reshape(-1).view("uint8").data, crc))
 
 
 def checksum_bytes(crc: int) -> bytes:

@@ -37,6 +37,11 @@ class ColumnReader(ABC):
         """Memory that reading takes besides the buffers it fills."""
         return 0
 
+    @property
+    def shared(self) -> bool:
+        """Whether several threads may load at once."""
+        return False
+
     @abstractmethod
     def load(self, start: int, stop: int, out: Array) -> None:
         """Fill `out` (stop-start, *row shape) with rows, as they are: :meth:`confirm` has the last word.
@@ -55,7 +60,7 @@ class ColumnReader(ABC):
         """
 
     def rest(self) -> None:  # noqa: B027 - most readers have nothing to let go
-        """Let go of what loading keeps open for the next load."""
+        """Let go of what loading in this thread keeps open for the next load."""
 
     def read(self, start: int, stop: int, out: Array) -> None:
         """Both of these: a chunk read from its first row to its last, in one call or several, is checked."""
@@ -108,32 +113,43 @@ class FileColumn(ColumnReader):
         super().__init__(column, rows, name)
         self.folder = folder
         self._checked: set[int] = set()  # chunks compared by `gather`
-        self._open = (-1, -1)  # the chunk that `load` read last, and its file
+        self._last = threading.local()  # .open: the chunk that a thread loaded last, and its file
         self._pieces: dict[int, list[tuple[int, int, int]]] = {}  # chunk to what of it is summed
         self._lock = threading.Lock()
 
+    @property
+    def shared(self) -> bool:
+        """Yes: each thread has a file open of its own."""
+        return True
+
     def load(self, start: int, stop: int, out: Array) -> None:
-        """As promised, by one thread at a time. The last chunk's file stays open: the system reads ahead by open file."""
+        """As promised. The last chunk's file stays open: the system reads ahead by open file."""
         size, done = self.column.chunk_rows, 0
         while start < stop:
             chunk, offset = divmod(start, size)
             count = min(stop - start, size - offset)
             with self._errors_of(chunk):
-                if chunk != self._open[0]:
+                if chunk != self._opened_last[0]:
                     self.rest()
-                    self._open = (chunk, self._checked_size(chunk))
-                _read_at(self._open[1], out[done : done + count], offset * self.column.row_bytes)
+                    self._last.open = (chunk, self._checked_size(chunk))
+                _read_at(self._opened_last[1], out[done : done + count], offset * self.column.row_bytes)
             start, done = start + count, done + count
+
+    @property
+    def _opened_last(self) -> tuple[int, int]:
+        """This thread's open chunk and its file; (-1, -1) where there is none."""
+        found: tuple[int, int] = getattr(self._last, "open", (-1, -1))
+        return found
 
     def rest(self) -> None:
         """As promised."""
-        chunk, file = self._open
-        self._open = (-1, -1)
+        chunk, file = self._opened_last
+        self._last.open = (-1, -1)
         if chunk >= 0:
             os.close(file)
 
     def __del__(self) -> None:
-        if hasattr(self, "_open"):
+        if hasattr(self, "_last"):
             self.rest()
 
     def confirm(self, start: int, rows: Array) -> None:

@@ -24,6 +24,11 @@ class HeldColumn(ColumnReader):
         super().__init__(column, rows, name)
         self.array = array
 
+    @property
+    def shared(self) -> bool:
+        """Yes."""
+        return True
+
     def load(self, start: int, stop: int, out: Array) -> None:
         """A copy of rows."""
         out[:] = self.array[start:stop]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.store.blocks import BlockStream, read_blocks
+from headwater.store.blocks import BlockStream, SharedBlocks, read_blocks
 from headwater.store.columns import ColumnReader
 from headwater.store.errors import DataError, StoreDamaged, StoreMissing
 from headwater.store.feature_store import EXAMPLES, FeatureStore
@@ -187,37 +187,70 @@ def test_what_goes_wrong_in_the_reading_thread_surfaces(error):
 
 
 @pytest.mark.parametrize("takers", [1, 2, 5])
-def test_several_takers_get_each_block_once(columns, takers):
+@pytest.mark.parametrize("kind", ["ahead", "shared", "held"])
+def test_several_takers_get_each_block_once(columns, takers, kind):
     taken: list[tuple[int, np.ndarray]] = []
+    readers = [hold(column) for column in columns] if kind == "held" else columns
+    source = BlockStream(readers, 2, takers + 1) if kind == "ahead" else SharedBlocks(readers, 2)
 
-    def work(stream: BlockStream) -> None:
-        while (block := stream.take()) is not None:
+    def work() -> None:
+        for block in source.blocks():
             taken.append((block.start, block.columns["pair"].copy()))
-            stream.give(block)
 
-    with BlockStream(columns, 2, takers + 1) as stream:
-        threads = [threading.Thread(target=work, args=(stream,)) for _ in range(takers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    threads = [threading.Thread(target=work) for _ in range(takers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    source.close()
     found = np.concatenate([rows for _, rows in sorted(taken, key=lambda item: item[0])])
     np.testing.assert_array_equal(found, SOURCE["pair"])
 
 
-def test_held_columns_come_as_views(columns):
+@pytest.mark.parametrize("block_rows", [1, 3, 4, 5, 100])
+def test_shared_blocks_equal_the_source(columns, block_rows):
+    for readers in (columns, [hold(column) for column in columns]):
+        assert_equal(SharedBlocks(readers, block_rows).blocks(), 0, ROWS)
+        assert_equal(SharedBlocks(readers, block_rows, start=3, stop=17).blocks(), 3, 17)
+        source = SharedBlocks(readers, block_rows)
+        blocks = source.blocks()
+        next(blocks)
+        source.close()
+        assert next(blocks, None) is None
+
+
+def test_shared_blocks_leave_no_file_open(tmp_path):
+    store = make(tmp_path / "s", [Column("pair", (2,), "float32", 4)], {"pair": SOURCE["pair"]})
+    source = SharedBlocks([open_column(store, EXAMPLES, "pair")], 4)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    threads = [threading.Thread(target=lambda: list(source.blocks())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    left = source.blocks()
+    next(left, None)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_damage_in_shared_blocks_is_found_by_the_taker_of_the_last_part(tmp_path):
+    store = make(tmp_path / "s", [Column("pair", (2,), "float32", 4)], {"pair": SOURCE["pair"]})
+    path = next((tmp_path / "s").rglob("c/2/0"))
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    source = SharedBlocks([open_column(store, EXAMPLES, "pair")], 2)
+    one, other = source.blocks(), source.blocks()
+    for taker in (one, other, one, other, one):
+        next(taker)
+    with pytest.raises(StoreDamaged, match="chunk 2 "):
+        next(other)
+
+
+def test_blocks_of_held_columns_are_views(columns):
     held = [hold(column) for column in columns]
     before = threading.active_count()
-    for rows in (1, 4, 100):
-        assert_equal(read_blocks(held, rows), 0, ROWS)
-        assert_equal(read_blocks(held, rows, start=3, stop=17), 3, 17)
-    block = next(read_blocks(held, 8))
+    block = next(SharedBlocks(held, 8).blocks())
     assert threading.active_count() == before and np.shares_memory(block.columns["pair"], held[1].array)
     np.testing.assert_array_equal(held[1].gather([5, 0]), SOURCE["pair"][[5, 0]])
-    with BlockStream(held, 4, 1) as stream:
-        stream.take()
-        stream.close()
-        assert stream.take() is None
 
 
 def test_damage_is_found_by_who_would_hold_it(columns, tmp_path):
@@ -245,7 +278,7 @@ def test_a_script_that_ends_amid_the_blocks_ends(columns, tmp_path):
     make(tmp_path / "s", [Column("id", (), "int64", 8)], {"id": SOURCE["id"]})
     script = f"""
 from headwater.store.feature_store import FeatureStore
-from headwater.store.blocks import BlockStream, read_blocks
+from headwater.store.blocks import BlockStream, SharedBlocks, read_blocks
 from headwater.store.reader import open_column
 blocks = read_blocks([open_column(FeatureStore.open({str(tmp_path / "s")!r}), "examples", "id")], 2)
 print(next(blocks).start)

@@ -49,7 +49,7 @@ def _worse(s: float, r: int, t: float, u: int) -> bool:
     return s < t or (s == t and r > u)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _push(scores: Array, count: int, first: int, best: Array, where: Array) -> bool:
     if best.shape[1] == 0:
         return False

@@ -1,4 +1,4 @@
-"""The one loop over stored rows: blocks from one reading thread, shared by workers that each run on one thread.
+"""The one loop over stored rows: blocks shared out among workers that each run on one thread and read their own.
 
 Each worker has scratch and results of its own, so that nothing is locked while it computes, and the results are merged once
 at the end. Two workers of one thread beat one product of two threads: nobody waits at a barrier, and on a busy machine the
@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from ...store.blocks import BlockStream
+from ...store.blocks import BlockStream, SharedBlocks
 from ...store.columns import ColumnReader
+from ...store.held import HeldColumn
 from ...store.layout import Block
 
 AHEAD = 2
@@ -27,6 +29,8 @@ shared cache; files just written, and the largest buffers touched for the first 
 """
 ROWS = 64
 """Rows of a block are a multiple of this where the budget allows."""
+SILENCE = 0.05
+"""Seconds that a worker says nothing of its progress."""
 
 Tell = Callable[[int], None]
 
@@ -92,26 +96,38 @@ def scan(
     """
     workers = [make() for _ in range(shape.workers)]
     heard: queue.Queue[int | BaseException | None] = queue.Queue()
-    with BlockStream(columns, shape.block_rows, shape.buffers, stop=stop) as stream:
-        threads = [threading.Thread(target=_work, args=(stream, worker, heard), daemon=True) for worker in workers]
+    source = _source(columns, shape, stop)
+    threads = [threading.Thread(target=_work, args=(source, worker, heard), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        _listen(heard, len(threads), tell)
+    finally:
+        source.close()
         for thread in threads:
-            thread.start()
-        try:
-            _listen(heard, len(threads), tell)
-        finally:
-            stream.close()
-            for thread in threads:
-                thread.join()
+            thread.join()
     return workers
 
 
-def _work(stream: BlockStream, worker: Worker, heard: queue.Queue[int | BaseException | None]) -> None:
-    """One worker's thread."""
+def _source(columns: Sequence[ColumnReader], shape: Shape, stop: int | None) -> SharedBlocks | BlockStream:
+    """Blocks that workers read themselves; for a single worker, and where only one thread may read, blocks read ahead."""
+    held = all(isinstance(column, HeldColumn) for column in columns)
+    if held or (shape.workers > 1 and all(column.shared for column in columns)):
+        return SharedBlocks(columns, shape.block_rows, stop=stop)
+    return BlockStream(columns, shape.block_rows, shape.buffers, stop=stop)
+
+
+def _work(source: SharedBlocks | BlockStream, worker: Worker, heard: queue.Queue[int | BaseException | None]) -> None:
+    """One worker's thread. It speaks now and then: each word wakes a thread, for which it waits."""
+    done, spoke = 0, time.monotonic()
     try:
-        while (block := stream.take()) is not None:
+        for block in source.blocks():
             worker(block)
-            heard.put(block.rows)
-            stream.give(block)
+            done += block.rows
+            if time.monotonic() - spoke > SILENCE:
+                heard.put(done)
+                done, spoke = 0, time.monotonic()
+        heard.put(done)
         heard.put(None)
     except BaseException as error:
         heard.put(error)

@@ -182,7 +182,7 @@ def _scale(sums: Array, row_scale: Array, query_scale: Array, out: Array) -> Non
     _scaled(sums, np.ascontiguousarray(row_scale), query_scale, out)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _scaled(sums: Array, row_scale: Array, query_scale: Array, out: Array) -> None:
     for q in range(len(query_scale)):
         factor = query_scale[q]
