@@ -8,6 +8,7 @@ in zlib is built on the same fact).
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from functools import lru_cache
 
 import crc32c as library
@@ -15,6 +16,7 @@ import crc32c as library
 from .layout import Array
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
+_MANY = 1024  # parts that are held apart
 _Matrix = tuple[int, ...]  # 32 columns of 32 bits
 
 
@@ -33,6 +35,45 @@ def checksum_bytes(crc: int) -> bytes:
 def joined(first: int, second: int, length: int) -> int:
     """CRC32C of A + B from those of A and B; `length` is B's, in bytes."""
     return _times(_zeros(length), first) ^ second
+
+
+class Pieces:
+    """CRC32C of one whole from those of its parts, which come in any order. Where parts overlap, the later one holds: the
+    earlier is of a reading that was left.
+    """
+
+    def __init__(self, length: int) -> None:
+        """`length` in bytes."""
+        self._length, self._held = length, 0
+        self._parts: dict[int, tuple[int, int]] = {}  # first byte to (bytes, sum), in the order of coming
+
+    def add(self, first: int, length: int, crc: int) -> int | None:
+        """Take a part in; the sum of the whole if nothing is missing now. Neighbours are joined once, at the end: cheap."""
+        before = self._parts.pop(first, None)
+        self._held += length - (before[0] if before else 0)
+        self._parts[first] = (length, crc)
+        if self._held < self._length and len(self._parts) < _MANY:
+            return None
+        self._join()
+        whole = self._parts.get(0)
+        return whole[1] if whole and whole[0] == self._length else None
+
+    def _join(self) -> None:
+        """Drop what later parts overlap, and make neighbours one."""
+        kept: list[tuple[int, int, int]] = []
+        for first, (length, crc) in reversed(self._parts.items()):
+            at = bisect_left(kept, (first,))
+            clear_below = not at or kept[at - 1][0] + kept[at - 1][1] <= first
+            if clear_below and (at == len(kept) or first + length <= kept[at][0]):
+                kept.insert(at, (first, length, crc))
+        found: list[tuple[int, int, int]] = []
+        for first, length, crc in kept:
+            if found and found[-1][0] + found[-1][1] == first:
+                start, held, before = found.pop()
+                first, length, crc = start, held + length, joined(before, crc, length)
+            found.append((first, length, crc))
+        self._parts = {first: (length, crc) for first, length, crc in found}
+        self._held = sum(length for _, length, _ in found)
 
 
 @lru_cache(maxsize=64)

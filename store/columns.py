@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .checksums import checksum_bytes, crc32c, joined
+from .checksums import Pieces, checksum_bytes, crc32c
 from .errors import DataError, StoreDamaged
 from .layout import CHECKSUM_BYTES, Array, Column, Damage
 
 _PART = 1 << 20  # bytes of a chunk's padding summed at a time
+_GAP = 1 << 14  # bytes between two rows that are read through, rather than asked for apart
 _CHECKED = 1 << 20  # largest chunk that is read whole for the sake of some rows
 
 
@@ -114,7 +115,7 @@ class FileColumn(ColumnReader):
         self.folder = folder
         self._checked: set[int] = set()  # chunks compared by `gather`
         self._last = threading.local()  # .open: the chunk that a thread loaded last, and its file
-        self._pieces: dict[int, list[tuple[int, int, int]]] = {}  # chunk to what of it is summed
+        self._pieces: dict[int, Pieces] = {}  # chunk to what of it is summed
         self._lock = threading.Lock()
 
     @property
@@ -128,11 +129,13 @@ class FileColumn(ColumnReader):
         while start < stop:
             chunk, offset = divmod(start, size)
             count = min(stop - start, size - offset)
+            opened, file = self._opened_last
             with self._errors_of(chunk):
-                if chunk != self._opened_last[0]:
+                if chunk != opened:
                     self.rest()
-                    self._last.open = (chunk, self._checked_size(chunk))
-                _read_at(self._opened_last[1], out[done : done + count], offset * self.column.row_bytes)
+                    file = self._checked_size(chunk)
+                    self._last.open = (chunk, file)
+                _read_at(file, out[done : done + count], offset * self.column.row_bytes)
             start, done = start + count, done + count
 
     @property
@@ -154,38 +157,26 @@ class FileColumn(ColumnReader):
 
     def confirm(self, start: int, rows: Array) -> None:
         """As promised."""
-        size, done = self.column.chunk_rows, 0
+        size, width, done = self.column.chunk_rows, self.column.row_bytes, 0
         while done < len(rows):
             chunk, offset = divmod(start + done, size)
             count = min(len(rows) - done, size - offset)
-            piece = (offset, count, crc32c(rows[done : done + count]))
+            part = crc32c(rows[done : done + count])
+            first, end = self.column.rows_of(chunk, self.rows)
             with self._lock:
-                crc = self._joined(chunk, piece)
+                pieces = self._pieces.get(chunk) or self._pieces.setdefault(chunk, Pieces((end - first) * width))
+                crc = pieces.add(offset * width, count * width, part)
+                if crc is not None:
+                    del self._pieces[chunk]
             if crc is not None:
-                first, end = self.column.rows_of(chunk, self.rows)
                 with self._opened(chunk) as file:
-                    self._compare(file, chunk, (end - first) * self.column.row_bytes, crc)
+                    self._compare(file, chunk, (end - first) * width, crc)
             done += count
 
-    def _joined(self, chunk: int, piece: tuple[int, int, int]) -> int | None:
-        """Add a piece (offset, rows, sum) to its chunk's; the sum of all rows of the chunk if none is missing now."""
-        (first, end), (offset, count, _) = self.column.rows_of(chunk, self.rows), piece
-        before = self._pieces.pop(chunk, [])  # what overlaps is of an earlier scan, which was left
-        pieces = [*(p for p in before if p[0] + p[1] <= offset or offset + count <= p[0]), piece]
-        whole = sorted(pieces)[:1]
-        for at, rows, part in sorted(pieces)[1:]:  # neighbours become one, so that there are about as many as threads
-            start, held, crc = whole[-1]
-            if start + held == at:
-                whole[-1] = (start, held + rows, joined(crc, part, rows * self.column.row_bytes))
-            else:
-                whole.append((at, rows, part))
-        if whole[0][:2] == (0, end - first):
-            return whole[0][2]
-        self._pieces[chunk] = whole
-        return None
-
     def gather(self, rows: Sequence[int] | Array) -> Array:
-        """As promised; one positioned read a row. A chunk of at most 1 MiB is checked before its first row is taken."""
+        """As promised; rows that lie close together are read at once. A chunk of at most 1 MiB is checked before its first
+        row is taken.
+        """
         wanted = self._wanted(rows)
         out = np.empty((len(wanted), *self.column.shape), self.column.dtype)
         order = np.argsort(wanted, kind="stable")
@@ -195,10 +186,27 @@ class FileColumn(ColumnReader):
                 if self.column.chunk_bytes <= _CHECKED and chunk not in self._checked:
                     self._compare(file, chunk, 0, 0)
                     self._checked.add(chunk)
-                for at in places:
-                    offset = int(wanted[at]) % self.column.chunk_rows
-                    _read_at(file, out[at : at + 1], offset * self.column.row_bytes)
+                self._gather_from(file, wanted[places] - chunk * self.column.chunk_rows, places, out)
         return out
+
+    def _gather_from(self, file: int, offsets: Array, places: Array, out: Array) -> None:
+        """out[places] = rows of a chunk by ascending offsets, in runs without a gap of `_GAP` bytes, `_PART` at most."""
+        width = self.column.row_bytes
+        room, gap = max(1, _PART // max(1, width)), _GAP // max(1, width) + 1
+        begun = 0
+        while begun < len(offsets):
+            near = offsets[begun : begun + room]
+            far = np.flatnonzero((np.diff(near) > gap) | (near[1:] - near[0] >= room))
+            end = begun + (int(far[0]) + 1 if len(far) else len(near))
+            if end == begun + 1:
+                at = int(places[begun])
+                _read_at(file, out[at : at + 1], int(offsets[begun]) * width)
+            else:
+                first, last = int(offsets[begun]), int(offsets[end - 1]) + 1
+                span = np.empty((last - first, *self.column.shape), self.column.dtype)
+                _read_at(file, span, first * width)
+                out[places[begun:end]] = span[offsets[begun:end] - first]
+            begun = end
 
     def check(self, chunk: int) -> None:
         """As promised; the whole file is read, padding too."""

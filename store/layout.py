@@ -7,6 +7,7 @@ CRC32C, as the standard `crc32c` codec writes it, so that any Zarr client checks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class Column:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row; of text, only the reference."""
-        return int(np.prod(self.shape, dtype=np.int64)) * (8 if self.is_text else np.dtype(self.dtype).itemsize)
+        return math.prod(self.shape) * (8 if self.is_text else np.dtype(self.dtype).itemsize)
 
     @property
     def chunk_bytes(self) -> int:

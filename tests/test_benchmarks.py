@@ -142,3 +142,9 @@ def test_recall_is_measured(script: Load, tmp_path: Path) -> None:
         assert result["certified_equal"] == result["queries"] == 8 and result["scan_recall"] > 0.99
         forms = {form["form"]: form for form in result["forms"]}
         assert forms["int8"]["alone"] > 0.97 and forms["sign8192"]["200"] > 0.99
+
+
+def test_kernels_for_signs_agree(script: Load, tmp_path: Path) -> None:
+    words = ["--out", str(tmp_path), "--rows", "65", "--bits", "256", "--queries", "3", "--rounds", "1"]
+    found = script("sign_kernels").main(words)  # compares the three with each other
+    assert [line["what"] for line in found["kernels"]] == ["tables", "±1 bytes", "4 planes"]

@@ -233,7 +233,8 @@ def test_shared_blocks_leave_no_file_open(tmp_path):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_damage_in_shared_blocks_is_found_by_the_taker_of_the_last_part(tmp_path):
+def test_damage_in_shared_blocks_is_found_by_the_taker_of_the_last_part(tmp_path, monkeypatch):
+    monkeypatch.setattr("headwater.store.blocks.STRIDE", 1)
     store = make(tmp_path / "s", [Column("pair", (2,), "float32", 4)], {"pair": SOURCE["pair"]})
     path = next((tmp_path / "s").rglob("c/2/0"))
     path.write_bytes(b"x" + path.read_bytes()[1:])
@@ -293,3 +294,16 @@ def test_a_missing_column_or_group_is_named(tmp_path):
         open_column(store, EXAMPLES, "other")
     with pytest.raises(StoreMissing, match=r"holds no group methods/x, only \['examples'\]"):
         open_column(store, "methods/x", "id")
+
+
+@pytest.mark.parametrize(("gap", "part"), [(0, 1 << 20), (16, 1 << 20), (40, 64), (1 << 14, 100)])
+def test_rows_are_gathered_in_runs(tmp_path, monkeypatch, gap, part):
+    monkeypatch.setattr("headwater.store.columns._GAP", gap)
+    monkeypatch.setattr("headwater.store.columns._PART", part)
+    rows = np.arange(400, dtype="float32").reshape(200, 2)
+    store = make(tmp_path, [Column("x", (2,), "float32", 64)], {"x": rows})
+    column = open_column(store, EXAMPLES, "x")
+    random = np.random.default_rng(0)
+    for count in (1, 2, 30, 150, 400):
+        wanted = random.integers(200, size=count)
+        np.testing.assert_array_equal(column.gather(wanted), rows[wanted])

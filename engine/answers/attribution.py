@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ...store.columns import ColumnReader
-from ...store.errors import BrokenMethod, CorpusError, DataError, SettingsError, StoreMissing
+from ...store.errors import BrokenMethod, SettingsError, StoreMissing
 from ...store.feature_store import FeatureStore, form_group, method_group
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
 from ..arrays.certify import ROOM, certified, keeper_bytes, room_for
@@ -25,15 +25,14 @@ from ..arrays.similarity import TopK, all_scores, top_k
 from ..arrays.stored import StoredRows, fitted, scan_shapes
 from ..forms.form import Sign
 from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part
-from ..intake.examples import Example, Place, batches
+from ..intake.examples import Example
 from ..intake.provider import Provider
-from ..intake.readout import NonFiniteLogits, merged_needs
 from ..memory import Part, Plan, plan
 from ..method import BlockSimilarity, QueryMatrix, Similarity
 from ..registry import load
 from .export import export_parts
+from .queries import batch_tokens, query_rows
 
-_QUERY_TOKENS = 2048
 RESULT_QUERIES = 32
 """Queries whose results are held with their texts at once."""
 
@@ -168,7 +167,7 @@ class Attribution:
 
     def _asking(self, provider: Provider, queries: list[Example], k: int) -> tuple[Part, ...]:
         """What a run holds besides the scan."""
-        tokens, sizes = _batch_tokens(queries), provider.head.sizes
+        tokens, sizes = batch_tokens(queries), provider.head.sizes
         parts = [
             *provider.memory(tokens),
             layers_part(sizes, [self.method.needs(sizes)], tokens),
@@ -192,19 +191,7 @@ class Attribution:
         Raises:
             DataError: NaN or Inf in a query's logits.
         """
-        method, sizes = self.method, provider.head.sizes
-        tables, needs = method.tables(provider.head), merged_needs([method.needs(sizes)])
-        rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in method.columns(sizes)}
-        for batch in batches(queries, _batch_tokens(queries)):
-            with torch.inference_mode():
-                readout = provider.read([queries[i] for i in batch], needs)
-                try:
-                    readout.losses()
-                except NonFiniteLogits as error:
-                    raise DataError(f"NaN or Inf in the logits of query {queries[batch[error.example]].id}") from None
-                for name, values in method.rows(readout, tables).items():
-                    rows[name][batch] = values.float().cpu().numpy()
-        return method.prepare(rows, {})
+        return self.method.prepare(query_rows(self.method, provider, queries), {})
 
     def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, tell: Tell) -> Results:
         """The k best examples for each query, in one pass."""
@@ -285,25 +272,3 @@ class Attribution:
         assert isinstance(self.method, BlockSimilarity)
         forms = self._stored.forms
         return self.method.score(matrix, Block(block.start, {n: f.decode(block.columns) for n, f in forms.items()}))
-
-
-def read_queries(provider: Provider) -> list[Example]:
-    """All queries of a provider.
-
-    Raises:
-        CorpusError: there is none, one is cut, or one has nothing to attribute.
-    """
-    queries = list(provider.examples(Place()))
-    if not queries:
-        raise CorpusError(f"no query in {', '.join(source.path for source in provider.sources)}")
-    for query in queries:
-        if query.offset or query.place.piece:
-            raise CorpusError(f"{query.source}:{query.line}: the query is longer than the model's context of "
-                              f"{provider.head.sizes.max_length} tokens")  # fmt: skip
-        if not query.counted:
-            raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
-    return queries
-
-
-def _batch_tokens(queries: list[Example]) -> int:
-    return max(_QUERY_TOKENS, max(query.length for query in queries))

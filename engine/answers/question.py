@@ -18,8 +18,9 @@ from ..intake.provider import Provider
 from ..intake.providers import query_provider
 from ..memory import Plan
 from ..method import QueryMatrix
-from .attribution import Attribution, Results, Search, read_queries
+from .attribution import Attribution, Results, Search
 from .export import export
+from .queries import read_queries
 
 STORED_MODEL = ModelChoice("")
 """The model that the store was made with, where it was then."""

@@ -1,8 +1,9 @@
 """Inner products of integer queries with sign bits, by table look-up. Knows nothing of columns.
 
 Four sign bits choose one of sixteen sums of a query's four numbers; a byte shuffle looks up 32 rows' sums at once. Measured on
-one core with AVX2, in 10⁹ (bit · query) a second: tables 210 to 370; signs unpacked to ±1 bytes for the int8 product 60;
-popcounts take one plane a bit of the query; they were not measured, and by their count of instructions come to 40 with four.
+one core with AVX2 (`examples/benchmarks/sign_kernels.py`), in 10⁹ (bit · query) a second for 64 and 1,000 queries: tables 229
+and 256; popcounts of four planes of the query's bits 68 and 55; signs unpacked to ±1 bytes for the int8 product 38 and 50. For
+a single query planes are the fastest (45 against 31), where reading is the limit.
 """
 
 from __future__ import annotations

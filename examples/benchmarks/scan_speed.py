@@ -34,6 +34,10 @@ import stores
 DEPTH, K, REQUEST = 4096, 100, 1 << 20
 MEMORY = "1GB"
 ASKED = (1, 64, 1000)
+RESCORED = 1000
+SIGNS = "8,192 signs, 1,000 rescored"
+HELD = "held in RAM"
+STATES = ("warm", "cold")
 
 
 def taken(run: Callable[[], object], rounds: int, before: Callable[[], None] = lambda: None) -> tuple[float, float]:
@@ -82,48 +86,77 @@ def ceilings(rounds: int) -> list[dict[str, Any]]:
 
 
 def engine(
-    stored: Any, rounds: int, label: str, asked: Sequence[int] = ASKED, states: Sequence[str] = ("warm", "cold")
+    stored: Any,
+    rounds: int,
+    label: str,
+    asked: Sequence[int] = ASKED,
+    states: Sequence[str] = STATES,
+    small: Any = None,
 ) -> list[dict[str, Any]]:
-    """Reading alone, then scans, warm and cold; each in blocks that the budget gives."""
+    """Reading alone, then scans, warm and cold; each in blocks that the budget gives.
+
+    With `small`, a form of the rows: searches in two stages, the second over `stored`.
+    """
+    files = [] if HELD in states else [f for rows in (stored, small) if rows for f in _scanned(rows)]
+    lines = []
+    for count in asked if small else (0, *asked):
+        for state in states:
+            if state == "cold" and count == 1000:
+                continue  # bound by the product
+            forget = (lambda: stores.forget(files)) if state == "cold" else _still
+            told = f"{label}, {state}, " + (f"Q = {count}" if count else "reading alone")
+            if state != HELD and not small:  # in turn, for how pages lie in the cache changes what a copy costs
+                wall, cpu = taken(read_all(files), rounds, forget)
+                lines.append(_line(f"readinto, before {told}", stored, 0, wall, cpu))
+            wall, cpu = taken(_asking(stored, small, count), rounds, forget)
+            lines.append(_line(told, stored, count, wall, cpu))
+    return lines
+
+
+def _scanned(stored: Any) -> list[Path]:
+    return [file for part in stored.forms["c"].scanned for file in stores.chunk_files(stored, part)]
+
+
+def _asking(stored: Any, small: Any, count: int) -> Callable[[], object]:
+    """One scan or search for so many queries, or a scan that only reads."""
     from headwater.engine.arrays.scan import scan
     from headwater.engine.arrays.scorers import scorer_of
+    from headwater.engine.arrays.search import two_stage
     from headwater.engine.arrays.similarity import top_k
     from headwater.engine.arrays.stored import fitted, scan_shapes
     from headwater.engine.memory import parse_bytes
 
-    name, lines = "c", []
-    files: list[Path] = []
-    if "held in RAM" not in states:
-        files = [file for part in stored.forms[name].scanned for file in stores.chunk_files(stored, part)]
-    size = sum(reader.column.row_bytes for reader in stored.scanned(name)) * stored.rows
-    for count in (0, *asked):
-        shapes = scan_shapes(stored)
-        plan, shape = fitted(((stored.scan_plan(max(1, count), K, s), s) for s in shapes), (), parse_bytes(MEMORY))
-        scorer = scorer_of(stored.forms[name], stores.queries(max(1, count), stored.forms[name].depth))
+    scanned = small or stored
+    plans = ((scanned.scan_plan(max(1, count), RESCORED if small else K, s), s) for s in scan_shapes(scanned))
+    _, shape = fitted(plans, (), parse_bytes(MEMORY))
+    if not count:
+        return lambda: scan(stored.scanned("c"), shape, lambda: _nothing, _nothing)
+    matrix = stores.queries(count, stored.forms["c"].depth)
+    if small:
+        return lambda: two_stage(small, stored, "c", matrix, K, RESCORED, shape, _nothing)
+    return lambda: top_k(stored.scanned("c"), scorer_of(stored.forms["c"], matrix), K, shape, _nothing)
 
-        def run(scorer: Any = scorer, shape: Any = shape, count: int = count) -> None:
-            if count:
-                top_k(stored.scanned(name), scorer, K, shape, _nothing)
-            else:
-                scan(stored.scanned(name), shape, lambda: _nothing, _nothing)
 
-        for state in states:
-            if state == "cold" and count == 1000:
-                continue  # bound by the product
-            before = (lambda: stores.forget(files)) if state == "cold" else (lambda: None)
-            if (
-                state != "held in RAM" and not count
-            ):  # in turn, for how pages lie in the cache changes what a copy costs
-                wall, cpu = taken(read_all(files), rounds, before)
-                lines.append({"what": f"readinto of {label}, {state}", "queries": 0, "state": state, "seconds": wall,
-                              "rows_per_second": stored.rows / wall, "bytes_per_second": size / wall,
-                              "macs_per_second": 0.0, "cpu_seconds": cpu, "planned": REQUEST})  # fmt: skip
-            wall, cpu = taken(run, rounds, before)
-            lines.append({"what": f"{label}, {state}, " + (f"Q = {count}" if count else "reading alone"), "queries": count,
-                          "state": state, "rows_per_second": stored.rows / wall, "bytes_per_second": size / wall,
-                          "macs_per_second": stored.rows * count * stored.forms[name].depth / wall, "cpu_seconds": cpu,
-                          "seconds": wall, "planned": plan.total})  # fmt: skip
-    return lines
+def _line(what: str, stored: Any, count: int, wall: float, cpu: float) -> dict[str, Any]:
+    size = sum(reader.column.row_bytes for reader in stored.scanned("c")) * stored.rows
+    return {"what": what, "queries": count, "seconds": wall, "cpu_seconds": cpu, "rows_per_second": stored.rows / wall,
+            "bytes_per_second": size / wall,
+            "macs_per_second": stored.rows * count * stored.forms["c"].depth / wall}  # fmt: skip
+
+
+def _still() -> None:
+    """Before a round for which nothing is to be done."""
+
+
+def ours(few: Any, rounds: int, asked: Sequence[int]) -> list[dict[str, Any]]:
+    """The engine over the rows that rivals have, in files and held in memory."""
+    signs = stores.signs_of(few)
+    lines = engine(few, rounds, "headwater int8", asked)
+    lines += engine(few, rounds, f"headwater {SIGNS}", asked, small=signs)
+    few.hold("c")
+    signs.hold("c")
+    lines += engine(few, rounds, "headwater int8", asked, (HELD,))
+    return lines + engine(few, rounds, f"headwater {SIGNS}", asked, (HELD,), small=signs)
 
 
 def _nothing(rows: object) -> None:
@@ -227,16 +260,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             found["ceilings"] = ceilings(given.rounds)
         if "engine" in given.only:
             found["engine"] = engine(large, given.rounds, "int8", given.asked)
+            found["engine"] += engine(large, given.rounds, SIGNS, given.asked, small=stores.signs_of(large))
             halves = stores.fill(work / "half", given.few, DEPTH, "float16")
             found["engine"] += engine(halves, given.rounds, "float16", given.asked)
     if "rivals" in given.only:
-        few = stores.fill(work / "few", given.few, DEPTH, "int8")
-        bits = stores.fill(work / "fewsigns", given.few, DEPTH, "sign")
-        found["rivals"] = engine(few, given.rounds, "headwater int8", given.asked)
-        found["rivals"] += engine(bits, given.rounds, "headwater sign8192", given.asked)
-        for rows, name in ((few, "int8"), (bits, "sign8192")):
-            rows.hold("c")
-            found["rivals"] += engine(rows, given.rounds, f"headwater {name}", given.asked, ("held in RAM",))
+        found["rivals"] = ours(stores.fill(work / "few", given.few, DEPTH, "int8"), given.rounds, given.asked)
         found["rivals"] += rivals.measure(work, given.few, DEPTH, K, given.asked, given.rounds, given.bergson)
     if "signs" in given.only:
         found["signs"] = [fresh(work / "signs", min(given.rows, 10**6), DEPTH, "sign", 100, "256MB") for _ in range(2)]

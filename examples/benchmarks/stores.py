@@ -53,6 +53,16 @@ def fill(path: Path, rows: int, depth: int, precision: str, bits: int = 8192) ->
     return StoredRows(FeatureStore.open(path), group)
 
 
+def signs_of(stored: Any, bits: int = 8192) -> Any:
+    """The StoredRows of a store's signs, made by `headwater compress` where they are not there yet."""
+    from headwater.engine.arrays.compress import compression
+    from headwater.engine.arrays.stored import StoredRows
+
+    made = compression(stored.store, "made", "sign", bits, None)
+    made.run(lambda rows: None)
+    return StoredRows(stored.store, made.group)
+
+
 def queries(count: int, depth: int) -> np.ndarray:
     """(count, depth) float32: noisy rows of the pool."""
     random = np.random.default_rng(1)
