@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import erfc
 
 from ...store.errors import DataError, StoreDamaged
 from ...store.layout import Array, Block
@@ -133,6 +134,6 @@ def expected_recall(estimates: Array, scores: Array, best: Array) -> float:
     shares = []
     for rough, fine, top in zip(estimates.astype(np.float64), scores.astype(np.float64), best, strict=True):
         deviation = float(np.std(rough - fine)) or 1e-30
-        found = [0.5 * math.erfc((float(rough.min()) - float(s)) / (deviation * math.sqrt(2))) for s in top]
-        shares.append(len(top) / sum(1 / max(p, 1e-6) for p in found))
+        found = 0.5 * erfc((rough.min() - top) / (deviation * math.sqrt(2)))
+        shares.append(len(top) / float((1 / np.maximum(found, 1e-6)).sum()))
     return float(np.mean(shares)) if shares else 1.0
