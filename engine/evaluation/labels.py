@@ -1,0 +1,168 @@
+"""Which examples are relevant for which query: by a list of ids, by pairs, by a column's value, by a pattern in the text.
+
+Knows files of labels; no scores and no store.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...store.errors import CorpusError, DataError, SettingsError
+from ...store.layout import Array
+from ..intake.formats import read_records
+from ..intake.sources import find_sources
+
+
+class Labels(ABC):
+    """What is relevant."""
+
+    @abstractmethod
+    def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
+        """(n,) boolean: which of these examples are relevant for a query."""
+
+    def total(self, query: str) -> int | None:
+        """How many examples are relevant for a query in all; None where the labels do not say."""
+        return None
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Ids of all examples that the labels name; they must be in the store, if one is given."""
+        return frozenset()
+
+
+class Listed(Labels):
+    """Ids that are relevant for every query."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self._ids = frozenset(ids)
+
+    def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
+        return np.array([name in self._ids for name in examples], bool)
+
+    def total(self, query: str) -> int:
+        return len(self._ids)
+
+    @property
+    def known(self) -> frozenset[str]:
+        return self._ids
+
+
+class Paired(Labels):
+    """Ids that are relevant for each query."""
+
+    def __init__(self, pairs: Mapping[str, frozenset[str]]) -> None:
+        self._pairs = pairs
+
+    def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
+        own = self._pairs.get(query, frozenset())
+        return np.array([name in own for name in examples], bool)
+
+    def total(self, query: str) -> int:
+        return len(self._pairs.get(query, ()))
+
+    @property
+    def known(self) -> frozenset[str]:
+        return frozenset().union(*self._pairs.values())
+
+
+class Alike(Labels):
+    """Examples with the query's own value of a column."""
+
+    def __init__(self, examples: Mapping[str, Any], queries: Mapping[str, Any]) -> None:
+        self._examples, self._queries = examples, queries
+        self._counts = Counter(examples.values())
+
+    def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
+        own = self._of(query)
+        return np.array([self._examples.get(name) == own for name in examples], bool)
+
+    def total(self, query: str) -> int:
+        return self._counts[self._of(query)]
+
+    def _of(self, query: str) -> Any:
+        if query not in self._queries:
+            raise DataError(f"query {query} has no label")
+        return self._queries[query]
+
+    @property
+    def known(self) -> frozenset[str]:
+        return frozenset(self._examples)
+
+
+class Matching(Labels):
+    """Examples whose text a pattern is found in."""
+
+    def __init__(self, pattern: str) -> None:
+        """Raises SettingsError for what is no regular expression."""
+        try:
+            self._pattern = re.compile(pattern)
+        except re.error as error:
+            raise SettingsError(f"{pattern!r} is no regular expression: {error}") from None
+
+    def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
+        return np.array([bool(self._pattern.search(text)) for text in texts], bool)
+
+
+def read_labels(path: str, column: str = "", queries: str = "") -> Labels:
+    """Labels from a file.
+
+    A .txt file has an id a line. A table (.jsonl, .csv, .parquet) has query_id and example_id, or id and `column`; then
+    `queries`, a table likewise, has the queries' labels; without it, examples whose label is true are relevant.
+
+    Raises:
+        CorpusError: the file is not there, or cannot be read. DataError: a column or a label is missing, or there is none.
+    """
+    if path.endswith(".txt"):
+        return Listed([line for line in (f["text"].strip() for f in _records(path)) if line])
+    if not column:
+        pairs: dict[str, set[str]] = {}
+        for fields in _records(path):
+            query, example = (_cell(fields, name, path) for name in ("query_id", "example_id"))
+            pairs.setdefault(str(query), set()).add(str(example))
+        return Paired({query: frozenset(ids) for query, ids in pairs.items()})
+    examples = _column(path, column)
+    if queries:
+        return Alike(examples, _column(queries, column))
+    return Listed([name for name, label in examples.items() if _true(label)])
+
+
+def _true(label: Any) -> bool:
+    return label not in (None, False, 0, "", "0", "false", "False", "no")
+
+
+def _column(path: str, name: str) -> dict[str, Any]:
+    return {str(_cell(fields, "id", path)): _cell(fields, name, path) for fields in _records(path)}
+
+
+def _cell(fields: Mapping[str, Any], name: str, path: str) -> Any:
+    if name not in fields:
+        raise DataError(f"{path} has no column {name}; it has {', '.join(fields)}")
+    return fields[name]
+
+
+def _records(path: str) -> Iterator[Mapping[str, Any]]:
+    some = False
+    for source in find_sources([path], lines=True):
+        for record in read_records(source.path, source.format, 0, ALL):
+            if record.fault:
+                raise CorpusError(f"{path}:{record.line}: {record.fault}")
+            some = True
+            yield record.fields
+    if not some:
+        raise DataError(f"{path} holds no label")
+
+
+class _All:
+    """Every column of a table is wanted."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+ALL = _All()
