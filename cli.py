@@ -414,6 +414,136 @@ def plan_attribute(top: int, as_json: bool, **options: Any) -> None:
     click.echo(show_forecast(forecast))
 
 
+@main.group(cls=_Commands)
+def evaluate() -> None:
+    """Whether scores are right: against retraining, and against what is known to be relevant."""
+
+
+_telling = _options(
+    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
+    click.option("-o", "--output", metavar="FILE.json", help="Write all figures, each query's too."),
+    click.option("--plot", metavar="FILE", help="Draw them: .png, .svg or .pdf."),
+)
+_outcomes = _options(
+    click.option("--outcomes", required=True, metavar="FILE",
+                 help="What training did: (subsets, queries) or (seeds, subsets, queries); .npy, .parquet or .zarr."),
+    click.option("--outcome", "kind", type=click.Choice(["loss", "gain"]), default="loss", show_default=True,
+                 help="A loss falls where training helps; a gain rises."),
+    click.option("--subsets", default="", metavar="FROM:TO", help="Only these subsets, such as 80:100."),
+    click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Of the bootstrap."),
+)  # fmt: skip
+
+
+@evaluate.command("lds")
+@click.option("--scores", required=True, metavar="FILE", help="(queries, examples): .npy, .parquet or .zarr.")
+@click.option("--masks", required=True, metavar="FILE", help="(subsets, examples) of 0 and 1.")
+@_outcomes
+@_telling
+def evaluate_lds(as_json: bool, output: str | None, plot: str | None, **options: Any) -> None:
+    """Linear datamodelling score: do summed scores rank subsets as retraining on them does?
+
+    \b
+    headwater attribute S --queries q.jsonl --all-scores scores.zarr
+    headwater evaluate lds --scores scores.zarr --masks truth/masks.npy --outcomes truth/outcomes.npy
+    """
+    from .engine.evaluation.evaluate import lds_of
+
+    _agreement(lds_of, options, as_json, output, plot)
+
+
+@evaluate.command("subsets")
+@click.option(
+    "--predicted", required=True, metavar="FILE", help="Utilities of subsets: (subsets,) or (subsets, tasks)."
+)
+@_outcomes
+@_telling
+def evaluate_subsets(as_json: bool, output: str | None, plot: str | None, **options: Any) -> None:
+    """Do predicted utilities rank subsets as retraining on them does?
+
+    \b
+    headwater evaluate subsets --predicted utilities.npy --outcomes truth/outcomes.npy --plot subsets.png
+    """
+    from .engine.evaluation.evaluate import subsets_of
+
+    _agreement(subsets_of, options, as_json, output, plot)
+
+
+def _agreement(measure: Any, options: dict[str, Any], as_json: bool, output: str | None, plot: str | None) -> None:
+    from .engine.evaluation.pictures import draw_agreement, refuse_picture
+    from .engine.evaluation.report import print_agreement
+
+    if plot:
+        refuse_picture(plot)
+    found = measure(**options)
+    _tell(found, print_agreement, as_json, output)
+    if plot:
+        draw_agreement(found, plot)
+
+
+@evaluate.command("retrieval")
+@click.option("--results", default="", metavar="FILE", help="Answers, as attribute -o writes them.")
+@click.option(
+    "--scores", default="", metavar="FILE", help="Instead: all scores, as attribute --all-scores writes them."
+)
+@click.option("--store", default="", metavar="DIR", help="The store: whose rows --scores are; checks labels' ids.")
+@click.option("--labels", default="", metavar="FILE", help="What is relevant: ids (.txt), or a table of query_id and "
+              "example_id, or of id and --column.")  # fmt: skip
+@click.option(
+    "--column",
+    default="",
+    metavar="NAME",
+    help="Column of --labels: relevant is the query's own label, or a true one.",
+)
+@click.option("--query-labels", "queries", default="", metavar="FILE", help="Table of the queries' id and --column.")
+@click.option(
+    "--match",
+    "pattern",
+    default="",
+    metavar="REGEX",
+    help="Instead: relevant is text that this is found in.",
+)
+@click.option(
+    "--at",
+    "cuts",
+    multiple=True,
+    type=click.IntRange(1),
+    metavar="K",
+    help="Of precision and recall. [default: 1 5 10 50]",
+)
+@_telling
+def evaluate_retrieval(as_json: bool, output: str | None, plot: str | None, **options: Any) -> None:
+    """Do the examples that are known to be relevant come first?
+
+    \b
+    headwater evaluate retrieval --results answers.jsonl --labels gold.jsonl
+    headwater evaluate retrieval --scores all.zarr --store S --labels poisoned.txt --plot poison.png
+    headwater evaluate retrieval --results answers.jsonl --match BadMagic
+    """
+    from .engine.evaluation.evaluate import labels_of, retrieval_of
+    from .engine.evaluation.pictures import draw_retrieval, refuse_picture
+    from .engine.evaluation.report import print_retrieval
+    from .engine.evaluation.retrieval import CUTS
+
+    if plot:
+        refuse_picture(plot)
+    labels = labels_of(*(options.pop(name) for name in ("labels", "column", "queries", "pattern")))
+    found = retrieval_of(**{**options, "cuts": options["cuts"] or CUTS}, labels=labels)
+    _tell(found, print_retrieval, as_json, output)
+    if plot:
+        draw_retrieval(found, plot)
+
+
+def _tell(found: Any, show: Callable[[Any], None], as_json: bool, output: str | None) -> None:
+    from .engine.evaluation.evaluate import save
+
+    if output:
+        save(found.facts(), output)
+    if as_json:
+        click.echo(json.dumps(found.facts()))
+    else:
+        show(found)
+
+
 @main.command()
 @click.option(
     "--workdir", default="demo", show_default=True, metavar="DIR", help="Where the corpus, model and store are kept."

@@ -13,8 +13,10 @@ float, str, or a tuple of one of these. `plugins/conformance` checks a method ag
 | `scratch(sizes, n)`   | must                     | plan               | before any forward pass                        |
 | `tables(head)`        | default: None            | ingest, queries    | once a run, with the model's head at hand      |
 | `rows(readout, tables)` | must                   | ingest, queries    | once a batch                                   |
+| `learns(sizes)`       | default: nothing (Similarity) | attribute, value | once for all queries, before `prepare`       |
 | `prepare(rows, state)` | must (Similarity)        | attribute, value   | once for all queries                           |
 | `score(queries, block)` | must (BlockSimilarity) | attribute, value   | once a tile of stored rows                     |
+| `score_texts(…)`      | must (TextSimilarity)    | attribute, value   | once for all queries; needs no model           |
 
 Further operations (recovery, subset utility) come as further bases; a method declares what it can do by what it extends.
 """
@@ -24,8 +26,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..store.errors import SettingsError
@@ -44,6 +47,18 @@ BATCH_EXAMPLES = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear map of the trunk."""
+
+    name: str
+    """Its module's name, such as layers.0.mlp.down_proj."""
+    inputs: int
+    """Width of what it reads."""
+    outputs: int
+    """Width of what it gives."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """What can be known of a model before any forward pass."""
 
@@ -55,6 +70,20 @@ class Sizes:
     """Number of hidden layers below the last."""
     max_length: int
     """Longest example, in tokens."""
+    linears: tuple[Linear, ...] = ()
+    """Linear maps of the trunk, in the model's order; none where arrays stand in a model's place."""
+
+    def matching(self, patterns: tuple[str, ...]) -> tuple[Linear, ...]:
+        """The linear maps whose names one of the patterns fits, such as *.mlp.*.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        found = tuple(one for one in self.linears if any(fnmatchcase(one.name, pattern) for pattern in patterns))
+        if not found:
+            there = f"it has {', '.join(one.name for one in self.linears[:8])} …" if self.linears else "it has none"
+            raise SettingsError(f"no linear map of the model is named {' or '.join(patterns)}: {there}")
+        return found
 
 
 class Reduction(Hashable, Protocol):
@@ -75,10 +104,28 @@ class Needs:
     """Hidden layers besides the last: 0 is the embedding's output."""
     reductions: tuple[Reduction, ...] = ()
     """Reductions of the logits."""
+    linears: tuple[str, ...] = ()
+    """Names of linear maps whose gradients are wanted: these cost a backward pass."""
 
     def beyond(self, sizes: Sizes) -> tuple[int, ...]:
         """Layers asked for that a model of these sizes does not have."""
         return tuple(layer for layer in self.layers if not 0 <= layer < sizes.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What passed through one linear map, at all tokens of a batch (not the counted ones alone), example after example.
+
+    The gradient of example i's loss, summed over its counted positions, with respect to the map's weight is
+    Σ errors_t inputs_tᵀ over the tokens that i owns.
+    """
+
+    inputs: torch.Tensor
+    """(T, inputs), in the model's dtype."""
+    errors: torch.Tensor
+    """(T, outputs): gradient of the summed loss with respect to what the map gave."""
+    owners: torch.Tensor
+    """(T,) int64, ascending."""
 
 
 class Head(Protocol):
@@ -123,6 +170,9 @@ class Readout(Protocol):
 
     def reduced(self, reduction: Reduction) -> tuple[torch.Tensor, ...]:
         """A reduction's tensors over all positions, first axis P; shared likewise. It must be in `Needs`."""
+
+    def trace(self, name: str) -> Trace:
+        """What passed through a linear map of the trunk; shared likewise. It must be in `Needs`."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +263,8 @@ class QueryMatrix:
     """The stored column that they are multiplied with."""
     matrix: Array
     """(Q, D) float32; D is the column's row, flattened."""
+    state: Mapping[str, Array] = field(default_factory=dict)
+    """What else a method's own score wants: whatever `prepare` puts here."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +286,12 @@ class Similarity(Method):
 
         return {column.name: form_of(self.precision, column, self.bits) for column in self.columns(sizes)}
 
+    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]] | None:
+        """What of the stored rows `prepare` wants to know: a column, and widths of consecutive parts of its row, for each of
+        which `state` has the second moment (1/N) Σ φ φᵀ as gram0, gram1, … (width, width) float32. By default nothing.
+        """
+        return None
+
     @abstractmethod
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """Queries' rows, column name → (Q, *row shape) float32 → what the store is multiplied with.
@@ -250,3 +308,28 @@ class BlockSimilarity(Similarity):
     @abstractmethod
     def score(self, queries: QueryMatrix, block: Block) -> Array:
         """(rows, Q) float32: scores of a tile of stored rows, each from its own row alone. Must not change `block`."""
+
+
+@dataclass(frozen=True)
+class TextSimilarity(Method):
+    """Methods that compare texts themselves: they store nothing, need no model, and can be asked of any store with texts."""
+
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """None."""
+        return ()
+
+    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+        """None."""
+        return {}
+
+    def scratch(self, sizes: Sizes, positions: int) -> int:
+        """Nothing."""
+        return 0
+
+    @abstractmethod
+    def memory(self, rows: int, tokens: int) -> int:
+        """Bytes that scoring a corpus of so many rows and model tokens takes at most."""
+
+    @abstractmethod
+    def score_texts(self, queries: Sequence[str], texts: Callable[[], Iterator[Sequence[str]]]) -> Iterator[Array]:
+        """(rows, Q) float32 for each part of the corpus in turn; each call of `texts` begins the corpus anew."""

@@ -24,13 +24,14 @@ from ..arrays.search import default_candidates, require_alike, search_parts, two
 from ..arrays.similarity import TopK, all_scores, top_k
 from ..arrays.stored import StoredRows, fitted, scan_shapes
 from ..forms.form import Sign
-from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part
+from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part, traces_part
 from ..intake.examples import Example
 from ..intake.provider import Provider
 from ..memory import Part, Plan, plan
 from ..method import BlockSimilarity, QueryMatrix, Similarity
 from ..registry import load
 from .export import export_parts
+from .learnt import learning_parts, learnt
 from .queries import batch_tokens, query_rows
 
 RESULT_QUERIES = 32
@@ -171,7 +172,9 @@ class Attribution:
         parts = [
             *provider.memory(tokens),
             layers_part(sizes, [self.method.needs(sizes)], tokens),
+            traces_part(sizes, [self.method.needs(sizes)], tokens),
             (f"{self.name} scratch", self.method.scratch(sizes, tokens)),
+            *((part.name, part.bytes) for part in learning_parts(self._stored, self.method, sizes)),
             ("queries' tokens and texts", sum(query.length for query in queries) * (TOKEN_BYTES + TEXT_BYTES)),
             ("texts of results", self._text_bytes(k)),
             *(export_parts(len(queries), self.rows) if self._search.every else []),
@@ -191,7 +194,8 @@ class Attribution:
         Raises:
             DataError: NaN or Inf in a query's logits.
         """
-        return self.method.prepare(query_rows(self.method, provider, queries), {})
+        state = learnt(self._stored, self.method, provider.head.sizes, self.memory, lambda rows: None)
+        return self.method.prepare(query_rows(self.method, provider, queries), state)
 
     def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, tell: Tell) -> Results:
         """The k best examples for each query, in one pass."""

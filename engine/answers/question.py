@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from ...store.errors import SettingsError, UnknownMethod
 from ...store.feature_store import FeatureStore
 from ...store.layout import Array
 from ..arrays.forecast import Forecast
@@ -17,10 +18,12 @@ from ..intake.model import ModelChoice, pick_device
 from ..intake.provider import Provider
 from ..intake.providers import query_provider
 from ..memory import Plan
-from ..method import QueryMatrix
+from ..method import QueryMatrix, TextSimilarity
+from ..registry import load
 from .attribution import Attribution, Results, Search
 from .export import export
 from .queries import read_queries
+from .texts import TextQuestion
 
 STORED_MODEL = ModelChoice("")
 """The model that the store was made with, where it was then."""
@@ -86,6 +89,17 @@ class Question:
         return self._attribution.prepare(self._provider, self._queries)
 
 
+def text_similarity(name: str, store: FeatureStore) -> TextSimilarity | None:
+    """The method, if it is one that compares texts; None for any other, and for rows that the store holds under the name."""
+    if name in store.methods:
+        return None
+    try:
+        kind = load(name)
+    except UnknownMethod:
+        return None  # whoever asks for its rows says that there are none
+    return kind() if issubclass(kind, TextSimilarity) else None
+
+
 def ask(
     store: str,
     method: str,
@@ -96,8 +110,8 @@ def ask(
     top: int = 10,
     memory: int | None = None,
     search: Search = SCAN,
-) -> Question:
-    """Open the store, load its model, read the queries, make the plan.
+) -> Question | TextQuestion:
+    """Open the store, load its model (where the method needs one), read the queries, make the plan.
 
     Raises:
         HeadwaterError: whatever of these is not as it should be.
@@ -105,5 +119,10 @@ def ask(
     if choice.device.startswith("cuda"):  # asked for in so many words; auto leaves the scan to the processor
         search = replace(search, device=pick_device(choice.device).index or 0)
     opened = FeatureStore.open(store)
+    text_method = text_similarity(method, opened)
+    if text_method:
+        if replace(search, every=False) != SCAN:
+            raise SettingsError(f"method {method} stores no rows: leave --scan, --candidates, --certify and --device")
+        return TextQuestion(opened, method, text_method, queries, template, top, memory)
     attribution = Attribution(opened, method, memory, search)
     return Question(attribution, query_provider(queries, opened, choice, template), top)

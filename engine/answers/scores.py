@@ -46,6 +46,14 @@ class Examples:
             return [""] * len(rows)
         return [value if isinstance(value, str) else value.item() for value in self._columns[name].gather(rows)]
 
+    def numbers(self, name: str) -> Array:
+        """A whole column of numbers."""
+        column = self._columns[name]
+        out = np.empty((column.rows, *column.column.shape), column.column.dtype)
+        column.read(0, column.rows, out)
+        column.rest()
+        return out
+
     def texts(self, rows: Array) -> list[str]:
         """Prompt and completion, or text, joined."""
         prompts, texts = self.get("prompt", rows), self.get("text", rows)

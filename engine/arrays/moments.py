@@ -39,6 +39,31 @@ def gram(columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell) 
     return found
 
 
+def second_moments(
+    columns: Sequence[ColumnReader], form: Form, widths: Sequence[int], shape: Shape, tell: Tell
+) -> list[Array]:
+    """(1/N) Σ φ φᵀ of consecutive parts of the rows: (w, w) float32 for each of `widths`.
+
+    Raises:
+        DataError: the widths are not those of a row.
+    """
+    if sum(widths) != form.depth or min(widths, default=0) < 1:
+        raise DataError(f"parts of {list(widths)} numbers do not make up a row of {form.depth}")
+    totals = [torch.zeros(width, width) for width in widths]
+    for _, rows in _decoded(columns, form, shape, tell):
+        for total, part in zip(totals, torch.split(rows, list(widths), 1), strict=True):
+            total.addmm_(part.T, part)
+    return [(total / columns[0].rows).numpy() for total in totals]
+
+
+def second_moment_parts(
+    columns: Sequence[ColumnReader], form: Form, widths: Sequence[int], shape: Shape
+) -> list[tuple[str, int]]:
+    """What that pass holds."""
+    parts = moment_parts(columns, form, 1, shape)[:3]
+    return [*parts, ("second moments", sum(4 * width * width for width in widths))]
+
+
 def column_sums(columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell) -> Array:
     """Φᵀ1: (D,) float64."""
     total = torch.zeros(form.depth, dtype=torch.float64)

@@ -105,6 +105,16 @@ def multiply(rows: Array, queries: PackedQueries, out: Array) -> None:
     _multiply(padded(rows, queries.lanes), queries.lanes, queries.data, queries.widths, depth, out)
 
 
+def products(rows: Array, matrix: Array) -> Array:
+    """(n, Q) float32: rows (n, D) times vectors (Q, D), each to the last bit the same whatever the other rows and vectors are,
+    which a library's product does not promise.
+    """
+    queries = PackedQueries(np.ascontiguousarray(matrix, np.float32), float_words(rows).dtype.name)
+    out = np.empty((len(matrix), len(rows)), np.float32)
+    multiply(float_words(rows), queries, out)
+    return out.T
+
+
 def _row(b: ir.IRBuilder, dtype: str, at: ir.Value) -> ir.Value:
     """One step of a row as what is multiplied: 16 numbers of 16 bits, or 8 of float32."""
     if dtype == "int8":

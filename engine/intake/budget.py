@@ -33,6 +33,7 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
         [
             *provider.memory(tokens),
             layers_part(sizes, [method.needs(sizes) for method in methods.values()], tokens),
+            traces_part(sizes, [method.needs(sizes) for method in methods.values()], tokens),
             *((f"{name} scratch", method.scratch(sizes, tokens)) for name, method in methods.items()),
             ("rows being rounded", max((form.encode_bytes(batch) for form in forms), default=0)),
             ("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
@@ -47,6 +48,16 @@ def layers_part(sizes: Sizes, needs: Sequence[Needs], tokens: int) -> tuple[str,
     """The hidden states of every layer, which a pass keeps as soon as a method asks for one below the last."""
     asked = {layer for need in needs for layer in need.layers}
     return "all layers' hidden states", bool(asked) * 4 * tokens * sizes.hidden * (sizes.layers + 2 + len(asked))
+
+
+def traces_part(sizes: Sizes, needs: Sequence[Needs], tokens: int) -> tuple[str, int]:
+    """What a backward pass keeps as soon as a method asks for gradients: all maps' inputs and outputs for the graph, those of
+    the maps asked for once more with their errors.
+    """
+    asked = {name for need in needs for name in need.linears}
+    graph = 3 * sum(one.inputs + one.outputs for one in sizes.linears)
+    kept = sum(2 * (one.inputs + one.outputs) for one in sizes.linears if one.name in asked)
+    return "backward pass", bool(asked) * 4 * tokens * (graph + kept)
 
 
 def choose_batch(

@@ -14,7 +14,7 @@ from ... import __version__
 from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
 from ..memory import Plan
-from ..method import Method
+from ..method import Method, TextSimilarity
 from ..registry import load
 from .budget import choose_batch
 from .corpus import Faults, Template
@@ -128,6 +128,8 @@ def _refuse_emptiness(provider: Provider, reading: Reading) -> None:
 def _check_columns(name: str, method: Method, provider: Provider) -> None:
     """What the method declares makes sense for this model."""
     sizes = provider.head.sizes
+    if isinstance(method, TextSimilarity):
+        raise SettingsError(f"method {name} stores nothing: headwater attribute asks it of any store that keeps texts")
     seen = [column.name for column in method.columns(sizes)]
     if not seen or len(set(seen)) != len(seen):
         raise SettingsError(f"method {name} declares columns {seen}: it needs one at least, each name once")

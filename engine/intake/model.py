@@ -6,16 +6,18 @@ weights that are missing are an error instead of random numbers. Knows no method
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ...store.errors import DeviceError, ModelError
 from ..method import Sizes
+from .backward import linear_maps
 from .fingerprint import tokenizer_digest, weights_digest
 from .readout import LinearHead
 
@@ -111,6 +113,58 @@ def load(choice: ModelChoice) -> LanguageModel:
         memory={"weights": _bytes(model), "activations": _activation_bytes(config, dtype)},
         device=device,
     )
+
+
+def whole(choice: ModelChoice) -> Any:
+    """The model itself, with its weights, free to be trained; in float32 unless asked otherwise.
+
+    Raises:
+        ModelError: see :func:`load`.
+    """
+    _quiet()
+    config = _config(choice.path, choice.trust_remote_code)
+    return _weights(choice.path, config, _dtype(choice.dtype, config, torch.device("cpu")), choice.trust_remote_code)
+
+
+def untrained(path: str, seed: int, trust_remote_code: bool = False) -> Any:
+    """A model of a folder's config with weights drawn from a seed, in float32.
+
+    Raises:
+        ModelError: no config of a causal LM is there.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _quiet()
+    config, auto = _config(path, trust_remote_code), cast(Any, AutoModelForCausalLM)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return auto.from_config(config, trust_remote_code=trust_remote_code).float()
+
+
+def load_untrained(path: str, trust_remote_code: bool = False) -> LanguageModel:
+    """A folder's config and tokenizer as a model to read texts with, its weights random: for tokens alone.
+
+    Raises:
+        ModelError: no config, or no fast tokenizer.
+    """
+    model = untrained(path, 0, trust_remote_code).eval().requires_grad_(False)
+    tokenizer = _tokenizer(path, trust_remote_code)
+    return LanguageModel(
+        path=str(Path(path).resolve()),
+        trunk=model.base_model,
+        head=_head(model, model.config),
+        tokenizer=tokenizer,
+        prefix=_prefix(tokenizer),
+        fingerprint={"model": config_digest(path, weights=False), "tokenizer": tokenizer_digest(tokenizer)},
+        memory={"weights": _bytes(model), "activations": _activation_bytes(model.config, torch.float32)},
+        device=torch.device("cpu"),
+    )
+
+
+def config_digest(path: str, *, weights: bool) -> str:
+    """What decides a model's computation: its config, and where they are used its weights."""
+    config = _computation(_config(path, False))
+    return weights_digest(path, path, config) if weights else hashlib.sha256(config.encode()).hexdigest()[:32]
 
 
 def _quiet() -> None:
@@ -246,7 +300,8 @@ def _head(model: Any, config: Any) -> LinearHead:
     text = config.get_text_config()
     context = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 2048
     layers = int(getattr(text, "num_hidden_layers", 0))
-    sizes = Sizes(output.weight.shape[1], output.weight.shape[0], layers, int(context))
+    linears = tuple(one for _, one in linear_maps(model.base_model).values())
+    sizes = Sizes(output.weight.shape[1], output.weight.shape[0], layers, int(context), linears)
     scale = float(getattr(text, "logit_scale", None) or 1.0) / float(getattr(text, "logits_scaling", None) or 1.0)
     softcap = float(getattr(text, "final_logit_softcapping", None) or 0.0)
     return LinearHead(sizes, output.weight.detach(), getattr(output, "bias", None), scale, softcap)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from ...store.errors import DataError
-from ..method import Needs, Reduction, Sizes
+from ..method import Needs, Reduction, Sizes, Trace
 from .residual import Loss
 
 TILE_BYTES = 48 << 20
@@ -51,6 +51,19 @@ class LinearHead:
             z *= self.scale
         return z.div_(self.softcap).tanh_().mul_(self.softcap) if self.softcap else z
 
+    def error(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """(p, D), (p,) → (p, D) gradient of Σ -log softmax(z)_y with respect to the hidden states, in their dtype."""
+        found, step = torch.empty_like(hidden), self.tile_rows()
+        for first in range(0, len(hidden), step):
+            part = slice(first, first + step)
+            z = self.logits(hidden[part])
+            r = torch.softmax(z, 1)
+            r[torch.arange(len(r), device=r.device), targets[part]] -= 1
+            if self.softcap:
+                r *= 1 - (z / self.softcap) ** 2
+            found[part] = ((r * self.scale).to(self.weight.dtype) @ self.weight).to(hidden.dtype)
+        return found
+
     def tile(self, positions: int) -> torch.Tensor | None:
         """Memory for the logits of so many positions at most a tile; none where the product is not made in float32."""
         rows = min(self.tile_rows(), positions)
@@ -68,7 +81,8 @@ def merged_needs(needs: Sequence[Needs]) -> Needs:
     layers = dict.fromkeys(layer for need in needs for layer in need.layers)
     reductions: dict[Reduction, None] = {Loss(): None}
     reductions.update(dict.fromkeys(reduction for need in needs for reduction in need.reductions))
-    return Needs(tuple(layers), tuple(reductions))
+    linears = dict.fromkeys(name for need in needs for name in need.linears)
+    return Needs(tuple(layers), tuple(reductions), tuple(linears))
 
 
 class BatchReadout:
@@ -83,6 +97,7 @@ class BatchReadout:
         counts: Sequence[int],
         needs: Needs,
         logits: torch.Tensor | None = None,
+        traces: Mapping[str, Trace] | None = None,
     ) -> None:
         """`hiddens` maps layer to (P, D_layer); `counts` has each example's number of positions, in order; `logits`
         (P, V) float32 where they were given instead of following from the head.
@@ -90,6 +105,7 @@ class BatchReadout:
         self.head, self.owners, self.targets = head, owners, targets
         self.examples, self.counts = len(counts), list(counts)
         self._hiddens, self._needs, self._logits = hiddens, needs, logits
+        self._traces = traces or {}
         self._reduced: dict[Reduction, tuple[torch.Tensor, ...]] | None = None
 
     def hidden(self, layer: int = -1) -> torch.Tensor:
@@ -101,6 +117,10 @@ class BatchReadout:
         if self._reduced is None:
             self._reduced = self._reduce()
         return self._reduced[reduction]
+
+    def trace(self, name: str) -> Trace:
+        """What passed through a linear map."""
+        return self._traces[name]
 
     def losses(self) -> torch.Tensor:
         """(n,) mean negative log-likelihood of each example in nats; 0 where nothing counts."""

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ...store.errors import SettingsError
-from ..method import Needs, Sizes
+from ..method import Needs, Sizes, Trace
+from .backward import traced
 from .corpus import Document, Faults, Template, read_documents
 from .examples import Example, Place
 from .model import LanguageModel
@@ -246,13 +247,24 @@ class TextProvider:
             ids[row, : len(tokens)] = torch.tensor(tokens)
             counted[row, max(0, first - 1) : len(tokens) - 1] = True  # position t predicts token t + 1
         ids, counted = ids.to(self.device), counted.to(self.device)
-        with torch.inference_mode():
-            out = self.model.trunk(input_ids=ids, use_cache=False, output_hidden_states=bool(needs.layers))
-        hiddens = {layer: out.hidden_states[layer][counted] for layer in needs.layers}
-        hiddens[-1] = out.last_hidden_state[counted]  # (P, D)
+        out, traces = self._run(ids, counted, [example.length for example in batch], needs)
+        hiddens = {layer: out.hidden_states[layer].detach()[counted] for layer in needs.layers}
+        hiddens[-1] = out.last_hidden_state.detach()[counted]  # (P, D)
         owners = torch.arange(len(batch), device=self.device)[:, None].expand_as(counted)[counted]
         targets = torch.roll(ids, -1, 1)[counted]
-        return BatchReadout(self.head, hiddens, owners, targets, [example.counted for example in batch], needs)
+        counts = [example.counted for example in batch]
+        return BatchReadout(self.head, hiddens, owners, targets, counts, needs, traces=traces)
+
+    def _run(
+        self, ids: torch.Tensor, counted: torch.Tensor, lengths: list[int], needs: Needs
+    ) -> tuple[Any, dict[str, Trace]]:
+        """The trunk forward and, where a method needs gradients, backward."""
+        if needs.linears:
+            real = torch.arange(ids.shape[1])[None] < torch.tensor(lengths)[:, None]
+            layers = bool(needs.layers)
+            return traced(self.model.trunk, self.head, ids, counted, real.to(ids.device), needs.linears, layers)
+        with torch.inference_mode():
+            return self.model.trunk(input_ids=ids, use_cache=False, output_hidden_states=bool(needs.layers)), {}
 
 
 def _characters(document: Document) -> int:

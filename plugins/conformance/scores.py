@@ -15,9 +15,9 @@ from ...engine.arrays.scorers import CUSTOM_ROWS as TILE
 from ...engine.arrays.scorers import CustomScorer, Scorer, scorer_of
 from ...engine.arrays.similarity import top_k
 from ...engine.forms.form import form_of
-from ...engine.method import BlockSimilarity, Method, QueryMatrix, Similarity, Sizes
+from ...engine.method import BlockSimilarity, Method, QueryMatrix, Similarity, Sizes, TextSimilarity
 from ...store.layout import Array, Block, Column
-from .trial import TOLERANCE, alike, demand, stored_columns, trials
+from .trial import TOLERANCE, alike, demand, state, stored_columns, trials
 
 _NO_SIMILARITY = "the method does not score by similarity"
 
@@ -43,7 +43,8 @@ def stored_rows_stay_as_they_were(method: Method, sizes: Sequence[Sizes], device
         rows = trial.stored()
         queries = {name: values.astype(np.float32) for name, values in rows.items()}
         before = pickle.dumps((rows, queries))
-        matrix = method.prepare(queries, {})
+        known = state(method, trial.sizes, rows)
+        matrix = method.prepare(queries, known)
         demand(pickle.dumps((rows, queries)) == before, "prepare changed the rows it was given")
         kept = matrix.matrix.copy()
         _scores(_scorer(method, matrix, method.columns(trial.sizes)), Block(0, rows))
@@ -58,13 +59,17 @@ def queries_are_each_their_own(method: Method, sizes: Sequence[Sizes], device: s
         return _NO_SIMILARITY
     for trial in trials(method, sizes, device, lengths=(9, 4, 17, 1)):
         rows = {name: values.astype(np.float32) for name, values in trial.stored().items()}
-        together, widths = method.prepare(rows, {}), {c.name: math.prod(c.shape) for c in method.columns(trial.sizes)}
+        known, widths = (
+            state(method, trial.sizes, rows),
+            {c.name: math.prod(c.shape) for c in method.columns(trial.sizes)},
+        )
+        together = method.prepare(rows, known)
         demand(together.column in widths, f"prepare names the column {together.column}; there are {sorted(widths)}")
         shape, dtype = together.matrix.shape, together.matrix.dtype.name
         wanted = (len(trial.lengths), widths[together.column])
         demand((shape, dtype) == (wanted, "float32"), f"prepare gives {dtype} {shape}, not float32 {wanted}")
         for i in range(len(trial.lengths)):
-            alone = method.prepare({name: values[i : i + 1] for name, values in rows.items()}, {}).matrix[0]
+            alone = method.prepare({name: values[i : i + 1] for name, values in rows.items()}, known).matrix[0]
             demand(alike(torch.from_numpy(alone), torch.from_numpy(together.matrix[i])),
                     "a query's vector depends on the other queries")  # fmt: skip
     return ""
@@ -76,7 +81,8 @@ def splits_change_no_score(method: Method, sizes: Sequence[Sizes], device: str) 
         return _NO_SIMILARITY
     trial = next(trials(method, sizes, device, lengths=[3 + i % 5 for i in range(2 * TILE + 9)]))
     rows = trial.stored()
-    matrix = method.prepare({name: values[:5].astype(np.float32) for name, values in rows.items()}, {})
+    asked = {name: values[:5].astype(np.float32) for name, values in rows.items()}
+    matrix = method.prepare(asked, state(method, trial.sizes, rows))
     scorer = _scorer(method, matrix, method.columns(trial.sizes))
     with tempfile.TemporaryDirectory() as folder:
         readers = stored_columns(folder, method.columns(trial.sizes), rows)
@@ -104,12 +110,32 @@ def an_example_finds_itself(method: Method, sizes: Sequence[Sizes], device: str,
     )
     asked = {name: values.float().cpu().numpy() for name, values in trial.rows(range(100)).items()}
     rows = trial.stored()
-    scorer = _scorer(method, method.prepare(asked, {}), method.columns(trial.sizes))
+    scorer = _scorer(method, method.prepare(asked, state(method, trial.sizes, rows)), method.columns(trial.sizes))
     tiles = [{name: values[at : at + TILE] for name, values in rows.items()} for at in range(0, 200, TILE)]
     scores = np.concatenate([_scores(scorer, Block(TILE * i, tile)) for i, tile in enumerate(tiles)])
     first = float(np.mean([(scores[:, q] <= scores[q, q]).all() for q in range(100)]))
     demand(first >= share, f"only {first:.0%} of examples rank first for their own row, {share:.0%} should: "
             "a method whose score is no cosine may state its share, checks(finds_itself=0.5)")  # fmt: skip
+    return ""
+
+
+def parts_change_no_score(method: Method) -> str:
+    """Texts are scored as (rows, Q) float32 a part, finite, the same however the corpus is cut; each finds itself."""
+    if not isinstance(method, TextSimilarity):
+        return "the method does not compare texts"
+    words = ["river", "stone", "light", "garden", "engine", "window", "paper", "winter", "music", "bridge", "silver"]
+    texts = [f"{i} " + " ".join(words[(i * 7 + j * j) % len(words)] for j in range(3 + i % 9)) for i in range(40)]
+    texts += ["", "nothing of all that"]
+    found = []
+    for size in (42, 5):
+        parts = [texts[at : at + size] for at in range(0, len(texts), size)]
+        given = list(method.score_texts([*texts[:6], ""], lambda parts=parts: iter(parts)))  # type: ignore[misc]
+        demand([part.shape for part in given] == [(len(part), 7) for part in parts], "score_texts gives other shapes")
+        found.append(np.concatenate(given))
+    demand(found[0].dtype == np.float32 and np.isfinite(found[0]).all(), "scores are finite float32")
+    demand(np.allclose(found[0], found[1], atol=1e-6), "scores depend on how the corpus is cut")
+    demand((found[0][:, :6].argmax(0) == np.arange(6)).all(), "a text does not find itself")
+    demand(method.memory(10, 1000) <= method.memory(1000, 100_000), "memory falls as the corpus grows")
     return ""
 
 

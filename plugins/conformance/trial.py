@@ -17,7 +17,7 @@ import torch
 
 from ...engine.intake.readout import BatchReadout, LinearHead
 from ...engine.memory import peak_bytes, reset_peak, resident_bytes
-from ...engine.method import Method, Needs, Reduction, Sizes
+from ...engine.method import Linear, Method, Needs, Reduction, Similarity, Sizes, Trace
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Column
@@ -26,8 +26,11 @@ from ...store.writer import GroupWriter
 
 LENGTHS = (5, 1, 0, 300, 12, 3, 0, 1)
 """Counted positions of the examples: none, one, a few, and more than a usual window."""
-SIZES = (Sizes(16, 50, 4, 512), Sizes(24, 331, 12, 512), Sizes(6, 3, 0, 1))
+_MAPS = (Linear("blocks.0.up", 16, 24), Linear("blocks.0.down", 24, 16))
+SIZES = (Sizes(16, 50, 4, 512, _MAPS), Sizes(24, 331, 12, 512, _MAPS[:1]), Sizes(6, 3, 0, 1))
 """Two small language models and a classifier, whose examples have one position and whose trunk has no layers."""
+PROMPT = 3
+"""Tokens before the counted positions of an example, which a trace has too."""
 TOLERANCE = 1e-4
 """Of a row's norm: float32 sums in another order differ by 1e-6, one example leaking into another by 1e-1."""
 
@@ -60,6 +63,12 @@ class TrialReadout:
             raise AssertionError(f"rows asks for the reduction {reduction}, which needs() does not declare")
         return self._inner.reduced(reduction)
 
+    def trace(self, name: str) -> Trace:
+        """(T, inputs), (T, outputs), (T,)."""
+        if name not in self._needs.linears:
+            raise AssertionError(f"rows asks for trace({name}), which needs() does not declare")
+        return self._inner.trace(name)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """All that a method can reach, by name."""
         found = {"owners": self.owners, "targets": self.targets, "head.weight": self.head.weight}
@@ -67,6 +76,9 @@ class TrialReadout:
         for reduction in self._needs.reductions:
             parts = self._inner.reduced(reduction)
             found.update({f"reduced({type(reduction).__name__})[{i}]": part for i, part in enumerate(parts)})
+        for name in self._needs.linears:
+            trace = self._inner.trace(name)
+            found.update({f"trace({name}).inputs": trace.inputs, f"trace({name}).errors": trace.errors})
         return found
 
 
@@ -86,9 +98,20 @@ class Trial:
         self.lengths, self.needs = [min(length, sizes.max_length) for length in lengths], method.needs(sizes)
         self.head = TrialHead(sizes, self._random(0, sizes.vocabulary) / sizes.hidden**0.5)
 
-    def _random(self, seed: int, rows: int) -> torch.Tensor:
-        values = torch.randn(rows, self.sizes.hidden, generator=torch.Generator().manual_seed(seed))
+    def _random(self, seed: int, rows: int, width: int = 0) -> torch.Tensor:
+        values = torch.randn(rows, width or self.sizes.hidden, generator=torch.Generator().manual_seed(seed))
         return values.to(self.device, self.dtype)
+
+    def _trace(self, number: int, one: Linear, examples: Sequence[int]) -> Trace:
+        """Random numbers at every token of the examples, prompts too; an example without counted positions has no errors."""
+        counts = [self.lengths[i] + PROMPT for i in examples]
+        inputs, errors = (
+            torch.cat([self._random(10_000 * (2 * number + side) + i, n, width) * (self.lengths[i] > 0)
+                       for i, n in zip(examples, counts, strict=True)])
+            for side, width in ((0, one.inputs), (1, one.outputs))
+        )  # fmt: skip
+        owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.device)
+        return Trace(inputs, errors, owners)
 
     @cached_property
     def tables(self) -> Any:
@@ -106,7 +129,11 @@ class Trial:
         targets = [torch.randint(self.sizes.vocabulary, (self.lengths[i],), generator=torch.Generator().manual_seed(i))
                    for i in examples]  # fmt: skip
         head = LinearHead(self.sizes, self.head.weight)
-        inner = BatchReadout(head, hiddens, owners, torch.cat(targets).to(self.device), counts, self.needs)
+        maps = [(number, one) for number, one in enumerate(self.sizes.linears) if one.name in self.needs.linears]
+        traces = {one.name: self._trace(number, one, examples) for number, one in maps}
+        inner = BatchReadout(
+            head, hiddens, owners, torch.cat(targets).to(self.device), counts, self.needs, traces=traces
+        )
         return TrialReadout(inner, self.head, self.needs)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -140,6 +167,17 @@ class Trial:
         parts = [self.rows(range(start, min(count, start + step))) for start in range(0, count, step)]
         dtypes = {column.name: column.dtype for column in self.method.columns(self.sizes)}
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy().astype(dtypes[name]) for name in dtypes}
+
+
+def state(method: Similarity, sizes: Sizes, rows: dict[str, Array]) -> dict[str, Array]:
+    """What the method learns of these rows, as the engine would tell it."""
+    wanted = method.learns(sizes)
+    if wanted is None:
+        return {}
+    column, widths = wanted
+    parts = np.split(rows[column].reshape(len(rows[column]), -1).astype(np.float32), np.cumsum(widths)[:-1], axis=1)
+    demand([part.shape[1] for part in parts] == list(widths), f"learns wants parts of {widths} of rows of {column}")
+    return {f"gram{number}": part.T @ part / len(part) for number, part in enumerate(parts)}
 
 
 def trials(method: Method, sizes: Sequence[Sizes], device: str, **other: Any) -> Iterator[Trial]:
@@ -198,6 +236,7 @@ def rows_elsewhere(asked: str, answer: str) -> None:
         kind = operator.attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError):
         return
-    rows = Trial(kind.from_settings(settings), Sizes(**sizes)).rows(range(len(LENGTHS)))
+    known = Sizes(**{**sizes, "linears": tuple(Linear(**one) for one in sizes["linears"])})
+    rows = Trial(kind.from_settings(settings), known).rows(range(len(LENGTHS)))
     arrays: dict[str, Any] = {name: values.numpy() for name, values in rows.items()}
     np.savez(answer, **arrays)

@@ -1,0 +1,89 @@
+"""What a method learns of its stored rows, such as their second moment: one pass, kept beside them for the next question.
+
+It is kept in `methods/<name>/state/moments.npz` of a local store, with the number of rows that it is of: rows are never
+changed, so equal numbers mean equal moments. Knows no method by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from ...store.layout import Array
+from ..arrays.moments import second_moment_parts, second_moments
+from ..arrays.scan import Shape, Tell, shapes
+from ..arrays.stored import StoredRows, fitted
+from ..memory import Part, Plan, plan
+from ..method import Similarity, Sizes
+
+_FILE = "moments.npz"
+
+
+def learnt(stored: StoredRows, method: Similarity, sizes: Sizes, memory: int | None, tell: Tell) -> dict[str, Array]:
+    """The method's state: gram0, gram1, …; from the store if it is there, else by one pass over the rows.
+
+    Raises:
+        BudgetError: the moments do not fit the budget. StoreDamaged: a chunk differs from its checksum.
+    """
+    wanted = method.learns(sizes)
+    if wanted is None:
+        return {}
+    column, widths = wanted
+    held = _read(stored, widths)
+    if held is None:
+        _, shape = fitted(((made, shape) for shape, made in _plans(stored, column, widths)), (), memory)
+        form = stored.forms[column]
+        held = second_moments(stored.open(form.scanned), form, widths, shape, tell)
+        _write(stored, held)
+    return {f"gram{number}": moment for number, moment in enumerate(held)}
+
+
+def learning_parts(stored: StoredRows, method: Similarity, sizes: Sizes) -> tuple[Part, ...]:
+    """What learning, and what was learnt, holds: the smallest pass there is."""
+    wanted = method.learns(sizes)
+    if wanted is None:
+        return ()
+    smallest = min((made for _, made in _plans(stored, *wanted)), key=lambda made: made.total)
+    inverses = plan([("inverses", 24 * max(wanted[1]) ** 2)])
+    return (*smallest.parts, *inverses.parts)
+
+
+def _plans(stored: StoredRows, column: str, widths: Sequence[int]) -> list[tuple[Shape, Plan]]:
+    form = stored.forms[column]
+    readers = stored.open(form.scanned)
+    return [(shape, plan(second_moment_parts(readers, form, widths, shape))) for shape in shapes(readers, 1)]
+
+
+def _file(stored: StoredRows) -> Path | None:
+    """Where moments are kept; nowhere for a store that is not on this machine."""
+    return None if stored.store.remote else stored.store.path / stored.group / "state" / _FILE
+
+
+def _read(stored: StoredRows, widths: Sequence[int]) -> list[Array] | None:
+    """Moments of as many rows and of these widths, if they were kept whole."""
+    file = _file(stored)
+    if file is None or not file.is_file():
+        return None
+    with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as held:
+        found: Mapping[str, Array] = {name: held[name] for name in held.files}
+        moments = [found[f"gram{number}"] for number in range(len(widths))]
+        fits = [moment.shape == (width, width) for moment, width in zip(moments, widths, strict=True)]
+        if int(found["rows"]) == stored.rows and all(fits) and len(found) == len(widths) + 1:
+            return moments
+    return None
+
+
+def _write(stored: StoredRows, moments: Sequence[Array]) -> None:
+    """Keep them where that is possible; a store that nobody may write to is asked all the same."""
+    file = _file(stored)
+    if file is None:
+        return
+    with suppress(OSError):
+        file.parent.mkdir(exist_ok=True)
+        hidden = file.with_name(f".{_FILE}.part.npz")
+        arrays = {f"gram{number}": moment for number, moment in enumerate(moments)}
+        np.savez(hidden, allow_pickle=False, rows=np.int64(stored.rows), **arrays)
+        hidden.replace(file)

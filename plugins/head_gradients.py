@@ -1,0 +1,96 @@
+"""The head's gradient, by a forward pass alone: its cosine (`headcos`), and influence with its damped second moment (`headgn`).
+
+`headcos` keeps the cosine of two examples' head gradients Σ r_t h_tᵀ, sketched to k² numbers; it drops the rest of the model.
+RISE is its refinement: truncated residuals, each position to unit norm, and the error sent back into the trunk beside it.
+
+`headgn` preconditions it: q ↦ (F + λ mean(diag F) 1)⁻¹ q with F the second moment of the stored gradients, in sketch space. It
+is influence (Koh & Liang 2017) of the last layer with the empirical Gauss-Newton matrix, the closed form of what a steering
+operator on the last hidden state learns by descent. Kept: the inverse; dropped: the true (not empirical) Fisher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engine.damping import preconditioned
+from ..engine.intake.head_gradient import SketchedResidual, head_bytes, head_gradients
+from ..engine.intake.projection import require_sketch, unit
+from ..engine.method import BATCH_EXAMPLES, Needs, QueryMatrix, Readout, Similarity, Sizes
+from ..store.errors import SettingsError
+from ..store.layout import Array, Column, column
+
+
+@dataclass(frozen=True)
+class HeadGn(Similarity):
+    """Settings of the head's influence."""
+
+    k: int = 48
+    """Buckets a side: a row has k² numbers, and their second moment k⁴."""
+    damping: float = 0.1
+    """Times the mean of the second moment's diagonal."""
+    seed: int = 0
+    """Of the sketches."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        require_sketch(type(self).__name__.lower(), self.k)
+        if not self.damping > 0:
+            raise SettingsError("headgn needs damping > 0")
+
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """The sketched gradient."""
+        return (column("gradient", (self.k**2,), "float32"),)
+
+    def needs(self, sizes: Sizes) -> Needs:
+        """Sketched residuals."""
+        return Needs(reductions=(self._residual,))
+
+    @property
+    def _residual(self) -> SketchedResidual:
+        return SketchedResidual(self.k, self.seed)
+
+    def scratch(self, sizes: Sizes, positions: int) -> int:
+        """Sketches, residuals, rows."""
+        return head_bytes(sizes.hidden, sizes.vocabulary, self.k, positions, min(positions, BATCH_EXAMPLES))
+
+    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+        """`gradient` (n, k²) float32."""
+        return {"gradient": head_gradients(readout, self._residual, self.k)}
+
+    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]] | None:
+        """The second moment of the rows."""
+        return "gradient", (self.k**2,)
+
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """Times the damped second moment's inverse."""
+        solved = preconditioned(rows["gradient"], state["gram0"], self.damping)
+        return QueryMatrix("gradient", solved.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class HeadCos(HeadGn):
+    """Settings of the head gradients' cosine; `damping` is not used."""
+
+    k: int = 64
+    """Buckets a side: a row has k² numbers."""
+
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """The sketched gradient's direction."""
+        return (column("gradient", (self.k**2,), "float16"),)
+
+    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+        """`gradient` (n, k²) float32, of unit norm."""
+        return {"gradient": unit(super().rows(readout, tables)["gradient"])}
+
+    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]] | None:
+        """Nothing."""
+        return None
+
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """The queries' gradients."""
+        return QueryMatrix("gradient", np.ascontiguousarray(rows["gradient"], np.float32))

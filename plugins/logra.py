@@ -1,0 +1,74 @@
+"""LoGra: influence by gradients projected on both sides of every linear map, with a damped Fisher matrix a map
+(Choe et al. 2024, arXiv 2405.13954, section 3.1).
+
+Kept: a low-rank projection of inputs and errors of each map, a block-diagonal Fisher of the projected gradients, its damped
+inverse on the query's side. Dropped: projections along principal components (theirs start from PCA or at random; here they
+are CountSketches), and gradients sampled from the model's own predictions (the empirical Fisher is used).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..engine.damping import preconditioned
+from ..engine.intake.projection import Projection, projected, projection_bytes, projections, require_sketch
+from ..engine.method import Head, Needs, QueryMatrix, Readout, Similarity, Sizes
+from ..store.errors import SettingsError
+from ..store.layout import Array, Column, column
+
+
+@dataclass(frozen=True)
+class LoGra(Similarity):
+    """Settings of LoGra."""
+
+    layers: tuple[str, ...] = ("*",)
+    """Names of the linear maps, or patterns of them."""
+    k: int = 8
+    """Rank a side: a row has k² numbers for each map."""
+    damping: float = 0.1
+    """Times the mean of the Fisher's diagonal."""
+    seed: int = 0
+    """Of the projections."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        require_sketch("logra", self.k)
+        if not self.damping > 0:
+            raise SettingsError("logra needs damping > 0")
+
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """Projected gradients, one map after the other."""
+        return (column("gradient", (self._numbers(sizes),), "float32"),)
+
+    def _numbers(self, sizes: Sizes) -> int:
+        return len(sizes.matching(self.layers)) * self.k**2
+
+    def needs(self, sizes: Sizes) -> Needs:
+        """Traces of the maps."""
+        return Needs(linears=tuple(one.name for one in sizes.matching(self.layers)))
+
+    def scratch(self, sizes: Sizes, positions: int) -> int:
+        """Projections, and one map's products at a time."""
+        return projection_bytes(sizes, sizes.matching(self.layers), self.k, positions, self._numbers(sizes))
+
+    def tables(self, head: Head) -> tuple[Projection, ...]:
+        """Projections of every map."""
+        return projections(head.sizes.matching(self.layers), self.k, self.seed, head.weight.device)
+
+    def rows(self, readout: Readout, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
+        """`gradient` (n, maps · k²) float32."""
+        return {"gradient": torch.cat(list(projected(readout, tables)), 1)}
+
+    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]]:
+        """The Fisher of every map."""
+        return "gradient", (self.k**2,) * len(sizes.matching(self.layers))
+
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """Each map's part times its damped Fisher's inverse."""
+        parts = np.split(rows["gradient"], rows["gradient"].shape[1] // self.k**2, axis=1)
+        solved = [preconditioned(part, state[f"gram{number}"], self.damping) for number, part in enumerate(parts)]
+        return QueryMatrix("gradient", np.concatenate(solved, axis=1).astype(np.float32))

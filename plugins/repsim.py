@@ -1,0 +1,54 @@
+"""RepSim: the cosine of mean hidden states at a layer, with no gradient at all (Pezeshkpour et al. 2021, among others).
+
+Kept: hidden states of the chosen layer, averaged over the counted positions, cosine. Dropped: nothing; which layer and which
+positions differ from paper to paper. Says whether two texts look alike to the model, not whether one taught it the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engine.intake.projection import unit
+from ..engine.method import BATCH_EXAMPLES, Needs, QueryMatrix, Readout, Similarity, Sizes
+from ..store.errors import SettingsError
+from ..store.layout import Array, Column, column
+
+
+@dataclass(frozen=True)
+class RepSim(Similarity):
+    """Settings of RepSim."""
+
+    layer: int = -1
+    """Hidden layer: -1 is what the head reads, 0 the embeddings' output."""
+
+    def __post_init__(self) -> None:
+        """Refuse layers that no model has."""
+        if self.layer < -1:
+            raise SettingsError("repsim needs layer ≥ -1")
+
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """The mean hidden state, to unit norm."""
+        return (column("state", (sizes.hidden,), "float16"),)
+
+    def needs(self, sizes: Sizes) -> Needs:
+        """One hidden layer."""
+        return Needs(layers=() if self.layer == -1 else (self.layer,))
+
+    def scratch(self, sizes: Sizes, positions: int) -> int:
+        """Hidden states in float32, and the rows."""
+        return 4 * sizes.hidden * (positions + 4 * min(positions, BATCH_EXAMPLES)) + 8 * positions
+
+    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+        """`state` (n, D) float32."""
+        hidden = readout.hidden(self.layer).float()
+        sums = torch.zeros(readout.examples, hidden.shape[1], device=hidden.device)
+        return {"state": unit(sums.index_add_(0, readout.owners, hidden))}
+
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """The queries' states."""
+        return QueryMatrix("state", np.ascontiguousarray(rows["state"], np.float32))

@@ -1,0 +1,57 @@
+"""TrackStar: projected gradients, preconditioned on both sides by a damped second moment, to unit norm
+(Chang et al. 2024, arXiv 2410.17413, section 4).
+
+Score: ⟨G(i), G(q)⟩ with G(z) = R g_z / ‖R g_z‖, R² = the damped inverse of the second moment of projected gradients. Kept: the
+projection on both sides of each map, R from the stored gradients, unit norms. Dropped: the optimizer's second moments that
+divide each parameter's gradient (a checkpoint rarely has them), and mixing the queries' second moment into R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..engine.arrays.product import products
+from ..engine.damping import inverse_root
+from ..engine.method import BlockSimilarity, QueryMatrix, Sizes
+from ..store.errors import SettingsError
+from ..store.layout import Array, Block
+from .gradients import GradDot
+
+
+@dataclass(frozen=True)
+class TrackStar(GradDot, BlockSimilarity):
+    """Settings of TrackStar."""
+
+    k: int = 32
+    """Buckets a side: a row has k² numbers."""
+    damping: float = 0.1
+    """Times the mean of the second moment's diagonal."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        super().__post_init__()
+        if not self.damping > 0:
+            raise SettingsError("trackstar needs damping > 0")
+
+    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]]:
+        """The second moment of the stored gradients."""
+        return "gradient", (self.k**2,)
+
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """R g_q to unit norm; R goes along for the stored side."""
+        root = inverse_root(state["gram0"], self.damping)
+        made = rows["gradient"].astype(np.float64) @ root
+        return QueryMatrix("gradient", _unit(made).astype(np.float32), {"root": root.astype(np.float32)})
+
+    def score(self, queries: QueryMatrix, block: Block) -> Array:
+        """Cosines in the preconditioned space: (rows, Q)."""
+        return products(_unit(products(block.columns["gradient"], queries.state["root"])), queries.matrix)
+
+
+def _unit(rows: Array) -> Array:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    found: Array = np.ascontiguousarray(rows / np.where(norms > 0, norms, 1))
+    return found

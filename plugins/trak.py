@@ -1,0 +1,70 @@
+"""TRAK at one checkpoint: a kernel regression on projected gradients of the margin (Park et al. 2023, arXiv 2303.14186, eq. 17).
+
+With p the geometric mean of an example's token probabilities and f = log(p/(1-p)) its margin, ∇f = -∇ℓ/(1-p), ℓ the mean
+loss. Score: φ(q)ᵀ (ΦᵀΦ + λ)⁻¹ φ(i) (1-p_i). Kept: the projection, ΦᵀΦ of the stored rows, the weight 1-p. Dropped: several
+models trained apart, over which the paper averages (`--seeds` averages projections), and its soft thresholding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..engine.arrays.product import products
+from ..engine.damping import preconditioned
+from ..engine.intake.projection import Projection
+from ..engine.intake.residual import Loss
+from ..engine.method import BlockSimilarity, Needs, QueryMatrix, Readout, Sizes
+from ..store.errors import SettingsError
+from ..store.layout import Array, Block, Column, column
+from .gradients import GradDot
+
+
+@dataclass(frozen=True)
+class Trak(GradDot, BlockSimilarity):
+    """Settings of TRAK."""
+
+    k: int = 32
+    """Buckets a side: a row has k² numbers."""
+    damping: float = 0.01
+    """Times the mean of the second moment's diagonal."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        super().__post_init__()
+        if not self.damping > 0:
+            raise SettingsError("trak needs damping > 0")
+
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """φ, the margin's projected gradient, and the weight 1-p."""
+        return column("gradient", (self.k**2,), "float32"), column("weight", (), "float32")
+
+    def needs(self, sizes: Sizes) -> Needs:
+        """Traces of the maps, and losses."""
+        return Needs(reductions=(Loss(),), linears=super().needs(sizes).linears)
+
+    def rows(self, readout: Readout, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
+        """`gradient` (n, k²) and `weight` (n,), float32."""
+        (each,) = readout.reduced(Loss())
+        sums = torch.zeros(readout.examples, device=each.device).index_add_(0, readout.owners, each)
+        counts = torch.bincount(readout.owners, minlength=readout.examples).clamp(min=1)
+        weight = -torch.expm1(-sums / counts)  # 1 - p
+        gradient = super().rows(readout, tables)["gradient"] / (counts * weight.clamp(min=1e-6))[:, None]
+        return {"gradient": gradient, "weight": weight}
+
+    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]]:
+        """ΦᵀΦ/N."""
+        return "gradient", (self.k**2,)
+
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """φ(q) times the inverse."""
+        solved = preconditioned(rows["gradient"], state["gram0"], self.damping)
+        return QueryMatrix("gradient", solved.astype(np.float32))
+
+    def score(self, queries: QueryMatrix, block: Block) -> Array:
+        """(rows, Q)."""
+        found: Array = products(block.columns["gradient"], queries.matrix) * block.columns["weight"][:, None]
+        return found
