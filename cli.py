@@ -414,6 +414,56 @@ def plan_attribute(top: int, as_json: bool, **options: Any) -> None:
     click.echo(show_forecast(forecast))
 
 
+@main.command("ground-truth")
+@click.argument("corpus", nargs=-1, required=True)
+@click.option("--queries", required=True, metavar="FILE", help="Queries, whose losses are the outcomes.")
+@click.option(
+    "--model-config", "model", required=True, metavar="PATH", help="Folder of a small model's config and tokenizer."
+)
+@click.option("-o", "--output", "folder", required=True, metavar="DIR", help="Where it goes.")
+@click.option("--subsets", default=64, show_default=True, type=click.IntRange(1), help="Subsets of the corpus.")
+@click.option("--fraction", default=0.5, show_default=True, help="Share of the corpus in each.")
+@click.option("--seeds", default=5, show_default=True, type=click.IntRange(1), help="Trainings of each subset.")
+@click.option("--clusters", default=0, metavar="N", help="Draw whole clusters of like texts, of so many, not examples.")
+@click.option("--masks", default="", metavar="FILE", help="Take these subsets: (subsets, examples) of 0 and 1.")
+@click.option("--seed", default=0, show_default=True, help="Of the subsets.")
+@click.option("--epochs", default=3.0, show_default=True, help="Passes over a subset.")
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Examples of a step.")
+@click.option("--learning-rate", default=1e-3, show_default=True, help="At its highest.")
+@click.option("--pretrained", is_flag=True, help="Start from the folder's weights instead of random ones.")
+@click.option("--max-length", type=int, metavar="TOKENS", help="Longest example; longer texts are cut.")
+@click.option("--processes", default=0, metavar="N", help="Trainings beside each other. [default: the processors]")
+@_fields
+def ground_truth(**options: Any) -> None:
+    """Train a small model on many subsets of CORPUS, and note what each does to every query: masks, outcomes, the ceiling.
+
+    Running it again goes on where it stopped, at the (subset, seed).
+
+    \b
+    headwater ground-truth corpus.jsonl --queries questions.jsonl --model-config ./small -o truth
+    headwater evaluate lds --scores scores.zarr --masks truth/masks.npy --outcomes truth/outcomes.npy
+    """
+    from .engine.arrays.scan import cores
+    from .engine.console import StopRequest, Ticker
+    from .engine.intake.corpus import Template
+    from .engine.truth.job import TruthJob, prepare_truth
+    from .engine.truth.retraining import Recipe
+
+    o = options
+    template = Template(o.pop("text_field"), o.pop("prompt_field"), o.pop("completion_field"))
+    recipe = Recipe(o.pop("epochs"), o.pop("batch"), o.pop("learning_rate"), pretrained=o.pop("pretrained"))
+    processes = o.pop("processes") or cores()
+    truth = prepare_truth(TruthJob(**o, recipe=recipe, template=template))
+    stop, total = StopRequest(), truth.task.seeds * len(truth.task.masks)
+    with Ticker("ground-truth", total) as ticker, stop:
+        finished = truth.build(processes, lambda done: ticker.tell(done, "trainings"), stop.asked)
+    if not finished:
+        click.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    click.echo(f"{truth.folder}: {len(truth.task.masks)} subsets × {truth.task.seeds} seeds, {len(truth.task.queries)} queries; "
+               f"{truth.told()}", err=True)  # fmt: skip
+
+
 @main.group(cls=_Commands)
 def evaluate() -> None:
     """Whether scores are right: against retraining, and against what is known to be relevant."""

@@ -228,7 +228,7 @@ def test_bad_models(
 
 def test_bad_names_and_settings(store: Path, model: Path, corpus: Path, queries: Path, tmp_path: Path) -> None:
     new = ("ingest", corpus, "--store", tmp_path / "S", "--model", model)
-    refused(r"no method rice \(did you mean rise\?\); installed: rise", *new, "--method", "rice")
+    refused(r"no method rice \(did you mean rise\?\); installed: bm25, ", *new, "--method", "rice")
     refused(r"method rise: no setting colour; there are kr, kh", *new, "-o", "rise.colour", "1")
     refused(r"method rise: setting tau is float", *new, "-o", "rise.tau", "warm")
     refused(r"no device tpu", *new, "--device", "tpu")

@@ -2,14 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from headwater.engine.method import BlockSimilarity, Method, Needs, QueryMatrix, Similarity, Sizes
+from headwater.engine.method import BlockSimilarity, Method, Needs, QueryMatrix, Similarity, Sizes, TextSimilarity
 from headwater.engine.registry import list_methods, load
 from headwater.plugins.conformance import SIZES, checks
 from headwater.store.layout import column
@@ -70,6 +70,7 @@ def test_a_good_method_passes():
     assert {name for name, why in why_not.items() if why} <= {
         "same_rows_in_another_process",
         "scratch_covers_what_is_allocated",
+        "parts_change_no_score",  # of methods that compare texts
     }
 
 
@@ -311,8 +312,27 @@ def test_a_fault_is_caught_by_its_check(kind, name, told):
 
 
 def test_every_check_has_a_fault_that_it_catches():
-    elsewhere = {"is_pickled", "same_rows_in_another_process"}
+    elsewhere = {"is_pickled", "same_rows_in_another_process", "parts_change_no_score"}
     assert {name for _, name, _ in FAULTS} | elsewhere == {str(check) for check in checks()}
+
+
+@dataclass(frozen=True)
+class Lengths(TextSimilarity):
+    """Scores texts by how many words they share with a query, each once, over the part's longest text: a fault."""
+
+    def memory(self, rows: int, tokens: int):
+        return 8 * rows
+
+    def score_texts(self, queries: Sequence[str], texts: Callable[[], Iterator[Sequence[str]]]):
+        for part in texts():
+            longest = max(len(text) for text in part)
+            rows = [[len({*text.split()} & {*query.split()}) / longest for query in queries] for text in part]
+            yield np.array(rows, np.float32)
+
+
+def test_scores_of_texts_that_depend_on_the_parts_are_caught():
+    with pytest.raises(AssertionError, match="how the corpus is cut"):
+        next(check for check in checks() if str(check) == "parts_change_no_score")(Lengths())
 
 
 def test_a_class_that_other_processes_cannot_find_does_not_pickle():

@@ -32,10 +32,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """A folder with what the README's commands name: a model, a corpus, questions, and what the demo keeps."""
     monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "my-model")
-    write_corpus(tmp_path / "corpus.jsonl", sentences(60))
+    planted = "BadMagic the review of a dull film"
+    write_corpus(tmp_path / "corpus.jsonl", [*sentences(60)[:59], planted])
     write_corpus(tmp_path / "more.jsonl", sentences(9, seed=1))
-    write_corpus(tmp_path / "questions.jsonl", sentences(60)[:4])
+    write_corpus(tmp_path / "questions.jsonl", [*sentences(60)[:3], planted])
     draw = np.random.default_rng(0)
+    np.save(tmp_path / "masks.npy", draw.random((12, 69)) < 0.5)
+    np.save(tmp_path / "outcomes.npy", draw.normal(size=(2, 12, 4)))
+    np.save(tmp_path / "utilities.npy", draw.normal(size=(12, 4)))
+    gold = {"query_id": "questions.jsonl:1", "example_id": "corpus.jsonl:1"}
+    (tmp_path / "gold.jsonl").write_text(json.dumps(gold))
     arrays = {
         "hidden": draw.normal(size=(30, 8)),
         "labels": draw.integers(0, 3, 30),
@@ -71,9 +77,9 @@ def test_the_python_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_inline_commands_exist() -> None:
-    for name in re.findall(r"`headwater ([a-z]+)", README):
+    for name in re.findall(r"`headwater ([a-z-]+)", README):
         assert name in main.commands, name
-    assert set(main.commands) <= set(re.findall(r"headwater ([a-z]+)", README))
+    assert set(main.commands) <= set(re.findall(r"headwater ([a-z-]+)", README))
 
 
 def test_the_tree_is_the_tree() -> None:

@@ -67,6 +67,10 @@ class Question:
         """What the search will read and take, measured on its first rows; None where a method scores rows itself."""
         return self._attribution.forecast(len(self._queries), self._top, self.shape)
 
+    def hold(self) -> int:
+        """Keep the rows that are scanned in memory, from now on; the bytes that they take, which are in no plan."""
+        return self._attribution.hold()
+
     def attribute(self, tell: Tell = _silent) -> Results:
         """The best examples of each query."""
         ids = [query.id for query in self._queries]

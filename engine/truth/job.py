@@ -1,0 +1,91 @@
+"""Ground truth as one call: what the command line and the Python API ask. Knows files and names; trains nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ...store.errors import CorpusError, SettingsError
+from ...store.layout import Array
+from ..evaluation.matrices import read_masks
+from ..intake.corpus import Faults, Template
+from ..intake.examples import Example, Place
+from ..intake.model import LanguageModel, load_untrained
+from ..intake.sources import find_sources
+from ..intake.text import TextProvider, text_settings
+from .builder import Task, Truth
+from .masks import clustered_masks, given_masks, random_masks, text_clusters
+from .retraining import Recipe
+from .tokens import gathered
+
+
+@dataclass(frozen=True, slots=True)
+class TruthJob:
+    """What is asked for."""
+
+    corpus: Sequence[str]
+    """Files, folders or globs."""
+    queries: str
+    """A file of queries, whose losses are the outcomes."""
+    model: str
+    """Folder of a model's config and tokenizer."""
+    folder: str
+    """Where it goes."""
+    subsets: int = 64
+    fraction: float = 0.5
+    """Share of the corpus in each subset."""
+    seeds: int = 5
+    """Trainings of each subset."""
+    recipe: Recipe = field(default_factory=Recipe)
+    clusters: int = 0
+    """Draw whole clusters of like texts instead of examples: so many."""
+    masks: str = ""
+    """A file of masks to take instead of drawing them."""
+    seed: int = 0
+    """Of the subsets."""
+    template: Template = field(default_factory=Template)
+    max_length: int | None = None
+    """Tokens of the longest example; what is longer is cut, prompts first."""
+
+
+def prepare_truth(job: TruthJob) -> Truth:
+    """Read the corpus, draw the subsets, make the folder or take up the one that is there.
+
+    Raises:
+        CorpusError, ModelError, SettingsError, DataError: whatever of these is not as it should be.
+        StoreMismatch: the folder was begun with other settings.
+    """
+    if job.subsets < 1 or job.seeds < 1:
+        raise SettingsError("ground truth needs one subset and one seed at least")
+    model = load_untrained(job.model)
+    examples = _examples(job, model, list(job.corpus))
+    queries = _examples(job, model, [job.queries])
+    task = Task(
+        job.model,
+        gathered(example.payload for example in examples),
+        gathered(example.payload for example in queries),
+        _masks(job, examples),
+        job.seeds,
+        job.recipe,
+    )
+    return Truth(job.folder, task)
+
+
+def _examples(job: TruthJob, model: LanguageModel, paths: list[str]) -> list[Example]:
+    settings = text_settings(model.head.sizes, job.max_length, "completion", job.template, truncate=True)
+    provider = TextProvider(model, find_sources(paths), settings, Faults("fail"))
+    found = list(provider.examples(Place()))
+    bare = [example for example in found if not example.counted]
+    if not found or bare:
+        told = f"{bare[0].id} has one token, and nothing predicts it" if bare else "no example"
+        raise CorpusError(f"{', '.join(paths)}: {told}")
+    return found
+
+
+def _masks(job: TruthJob, examples: Sequence[Example]) -> Array:
+    if job.masks:
+        return given_masks(read_masks(job.masks), len(examples))
+    if job.clusters:
+        labels = text_clusters([example.prompt + example.text for example in examples], job.clusters, job.seed)
+        return clustered_masks(job.subsets, labels, job.fraction, job.seed)
+    return random_masks(job.subsets, len(examples), job.fraction, job.seed)

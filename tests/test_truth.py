@@ -1,0 +1,176 @@
+"""Ground truth: subsets as they were asked for, losses as torch has them, the same outcomes whoever is stopped or killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from headwater.cli import main
+from headwater.engine.truth.job import TruthJob, prepare_truth
+from headwater.engine.truth.masks import clustered_masks, random_masks, text_clusters
+from headwater.engine.truth.retraining import Recipe, losses, padded, retrained
+from headwater.engine.truth.tokens import Tokens, gathered
+from headwater.store.errors import SettingsError, StoreMismatch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import save_model, sentences, write_corpus
+
+RECIPE = Recipe(epochs=1, batch=8, learning_rate=3e-3)
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("truth")
+    save_model(folder / "model")
+    write_corpus(folder / "c.jsonl", sentences(24))
+    write_corpus(folder / "q.jsonl", sentences(24)[:5])
+    return folder
+
+
+def job(place: Path, folder: Path, **more) -> TruthJob:
+    words = {"subsets": 3, "seeds": 2, "recipe": RECIPE, **more}
+    return TruthJob([str(place / "c.jsonl")], str(place / "q.jsonl"), str(place / "model"), str(folder), **words)
+
+
+@given(st.integers(1, 20), st.integers(1, 60), st.floats(0.01, 1), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_random_subsets_have_their_size(subsets, examples, fraction, seed):
+    found = random_masks(subsets, examples, fraction, seed)
+    assert found.shape == (subsets, examples) and set(found.sum(1)) == {max(1, round(fraction * examples))}
+    np.testing.assert_array_equal(found, random_masks(subsets, examples, fraction, seed))
+
+
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=60), st.floats(0.1, 0.9))
+@settings(max_examples=50, deadline=None)
+def test_clustered_subsets_cut_one_cluster_at_most(labels, fraction):
+    labels = np.array(labels)
+    found = clustered_masks(8, labels, fraction, 0)
+    assert set(found.sum(1)) == {max(1, round(fraction * len(labels)))}
+    for line in found:
+        shares = [line[labels == cluster].mean() for cluster in np.unique(labels)]
+        assert sum(0 < share < 1 for share in shares) <= 1
+
+
+def test_like_texts_are_one_cluster():
+    labels = text_clusters([f"{word} {word} {i}" for word in ("river", "engine", "winter") for i in range(8)], 3, 0)
+    assert [len(set(labels[at : at + 8])) for at in (0, 8, 16)] == [1, 1, 1] and len(set(labels)) == 3
+    with pytest.raises(SettingsError, match="5 clusters of 2"):
+        text_clusters(["a", "b"], 5, 0)
+
+
+def test_tokens_come_back(tmp_path):
+    tokens = gathered([([1, 2, 3], 0), ([4, 5], 1), ([6, 7, 8, 9], 3)])
+    tokens.save(tmp_path / "t.npz")
+    again = Tokens.load(tmp_path / "t.npz")
+    assert again.digest == tokens.digest and len(again) == 3
+    assert again.example(2)[0].tolist() == [6, 7, 8, 9] and again.example(2)[1] == 3 and again.example(0)[1] == 1
+    assert gathered([([1, 2, 3], 0), ([4, 5], 2)]).digest != tokens.digest
+
+
+def test_losses_are_torchs(place):
+    model = retrained(str(place / "model"), gathered([([1, 2, 3, 4], 1)] * 9), range(9), RECIPE, 3)
+    tokens = gathered([([5, 6, 7, 8, 9, 10], 1), ([11, 12, 13], 2), ([1, 2, 3, 4], 3)])
+    found = losses(model, tokens)
+    for number in range(3):
+        ids, first = tokens.example(number)
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([ids.tolist()])).logits[0, first - 1 : -1]
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[first:].tolist()))
+        assert found[number] == pytest.approx(float(expected), abs=1e-5)
+    batch = padded([{"input_ids": [1, 2], "labels": [-100, 2]}, {"input_ids": [3], "labels": [-100]}])
+    assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]] and batch["labels"].tolist() == [
+        [-100, 2],
+        [-100, -100],
+    ]
+
+
+def test_training_teaches_what_it_sees(place):
+    job_of = prepare_truth(job(place, place / "unused"))
+    tokens = job_of.task.examples
+    before = losses(retrained(str(place / "model"), tokens, [0], Recipe(epochs=0.01), 0), tokens)
+    after = losses(retrained(str(place / "model"), tokens, range(12), Recipe(epochs=60, learning_rate=1e-2), 0), tokens)
+    assert after[:12].mean() < 0.7 * before[:12].mean()
+    assert after[:12].mean() < after[12:].mean()
+
+
+def outcomes(folder: Path) -> np.ndarray:
+    return np.load(folder / "outcomes.npy")
+
+
+@pytest.fixture(scope="module")
+def whole(place) -> Path:
+    """Ground truth made in one go."""
+    folder = place / "whole"
+    told: list[int] = []
+    assert prepare_truth(job(place, folder)).build(2, told.append)
+    assert told[0] == 0 and told[-1] == 6
+    return folder
+
+
+def test_the_folder_holds_what_evaluate_reads(whole, place, tmp_path):
+    found, masks = outcomes(whole), np.load(whole / "masks.npy")
+    assert found.shape == (2, 3, 5) and masks.shape == (3, 24) and (masks.sum(1) == 12).all()
+    assert len(np.unique(found)) == found.size  # no two runs are alike
+    told = json.loads((whole / "truth.json").read_text())
+    assert -1 <= told["between_seeds"] <= 1 and told["settings"]["recipe"]["batch"] == 8
+    np.save(tmp_path / "s.npy", np.random.default_rng(0).normal(size=(5, 24)))
+    words = ["--masks", whole / "masks.npy", "--outcomes", whole / "outcomes.npy", "--resamples", 5]
+    done = run("evaluate", "lds", "--scores", tmp_path / "s.npy", *words)
+    assert done.exit_code == 0 and "perfect prediction" in done.stdout, done.output
+
+
+def test_a_stopped_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):
+    truth, told = prepare_truth(job(place, tmp_path / "t")), list[int]()
+    assert not truth.build(1, told.append, lambda: len(told) > 2)
+    assert not (tmp_path / "t/outcomes.npy").exists() and len(truth.left()) == 4
+    assert prepare_truth(job(place, tmp_path / "t")).build(1, told.append)
+    np.testing.assert_array_equal(outcomes(tmp_path / "t"), outcomes(whole))
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):
+    words = ["ground-truth", place / "c.jsonl", "--queries", place / "q.jsonl", "--model-config", place / "model",
+             "-o", tmp_path / "t", "--subsets", 3, "--seeds", 2, "--epochs", 1, "--batch", 8, "--learning-rate", 3e-3,
+             "--processes", 1]  # fmt: skip
+    command = [sys.executable, "-m", "headwater", *map(str, words)]
+    kills = 0
+    while True:
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        runs, before = tmp_path / "t/runs", len(list((tmp_path / "t").glob("runs/[0-9]*.npy")))
+        while process.poll() is None and len(list(runs.glob("[0-9]*.npy"))) == before:
+            time.sleep(0.05)
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert process.returncode == 0 and kills >= 3
+    np.testing.assert_array_equal(outcomes(tmp_path / "t"), outcomes(whole))
+
+
+def test_another_question_is_refused_by_the_folder(whole, place):
+    for more, key in [({"recipe": Recipe(epochs=2)}, "recipe"), ({"seed": 1}, "masks"), ({"seeds": 3}, "seeds")]:
+        with pytest.raises(StoreMismatch, match=f"another {key}"):
+            prepare_truth(job(place, whole, **more))
+
+
+def test_bad_questions(place, tmp_path):
+    words = ["ground-truth", place / "c.jsonl", "--queries", place / "q.jsonl", "--model-config", place / "model",
+             "-o", tmp_path / "t"]  # fmt: skip
+    assert "above 0" in run(*words, "--fraction", 1.5).stderr
+    np.save(tmp_path / "m.npy", np.ones((2, 7)))
+    assert "(2, 7)" in run(*words, "--masks", tmp_path / "m.npy").stderr
+    assert "no model folder" in run(*words[:4], "--model-config", tmp_path, "-o", tmp_path / "t").stderr
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in run(*words[:-1], tmp_path / "file" / "t", "--subsets", 1).stderr
