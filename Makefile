@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-gpu lint types bench clean
+.PHONY: demo test test-slow test-gpu lint types bench compare clean
 
 demo: $(READY)  ## the whole job on an embedded corpus, in minutes
 	$(BIN)/headwater demo
@@ -31,6 +31,10 @@ bench: $(READY)  ## every benchmark, long; see examples/benchmarks/README.md
 	$(PIP) -e '.[bench]'
 	for script in backdoor real_corpora bounded_memory ingest_cost beside_bergson recall sign_kernels scan_speed; do \
 		$(BIN)/python examples/benchmarks/$$script.py || exit 1; done
+
+compare: $(READY)  ## every installed method on the same tasks, in one table; resumes
+	$(PIP) -e '.[baselines,truth,plot]'
+	$(BIN)/python examples/benchmarks/compare.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("headwater needs Python 3.11 or newer: make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
