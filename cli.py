@@ -424,7 +424,13 @@ def plan_attribute(top: int, as_json: bool, **options: Any) -> None:
 @click.option("--subsets", default=64, show_default=True, type=click.IntRange(1), help="Subsets of the corpus.")
 @click.option("--fraction", default=0.5, show_default=True, help="Share of the corpus in each.")
 @click.option("--seeds", default=5, show_default=True, type=click.IntRange(1), help="Trainings of each subset.")
-@click.option("--clusters", default=0, metavar="N", help="Draw whole clusters of like texts, of so many, not examples.")
+@click.option(
+    "--clusters",
+    default=0,
+    type=click.IntRange(0),
+    metavar="N",
+    help="Draw whole clusters of like texts, of so many, not examples.",
+)
 @click.option("--masks", default="", metavar="FILE", help="Take these subsets: (subsets, examples) of 0 and 1.")
 @click.option("--seed", default=0, show_default=True, help="Of the subsets.")
 @click.option("--epochs", default=3.0, show_default=True, help="Passes over a subset.")
@@ -432,7 +438,13 @@ def plan_attribute(top: int, as_json: bool, **options: Any) -> None:
 @click.option("--learning-rate", default=1e-3, show_default=True, help="At its highest.")
 @click.option("--pretrained", is_flag=True, help="Start from the folder's weights instead of random ones.")
 @click.option("--max-length", type=int, metavar="TOKENS", help="Longest example; longer texts are cut.")
-@click.option("--processes", default=0, metavar="N", help="Trainings beside each other. [default: the processors]")
+@click.option(
+    "--processes",
+    default=0,
+    type=click.IntRange(0),
+    metavar="N",
+    help="Trainings beside each other. [default: the processors]",
+)
 @_fields
 def ground_truth(**options: Any) -> None:
     """Train a small model on many subsets of CORPUS, and note what each does to every query: masks, outcomes, the ceiling.

@@ -327,8 +327,8 @@ class TextSimilarity(Method):
         return 0
 
     @abstractmethod
-    def memory(self, rows: int, tokens: int) -> int:
-        """Bytes that scoring a corpus of so many rows and model tokens takes at most."""
+    def memory(self, rows: int, tokens: int, queries: int) -> int:
+        """Bytes that scoring a corpus of so many rows and model tokens for so many queries takes at most."""
 
     @abstractmethod
     def score_texts(self, queries: Sequence[str], texts: Callable[[], Iterator[Sequence[str]]]) -> Iterator[Array]:

@@ -2,7 +2,7 @@
 
 Kept: scikit-learn's TF-IDF (sublinear term counts, unit norms) and bm25s's BM25 (Lucene's variant) with their defaults else.
 Dropped: nothing. Texts are prompt and completion together, in the corpus as in the queries; words are runs of letters and
-digits, in lower case. No model is read; the texts stream from the store.
+digits, in lower case. No model is read. Both libraries count a corpus's words in memory, which the plan says.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class TfIdf(TextSimilarity):
     features: int = 1 << 18
     """Words that are known, the most frequent of the corpus."""
 
-    def memory(self, rows: int, tokens: int) -> int:
-        """The vocabulary, as it is counted and as it is kept."""
-        return 400 * min(tokens, 8 * self.features) + 64 * self.features
+    def memory(self, rows: int, tokens: int, queries: int) -> int:
+        """All words as scikit-learn counts them, in memory; the vocabulary; the queries."""
+        return 100 * tokens + 100 * rows + 64 * self.features + 16 * queries * self.features // 64
 
     def score_texts(self, queries: Sequence[str], texts: Callable[[], Iterator[Sequence[str]]]) -> Iterator[Array]:
         """Cosines."""
@@ -59,9 +59,9 @@ class Bm25(TextSimilarity):
     b: float = 0.75
     """How much long texts are held back."""
 
-    def memory(self, rows: int, tokens: int) -> int:
-        """All words' numbers, and the index, which is in memory."""
-        return 150 * tokens + 100 * rows
+    def memory(self, rows: int, tokens: int, queries: int) -> int:
+        """All words' numbers and the index, which are in memory, and all scores."""
+        return 150 * tokens + 100 * rows + 8 * rows * queries
 
     def score_texts(self, queries: Sequence[str], texts: Callable[[], Iterator[Sequence[str]]]) -> Iterator[Array]:
         """BM25, over the words of a query, each as often as it stands there."""
@@ -76,7 +76,9 @@ class Bm25(TextSimilarity):
         known = index.vocab_dict
         asked = [[word for word in _words(query) if word in known] for query in queries]
         none = np.zeros(len(words), np.float32)
-        scores = np.stack([index.get_scores(one) if one else none for one in asked], 1)
+        scores = np.empty((len(words), len(asked)), np.float32)
+        for column, one in zip(scores.T, asked, strict=True):
+            column[:] = index.get_scores(one) if one else none
         first = 0
         for part in texts():
             yield scores[first : first + len(part)].astype(np.float32)

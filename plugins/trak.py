@@ -2,7 +2,7 @@
 
 With p the geometric mean of an example's token probabilities and f = log(p/(1-p)) its margin, ∇f = -∇ℓ/(1-p), ℓ the mean
 loss. Score: φ(q)ᵀ (ΦᵀΦ + λ)⁻¹ φ(i) (1-p_i). Kept: the projection, ΦᵀΦ of the stored rows, the weight 1-p. Dropped: several
-models trained apart, over which the paper averages (`--seeds` averages projections), and its soft thresholding.
+models trained apart, over which the paper averages, and its soft thresholding.
 """
 
 from __future__ import annotations

@@ -320,7 +320,7 @@ def test_every_check_has_a_fault_that_it_catches():
 class Lengths(TextSimilarity):
     """Scores texts by how many words they share with a query, each once, over the part's longest text: a fault."""
 
-    def memory(self, rows: int, tokens: int):
+    def memory(self, rows: int, tokens: int, queries: int):
         return 8 * rows
 
     def score_texts(self, queries: Sequence[str], texts: Callable[[], Iterator[Sequence[str]]]):

@@ -214,3 +214,24 @@ def test_ridge_on_real_retrainings(tmp_path):
     )
     assert 0.09 < told.mean.value < 0.14
     assert abs(told.shuffled.value) < 0.03
+
+
+def test_queries_that_find_nothing_count(tmp_path):
+    lines = [{"query_id": "a", "example_id": f"e{i}", "score": -i, "text": "x" if i == 1 else "y"} for i in range(6)]
+    lines += [{"query_id": "b", "example_id": f"e{i}", "score": -i, "text": "y"} for i in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["evaluate", "retrieval", "--results", tmp_path / "a.jsonl", "--json"]
+    found = json.loads(run(*words, "--match", "x").stdout)
+    assert found["each"]["reciprocal rank"] == [0.5, 0.0] and found["skipped"] == 0
+    assert found["each"]["precision@5"] == [0.2, None] and found["means"]["precision@1"]["count"] == 2
+    (tmp_path / "t.csv").write_text("id,bad\ne1,TRUE\ne2,FALSE\ne3,NaN\n")
+    told = json.loads(run(*words, "--labels", tmp_path / "t.csv", "--column", "bad").stdout)
+    assert told["relevant"] == 1
+    (tmp_path / "t.csv").write_text("id,bad\ne1,perhaps\n")
+    assert "neither true nor false" in refused(*words, "--labels", tmp_path / "t.csv", "--column", "bad")
+
+
+def test_seeds_that_contradict_each_other_leave_no_ceiling():
+    from headwater.engine.evaluation.metrics import noise_ceiling
+
+    assert noise_ceiling(np.array([[[1.0], [2], [3]], [[3.0], [2], [1]]])) == (-1.0, 0.0)

@@ -288,3 +288,42 @@ def test_damped_inverses():
     np.testing.assert_array_equal(damping.damped(np.zeros((3, 3)), 0.1), np.eye(3))
     with pytest.raises(DataError, match="raise it"):
         damping.preconditioned(rows, np.full((8, 8), np.nan), 0.1)
+
+
+def test_what_was_learnt_and_then_damaged_is_learnt_again(tmp_path):
+    from click.testing import CliRunner
+    from headwater.cli import main
+
+    tiny("Llama").save_pretrained(tmp_path / "m")
+    save_tokenizer(tmp_path / "m", sentences(200), add=False)
+    corpus = write_corpus(tmp_path / "c.jsonl", sentences(20))
+    words = [
+        "ingest",
+        str(corpus),
+        "--store",
+        str(tmp_path / "S"),
+        "--model",
+        str(tmp_path / "m"),
+        "--method",
+        "headgn",
+    ]
+    signs = CliRunner().invoke(main, [*words, "-o", "headgn.k", "8", "-o", "headgn.precision", "sign"])
+    assert signs.exit_code == 1 and "signs do not give them back" in signs.stderr
+    assert CliRunner().invoke(main, [*words, "-o", "headgn.k", "8"]).exit_code == 0
+    expected = ask(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores
+    (kept,) = (tmp_path / "S").rglob("moments.npz")
+    for body in (b"", kept.read_bytes()[:100], b"x" * 5000):
+        kept.write_bytes(body)
+        np.testing.assert_array_equal(ask(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores, expected)
+
+
+def test_a_map_that_is_used_twice_is_refused(tmp_path):
+    tiny("Llama").save_pretrained(tmp_path)
+    save_tokenizer(tmp_path, sentences(200), add=False)
+    model = load(ModelChoice(str(tmp_path), "cpu"))
+    model.trunk.layers[1] = model.trunk.layers[0]
+    settings = text_settings(model.head.sizes, None, "all", Template())
+    corpus = write_corpus(tmp_path / "c.jsonl", sentences(2))
+    provider = TextProvider(model, find_sources([str(corpus)]), settings, Faults("fail"))
+    with pytest.raises(ModelError, match="more than once"):
+        rows_of(GradDot(layers=("layers.0.*",), k=4), provider, list(provider.examples(Place())))

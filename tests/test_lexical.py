@@ -91,3 +91,10 @@ def test_what_cannot_be_asked_of_words(store, tmp_path):
 def test_a_corpus_without_words_is_refused(method):
     with pytest.raises(SettingsError, match="no word"):
         list(method.score_texts(["a"], lambda: iter([["", "!"]])))
+
+
+def test_queries_of_one_name_are_all_answered(store, tmp_path):
+    queries = tmp_path / "q.jsonl"
+    queries.write_text("".join(json.dumps({"id": "same", "text": text}) + "\n" for text in TEXTS[:2]))
+    done = run("attribute", store / "S", "--queries", queries, "--method", "bm25", "--all-scores", tmp_path / "a.zarr")
+    assert done.exit_code == 0, done.output

@@ -6,6 +6,9 @@ changed, so equal numbers mean equal moments. Knows no method by name.
 
 from __future__ import annotations
 
+import io
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -67,7 +70,8 @@ def _read(stored: StoredRows, widths: Sequence[int]) -> list[Array] | None:
     file = _file(stored)
     if file is None or not file.is_file():
         return None
-    with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as held:
+    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        held = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
         found: Mapping[str, Array] = {name: held[name] for name in held.files}
         moments = [found[f"gram{number}"] for number in range(len(widths))]
         fits = [moment.shape == (width, width) for moment, width in zip(moments, widths, strict=True)]
@@ -83,7 +87,7 @@ def _write(stored: StoredRows, moments: Sequence[Array]) -> None:
         return
     with suppress(OSError):
         file.parent.mkdir(exist_ok=True)
-        hidden = file.with_name(f".{_FILE}.part.npz")
+        hidden = file.with_name(f".{_FILE}.{os.getpid()}.part.npz")
         arrays = {f"gram{number}": moment for number, moment in enumerate(moments)}
         np.savez(hidden, allow_pickle=False, rows=np.int64(stored.rows), **arrays)
         hidden.replace(file)

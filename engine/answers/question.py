@@ -78,7 +78,7 @@ class Question:
 
     def export(self, path: str, tell: Tell = _silent) -> None:
         """Every example's score for every query, to a .zarr group that is not there yet."""
-        ids, store = list(self.queries), self._attribution
+        ids, store = [query.id for query in self._queries], self._attribution
         export(path, store.every_score(self._prepared(), self.shape, tell), self.rows, ids, store.name)
 
     def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:

@@ -72,7 +72,7 @@ class TextQuestion:
         k = min(self._top, self.rows)
         tokens = int(Examples(self.store).numbers("tokens").sum())
         return plan([
-            (f"{self._name}'s words", self._method.memory(self.rows, tokens)),
+            (f"{self._name}'s words", self._method.memory(self.rows, tokens, count)),
             ("texts", 4 * min(TEXT_CHUNK_ROWS, self.rows) * longest),
             ("texts of results", 2 * RESULT_QUERIES * k * longest),
             ("scores", 12 * min(TEXT_CHUNK_ROWS, self.rows) * count),
@@ -100,7 +100,7 @@ class TextQuestion:
 
     def export(self, path: str, tell: Tell = _silent) -> None:
         """Every example's score for every query, to a .zarr group that is not there yet."""
-        export(path, self._scored(tell), self.rows, list(self.queries), self._name)
+        export(path, self._scored(tell), self.rows, [query.id for query in self._queries], self._name)
 
     def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
         """(first row, mean scores) of every example, in order."""

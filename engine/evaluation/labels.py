@@ -75,8 +75,9 @@ class Alike(Labels):
     """Examples with the query's own value of a column."""
 
     def __init__(self, examples: Mapping[str, Any], queries: Mapping[str, Any]) -> None:
-        self._examples, self._queries = examples, queries
-        self._counts = Counter(examples.values())
+        self._examples = {name: str(label) for name, label in examples.items() if label is not None}
+        self._queries, self._known = queries, frozenset(examples)
+        self._counts = Counter(self._examples.values())
 
     def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
         own = self._of(query)
@@ -85,14 +86,14 @@ class Alike(Labels):
     def total(self, query: str) -> int:
         return self._counts[self._of(query)]
 
-    def _of(self, query: str) -> Any:
-        if query not in self._queries:
+    def _of(self, query: str) -> str:
+        if self._queries.get(query) is None:
             raise DataError(f"query {query} has no label")
-        return self._queries[query]
+        return str(self._queries[query])
 
     @property
     def known(self) -> frozenset[str]:
-        return frozenset(self._examples)
+        return self._known
 
 
 class Matching(Labels):
@@ -129,11 +130,20 @@ def read_labels(path: str, column: str = "", queries: str = "") -> Labels:
     examples = _column(path, column)
     if queries:
         return Alike(examples, _column(queries, column))
-    return Listed([name for name, label in examples.items() if _true(label)])
+    return Listed([name for name, label in examples.items() if _true(label, path)])
 
 
-def _true(label: Any) -> bool:
-    return label not in (None, False, 0, "", "0", "false", "False", "no")
+_FALSE = {"", "0", "0.0", "f", "false", "n", "no", "none", "null", "nan"}
+_TRUE = {"1", "1.0", "t", "true", "y", "yes"}
+
+
+def _true(label: Any, path: str) -> bool:
+    word = str(label).strip().lower()
+    if word not in _FALSE | _TRUE:
+        raise DataError(
+            f"{path}: label {label!r} is neither true nor false; --query-labels compares labels with the queries'"
+        )
+    return word in _TRUE
 
 
 def _column(path: str, name: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Figures that say how good scores are: rank correlations with retraining's outcomes, retrieval of what is known to be relevant.
 
-Pure functions of arrays in float64. Scores with ties have the mean rank of their group in correlations, and the expected
-value over orders of the ties in areas; a figure that is not defined (no relevant row, a constant column) is NaN, and means
-leave it out. Knows no file, no store and no method.
+Pure functions of arrays in float64. Scores with ties have the mean rank of their group in correlations, count half in AUC, and
+enter together in average precision; a figure that is not defined (no relevant row, a constant column) is NaN, and means leave
+it out. Knows no file, no store and no method.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def noise_ceiling(outcomes: Array) -> tuple[float, float]:
         return float("nan"), float("nan")
     found = [spearman(outcomes[i], outcomes[j]) for i in range(seeds) for j in range(i)]
     r = float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
-    return r, float(np.sqrt(max(0.0, seeds * r / (1 + (seeds - 1) * r)))) if np.isfinite(r) else float("nan")
+    if not r > 0:
+        return r, 0.0 if np.isfinite(r) else float("nan")
+    return r, float(np.sqrt(seeds * r / (1 + (seeds - 1) * r)))
 
 
 def bootstrap(values: Array, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:

@@ -54,7 +54,12 @@ def draw_retrieval(found: Retrieval, path: str) -> None:
     bars.invert_yaxis()
     bars.set(xlim=(0, 1.02), xlabel=f"mean over {len(found.queries)} queries, 95 %")
     line.plot(*curve(found), color="#d08030")
-    line.axhline(found.relevant / found.examples, color="grey", linestyle=":", label="chance, of what was ranked")
+    line.axhline(
+        float(np.mean([hits.mean() for hits in found.hits])),
+        color="grey",
+        linestyle=":",
+        label="mixed up, of what was ranked",
+    )
     line.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     line.legend(frameon=False)
     _save(figure, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def _answer(path: str, query: str, rows: Sequence[Mapping[str, Any]]) -> Ranking
         raise DataError(f"{path}: the score of example {rows[bad[0]]['example_id']} for query {query} is not finite")
     order = np.argsort(-scores, kind="stable")
     names = [str(rows[at]["example_id"]) for at in order]
-    if len(set(names)) < len(names):
+    if len({row.get("row", row["example_id"]) for row in rows}) < len(rows):
         raise DataError(f"{path}: an example comes twice for query {query}")
     return Ranking(query, names, [str(rows[at].get("text") or "") for at in order], scores[order])
 
@@ -91,7 +92,7 @@ class Everything:
 
 def _query_names(path: str, count: int) -> list[str]:
     """Queries' ids where the scores have them, else their numbers."""
-    if path.endswith(".zarr"):
+    if Path(path).suffix == ".zarr":
         import zarr
 
         names = zarr.open(path, mode="r").attrs.get("queries")

@@ -89,22 +89,23 @@ def evaluate_retrieval(
     skipped = 0
     for ranking in rankings:
         hits = labels.relevant(ranking.query, ranking.examples, ranking.texts)
-        told = labels.total(ranking.query)
-        total = int(hits.sum()) if whole or told is None else told
-        if not total:
+        all_of_them = labels.total(ranking.query)
+        total = int(hits.sum()) if whole or all_of_them is None else all_of_them
+        known = whole or all_of_them is not None
+        if known and not total:
             skipped += 1
             continue
-        known = whole or told is not None
         kept.append((ranking.query, hits, total, _figures(ranking.scores, hits, total if known else None, cuts, whole)))
-    if not kept:
-        raise DataError(f"none of {skipped} queries has a relevant example: there is nothing to measure" if skipped
-                        else "no query was answered: there is nothing to measure")  # fmt: skip
-    names = kept[0][3]
+    if not any(total for _, _, total, _ in kept):
+        asked = skipped + len(kept)
+        told = f"none of {asked} queries has a relevant example" if asked else "no query was answered"
+        raise DataError(f"{told}: there is nothing to measure")
+    names = dict.fromkeys(name for *_, figures in kept for name in figures)
     return Retrieval(
         tuple(query for query, *_ in kept), skipped, max(len(hits) for _, hits, *_ in kept),
         float(np.mean([total for _, _, total, _ in kept])),
         tuple(hits for _, hits, *_ in kept), tuple(total for _, _, total, _ in kept),
-        {name: np.array([figures[name] for *_, figures in kept]) for name in names},
+        {name: np.array([figures.get(name, np.nan) for *_, figures in kept]) for name in names},
     )  # fmt: skip
 
 

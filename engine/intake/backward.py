@@ -82,6 +82,10 @@ def _watched(trunk: Any, modules: dict[str, Any]) -> Iterator[tuple[dict[str, to
 
     def watch(name: str) -> Callable[[Any, Any, Any], None]:
         def hook(module: Any, given: Any, gave: Any) -> None:
+            if name in inputs:
+                raise ModelError(
+                    f"the model uses its linear map {name} more than once: leave it out by the setting layers"
+                )
             inputs[name] = given[0].detach()
             if gave.requires_grad:
                 gave.register_hook(lambda error: errors.__setitem__(name, error.detach()))

@@ -13,8 +13,9 @@ from typing import Any
 from ... import __version__
 from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
+from ..forms.form import Sign
 from ..memory import Plan
-from ..method import Method, TextSimilarity
+from ..method import Method, Similarity, TextSimilarity
 from ..registry import load
 from .budget import choose_batch
 from .corpus import Faults, Template
@@ -137,6 +138,11 @@ def _check_columns(name: str, method: Method, provider: Provider) -> None:
         method.forms(sizes)
     except SettingsError as error:
         raise SettingsError(f"method {name}: {error}") from None
+    learnt = method.learns(sizes) if isinstance(method, Similarity) else None
+    if learnt and isinstance(method.forms(sizes)[learnt[0]], Sign):
+        raise SettingsError(
+            f"method {name} learns from its stored rows, and signs do not give them back: another precision"
+        )
     absent = method.needs(sizes).beyond(sizes)
     if absent:
         raise SettingsError(

@@ -60,8 +60,9 @@ class LinearHead:
             r = torch.softmax(z, 1)
             r[torch.arange(len(r), device=r.device), targets[part]] -= 1
             if self.softcap:
-                r *= 1 - (z / self.softcap) ** 2
-            found[part] = ((r * self.scale).to(self.weight.dtype) @ self.weight).to(hidden.dtype)
+                r.mul_(z.div_(self.softcap).square_().neg_().add_(1))
+            found[part] = (r.mul_(self.scale).to(self.weight.dtype) @ self.weight).to(hidden.dtype)
+            del z, r  # or two tiles more would be held while the next is made
         return found
 
     def tile(self, positions: int) -> torch.Tensor | None:

@@ -165,8 +165,10 @@ def train_one(folder: str, model: str, recipe: dict[str, Any], subset: int, seed
 
     torch.set_num_threads(1)
     here = Path(folder)
-    rows = np.flatnonzero(np.load(here / "masks.npy", mmap_mode="r")[subset]).tolist()
-    trained = retrained(model, Tokens.load(here / "examples.npz"), rows, Recipe(**recipe), seed)
+    examples = Tokens.load(here / "examples.npz")
+    teaching = np.diff(examples.ends, prepend=0) > examples.first  # an example of one token teaches nothing
+    rows = np.flatnonzero(np.load(here / "masks.npy", mmap_mode="r")[subset] & teaching).tolist()
+    trained = retrained(model, examples, rows, Recipe(**recipe), seed)
     _save(_run_path(here, subset, seed), losses(trained, Tokens.load(here / "queries.npz")))
 
 

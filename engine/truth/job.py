@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ...store.errors import CorpusError, SettingsError
 from ...store.layout import Array
@@ -60,6 +61,9 @@ def prepare_truth(job: TruthJob) -> Truth:
     model = load_untrained(job.model)
     examples = _examples(job, model, list(job.corpus))
     queries = _examples(job, model, [job.queries])
+    for query in queries:
+        if not query.counted:
+            raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
     task = Task(
         job.model,
         gathered(example.payload for example in examples),
@@ -75,16 +79,17 @@ def _examples(job: TruthJob, model: LanguageModel, paths: list[str]) -> list[Exa
     settings = text_settings(model.head.sizes, job.max_length, "completion", job.template, truncate=True)
     provider = TextProvider(model, find_sources(paths), settings, Faults("fail"))
     found = list(provider.examples(Place()))
-    bare = [example for example in found if not example.counted]
-    if not found or bare:
-        told = f"{bare[0].id} has one token, and nothing predicts it" if bare else "no example"
-        raise CorpusError(f"{', '.join(paths)}: {told}")
+    if not found:
+        raise CorpusError(f"{', '.join(paths)}: no example")
     return found
 
 
 def _masks(job: TruthJob, examples: Sequence[Example]) -> Array:
     if job.masks:
         return given_masks(read_masks(job.masks), len(examples))
+    held = Path(job.folder) / "masks.npy"
+    if job.clusters and held.exists():
+        return read_masks(str(held))  # another version of the library may cluster otherwise
     if job.clusters:
         labels = text_clusters([example.prompt + example.text for example in examples], job.clusters, job.seed)
         return clustered_masks(job.subsets, labels, job.fraction, job.seed)
