@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +149,15 @@ def test_kernels_for_signs_agree(script: Load, tmp_path: Path) -> None:
     words = ["--out", str(tmp_path), "--rows", "65", "--bits", "256", "--queries", "3", "--rounds", "1"]
     found = script("sign_kernels").main(words)  # compares the three with each other
     assert [line["what"] for line in found["kernels"]] == ["tables", "±1 bytes", "4 planes"]
+
+
+@pytest.mark.slow
+@needs_data
+def test_methods_are_compared_and_what_was_measured_is_kept(script: Load, tmp_path: Path) -> None:
+    compare = script("compare")
+    words = ["--data", str(DATA), "--out", str(tmp_path), "--tasks", "domains", "--seeds", "0", "--methods", "tfidf"]
+    (found,) = compare.main(words)
+    assert found["figure"]["value"] > 0.6 and found["bytes"] == 0 and (tmp_path / "compare.png").exists()
+    for folder in (tmp_path / "compare").glob("domains-*"):
+        shutil.rmtree(folder)  # a second run needs none of it
+    assert compare.main(words) == [found]
