@@ -1,14 +1,11 @@
-"""Loading a causal language model and its tokenizer: safely, with its head taken apart and checked, with fingerprints.
+"""Loading a causal language model and its tokenizer, with its head taken apart and checked, with fingerprints.
 
-Weights come from safetensors alone (no pickle is ever read), code that ships with a model runs only when asked for, and
-weights that are missing are an error instead of random numbers. Knows no method, no corpus, no store.
+Knows no method, no corpus, no store.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +15,20 @@ import torch
 from ...store.errors import DeviceError, ModelError
 from ..method import Sizes
 from .backward import linear_maps
+from .checkpoint import (
+    base_of,
+    computation,
+    dtype_of,
+    prefix_of,
+    quiet,
+    read_config,
+    read_tokenizer,
+    read_weights,
+    with_adapter,
+)
 from .fingerprint import tokenizer_digest, weights_digest
 from .readout import LinearHead
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_NO_COMPUTATION = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 
 
@@ -88,16 +94,16 @@ def load(choice: ModelChoice) -> LanguageModel:
         DeviceError: the device is not there.
     """
     device = pick_device(choice.device)
-    _quiet()
-    base = _base(choice.path)
-    config = _config(base, choice.trust_remote_code)
-    dtype = _dtype(choice.dtype, config, device)
-    model = _weights(base, config, dtype, choice.trust_remote_code)
+    quiet()
+    base = base_of(choice.path)
+    config = read_config(base, choice.trust_remote_code)
+    dtype = dtype_of(choice.dtype, config, device)
+    model = read_weights(base, config, dtype, choice.trust_remote_code)
     if base != choice.path:
-        model = _with_adapter(model, choice.path)
+        model = with_adapter(model, choice.path)
     model = model.to(device).eval().requires_grad_(False)
     own = (Path(choice.path) / "tokenizer.json").is_file()
-    tokenizer = _tokenizer(choice.path if own else base, choice.trust_remote_code)
+    tokenizer = read_tokenizer(choice.path if own else base, choice.trust_remote_code)
     head = _head(model, config)
     _check_head(model, head, choice.path)
     return LanguageModel(
@@ -105,9 +111,9 @@ def load(choice: ModelChoice) -> LanguageModel:
         trunk=model.base_model,
         head=head,
         tokenizer=tokenizer,
-        prefix=_prefix(tokenizer),
+        prefix=prefix_of(tokenizer),
         fingerprint={
-            "model": weights_digest(base, choice.path, _computation(config)),
+            "model": weights_digest(base, choice.path, computation(config)),
             "tokenizer": tokenizer_digest(tokenizer),
         },
         memory={"weights": _bytes(model), "activations": _activation_bytes(config, dtype)},
@@ -121,9 +127,11 @@ def whole(choice: ModelChoice) -> Any:
     Raises:
         ModelError: see :func:`load`.
     """
-    _quiet()
-    config = _config(choice.path, choice.trust_remote_code)
-    return _weights(choice.path, config, _dtype(choice.dtype, config, torch.device("cpu")), choice.trust_remote_code)
+    quiet()
+    config = read_config(choice.path, choice.trust_remote_code)
+    return read_weights(
+        choice.path, config, dtype_of(choice.dtype, config, torch.device("cpu")), choice.trust_remote_code
+    )
 
 
 def untrained(path: str, seed: int, trust_remote_code: bool = False) -> Any:
@@ -134,8 +142,8 @@ def untrained(path: str, seed: int, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    _quiet()
-    config, auto = _config(path, trust_remote_code), cast(Any, AutoModelForCausalLM)
+    quiet()
+    config, auto = read_config(path, trust_remote_code), cast(Any, AutoModelForCausalLM)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return auto.from_config(config, trust_remote_code=trust_remote_code).float()
@@ -148,13 +156,13 @@ def load_untrained(path: str, trust_remote_code: bool = False) -> LanguageModel:
         ModelError: no config, or no fast tokenizer.
     """
     model = untrained(path, 0, trust_remote_code).eval().requires_grad_(False)
-    tokenizer = _tokenizer(path, trust_remote_code)
+    tokenizer = read_tokenizer(path, trust_remote_code)
     return LanguageModel(
         path=str(Path(path).resolve()),
         trunk=model.base_model,
         head=_head(model, model.config),
         tokenizer=tokenizer,
-        prefix=_prefix(tokenizer),
+        prefix=prefix_of(tokenizer),
         fingerprint={"model": config_digest(path, weights=False), "tokenizer": tokenizer_digest(tokenizer)},
         memory={"weights": _bytes(model), "activations": _activation_bytes(model.config, torch.float32)},
         device=torch.device("cpu"),
@@ -163,134 +171,8 @@ def load_untrained(path: str, trust_remote_code: bool = False) -> LanguageModel:
 
 def config_digest(path: str, *, weights: bool) -> str:
     """What decides a model's computation: its config, and where they are used its weights."""
-    config = _computation(_config(path, False))
+    config = computation(read_config(path, False))
     return weights_digest(path, path, config) if weights else hashlib.sha256(config.encode()).hexdigest()[:32]
-
-
-def _quiet() -> None:
-    """transformers and the hub's client report on stderr by themselves; what matters of it becomes our own errors."""
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
-    hub: Any = hub_logging
-    hub.set_verbosity_error()
-
-    verbosity: Any = logging
-    verbosity.set_verbosity_error()
-    verbosity.disable_progress_bar()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _base(path: str) -> str:
-    """The model that an adapter adapts; a model is its own."""
-    adapter = Path(path) / "adapter_config.json"
-    if not adapter.is_file():
-        return path
-    try:
-        base = json.loads(adapter.read_text())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        base = None
-    if not isinstance(base, str) or base == path:
-        raise ModelError(f"{adapter} does not name the model that it adapts (base_model_name_or_path)")
-    return base
-
-
-def _config(path: str, remote_code: bool) -> Any:
-    from transformers import AutoConfig
-
-    folder = Path(path)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelError(f"{path} is no model folder: it has no config.json")
-    if not folder.exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise ModelError(f"{path}: no such folder")
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        if "trust_remote_code" in str(error):
-            raise ModelError(f"{path} brings its own code; --trust-remote-code runs it") from None
-        raise ModelError(
-            f"{path} is neither a model folder nor a model that the hub gave: {_one_line(error)}"
-        ) from None
-    names = getattr(config, "architectures", None) or []
-    if names and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
-        raise ModelError(f"{path} is a {', '.join(names)}; headwater reads causal language models")
-    return config
-
-
-def _dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
-    if name != "auto":
-        if name not in _DTYPES:
-            raise ModelError(f"no dtype {name}; there are auto, {', '.join(_DTYPES)}")
-        return _DTYPES[name]
-    if device.type == "cpu":  # half precision is several times slower than float32 on most CPUs
-        return torch.float32
-    own = getattr(config, "dtype", None)
-    return own if isinstance(own, torch.dtype) else torch.bfloat16
-
-
-def _weights(path: str, config: Any, dtype: torch.dtype, remote_code: bool) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    folder = Path(path)
-    if folder.is_dir() and not list(folder.glob("*.safetensors")):
-        pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-        if pickled:
-            raise ModelError(f"{path} has its weights in {pickled[0]}, a pickle, which can run code when read: "
-                             "save the model again with safe_serialization=True")  # fmt: skip
-        raise ModelError(f"{path} has no weights: no *.safetensors is there")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            auto: Any = AutoModelForCausalLM
-            model, told = auto.from_pretrained(
-                path, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=remote_code,
-                output_loading_info=True,
-            )  # fmt: skip
-    except Exception as error:  # transformers raises a dozen kinds for a damaged or foreign checkpoint
-        raise ModelError(f"{path} does not load as a causal language model: {_one_line(error)}") from None
-    missing = sorted(told["missing_keys"])
-    if missing:
-        raise ModelError(f"{path} lacks {len(missing)} of its weights, among them {missing[0]}: they would be random")
-    return model
-
-
-def _with_adapter(model: Any, path: str) -> Any:
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise ModelError(f"{path} is a LoRA adapter: pip install 'headwater[lora]' reads it") from None
-    if not (Path(path) / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{path} has no adapter_model.safetensors")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return PeftModel.from_pretrained(model, path, use_safetensors=True).merge_and_unload()
-    except Exception as error:  # as for weights
-        raise ModelError(f"{path} does not load as a LoRA adapter: {_one_line(error)}") from None
-
-
-def _tokenizer(path: str, remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote_code)
-    except Exception as error:  # as above
-        if "trust_remote_code" in str(error):
-            raise ModelError(f"{path} brings its own tokenizer code; --trust-remote-code runs it") from None
-        raise ModelError(f"{path} has no tokenizer that loads: {_one_line(error)}") from None
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"{path} has no fast tokenizer (tokenizer.json), which tells where each token stands in the text"
-        )
-    return tokenizer
-
-
-def _prefix(tokenizer: Any) -> tuple[int, ...]:
-    ids = tokenizer("", add_special_tokens=True)["input_ids"]
-    return tuple(ids[:1]) if ids and ids[0] == tokenizer.bos_token_id else ()
 
 
 def _head(model: Any, config: Any) -> LinearHead:
@@ -328,12 +210,6 @@ def _check_head(model: Any, head: LinearHead, path: str) -> None:
     if not apart <= tolerance * spread:
         raise ModelError(f"{path}: its logits are not W h + b with the scale and soft-cap of its config (they differ by "
                          f"{apart:.3g} of {spread:.3g}); the head of {type(model).__name__} is not supported")  # fmt: skip
-
-
-def _computation(config: Any) -> str:
-    """What of the config decides what the weights compute: all that differs from its class's defaults but names and dtype."""
-    told = {key: value for key, value in config.to_diff_dict().items() if key not in _NO_COMPUTATION}
-    return f"{config.model_type} {json.dumps(told, sort_keys=True, default=str)}"
 
 
 def _bytes(model: Any) -> int:
