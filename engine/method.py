@@ -23,8 +23,6 @@ Further operations (recovery, subset utility) come as further bases; a method de
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..store.errors import SettingsError
+from .settings import Settings
 
 if TYPE_CHECKING:  # listing methods reads this module, and must load neither torch nor NumPy
     import torch
@@ -176,7 +175,7 @@ class Readout(Protocol):
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method(Settings, ABC):
     """Base of every method: how an example becomes a row of the store."""
 
     api: ClassVar[int] = 1
@@ -215,44 +214,6 @@ class Method(ABC):
     def tables(self, head: Head) -> Any:
         """What `rows` needs and is the same for every batch, such as a sketch of the head's weight."""
         return None
-
-    def settings(self) -> dict[str, Any]:
-        """All settings, as JSON values: what is stored, and compared whole."""
-        values = {one.name: getattr(self, one.name) for one in _fields(type(self))}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Method:
-        """The method with these settings; fields left out have their defaults.
-
-        Raises:
-            SettingsError: a setting is unknown or of the wrong type.
-        """
-        fields = {one.name: one for one in _fields(cls)}
-        unknown = sorted(set(settings) - set(fields))
-        if unknown:
-            raise SettingsError(f"no setting {', '.join(unknown)}; there are {', '.join(fields)}")
-        return cls(**{name: _typed(name, value, fields[name].default) for name, value in settings.items()})
-
-
-def _fields(kind: type[Method]) -> list[dataclasses.Field[Any]]:
-    """A method's settings, its own before those of its base."""
-    return sorted(dataclasses.fields(kind), key=lambda one: bool(one.kw_only))
-
-
-def _typed(name: str, value: Any, default: Any) -> Any:
-    """`value` as the type of its default: an int where a float stands is taken, nothing else is bent.
-
-    JSON writes a tuple as a list; its items are of the type of the default's first one, if there is one.
-    """
-    wanted = type(default)
-    if wanted is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(name, item, default[0]) for item in value) if default else tuple(value)
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted or (wanted is float and not math.isfinite(value)):
-        raise SettingsError(f"setting {name} is {wanted.__name__} (default {default!r}), not {value!r}")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
