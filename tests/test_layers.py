@@ -15,11 +15,11 @@ PACKAGE = [*MODULES, *(path for path in (ROOT / "cli.py", ROOT / "__main__.py") 
 FORBIDDEN = {
     "store": ("engine", "plugins", "cli"),
     "engine": ("plugins", "cli"),
-    "engine/forms": ("engine/arrays", "engine/intake", "engine/answers", "engine/demo"),
-    "engine/arrays": ("engine/intake", "engine/answers", "engine/demo"),
-    "engine/intake": ("engine/arrays", "engine/answers", "engine/demo"),
-    "plugins": ("cli",),
-}
+    "engine/forms": ("engine/arrays", "engine/intake", "engine/answers", "engine/demo", "engine/commands"),
+    "engine/arrays": ("engine/intake", "engine/answers", "engine/demo", "engine/commands"),
+    "engine/intake": ("engine/arrays", "engine/answers", "engine/demo", "engine/commands"),
+    "plugins": ("cli", "engine/commands"),
+} | {f"engine/{part}": ("engine/commands",) for part in ("answers", "evaluation", "truth", "demo")}
 
 
 def name_of(path: Path) -> str:

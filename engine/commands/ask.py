@@ -1,0 +1,145 @@
+"""`attribute`, `value` and `plan attribute`. Knows nothing of how scores are computed."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import Any
+
+import click
+
+from .options import ASKING, RUN, SEARCHING, budget
+
+
+@click.command()
+@ASKING
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
+@SEARCHING
+@click.option("-o", "--output", metavar="FILE", help="Write .jsonl, .csv or .parquet.")
+@click.option(
+    "--all-scores", metavar="DIR.zarr", help="Write every example's score for every query instead: (N, Q) float32."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
+@RUN
+def attribute(output: str | None, all_scores: str | None, as_json: bool, top: int, **options: Any) -> None:
+    """The examples that did most for each query's completion, best first.
+
+    \b
+    headwater attribute S --queries questions.jsonl --top 5
+    headwater attribute S --queries questions.jsonl --memory 2GB -o answers.parquet
+    headwater attribute S --queries questions.jsonl --scan sign8192 --candidates 1000
+    """
+    from ..answers.scores import RESULT_FIELDS, ResultFile, format_of, result_rows
+    from ..console import Ticker
+
+    if output:
+        format_of(output)
+    if all_scores and (output or as_json):
+        raise click.UsageError("--all-scores writes one place: leave -o and --json")
+    if all_scores:
+        _export(options, all_scores)
+        return
+    question = _question(options, top)
+    with Ticker("attribute", question.rows) as ticker:
+        results = question.attribute(lambda rows: ticker.tell(rows, "examples"))
+    if not results.exact:
+        share = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
+        click.echo(f"not exact: chosen by estimates{share}", err=True)
+    if output:
+        with ResultFile(output, RESULT_FIELDS) as file:
+            for part in result_rows(results, question.store):
+                file.write(part)
+        click.echo(f"{output}: {len(results.queries)} queries, {results.rows.shape[1]} examples each", err=True)
+    else:
+        _print(question, results, as_json)
+
+
+def _export(options: dict[str, Any], path: str) -> None:
+    from ..answers.export import refuse_path
+    from ..console import Ticker
+
+    refuse_path(path)
+    question = _question({**options, "every": True}, 1)
+    with Ticker("attribute", question.rows) as ticker:
+        question.export(path, lambda rows: ticker.tell(rows, "examples"))
+    click.echo(f"{path}: {question.rows:,} examples × {len(question.queries)} queries", err=True)
+
+
+def _print(question: Any, results: Any, as_json: bool) -> None:
+    from ..answers.report import print_results
+    from ..answers.scores import result_rows, write_jsonl
+
+    for part in result_rows(results, question.store):
+        if as_json:
+            write_jsonl(sys.stdout, part)
+        else:
+            print_results(part, question.queries)
+
+
+@click.command()
+@ASKING
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write all scores, in the corpus's order: .jsonl, .csv or .parquet."
+)
+@click.option(
+    "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
+@RUN
+def value(output: str | None, as_json: bool, top: int, **options: Any) -> None:
+    """One score per example against all queries together: the mean of its scores.
+
+    \b
+    headwater value S --queries task.jsonl -o values.parquet
+    """
+    from ..answers.scores import VALUE_FIELDS, ResultFile, format_of, value_rows
+    from ..console import Ticker
+
+    if output:
+        format_of(output)
+    question = _question(options, top)
+    with Ticker("value", question.rows) as ticker:
+        if output:
+            with ResultFile(output, VALUE_FIELDS) as file:
+                for part in value_rows(question.value(lambda rows: ticker.tell(rows, "examples")), question.store):
+                    file.write(part)
+        else:
+            results = question.most_valuable(lambda rows: ticker.tell(rows, "examples"))
+    if output:
+        click.echo(f"{output}: {question.rows:,} examples", err=True)
+    else:
+        _print(question, results, as_json)
+
+
+def _question(options: dict[str, Any], top: int) -> Any:
+    from ..answers.attribution import Search
+    from ..answers.question import ask
+    from ..intake.corpus import Template
+    from ..intake.model import ModelChoice
+
+    o = options
+    template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
+    choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
+    search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False), o.get("every", False))
+    return ask(o["store"], o["method"], o["queries"], choice=choice, template=template, top=top,
+               memory=budget(o["memory"]), search=search)  # fmt: skip
+
+
+@click.command("attribute")
+@ASKING
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
+@SEARCHING
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@RUN
+def plan_attribute(top: int, as_json: bool, **options: Any) -> None:
+    """The memory of an attribution, what it reads and how long it takes: the same options as `headwater attribute`."""
+    from ..answers.report import plan_facts, print_plan, show_forecast
+
+    question = _question(options, top)
+    forecast, shape, allowed = question.forecast(), question.shape, budget(options["memory"])
+    if as_json:
+        click.echo(json.dumps(plan_facts(question.plan, allowed, shape, forecast), indent=1))
+        return
+    print_plan(question.plan, allowed, f"blocks of {shape.block_rows:,} rows, {shape.workers} workers")
+    click.echo(show_forecast(forecast))

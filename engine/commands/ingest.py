@@ -1,0 +1,90 @@
+"""`ingest` and `plan ingest`. Knows nothing of how rows are made."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from .options import READING, RUN, budget
+
+
+@click.command()
+@READING
+@RUN
+def ingest(**options: Any) -> None:
+    """Read CORPUS once and store a small sketch of every example.
+
+    Running it again goes on where it stopped, adds a method that is new, or (with --append) documents that are new.
+
+    \b
+    headwater ingest data/*.jsonl.zst --store S --model EleutherAI/pythia-1b
+    headwater ingest train.csv --store S --model ./tuned --prompt '{q}\\n' --completion '{a}'
+    headwater ingest features.npz --store S
+    """
+    from ..console import StopRequest, Ticker, clock
+    from ..intake.estimate import estimate_records, fraction
+
+    prepared = _prepared(options)
+    ingestion = prepared.open()
+    estimates = estimate_records(prepared.provider.sources)
+    stop = StopRequest()
+    with Ticker("ingest") as ticker, stop:
+        outcome = ingestion.run(
+            lambda p: ticker.tell(p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s",
+                                  fraction(p.place, estimates)),
+            stop.asked,
+        )  # fmt: skip
+    faults = prepared.provider.faults
+    for line in faults.first:
+        click.echo(f"skipped: {line}", err=True)
+    if faults.count:
+        click.echo(f"skipped {faults.count} bad records", err=True)
+    rate = outcome.tokens / max(outcome.seconds, 1e-9)
+    click.echo(f"{options['store']}: {outcome.rows:,} examples, {outcome.added:,} read now in {clock(outcome.seconds)} "
+               f"({outcome.tokens:,} tokens, {rate:,.0f}/s)", err=True)  # fmt: skip
+    if not outcome.finished:
+        click.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+def _prepared(options: dict[str, Any]) -> Any:
+    from ..intake.corpus import Template
+    from ..intake.job import IngestJob, prepare
+    from ..intake.model import ModelChoice
+    from ..intake.providers import Reading
+
+    o = options
+    template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
+    reading = Reading(template, o["on_error"], o["max_length"], o["attribute"], o["truncate"], o["lines"])
+    with_text = None if o["no_text"] is None else not o["no_text"]
+    choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
+    methods = _method_settings(o["methods"], o["settings"])
+    return prepare(IngestJob(o["corpus"], o["store"], choice, methods, reading, budget(o["memory"]), o["batch_tokens"],
+                             with_text, o["append"], o["commit_seconds"]))  # fmt: skip
+
+
+def _method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> dict[str, dict[str, Any]]:
+    settings: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, text in pairs:
+        name, dot, setting = key.partition(".")
+        if not dot or name not in settings:
+            raise click.UsageError(f"-o {key}: write NAME.SETTING with one of --method {', '.join(names)}")
+        try:
+            settings[name][setting] = json.loads(text)
+        except ValueError:
+            settings[name][setting] = text
+    return settings
+
+
+@click.command("ingest")
+@READING
+@RUN
+def plan_ingest(**options: Any) -> None:
+    """The memory of an ingestion: the same options as `headwater ingest`."""
+    from ..answers.report import print_plan
+
+    prepared = _prepared(options)
+    print_plan(prepared.plan, budget(options["memory"]), f"batches of {prepared.tokens:,} tokens")
