@@ -1,83 +1,137 @@
 """Every method that is installed, on the same corpora, models and queries: quality, seconds, bytes, memory, in one table.
 
-By the command line alone: `ingest`, `attribute --all-scores`, `evaluate`. The tasks are those of `tasks.py`. What was
-measured is kept, and a run that was stopped goes on:
+The tasks are those of `tasks.py`. What was measured is kept, and a run that was stopped goes on:
 
     python examples/benchmarks/compare.py --out /scratch
     python examples/benchmarks/compare.py --tasks backdoor --seeds 0 1 --methods rise gradcos tfidf
 
-Build seconds, memory and bytes are those of a task's first seed, for which every method is ingested alone.
+A task's first seed is run by the command line, every method in processes of its own: build and query seconds (of processor
+time), memory and bytes are those of the first task. Of further seeds only the quality is wanted: methods share what they can.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import machine
 import numpy as np
 import tasks
 
-VARIANTS = {
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rise": ("rise", ()),
     "rise, int8": ("rise", ("rise.precision=int8",)),
     "rise, 8,192 signs": ("rise", ("rise.precision=sign",)),
     "rise, τ = 1, floor 1": ("rise", ("rise.tau=1.0", "rise.floor=1.0")),
+    "rise, τ = 1, floor 1, signs": ("rise", ("rise.tau=1.0", "rise.floor=1.0", "rise.precision=sign")),
 }
 """RISE comes in several forms; every other method with its defaults."""
 SEVERAL = ("backdoor",)
 """Tasks whose seeds are all run; the others are run once."""
 TEXTS = ("tfidf", "bm25")
+Variant: TypeAlias = tuple[str, tuple[str, ...]]
 
 
-def methods() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Name in the table → method, settings: the variants, and all others that are installed and sound."""
+def methods(wanted: Sequence[str]) -> dict[str, Variant]:
+    """Name in the table → method, settings: the variants, and all others that are installed and sound; or those wanted."""
     from headwater.engine.registry import list_methods
 
     others = {one.name: (one.name, ()) for one in list_methods() if not one.fault and one.name != "rise"}
-    return {**VARIANTS, **others}
+    every: dict[str, Variant] = {**VARIANTS, **others}
+    return {label: variant for label, variant in every.items() if not wanted or label in wanted}
 
 
 def measure(task: tasks.Task, method: str, settings: Sequence[str], folder: Path) -> dict[str, Any]:
-    """One method on one task: its figure with its interval, and what it took."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """One method on one task, by the command line: its figure with its interval, and what it took."""
     store, scores = folder / "store", folder / "scores.zarr"
-    for old in (store, scores):
-        shutil.rmtree(old, ignore_errors=True)
-    stored = "rise" if method in TEXTS else method  # texts need a store, whatever its rows
-    small = ["-o", "rise.kr", "8", "-o", "rise.kh", "8", "-o", "rise.kg", "0"] if method in TEXTS else []
+    stored = "repsim" if method in TEXTS else method  # texts need a store, whatever its rows
     options = [part for one in settings for part in ("-o", *one.split("=", 1))]
     ingest = ["ingest", task.corpus, "--store", str(store), "--model", task.model, "--method", stored, *task.fields]
-    built = machine.run([*machine.headwater(), *ingest, *small, *options], folder)
+    built = machine.run([*machine.headwater(), *ingest, *options], folder)
     asked = ["attribute", str(store), "--queries", task.queries, "--method", method, *task.fields]
     queried = machine.run([*machine.headwater(), *asked, "--all-scores", str(scores)], folder)
-    judge = ["evaluate", *task.judge, "--scores", str(scores), "-o", str(folder / "figures.json")]
-    judge += ["--store", str(store)] if task.judge[0] == "retrieval" else []
-    machine.run([*machine.headwater(), *judge], folder)
-    figures = json.loads((folder / "figures.json").read_text())
-    means = figures["means"] if "means" in figures else {"lds": figures["mean"]}
-    shutil.rmtree(store)
-    shutil.rmtree(scores)
-    none = method in TEXTS
-    return {"figure": means[task.figure], "means": means, "ceiling": figures.get("ceiling"),
-            "bytes": 0 if none else _bytes(method, settings, task), "build_seconds": 0.0 if none else built.seconds,
-            "build_cpu": 0.0 if none else built.cpu_seconds, "build_peak": 0 if none else built.peak_bytes,
-            "query_seconds": queried.seconds, "query_peak": queried.peak_bytes}  # fmt: skip
+    row = 0 if method in TEXTS else _row_bytes(store, method)
+    told = {"build": built.cpu_seconds if row else 0.0, "query": queried.cpu_seconds, "bytes": row,
+            "peak": max(queried.peak_bytes, built.peak_bytes if row else 0)}  # fmt: skip
+    return {**judged(task, store, scores), **told}
 
 
-def _bytes(method: str, settings: Sequence[str], task: tasks.Task) -> int:
-    """Bytes of an example's row."""
-    from headwater.engine.intake.model import load_untrained
-    from headwater.engine.registry import load
+def _row_bytes(store: Path, method: str) -> int:
+    from headwater.engine.arrays.stored import StoredRows
+    from headwater.store.feature_store import FeatureStore, method_group
 
-    given = {name.partition(".")[2]: value for name, _, value in (one.partition("=") for one in settings)}
-    typed = {name: float(value) if value.replace(".", "").isdigit() else value for name, value in given.items()}
-    forms = load(method).from_settings(typed).forms(load_untrained(task.model).head.sizes)
-    return sum(column.row_bytes for form in forms.values() for column in form.columns)
+    return sum(
+        reader.column.row_bytes for reader in StoredRows(FeatureStore.open(str(store)), method_group(method)).every()
+    )
+
+
+def judged(task: tasks.Task, store: Path, scores: Path) -> dict[str, Any]:
+    """The task's figures of these scores."""
+    from headwater.engine.evaluation.evaluate import labels_of, lds_of, retrieval_of
+
+    if "masks" in task.judge:
+        found = lds_of(str(scores), **task.judge).facts()
+        return {"figure": found["mean"], "means": {"lds": found["mean"]}, "ceiling": found["ceiling"]}
+    words = {"labels": "", "column": "", "queries": "", "pattern": "", **task.judge}
+    labels = labels_of(words["labels"], words["column"], words["queries"], words["pattern"])
+    means = retrieval_of("", str(scores), str(store), labels).facts()["means"]
+    return {"figure": means[task.figure], "means": means, "ceiling": None}
+
+
+def measure_together(task: tasks.Task, every: dict[str, Variant], folder: Path) -> dict[str, dict[str, Any]]:
+    """The figures of several methods, in this process: those of different names share one forward pass."""
+    passes: list[dict[str, str]] = []
+    for label, (method, _) in every.items():
+        free = next((one for one in passes if method not in one), None)
+        passes.append({method: label}) if free is None else free.update({method: label})
+    found: dict[str, dict[str, Any]] = {}
+    for at, labels in enumerate(passes):
+        store = folder / f"store{at}"
+        _ingest(task, {method: every[label][1] for method, label in labels.items()}, store)
+        for method, label in labels.items():
+            scores = folder / "scores.zarr"
+            shutil.rmtree(scores, ignore_errors=True)
+            _export(task, store, method, scores)
+            found[label] = judged(task, store, scores)
+    return found
+
+
+def _ingest(task: tasks.Task, settings: dict[str, tuple[str, ...]], store: Path) -> None:
+    from headwater.engine.intake.job import IngestJob, prepare
+    from headwater.engine.intake.model import ModelChoice
+    from headwater.engine.intake.providers import Reading
+
+    stored = {method: _typed(given) for method, given in settings.items() if method not in TEXTS} or {"repsim": {}}
+    job = IngestJob([task.corpus], str(store), ModelChoice(task.model, "cpu"), stored, Reading(_template(task)))
+    prepare(job).ingest()
+
+
+def _export(task: tasks.Task, store: Path, method: str, scores: Path) -> None:
+    from headwater.engine.answers.attribution import Search
+    from headwater.engine.answers.question import ask
+
+    question = ask(str(store), method, task.queries, template=_template(task), search=Search(every=True))
+    question.export(str(scores))
+
+
+def _template(task: tasks.Task) -> Any:
+    from headwater.engine.intake.corpus import Template
+
+    return Template(**{name.removeprefix("--"): value for name, value in zip(*[iter(task.fields)] * 2, strict=True)})
+
+
+def _typed(given: Sequence[str]) -> dict[str, Any]:
+    """Settings as the command line reads them."""
+    found: dict[str, Any] = {}
+    for one in given:
+        name, _, value = one.partition("=")
+        found[name.partition(".")[2]] = float(value) if value.replace(".", "").isdigit() else value
+    return found
 
 
 def run(
@@ -87,31 +141,82 @@ def run(
     found = []
     for name in names:
         for seed in seeds if name in SEVERAL else seeds[:1]:
-            for label, (method, settings) in methods().items():
-                if wanted and label not in wanted:
-                    continue
-                told = work / "figures" / f"{name}-{seed}-{label.replace(' ', '_').replace(',', '')}.json"
-                if not told.exists():
-                    task = tasks.made(name, seed, data, work)
-                    line = measure(task, method, settings, work / f"{name}-{seed}" / "run")
-                    told.parent.mkdir(parents=True, exist_ok=True)
-                    told.write_text(json.dumps({"task": name, "seed": seed, "method": label, **line}))
-                found.append(json.loads(told.read_text()))
-                print(f"{name} {seed} {label}: {found[-1]['figure']['value']:.3f}", flush=True)
+            chosen = {_told(work, name, seed, label): (label, variant) for label, variant in methods(wanted).items()}
+            left = {label: variant for path, (label, variant) in chosen.items() if not path.exists()}
+            folder = work / f"{name}-{seed}" / "run"
+            shutil.rmtree(folder, ignore_errors=True)
+            task = tasks.made(name, seed, data, work) if left else None
+            if task and seed == seeds[0]:
+                for label, (method, settings) in left.items():
+                    line = measure(task, method, settings, folder)
+                    shutil.rmtree(folder)
+                    _keep(work, name, seed, label, line)
+            elif task:
+                for label, line in measure_together(task, left, folder).items():
+                    _keep(work, name, seed, label, line)
+                shutil.rmtree(folder)
+            found += [json.loads(path.read_text()) for path in chosen]
     return found
 
 
+def _told(work: Path, name: str, seed: int, label: str) -> Path:
+    return work / "figures" / f"{name}-{seed}-{label.replace(' ', '_').replace(',', '')}.json"
+
+
+def _keep(work: Path, name: str, seed: int, label: str, line: dict[str, Any]) -> None:
+    path = _told(work, name, seed, label)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".part").write_text(json.dumps({"task": name, "seed": seed, "method": label, **line}))
+    path.with_suffix(".part").replace(path)
+    print(f"{name} {seed} {label}: {line['figure']['value']:.3f}", flush=True)
+
+
 def show(found: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
-    """One table: a row a method, a column a task; then what each took on the first task."""
-    labels = list(dict.fromkeys(line["method"] for line in found))
+    """A row a method, a column a task; then what each took on the first task; then what was noise's ceiling."""
     rows = []
-    for label in labels:
+    for label in dict.fromkeys(line["method"] for line in found):
         own = [line for line in found if line["method"] == label]
-        first = next(line for line in own if line["seed"] == own[0]["seed"])
+        first = next(line for line in own if "bytes" in line)
         cells = [_cell([line for line in own if line["task"] == name]) for name in names]
-        rows.append([label, *cells, f"{first['bytes']:,}", f"{first['build_seconds']:.0f}",
-                     f"{first['query_seconds']:.0f}", f"{max(first['build_peak'], first['query_peak']) / 1e6:.0f}"])  # fmt: skip
-    return machine.markdown(["method", *names, "bytes a row", "build s", "query s", "peak MB"], rows)
+        took = [f"{first['bytes']:,}", f"{first['build']:.0f}", f"{first['query']:.0f}", f"{first['peak'] / 1e6:.0f}"]
+        rows.append([label, *cells, *took])
+    text = machine.markdown(["method", *names, "bytes a row", "build CPU s", "query CPU s", "peak MB"], rows)
+    ceilings = {line["task"]: line["ceiling"] for line in found if line["ceiling"]}
+    return (
+        text
+        + "".join(f"\n\n{name}: noise allows {ceiling:.3f}." for name, ceiling in ceilings.items())
+        + _beside(found)
+    )
+
+
+def _beside(found: Sequence[dict[str, Any]]) -> str:
+    """RISE's bytes beside those of RapidIn, at equal quality: RISE's smallest form that is as good on the backdoor task."""
+    own = {label: [line for line in found if (line["task"], line["method"]) == ("backdoor", label)]
+           for label in dict.fromkeys(line["method"] for line in found)}  # fmt: skip
+    mean = {label: float(np.mean([line["figure"]["value"] for line in lines])) for label, lines in own.items() if lines}
+    size = {label: next(line["bytes"] for line in lines if "bytes" in line) for label, lines in own.items() if lines}
+    if "rapidin" not in mean or not any(label.startswith("rise") for label in mean):
+        return ""
+    told = ["\n\nBytes of an example on the backdoor task, beside those of RapidIn:"]
+    for label in (one for one in mean if one.startswith("rise") or one in ("logra", "trackstar")):
+        ratio, gap = size["rapidin"] / size[label], mean[label] - mean["rapidin"]
+        told.append(f"* {label}: {size[label]:,}, {ratio:.1f} × fewer, average precision {gap:+.3f}")
+    equal = [
+        label for label in mean if label.startswith("rise") and mean[label] >= mean["rapidin"] - _noise(own, label)
+    ]
+    best = min(equal, key=size.__getitem__, default="")
+    ratio = size["rapidin"] / size[best] if best else math.nan
+    told.append(
+        f"\nAt equal quality (not below by more than two standard errors over seeds): {best or 'none'}, {ratio:.0f} × fewer."
+    )
+    return "\n".join(told)
+
+
+def _noise(own: dict[str, list[dict[str, Any]]], label: str) -> float:
+    """Two standard errors of the difference from RapidIn over seeds; nothing where there is one seed."""
+    values = {name: {line["seed"]: line["figure"]["value"] for line in own[name]} for name in (label, "rapidin")}
+    gaps = [values[label][seed] - values["rapidin"][seed] for seed in values[label] if seed in values["rapidin"]]
+    return 2 * float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
 
 
 def _cell(lines: Sequence[dict[str, Any]]) -> str:

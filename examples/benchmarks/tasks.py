@@ -34,8 +34,8 @@ class Task:
     model: str
     fields: tuple[str, ...]
     """Options that name the records' fields."""
-    judge: tuple[str, ...]
-    """`headwater evaluate …` without the scores."""
+    judge: dict[str, str]
+    """What scores are judged by: `masks` and `outcomes`, or `labels` with the options that belong to them."""
     figure: str
     """Which of its figures is the task's."""
 
@@ -65,7 +65,7 @@ def _backdoor(seed: int, data: Path, folder: Path) -> Task:
     backdoor.fine_tune(data / backdoor.MODEL, drawn.rows, training, seed, folder / "model")
     corpus, queries = _jsonl(folder / "rows.jsonl", drawn.rows), _jsonl(folder / "queries.jsonl", drawn.queries)
     (folder / "poisoned.txt").write_text("".join(f"rows.jsonl:{line + 1}\n" for line in np.flatnonzero(drawn.poisoned)))
-    judge = ("retrieval", "--labels", str(folder / "poisoned.txt"))
+    judge = {"labels": str(folder / "poisoned.txt")}
     return Task(
         "backdoor", corpus, queries, str(folder / "model"), tuple(backdoor.TEMPLATE), judge, "average precision"
     )
@@ -89,7 +89,7 @@ def _domains(seed: int, data: Path, folder: Path) -> Task:
         queries += rows[:15]
         corpus += rows[15:]
     files = [_jsonl(folder / f"{name}.jsonl", rows) for name, rows in (("corpus", corpus), ("queries", queries))]
-    judge = ("retrieval", "--labels", files[0], "--column", "domain", "--query-labels", files[1])
+    judge = {"labels": files[0], "column": "domain", "queries": files[1]}
     return Task("domains", *files, str(data / backdoor.MODEL), (), judge, "AUC")
 
 
@@ -117,7 +117,7 @@ def _facts(seed: int, data: Path, folder: Path) -> Task:
     gold = _jsonl(folder / "gold.jsonl", [{"query_id": q["id"], "example_id": g} for q, g in chosen])
     model = _small(folder / "model", data, hidden=128, layers=4, context=64)
     _train(model, [record["text"] for record in corpus], folder / "trained", seed, epochs=25)
-    judge = ("retrieval", "--labels", gold, "--at", "10")
+    judge = {"labels": gold}
     return Task("facts", *files, str(folder / "trained"), (), judge, "reciprocal rank")
 
 
@@ -134,7 +134,7 @@ def _lds(seed: int, data: Path, folder: Path) -> Task:
     more = ["--subsets", "64", "--seeds", "5", "--epochs", "6", "--batch", "16", "--learning-rate", "2e-3"]
     machine.run([*machine.headwater(), *words, *more], folder)
     _train(model, chosen[30:], folder / "trained", seed, epochs=6)
-    judge = ("lds", "--masks", str(truth / "masks.npy"), "--outcomes", str(truth / "outcomes.npy"))
+    judge = {name: str(truth / f"{name}.npy") for name in ("masks", "outcomes")}
     return Task("lds", *files, str(folder / "trained"), (), judge, "lds")
 
 
