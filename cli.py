@@ -61,7 +61,7 @@ def demo(workdir: str, short: bool) -> None:
     tour(workdir, "rise", short, {"kr": 96, "kh": 64, "kg": 32, "tau": 1.0, "floor": 1.0})
 
 
-for _command in (ingest.ingest, ask.attribute, ask.value, keep.compress, keep.methods, keep.info, keep.verify,
+for _command in (ingest.ingest, ask.attribute, ask.value, ask.self_influence, keep.compress, keep.methods, keep.info, keep.verify,
                  prove.ground_truth, prove.evaluate):  # fmt: skip
     main.add_command(_command)
 plan.add_command(ingest.plan_ingest)

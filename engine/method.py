@@ -71,6 +71,8 @@ class Sizes:
     """Longest example, in tokens."""
     linears: tuple[Linear, ...] = ()
     """Linear maps of the trunk, in the model's order; none where arrays stand in a model's place."""
+    unmapped: tuple[str, ...] = ()
+    """Names of the trunk's matrices that are in no linear map, such as experts in one tensor; out of reach."""
 
     def matching(self, patterns: tuple[str, ...]) -> tuple[Linear, ...]:
         """The linear maps whose names one of the patterns fits, such as *.mlp.*.

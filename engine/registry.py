@@ -148,7 +148,7 @@ def _spec(module: str) -> ModuleSpec | None:
 
 
 def load(name: str) -> type[Method]:
-    """The class behind a name.
+    """The class behind a name. What follows an @ tells apart rows that one method made with several settings: rise@1.
 
     Raises:
         UnknownMethod: nobody offers it; the message lists who is there.
@@ -157,6 +157,7 @@ def load(name: str) -> type[Method]:
         OutdatedMethod: it was written for another number of the contract.
     """
     known = offers()
+    name = name.partition("@")[0]
     those = known.get(name, [])
     if not those:
         raise UnknownMethod(_unknown(name, known))

@@ -24,7 +24,7 @@ from .layout import FORMAT, Column, array_metadata, group_metadata
 
 EXAMPLES = "examples"
 ROOT = "zarr.json"
-_NAME = re.compile(r"\w[\w.-]*(?<!zarr\.json)")
+_NAME = re.compile(r"\w[\w.@-]*(?<!zarr\.json)")
 
 
 def method_group(name: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from headwater.engine.intake.array_files import is_features
 from headwater.engine.intake.corpus import Faults
 from headwater.engine.intake.examples import Example, Place
-from headwater.engine.intake.features import FeatureProvider, is_features
+from headwater.engine.intake.features import FeatureProvider
 from headwater.engine.intake.readout import merged_needs
 from headwater.engine.intake.residual import SparseResidual
 from headwater.engine.intake.sources import Source

@@ -327,3 +327,21 @@ def test_a_map_that_is_used_twice_is_refused(tmp_path):
     provider = TextProvider(model, find_sources([str(corpus)]), settings, Faults("fail"))
     with pytest.raises(ModelError, match="more than once"):
         rows_of(GradDot(layers=("layers.0.*",), k=4), provider, list(provider.examples(Place())))
+
+
+def test_weights_out_of_reach_are_named_at_ingestion(tmp_path: Path) -> None:
+    import transformers
+    from click.testing import CliRunner
+    from headwater.cli import main
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "num_local_experts": 2, "max_position_embeddings": 64}  # fmt: skip
+    transformers.MixtralForCausalLM(transformers.MixtralConfig(**sizes)).save_pretrained(tmp_path / "model")
+    save_tokenizer(tmp_path / "model")
+    corpus = write_corpus(tmp_path / "corpus.jsonl", sentences(4))
+    words = ["ingest", str(corpus), "--model", str(tmp_path / "model"), "--store"]
+    done = CliRunner().invoke(main, [*words, str(tmp_path / "S"), "--method", "graddot"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "note: graddot: the gradients of 3 weights that are no linear map (layers.0.mlp." in done.stderr
+    assert "note: " not in CliRunner().invoke(main, [*words, str(tmp_path / "T"), "--method", "repsim"]).stderr

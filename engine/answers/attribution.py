@@ -54,6 +54,12 @@ class Results:
     """Whether no other stored row scores higher; False where candidates were chosen by estimates."""
     recall: float = 1.0
     """The share of the best rows that is expected among these: 1 where exact, NaN where only estimates are stored."""
+    error: Array | None = None
+    """(Q, k) float32: of several seeds' mean scores the standard error."""
+    rank_low: Array | None = None
+    """(Q, k) int64: with it, the first rank among these that an example may have."""
+    rank_high: Array | None = None
+    """(Q, k) int64: and the last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,12 @@ class Question:
 
     def export(self, path: str, tell: Tell = _silent) -> None:
         """Every example's score for every query, to a .zarr group that is not there yet."""
-        ids, store = [query.id for query in self._queries], self._attribution
-        export(path, store.every_score(self._prepared(), self.shape, tell), self.rows, ids, store.name)
+        ids = [query.id for query in self._queries]
+        export(path, self.scores(tell), self.rows, ids, self._attribution.name)
+
+    def scores(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
+        """(first row, (rows, Q) scores) of every example, in order; an array holds until the next is asked for."""
+        return self._attribution.every_score(self._prepared(), self.shape, tell)
 
     def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
         """(first row, scores) of every example against all queries together, in order."""

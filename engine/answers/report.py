@@ -26,8 +26,25 @@ def print_results(columns: Mapping[str, list[Any]], queries: Mapping[str, str]) 
             query = row["query_id"]
             print("\n" + _cut(f"{_on_a_line(query)}  {_on_a_line(queries.get(query, ''))}", width))
         name, text = _on_a_line(row["example_id"]), _on_a_line(row["text"])
-        line = f"{row['rank']:>5}  {row['score']:>8.4f}  {name:<{min(names, 40)}}  {text}"
+        noise = ""
+        if "error" in row:
+            span = f"{row['rank_low']} to {row['rank_high']}" if row["rank_low"] < row["rank_high"] else ""
+            noise = f" ± {row['error']:.4f}  {span:<9}"
+        line = f"{row['rank']:>5}  {row['score']:>8.4f}{noise}  {name:<{min(names, 40)}}  {text}"
         print(_cut(line, width))
+
+
+def print_groups(columns: Mapping[str, list[Any]], top: int) -> None:
+    """One query's groups as columns of `GROUP_FIELDS`: a heading, and a line for each of the first."""
+    width = max(60, shutil.get_terminal_size((120, 24)).columns)
+    names = min(40, max(len(printable(name)) for name in columns["group"]))
+    print("\n" + _cut(_on_a_line(columns["query_id"][0]), width))
+    print(f"{'':>5}  {'mean':>8}  {'total':>10}  {'examples':>8}  {'group':<{names}}  best")
+    for at in range(min(top, len(columns["rank"]))):
+        row = {key: values[at] for key, values in columns.items()}
+        told = f"{row['best']:.4f} {_on_a_line(row['best_example'])}"
+        print(_cut(f"{row['rank']:>5}  {row['mean']:>8.4f}  {row['total']:>10.4f}  {row['examples']:>8}  "
+                   f"{_on_a_line(row['group']):<{names}}  {told}", width))  # fmt: skip
 
 
 def _cut(line: str, width: int) -> str:

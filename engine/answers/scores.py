@@ -26,6 +26,7 @@ RESULT_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(), "text": pa.string(),
     "row": pa.int64(), "source": pa.string(), "line": pa.int64(), "method": pa.string(), "exact": pa.bool_(),
 }  # fmt: skip
+SEEDED_FIELDS = {**RESULT_FIELDS, "error": pa.float32(), "rank_low": pa.int32(), "rank_high": pa.int32()}
 VALUE_FIELDS = {
     "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
 }  # fmt: skip
@@ -61,7 +62,7 @@ class Examples:
 
 
 def result_rows(results: Results, store: FeatureStore) -> Iterator[dict[str, list[Any]]]:
-    """Results with their examples, some queries at a time, as columns of `RESULT_FIELDS`."""
+    """Results with their examples, some queries at a time, as columns of `RESULT_FIELDS`, or of `SEEDED_FIELDS`."""
     examples, k = Examples(store), results.rows.shape[1]
     for start in range(0, len(results.queries), RESULT_QUERIES):
         rows = results.rows[start : start + RESULT_QUERIES].reshape(-1)
@@ -77,6 +78,11 @@ def result_rows(results: Results, store: FeatureStore) -> Iterator[dict[str, lis
             "line": examples.get("line", rows),
             "method": [results.method] * len(rows),
             "exact": [results.exact] * len(rows),
+            **{
+                name: value[start : start + RESULT_QUERIES].reshape(-1).tolist()
+                for name in ("error", "rank_low", "rank_high")
+                if (value := getattr(results, name)) is not None
+            },
         }
 
 

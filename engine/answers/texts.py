@@ -93,18 +93,18 @@ class TextQuestion:
         """The best examples of each query."""
         k = min(self._top, self.rows)
         heaps = Heaps(len(self._queries), k)
-        for first, scores in self._scored(tell):
+        for first, scores in self.scores(tell):
             heaps.push(np.ascontiguousarray(scores.T), len(scores), first)
         scores, rows = merged([heaps])
         return Results(self._name, [query.id for query in self._queries], rows, scores)
 
     def export(self, path: str, tell: Tell = _silent) -> None:
         """Every example's score for every query, to a .zarr group that is not there yet."""
-        export(path, self._scored(tell), self.rows, [query.id for query in self._queries], self._name)
+        export(path, self.scores(tell), self.rows, [query.id for query in self._queries], self._name)
 
     def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
         """(first row, mean scores) of every example, in order."""
-        for first, scores in self._scored(tell):
+        for first, scores in self.scores(tell):
             yield first, scores.mean(1, dtype=np.float64).astype(np.float32)
 
     def most_valuable(self, tell: Tell = _silent) -> Results:
@@ -116,7 +116,8 @@ class TextQuestion:
         scores, rows = merged([heaps])
         return Results(self._name, ["all queries"], rows, scores)
 
-    def _scored(self, tell: Tell) -> Iterator[tuple[int, Array]]:
+    def scores(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
+        """(first row, (rows, Q) scores) of every example, in order."""
         first = 0
         for scores in self._method.score_texts([query.text for query in self._queries], self._texts):
             yield first, scores

@@ -1,4 +1,4 @@
-"""`attribute`, `value` and `plan attribute`. Knows nothing of how scores are computed."""
+"""`attribute`, `value`, `self-influence` and `plan attribute`. Knows nothing of how scores are computed."""
 
 from __future__ import annotations
 
@@ -9,34 +9,42 @@ from typing import Any
 
 import click
 
-from .options import ASKING, RUN, SEARCHING, budget
+from .options import ASKING, RUN, SEARCHING, TRUSTING, budget
 
 
 @click.command()
 @ASKING
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
 @SEARCHING
+@TRUSTING
 @click.option("-o", "--output", metavar="FILE", help="Write .jsonl, .csv or .parquet.")
 @click.option(
     "--all-scores", metavar="DIR.zarr", help="Write every example's score for every query instead: (N, Q) float32."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
 @RUN
-def attribute(output: str | None, all_scores: str | None, as_json: bool, top: int, **options: Any) -> None:
+def attribute(
+    output: str | None, all_scores: str | None, as_json: bool, top: int, by: str, columns: str, **options: Any
+) -> None:
     """The examples that did most for each query's completion, best first.
 
     \b
     headwater attribute S --queries questions.jsonl --top 5
     headwater attribute S --queries questions.jsonl --memory 2GB -o answers.parquet
     headwater attribute S --queries questions.jsonl --scan sign8192 --candidates 1000
+    headwater attribute S --queries questions.jsonl --by source
+    headwater attribute S --queries questions.jsonl --seeds
     """
-    from ..answers.scores import RESULT_FIELDS, ResultFile, format_of, result_rows
+    from ..answers.scores import RESULT_FIELDS, SEEDED_FIELDS, ResultFile, format_of, result_rows
     from ..console import Ticker
 
     if output:
         format_of(output)
     if all_scores and (output or as_json):
         raise click.UsageError("--all-scores writes one place: leave -o and --json")
+    if by or columns:
+        _by_group(options, by, columns, output, as_json, top, together=False)
+        return
     if all_scores:
         _export(options, all_scores)
         return
@@ -47,7 +55,7 @@ def attribute(output: str | None, all_scores: str | None, as_json: bool, top: in
         share = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
         click.echo(f"not exact: chosen by estimates{share}", err=True)
     if output:
-        with ResultFile(output, RESULT_FIELDS) as file:
+        with ResultFile(output, SEEDED_FIELDS if options["seeded"] else RESULT_FIELDS) as file:
             for part in result_rows(results, question.store):
                 file.write(part)
         click.echo(f"{output}: {len(results.queries)} queries, {results.rows.shape[1]} examples each", err=True)
@@ -86,18 +94,23 @@ def _print(question: Any, results: Any, as_json: bool) -> None:
     "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
+@TRUSTING
 @RUN
-def value(output: str | None, as_json: bool, top: int, **options: Any) -> None:
+def value(output: str | None, as_json: bool, top: int, by: str, columns: str, **options: Any) -> None:
     """One score per example against all queries together: the mean of its scores.
 
     \b
     headwater value S --queries task.jsonl -o values.parquet
+    headwater value S --queries task.jsonl --by author --columns corpus.jsonl
     """
     from ..answers.scores import VALUE_FIELDS, ResultFile, format_of, value_rows
     from ..console import Ticker
 
     if output:
         format_of(output)
+    if by or columns:
+        _by_group(options, by, columns, output, as_json, top, together=True)
+        return
     question = _question(options, top)
     with Ticker("value", question.rows) as ticker:
         if output:
@@ -112,15 +125,100 @@ def value(output: str | None, as_json: bool, top: int, **options: Any) -> None:
         _print(question, results, as_json)
 
 
+def _by_group(
+    options: dict[str, Any], by: str, columns: str, output: str | None, as_json: bool, top: int, *, together: bool
+) -> None:
+    """Scores added up by group, each query's or those of all together."""
+    from ..answers.groups import GROUP_FIELDS, Groups
+    from ..answers.report import print_groups
+    from ..answers.scores import ResultFile, write_jsonl
+    from ..console import Ticker
+
+    if not by or options.get("all_scores"):
+        raise click.UsageError("--columns FILE goes with --by COLUMN, and neither with --all-scores")
+    question = _question({**options, "every": True}, 1)
+    groups, queries = Groups(question.store, by, columns), list(question.queries)
+    with Ticker("scores", question.rows) as ticker:
+        if together:
+            each = (
+                (first, part[:, None]) for first, part in question.value(lambda rows: ticker.tell(rows, "examples"))
+            )
+            parts = list(groups.added(each, ["all queries"]))
+        else:
+            parts = list(groups.added(question.scores(lambda rows: ticker.tell(rows, "examples")), queries))
+    if output:
+        with ResultFile(output, GROUP_FIELDS) as file:
+            for part in parts:
+                file.write(part)
+        click.echo(f"{output}: {len(groups.names)} groups", err=True)
+        return
+    for part in parts:
+        write_jsonl(sys.stdout, part) if as_json else print_groups(part, top)
+
+
+@click.command("self-influence")
+@click.argument("store")
+@click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Method whose rows are asked.")
+@click.option("--model", default="", metavar="PATH", help="Where the store's model (or a file of arrays) is now.")
+@click.option("--memory", metavar="BYTES", help="Refuse to start if the plan exceeds this: 512MB, 2GB, 1.5GiB.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write all of them, in the corpus's order: .jsonl, .csv or .parquet."
+)
+@click.option(
+    "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
+def self_influence(output: str | None, as_json: bool, top: int, **options: Any) -> None:
+    """Every example's score for itself: wrong labels and outliers have much of it.
+
+    Methods of unit norm (rise, gradcos, headcos, repsim) give all examples the same.
+
+    \b
+    headwater self-influence S --method logra
+    headwater self-influence S --method graddot -o self.parquet
+    """
+    from ..answers.scores import VALUE_FIELDS, ResultFile, format_of, value_rows
+    from ..answers.self_influence import SelfInfluence
+    from ..console import Ticker
+
+    if output:
+        format_of(output)
+    asked = SelfInfluence(options["store"], options["method"], options["model"], budget(options["memory"]))
+    with Ticker("self-influence", asked.rows) as ticker:
+        scores = asked.scores(lambda rows: ticker.tell(rows, "examples"))
+        if output:
+            with ResultFile(output, VALUE_FIELDS) as file:
+                for part in value_rows(scores, asked.store):
+                    file.write(part)
+        else:
+            best = asked.best(top, scores)
+    if asked.alike:
+        click.echo(
+            f"every example has the same: rows of {options['method']} have one norm, and say nothing here", err=True
+        )
+    if output:
+        click.echo(f"{output}: {asked.rows:,} examples", err=True)
+    else:
+        _print(asked, best, as_json)
+
+
 def _question(options: dict[str, Any], top: int) -> Any:
     from ..answers.attribution import Search
     from ..answers.question import ask
+    from ..answers.seeds import ask_seeds
     from ..intake.corpus import Template
     from ..intake.model import ModelChoice
 
     o = options
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
+    if o.get("seeded"):
+        if o.get("form") or o.get("candidates") or o.get("certify"):
+            raise click.UsageError(
+                "--seeds scans the rows as they are stored: leave --scan, --candidates and --certify"
+            )
+        return ask_seeds(o["store"], o["method"], o["queries"], choice=choice, template=template, top=top,
+                         memory=budget(o["memory"]))  # fmt: skip
     search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False), o.get("every", False))
     return ask(o["store"], o["method"], o["queries"], choice=choice, template=template, top=top,
                memory=budget(o["memory"]), search=search)  # fmt: skip

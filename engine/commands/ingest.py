@@ -28,6 +28,8 @@ def ingest(**options: Any) -> None:
     from ..intake.estimate import estimate_records, fraction
 
     prepared = _prepared(options)
+    for line in prepared.remarks:
+        click.echo(f"note: {line}", err=True)
     ingestion = prepared.open()
     estimates = estimate_records(prepared.provider.sources)
     stop = StopRequest()
@@ -63,7 +65,7 @@ def _prepared(options: dict[str, Any]) -> Any:
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
     methods = _method_settings(o["methods"], o["settings"])
     return prepare(IngestJob(o["corpus"], o["store"], choice, methods, reading, budget(o["memory"]), o["batch_tokens"],
-                             with_text, o["append"], o["commit_seconds"]))  # fmt: skip
+                             with_text, o["append"], o["seeds"], o["commit_seconds"]))  # fmt: skip
 
 
 def _method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> dict[str, dict[str, Any]]:

@@ -42,6 +42,8 @@ READING = options(
                  help="Attribution method; several share one forward pass."),
     click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
                  help="A method's setting, such as -o rise.tau 1.0."),
+    click.option("--seeds", type=click.IntRange(1), default=1, show_default=True,
+                 help="Sketches of each method under as many seeds: `attribute --seeds` tells from them what is noise."),
     FIELDS,
     click.option("--max-length", type=int, metavar="TOKENS", help="Longest example; longer texts are cut. "
                  "[default: the model's context, at most 1024]"),
@@ -71,6 +73,12 @@ SEARCHING = options(
     click.option("--candidates", type=click.IntRange(1), metavar="N", help="Rows a query that are scored again. "
                  "[default: int8, bf16: 2 K, at least 100; sign: 10 K, at least 1000]"),
     click.option("--certify", is_flag=True, help="Scan the form int8, and take the candidates that the exact answer needs."),
+)  # fmt: skip
+TRUSTING = options(
+    click.option("--seeds", "seeded", is_flag=True, help="Ask all seeds that `ingest --seeds` stored: mean scores with their "
+                 "standard error, and the ranks that noise allows."),
+    click.option("--by", default="", metavar="COLUMN", help="Add scores up by `source`, or by a column of --columns."),
+    click.option("--columns", default="", metavar="FILE", help="Table of the examples' id and COLUMN, such as the corpus."),
 )  # fmt: skip
 TELLING = options(
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),

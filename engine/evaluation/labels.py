@@ -159,20 +159,10 @@ def _cell(fields: Mapping[str, Any], name: str, path: str) -> Any:
 def _records(path: str) -> Iterator[Mapping[str, Any]]:
     some = False
     for source in find_sources([path], lines=True):
-        for record in read_records(source.path, source.format, 0, ALL):
+        for record in read_records(source.path, source.format, 0, None):
             if record.fault:
                 raise CorpusError(f"{path}:{record.line}: {record.fault}")
             some = True
             yield record.fields
     if not some:
         raise DataError(f"{path} holds no label")
-
-
-class _All:
-    """Every column of a table is wanted."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-
-ALL = _All()

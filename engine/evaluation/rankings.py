@@ -14,7 +14,7 @@ from ...store.layout import Array
 from ..answers.scores import Examples
 from ..intake.formats import read_records
 from ..intake.sources import find_sources
-from .labels import ALL, Labels
+from .labels import Labels
 from .matrices import read_array
 from .retrieval import Ranking
 
@@ -32,7 +32,7 @@ def read_answers(path: str) -> Iterator[Ranking]:
     """
     places: dict[str, list[Mapping[str, Any]]] = {}
     for source in find_sources([path]):
-        for record in read_records(source.path, source.format, 0, ALL):
+        for record in read_records(source.path, source.format, 0, None):
             if record.fault:
                 raise CorpusError(f"{path}:{record.line}: {record.fault}")
             missing = [name for name in FIELDS if name not in record.fields]

@@ -29,6 +29,16 @@ def linear_maps(trunk: Any) -> dict[str, tuple[Any, Linear]]:
     return found
 
 
+def unmapped(trunk: Any) -> tuple[str, ...]:
+    """Names of a trunk's matrices, and stacks of them, that belong to no linear map and to no embedding."""
+    maps, found = linear_maps(trunk), []
+    for name, weight in trunk.named_parameters():
+        owner = name.rpartition(".")[0]
+        if weight.ndim > 1 and owner not in maps and not isinstance(trunk.get_submodule(owner), torch.nn.Embedding):
+            found.append(name)
+    return tuple(found)
+
+
 def traced(
     trunk: Any,
     head: LinearHead,

@@ -99,11 +99,16 @@ def _documents(source: Source, records: Iterator[Record], shape: Shape, faults: 
             yield document
 
 
+def record_name(source: Source, record: Record) -> str:
+    """The id of a record's example: its own, else its place."""
+    own = record.fields.get("id")
+    return str(own) if type(own) in (str, int) and own != "" else f"{source.name}:{record.line}"
+
+
 def _document(source: Source, record: Record, prompt: str | None, text: str) -> Document:
     if not text.strip():
         raise BadRecord("empty text" if prompt is None else "empty completion")
-    own = record.fields.get("id")
-    name = str(own) if type(own) in (str, int) and own != "" else f"{source.name}:{record.line}"
+    name = record_name(source, record)
     try:
         (name + (prompt or "") + text).encode()
     except UnicodeEncodeError as error:

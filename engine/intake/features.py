@@ -9,18 +9,18 @@ image or tabular classifier, or a model that no library loads, rides the same pa
 | `logits`   | (N, V) or (N, T, V)   | no: taken instead of `hidden` @ `weight`ᵀ + `bias`                         |
 | `residual` | as `logits`           | no: softmax − onehot at τ = 1, from which logits are recovered             |
 | `id`, `text` | (N,) strings        | no: names and texts for reports                                            |
+| `vectors`  | (N, D)                | instead of the first three: rows made elsewhere, for the method `vectors`  |
+
+An index of bergson's is such a file of vectors.
 """
 
 from __future__ import annotations
 
 import hashlib
-import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ import torch
 from ...store.errors import CorpusError, DataError
 from ...store.layout import Array
 from ..method import Needs, Sizes
+from .array_files import open_arrays
 from .corpus import Faults
 from .examples import Example, Place
 from .provider import remaining
@@ -35,11 +36,6 @@ from .readout import BatchReadout, LinearHead
 from .sources import Source
 
 _ROWS = 256
-
-
-def is_features(path: str) -> bool:
-    """Whether a path holds arrays rather than text."""
-    return path.endswith(".npz") or (Path(path) / "zarr.json").is_file() or (Path(path) / ".zgroup").is_file()
 
 
 class FeatureProvider:
@@ -53,7 +49,7 @@ class FeatureProvider:
             DataError: an array is missing or its shape disagrees.
         """
         self.device, self.faults = device, faults
-        self._files = [_open(path) for path in paths]
+        self._files = [_File(*open_arrays(path)) for path in paths]
         self.sources = [file.source for file in self._files]
         first = self._files[0]
         if "weight" not in first.shapes:
@@ -135,11 +131,10 @@ def _refuse_other(file: _File, first: _File, head: dict[str, Array | None]) -> N
 class _File:
     """One file of arrays: whole small ones, row ranges of the others."""
 
-    def __init__(self, path: str, arrays: Any, size: int, digest: str, kind: str) -> None:
-        self._arrays = arrays
+    def __init__(self, source: Source, arrays: Any) -> None:
+        self.source, self._arrays = source, arrays
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(array.shape) for name, array in arrays.items()}
         self.found = ", ".join(sorted(arrays)) or "none"
-        self.source = Source(path, Path(path).name, kind, size, digest)
         self.classes = 0
         self.has_logits = "logits" in arrays or "residual" in arrays
         shape = self.shapes.get("hidden", ())
@@ -225,63 +220,3 @@ class _File:
         own = np.maximum(labels, 0)[..., None].astype(np.int64)
         np.put_along_axis(p, own, np.take_along_axis(p, own, -1) + 1, -1)
         return np.log(np.maximum(p, 1e-30))
-
-
-class _NpzArray:
-    """One member of an .npz, read by row ranges without loading it; in Fortran order (a fitted model's weight) only whole."""
-
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file = file
-        version = np.lib.format.read_magic(self._file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        self.shape, fortran, self.dtype = read(self._file)
-        if self.dtype.hasobject:
-            raise DataError(f"{name} holds Python objects; save plain arrays")
-        self.fortran = fortran and len(self.shape) > 1
-        self._start = self._file.tell()
-
-    def __getitem__(self, rows: slice) -> Array:
-        begin, end, _ = rows.indices(self.shape[0])
-        row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-        self._file.seek(self._start + begin * row)
-        data = self._file.read((end - begin) * row)
-        values = np.frombuffer(data, self.dtype)
-        return values.reshape(self.shape, order="F") if self.fortran else values.reshape(end - begin, *self.shape[1:])
-
-
-def _open(path: str) -> _File:
-    try:
-        if path.endswith(".npz"):
-            return _open_npz(path)
-        import zarr
-
-        arrays: dict[str, Any] = dict(zarr.open_group(path, mode="r").arrays())
-        told = sorted((name, array.shape, str(array.dtype), _ends(array)) for name, array in arrays.items())
-        return _File(path, arrays, 0, _digest(repr(told)), "zarr")
-    except FileNotFoundError:
-        raise CorpusError(f"{path} does not exist") from None
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise CorpusError(f"{path} cannot be read as arrays: {error}") from None
-
-
-def _open_npz(path: str) -> _File:
-    with ExitStack() as stack:
-        archive = stack.enter_context(zipfile.ZipFile(path))
-        crc = "".join(f"{info.filename}{info.CRC:x}{info.file_size}" for info in archive.infolist())
-        arrays = {name.removesuffix(".npy"): _NpzArray(stack.enter_context(archive.open(name)), f"{path}: {name}")
-                  for name in archive.namelist()}  # fmt: skip
-        file = _File(path, arrays, Path(path).stat().st_size, _digest(crc), "npz")
-        weakref.finalize(file, stack.pop_all().close)  # all stay open as long as the file is in use
-        return file
-
-
-def _ends(array: Any) -> list[Any]:
-    """First and last row of an array: what identity may cost on 100 GB."""
-    rows = array.shape[0] if array.shape else 0
-    return [np.asarray(array[row : row + 1]).tolist() for row in (0, rows - 1)] if rows else []
-
-
-def _digest(told: str) -> str:
-    return hashlib.sha256(told.encode()).hexdigest()[:32]

@@ -65,8 +65,8 @@ def split_suffix(name: str) -> tuple[str, str]:
     return Path(path.stem).suffix if compression else path.suffix, compression
 
 
-def read_records(path: str, format: str, start: int, wanted: Container[str]) -> Iterator[Record]:
-    """The file's records from ordinal `start`; a columnar format fills in only the `wanted` fields, others are `...`."""
+def read_records(path: str, format: str, start: int, wanted: Container[str] | None) -> Iterator[Record]:
+    """The file's records from ordinal `start`; a columnar format fills in the `wanted` fields (None: all), others are `...`."""
     if format == "parquet":
         yield from _parquet(path, start, wanted)
         return
@@ -254,7 +254,7 @@ def _csv(path: str) -> Opened:
     return rows, parse
 
 
-def _parquet(path: str, start: int, wanted: Container[str]) -> Iterator[Record]:
+def _parquet(path: str, start: int, wanted: Container[str] | None) -> Iterator[Record]:
     """Rows of a Parquet file: whole row groups are skipped by their metadata, the rest comes in small batches."""
     import pyarrow.parquet as pq
 
@@ -262,7 +262,7 @@ def _parquet(path: str, start: int, wanted: Container[str]) -> Iterator[Record]:
     with _opened(path, lambda: row) as raw:
         file = pq.ParquetFile(raw, buffer_size=BUFFER, pre_buffer=False)
         names = file.schema_arrow.names
-        for row, batch in _batches(file, start, [name for name in names if name in wanted]):
+        for row, batch in _batches(file, start, [name for name in names if wanted is None or name in wanted]):
             for i in range(max(0, start - row), batch.num_rows):
                 yield _row_record(batch.slice(i, 1), row + i, names)
 

@@ -49,6 +49,8 @@ class IngestJob:
     """Whether texts are kept; None: as the store, or yes."""
     append: bool = False
     """Whether files that are new to the store are added to it."""
+    seeds: int = 1
+    """Sketches of each method, equal but for their seeds: the further ones are named NAME@1, NAME@2, …"""
     commit_seconds: float = 15.0
     """A kill loses at most this much work, plus one window."""
 
@@ -63,6 +65,18 @@ class Prepared:
     plan: Plan
     tokens: int
     with_text: bool
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever starts it should know: a line each."""
+        sizes = self.provider.head.sizes
+        blind = [name for name, method in self.methods.items() if method.needs(sizes).linears]
+        if not blind or not sizes.unmapped:
+            return []
+        some = ", ".join(sizes.unmapped[:2]) + (" …" if len(sizes.unmapped) > 2 else "")
+        return [
+            f"{', '.join(blind)}: the gradients of {len(sizes.unmapped)} weights that are no linear map ({some}) are left out"
+        ]
 
     def ingest(self) -> Outcome:
         """All of it, in silence."""
@@ -90,7 +104,11 @@ def prepare(job: IngestJob) -> Prepared:
     if "://" in job.store:
         raise SettingsError(f"{job.store}: a store is written to a local folder, and can be copied and read anywhere")
     store = FeatureStore.open(job.store) if FeatureStore.exists(job.store) else None
-    methods = {name: _method(name, settings, store) for name, settings in job.methods.items()}
+    methods = {
+        label: method
+        for name, settings in job.methods.items()
+        for label, method in _seeded(name, _method(name, settings, store), job.seeds, store).items()
+    }
     reading = following(job.reading, store) if store else job.reading
     with_text = job.with_text if job.with_text is not None else (store.provenance["text"] if store else True)
     provider = corpus_provider(job.corpus, job.model, reading)
@@ -117,6 +135,20 @@ def _method(name: str, given: Mapping[str, Any], store: FeatureStore | None) -> 
     if apart:
         raise StoreMismatch(f"{store.path} was made with other settings: {'; '.join(apart)}")
     return asked
+
+
+def _seeded(name: str, method: Method, seeds: int, store: FeatureStore | None) -> dict[str, Method]:
+    """The method, and beside it the same with the seeds that follow its own."""
+    settings = method.settings()
+    if seeds > 1 and "seed" not in settings:
+        raise SettingsError(
+            f"method {name} has no seed: its rows are no random sketches, and --seeds leaves nothing to vary"
+        )
+    others = range(1, seeds)
+    return {name: method} | {
+        f"{name}@{more}": _method(f"{name}@{more}", {**settings, "seed": settings["seed"] + more}, store)
+        for more in others
+    }
 
 
 def _refuse_emptiness(provider: Provider, reading: Reading) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from ...store.errors import DeviceError, ModelError
 from ..method import Sizes
-from .backward import linear_maps
+from .backward import linear_maps, unmapped
 from .checkpoint import (
     base_of,
     computation,
@@ -183,7 +183,9 @@ def _head(model: Any, config: Any) -> LinearHead:
     context = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 2048
     layers = int(getattr(text, "num_hidden_layers", 0))
     linears = tuple(one for _, one in linear_maps(model.base_model).values())
-    sizes = Sizes(output.weight.shape[1], output.weight.shape[0], layers, int(context), linears)
+    sizes = Sizes(
+        output.weight.shape[1], output.weight.shape[0], layers, int(context), linears, unmapped(model.base_model)
+    )
     scale = float(getattr(text, "logit_scale", None) or 1.0) / float(getattr(text, "logits_scaling", None) or 1.0)
     softcap = float(getattr(text, "final_logit_softcapping", None) or 0.0)
     return LinearHead(sizes, output.weight.detach(), getattr(output, "bias", None), scale, softcap)

@@ -11,8 +11,9 @@ from typing import Literal
 
 from ...store.errors import CorpusError, ModelError
 from ...store.feature_store import FeatureStore
+from .array_files import is_features
 from .corpus import Faults, Template
-from .features import FeatureProvider, is_features
+from .features import FeatureProvider
 from .model import ModelChoice, load, pick_device
 from .opening import refuse_differences
 from .provider import Provider

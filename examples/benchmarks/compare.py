@@ -34,6 +34,8 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 SEVERAL = ("backdoor",)
 """Tasks whose seeds are all run; the others are run once."""
 TEXTS = ("tfidf", "bm25")
+ABSENT = ("rise", "vectors")
+"""Not among the others: RISE has its variants, and `vectors` are rows made elsewhere."""
 Variant: TypeAlias = tuple[str, tuple[str, ...]]
 
 
@@ -41,7 +43,7 @@ def methods(wanted: Sequence[str]) -> dict[str, Variant]:
     """Name in the table → method, settings: the variants, and all others that are installed and sound; or those wanted."""
     from headwater.engine.registry import list_methods
 
-    others = {one.name: (one.name, ()) for one in list_methods() if not one.fault and one.name != "rise"}
+    others = {one.name: (one.name, ()) for one in list_methods() if not one.fault and one.name not in ABSENT}
     every: dict[str, Variant] = {**VARIANTS, **others}
     return {label: variant for label, variant in every.items() if not wanted or label in wanted}
 

@@ -115,7 +115,7 @@ def _facts(seed: int, data: Path, folder: Path) -> Task:
     chosen = [questions[int(at)] for at in chance.choice(len(questions), 100, replace=False)]
     files = [_jsonl(folder / "corpus.jsonl", corpus), _jsonl(folder / "queries.jsonl", [q for q, _ in chosen])]
     gold = _jsonl(folder / "gold.jsonl", [{"query_id": q["id"], "example_id": g} for q, g in chosen])
-    model = _small(folder / "model", data, hidden=128, layers=4, context=64)
+    model = _small(folder / "model", data, hidden=128, layers=4, context=96)
     _train(model, [record["text"] for record in corpus], folder / "trained", seed, epochs=25)
     judge = {"labels": gold}
     return Task("facts", *files, str(folder / "trained"), (), judge, "reciprocal rank")

@@ -1,0 +1,45 @@
+"""Vectors made elsewhere, such as gradients of another tool's index: their inner product, or their cosine.
+
+For stores made from an array `vectors`, or from an index of bergson's. Kept: the numbers as they are (or smaller, by
+`precision`). Dropped: whatever the other tool does to them when it is asked, such as its own preconditioning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engine.method import BATCH_EXAMPLES, QueryMatrix, Readout, Similarity, Sizes
+from ..store.layout import Array, Column, column
+
+
+@dataclass(frozen=True)
+class Vectors(Similarity):
+    """Settings of vectors."""
+
+    unit: bool = False
+    """To unit norm: the score is a cosine."""
+
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """The vector."""
+        return (column("vector", (sizes.hidden,), "float32"),)
+
+    def scratch(self, sizes: Sizes, positions: int) -> int:
+        """The vectors, and their sums over positions."""
+        return 4 * sizes.hidden * (positions + 3 * min(positions, BATCH_EXAMPLES)) + 8 * positions
+
+    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+        """`vector` (n, D) float32: what the head reads, summed over positions."""
+        hidden = readout.hidden().float()
+        sums = torch.zeros(readout.examples, hidden.shape[1], device=hidden.device).index_add_(
+            0, readout.owners, hidden
+        )
+        return {"vector": torch.nn.functional.normalize(sums, eps=1e-30) if self.unit else sums}
+
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """The queries' vectors."""
+        return QueryMatrix("vector", np.ascontiguousarray(rows["vector"], np.float32))

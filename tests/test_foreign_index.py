@@ -1,0 +1,145 @@
+"""Vectors made elsewhere: arrays, and bergson's gradient index in every number type and both forms of its metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from click.testing import CliRunner
+from headwater.cli import main
+
+WIDTHS = {"layers.0.attention": 20, "layers.0.mlp": 12}
+ROWS = 70
+
+
+def written(folder: Path, rows: np.ndarray, kind: str = "float32", *, old: bool = False, **more: Any) -> Path:
+    """An index as bergson 2.5 writes it (`old`: as versions before `base_dtype` did)."""
+    folder.mkdir()
+    info: dict[str, Any] = {
+        "attribute_tokens": False,
+        "num_items": len(rows),
+        "num_grads": len(rows),
+        "grad_sizes": WIDTHS,
+    }
+    if old:
+        formats = [f"({width},)<f4" for width in WIDTHS.values()]
+        info["dtype"] = {"names": list(WIDTHS), "formats": formats, "itemsize": 4 * sum(WIDTHS.values())}
+    else:
+        info["base_dtype"] = kind
+    (folder / "info.json").write_text(json.dumps({**info, **more}))
+    if kind == "bfloat16":
+        data = torch.from_numpy(rows).to(torch.bfloat16).view(torch.int16).numpy().tobytes()
+    else:
+        data = rows.astype(kind).tobytes()
+    (folder / "gradients.bin").write_bytes(data)
+    return folder
+
+
+def headwater(*words: object) -> Any:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture
+def vectors() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(ROWS, sum(WIDTHS.values()))).astype(np.float32) * 50
+
+
+@pytest.mark.parametrize(
+    ("kind", "old"), [("float32", False), ("float32", True), ("float16", False), ("bfloat16", False)]
+)
+def test_an_index_is_asked_by_another(tmp_path: Path, vectors: np.ndarray, kind: str, old: bool) -> None:
+    corpus, queries = (
+        written(tmp_path / "corpus", vectors, kind, old=old),
+        written(tmp_path / "queries", vectors[5:9], kind, old=old),
+    )
+    assert headwater("ingest", corpus, "--store", tmp_path / "S", "--method", "vectors").exit_code == 0
+    asked = headwater("attribute", tmp_path / "S", "--method", "vectors", "--queries", queries, "--top", 5, "--json")
+    assert asked.exit_code == 0, asked.output
+    lines = [json.loads(line) for line in asked.stdout.splitlines()]
+    scores = vectors[5:9].astype(np.float64) @ vectors.T.astype(np.float64)
+    assert [line["row"] for line in lines] == np.argsort(-scores, 1, kind="stable")[:, :5].reshape(-1).tolist()
+    tolerance = {"float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}[kind]
+    assert np.allclose(
+        [line["score"] for line in lines], np.sort(scores, 1)[:, ::-1][:, :5].reshape(-1), rtol=tolerance
+    )
+    assert lines[0]["example_id"] == "corpus:5"
+
+
+def test_vectors_come_as_arrays_too_and_as_cosines(tmp_path: Path, vectors: np.ndarray) -> None:
+    np.savez(tmp_path / "corpus.npz", vectors=vectors)
+    np.savez(tmp_path / "queries.npz", vectors=vectors[:2])
+    done = headwater(
+        "ingest",
+        tmp_path / "corpus.npz",
+        "--store",
+        tmp_path / "S",
+        "--method",
+        "vectors",
+        "-o",
+        "vectors.unit",
+        "true",
+    )
+    assert done.exit_code == 0, done.output
+    asked = headwater(
+        "attribute", tmp_path / "S", "--method", "vectors", "--queries", tmp_path / "queries.npz", "--top", 1, "--json"
+    )
+    assert np.allclose([json.loads(line)["score"] for line in asked.stdout.splitlines()], 1)
+
+
+def test_texts_that_the_index_kept_are_shown(tmp_path: Path, vectors: np.ndarray) -> None:
+    index = written(tmp_path / "corpus", vectors)
+    (index / "data.hf").mkdir()
+    parts = [range(40), range(40, ROWS)]
+    for number, part in enumerate(parts):
+        table = pa.table({"text": [f"text {row}" for row in part], "length": [3 for _ in part]})
+        with (
+            pa.OSFile(str(index / f"data.hf/data-{number}.arrow"), "wb") as sink,
+            pa.ipc.new_stream(sink, table.schema) as stream,
+        ):
+            stream.write_table(table)
+    state = {"_data_files": [{"filename": f"data-{number}.arrow"} for number in range(2)]}
+    (index / "data.hf/state.json").write_text(json.dumps(state))
+    queries = written(tmp_path / "queries", vectors[60:61])
+    assert headwater("ingest", index, "--store", tmp_path / "S", "--method", "vectors").exit_code == 0
+    asked = headwater("attribute", tmp_path / "S", "--method", "vectors", "--queries", queries, "--top", 1, "--json")
+    assert json.loads(asked.stdout)["text"] == "text 60"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda folder: (folder / "info.json").unlink(), "no readable info.json"),
+        (lambda folder: (folder / "info.json").write_text("{}"), "not what bergson writes"),
+        (lambda folder: (folder / "gradients.bin").write_bytes(b"\0" * 100), "has 100 bytes"),
+        (
+            lambda folder: (folder / "info.json").write_text(
+                (folder / "info.json").read_text().replace("float32", "int8")
+            ),
+            "int8",
+        ),
+        (
+            lambda folder: (folder / "info.json").write_text(
+                (folder / "info.json").read_text().replace("false", "true")
+            ),
+            "gradients of tokens",
+        ),
+    ],
+)
+def test_a_bad_index_is_one_line(tmp_path: Path, vectors: np.ndarray, spoil: Any, told: str) -> None:
+    index = written(tmp_path / "corpus", vectors)
+    spoil(index)
+    done = headwater("ingest", index, "--store", tmp_path / "S", "--method", "vectors")
+    assert done.exit_code == 1 and told in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_queries_of_another_width_are_refused(tmp_path: Path, vectors: np.ndarray) -> None:
+    corpus = written(tmp_path / "corpus", vectors)
+    assert headwater("ingest", corpus, "--store", tmp_path / "S", "--method", "vectors").exit_code == 0
+    np.savez(tmp_path / "queries.npz", vectors=vectors[:2, :8])
+    asked = headwater("attribute", tmp_path / "S", "--method", "vectors", "--queries", tmp_path / "queries.npz")
+    assert asked.exit_code == 1 and "error: " in asked.stderr
