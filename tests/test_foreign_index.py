@@ -143,3 +143,45 @@ def test_queries_of_another_width_are_refused(tmp_path: Path, vectors: np.ndarra
     np.savez(tmp_path / "queries.npz", vectors=vectors[:2, :8])
     asked = headwater("attribute", tmp_path / "S", "--method", "vectors", "--queries", tmp_path / "queries.npz")
     assert asked.exit_code == 1 and "error: " in asked.stderr
+
+
+def scored(folder: Path, scores: np.ndarray, *, ended: bool = True) -> Path:
+    """Scores (Q, N) as bergson 2.5 writes them: pairs of four and one byte, in steps of eight."""
+    queries, rows = scores.shape
+    names = [f"{part}_{query}" for query in range(queries) for part in ("score", "written")]
+    told = {"names": names, "formats": ["float32", "bool"] * queries, "itemsize": 8 * queries,
+            "offsets": [8 * query + at for query in range(queries) for at in (0, 4)]}  # fmt: skip
+    records = np.zeros(rows, np.dtype({**told, "formats": ["<f4", "?"] * queries}))
+    for query in range(queries):
+        records[f"score_{query}"], records[f"written_{query}"] = scores[query], ended
+    folder.mkdir()
+    (folder / "scores.bin").write_bytes(records.tobytes())
+    info = {"attribute_tokens": False, "num_items": rows, "num_rows": rows, "num_scores": queries, "dtype": told}
+    (folder / "info.json").write_text(json.dumps(info))
+    return folder
+
+
+def test_scores_of_anothers_are_judged_as_ours_are(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    scores, masks = chance.normal(size=(3, 40)).astype(np.float32), chance.random((24, 40)) < 0.5
+    np.save(tmp_path / "scores.npy", scores)
+    np.save(tmp_path / "masks.npy", masks)
+    np.save(tmp_path / "outcomes.npy", -(masks @ scores.T) + chance.normal(size=(24, 3)))
+    words = [
+        "evaluate",
+        "lds",
+        "--masks",
+        tmp_path / "masks.npy",
+        "--outcomes",
+        tmp_path / "outcomes.npy",
+        "--json",
+        "--scores",
+    ]
+    theirs = headwater(*words, scored(tmp_path / "theirs", scores))
+    assert theirs.exit_code == 0, theirs.output
+    assert json.loads(theirs.stdout) == json.loads(headwater(*words, tmp_path / "scores.npy").stdout)
+    unfinished = headwater(*words, scored(tmp_path / "unfinished", scores, ended=False))
+    assert unfinished.exit_code == 1 and "has not ended" in unfinished.stderr
+    cut = scored(tmp_path / "cut", scores)
+    (cut / "scores.bin").write_bytes(b"\0" * 48)
+    assert "2 records of 40" in headwater(*words, cut).stderr

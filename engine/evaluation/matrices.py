@@ -9,6 +9,7 @@ import numpy as np
 
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
+from ..intake.bergson import is_scores, read_scores
 
 FORMATS = (".npy", ".parquet", ".zarr")
 
@@ -18,13 +19,17 @@ def read_array(path: str, what: str) -> Array:
 
     .npy: the array; .parquet: a row of the table a row, from one column of lists or from all columns, which are numbers;
     .zarr: the array, or the group's array `scores`. Where a Zarr array names its dimensions example and query, as
-    `attribute --all-scores` does, it comes as (queries, examples).
+    `attribute --all-scores` does, it comes as (queries, examples). A folder of bergson's scores likewise.
 
     Raises:
         SettingsError: no such file, or none of these formats.
         DataError: not numbers, or one is not finite; the row is named.
     """
     file = Path(path)
+    if is_scores(path):
+        found = read_scores(path)
+        require_finite(found, f"{path}: {what}")
+        return found
     if file.suffix not in FORMATS:
         raise SettingsError(f"{path}: {what} are read from {', '.join(FORMATS)}")
     if not file.exists():

@@ -1,4 +1,5 @@
-"""A gradient index of bergson's (github.com/EleutherAI/bergson), read as the arrays of a corpus: one vector an example.
+"""A gradient index of bergson's (github.com/EleutherAI/bergson), read as the arrays of a corpus, one vector an example; and its
+scores.
 
 The folder holds `info.json` (`num_grads`, `grad_sizes`: module → width, `base_dtype`; older ones the record dtype's `formats`)
 and `gradients.bin`, rows of all modules' numbers side by side. Read of version 2.5; nothing of it is run, unpickled or copied.
@@ -71,11 +72,44 @@ class Gradients:
         return values.astype(np.float32, copy=False).reshape(end - begin, width)
 
 
+def is_scores(path: str) -> bool:
+    """Whether a folder holds scores of bergson's."""
+    return (Path(path) / "scores.bin").is_file()
+
+
+def read_scores(path: str) -> Array:
+    """(Q, N) float32 from `scores.bin`: records of (score, written) for each query, an example a record.
+
+    Raises:
+        CorpusError: files are missing or cut. DataError: scores of tokens or of a choice of examples, or some never written.
+    """
+    folder, info = Path(path), _info(Path(path))
+    if info.get("attribute_tokens") or (folder / "candidates.npy").exists():
+        raise DataError(
+            f"{path} holds scores of tokens, or of chosen examples alone; what is judged has one for every example"
+        )
+    try:
+        told, queries = info["dtype"], int(info["num_scores"])
+        kinds = [_TYPES[kind] if kind in _TYPES else {"bool": "?"}[kind] for kind in told["formats"]]
+        record = np.dtype({**{key: told[key] for key in ("names", "offsets", "itemsize")}, "formats": kinds})
+        held = np.fromfile(folder / "scores.bin", record)
+        if len(held) != int(info["num_rows"]):
+            raise ValueError(f"{len(held)} records of {info['num_rows']}")
+        parts = [held[f"score_{query}"] for query in range(queries)]
+        whole = all(held[f"written_{query}"].all() for query in range(queries))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CorpusError(f"{path} does not hold what bergson writes: {error}") from None
+    if not whole:
+        raise DataError(f"{path}: some scores were never written: that run has not ended")
+    return np.stack([(part.astype(np.uint32) << 16).view(np.float32) if part.dtype == np.uint16 else part.astype(np.float32)
+                     for part in parts])  # fmt: skip
+
+
 def _info(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((folder / "info.json").read_text())
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{folder} has gradients.bin, but no readable info.json beside it: {error}") from None
+        raise CorpusError(f"{folder} has no readable info.json: {error}") from None
     return found
 
 

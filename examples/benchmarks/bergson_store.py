@@ -132,13 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 [f"{count:,} rows, {name}", f"{one['load']:.2f}", f"{one['search']:.2f}", f"{one['peak'] / 1e6:,.0f}"]
             )
         rows.append([f"{count:,} rows: taken in once", f"{taken.seconds:.0f}", "", f"{taken.peak_bytes / 1e6:,.0f}"])
-        print(
-            f"{count:,} rows: scores differ by {apart:.1e} of the largest, {found[-1]['same']:.4f} of the rows are the same",
-            flush=True,
-        )
     text = machine.markdown([f"{QUERIES} queries, the best {TOP}", "load s", "search s", "peak MB"], rows)
-    text += "".join(f"\n\n{one['rows']:,} rows: scores differ by {one['apart']:.1e} of the largest; {one['same']:.4f} of the answers are "
-                    "the same rows in the same order." for one in found)  # fmt: skip
+    for one in found:
+        text += f"\n\n{one['rows']:,} rows: scores differ by {one['apart']:.1e} of the largest; {one['same']:.4f} of the answers are "
+        text += "the same rows in the same order."
     machine.save(given.out, "bergson_store", {"machine": machine.describe(), "found": found}, text)
     return {"found": found}
 
