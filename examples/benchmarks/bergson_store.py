@@ -134,8 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         rows.append([f"{count:,} rows: taken in once", f"{taken.seconds:.0f}", "", f"{taken.peak_bytes / 1e6:,.0f}"])
     text = machine.markdown([f"{QUERIES} queries, the best {TOP}", "load s", "search s", "peak MB"], rows)
     for one in found:
-        text += f"\n\n{one['rows']:,} rows: scores differ by {one['apart']:.1e} of the largest; {one['same']:.4f} of the answers are "
-        text += "the same rows in the same order."
+        text += f"\n\n{one['rows']:,} rows: scores differ by {one['apart']:.1e} of the largest; {one['same']:.4f} of the answers "
+        text += "are the same rows in the same order."
     machine.save(given.out, "bergson_store", {"machine": machine.describe(), "found": found}, text)
     return {"found": found}
 
