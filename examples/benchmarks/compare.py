@@ -170,7 +170,13 @@ def _keep(work: Path, name: str, seed: int, label: str, line: dict[str, Any]) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".part").write_text(json.dumps({"task": name, "seed": seed, "method": label, **line}))
     path.with_suffix(".part").replace(path)
-    print(f"{name} {seed} {label}: {line['figure']['value']:.3f}", flush=True)
+    print(f"{name} {seed} {label}: {_value(line):.3f}", flush=True)
+
+
+def _value(line: dict[str, Any]) -> float:
+    """The figure; NaN where it is not defined, as where a method scores all examples alike."""
+    value = line["figure"]["value"]
+    return math.nan if value is None else float(value)
 
 
 def show(found: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
@@ -195,7 +201,7 @@ def _beside(found: Sequence[dict[str, Any]]) -> str:
     """RISE's bytes beside those of RapidIn, at equal quality: RISE's smallest form that is as good on the backdoor task."""
     own = {label: [line for line in found if (line["task"], line["method"]) == ("backdoor", label)]
            for label in dict.fromkeys(line["method"] for line in found)}  # fmt: skip
-    mean = {label: float(np.mean([line["figure"]["value"] for line in lines])) for label, lines in own.items() if lines}
+    mean = {label: float(np.mean([_value(line) for line in lines])) for label, lines in own.items() if lines}
     size = {label: next(line["bytes"] for line in lines if "bytes" in line) for label, lines in own.items() if lines}
     if "rapidin" not in mean or not any(label.startswith("rise") for label in mean):
         return ""
@@ -216,7 +222,7 @@ def _beside(found: Sequence[dict[str, Any]]) -> str:
 
 def _noise(own: dict[str, list[dict[str, Any]]], label: str) -> float:
     """Two standard errors of the difference from RapidIn over seeds; nothing where there is one seed."""
-    values = {name: {line["seed"]: line["figure"]["value"] for line in own[name]} for name in (label, "rapidin")}
+    values = {name: {line["seed"]: _value(line) for line in own[name]} for name in (label, "rapidin")}
     gaps = [values[label][seed] - values["rapidin"][seed] for seed in values[label] if seed in values["rapidin"]]
     return 2 * float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
 
@@ -225,7 +231,9 @@ def _cell(lines: Sequence[dict[str, Any]]) -> str:
     """Of several seeds the mean and the range; of one its interval."""
     if not lines:
         return ""
-    values = [line["figure"]["value"] for line in lines]
+    values = [_value(line) for line in lines]
+    if math.isnan(values[0]):
+        return "not defined"
     if len(lines) > 1:
         return f"{np.mean(values):.3f} ({min(values):.2f} to {max(values):.2f})"
     return f"{values[0]:.3f} ({lines[0]['figure']['low']:.2f} to {lines[0]['figure']['high']:.2f})"
@@ -239,10 +247,10 @@ def draw(found: Sequence[dict[str, Any]], names: Sequence[str], path: Path) -> N
     figure = Figure(figsize=(3.6 * len(names) + 1.5, 0.32 * len(labels) + 1.4), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
         for at, label in enumerate(labels):
-            own = [line["figure"] for line in found if line["method"] == label and line["task"] == name]
+            own = [_value(line) for line in found if line["method"] == label and line["task"] == name]
             if own:
-                axis.barh(at, np.mean([one["value"] for one in own]), color="#4878a8")
-                axis.plot([one["value"] for one in own], [at] * len(own), "o", color="#d08030", markersize=3)
+                axis.barh(at, np.mean(own), color="#4878a8")
+                axis.plot(own, [at] * len(own), "o", color="#d08030", markersize=3)
         axis.set(title=name, yticks=range(len(labels)))
         axis.set_yticklabels(labels)
         axis.invert_yaxis()
