@@ -205,10 +205,12 @@ def _beside(found: Sequence[dict[str, Any]]) -> str:
     size = {label: next(line["bytes"] for line in lines if "bytes" in line) for label, lines in own.items() if lines}
     if "rapidin" not in mean or not any(label.startswith("rise") for label in mean):
         return ""
-    told = ["\n\nBytes of an example on the backdoor task, beside those of RapidIn:"]
+    told = ["\n\nBytes of an example on the backdoor task, beside those of RapidIn (± two standard errors over seeds):"]
     for label in (one for one in mean if one.startswith("rise") or one in ("logra", "trackstar")):
         ratio, gap = size["rapidin"] / size[label], mean[label] - mean["rapidin"]
-        told.append(f"* {label}: {size[label]:,}, {ratio:.1f} × fewer, average precision {gap:+.3f}")
+        told.append(
+            f"* {label}: {size[label]:,}, {ratio:.1f} × fewer, average precision {gap:+.3f} ± {_noise(own, label):.3f}"
+        )
     equal = [
         label for label in mean if label.startswith("rise") and mean[label] >= mean["rapidin"] - _noise(own, label)
     ]
