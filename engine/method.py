@@ -250,8 +250,9 @@ class Similarity(Method):
         return {column.name: form_of(self.precision, column, self.bits) for column in self.columns(sizes)}
 
     def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]] | None:
-        """What of the stored rows `prepare` wants to know: a column, and widths of consecutive parts of its row, for each of
-        which `state` has the second moment (1/N) Σ φ φᵀ as gram0, gram1, … (width, width) float32. By default nothing.
+        """What of the stored rows `prepare` wants to know: a column, of whose rows `state` has the mean (D,) float32 and the
+        number as `rows`; and widths of consecutive parts of its row, for each of which `state` has the second moment
+        (1/N) Σ φ φᵀ as gram0, gram1, … (width, width) float32. By default nothing.
         """
         return None
 

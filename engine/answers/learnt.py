@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ...store.layout import Array
-from ..arrays.moments import second_moment_parts, second_moments
+from ..arrays.moments import moments, second_moment_parts
 from ..arrays.scan import Shape, Tell, shapes
 from ..arrays.stored import StoredRows, fitted
 from ..memory import Part, Plan, plan
@@ -26,7 +26,7 @@ _FILE = "moments.npz"
 
 
 def learnt(stored: StoredRows, method: Similarity, sizes: Sizes, memory: int | None, tell: Tell) -> dict[str, Array]:
-    """The method's state: gram0, gram1, …; from the store if it is there, else by one pass over the rows.
+    """The method's state: rows, mean, gram0, gram1, …; from the store if it is there, else by one pass over the rows.
 
     Raises:
         BudgetError: the moments do not fit the budget. StoreDamaged: a chunk differs from its checksum.
@@ -39,9 +39,12 @@ def learnt(stored: StoredRows, method: Similarity, sizes: Sizes, memory: int | N
     if held is None:
         _, shape = fitted(((made, shape) for shape, made in _plans(stored, column, widths)), (), memory)
         form = stored.forms[column]
-        held = second_moments(stored.open(form.scanned), form, widths, shape, tell)
+        mean, second = moments(stored.open(form.scanned), form, widths, shape, tell)
+        held = {"rows": np.array(stored.rows), "mean": mean} | {
+            f"gram{number}": each for number, each in enumerate(second)
+        }
         _write(stored, held)
-    return {f"gram{number}": moment for number, moment in enumerate(held)}
+    return held
 
 
 def learning_parts(stored: StoredRows, method: Similarity, sizes: Sizes) -> tuple[Part, ...]:
@@ -50,7 +53,7 @@ def learning_parts(stored: StoredRows, method: Similarity, sizes: Sizes) -> tupl
     if wanted is None:
         return ()
     smallest = min((made for _, made in _plans(stored, *wanted)), key=lambda made: made.total)
-    inverses = plan([("inverses", 24 * max(wanted[1]) ** 2)])
+    inverses = plan([("inverses", 24 * max(wanted[1], default=0) ** 2)])
     return (*smallest.parts, *inverses.parts)
 
 
@@ -65,22 +68,27 @@ def _file(stored: StoredRows) -> Path | None:
     return None if stored.store.remote else stored.store.path / stored.group / "state" / _FILE
 
 
-def _read(stored: StoredRows, widths: Sequence[int]) -> list[Array] | None:
+def _read(stored: StoredRows, widths: Sequence[int]) -> dict[str, Array] | None:
     """Moments of as many rows and of these widths, if they were kept whole."""
     file = _file(stored)
     if file is None or not file.is_file():
         return None
     with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         held = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
-        found: Mapping[str, Array] = {name: held[name] for name in held.files}
-        moments = [found[f"gram{number}"] for number in range(len(widths))]
-        fits = [moment.shape == (width, width) for moment, width in zip(moments, widths, strict=True)]
-        if int(found["rows"]) == stored.rows and all(fits) and len(found) == len(widths) + 1:
-            return moments
+        found = {name: held[name] for name in held.files}
+        second = [found[f"gram{number}"] for number in range(len(widths))]
+        fits = [moment.shape == (width, width) for moment, width in zip(second, widths, strict=True)]
+        if (
+            int(found["rows"]) == stored.rows
+            and all(fits)
+            and len(found) == len(widths) + 2
+            and found["mean"].ndim == 1
+        ):
+            return dict(found)
     return None
 
 
-def _write(stored: StoredRows, moments: Sequence[Array]) -> None:
+def _write(stored: StoredRows, held: Mapping[str, Array]) -> None:
     """Keep them where that is possible; a store that nobody may write to is asked all the same."""
     file = _file(stored)
     if file is None:
@@ -88,6 +96,5 @@ def _write(stored: StoredRows, moments: Sequence[Array]) -> None:
     with suppress(OSError):
         file.parent.mkdir(exist_ok=True)
         hidden = file.with_name(f".{_FILE}.{os.getpid()}.part.npz")
-        arrays = {f"gram{number}": moment for number, moment in enumerate(moments)}
-        np.savez(hidden, allow_pickle=False, rows=np.int64(stored.rows), **arrays)
+        np.savez(hidden, allow_pickle=False, **held)
         hidden.replace(file)

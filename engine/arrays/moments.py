@@ -33,27 +33,29 @@ def gram(columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell) 
     Sums of tiles are added in float32: an entry's error is N / 512 roundings at most, and typically the root of that.
     """
     total = torch.zeros(form.depth, form.depth)
-    for _, rows in _decoded(columns, form, shape, tell):
+    for _, rows in decoded(columns, form, shape, tell):
         total.addmm_(rows.T, rows)
     found: Array = total.numpy()
     return found
 
 
-def second_moments(
+def moments(
     columns: Sequence[ColumnReader], form: Form, widths: Sequence[int], shape: Shape, tell: Tell
-) -> list[Array]:
-    """(1/N) Σ φ φᵀ of consecutive parts of the rows: (w, w) float32 for each of `widths`.
+) -> tuple[Array, list[Array]]:
+    """The mean row (D,) float32, and (1/N) Σ φ φᵀ of consecutive parts of the rows: (w, w) float32 for each of `widths`.
 
     Raises:
-        DataError: the widths are not those of a row.
+        DataError: there are widths, and they are not those of a row.
     """
-    if sum(widths) != form.depth or min(widths, default=0) < 1:
+    if widths and (sum(widths) != form.depth or min(widths) < 1):
         raise DataError(f"parts of {list(widths)} numbers do not make up a row of {form.depth}")
     totals = [torch.zeros(width, width) for width in widths]
-    for _, rows in _decoded(columns, form, shape, tell):
-        for total, part in zip(totals, torch.split(rows, list(widths), 1), strict=True):
+    sums = torch.zeros(form.depth, dtype=torch.float64)
+    for _, rows in decoded(columns, form, shape, tell):
+        sums += rows.sum(0, dtype=torch.float64)
+        for total, part in zip(totals, torch.split(rows, list(widths), 1) if totals else (), strict=True):
             total.addmm_(part.T, part)
-    return [(total / columns[0].rows).numpy() for total in totals]
+    return (sums / columns[0].rows).float().numpy(), [(total / columns[0].rows).numpy() for total in totals]
 
 
 def second_moment_parts(
@@ -67,7 +69,7 @@ def second_moment_parts(
 def column_sums(columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell) -> Array:
     """Φᵀ1: (D,) float64."""
     total = torch.zeros(form.depth, dtype=torch.float64)
-    for _, rows in _decoded(columns, form, shape, tell):
+    for _, rows in decoded(columns, form, shape, tell):
         total += rows.sum(0, dtype=torch.float64)
     found: Array = total.numpy()
     return found
@@ -83,7 +85,7 @@ def weighted_sums(columns: Sequence[ColumnReader], form: Form, weights: Weights,
     if not callable(weights) and (weights.ndim != 2 or weights.shape[1] != count):
         raise DataError(f"weights are (B, {count}), one for each row; these are {weights.shape}")
     total: torch.Tensor | None = None
-    for start, rows in _decoded(columns, form, shape, tell):
+    for start, rows in decoded(columns, form, shape, tell):
         stop = start + len(rows)
         part = np.asarray(weights(start, stop) if callable(weights) else weights[:, start:stop], np.float32)
         if part.ndim != 2 or part.shape[1] != len(rows) or not np.isfinite(part).all():
@@ -107,7 +109,7 @@ def moment_parts(columns: Sequence[ColumnReader], form: Form, weights: int, shap
     ]
 
 
-def _decoded(
+def decoded(
     columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """(first row, (rows, D) float32), tile after tile, in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from ...store.columns import ColumnReader
 from ...store.errors import StoreMissing
@@ -14,6 +15,8 @@ from ..memory import Part, Plan, plan
 from .scan import Shape, cores, shapes
 from .scorers import CUSTOM_ROWS, query_bytes, scratch_bytes, tile_rows
 from .similarity import scan_parts
+
+T = TypeVar("T")
 
 
 class StoredRows:
@@ -68,8 +71,8 @@ class StoredRows:
         return self.open(name for form in self.forms.values() for name in form.scanned)
 
 
-def fitted(plans: Iterable[tuple[Plan, Shape]], others: tuple[Part, ...], memory: int | None) -> tuple[Plan, Shape]:
-    """The first of the plans that, with the other parts, fits the budget.
+def fitted(plans: Iterable[tuple[Plan, T]], others: tuple[Part, ...], memory: int | None) -> tuple[Plan, T]:
+    """The first of the plans, each with its way to cut a run, that with the other parts fits the budget.
 
     Raises:
         BudgetError: none does; the message names the smallest budget that works.

@@ -91,8 +91,8 @@ def read_scores(path: str) -> Array:
     try:
         told, queries = info["dtype"], int(info["num_scores"])
         kinds = [_TYPES[kind] if kind in _TYPES else {"bool": "?"}[kind] for kind in told["formats"]]
-        record = np.dtype({**{key: told[key] for key in ("names", "offsets", "itemsize")}, "formats": kinds})
-        held = np.fromfile(folder / "scores.bin", record)
+        record: Any = {"formats": kinds} | {key: told[key] for key in ("names", "offsets", "itemsize")}
+        held = np.fromfile(folder / "scores.bin", np.dtype(record))
         if len(held) != int(info["num_rows"]):
             raise ValueError(f"{len(held)} records of {info['num_rows']}")
         parts = [held[f"score_{query}"] for query in range(queries)]

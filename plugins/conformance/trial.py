@@ -175,9 +175,13 @@ def state(method: Similarity, sizes: Sizes, rows: dict[str, Array]) -> dict[str,
     if wanted is None:
         return {}
     column, widths = wanted
-    parts = np.split(rows[column].reshape(len(rows[column]), -1).astype(np.float32), np.cumsum(widths)[:-1], axis=1)
+    flat = rows[column].reshape(len(rows[column]), -1).astype(np.float32)
+    known = {"rows": np.array(len(flat)), "mean": flat.mean(0)}
+    if not widths:
+        return known
+    parts = np.split(flat, np.cumsum(widths)[:-1], axis=1)
     demand([part.shape[1] for part in parts] == list(widths), f"learns wants parts of {widths} of rows of {column}")
-    return {f"gram{number}": part.T @ part / len(part) for number, part in enumerate(parts)}
+    return known | {f"gram{number}": part.T @ part / len(part) for number, part in enumerate(parts)}
 
 
 def trials(method: Method, sizes: Sequence[Sizes], device: str, **other: Any) -> Iterator[Trial]:

@@ -1,0 +1,127 @@
+"""Greedy choice against brute force in float64, whatever the pool, the cut and the ties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from headwater.engine.arrays.greedy import Choice, Limits, Room, greedy
+from headwater.engine.arrays.scan import Shape
+from headwater.engine.forms.form import form_of
+from headwater.store.layout import column
+from test_similarity import nothing, stored
+
+
+def brute(rows: np.ndarray, v: np.ndarray, c: float, limits: Limits) -> tuple[list[int], list[float]]:
+    """The same choice with every gain computed anew at every step; ties to the lower row."""
+    rows, total = rows.astype(np.float64), np.zeros(rows.shape[1])
+    may, chosen, gains, spent = limits.open.copy(), [], [], 0.0
+    taken = np.zeros(1 if limits.caps is None else len(limits.caps), int)
+    squares = np.array([row @ row for row in rows])
+    while len(chosen) < limits.count and may.any():
+        w = v - c * total
+        gain = np.array([row @ w for row in rows]) - c / 2 * squares
+        key = gain if limits.cost is None else gain / limits.cost
+        best = int(np.argmax(np.where(may, key, -np.inf)))
+        if limits.cost is not None and key[best] <= 0:
+            break
+        chosen.append(best)
+        gains.append(gain[best])
+        total += rows[best]
+        may[best] = False
+        if limits.cost is not None:
+            spent += limits.cost[best]
+            may &= limits.cost <= limits.budget - spent
+        if limits.group is not None and limits.caps is not None:
+            taken[limits.group[best]] += 1
+            may &= taken[limits.group] < limits.caps[limits.group]
+    return chosen, gains
+
+
+def instance(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Rows with duplicates, near duplicates, zeros and a common direction; a target; a penalty."""
+    chance = np.random.default_rng(seed)
+    count, depth = int(chance.integers(5, 160)), int(chance.integers(1, 20))
+    rows = chance.normal(size=(count, depth)) + chance.normal(size=depth) * chance.choice([0, 2])
+    copies = chance.integers(0, count, count // 3)
+    rows[chance.integers(0, count, count // 3)] = rows[copies] + chance.choice([0, 1e-3]) * chance.normal(
+        size=(len(copies), depth)
+    )
+    rows[chance.integers(0, count, 2)] = 0
+    v = rows.mean(0) + 0.3 * chance.normal(size=depth)
+    return rows.astype(np.float16), v, float(chance.choice([0, 0.02, 0.1, 1.0]))
+
+
+def chosen(folder: Path, rows: np.ndarray, v: np.ndarray, c: float, limits: Limits, pool: int, **more: Any) -> Choice:
+    form = form_of("float16", column("c", (rows.shape[1],), "float16"))
+    room = Room(pool, more.pop("directions", 2), more.pop("shape", Shape(16, 1)))
+    return greedy(stored(folder, rows, form=form), form, v, c, limits, room, nothing, **more)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_it_is_brute_force(tmp_path: Path, seed: int) -> None:
+    rows, v, c = instance(seed)
+    chance = np.random.default_rng(seed + 1000)
+    limits = Limits(int(chance.integers(1, len(rows) + 5)), chance.random(len(rows)) < 0.9)
+    expected, gains = brute(rows, v, c, limits)
+    found = chosen(tmp_path, rows, v, c, limits, pool=int(chance.integers(1, 40)))
+    assert found.rows.tolist() == expected
+    assert np.allclose(found.gains, gains, rtol=1e-9, atol=1e-9)
+    assert np.allclose(found.total, rows[expected].astype(np.float64).sum(0))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_so_it_is_under_costs_and_caps(tmp_path: Path, seed: int) -> None:
+    rows, v, c = instance(seed)
+    chance = np.random.default_rng(seed)
+    group = chance.integers(0, 3, len(rows))
+    limits = Limits(
+        len(rows), np.ones(len(rows), bool), chance.integers(1, 9, len(rows)).astype(np.float32), float(2 * len(rows)),
+        group, np.array([3, len(rows), 5]),
+    )  # fmt: skip
+    expected, _ = brute(rows, v, c, limits)
+    found = chosen(tmp_path, rows, v, c, limits, pool=7)
+    assert found.rows.tolist() == expected
+    assert limits.cost is not None and limits.cost[found.rows].sum() <= limits.budget
+    assert (np.bincount(group[found.rows], minlength=3) <= [3, len(rows), 5]).all()
+
+
+def test_neither_pool_nor_blocks_nor_workers_change_it(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    rows = (chance.normal(size=(3000, 16)) + 0.5).astype(np.float16)
+    v, limits = rows.mean(0).astype(np.float64), Limits(120, np.ones(3000, bool))
+    every = [
+        chosen(tmp_path / str(at), rows, v, 1 / 120, limits, pool, shape=shape, directions=(1, 16, 3, 4)[at])
+        for at, (pool, shape) in enumerate(
+            [(3000, Shape(64, 1)), (200, Shape(7, 2)), (130, Shape(5000, 1)), (1, Shape(64, 1))]
+        )
+    ]
+    assert all(one.rows.tolist() == every[0].rows.tolist() for one in every)
+    assert every[0].passes == 1 and every[1].passes == 1 and every[2].passes < 120
+
+
+def test_a_batch_takes_the_best_at_once_and_tells_what_it_lost(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    rows = (chance.normal(size=(500, 8)) + 0.5).astype(np.float16)
+    v, limits = rows.mean(0).astype(np.float64), Limits(40, np.ones(500, bool))
+    exact = chosen(tmp_path / "a", rows, v, 0.1, limits, 100)
+    batch = chosen(tmp_path / "b", rows, v, 0.1, limits, 100, batch=10)
+
+    def utility(one: Choice) -> float:
+        total = rows[one.rows].astype(np.float64).sum(0)
+        return float(v @ total - 0.05 * total @ total)
+
+    assert np.isclose(exact.gains.sum(), utility(exact)) and len(batch.rows) == 40
+    assert utility(batch) < utility(exact) and batch.gains.sum() > utility(batch)
+    first = rows.astype(np.float64) @ v - 0.05 * (rows.astype(np.float64) ** 2).sum(1)
+    assert batch.rows[:10].tolist() == np.argsort(-first, kind="stable")[:10].tolist()
+
+
+def test_no_penalty_is_the_top_k(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    rows = chance.normal(size=(300, 8)).astype(np.float16)
+    v = chance.normal(size=8)
+    found = chosen(tmp_path, rows, v, 0.0, Limits(50, np.ones(300, bool)), 10)
+    assert found.rows.tolist() == np.argsort(-(rows.astype(np.float64) @ v), kind="stable")[:50].tolist()
