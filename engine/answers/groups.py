@@ -40,7 +40,7 @@ class Groups:
                 f"a store keeps no column {column}: name the file that has it (--columns), or group by source"
             )
         self.store = store
-        known = _column(table, column) if table else None
+        known = labels_of_table(table, column) if table else None
         numbers: dict[str, int] = {}
         parts = []
         for labels in _labels(store, known, table):
@@ -104,8 +104,12 @@ def _labels(store: FeatureStore, known: Mapping[str, str] | None, table: str) ->
         yield [known[one] for one in ids]
 
 
-def _column(table: str, column: str) -> dict[str, str]:
-    """Example id → value of a column. A record without an id is named by its place, as in a corpus."""
+def labels_of_table(table: str, column: str) -> dict[str, str]:
+    """Example id → value of a column. A record without an id is named by its place, as in a corpus.
+
+    Raises:
+        CorpusError: the table cannot be read. DataError: it lacks the column.
+    """
     found = {}
     for source in find_sources([table], lines=True):
         for record in read_records(source.path, source.format, 0, None):

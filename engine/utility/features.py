@@ -1,0 +1,108 @@
+"""A stored linear feature: one vector an example, such that a set is the mean of its vectors. Knows no method by name.
+
+Any method's widest stored column can be one: GRASP's sketched gradients, representations, projected gradients, vectors that
+were made elsewhere. The surrogate, its calibration and the choice ask for nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from ...store.errors import SettingsError
+from ...store.feature_store import FeatureStore, method_group
+from ...store.layout import Array
+from ..answers.attribution import stored_method
+from ..arrays.moments import column_sums, moment_parts, weighted_sums
+from ..arrays.scan import shapes
+from ..arrays.stored import StoredRows, fitted
+from ..forms.form import Sign
+from ..intake.examples import Example, Place, batches
+from ..intake.provider import Provider
+from ..intake.readout import merged_needs
+from ..memory import plan
+
+_PART = 512  # examples of a target that are read at once
+_TOKENS = 4096
+Tell = Callable[[int], None]
+
+
+class LinearFeatures:
+    """A method's stored vectors."""
+
+    def __init__(self, store: FeatureStore, name: str, memory: int | None = None) -> None:
+        """`memory`: the budget in bytes, or none.
+
+        Raises:
+            StoreMissing: the store holds no rows of the method. SettingsError: they are signs, which do not add up.
+        """
+        self.store, self.name, self.memory = store, name, memory
+        self.method = stored_method(store, name)
+        self.stored = StoredRows(store, method_group(name))
+        self.form = self.stored.widest
+        if isinstance(self.form, Sign):
+            raise SettingsError(f"rows of {name} are signs, which do not add up to a set's: another precision")
+        self.column, self.rows, self.depth = self.form.declared.name, self.stored.rows, self.form.depth
+
+    @property
+    def state(self) -> Path | None:
+        """Where what is known of them is kept; nowhere for a store that is not on this machine."""
+        return None if self.store.remote else self.store.path / self.stored.group / "state"
+
+    def mean(self, tell: Tell) -> Array:
+        """(D,) float64: the mean over all examples, in one pass."""
+        readers = self.stored.scanned(self.column)
+        cuts = ((plan(moment_parts(readers, self.form, 1, shape)), shape) for shape in shapes(readers, 1))
+        _, shape = fitted(cuts, (), self.memory)
+        found: Array = column_sums(readers, self.form, shape, tell) / self.rows
+        return found
+
+    def means(self, subsets: scipy.sparse.csr_array, tell: Tell) -> Array:
+        """(S, D) float64: the mean over each subset, in one pass. subsets (S, N): how often each holds each example.
+
+        Raises:
+            BudgetError: the sums do not fit the budget.
+        """
+        readers, columns = self.stored.scanned(self.column), scipy.sparse.csc_array(subsets)
+        held = plan([("subsets", 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes))]).parts
+        cuts = (
+            (plan(moment_parts(readers, self.form, subsets.shape[0], shape)), shape) for shape in shapes(readers, 1)
+        )
+        _, shape = fitted(cuts, held, self.memory)
+        weights = lambda start, stop: columns[:, start:stop].toarray()  # noqa: E731
+        sums = weighted_sums(readers, self.form, weights, shape, tell)
+        found: Array = sums / np.asarray(subsets.sum(1), np.float64)[:, None]
+        return found
+
+    def of(self, provider: Provider, tell: Tell) -> Iterator[tuple[list[Example], Array]]:
+        """Examples of a provider, some at a time, with their vectors (n, D) float64; those with nothing that counts left out."""
+        sizes = provider.head.sizes
+        tables, needs = self.method.tables(provider.head), merged_needs([self.method.needs(sizes)])
+        part: list[Example] = []
+        done = 0
+        for example in provider.examples(Place()):
+            part.append(example)
+            if len(part) == _PART:
+                yield self._read(provider, part, tables, needs)
+                done += len(part)
+                tell(done)
+                part = []
+        if part:
+            yield self._read(provider, part, tables, needs)
+            tell(done + len(part))
+
+    def _read(
+        self, provider: Provider, part: list[Example], tables: object, needs: object
+    ) -> tuple[list[Example], Array]:
+        counted = [example for example in part if example.counted]
+        found = np.zeros((len(counted), self.depth))
+        for batch in batches(counted, max(_TOKENS, *(example.length for example in counted), 1)) if counted else ():
+            with torch.inference_mode():
+                readout = provider.read([counted[at] for at in batch], needs)  # type: ignore[arg-type]
+                rows = self.method.rows(readout, tables)[self.column]
+            found[batch] = rows.reshape(len(batch), -1).double().cpu().numpy()
+        return counted, found

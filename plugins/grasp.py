@@ -1,0 +1,81 @@
+"""GRASP: the utility of sets, by a quadratic surrogate over sketched head gradients (arXiv 2606.06892; the surrogate is ours).
+
+φ_i is the mean over i's positions of −∇ of the loss with respect to the head, as a TensorSketch of residual ⊗ hidden state:
+linear in the examples, so that a set is the mean of its rows, Φ̄_S. With v the mean row of a target task, the descent lemma gives
+Û(S) = ⟨v, Φ̄_S⟩ − (λ/2)‖Φ̄_S‖²: rows that point the same way are penalised together, rows that complement each other are not.
+λ is in raw units; at λ = 1 subsets are ranked by how closely their gradient matches the target's. `headwater predict`,
+`calibrate` and `select` are of sets; single examples are scored here by what leaving each out of the whole corpus D costs:
+N(Û(D) − Û(D∖i)) = ⟨v − λΦ̄_D, φ_i⟩ + (λ/2N)‖φ_i‖², in the surrogate's sum form.
+
+Kept of the paper, of which the abstract alone is known: subset utility, the quadratic penalty, sketched features, the finite
+choice of λ. Dropped: preconditioners, which lost when they were measured. Knows no store and no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engine.intake.tensor_sketch import BucketedResidual, tensor_sketch_bytes, tensor_sketches
+from ..engine.method import BATCH_EXAMPLES, BlockSimilarity, Needs, QueryMatrix, Readout, Sizes
+from ..store.errors import SettingsError
+from ..store.layout import Array, Block, Column, column
+
+
+@dataclass(frozen=True)
+class Grasp(BlockSimilarity):
+    """Settings of GRASP."""
+
+    m: int = 1024
+    """Numbers of a feature."""
+    weight: float = 1.0
+    """λ of single examples' scores; sets are asked with a λ of their own."""
+    seed: int = 0
+    """Of the sketches."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        if self.m < 2 or self.weight < 0:
+            raise SettingsError("grasp needs m ≥ 2 and weight ≥ 0")
+
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """The feature φ, and ‖φ‖² beside it."""
+        return (column("feature", (self.m,), "float16"), column("square", (1,), "float32"))
+
+    def needs(self, sizes: Sizes) -> Needs:
+        """The whole residual, sketched."""
+        return Needs(reductions=(self._residual,))
+
+    @property
+    def _residual(self) -> BucketedResidual:
+        return BucketedResidual(self.m, self.seed)
+
+    def scratch(self, sizes: Sizes, positions: int) -> int:
+        """Sketches, residuals, transforms, rows."""
+        return tensor_sketch_bytes(sizes.hidden, sizes.vocabulary, self.m, positions, min(positions, BATCH_EXAMPLES))
+
+    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+        """`feature` (n, m) and `square` (n, 1), float32."""
+        feature = tensor_sketches(readout, self._residual)
+        return {"feature": feature, "square": (feature * feature).sum(1, keepdim=True)}
+
+    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]]:
+        """The mean feature of the corpus."""
+        return "feature", ()
+
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """v − λΦ̄_D of every query, and λ/2N."""
+        residual = rows["feature"] - np.float32(self.weight) * state["mean"]
+        return QueryMatrix(
+            "feature", residual.astype(np.float32), {"half": self.weight / (2 * state["rows"].astype(np.float64))}
+        )
+
+    def score(self, queries: QueryMatrix, block: Block) -> Array:
+        """(rows, Q): ⟨v − λΦ̄_D, φ⟩ + (λ/2N)‖φ‖²."""
+        feature, square = block.columns["feature"], block.columns["square"]
+        found: Array = np.asarray(feature, np.float32) @ queries.matrix.T
+        return found + (float(queries.state["half"]) * np.asarray(square, np.float64)).astype(np.float32)
