@@ -42,6 +42,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     np.save(tmp_path / "utilities.npy", draw.normal(size=(12, 4)))
     gold = {"query_id": "questions.jsonl:1", "example_id": "corpus.jsonl:1"}
     (tmp_path / "gold.jsonl").write_text(json.dumps(gold))
+    (tmp_path / "seen.txt").write_text("corpus.jsonl:1\ncorpus.jsonl:2\n")
     arrays = {
         "hidden": draw.normal(size=(30, 8)),
         "labels": draw.integers(0, 3, 30),

@@ -30,29 +30,3 @@ def bounds(
     """Every row's bound into `bound`; -inf for rows that may not be chosen."""
     for row in range(len(key)):
         bound[row] = _bound(row, key, along, across, since, moved, aside) if may[row] else -np.inf
-
-
-@njit(cache=True, nogil=True)
-def reaching(
-    key: Array,
-    along: Array,
-    across: Array,
-    since: Array,
-    moved: Array,
-    aside: Array,
-    may: Array,
-    slot: Array,
-    least: float,
-    found: Array,
-) -> tuple[int, float]:
-    """Rows outside the pool whose bounds reach `least`, into `found`: how many; and the highest bound below it."""
-    count, ceiling = 0, -np.inf
-    for row in range(len(key)):
-        if may[row] and slot[row] < 0:
-            bound = _bound(row, key, along, across, since, moved, aside)
-            if bound >= least:
-                found[count] = row
-                count += 1
-            elif bound > ceiling:
-                ceiling = bound
-    return count, ceiling

@@ -18,7 +18,7 @@ import numpy as np
 from ...store.columns import ColumnReader
 from ...store.layout import Array
 from ..forms.form import Form
-from .bounds import bounds, reaching
+from .bounds import bounds
 from .moments import decoded, moment_parts
 from .pool import Pool
 from .scan import Shape, Tell
@@ -154,12 +154,15 @@ class _Greedy:
             near = self._pool.rows[keys >= least - slack]
             if self._none_outside(least):
                 return self._resolved(near, w, count)
-            outside = self._reaching(least)
-            if len(outside) and tries < 2:
-                self._admit(outside, tries)
+            bound = self._outside()
+            reaching = np.flatnonzero(bound >= least)
+            if tries < 2 and len(reaching) > (self._pool.size if tries else 0):
+                self._admit(bound, len(reaching), tries)
                 tries += 1
                 continue
-            return self._resolved(np.concatenate([near, outside]), w, count)  # too many are equal, or nearly so
+            if len(reaching):  # rows that are equal, or nearly so
+                return self._resolved(np.concatenate([near, reaching]), w, count)
+            self._ceiling, self._checked = float(bound.max(initial=-np.inf)), self._sum
         return []
 
     def _resolved(self, rows: Array, w: Array, count: int) -> list[tuple[float, int, Array]]:
@@ -190,13 +193,12 @@ class _Greedy:
         """Whether surely no row outside the pool reaches a key, by one bound for all of them."""
         return self._ceiling + float(np.linalg.norm(self._sum - self._checked)) * self._farthest < least
 
-    def _reaching(self, least: float) -> Array:
-        """Rows outside the pool whose bounds reach a key."""
-        found = np.empty(len(self._key), np.int64)
-        known = (self._key, self._along, self._across, self._since)
-        number, self._ceiling = reaching(*known, *self._moved(), self._may, self._pool.slot, least, found)
-        self._checked = self._sum
-        return found[:number].copy()
+    def _outside(self) -> Array:
+        """(N,) float32: what rows outside the pool may gain at most; -inf for all others."""
+        bound = np.empty(len(self._key), np.float32)
+        bounds(self._key, self._along, self._across, self._since, *self._moved(), self._may, bound)
+        bound[self._pool.rows] = -np.inf
+        return bound
 
     def _moved(self) -> tuple[Array, Array]:
         """How far the sum has moved since each remembered one: along the directions (sums, K), and across them (sums,)."""
@@ -205,10 +207,17 @@ class _Greedy:
         across = np.sqrt(np.maximum((apart**2).sum(1) - (along**2).sum(1), 0))
         return along.astype(np.float32), across.astype(np.float32)
 
-    def _admit(self, rows: Array, tries: int) -> None:
-        """Make room in the pool for rows that may be better than its best: for a few of them in place of its worst."""
-        if tries == 0 and len(rows) <= max(1, self._pool.size // _FEW):
-            self._exchange(rows)
+    def _admit(self, bound: Array, reaching: int, tries: int) -> None:
+        """Make room in the pool for rows that may be better than its best: for a few of them, and those that come next by their
+        bounds, in place of its worst.
+        """
+        few = max(1, self._pool.size // _FEW)
+        if tries == 0 and reaching <= few:
+            few = min(few, int(np.isfinite(bound).sum()))
+            rows = np.argpartition(-bound, few - 1)[:few]
+            given_up = self._exchange(np.sort(rows))
+            bound[rows] = -np.inf
+            self._ceiling, self._checked = max(float(bound.max()), given_up), self._sum
         elif tries == 0:
             self._refill()
         else:
@@ -265,13 +274,14 @@ class _Greedy:
         stays[self._pool.slot[wanted][self._pool.slot[wanted] >= 0]] = True
         self._put(np.sort(wanted[self._pool.slot[wanted] < 0]), np.flatnonzero(~stays))
 
-    def _exchange(self, rows: Array) -> None:
-        """Put some rows into the pool, in place of its worst."""
+    def _exchange(self, rows: Array) -> float:
+        """Put some rows into the pool, in place of its worst; the highest key that is given up."""
         keys = self._pool_keys(self._v - self._c * self._sum)
         worst = max(0, self._pool.count + len(rows) - self._pool.size)
         given_up = np.argpartition(keys, worst - 1)[:worst] if worst else np.zeros(0, np.int64)
         self._note(self._pool.rows[given_up], keys[given_up])
         self._put(rows, given_up)
+        return float(keys[given_up].max(initial=-np.inf))
 
     def _put(self, rows: Array, given_up: Array) -> None:
         """Rows into the pool, in the places that are given up and in new ones."""
