@@ -115,7 +115,8 @@ class _Greedy:
         self._along = np.zeros((rows, min(room.directions, len(v), rows)), np.float32)  # c⟨d, φ⟩ for each direction d,
         self._across = np.zeros(rows, np.float32)  # and c‖φ‖ without these
         self._since = np.zeros(rows, np.uint16)
-        self._sums: list[Array] = []
+        self._past, self._past_squares = np.zeros((_SUMS, len(v))), np.zeros(_SUMS)
+        self._past_along, self._remembered = np.zeros((_SUMS, self._along.shape[1])), 0
         self._may = limits.open.astype(np.uint8)
         self._spent, self._taken = 0.0, np.zeros(1 if limits.caps is None else len(limits.caps), np.int64)
         self._pool = Pool(max(1, min(room.pool, rows)), len(v), rows)
@@ -144,6 +145,8 @@ class _Greedy:
         """(key, row, feature) of the best rows that may be chosen, none if none may; no row outside the pool is better."""
         count, tries = min(count, self._pool.size, int(self._may.sum())), 0
         while count:
+            if self._remembered > _SUMS - 4:
+                self._read_all()
             w = self._v - self._c * self._sum
             keys = self._pool_keys(w)
             if np.isfinite(keys).sum() < count:
@@ -202,10 +205,20 @@ class _Greedy:
 
     def _moved(self) -> tuple[Array, Array]:
         """How far the sum has moved since each remembered one: along the directions (sums, K), and across them (sums,)."""
-        apart = np.stack([self._sum - one for one in self._sums])
-        along = apart @ self._directions
-        across = np.sqrt(np.maximum((apart**2).sum(1) - (along**2).sum(1), 0))
+        past = self._past[: self._remembered]
+        along = self._sum @ self._directions - self._past_along[: self._remembered]
+        squares = self._sum @ self._sum - 2 * (past @ self._sum) + self._past_squares[: self._remembered]
+        across = np.sqrt(np.maximum(squares - np.einsum("ek,ek->e", along, along), 0))
         return along.astype(np.float32), across.astype(np.float32)
+
+    def _remember(self) -> None:
+        """The present sum, if it is not the last that was remembered."""
+        last = self._remembered - 1
+        if last >= 0 and np.array_equal(self._past[last], self._sum):
+            return
+        self._past[last + 1], self._past_along[last + 1] = self._sum, self._sum @ self._directions
+        self._past_squares[last + 1] = self._sum @ self._sum
+        self._remembered += 1
 
     def _admit(self, bound: Array, reaching: int, tries: int) -> None:
         """Make room in the pool for rows that may be better than its best: for a few of them, and those that come next by their
@@ -243,8 +256,8 @@ class _Greedy:
                     each[..., part] /= cost[part]
                 norms /= cost[part]
             self._longest = max(self._longest, float(norms.max(initial=0)))
-        self._since[:] = 0
-        self._sums = [self._sum.copy()]
+        self._since[:], self._remembered = 0, 0
+        self._remember()
         self._passes += 1
         self._ceiling, self._farthest = np.inf, self._c * self._longest
         self._fill()
@@ -258,7 +271,7 @@ class _Greedy:
 
     def _refill(self) -> None:
         """A pool of the rows that may gain most; where that was tried at this very sum already, from all rows anew."""
-        if len(self._sums) >= _SUMS or np.array_equal(self._sums[-1], self._sum):
+        if np.array_equal(self._past[self._remembered - 1], self._sum):
             self._read_all()
             return
         self._note(self._pool.rows, self._pool_keys(self._v - self._c * self._sum))
@@ -291,10 +304,9 @@ class _Greedy:
 
     def _note(self, rows: Array, keys: Array) -> None:
         """Remember the gains that rows have at the present sum."""
-        if not np.array_equal(self._sums[-1], self._sum):
-            self._sums.append(self._sum.copy())
+        self._remember()
         may = np.isfinite(keys)  # the others are never asked for again
-        self._key[rows[may]], self._since[rows[may]] = keys[may], len(self._sums) - 1
+        self._key[rows[may]], self._since[rows[may]] = keys[may], self._remembered - 1
 
     def _gathered(self, rows: Array) -> Array:
         """(n, D) float32."""
