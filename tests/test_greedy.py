@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.greedy import Choice, Limits, Room, greedy
+from headwater.engine.arrays.choice import Choice, Limits, Room
+from headwater.engine.arrays.greedy import greedy
 from headwater.engine.arrays.scan import Shape
 from headwater.engine.forms.form import form_of
 from headwater.store.layout import column

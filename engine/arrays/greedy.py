@@ -11,7 +11,6 @@ Gains that decide are computed in float64, one row at a time, so that equal rows
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,74 +18,14 @@ from ...store.columns import ColumnReader
 from ...store.layout import Array
 from ..forms.form import Form
 from .bounds import bounds
-from .moments import decoded, moment_parts
+from .choice import SUMS, Choice, Limits, Room
+from .moments import decoded
 from .pool import Pool
-from .scan import Shape, Tell
+from .scan import Tell
 
-DIRECTIONS = (32, 8, 1)
-"""In how many directions every row's component is known, the principal ones of a sample of rows: as memory allows."""
 _SAMPLE = 512
 _SLACK = 2e-5  # of ‖w‖‖φ‖: far above the rounding of a float32 product of a few thousand numbers
-_SUMS = 2048  # remembered sums before all rows are read again
 _FEW = 8  # a fetch takes no more than this part of the pool; beyond it the pool is filled anew
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Rows in the order in which they were chosen."""
-
-    rows: Array
-    """(n,) int64."""
-    gains: Array
-    """(n,) float64: Δ of each when it was chosen, by which Û of the sum form rises."""
-    total: Array
-    """(D,) float64: Φ_S at the end."""
-    passes: int
-    """Times that all rows were read."""
-    fetched: int
-    """Rows read besides."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What may be chosen, and how much of it."""
-
-    count: int
-    """Rows at most."""
-    open: Array
-    """(N,) bool: rows that may be chosen."""
-    cost: Array | None = None
-    """(N,) float32 > 0; gains are weighed by it."""
-    budget: float = np.inf
-    """Sum of the costs at most."""
-    group: Array | None = None
-    """(N,) int64."""
-    caps: Array | None = None
-    """(groups,) rows of each group at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What a choice may hold; what is chosen does not depend on it."""
-
-    pool: int
-    """Rows."""
-    directions: int
-    """In which every row's component is known."""
-    shape: Shape
-    """How all rows are read."""
-
-    def parts(self, columns: Sequence[ColumnReader], form: Form) -> list[tuple[str, int]]:
-        """The memory of it."""
-        rows = (
-            12 * min(self.pool, columns[0].rows) * form.depth + 8 * _SUMS * form.depth
-        )  # decoded, and as they are exchanged
-        bounds = (40 + 4 * self.directions) * columns[0].rows
-        return [
-            *moment_parts(columns, form, 1, self.shape),
-            ("pool of rows and sums", rows),
-            ("bounds of all rows", bounds),
-        ]
 
 
 def greedy(
@@ -115,8 +54,8 @@ class _Greedy:
         self._along = np.zeros((rows, min(room.directions, len(v), rows)), np.float32)  # c⟨d, φ⟩ for each direction d,
         self._across = np.zeros(rows, np.float32)  # and c‖φ‖ without these
         self._since = np.zeros(rows, np.uint16)
-        self._past, self._past_squares = np.zeros((_SUMS, len(v))), np.zeros(_SUMS)
-        self._past_along, self._remembered = np.zeros((_SUMS, self._along.shape[1])), 0
+        self._past, self._past_squares = np.zeros((SUMS, len(v))), np.zeros(SUMS)
+        self._past_along, self._remembered = np.zeros((SUMS, self._along.shape[1])), 0
         self._may = limits.open.astype(np.uint8)
         self._spent, self._taken = 0.0, np.zeros(1 if limits.caps is None else len(limits.caps), np.int64)
         self._pool = Pool(max(1, min(room.pool, rows)), len(v), rows)
@@ -145,7 +84,7 @@ class _Greedy:
         """(key, row, feature) of the best rows that may be chosen, none if none may; no row outside the pool is better."""
         count, tries = min(count, self._pool.size, int(self._may.sum())), 0
         while count:
-            if self._remembered > _SUMS - 4:
+            if self._remembered > SUMS - 4:
                 self._read_all()
             w = self._v - self._c * self._sum
             keys = self._pool_keys(w)

@@ -18,7 +18,8 @@ from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..answers.groups import Groups
 from ..answers.scores import Examples
-from ..arrays.greedy import DIRECTIONS, Choice, Limits, Room, greedy
+from ..arrays.choice import DIRECTIONS, Choice, Limits, Room
+from ..arrays.greedy import greedy
 from ..arrays.scan import shapes
 from ..arrays.stored import fitted
 from ..memory import Plan, plan
