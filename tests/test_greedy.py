@@ -11,6 +11,7 @@ from headwater.engine.arrays.choice import Choice, Limits, Room
 from headwater.engine.arrays.greedy import greedy
 from headwater.engine.arrays.scan import Shape
 from headwater.engine.forms.form import form_of
+from headwater.store.errors import DataError
 from headwater.store.layout import column
 from test_similarity import nothing, stored
 
@@ -126,3 +127,10 @@ def test_no_penalty_is_the_top_k(tmp_path: Path) -> None:
     v = chance.normal(size=8)
     found = chosen(tmp_path, rows, v, 0.0, Limits(50, np.ones(300, bool)), 10)
     assert found.rows.tolist() == np.argsort(-(rows.astype(np.float64) @ v), kind="stable")[:50].tolist()
+
+
+def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    rows = np.ones((40, 4), np.float16)
+    rows[33, 2] = np.inf
+    with pytest.raises(DataError, match="row 33 is not finite"):
+        chosen(tmp_path, rows, np.ones(4), 0.1, Limits(3, np.ones(40, bool)), 8)

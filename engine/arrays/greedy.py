@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ...store.columns import ColumnReader
+from ...store.errors import DataError
 from ...store.layout import Array
 from ..forms.form import Form
 from .bounds import bounds
@@ -38,7 +39,7 @@ def greedy(
     cost is set, the choice ends as no affordable row gains anything; else it goes on to the count.
 
     Raises:
-        StoreDamaged: a chunk differs from its checksum.
+        StoreDamaged: a chunk differs from its checksum. DataError: a row is not finite.
     """
     return _Greedy(columns, form, np.asarray(v, np.float64), c, limits, room).run(batch, tell, stopped)
 
@@ -186,6 +187,9 @@ class _Greedy:
             tile, part = rows.numpy(), slice(start, start + len(rows))
             squares = np.einsum("nd,nd->n", tile, tile)
             self._key[part] = tile @ w - np.float32(self._c / 2) * squares
+            if not np.isfinite(self._key[part]).all():
+                row = start + int(np.argmin(np.isfinite(self._key[part])))
+                raise DataError(f"{self._columns[0].name} row {row} is not finite, or too large to be squared")
             along = tile @ directions
             self._across[part] = np.sqrt(np.maximum(squares - np.einsum("nk,nk->n", along, along), 0)) * self._c
             self._along[part] = along * np.float32(self._c)
