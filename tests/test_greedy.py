@@ -130,7 +130,16 @@ def test_no_penalty_is_the_top_k(tmp_path: Path) -> None:
 
 
 def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
-    rows = np.ones((40, 4), np.float16)
-    rows[33, 2] = np.inf
+    rows = np.ones((40, 4), np.float32)
+    rows[33, 2] = 1e30
+    form = form_of("float32", column("c", (4,), "float32"))
     with pytest.raises(DataError, match="row 33 is not finite"):
-        chosen(tmp_path, rows, np.ones(4), 0.1, Limits(3, np.ones(40, bool)), 8)
+        greedy(
+            stored(tmp_path, rows, form=form),
+            form,
+            np.ones(4),
+            0.1,
+            Limits(3, np.ones(40, bool)),
+            Room(8, 2, Shape(16, 1)),
+            nothing,
+        )
