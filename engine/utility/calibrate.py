@@ -112,13 +112,15 @@ def mean_correlation(predicted: Array, gains: Array) -> float:
 def _bounds(predicted: dict[float, Array], gains: Array, seed: int) -> dict[float, float]:
     """Challenger → lower bound of what it is ahead by."""
     chance, challengers = np.random.default_rng(seed), [one for one in predicted if one != INCUMBENT]
+    if not challengers:
+        return {}
+    every = np.concatenate([predicted[one] for one in (INCUMBENT, *challengers)], 1)  # (S, candidates · T), in one go
+    repeated = np.tile(gains, (1, len(challengers) + 1))
     ahead = np.zeros((_RESAMPLES, len(challengers)))
     for draw in range(_RESAMPLES):
         rows = chance.integers(0, len(gains), len(gains))
-        own = mean_correlation(predicted[INCUMBENT][rows], gains[rows])
-        ahead[draw] = [mean_correlation(predicted[one][rows], gains[rows]) - own for one in challengers]
-    if not challengers:
-        return {}
+        each = np.nan_to_num(spearman(every[rows], repeated[rows])).reshape(len(challengers) + 1, -1).mean(1)
+        ahead[draw] = each[1:] - each[0]
     lows = np.quantile(ahead, _LEVEL / len(challengers), axis=0)
     return dict(zip(challengers, lows.tolist(), strict=True))
 
