@@ -91,6 +91,13 @@ def test_vectors_come_as_arrays_too_and_as_cosines(tmp_path: Path, vectors: np.n
     assert np.allclose([json.loads(line)["score"] for line in asked.stdout.splitlines()], 1)
 
 
+def test_vectors_are_for_their_own_method(tmp_path: Path, vectors: np.ndarray) -> None:
+    np.savez(tmp_path / "corpus.npz", vectors=vectors)
+    for method in ("rise", "grasp"):
+        told = headwater("ingest", tmp_path / "corpus.npz", "--store", tmp_path / "S", "--method", method)
+        assert told.exit_code == 1 and "--method vectors" in told.stderr
+
+
 def test_texts_that_the_index_kept_are_shown(tmp_path: Path, vectors: np.ndarray) -> None:
     index = written(tmp_path / "corpus", vectors)
     (index / "data.hf").mkdir()

@@ -11,7 +11,7 @@ from headwater.engine.arrays.choice import Choice, Limits, Room
 from headwater.engine.arrays.greedy import greedy
 from headwater.engine.arrays.scan import Shape
 from headwater.engine.forms.form import form_of
-from headwater.store.errors import DataError
+from headwater.store.errors import DataError, SettingsError
 from headwater.store.layout import column
 from test_similarity import nothing, stored
 
@@ -22,6 +22,10 @@ def brute(rows: np.ndarray, v: np.ndarray, c: float, limits: Limits) -> tuple[li
     may, chosen, gains, spent = limits.open.copy(), [], [], 0.0
     taken = np.zeros(1 if limits.caps is None else len(limits.caps), int)
     squares = np.array([row @ row for row in rows])
+    if limits.cost is not None:
+        may &= limits.cost <= limits.budget
+    if limits.group is not None and limits.caps is not None:
+        may &= limits.caps[limits.group] > 0
     while len(chosen) < limits.count and may.any():
         w = v - c * total
         gain = np.array([row @ w for row in rows]) - c / 2 * squares
@@ -80,14 +84,15 @@ def test_so_it_is_under_costs_and_caps(tmp_path: Path, seed: int) -> None:
     chance = np.random.default_rng(seed)
     group = chance.integers(0, 3, len(rows))
     limits = Limits(
-        len(rows), np.ones(len(rows), bool), chance.integers(1, 9, len(rows)).astype(np.float32), float(2 * len(rows)),
-        group, np.array([3, len(rows), 5]),
+        len(rows), np.ones(len(rows), bool), chance.integers(1, 9, len(rows)).astype(np.float32),
+        float(2 * len(rows)) if seed % 3 else 4.0,
+        group, np.array([3, len(rows), 5 * (seed % 2)]),
     )  # fmt: skip
     expected, _ = brute(rows, v, c, limits)
     found = chosen(tmp_path, rows, v, c, limits, pool=7)
     assert found.rows.tolist() == expected
     assert limits.cost is not None and limits.cost[found.rows].sum() <= limits.budget
-    assert (np.bincount(group[found.rows], minlength=3) <= [3, len(rows), 5]).all()
+    assert limits.caps is not None and (np.bincount(group[found.rows], minlength=3) <= limits.caps).all()
 
 
 def test_neither_pool_nor_blocks_nor_workers_change_it(tmp_path: Path) -> None:
@@ -143,3 +148,42 @@ def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
             Room(8, 2, Shape(16, 1)),
             nothing,
         )
+
+
+def test_ties_of_more_rows_than_are_held_go_to_the_lower(tmp_path: Path) -> None:
+    """Two groups of equal rows, each as large as or larger than the pool: brute force takes from them in turn."""
+    rows = np.concatenate([np.repeat(np.eye(2), 10, 0), 0.1 * np.ones((50, 2))]).astype(np.float16)
+    limits = Limits(16, np.ones(70, bool))
+    expected, _ = brute(rows, np.ones(2), 0.1, limits)
+    assert chosen(tmp_path / "a", rows, np.ones(2), 0.1, limits, 5).rows.tolist() == expected
+    chance = np.random.default_rng(0)
+    same = np.repeat(chance.normal(size=(1, 256)), 300, 0).astype(np.float16)
+    found = chosen(tmp_path / "b", same, 1e-4 * same[0].astype(np.float64), 1.0, Limits(4, np.ones(300, bool)), 10)
+    assert found.rows.tolist() == [0, 1, 2, 3]
+
+
+def test_what_lies_barely_across_the_directions_counts(tmp_path: Path) -> None:
+    """Rows that are equal but for a part of 2e-4, seen by a single direction: float32 squares alone would lose it."""
+    rows = np.concatenate([np.tile([1, 2e-4], (300, 1)), np.tile([1, -2e-4], (300, 1))]).astype(np.float32)
+    form = form_of("float32", column("c", (2,), "float32"))
+    limits, v = Limits(60, np.ones(600, bool)), np.array([1.0, 1e-5])
+    found = greedy(stored(tmp_path, rows, form=form), form, v, 1 / 60, limits, Room(20, 1, Shape(64, 1)), nothing)
+    expected, gains = brute(rows, v, 1 / 60, limits)
+    assert found.rows.tolist() == expected and np.allclose(found.gains, gains)
+
+
+def test_sums_are_forgotten_in_time_and_batches_need_room(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    rows = (chance.normal(size=(2600, 3)) + 0.3).astype(np.float16)
+    found = chosen(
+        tmp_path / "a",
+        rows,
+        rows.mean(0).astype(np.float64),
+        1 / 2500,
+        Limits(2500, np.ones(2600, bool)),
+        16,
+        directions=1,
+    )
+    assert len(set(found.rows.tolist())) == 2500
+    with pytest.raises(SettingsError, match="a batch of 20"):
+        chosen(tmp_path / "b", rows, np.ones(3), 0.1, Limits(40, np.ones(2600, bool)), 16, batch=20)

@@ -15,11 +15,18 @@ PACKAGE = [*MODULES, *(path for path in (ROOT / "cli.py", ROOT / "__main__.py") 
 FORBIDDEN = {
     "store": ("engine", "plugins", "cli"),
     "engine": ("plugins", "cli"),
-    "engine/forms": ("engine/arrays", "engine/intake", "engine/answers", "engine/demo", "engine/commands"),
-    "engine/arrays": ("engine/intake", "engine/answers", "engine/demo", "engine/commands"),
-    "engine/intake": ("engine/arrays", "engine/answers", "engine/demo", "engine/commands"),
+    "engine/forms": (
+        "engine/arrays",
+        "engine/intake",
+        "engine/answers",
+        "engine/utility",
+        "engine/demo",
+        "engine/commands",
+    ),
+    "engine/arrays": ("engine/intake", "engine/answers", "engine/utility", "engine/demo", "engine/commands"),
+    "engine/intake": ("engine/arrays", "engine/answers", "engine/utility", "engine/demo", "engine/commands"),
     "plugins": ("cli", "engine/commands"),
-} | {f"engine/{part}": ("engine/commands",) for part in ("answers", "evaluation", "truth", "demo")}
+} | {f"engine/{part}": ("engine/commands",) for part in ("answers", "evaluation", "truth", "utility", "demo")}
 
 
 def name_of(path: Path) -> str:

@@ -176,3 +176,21 @@ def test_the_true_rank_lies_in_the_range_as_often_as_is_said() -> None:
         low, high = rank_range(scores[:, order])
         inside += [low[place] <= true + 1 <= high[place] for place, true in enumerate(order)]
     assert np.mean(inside) > 0.9
+
+
+def test_options_that_exclude_each_other_say_so(work: Path) -> None:
+    asked = ["attribute", work / "S", "--queries", work / "queries.jsonl", "--all-scores", work / "never.zarr"]
+    for more in (["--seeds"], ["--by", "source"], ["--columns", work / "corpus.jsonl"]):
+        assert "leave -o, --json, --by and --seeds" in headwater(*asked, *more).stderr
+    assert not (work / "never.zarr").exists()
+
+
+def test_seeds_of_unequal_length_are_one_line(work: Path, tmp_path: Path) -> None:
+    corpus, more = (
+        write_corpus(tmp_path / f"{name}.jsonl", sentences(5, seed)) for seed, name in enumerate(("a", "b"))
+    )
+    words = ["--store", tmp_path / "S", "--model", work / "model", *SMALL[:9]]
+    done("ingest", corpus, *words, "--seeds", 2)
+    done("ingest", more, *words[:4], "--append")
+    asked = headwater("attribute", tmp_path / "S", "--queries", work / "queries.jsonl", "--seeds")
+    assert asked.exit_code == 1 and "have 5 to 10 rows" in asked.stderr

@@ -255,7 +255,8 @@ def test_a_calibration_is_kept_and_held_out_outcomes_are_scored_once(work: Path)
     found = json.loads(done(*words, "--json").stdout)
     assert found["penalty"] == 0.0 and found["subsets"] == 50 and found["held_out"] == pytest.approx(1.0)
     again = headwater(*words)
-    assert again.exit_code == 1 and "choosing again" in again.stderr
+    assert again.exit_code == 1 and "would be chosen by now" in again.stderr
+    assert headwater(*words[:-2]).exit_code == 1  # nor by all of them
     line = json.loads(done("predict", *asked, "--json").stdout.splitlines()[0])
     assert line["penalty"] == 0.0  # λ = 0 holds from now on
     next((work / "S").rglob("calibration.json")).unlink()
@@ -306,6 +307,8 @@ def test_filters_quotas_and_tokens_hold(work: Path) -> None:
         (["--count", 5, "--exclude", "everything.npy"], "every one is excluded"),
         (["--count", 5, "--candidates", "stranger.txt"], "names example nobody"),
         (["--count", 5, "--task", "a"], "no task a"),
+        (["--count", 5, "--lambda", "nan"], "λ is a number"),
+        (["--count", 110, "--quota", "theme=t1:0.1", "--columns", "corpus.jsonl"], "leave 99 examples to others"),
         (["--count", 5, "--memory", "1KB"], "--memory allows 1kB"),
     ],
 )
@@ -339,3 +342,27 @@ def test_subsets_that_cannot_be_are_one_line(work: Path, line: str, told: str) -
     np.save(work / "narrow.npy", np.ones((2, 7)))
     result = headwater("predict", work / "S", "--queries", work / "queries.jsonl", "--subsets", work / "narrow.npy")
     assert "masks of 7 examples; the store has 120" in result.stderr
+
+
+def test_rows_of_all_examples_are_wanted_and_long_texts_are_known_by_their_id(work: Path, tmp_path: Path) -> None:
+    long = [{"id": "L", "text": " ".join(sentences(12)), "who": "x"}, {"id": "s", "text": "a short one", "who": "y"}]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(record) + "\n" for record in long))
+    words = ["ingest", tmp_path / "corpus.jsonl", "--store", tmp_path / "S", "--model", work / "model"]
+    done(*words, "--method", "grasp", "--method", "repsim", "--max-length", 64)
+    asked = [tmp_path / "S", "--queries", work / "queries.jsonl"]
+    by = ["--by", "who", "--columns", tmp_path / "corpus.jsonl", "--method", "grasp", "--json"]
+    found = [json.loads(line) for line in done("value", *asked, *by).stdout.splitlines()]
+    assert {line["group"]: line["examples"] > 1 for line in found} == {"x": True, "y": False}
+    (tmp_path / "seen.txt").write_text("L\n")
+    out = tmp_path / "chosen.jsonl"
+    done("select", *asked, "--count", 1, "--exclude", tmp_path / "seen.txt", "-o", out)
+    assert json.loads(out.read_text())["id"] == "s"
+    (tmp_path / "corpus.jsonl").write_text((tmp_path / "corpus.jsonl").read_text().replace('"s"', '"L"'))
+    assert "equal ids" in headwater("value", *asked, *by).stderr
+
+    (tmp_path / "more.jsonl").write_text('{"id": "m", "text": "one more of them"}\n')
+    done("ingest", tmp_path / "more.jsonl", *words[2:], "--append", "--method", "repsim")
+    for command in (["predict", *asked, "--subsets-by", "source"], ["select", *asked, "--count", 1, "-o", out],
+                    ["value", *asked, "--method", "grasp", "--by", "source"]):  # fmt: skip
+        told = headwater(*command)
+        assert told.exit_code == 1 and "ingest --method grasp goes on" in told.stderr, told.output

@@ -14,7 +14,7 @@ import torch
 
 from ...store.columns import ColumnReader
 from ...store.errors import BrokenMethod, SettingsError, StoreMissing
-from ...store.feature_store import FeatureStore, form_group, method_group
+from ...store.feature_store import EXAMPLES, FeatureStore, form_group, method_group
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
 from ..arrays.certify import ROOM, certified, keeper_bytes, room_for
 from ..arrays.forecast import Forecast, forecast
@@ -93,6 +93,15 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
     if not isinstance(method, Similarity):
         raise BrokenMethod(f"method {name} does not score single examples by similarity")
     return method
+
+
+def require_whole(store: FeatureStore, name: str) -> None:
+    """Raise StoreMissing where a method lacks rows of examples that the store holds."""
+    rows, examples = store.rows(method_group(name)), store.rows(EXAMPLES)
+    if rows != examples:
+        raise StoreMissing(
+            f"{store.url} holds {rows:,} of {examples:,} examples by {name}: ingest --method {name} goes on"
+        )
 
 
 class Attribution:

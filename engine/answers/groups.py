@@ -98,10 +98,17 @@ def _labels(store: FeatureStore, known: Mapping[str, str] | None, table: str) ->
             yield examples.get("source", these)
             continue
         ids = examples.get("id", these)
-        absent = next((one for one in ids if one not in known), None)
+        names = [one if one in known else document_of(one) for one in ids]
+        absent = next((one for one in names if one not in known), None)
         if absent is not None:
             raise DataError(f"{table} has no line for example {absent}")
-        yield [known[one] for one in ids]
+        yield [known[one] for one in names]
+
+
+def document_of(example: str) -> str:
+    """The id of the record that an example is a part of: a long text's parts are named L#0, L#1, …"""
+    name, mark, part = example.rpartition("#")
+    return name if mark and part.isdecimal() else example
 
 
 def labels_of_table(table: str, column: str) -> dict[str, str]:
@@ -110,7 +117,7 @@ def labels_of_table(table: str, column: str) -> dict[str, str]:
     Raises:
         CorpusError: the table cannot be read. DataError: it lacks the column.
     """
-    found = {}
+    found: dict[str, str] = {}
     for source in find_sources([table], lines=True):
         for record in read_records(source.path, source.format, 0, None):
             if record.fault:
@@ -119,5 +126,7 @@ def labels_of_table(table: str, column: str) -> dict[str, str]:
                 raise DataError(
                     f"{source.path}:{record.line} has no column {column}; it has {', '.join(record.fields)}"
                 )
-            found[record_name(source, record)] = str(record.fields[column])
+            name, value = record_name(source, record), str(record.fields[column])
+            if found.setdefault(name, value) != value:
+                raise DataError(f"{source.path}:{record.line}: {name} had {column} {found[name]} before: equal ids")
     return found

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ...store.errors import SettingsError
+from ...store.errors import SettingsError, StoreMissing
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
 from ..intake.corpus import Template
@@ -54,9 +54,13 @@ class SeededQuestion:
         """`questions`: one a seed, of one store.
 
         Raises:
-            BudgetError: they do not fit together.
+            BudgetError: they do not fit together. StoreMissing: one has fewer rows than another.
         """
         self._name, self._each, self._top = name, questions, top
+        rows = [question.rows for question in questions]
+        if len(set(rows)) > 1:
+            told = f"seeds of {name} have {min(rows):,} to {max(rows):,} rows"
+            raise StoreMissing(f"{told}: ingest --method {name} --seeds {len(rows)} goes on")
         self.store, self.rows, self.queries = questions[0].store, questions[0].rows, questions[0].queries
         count, k = len(self.queries), min(top, self.rows)
         tile = 4 * max(question.shape.block_rows for question in questions) * count * (len(questions) + 4)

@@ -21,7 +21,7 @@ from ..arrays.similarity import scan_parts, tiles
 from ..arrays.stored import StoredRows, fitted
 from ..intake.corpus import Faults
 from ..intake.features import FeatureProvider
-from ..intake.model import ModelChoice, load_untrained, pick_device
+from ..intake.model import ModelChoice, pick_device, sizes_of
 from ..memory import plan
 from ..method import BlockSimilarity, Similarity, Sizes
 from .attribution import Results, stored_method
@@ -107,7 +107,7 @@ class SelfInfluence:
 
 def _sizes(store: FeatureStore, model: str) -> Sizes:
     if store.provenance["kind"] != "arrays":
-        return load_untrained(model or str(store.provenance["model_path"])).head.sizes
+        return sizes_of(model or str(store.provenance["model_path"]))
     if not model:
         raise SettingsError(
             f"{store.url} was made from arrays, and the method wants their head: --model FILE names one"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ...store.columns import ColumnReader
-from ...store.errors import DataError
+from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..forms.form import Form
 from .bounds import bounds
@@ -39,8 +39,12 @@ def greedy(
     cost is set, the choice ends as no affordable row gains anything; else it goes on to the count.
 
     Raises:
-        StoreDamaged: a chunk differs from its checksum. DataError: a row is not finite.
+        StoreDamaged: a chunk differs from its checksum. DataError: a row is not finite. SettingsError: a batch beyond the pool.
     """
+    if batch > max(1, min(room.pool, columns[0].rows)):
+        raise SettingsError(
+            f"a batch of {batch} is chosen from a pool of {room.pool} rows: a smaller batch, or more memory"
+        )
     return _Greedy(columns, form, np.asarray(v, np.float64), c, limits, room).run(batch, tell, stopped)
 
 
@@ -58,6 +62,10 @@ class _Greedy:
         self._past, self._past_squares = np.zeros((SUMS, len(v))), np.zeros(SUMS)
         self._past_along, self._remembered = np.zeros((SUMS, self._along.shape[1])), 0
         self._may = limits.open.astype(np.uint8)
+        if limits.cost is not None:
+            self._may[limits.cost > limits.budget] = 0
+        if limits.group is not None and limits.caps is not None:
+            self._may[limits.caps[limits.group] <= 0] = 0
         self._spent, self._taken = 0.0, np.zeros(1 if limits.caps is None else len(limits.caps), np.int64)
         self._pool = Pool(max(1, min(room.pool, rows)), len(v), rows)
         self._passes = self._fetched = 0
@@ -73,8 +81,8 @@ class _Greedy:
             if not best or (self._limits.cost is not None and best[0][0] <= 0):
                 break
             w = self._v - self._c * self._sum  # of a batch, every gain is beside what was chosen before it
-            for _, row, feature in best:
-                if self._may[row]:
+            for key, row, feature in best:
+                if self._may[row] and (key > 0 or self._limits.cost is None):
                     gains.append(self._gain(feature, w))
                     chosen.append(row)
                     self._take(row, feature)
@@ -92,7 +100,11 @@ class _Greedy:
             if np.isfinite(keys).sum() < count:
                 self._refill()
                 continue
-            slack = _SLACK * float(np.linalg.norm(self._v) + 2 * self._c * np.linalg.norm(self._sum)) * self._longest
+            far = max(
+                float(np.linalg.norm(self._sum)), float(np.sqrt(self._past_squares[: self._remembered].max(initial=0)))
+            )
+            size = float(np.linalg.norm(self._v)) + 2 * self._c * far + self._c / 2 * self._longest
+            slack = _SLACK * size * self._longest
             least = float(np.partition(keys, len(keys) - count)[len(keys) - count]) - slack
             near = self._pool.rows[keys >= least - slack]
             if self._none_outside(least):
@@ -191,7 +203,8 @@ class _Greedy:
                 row = start + int(np.argmin(np.isfinite(self._key[part])))
                 raise DataError(f"{self._columns[0].name} row {row} is not finite, or too large to be squared")
             along = tile @ directions
-            self._across[part] = np.sqrt(np.maximum(squares - np.einsum("nk,nk->n", along, along), 0)) * self._c
+            rest = tile - along @ directions.T  # squares less what lies along would lose what is small beside them
+            self._across[part] = np.sqrt(np.einsum("nd,nd->n", rest, rest)) * self._c
             self._along[part] = along * np.float32(self._c)
             norms = np.sqrt(squares)
             if cost is not None:

@@ -40,8 +40,10 @@ def attribute(
 
     if output:
         format_of(output)
-    if all_scores and (output or as_json):
-        raise click.UsageError("--all-scores writes one place: leave -o and --json")
+    if all_scores and (output or as_json or by or columns or options["seeded"]):
+        raise click.UsageError(
+            "--all-scores writes one method's scores to one place: leave -o, --json, --by and --seeds"
+        )
     if by or columns:
         _by_group(options, by, columns, output, as_json, top, together=False)
         return
@@ -129,14 +131,17 @@ def _by_group(
     options: dict[str, Any], by: str, columns: str, output: str | None, as_json: bool, top: int, *, together: bool
 ) -> None:
     """Scores added up by group, each query's or those of all together."""
+    from ..answers.attribution import require_whole
     from ..answers.groups import GROUP_FIELDS, Groups
     from ..answers.report import print_groups
     from ..answers.scores import ResultFile, write_jsonl
     from ..console import Ticker
 
-    if not by or options.get("all_scores"):
-        raise click.UsageError("--columns FILE goes with --by COLUMN, and neither with --all-scores")
+    if not by:
+        raise click.UsageError("--columns FILE goes with --by COLUMN")
     question = _question({**options, "every": True}, 1)
+    if options["method"] in question.store.methods:
+        require_whole(question.store, options["method"])
     groups, queries = Groups(question.store, by, columns), list(question.queries)
     with Ticker("scores", question.rows) as ticker:
         if together:

@@ -107,9 +107,11 @@ def read_scores(path: str) -> Array:
 
 def _info(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / "info.json").read_text())
+        found = json.loads((folder / "info.json").read_text())
     except (OSError, ValueError) as error:
         raise CorpusError(f"{folder} has no readable info.json: {error}") from None
+    if not isinstance(found, dict):
+        raise CorpusError(f"{folder}/info.json is not what bergson writes: {type(found).__name__}")
     return found
 
 
@@ -126,7 +128,18 @@ def _type(info: dict[str, Any]) -> str:
     return _TYPES[name]
 
 
-def _texts(folder: Path, rows: int) -> Array | None:
+class _Texts:
+    """A column of texts in memory-mapped files, sliced as rows are asked for."""
+
+    def __init__(self, column: Any) -> None:
+        self._column, self.shape, self.dtype = column, (len(column),), np.dtype(object)
+
+    def __getitem__(self, rows: slice) -> Array:
+        begin, end, _ = rows.indices(self.shape[0])
+        return np.array(self._column.slice(begin, end - begin).to_pylist(), object)
+
+
+def _texts(folder: Path, rows: int) -> _Texts | None:
     """The column `text` of the index's data set, where it was kept: Arrow streams, in the order of state.json."""
     try:
         files = [entry["filename"] for entry in json.loads((folder / "state.json").read_text())["_data_files"]]
@@ -134,12 +147,12 @@ def _texts(folder: Path, rows: int) -> Array | None:
         return None
     import pyarrow as pa
 
-    found: list[str] = []
+    found: list[Any] = []
     for name in files:
         try:
-            with pa.memory_map(str(folder / Path(name).name)) as file:
-                table = pa.ipc.open_stream(file).read_all()
-                found += table.column("text").to_pylist()
+            file = pa.memory_map(str(folder / Path(name).name))  # held by what is read of it
+            found += pa.ipc.open_stream(file).read_all().column("text").chunks
         except (OSError, KeyError, pa.ArrowInvalid):
             return None
-    return np.array(found) if len(found) == rows else None
+    texts = pa.chunked_array(found, pa.string()) if found else None
+    return _Texts(texts) if texts is not None and len(texts) == rows else None

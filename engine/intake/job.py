@@ -175,6 +175,10 @@ def _check_columns(name: str, method: Method, provider: Provider) -> None:
         raise SettingsError(
             f"method {name} learns from its stored rows, and signs do not give them back: another precision"
         )
+    if sizes.vocabulary < 2 and method.needs(sizes).reductions:
+        raise SettingsError(
+            f"method {name} reads a head's doubt, and one class leaves none: vectors are for --method vectors"
+        )
     absent = method.needs(sizes).beyond(sizes)
     if absent:
         raise SettingsError(

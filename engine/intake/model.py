@@ -169,6 +169,21 @@ def load_untrained(path: str, trust_remote_code: bool = False) -> LanguageModel:
     )
 
 
+def sizes_of(path: str) -> Sizes:
+    """What a folder's config says of a model, adapters included: no weight is read or made.
+
+    Raises:
+        ModelError: no config of a causal LM is there.
+    """
+    from transformers import AutoModelForCausalLM
+
+    quiet()
+    config, auto = read_config(base_of(path), False), cast(Any, AutoModelForCausalLM)
+    with torch.device("meta"):
+        model = auto.from_config(config)
+    return _head(model, config).sizes
+
+
 def config_digest(path: str, *, weights: bool) -> str:
     """What decides a model's computation: its config, and where they are used its weights."""
     config = computation(read_config(path, False))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -74,7 +75,7 @@ def calibrated(
         SettingsError: no candidate, or a negative one. DataError: shapes that disagree, or an outcome that is constant.
     """
     declared = sorted({float(one) for one in grid} | {INCUMBENT})
-    if not grid or min(declared) < 0:
+    if not grid or not all(0 <= one < math.inf for one in declared):
         raise SettingsError("candidates for λ are numbers of at least 0, and there is one at least")
     require_outcomes(means, vectors, gains, tasks)
     predicted = {penalty: utilities(means, vectors, penalty) for penalty in declared}
@@ -126,11 +127,18 @@ def _bounds(predicted: dict[float, Array], gains: Array, seed: int) -> dict[floa
 
 
 def keep(found: Calibration, state: Path) -> None:
-    """Write it beside the rows, whole or not at all."""
-    state.mkdir(exist_ok=True)
+    """Write it beside the rows, whole or not at all.
+
+    Raises:
+        SettingsError: it cannot be written there.
+    """
     hidden = state / f".{_FILE}.{os.getpid()}.part"
-    hidden.write_text(json.dumps(found.facts(), indent=1))
-    hidden.replace(state / _FILE)
+    try:
+        state.mkdir(exist_ok=True)
+        hidden.write_text(json.dumps(found.facts(), indent=1))
+        hidden.replace(state / _FILE)
+    except OSError as error:
+        raise SettingsError(f"{state / _FILE} cannot be written: {error.strerror or error}") from None
 
 
 def kept(state: Path | None) -> Calibration | None:

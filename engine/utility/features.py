@@ -16,7 +16,7 @@ import torch
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
-from ..answers.attribution import stored_method
+from ..answers.attribution import require_whole, stored_method
 from ..arrays.moments import column_sums, moment_parts, weighted_sums
 from ..arrays.scan import shapes
 from ..arrays.stored import StoredRows, fitted
@@ -38,10 +38,11 @@ class LinearFeatures:
         """`memory`: the budget in bytes, or none.
 
         Raises:
-            StoreMissing: the store holds no rows of the method. SettingsError: they are signs, which do not add up.
+            StoreMissing: the store holds no rows of the method, or not all. SettingsError: they are signs, which do not add up.
         """
         self.store, self.name, self.memory = store, name, memory
         self.method = stored_method(store, name)
+        require_whole(store, name)
         self.stored = StoredRows(store, method_group(name))
         self.form = self.stored.widest
         if isinstance(self.form, Sign):
@@ -79,7 +80,7 @@ class LinearFeatures:
         return found
 
     def of(self, provider: Provider, tell: Tell) -> Iterator[tuple[list[Example], Array]]:
-        """Examples of a provider, some at a time, with their vectors (n, D) float64; those with nothing that counts left out."""
+        """Examples of a provider, some at a time, with their vectors (n, D) float64: zeros where nothing counts."""
         sizes = provider.head.sizes
         tables, needs = self.method.tables(provider.head), merged_needs([self.method.needs(sizes)])
         part: list[Example] = []
@@ -98,11 +99,11 @@ class LinearFeatures:
     def _read(
         self, provider: Provider, part: list[Example], tables: object, needs: object
     ) -> tuple[list[Example], Array]:
-        counted = [example for example in part if example.counted]
-        found = np.zeros((len(counted), self.depth))
+        places = [at for at, example in enumerate(part) if example.counted]
+        counted, found = [part[at] for at in places], np.zeros((len(part), self.depth))
         for batch in batches(counted, max(_TOKENS, *(example.length for example in counted), 1)) if counted else ():
             with torch.inference_mode():
                 readout = provider.read([counted[at] for at in batch], needs)  # type: ignore[arg-type]
                 rows = self.method.rows(readout, tables)[self.column]
-            found[batch] = rows.reshape(len(batch), -1).double().cpu().numpy()
-        return counted, found
+            found[[places[at] for at in batch]] = rows.reshape(len(batch), -1).double().cpu().numpy()
+        return part, found

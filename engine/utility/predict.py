@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,6 +89,8 @@ class Prediction:
 def penalty_of(features: LinearFeatures, given: float | None) -> float:
     """λ: the one given, else the calibrated one, else the incumbent."""
     if given is not None:
+        if not 0 <= given < math.inf:
+            raise SettingsError(f"λ is a number of at least 0, not {given}")
         return given
     found = kept(features.state)
     return INCUMBENT if found is None else found.penalty
@@ -105,16 +108,16 @@ def calibration(
     """  # fmt: skip
     if features.state is None:
         raise SettingsError(f"{features.store.url} cannot be written to, and a calibration is kept in the store")
+    before = kept(features.state)
+    if before is not None and before.held_out is not None:
+        told = f"held-out outcomes were scored with λ = {before.penalty:g} ({before.held_out:.3f}), and would be chosen by now"
+        raise DataError(f"{told}; {features.state}/calibration.json is that choice: remove it to begin anew")
     gains = read_gains(outcomes, kind, len(subsets.names), targets)
     number = len(gains) if first is None else first
     if not 2 <= number <= len(gains):
         raise SettingsError(f"--calibrate {number}: of {len(gains)} subsets, 2 at least are chosen by")
     means = features.means(subsets.counts, tell)
-    before = kept(features.state)
     found = calibrated(means[:number], targets.vectors, gains[:number], targets.names, grid or GRID)
-    if before is not None and before.held_out is not None and number < len(gains):
-        told = f"held-out outcomes were scored with λ = {before.penalty:g} before ({before.held_out:.3f})"
-        raise DataError(f"{told}: choosing again would be by them too")
     keep(found, features.state)
     if number < len(gains):
         require_outcomes(means[number:], targets.vectors, gains[number:], targets.names)

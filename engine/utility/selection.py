@@ -6,6 +6,7 @@ A set of n rows is chosen by the surrogate's sum form at λ/n, whose sum over th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +82,7 @@ class Selection:
         self._features, self._wanted = features, wanted
         if (wanted.count is None) == (wanted.tokens is None):
             raise SettingsError("say how much to choose: either --count or --tokens")
-        if wanted.penalty < 0 or wanted.batch < 1 or (wanted.count or wanted.tokens or 0) < 1:
+        if not 0 <= wanted.penalty < math.inf or wanted.batch < 1 or (wanted.count or wanted.tokens or 0) < 1:
             raise SettingsError("a choice has a count (or tokens) and a batch of 1 at least, and λ of at least 0")
         self._open = self._filtered()
         self._tokens = Examples(features.store).numbers("tokens").reshape(-1)
@@ -182,7 +183,12 @@ class Selection:
                     f"{column} {value}: {caps[-1]} examples are wanted, {int((own & self._open).sum())} may be chosen"
                 )
             of[own] = number
+        if len({value for _, value, _ in wanted.quotas}) < len(wanted.quotas):
+            raise SettingsError("a value has one quota")
         caps[0] = max(0, wanted.count - sum(caps))
+        rest = int((self._open & (of == 0)).sum())
+        if caps[0] > rest:
+            raise DataError(f"quotas leave {caps[0]} examples to others, of which {rest} may be chosen")
         open_ = self._open & (np.array(caps) > 0)[of]
         self._open = open_
         return of, np.array(caps)

@@ -13,7 +13,7 @@ import scipy.sparse
 from ...store.errors import DataError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
-from ..answers.groups import Groups
+from ..answers.groups import Groups, document_of
 from ..answers.scores import Examples
 from ..evaluation.matrices import read_array, read_masks
 
@@ -44,7 +44,7 @@ def read_subsets(path: str, store: FeatureStore, rows: int) -> Subsets:
         raise SettingsError(f"{path} does not exist")
     names, lists = [], []
     known: dict[str, list[int]] | None = None
-    for number, line in enumerate(Path(path).read_text("utf-8").splitlines()):
+    for number, line in enumerate(_text(path).rstrip("\n").split("\n")):
         told = _record(line, path, number)
         if "ids" in told and known is None:
             known = _places(store)
@@ -73,7 +73,7 @@ def ids_or_mask(path: str, store: FeatureStore, rows: int) -> Array:
     if not Path(path).is_file():
         raise SettingsError(f"{path} does not exist")
     known = _places(store)
-    for name in filter(None, (line.strip() for line in Path(path).read_text("utf-8").splitlines())):
+    for name in filter(None, (line.strip() for line in _text(path).split("\n"))):
         if name not in known:
             raise DataError(f"{path} names example {name}, which the store does not hold")
         found[known[name]] = True
@@ -88,15 +88,22 @@ def subsets_by(store: FeatureStore, column: str, table: str) -> Subsets:
 
 
 def union(subsets: Subsets, name: str) -> scipy.sparse.csr_array:
-    """Every subset together with the one of that name: (S, N) of 0 and 1.
+    """Every subset together with the one of that name: (S, N), the larger of the two counts.
 
     Raises:
         SettingsError: none has it.
     """
     if name not in subsets.names:
         raise SettingsError(f"no subset is named {name}: there are {', '.join(subsets.names[:8])}")
-    given = subsets.counts[[subsets.names.index(name)]].toarray() > 0
-    return scipy.sparse.csr_array(((subsets.counts.toarray() > 0) | given).astype(np.float64))
+    given = subsets.counts[[subsets.names.index(name)] * len(subsets.names)]
+    return scipy.sparse.csr_array(subsets.counts.maximum(given))
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
 
 
 def _matrix(lists: list[Any] | list[Array], rows: int) -> scipy.sparse.csr_array:
@@ -140,4 +147,6 @@ def _places(store: FeatureStore) -> dict[str, list[int]]:
         these = np.arange(first, min(count, first + TEXT_CHUNK_ROWS))
         for row, name in zip(these.tolist(), examples.get("id", these), strict=True):
             found.setdefault(name, []).append(row)
+            if document_of(name) != name:
+                found.setdefault(document_of(name), []).append(row)
     return found

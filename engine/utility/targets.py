@@ -20,7 +20,7 @@ import numpy as np
 
 from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.layout import Array
-from ..answers.groups import labels_of_table
+from ..answers.groups import document_of, labels_of_table
 from ..intake.corpus import Template
 from ..intake.model import ModelChoice
 from ..intake.provider import Provider
@@ -94,22 +94,26 @@ def _digest(path: str) -> str:
 def _computed(features: LinearFeatures, provider: Provider, labels: Mapping[str, str] | None, tell: Tell) -> Targets:
     sums: dict[str, Array] = {}
     counts: dict[str, int] = {}
-    of: list[int] = []
+    of: dict[tuple[int, int], int] = {}
     for examples, vectors in features.of(provider, tell):
         for example, vector in zip(examples, vectors, strict=True):
-            if labels is not None and example.id not in labels:
-                raise DataError(f"{example.source}:{example.line}: no label for query {example.id}")
-            task = "all" if labels is None else labels[example.id]
+            name = example.id if labels is None or example.id in labels else document_of(example.id)
+            if labels is not None and name not in labels:
+                raise DataError(f"{example.source}:{example.line}: no label for query {name}")
+            task = "all" if labels is None else labels[name]
+            where = (example.place.source, example.place.record)  # of a long one, all parts have it
+            if not example.counted:
+                of.setdefault(where, -1)
+                continue
             sums[task] = sums.get(task, 0) + vector
-            if example.place.record >= len(of):  # a long one is read in several parts
-                of += [-1] * (example.place.record - len(of)) + [list(sums).index(task)]
             counts[task] = counts.get(task, 0) + 1
+            of[where] = list(sums).index(task)
     if not sums:
         raise CorpusError(f"no query in {', '.join(source.path for source in provider.sources)} has anything to count")
     vectors = np.stack([sums[task] / counts[task] for task in sums])
     if not np.isfinite(vectors).all():
         raise DataError("a query's vector is not finite")
-    return Targets(tuple(sums), vectors, tuple(counts.values()), np.array(of, np.int64))
+    return Targets(tuple(sums), vectors, tuple(counts.values()), np.array(list(of.values()), np.int64))
 
 
 def _read(file: Path | None, depth: int) -> Targets | None:
