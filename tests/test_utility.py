@@ -282,6 +282,13 @@ def test_selection_writes_what_training_reads(work: Path) -> None:
     assert "lost to batches" in select(work, "--count", 15, "--batch", 5)[1]
 
 
+def test_outputs_are_refused_before_the_work(work: Path) -> None:
+    asked = [work / "S", "--queries", "absent.jsonl"]  # which would be missed first otherwise
+    assert "written as a .jsonl file" in headwater("select", *asked, "--count", 3, "-o", work / "chosen.txt").stderr
+    told = headwater("predict", *asked, "--subsets", work / "masks.npy", "-o", work / "u.txt").stderr
+    assert "results are written as" in told
+
+
 def test_filters_quotas_and_tokens_hold(work: Path) -> None:
     (work / "ids.txt").write_text("".join(f"e{at}\n" for at in range(0, 60)))
     np.save(work / "mask.npy", np.arange(ROWS) < 30)

@@ -45,8 +45,10 @@ def predict(given: str, penalty: float | None, output: str | None, as_json: bool
     headwater predict S --queries task.jsonl --subsets-by source
     headwater predict S --queries task.jsonl --subsets two.jsonl --given first
     """
-    from ..utility.predict import Prediction, print_utilities, write_utilities
+    from ..utility.predict import Prediction, print_utilities, refuse_table, write_utilities
 
+    if output:
+        refuse_table(output)
     features, targets = _task(o)
     asked = Prediction(features, targets, _subsets(o, features), penalty)
     found = asked.run(_ticker("predict", features.rows), given)
@@ -130,8 +132,9 @@ def select(
     """
     from ..console import StopRequest, Ticker
     from ..utility.predict import penalty_of
-    from ..utility.selection import Selection, Wanted, write_training
+    from ..utility.selection import Selection, Wanted, refuse_training, write_training
 
+    refuse_training(output)
     features, targets = _task(o)
     chosen_penalty = 0.0 if additive else penalty_of(features, penalty)
     wanted = Wanted(o["count"], o["tokens"], chosen_penalty, o["batch"], tuple(_quota(one) for one in quotas), o["columns"],

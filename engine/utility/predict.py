@@ -150,6 +150,14 @@ def read_gains(path: str, kind: str, subsets: int, targets: Targets) -> Array:
     return -found if kind == "loss" else found
 
 
+def refuse_table(path: str) -> None:
+    """Raise SettingsError for a name that utilities cannot be written to."""
+    if Path(path).suffix != ".npy":
+        format_of(path)
+    elif Path(path).is_dir():
+        raise SettingsError(f"{path} is a folder: name a file for the utilities")
+
+
 def write_utilities(path: str, found: Utilities) -> None:
     """(S, T) as .npy, or a table.
 

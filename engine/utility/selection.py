@@ -194,6 +194,12 @@ class Selection:
         return of, np.array(caps)
 
 
+def refuse_training(path: str) -> None:
+    """Raise SettingsError for a name that chosen examples cannot be written to."""
+    if Path(path).suffix != ".jsonl" or Path(path).is_dir():
+        raise SettingsError(f"{path}: chosen examples are written as a .jsonl file")
+
+
 def write_training(path: str, parts: Iterator[dict[str, list[Any]]]) -> None:
     """JSON lines ready for training: `text`, or `prompt` and `completion`, with id, order, gain, row and source."""
     file = Path(path)
