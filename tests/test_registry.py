@@ -24,10 +24,10 @@ class Fine(Similarity):
         return positions
 
     def rows(self, readout, tables):
-        raise NotImplementedError
+        raise AssertionError("listing and loading run no method")
 
     def prepare(self, rows, state):
-        raise NotImplementedError
+        raise AssertionError("listing and loading run no method")
 '''
 
 

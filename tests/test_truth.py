@@ -13,11 +13,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from headwater.cli import main
+from headwater.engine.evaluation.removal import brittleness, removals
 from headwater.engine.truth.job import TruthJob, prepare_truth
 from headwater.engine.truth.masks import clustered_masks, random_masks, text_clusters
 from headwater.engine.truth.retraining import Recipe, losses, padded, retrained
 from headwater.engine.truth.tokens import Tokens, gathered
-from headwater.store.errors import SettingsError, StoreMismatch
+from headwater.store.errors import DataError, SettingsError, StoreMismatch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import save_model, sentences, write_corpus
@@ -174,3 +175,54 @@ def test_bad_questions(place, tmp_path):
     assert "no model folder" in run(*words[:4], "--model-config", tmp_path, "-o", tmp_path / "t").stderr
     (tmp_path / "file").write_text("")
     assert "cannot be written" in run(*words[:-1], tmp_path / "file" / "t", "--subsets", 1).stderr
+
+
+def test_brittleness_is_its_formula() -> None:
+    chance = np.random.default_rng(0)
+    outcomes = chance.normal(size=(3, 10, 5))
+    outcomes[:, range(5), range(5)] += 4  # without its best, each query is lost
+    found, mean = brittleness(outcomes), outcomes.mean(0)
+    expected = [mean[q, q] - np.mean([mean[5 + c, q] for c in range(5)]) for q in range(5)]
+    np.testing.assert_allclose(found.rises, expected)
+    assert found.rise.value == pytest.approx(np.mean(expected)) and found.beyond.value == 1 and found.seeds == 3
+    assert brittleness(np.zeros((10, 5))).beyond.value == 0.5
+    for shape in ((10, 4), (2, 1), (7,)):
+        with pytest.raises(DataError, match="those of removals"):
+            brittleness(np.zeros(shape))
+
+
+def test_removals_lack_the_best_and_as_many_others() -> None:
+    scores = np.random.default_rng(0).integers(0, 4, (6, 30)).astype(float)
+    masks = removals(scores, 7)
+    assert masks.shape == (12, 30) and set((~masks).sum(1)) == {7}
+    for query in range(6):
+        lost = scores[query][~masks[query]]
+        assert lost.min() >= scores[query][masks[query]].max()
+    with pytest.raises(DataError, match="cannot be taken away"):
+        removals(scores, 30)
+
+
+def test_what_taught_a_query_is_missed_when_it_is_taken_away(tmp_path: Path) -> None:
+    """Each query is a line of signs that eight examples repeat; scores that know them break it, scores that do not, do not."""
+    told = ["".join(np.random.default_rng(seed).choice(list("kqvxzw"), 24)) for seed in range(3)]
+    texts = [*sentences(26), *(text for text in told for _ in range(8))]
+    save_model(tmp_path / "model")
+    corpus, queries = write_corpus(tmp_path / "c.jsonl", texts), write_corpus(tmp_path / "q.jsonl", told)
+    knows = np.array([[float(text == query) for text in texts] for query in told])
+    found = {}
+    for name, scores in (("knows", knows), ("guesses", np.random.default_rng(0).random(knows.shape))):
+        np.save(tmp_path / f"{name}.npy", scores)
+        words = ["ground-truth", corpus, "--queries", queries, "--model-config", tmp_path / "model"]
+        more = ["--learning-rate", 1e-2, "--without", tmp_path / f"{name}.npy", "--top", 8, "--seeds", 2]
+        built = run(*words, *more, "-o", tmp_path / name)
+        assert built.exit_code == 0, built.output
+        removed = ["--outcomes", tmp_path / name / "outcomes.npy", "--plot", tmp_path / f"{name}.png"]
+        judged = run("evaluate", "brittleness", *removed, "--json")
+        assert judged.exit_code == 0 and (tmp_path / f"{name}.png").stat().st_size > 1000, judged.output
+        found[name] = json.loads(judged.stdout)["rise"]["value"]
+    assert found["knows"] > 0.1 and found["knows"] > 4 * abs(found["guesses"])
+    np.save(tmp_path / "narrow.npy", knows[:, :5])
+    wrong = run(*words, "--without", tmp_path / "narrow.npy", "-o", tmp_path / "x")
+    assert wrong.exit_code == 1 and "the corpus has 50 examples" in wrong.stderr
+    np.save(tmp_path / "short.npy", knows[:2])
+    assert "scores of 2 queries" in run(*words, "--without", tmp_path / "short.npy", "-o", tmp_path / "y").stderr

@@ -30,6 +30,15 @@ from .options import FIELDS, OUTCOMES, TELLING
     help="Draw whole clusters of like texts, of so many, not examples.",
 )
 @click.option("--masks", default="", metavar="FILE", help="Take these subsets: (subsets, examples) of 0 and 1.")
+@click.option(
+    "--without",
+    default="",
+    metavar="FILE",
+    help="Scores: take away each query's best examples, and as many others by chance.",
+)
+@click.option(
+    "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="How many --without takes away."
+)
 @click.option("--seed", default=0, show_default=True, help="Of the subsets.")
 @click.option("--epochs", default=3.0, show_default=True, help="Passes over a subset.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Examples of a step.")
@@ -52,6 +61,7 @@ def ground_truth(**options: Any) -> None:
     \b
     headwater ground-truth corpus.jsonl --queries questions.jsonl --model-config ./small -o truth
     headwater evaluate lds --scores scores.zarr --masks truth/masks.npy --outcomes truth/outcomes.npy
+    headwater ground-truth corpus.jsonl --queries q.jsonl --model-config ./small --without scores.zarr --top 20 -o without
     """
     from ..arrays.scan import cores
     from ..console import StopRequest, Ticker
@@ -123,6 +133,30 @@ def _agreement(measure: Any, options: dict[str, Any], as_json: bool, output: str
     _tell(found, print_agreement, as_json, output)
     if plot:
         draw_agreement(found, plot)
+
+
+@evaluate.command("brittleness")
+@click.option(
+    "--outcomes", required=True, metavar="FILE", help="Of `ground-truth --without`: (seeds, 2 queries, queries)."
+)
+@TELLING
+def evaluate_brittleness(outcomes: str, as_json: bool, output: str | None, plot: str | None) -> None:
+    """Take away what scores put first and train anew: does each query's loss rise, and by more than without others?
+
+    \b
+    headwater ground-truth corpus.jsonl --queries q.jsonl --model-config ./small --without scores.zarr --top 20 -o without
+    headwater evaluate brittleness --outcomes without/outcomes.npy
+    """
+    from ..evaluation.evaluate import brittleness_of
+    from ..evaluation.pictures import draw_removal, refuse_picture
+    from ..evaluation.report import print_removal
+
+    if plot:
+        refuse_picture(plot)
+    found = brittleness_of(outcomes)
+    _tell(found, print_removal, as_json, output)
+    if plot:
+        draw_removal(found, plot)
 
 
 @evaluate.command("retrieval")

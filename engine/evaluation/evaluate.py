@@ -14,6 +14,7 @@ from .agreement import Agreement, evaluate_lds, evaluate_subsets
 from .labels import Labels, Matching, read_labels
 from .matrices import read_array, read_masks
 from .rankings import Everything, read_answers, require_known
+from .removal import Removal, brittleness
 from .retrieval import CUTS, Retrieval, evaluate_retrieval
 
 
@@ -43,6 +44,15 @@ def subsets_of(
         kind,
         resamples,
     )
+
+
+def brittleness_of(outcomes: str) -> Removal:
+    """`evaluate brittleness`, of the outcomes of `ground-truth --without`.
+
+    Raises:
+        SettingsError, DataError: a file that is not there, or not of removals.
+    """
+    return brittleness(read_array(outcomes, "outcomes"))
 
 
 def retrieval_of(results: str, scores: str, store: str, labels: Labels, cuts: Sequence[int] = CUTS) -> Retrieval:

@@ -1,4 +1,4 @@
-"""Figures drawn of an evaluation: LDS of each query, figures of retrieval, precision against recall. PNG, SVG or PDF.
+"""Figures drawn of an evaluation: LDS of each query; figures of retrieval, precision against recall, scores. PNG, SVG or PDF.
 
 matplotlib is an extra (`headwater[plot]`). Knows results; computes nothing.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from ...store.errors import SettingsError
 from .agreement import Agreement
+from .removal import Removal
 from .retrieval import Retrieval, curve
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -43,8 +44,8 @@ def draw_agreement(found: Agreement, path: str) -> None:
 
 
 def draw_retrieval(found: Retrieval, path: str) -> None:
-    """Means with their intervals, and precision against recall."""
-    figure, (bars, line) = _figure(2)
+    """Means with their intervals, precision against recall, and how scores of relevant examples lie among the others'."""
+    figure, (bars, line, scores) = _figure(3)
     means = [(name, one) for name, one in found.means().items() if one.count]
     at = np.arange(len(means))
     low = [max(0.0, one.value - one.low) for _, one in means]
@@ -62,6 +63,23 @@ def draw_retrieval(found: Retrieval, path: str) -> None:
     )
     line.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     line.legend(frameon=False)
+    every, hits = np.concatenate(found.scores), np.concatenate(found.hits)
+    edges = np.histogram_bin_edges(every, 40)
+    for chosen, colour, label in ((~hits, "grey", "all others"), (hits, "#d08030", "relevant")):
+        scores.hist(every[chosen], edges, density=bool(chosen.any()), color=colour, alpha=0.6, label=label)
+    scores.set(xlabel="score", ylabel="density")
+    scores.legend(frameon=False)
+    _save(figure, path)
+
+
+def draw_removal(found: Removal, path: str) -> None:
+    """How much every query's loss rose without its best examples, beside what taking away others did."""
+    figure, (axis,) = _figure(1)
+    edges = np.histogram_bin_edges(np.concatenate([found.rises, found.by_chance]), 30)
+    axis.hist(found.by_chance, edges, density=True, color="grey", alpha=0.6, label="others taken away")
+    axis.hist(found.rises, edges, density=True, color="#d08030", alpha=0.6, label="its best taken away")
+    axis.set(xlabel="rise of a query's loss (nats)", ylabel="density")
+    axis.legend(frameon=False)
     _save(figure, path)
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from .agreement import Agreement
 from .metrics import Estimate
+from .removal import Removal
 from .retrieval import Retrieval
 
 
@@ -38,6 +39,16 @@ def print_retrieval(found: Retrieval) -> None:
     console.print(
         f"{len(found.queries)} queries, {found.relevant:.1f} relevant of {found.examples} examples ranked{skipped}"
     )
+
+
+def print_removal(found: Removal) -> None:
+    """How much losses rose, and how often by more than chance."""
+    table = _table("figure", "mean", "95 %", "queries")
+    _add(table, "rise of the loss (nats)", found.rise)
+    _add(table, "share of other removals exceeded (chance 0.5)", found.beyond)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"{found.queries} queries, {found.seeds} trainings of each removal")
 
 
 def _table(*names: str) -> Table:

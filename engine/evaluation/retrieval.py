@@ -60,6 +60,8 @@ class Retrieval:
     """Mean number of relevant examples of a query."""
     hits: tuple[Array, ...]
     """Of each query's ranking, best first, which are relevant."""
+    scores: tuple[Array, ...]
+    """Of each query's ranking, the scores."""
     totals: tuple[int, ...]
     """Of each query, how many are relevant in all, as far as is known."""
     figures: dict[str, Array]
@@ -85,7 +87,7 @@ def evaluate_retrieval(
     Raises:
         DataError: no query, or none with a relevant example.
     """
-    kept: list[tuple[str, Array, int, dict[str, float]]] = []
+    kept: list[tuple[str, Array, Array, int, dict[str, float]]] = []
     skipped = 0
     for ranking in rankings:
         hits = labels.relevant(ranking.query, ranking.examples, ranking.texts)
@@ -95,16 +97,17 @@ def evaluate_retrieval(
         if known and not total:
             skipped += 1
             continue
-        kept.append((ranking.query, hits, total, _figures(ranking.scores, hits, total if known else None, cuts, whole)))
-    if not any(total for _, _, total, _ in kept):
+        figures = _figures(ranking.scores, hits, total if known else None, cuts, whole)
+        kept.append((ranking.query, hits, ranking.scores, total, figures))
+    if not any(total for *_, total, _ in kept):
         asked = skipped + len(kept)
         told = f"none of {asked} queries has a relevant example" if asked else "no query was answered"
         raise DataError(f"{told}: there is nothing to measure")
     names = dict.fromkeys(name for *_, figures in kept for name in figures)
     return Retrieval(
         tuple(query for query, *_ in kept), skipped, max(len(hits) for _, hits, *_ in kept),
-        float(np.mean([total for _, _, total, _ in kept])),
-        tuple(hits for _, hits, *_ in kept), tuple(total for _, _, total, _ in kept),
+        float(np.mean([total for *_, total, _ in kept])), tuple(hits for _, hits, *_ in kept),
+        tuple(scores for _, _, scores, *_ in kept), tuple(total for *_, total, _ in kept),
         {name: np.array([figures.get(name, np.nan) for *_, figures in kept]) for name in names},
     )  # fmt: skip
 

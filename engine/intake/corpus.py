@@ -135,7 +135,7 @@ def _templated(template: Template) -> tuple[Shape, set[str]]:
 
 
 def _filled(template: str, fields: Fields) -> str:
-    """The template with each placeholder replaced, once: what the values hold is never a placeholder."""
+    """The template with each {field} replaced, once: braces in the values are left as they are."""
     return _PLACE.sub(lambda place: _text(fields, place[1]), template)
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...store.errors import CorpusError, SettingsError
+from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.layout import Array
-from ..evaluation.matrices import read_masks
+from ..evaluation.matrices import read_array, read_masks
+from ..evaluation.removal import removals
 from ..intake.corpus import Faults, Template
 from ..intake.examples import Example, Place
 from ..intake.model import LanguageModel, load_untrained
@@ -42,6 +43,10 @@ class TruthJob:
     """Draw whole clusters of like texts instead of examples: so many."""
     masks: str = ""
     """A file of masks to take instead of drawing them."""
+    without: str = ""
+    """A file of scores: the subsets lack each query's best examples, or as many others."""
+    top: int = 10
+    """How many they lack."""
     seed: int = 0
     """Of the subsets."""
     template: Template = field(default_factory=Template)
@@ -64,11 +69,14 @@ def prepare_truth(job: TruthJob) -> Truth:
     for query in queries:
         if not query.counted:
             raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
+    masks = _masks(job, examples)
+    if job.without and len(masks) != 2 * len(queries):
+        raise DataError(f"{job.without} has scores of {len(masks) // 2} queries, and {job.queries} has {len(queries)}")
     task = Task(
         job.model,
         gathered(example.payload for example in examples),
         gathered(example.payload for example in queries),
-        _masks(job, examples),
+        masks,
         job.seeds,
         job.recipe,
     )
@@ -84,9 +92,20 @@ def _examples(job: TruthJob, model: LanguageModel, paths: list[str]) -> list[Exa
     return found
 
 
+def _removals(job: TruthJob, examples: int) -> Array:
+    scores = read_array(job.without, "scores")
+    if scores.ndim != 2 or scores.shape[1] != examples:
+        raise DataError(
+            f"{job.without}: scores {scores.shape} are (queries, examples), and the corpus has {examples} examples"
+        )
+    return removals(scores, job.top, job.seed)
+
+
 def _masks(job: TruthJob, examples: Sequence[Example]) -> Array:
     if job.masks:
         return given_masks(read_masks(job.masks), len(examples))
+    if job.without:
+        return _removals(job, len(examples))
     held = Path(job.folder) / "masks.npy"
     if job.clusters and held.exists():
         return read_masks(str(held))  # another version of the library may cluster otherwise
