@@ -193,11 +193,11 @@ class FileColumn(ColumnReader):
         """out[places] = rows of a chunk by ascending offsets, in runs without a gap of `_GAP` bytes, `_PART` at most."""
         width = self.column.row_bytes
         room, gap = max(1, _PART // max(1, width)), _GAP // max(1, width) + 1
-        begun = 0
+        ends = [*(np.flatnonzero(np.diff(offsets) > gap) + 1).tolist(), len(offsets)]
+        begun, run = 0, 0
         while begun < len(offsets):
-            near = offsets[begun : begun + room]
-            far = np.flatnonzero((np.diff(near) > gap) | (near[1:] - near[0] >= room))
-            end = begun + (int(far[0]) + 1 if len(far) else len(near))
+            run += begun >= ends[run]
+            end = min(ends[run], begun + int(np.searchsorted(offsets[begun : ends[run]], offsets[begun] + room)))
             if end == begun + 1:
                 at = int(places[begun])
                 _read_at(file, out[at : at + 1], int(offsets[begun]) * width)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.choice import Choice, Limits, Room
+from headwater.engine.arrays.choice import Choice, Limits, Objective, Room
 from headwater.engine.arrays.greedy import greedy
+from headwater.engine.arrays.kept import Kept, Source
 from headwater.engine.arrays.scan import Shape
 from headwater.engine.forms.form import form_of
 from headwater.store.errors import DataError, SettingsError
@@ -62,8 +64,8 @@ def instance(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
 
 def chosen(folder: Path, rows: np.ndarray, v: np.ndarray, c: float, limits: Limits, pool: int, **more: Any) -> Choice:
     form = form_of("float16", column("c", (rows.shape[1],), "float16"))
-    room = Room(pool, more.pop("directions", 2), more.pop("shape", Shape(16, 1)))
-    return greedy(stored(folder, rows, form=form), form, v, c, limits, room, nothing, **more)
+    room = Room(pool, more.get("directions", 2), more.get("kept", 30), more.get("shape", Shape(16, 1)))
+    return greedy(Source(stored(folder, rows, form=form), form), Objective(v, c), limits, room, nothing)
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -114,7 +116,7 @@ def test_a_batch_takes_the_best_at_once_and_tells_what_it_lost(tmp_path: Path) -
     rows = (chance.normal(size=(500, 8)) + 0.5).astype(np.float16)
     v, limits = rows.mean(0).astype(np.float64), Limits(40, np.ones(500, bool))
     exact = chosen(tmp_path / "a", rows, v, 0.1, limits, 100)
-    batch = chosen(tmp_path / "b", rows, v, 0.1, limits, 100, batch=10)
+    batch = chosen(tmp_path / "b", rows, v, 0.1, replace(limits, batch=10), 100)
 
     def utility(one: Choice) -> float:
         total = rows[one.rows].astype(np.float64).sum(0)
@@ -139,15 +141,8 @@ def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
     rows[33, 2] = 1e30
     form = form_of("float32", column("c", (4,), "float32"))
     with pytest.raises(DataError, match="row 33 is not finite"):
-        greedy(
-            stored(tmp_path, rows, form=form),
-            form,
-            np.ones(4),
-            0.1,
-            Limits(3, np.ones(40, bool)),
-            Room(8, 2, Shape(16, 1)),
-            nothing,
-        )
+        source, room = Source(stored(tmp_path, rows, form=form), form), Room(8, 2, 9, Shape(16, 1))
+        greedy(source, Objective(np.ones(4), 0.1), Limits(3, np.ones(40, bool)), room, nothing)
 
 
 def test_ties_of_more_rows_than_are_held_go_to_the_lower(tmp_path: Path) -> None:
@@ -167,7 +162,8 @@ def test_what_lies_barely_across_the_directions_counts(tmp_path: Path) -> None:
     rows = np.concatenate([np.tile([1, 2e-4], (300, 1)), np.tile([1, -2e-4], (300, 1))]).astype(np.float32)
     form = form_of("float32", column("c", (2,), "float32"))
     limits, v = Limits(60, np.ones(600, bool)), np.array([1.0, 1e-5])
-    found = greedy(stored(tmp_path, rows, form=form), form, v, 1 / 60, limits, Room(20, 1, Shape(64, 1)), nothing)
+    source, room = Source(stored(tmp_path, rows, form=form), form), Room(20, 1, 40, Shape(64, 1))
+    found = greedy(source, Objective(v, 1 / 60), limits, room, nothing)
     expected, gains = brute(rows, v, 1 / 60, limits)
     assert found.rows.tolist() == expected and np.allclose(found.gains, gains)
 
@@ -186,4 +182,16 @@ def test_sums_are_forgotten_in_time_and_batches_need_room(tmp_path: Path) -> Non
     )
     assert len(set(found.rows.tolist())) == 2500
     with pytest.raises(SettingsError, match="a batch of 20"):
-        chosen(tmp_path / "b", rows, np.ones(3), 0.1, Limits(40, np.ones(2600, bool)), 16, batch=20)
+        chosen(tmp_path / "b", rows, np.ones(3), 0.1, Limits(40, np.ones(2600, bool), batch=20), 16)
+
+
+@pytest.mark.parametrize("room", [0, 3, 40, 500])
+def test_rows_that_are_kept_are_those_that_were_read(tmp_path: Path, room: int) -> None:
+    chance = np.random.default_rng(room)
+    rows, form = chance.normal(size=(200, 6)).astype(np.float16), form_of("float16", column("c", (6,), "float16"))
+    kept, asked = Kept(Source(stored(tmp_path, rows, form=form), form), room), set[int]()
+    for size in chance.integers(1, 60, 30):
+        some = chance.choice(200, size, replace=False)
+        assert np.array_equal(kept.gathered(some), rows[some].astype(np.float32))
+        asked |= set(some.tolist())
+    assert (kept.fetched == len(asked)) == (room == 500)

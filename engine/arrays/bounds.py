@@ -1,8 +1,9 @@
-"""How much rows may gain at most, from what was known of them at an earlier sum: the inner loops of the greedy choice.
+"""What rows may gain at most beside a sum, from what was known of them at earlier sums. Exact along a few directions, bounded
+across them. Knows arrays alone.
 
-Of row j: its gain at the earlier sum, c⟨d, φ_j⟩ along a few directions, and c times the norm of what is left of φ_j across them.
-The sum has moved by `moved` along the directions and by `aside` across them, so the gain is key − Σ moved·along, and at most
-aside·across more (Cauchy and Schwarz). Knows arrays alone.
+Of row j is remembered: its gain at some earlier sum Φ_e, c⟨d, φ_j⟩ along each direction d, and c times the norm of what is left
+of φ_j across them. At a sum Φ the gain is key − Σ_d ⟨d, Φ − Φ_e⟩·along, and at most ‖rest of Φ − Φ_e‖·across more (Cauchy and
+Schwarz). Of gains that are weighed by a cost, all of these are over the cost.
 """
 
 from __future__ import annotations
@@ -12,21 +13,104 @@ from numba import njit
 
 from ...store.layout import Array
 
+SUMS = 512
+"""Earlier sums that are remembered; as they run out, what is known is brought to the present one, and bounds add up."""
 
-@njit(cache=True, nogil=True)
-def _bound(row: int, key: Array, along: Array, across: Array, since: Array, moved: Array, aside: Array) -> float:
-    """The gain that a row has at most, by what is known of it since some earlier sum."""
-    at, found = since[row], key[row]
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _shift(row: int, along: Array, moved: Array, at: int) -> float:
+    found = np.float32(0)
     for k in range(along.shape[1]):
-        found -= moved[at, k] * along[row, k]
-    bound: float = found + aside[at] * across[row]
-    return bound
+        found += moved[at, k] * along[row, k]
+    return float(found)
 
 
 @njit(cache=True, nogil=True)
-def bounds(
-    key: Array, along: Array, across: Array, since: Array, moved: Array, aside: Array, may: Array, bound: Array
-) -> None:
-    """Every row's bound into `bound`; -inf for rows that may not be chosen."""
+def _highest(rows: Array, key: Array, along: Array, across: Array, loose: Array, since: Array, moved: Array, aside: Array,
+             found: Array) -> None:  # fmt: skip
+    """Numba takes no objects: the arrays of a `Bounds`, and how far the sum has moved."""
+    for place in range(len(rows)):
+        row = rows[place]
+        at = since[row]
+        found[place] = key[row] - _shift(row, along, moved, at) + loose[row] + aside[at] * across[row]
+
+
+@njit(cache=True, nogil=True)
+def _renew(key: Array, along: Array, across: Array, loose: Array, since: Array, moved: Array, aside: Array) -> None:
+    """Bring every row's key to the present sum; what it may have grown besides is added to what it may have grown before."""
     for row in range(len(key)):
-        bound[row] = _bound(row, key, along, across, since, moved, aside) if may[row] else -np.inf
+        at = since[row]
+        key[row] -= _shift(row, along, moved, at)
+        loose[row] += aside[at] * across[row]
+        since[row] = 0
+
+
+class Bounds:
+    """Upper bounds of every row's gain, beside any sum."""
+
+    def __init__(self, rows: int, directions: Array, penalty: float) -> None:
+        """directions (D, K) float64, orthonormal columns or zeros; nothing is known of the rows yet."""
+        self._directions, self._thin, self._penalty = directions, directions.astype(np.float32), np.float32(penalty)
+        self._key, self._along = np.zeros(rows, np.float32), np.zeros((rows, directions.shape[1]), np.float32)
+        self._across, self._loose = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
+        self.length = np.zeros(rows, np.float32)
+        """(N,): ‖φ‖ over the cost."""
+        self._since, self._count = np.zeros(rows, np.uint16), 0
+        self._sums, self._squares = np.zeros((SUMS, len(directions))), np.zeros(SUMS)
+        self._projected = np.zeros((SUMS, directions.shape[1]))
+
+    def learn(self, part: slice, tile: Array, keys: Array, cost: Array | None) -> None:
+        """Rows as they are read, (n, D) float32, and their gains over the cost, at the sum that `restart` told."""
+        along = tile @ self._thin
+        rest = tile - along @ self._thin.T  # squares less what lies along would lose what is small beside them
+        over = np.ones(len(tile), np.float32) if cost is None else 1 / cost
+        self.length[part] = np.sqrt(np.einsum("nd,nd->n", tile, tile)) * over
+        self._across[part] = np.sqrt(np.einsum("nd,nd->n", rest, rest)) * over * self._penalty
+        self._along[part] = along * (over * self._penalty)[:, None]
+        self._key[part] = keys
+
+    def restart(self, total: Array) -> None:
+        """All rows are to be learnt anew, at this sum."""
+        self._since[:], self._loose[:], self._count = 0, 0, 0
+        self._remember(total)
+
+    def note(self, rows: Array, keys: Array, total: Array) -> None:
+        """The gains over the cost that some rows have at this sum."""
+        if not self._is_last(total):
+            if self._count == SUMS:
+                _renew(self._key, self._along, self._across, self._loose, self._since, *self._moved(total))
+                self._count = 0
+            self._remember(total)
+        self._key[rows], self._since[rows], self._loose[rows] = keys, self._count - 1, 0
+
+    def certain(self, rows: Array, total: Array) -> Array:
+        """(n,) bool: whose gain at this very sum is known."""
+        found: Array = (self._since[rows] == self._count - 1) & (self._loose[rows] == 0)
+        return found & self._is_last(total)
+
+    def highest(self, rows: Array, total: Array) -> Array:
+        """(n,) float32: what these rows gain at most."""
+        found = np.empty(len(rows), np.float32)
+        _highest(rows, self._key, self._along, self._across, self._loose, self._since, *self._moved(total), found)
+        return found
+
+    @property
+    def farthest(self) -> float:
+        """The largest norm of the remembered sums."""
+        return float(np.sqrt(self._squares[: self._count].max(initial=0)))
+
+    def _moved(self, total: Array) -> tuple[Array, Array]:
+        """How far the sum has moved since each remembered one: along the directions (sums, K), and across them (sums,)."""
+        past = self._sums[: self._count]
+        along = total @ self._directions - self._projected[: self._count]
+        squares = total @ total - 2 * (past @ total) + self._squares[: self._count]
+        across = np.sqrt(np.maximum(squares - np.einsum("ek,ek->e", along, along), 0))
+        return along.astype(np.float32), across.astype(np.float32)
+
+    def _remember(self, total: Array) -> None:
+        at = self._count
+        self._sums[at], self._projected[at], self._squares[at] = total, total @ self._directions, total @ total
+        self._count += 1
+
+    def _is_last(self, total: Array) -> bool:
+        return self._count > 0 and np.array_equal(self._sums[self._count - 1], total)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...store.columns import ColumnReader
 from ...store.layout import Array
-from ..forms.form import Form
+from .bounds import SUMS
+from .kept import Source
 from .moments import moment_parts
 from .scan import Shape
 
-DIRECTIONS = (32, 8, 1)
+DIRECTIONS = (128, 32, 8, 1)
 """In how many directions every row's component is known, the principal ones of a sample of rows: as memory allows."""
-SUMS = 2048
-"""Remembered sums before all rows are read again."""
+KEPT_BYTES = (512 << 20, 128 << 20, 0)
+"""Memory for rows that were read lately: as is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a choice is good for: Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖²."""
+
+    vector: Array
+    """v (D,) float64."""
+    penalty: float
+    """c ≥ 0: the sum form's λ/n."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,8 @@ class Limits:
     """(N,) int64."""
     caps: Array | None = None
     """(groups,) rows of each group at most."""
+    batch: int = 1
+    """So many are chosen at once, as if they did not touch each other; 1 is exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +69,21 @@ class Room:
     """What a choice may hold; what is chosen does not depend on it."""
 
     pool: int
-    """Rows."""
+    """Rows whose gains are computed at every step."""
     directions: int
     """In which every row's component is known."""
+    kept: int
+    """Rows that stay in memory as they are stored, once they were read."""
     shape: Shape
     """How all rows are read."""
 
-    def parts(self, columns: Sequence[ColumnReader], form: Form) -> list[tuple[str, int]]:
+    def parts(self, source: Source) -> list[tuple[str, int]]:
         """The memory of it."""
-        rows = (
-            12 * min(self.pool, columns[0].rows) * form.depth + 8 * SUMS * form.depth
-        )  # decoded, and as they are exchanged
-        bounds = (40 + 4 * self.directions) * columns[0].rows
+        depth, sample = source.form.depth, min(source.rows, 2048)
         return [
-            *moment_parts(columns, form, 1, self.shape),
-            ("pool of rows and sums", rows),
-            ("bounds of all rows", bounds),
+            *moment_parts(source.columns, source.form, 1, self.shape),
+            ("pool of rows", 12 * min(self.pool, source.rows) * depth),  # decoded, and as they are exchanged
+            ("earlier sums, directions", 16 * SUMS * depth + 16 * depth * depth + 16 * sample * depth),
+            ("bounds of all rows", (56 + 4 * min(self.directions, depth)) * source.rows),
+            ("rows kept", min(self.kept, source.rows) * source.row_bytes),
         ]

@@ -1,83 +1,78 @@
 """Greedy choice of rows by marginal gain, out of core and exact: what brute force over all rows would choose, ties to the lower.
 
 The gain of row j beside a chosen sum Φ_S is Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖², divided by the row's cost where rows cost
-differently. A pool of rows is in memory; of every other row the gain at some earlier sum Φ_e is known, and by Cauchy and Schwarz
-it has grown by c‖Φ_S − Φ_e‖‖φ_j‖ since then at most; along a few directions, in which most of a sum lies, it is known instead of
-bounded. The pool's best is chosen as long as no other row may reach it; rows that may are fetched, and where too many may, the
-pool is filled anew with those that may gain most, or all rows are read again.
+differently. A pool of rows is in memory, and their gains are computed at every step. What every other row may gain is bounded
+(bounds.py); those that may reach the pool's best are fetched, and known from then on. The bounds of some rows are watched, which
+are all that may reach it soon; as the sum has moved too far for that, all bounds are computed, and others are watched. Where very
+many rows may reach it, all are read again: another pass.
 Gains that decide are computed in float64, one row at a time, so that equal rows tie. Knows columns and forms; no method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
-from ...store.columns import ColumnReader
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
-from ..forms.form import Form
-from .bounds import bounds
-from .choice import SUMS, Choice, Limits, Room
-from .moments import decoded
+from .bounds import Bounds
+from .choice import Choice, Limits, Objective, Room
+from .kept import Kept, Source
 from .pool import Pool
 from .scan import Tell
 
-_SAMPLE = 512
-_SLACK = 2e-5  # of ‖w‖‖φ‖: far above the rounding of a float32 product of a few thousand numbers
-_FEW = 8  # a fetch takes no more than this part of the pool; beyond it the pool is filled anew
+_SAMPLE = 2048  # rows that the directions are drawn from
+_SLACK = 2e-5  # of ‖w‖‖φ‖: far above the rounding of float32 products of a few thousand numbers
+_WATCHED, _BANDS = 16, 64  # one row in so many is watched; bands of length in which the others are bounded together
+_FEW = 64  # rows are fetched so many at a time at least
+_MANY = 4  # where one row in so many may be the best, a pass is shorter than fetching
 
 
 def greedy(
-    columns: Sequence[ColumnReader], form: Form, v: Array, c: float, limits: Limits, room: Room,
-    tell: Tell, batch: int = 1, stopped: Callable[[], bool] = lambda: False,
-) -> Choice:  # fmt: skip
-    """Choose up to `limits.count` rows for a target v (D,) with penalty c ≥ 0, the sum form's λ/n.
+    source: Source,
+    objective: Objective,
+    limits: Limits,
+    room: Room,
+    tell: Tell,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Choice:
+    """Choose up to `limits.count` rows.
 
-    `batch` rows are chosen at once, as if they did not touch each other (1: exact). `tell` hears how many are chosen. Where a
-    cost is set, the choice ends as no affordable row gains anything; else it goes on to the count.
+    `tell` hears how many are chosen. Where a cost is set, the choice ends as no affordable row gains anything; else it goes on
+    to the count.
 
     Raises:
         StoreDamaged: a chunk differs from its checksum. DataError: a row is not finite. SettingsError: a batch beyond the pool.
     """
-    if batch > max(1, min(room.pool, columns[0].rows)):
+    if limits.batch > max(1, min(room.pool, source.rows)):
         raise SettingsError(
-            f"a batch of {batch} is chosen from a pool of {room.pool} rows: a smaller batch, or more memory"
+            f"a batch of {limits.batch} is chosen from a pool of {room.pool} rows: a smaller batch, or more memory"
         )
-    return _Greedy(columns, form, np.asarray(v, np.float64), c, limits, room).run(batch, tell, stopped)
+    return _Greedy(source, objective, limits, room).run(tell, stopped)
 
 
 class _Greedy:
-    def __init__(
-        self, columns: Sequence[ColumnReader], form: Form, v: Array, c: float, limits: Limits, room: Room
-    ) -> None:
-        self._columns, self._form, self._shape, self._limits = columns, form, room.shape, limits
-        self._v, self._c, self._sum = v, c, np.zeros_like(v)
-        rows = columns[0].rows
-        self._key = np.zeros(rows, np.float32)  # over the cost, as all that follows: the gain,
-        self._along = np.zeros((rows, min(room.directions, len(v), rows)), np.float32)  # c⟨d, φ⟩ for each direction d,
-        self._across = np.zeros(rows, np.float32)  # and c‖φ‖ without these
-        self._since = np.zeros(rows, np.uint16)
-        self._past, self._past_squares = np.zeros((SUMS, len(v))), np.zeros(SUMS)
-        self._past_along, self._remembered = np.zeros((SUMS, self._along.shape[1])), 0
-        self._may = limits.open.astype(np.uint8)
+    def __init__(self, source: Source, objective: Objective, limits: Limits, room: Room) -> None:
+        self._v, self._c, self._limits, self._shape = objective.vector, objective.penalty, limits, room.shape
+        self._sum, self._kept = np.zeros_like(self._v), Kept(source, room.kept)
+        self._pool = Pool(max(1, min(room.pool, source.rows)), len(self._v), source.rows)
+        self._bounds = Bounds(source.rows, self._principal(min(room.directions, len(self._v), source.rows)), self._c)
+        self._may = limits.open.copy()
         if limits.cost is not None:
-            self._may[limits.cost > limits.budget] = 0
+            self._may[limits.cost > limits.budget] = False
         if limits.group is not None and limits.caps is not None:
-            self._may[limits.caps[limits.group] <= 0] = 0
+            self._may[limits.caps[limits.group] <= 0] = False
         self._spent, self._taken = 0.0, np.zeros(1 if limits.caps is None else len(limits.caps), np.int64)
-        self._pool = Pool(max(1, min(room.pool, rows)), len(v), rows)
-        self._passes = self._fetched = 0
-        self._ceiling, self._checked, self._farthest = np.inf, self._sum, 0.0
-        self._longest = 1e-30  # of norms over the cost
+        self._watched, self._others = np.zeros(0, np.int64), (np.full(1, np.inf, np.float32), np.ones(1, np.float32))
+        self._watched_at = self._sum
 
-    def run(self, batch: int, tell: Tell, stopped: Callable[[], bool]) -> Choice:
+    def run(self, tell: Tell, stopped: Callable[[], bool]) -> Choice:
         chosen: list[int] = []
         gains: list[float] = []
         self._read_all()
         while len(chosen) < self._limits.count and not stopped():
-            best = self._best(min(batch, self._limits.count - len(chosen)))
+            best = self._best(min(self._limits.batch, self._limits.count - len(chosen)))
             if not best or (self._limits.cost is not None and best[0][0] <= 0):
                 break
             w = self._v - self._c * self._sum  # of a batch, every gain is beside what was chosen before it
@@ -87,38 +82,97 @@ class _Greedy:
                     chosen.append(row)
                     self._take(row, feature)
             tell(len(chosen))
-        return Choice(np.array(chosen, np.int64), np.array(gains), self._sum, self._passes, self._fetched)
+        return Choice(np.array(chosen, np.int64), np.array(gains), self._sum, self._kept.passes, self._kept.fetched)
 
     def _best(self, count: int) -> list[tuple[float, int, Array]]:
-        """(key, row, feature) of the best rows that may be chosen, none if none may; no row outside the pool is better."""
-        count, tries = min(count, self._pool.size, int(self._may.sum())), 0
+        """(key, row, feature) of the best rows that may be chosen, none if none may; no other row is better."""
+        count = min(count, self._pool.size, int(self._may.sum()))
         while count:
-            if self._remembered > SUMS - 4:
-                self._read_all()
-            w = self._v - self._c * self._sum
+            w, slack = self._v - self._c * self._sum, self._slack()
             keys = self._pool_keys(w)
             if np.isfinite(keys).sum() < count:
-                self._refill()
+                self._fill()
                 continue
-            far = max(
-                float(np.linalg.norm(self._sum)), float(np.sqrt(self._past_squares[: self._remembered].max(initial=0)))
-            )
-            size = float(np.linalg.norm(self._v)) + 2 * self._c * far + self._c / 2 * self._longest
-            slack = _SLACK * size * self._longest
-            least = float(np.partition(keys, len(keys) - count)[len(keys) - count]) - slack
-            near = self._pool.rows[keys >= least - slack]
-            if self._none_outside(least):
-                return self._resolved(near, w, count)
-            bound = self._outside()
-            reaching = np.flatnonzero(bound >= least)
-            if tries < 2 and len(reaching) > (self._pool.size if tries else 0):
-                self._admit(bound, len(reaching), tries)
-                tries += 1
-                continue
-            if len(reaching):  # rows that are equal, or nearly so
+            rounding = slack * self._bounds.length[self._pool.rows]
+            least = float(np.partition(keys - rounding, len(keys) - count)[len(keys) - count])
+            near = self._pool.rows[keys + rounding >= least]
+            reaching = self._reaching(least, slack)
+            unsure = reaching[~self._bounds.certain(reaching, self._sum)]
+            if not len(unsure):  # what reaches all the same is equal, or nearly so
                 return self._resolved(np.concatenate([near, reaching]), w, count)
-            self._ceiling, self._checked = float(bound.max(initial=-np.inf)), self._sum
+            self._bring(unsure)
         return []
+
+    def _slack(self) -> float:
+        """By how much a float32 gain may be wrong, for a row of length 1."""
+        far = max(float(np.linalg.norm(self._sum)), self._bounds.farthest)
+        longest = float(self._bounds.length.max(initial=0))
+        return _SLACK * (float(np.linalg.norm(self._v)) + 2 * self._c * far + self._c / 2 * longest)
+
+    def _reaching(self, least: float, slack: float) -> Array:
+        """Rows outside the pool that may have a key of `least`."""
+        highest, longest = self._others
+        moved = self._c * float(np.linalg.norm(self._sum - self._watched_at)) + slack
+        if (highest + moved * longest >= least).any():
+            self._watch(least, slack)
+        rows = self._watched[self._may[self._watched] & (self._pool.slot[self._watched] < 0)]
+        found: Array = rows[self._bounds.highest(rows, self._sum) + slack * self._bounds.length[rows] >= least]
+        return found
+
+    def _watch(self, least: float, slack: float) -> None:
+        """Compute all bounds, and watch the highest: all that may reach the key, and more."""
+        rows = np.flatnonzero(self._may & (self._pool.slot < 0))
+        bound = self._bounds.highest(rows, self._sum) + slack * self._bounds.length[rows]
+        reaching = int((bound >= least).sum())
+        if reaching > max(self._pool.size, len(self._may) // _MANY) and not self._fresh:
+            self._read_all()
+            self._watch(least, slack)
+            return
+        count = min(len(rows), max(self._pool.size, 2 * reaching, len(self._may) // _WATCHED))
+        order = np.argpartition(-bound, count - 1) if count else np.zeros(0, np.int64)
+        self._watched, self._watched_at = np.sort(rows[order[:count]]), self._sum
+        self._others = self._bands(rows[order[count:]], bound[order[count:]])
+
+    def _bands(self, rows: Array, bound: Array) -> tuple[Array, Array]:
+        """The highest bound of rows of about one length, and the length, for each of some lengths."""
+        if not len(rows):
+            return np.full(1, -np.inf, np.float32), np.zeros(1, np.float32)
+        length = self._bounds.length[rows]
+        low, high = float(length.min()), float(length.max())
+        band = np.minimum((length - low) / max(high - low, 1e-30) * _BANDS, _BANDS - 1).astype(np.int64)
+        highest, longest = np.full(_BANDS, -np.inf, np.float32), np.zeros(_BANDS, np.float32)
+        np.maximum.at(highest, band, bound)
+        np.maximum.at(longest, band, length)
+        return highest, longest
+
+    def _bring(self, rows: Array) -> None:
+        """Know the gains of some rows beside the present sum, and hold the rows in place of the pool's worst."""
+        part = max(_FEW, self._pool.size // 2)
+        for start in range(0, len(rows), part):
+            features, few = self._kept.gathered(rows[start : start + part]), rows[start : start + part]
+            keys = self._keys(few, features, np.einsum("nd,nd->n", features, features, dtype=np.float64))
+            self._bounds.note(few, keys, self._sum)
+            best = np.argsort(-keys, kind="stable")[: max(1, self._pool.size // 2)]
+            self._hold(few[best], features[best])
+
+    def _hold(self, rows: Array, features: Array) -> None:
+        """Rows into the pool, in place of its worst, whose gains are noted."""
+        held = self._pool_keys(self._v - self._c * self._sum)
+        over = max(0, self._pool.count + len(rows) - self._pool.size)
+        given_up = np.argpartition(held, over - 1)[:over] if over else np.zeros(0, np.int64)
+        known = given_up[np.isfinite(held[given_up])]  # the others are never asked for again
+        if len(known):
+            self._bounds.note(self._pool.rows[known], held[known], self._sum)
+            self._watched = np.union1d(self._watched, self._pool.rows[known])  # they are outside now
+        new = self._pool.count + np.arange(len(rows) - over)
+        self._pool.put(rows, features, np.concatenate([given_up, new]))
+
+    def _fill(self) -> None:
+        """Half a pool of the rows that may gain most."""
+        rows = np.flatnonzero(self._may & (self._pool.slot < 0))
+        count = min(len(rows), max(self._limits.batch, self._pool.size // 2, 1))
+        order = np.argpartition(-self._bounds.highest(rows, self._sum), count - 1)[:count]
+        self._bring(np.sort(rows[order]))
 
     def _resolved(self, rows: Array, w: Array, count: int) -> list[tuple[float, int, Array]]:
         """The best of some rows, by their exact keys; ties to the lower row."""
@@ -127,7 +181,7 @@ class _Greedy:
             part = rows[start : start + self._pool.size]
             features, absent = self._pool.take(part), self._pool.slot[part] < 0
             if absent.any():
-                features[absent] = self._gathered(part[absent])
+                features[absent] = self._kept.gathered(part[absent])
             exact = [
                 (self._exact_key(row, feature, w), row, feature)
                 for row, feature in zip(part.tolist(), features, strict=True)
@@ -136,139 +190,46 @@ class _Greedy:
         return best
 
     def _pool_keys(self, w: Array) -> Array:
-        """Keys of the pool's rows by a float32 product; -inf where one may not be chosen."""
-        rows = self._pool.rows
-        keys = self._pool.features @ w.astype(np.float32) - self._c / 2 * self._pool.squares
-        if self._limits.cost is not None:
-            keys /= self._limits.cost[rows]
-        found: Array = np.where(self._may[rows] > 0, keys, -np.inf)
+        """Keys of the pool's rows; -inf where one may not be chosen."""
+        keys = self._keys(self._pool.rows, self._pool.features, self._pool.squares)
+        found: Array = np.where(self._may[self._pool.rows], keys, -np.inf)
         return found
 
-    def _none_outside(self, least: float) -> bool:
-        """Whether surely no row outside the pool reaches a key, by one bound for all of them."""
-        return self._ceiling + float(np.linalg.norm(self._sum - self._checked)) * self._farthest < least
-
-    def _outside(self) -> Array:
-        """(N,) float32: what rows outside the pool may gain at most; -inf for all others."""
-        bound = np.empty(len(self._key), np.float32)
-        bounds(self._key, self._along, self._across, self._since, *self._moved(), self._may, bound)
-        bound[self._pool.rows] = -np.inf
-        return bound
-
-    def _moved(self) -> tuple[Array, Array]:
-        """How far the sum has moved since each remembered one: along the directions (sums, K), and across them (sums,)."""
-        past = self._past[: self._remembered]
-        along = self._sum @ self._directions - self._past_along[: self._remembered]
-        squares = self._sum @ self._sum - 2 * (past @ self._sum) + self._past_squares[: self._remembered]
-        across = np.sqrt(np.maximum(squares - np.einsum("ek,ek->e", along, along), 0))
-        return along.astype(np.float32), across.astype(np.float32)
-
-    def _remember(self) -> None:
-        """The present sum, if it is not the last that was remembered."""
-        last = self._remembered - 1
-        if last >= 0 and np.array_equal(self._past[last], self._sum):
-            return
-        self._past[last + 1], self._past_along[last + 1] = self._sum, self._sum @ self._directions
-        self._past_squares[last + 1] = self._sum @ self._sum
-        self._remembered += 1
-
-    def _admit(self, bound: Array, reaching: int, tries: int) -> None:
-        """Make room in the pool for rows that may be better than its best: for a few of them, and those that come next by their
-        bounds, in place of its worst.
-        """
-        few = max(1, self._pool.size // _FEW)
-        if tries == 0 and reaching <= few:
-            few = min(few, int(np.isfinite(bound).sum()))
-            rows = np.argpartition(-bound, few - 1)[:few]
-            given_up = self._exchange(np.sort(rows))
-            bound[rows] = -np.inf
-            self._ceiling, self._checked = max(float(bound.max()), given_up), self._sum
-        elif tries == 0:
-            self._refill()
-        else:
-            self._read_all()
+    def _keys(self, rows: Array, features: Array, squares: Array) -> Array:
+        """(n,) gains over the cost, by a float32 product."""
+        w = (self._v - self._c * self._sum).astype(np.float32)
+        keys: Array = features @ w - self._c / 2 * squares
+        if self._limits.cost is not None:
+            keys /= self._limits.cost[rows]
+        return keys
 
     def _read_all(self) -> None:
-        """Every row's gain beside the present sum; then the pool."""
-        w = (self._v - self._c * self._sum).astype(np.float32)
-        cost = self._limits.cost
-        if not self._passes:
-            self._directions = self._principal()
-        directions = self._directions.astype(np.float32)
-        for start, rows in decoded(self._columns, self._form, self._shape, lambda done: None):
-            tile, part = rows.numpy(), slice(start, start + len(rows))
-            squares = np.einsum("nd,nd->n", tile, tile)
-            self._key[part] = tile @ w - np.float32(self._c / 2) * squares
-            if not np.isfinite(self._key[part]).all():
-                row = start + int(np.argmin(np.isfinite(self._key[part])))
-                raise DataError(f"{self._columns[0].name} row {row} is not finite, or too large to be squared")
-            along = tile @ directions
-            rest = tile - along @ directions.T  # squares less what lies along would lose what is small beside them
-            self._across[part] = np.sqrt(np.einsum("nd,nd->n", rest, rest)) * self._c
-            self._along[part] = along * np.float32(self._c)
-            norms = np.sqrt(squares)
-            if cost is not None:
-                for each in (self._key, self._along.T, self._across):
-                    each[..., part] /= cost[part]
-                norms /= cost[part]
-            self._longest = max(self._longest, float(norms.max(initial=0)))
-        self._since[:], self._remembered = 0, 0
-        self._remember()
-        self._passes += 1
-        self._ceiling, self._farthest = np.inf, self._c * self._longest
-        self._fill()
+        """Learn every row anew: a pass."""
+        self._bounds.restart(self._sum)
+        for start, tile in self._kept.tiles(self._shape):
+            part = slice(start, start + len(tile))
+            keys = self._keys(np.arange(start, part.stop), tile, np.einsum("nd,nd->n", tile, tile))
+            if not np.isfinite(keys).all():
+                row = start + int(np.argmin(np.isfinite(keys)))
+                name = self._kept.source.columns[0].name
+                raise DataError(f"{name} row {row} is not finite, or too large to be squared")
+            self._bounds.learn(part, tile, keys, None if self._limits.cost is None else self._limits.cost[part])
+        self._others = np.full(1, np.inf, np.float32), np.ones(1, np.float32)
 
-    def _principal(self) -> Array:
+    @property
+    def _fresh(self) -> bool:
+        """Whether all rows were learnt at this very sum."""
+        return bool(self._bounds.certain(np.arange(len(self._may)), self._sum).all())
+
+    def _principal(self, count: int) -> Array:
         """(D, K) float64: principal directions of rows evenly drawn, about 0."""
-        rows = np.unique(np.linspace(0, len(self._key) - 1, _SAMPLE).astype(np.int64))
-        _, _, directions = np.linalg.svd(self._gathered(rows).astype(np.float64), full_matrices=False)
-        found: Array = directions[: self._along.shape[1]].T
-        return np.pad(found, ((0, 0), (0, self._along.shape[1] - found.shape[1])))
-
-    def _refill(self) -> None:
-        """A pool of the rows that may gain most; where that was tried at this very sum already, from all rows anew."""
-        if np.array_equal(self._past[self._remembered - 1], self._sum):
-            self._read_all()
-            return
-        self._note(self._pool.rows, self._pool_keys(self._v - self._c * self._sum))
-        self._fill()
-
-    def _fill(self) -> None:
-        """Hold the rows whose bounds are highest."""
-        bound = np.empty(len(self._key), np.float32)
-        bounds(self._key, self._along, self._across, self._since, *self._moved(), self._may, bound)
-        size = min(self._pool.size, int((self._may > 0).sum()))
-        wanted = np.argpartition(-bound, size - 1)[:size] if size else np.zeros(0, np.int64)
-        stays = np.zeros(len(self._pool.rows), bool)
-        stays[self._pool.slot[wanted][self._pool.slot[wanted] >= 0]] = True
-        self._put(np.sort(wanted[self._pool.slot[wanted] < 0]), np.flatnonzero(~stays))
-
-    def _exchange(self, rows: Array) -> float:
-        """Put some rows into the pool, in place of its worst; the highest key that is given up."""
-        keys = self._pool_keys(self._v - self._c * self._sum)
-        worst = max(0, self._pool.count + len(rows) - self._pool.size)
-        given_up = np.argpartition(keys, worst - 1)[:worst] if worst else np.zeros(0, np.int64)
-        self._note(self._pool.rows[given_up], keys[given_up])
-        self._put(rows, given_up)
-        return float(keys[given_up].max(initial=-np.inf))
-
-    def _put(self, rows: Array, given_up: Array) -> None:
-        """Rows into the pool, in the places that are given up and in new ones."""
-        new = self._pool.count + np.arange(max(0, len(rows) - len(given_up)))
-        self._pool.put(rows, self._gathered(rows), np.concatenate([given_up[: len(rows)], new]))
-        self._ceiling = np.inf
-
-    def _note(self, rows: Array, keys: Array) -> None:
-        """Remember the gains that rows have at the present sum."""
-        self._remember()
-        may = np.isfinite(keys)  # the others are never asked for again
-        self._key[rows[may]], self._since[rows[may]] = keys[may], self._remembered - 1
-
-    def _gathered(self, rows: Array) -> Array:
-        """(n, D) float32."""
-        self._fetched += len(rows)
-        parts = {reader.column.name: reader.gather(rows) for reader in self._columns}
-        found: Array = np.asarray(self._form.decode(parts), np.float32).reshape(len(rows), len(self._v))
+        total = self._kept.source.rows
+        rows = np.unique(np.linspace(0, total - 1, min(total, _SAMPLE)).astype(np.int64))
+        features = self._kept.gathered(rows).astype(np.float64)
+        if not np.isfinite(features).all():
+            return np.zeros((len(self._v), count))  # the pass names the row
+        _, vectors = np.linalg.eigh(features.T @ features)
+        found: Array = vectors[:, ::-1][:, :count]
         return found
 
     def _exact_key(self, row: int, feature: Array, w: Array) -> float:
@@ -282,12 +243,12 @@ class _Greedy:
         """Add a row to the sum, and close whatever it leaves no room for."""
         limits = self._limits
         self._sum = self._sum + feature.astype(np.float64)
-        self._may[row] = 0
+        self._may[row] = False
         if limits.cost is not None:
             self._spent += float(limits.cost[row])
-            self._may[limits.cost > limits.budget - self._spent] = 0
+            self._may[limits.cost > limits.budget - self._spent] = False
         if limits.group is not None and limits.caps is not None:
             group = int(limits.group[row])
             self._taken[group] += 1
             if self._taken[group] >= limits.caps[group]:
-                self._may[limits.group == group] = 0
+                self._may[limits.group == group] = False

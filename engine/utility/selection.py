@@ -19,8 +19,9 @@ from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..answers.groups import Groups
 from ..answers.scores import Examples
-from ..arrays.choice import DIRECTIONS, Choice, Limits, Room
+from ..arrays.choice import DIRECTIONS, KEPT_BYTES, Choice, Limits, Objective, Room
 from ..arrays.greedy import greedy
+from ..arrays.kept import Source
 from ..arrays.scan import shapes
 from ..arrays.stored import fitted
 from ..memory import Plan, plan
@@ -91,21 +92,24 @@ class Selection:
         self._size = wanted.count or max(1, round((wanted.tokens or 0) / max(1.0, mean)))
         self._groups, self._caps = self._quotas()
         readers = features.stored.scanned(features.column)
-        rooms = [Room(pool, directions, shape) for shape in shapes(readers, 1)[:1] + shapes(readers, 1)[-1:]
-                 for pool in _POOLS for directions in DIRECTIONS]  # fmt: skip
+        self._source = Source(readers, features.form)
+        rooms = [Room(pool, directions, kept // self._source.row_bytes, shape)
+                 for shape in shapes(readers, 1)[:1] + shapes(readers, 1)[-1:]
+                 for pool in _POOLS for directions in DIRECTIONS for kept in KEPT_BYTES]  # fmt: skip
         held = plan([("examples' lengths and groups", 24 * features.rows)]).parts
         self.plan: Plan
-        cuts = ((plan(room.parts(readers, features.form)), room) for room in rooms)
+        cuts = ((plan(room.parts(self._source)), room) for room in rooms)
         self.plan, self._room = fitted(cuts, held, features.memory)
 
     def run(self, vector: Array, tell: Tell, stopped: Callable[[], bool] = lambda: False) -> Chosen:
         """Choose for a task's vector (D,)."""
-        wanted, features = self._wanted, self._features
+        wanted = self._wanted
         cost = None if wanted.tokens is None else np.maximum(self._tokens, 1).astype(np.float32)
-        limits = Limits(self.count, self._open, cost, float(wanted.tokens or np.inf), self._groups, self._caps)
-        readers = features.stored.scanned(features.column)
+        budget = float(wanted.tokens or np.inf)
+        limits = Limits(self.count, self._open, cost, budget, self._groups, self._caps, wanted.batch)
         c = wanted.penalty / self._size
-        choice = greedy(readers, features.form, vector, c, limits, self._room, tell, wanted.batch, stopped)
+        objective = Objective(np.asarray(vector, np.float64), c)
+        choice = greedy(self._source, objective, limits, self._room, tell, stopped)
         size = max(1, len(choice.rows))
         mean = choice.total / size
         additive = float(vector @ mean)
