@@ -2,8 +2,9 @@
 
 A pool of 700 images and 300 noisy copies of some; a network of 64-32-10, part-way trained on other images; 96 subsets of 100 rows
 a regime, each trained on from there, by three seeds. Tasks: each digit by itself, and all of them. The first 48 subsets may
-calibrate λ, the others are held out, and every figure below is of these. All predictions ride the same path of headwater's:
-`ingest` of arrays (grasp, rise, repsim) and of vectors made here (whole gradients, label histograms), one pass each over masks.
+calibrate λ, the others are held out, and every figure is of these. The images that say what a task is are others than those
+whose losses are taken. All predictions ride the same path of headwater's: `ingest` of arrays (grasp, rise, repsim) and of vectors
+made here (the head's exact gradients, whole gradients, label histograms), one pass each over masks.
 
     python examples/benchmarks/digits_subsets.py --out /scratch
 
@@ -14,19 +15,20 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import machine
 import numpy as np
+import subset_figures
 import torch
 
-POOL, COPIES, SIZE, SUBSETS, SEEDS, FIRST = 700, 300, 100, 96, 3, 48
+POOL, COPIES, SIZE, SUBSETS, SEEDS = 700, 300, 100, 96, 3
 STEPS, RATE, NOISE = 60, 0.3, 0.1
 REGIMES = ("random", "clustered", "duplicated", "clustered, duplicated", "40 distinct", "balanced, 40 distinct")
 TASKS = ("all", *map(str, range(10)))
-FEATURES = ("grasp", "repsim", "rise", "vectors@whole", "vectors@labels")
+FEATURES = ("grasp", "repsim", "rise", "vectors@head", "vectors@whole", "vectors@labels")
 
 
 class Net(torch.nn.Module):
@@ -58,7 +60,7 @@ def fitted(net: Net, x: torch.Tensor, y: torch.Tensor, seed: int, steps: int = S
 
 
 def data(seed: int) -> dict[str, Any]:
-    """Pool with copies, targets, and images for the network that is trained on."""
+    """Pool with copies, images that say what tasks are, images whose losses are taken, and the network that is trained on."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -70,9 +72,10 @@ def data(seed: int) -> dict[str, Any]:
     origin = torch.cat([torch.arange(POOL), copied])
     torch.manual_seed(seed)
     start = fitted(Net(), x[POOL : POOL + 60], y[POOL : POOL + 60], seed, 20)
-    rest = slice(POOL + 60, None)
+    half = (POOL + 60 + len(y)) // 2
+    targets, judges = ((x[rows], y[rows]) for rows in (slice(POOL + 60, half), slice(half, None)))
     return {"x": torch.cat([x[:POOL], x[copied] + noise]), "y": torch.cat([y[:POOL], y[copied]]), "origin": origin.numpy(),
-            "net": start, "targets": (x[rest], y[rest])}  # fmt: skip
+            "net": start, "targets": targets, "judges": judges}  # fmt: skip
 
 
 def balanced(world: dict[str, Any], seed: int) -> np.ndarray:
@@ -125,7 +128,7 @@ def outcomes(world: dict[str, Any], masks: np.ndarray) -> np.ndarray:
 
 
 def losses(net: Net, world: dict[str, Any]) -> np.ndarray:
-    x, y = world["targets"]
+    x, y = world["judges"]
     with torch.inference_mode():
         each = torch.nn.functional.cross_entropy(net(x), y, reduction="none").numpy()
     return np.array([each.mean(), *(each[(y == digit).numpy()].mean() for digit in range(10))])
@@ -136,7 +139,7 @@ def ingested(world: dict[str, Any], work: Path) -> dict[str, dict[str, Path]]:
     net, x, y, (tx, ty) = world["net"], world["x"], world["y"], world["targets"]
     head = {"weight": net.head.weight.detach().numpy(), "bias": net.head.bias.detach().numpy()}
     found: dict[str, dict[str, Path]] = {}
-    for kind in ("model", "whole", "labels"):
+    for kind in ("model", "head", "whole", "labels"):
         folder = work / kind
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -144,7 +147,8 @@ def ingested(world: dict[str, Any], work: Path) -> dict[str, dict[str, Path]]:
         for name, images, labels in (("pool", x, y), *((task, *_task(task, tx, ty)) for task in TASKS)):
             arrays = {
                 "model": lambda a, b: {"hidden": net.hidden(a).detach().numpy(), "labels": b.numpy(), **head},
-                "whole": lambda a, b: {"vectors": -whole_gradients(net, a, b)},
+                "head": lambda a, b: {"vectors": -gradients(net, a, b, "head.weight")},
+                "whole": lambda a, b: {"vectors": -gradients(net, a, b)},
                 "labels": lambda a, b: {"vectors": np.eye(10, dtype=np.float32)[b.numpy()]},
             }[kind](images, labels)
             found[kind][name] = folder / f"{name}.npz"
@@ -160,120 +164,65 @@ def _task(task: str, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, to
     return x[own], y[own]
 
 
-def whole_gradients(net: Net, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
-    """(n, P): every parameter's gradient of each example's loss."""
+def gradients(net: Net, x: torch.Tensor, y: torch.Tensor, only: str = "") -> np.ndarray:
+    """(n, P): the gradient of each example's loss by every parameter, or by those of one name."""
     weights = {name: one.detach() for name, one in net.named_parameters()}
 
     def loss(own: dict[str, torch.Tensor], a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(torch.func.functional_call(net, own, (a[None],)), b[None])
 
     each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, x, y)
-    return torch.cat([one.flatten(1) for one in each.values()], 1).numpy()
+    return torch.cat([one.flatten(1) for name, one in each.items() if only in name], 1).numpy()
 
 
-def predictors(
-    stores: dict[str, dict[str, Path]], world: dict[str, Any]
-) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Name → function of masks (S, N) that gives utilities (S, T)."""
+def features(stores: dict[str, dict[str, Path]]) -> dict[str, subset_figures.Feature]:
+    """Each feature's means of subsets and vectors of tasks."""
     from headwater.engine.intake.corpus import Template
     from headwater.engine.intake.model import ModelChoice
     from headwater.engine.utility.features import LinearFeatures
-    from headwater.engine.utility.surrogate import utilities
     from headwater.engine.utility.targets import read_targets
     from headwater.store.feature_store import FeatureStore
-    from scipy.sparse import csr_array
 
-    found: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
-    for feature in FEATURES:
-        method, _, kind = feature.partition("@")
+    found = {}
+    for name in FEATURES:
+        method, _, kind = name.partition("@")
         files = stores[kind or "model"]
-        features = LinearFeatures(FeatureStore.open(str(files["store"])), method)
-        read = [
-            read_targets(features, str(files[task]), "", ModelChoice("", "cpu"), Template(), lambda rows: None)
-            for task in TASKS
-        ]
-        vectors = np.stack([one.vectors[0] for one in read])
-        known: dict[int, np.ndarray] = {}
-
-        def means(masks: np.ndarray, features: Any = features, known: dict[int, np.ndarray] = known) -> np.ndarray:
-            key = hash(masks.tobytes())
-            if key not in known:
-                known[key] = features.means(csr_array(masks.astype(float)), lambda rows: None)
-            return known[key]
-
-        for name, penalty in ((f"{feature}, additive", 0.0), (f"{feature}, λ = 1", 1.0)):
-            found[name] = lambda masks, means=means, vectors=vectors, penalty=penalty: utilities(
-                means(masks), vectors, penalty
-            )
-        if feature == "grasp":
-            found["grasp's means"] = means
-            found["grasp's tasks"] = lambda masks, vectors=vectors: vectors
-    origin = world["origin"]
-    distinct = lambda masks: np.array([[len(set(origin[mask > 0]))] * len(TASKS) for mask in masks], float)  # noqa: E731
-    found["number of distinct rows"] = distinct
-    found["random"] = lambda masks: np.random.default_rng(0).random((len(masks), len(TASKS)))
+        rows = LinearFeatures(FeatureStore.open(str(files["store"])), method)
+        choice = ModelChoice("", "cpu")
+        read = [read_targets(rows, str(files[task]), "", choice, Template(), lambda done: None) for task in TASKS]
+        found[name] = subset_figures.Feature(rows, np.stack([one.vectors[0] for one in read]))
     return found
 
 
 def run(work: Path, seed: int) -> dict[str, Any]:
-    """Every regime: each predictor's correlation with the held-out outcomes, task by task, with intervals and the ceiling."""
-    from headwater.engine.evaluation.agreement import agreement
-    from headwater.engine.evaluation.metrics import noise_ceiling, spearman
-    from headwater.engine.utility.calibrate import calibrated
-    from headwater.engine.utility.surrogate import utilities
-
+    """Every regime: train, predict, judge."""
     world = data(seed)
-    before, found = losses(world["net"], world), {}
-    predicted = predictors(ingested(world, work / "stores"), world)
-    means, tasks = predicted.pop("grasp's means"), predicted.pop("grasp's tasks")
+    known, found = features(ingested(world, work / "stores")), {}
     for at, regime in enumerate(REGIMES):
-        masks, file = drawn(regime, world, seed * 100 + at), work / f"outcomes-{seed}-{at}.npy"
+        masks, file = drawn(regime, world, seed * 100 + at), work / f"outcomes-{at}.npy"
         if not file.exists():
             np.save(file, outcomes(world, masks))
-        by_seed = np.load(file)
-        gains = before - by_seed.mean(0)
-        held = slice(FIRST, None)
-        chosen = calibrated(means(masks)[:FIRST], tasks(masks), gains[:FIRST], TASKS)
-        every = {name: function(masks) for name, function in predicted.items()}
-        every["grasp, calibrated"] = utilities(means(masks), tasks(masks), chosen.penalty)
-        lines = {}
-        for name, values in every.items():
-            each = np.nan_to_num(spearman(values[held], gains[held]))
-            broad = agreement("subsets", values[held, :1], by_seed[:, held, :1], "loss", 1000).mean
-            lines[name] = {"broad": each[0], "low": broad.low, "high": broad.high, "all": float(each.mean())}
-        found[regime] = {"lines": lines, "lambda": chosen.penalty, "ceiling": noise_ceiling(by_seed[:, held])[1],
-                         "rose": float((gains > 0).mean())}  # fmt: skip
-        print(f"{regime}: λ {chosen.penalty:g}, grasp {lines['grasp, λ = 1']['broad']:.2f}, additive "
-              f"{lines['grasp, additive']['broad']:.2f}", flush=True)  # fmt: skip
+        different = subset_figures.distinct(masks, world["origin"])
+        found[regime] = subset_figures.judged(known, masks, np.load(file), TASKS, different, work / f"{regime}.npz")
+        print(f"{regime}: {subset_figures.line(found[regime])}", flush=True)
     return found
 
 
-def show(found: dict[str, Any]) -> str:
-    """A row a predictor; of each regime the broad task with its interval, and the mean over all tasks."""
-    names = list(found[REGIMES[0]]["lines"])
-    rows = []
-    for name in names:
-        cells = []
-        for regime in REGIMES:
-            line = found[regime]["lines"][name]
-            cells.append(f"{line['broad']:.2f} ({line['low']:.2f} to {line['high']:.2f}); {line['all']:.2f}")
-        rows.append([name, *cells])
-    rows.append(["noise allows", *(f"{found[regime]['ceiling']:.2f}" for regime in REGIMES)])
-    rows.append(["λ calibrated", *(f"{found[regime]['lambda']:g}" for regime in REGIMES)])
-    return machine.markdown(["broad task (95 %); mean of all tasks", *REGIMES], rows)
-
-
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Train, predict, print."""
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Train, predict, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=machine.OUT)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draws", type=int, default=3, help="of the data, each with all its regimes")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    work = given.out.resolve() / "digits"
-    work.mkdir(parents=True, exist_ok=True)
-    found = run(work, given.seed)
-    machine.save(given.out, "digits_subsets", {"machine": machine.describe(), "found": found}, show(found))
+    found = []
+    for seed in range(given.draws):
+        work = given.out.resolve() / f"digits-{seed}"
+        work.mkdir(parents=True, exist_ok=True)
+        found.append(run(work, seed))
+    told = {"machine": machine.describe(), "found": found}
+    machine.save(given.out, "digits_subsets", told, subset_figures.table(found))
+    subset_figures.draw(given.out.resolve() / "digits-0", REGIMES, given.out / "digits_subsets.png")
     return found
 
 

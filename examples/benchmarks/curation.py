@@ -1,0 +1,152 @@
+"""Does choosing pay? stories260K trained on a tenth of a mixed corpus, chosen in six ways, beside all of it.
+
+A corpus of 2,000 rows: finance, medicine, maths and instructions, 25 rows of each there nine times, and a third of it off domain
+(names, code). The task: held-out rows of three of the four domains, 100 each, and as many others to judge. A tenth is chosen by
+`headwater select` (greedy, or the best by themselves), or by chance, and trained on by `headwater ground-truth`, from the model's
+weights; every draw of the data has a corpus, targets and judges of its own.
+
+    python examples/benchmarks/curation.py --out /scratch
+
+Every training is kept as it ends; a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import machine
+import numpy as np
+import text_subsets
+import torch
+
+TASK = ("finance", "medical", "instruct")
+EACH, CROWD, COPIES, OFF, TARGETS = 133, 25, 9, 668, 100
+"""Rows of a domain; the first so many there so many times; rows off domain; rows that say what the task is, and that judge."""
+CHOSEN, LENGTH = 200, 96
+RECIPE = ("--pretrained", "--epochs", "4", "--batch", "16", "--learning-rate", "0.01", "--seeds", "1")
+WAYS = {
+    "GRASP": ("model", "grasp", ()), "GRASP, additive": ("model", "grasp", ("--additive",)),
+    "RISE, additive": ("model", "rise", ("--additive",)), "TF-IDF, additive": ("tfidf", "vectors", ("--additive",)),
+    "TF-IDF, greedy": ("tfidf", "vectors", ()),
+}  # fmt: skip
+
+
+def made(data: Path, seed: int, work: Path) -> int:
+    """Write corpus, targets and judges; the number of rows."""
+    chance, corpus, targets, judges = np.random.default_rng(seed), [], [], []
+    for domain, rows in text_subsets.texts(data).items():
+        chosen = [rows[int(at)] for at in chance.permutation(len(rows))[: EACH + 2 * TARGETS]]
+        corpus += chosen[:EACH] + chosen[:CROWD] * (COPIES - 1)
+        if domain in TASK:
+            targets += chosen[EACH : EACH + TARGETS]
+            judges += chosen[EACH + TARGETS :]
+    with gzip.open(data / "humaneval/HumanEval.jsonl.gz", "rt") as file:
+        off = [json.loads(line)["prompt"][: text_subsets.LETTERS] for line in file]
+    names = (data / "names/names.txt").read_text().split()
+    while len(off) < OFF:
+        off.append(", ".join(names[int(at)] for at in chance.integers(0, len(names), 12))[: text_subsets.LETTERS])
+    mixed = [(corpus + off)[int(at)] for at in chance.permutation(len(corpus) + OFF)]
+    for name, texts in (("corpus", mixed), ("targets", targets), ("judges", judges)):
+        (work / f"{name}.jsonl").write_text(
+            "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+        )
+    return len(mixed)
+
+
+def ingested(data: Path, work: Path) -> None:
+    """A store of the model's methods, and one of TF-IDF."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    model = [
+        "--model",
+        str(data / text_subsets.MODEL),
+        "--max-length",
+        str(LENGTH),
+        "--method",
+        "grasp",
+        "--method",
+        "rise",
+    ]
+    texts = {
+        name: [json.loads(line)["text"] for line in (work / f"{name}.jsonl").open()] for name in ("corpus", "targets")
+    }
+    index = TfidfVectorizer(sublinear_tf=True).fit(texts["corpus"])
+    for name, own in texts.items():
+        np.savez(work / f"{name}.npz", vectors=index.transform(own).toarray().astype(np.float32))
+    for file, store, words in (("corpus.jsonl", "model", model), ("corpus.npz", "tfidf", ["--method", "vectors"])):
+        more = ["--store", str(work / f"{store}.store")]
+        machine.run([*machine.headwater(), "ingest", str(work / file), *words, *more], work)
+
+
+def chosen(rows: int, seed: int, work: Path) -> np.ndarray:
+    """(ways + 2, rows) boolean: each way's choice, one by chance, and all."""
+    found = []
+    for store, features, more in WAYS.values():
+        queries = work / ("targets.jsonl" if store == "model" else "targets.npz")
+        words = ["select", str(work / f"{store}.store"), "--queries", str(queries), "--features", features, *more]
+        machine.run([*machine.headwater(), *words, "--count", str(CHOSEN), "-o", str(work / "chosen.jsonl")], work)
+        own = [json.loads(line)["row"] for line in (work / "chosen.jsonl").open()]
+        found.append(np.isin(np.arange(rows), own))
+    by_chance = np.random.default_rng(seed).permutation(rows) < CHOSEN
+    return np.array([*found, by_chance, np.ones(rows, bool)])
+
+
+def draw(data: Path, seed: int, work: Path) -> dict[str, float]:
+    """One draw of the data: the judges' mean loss after each way's training, in nats."""
+    work.mkdir(parents=True, exist_ok=True)
+    rows, names = made(data, seed, work), [*WAYS, "by chance", "all of it"]
+    if not (work / "masks.npy").exists():
+        ingested(data, work)
+        np.save(work / "masks.npy", chosen(rows, seed, work))
+    words = [
+        "ground-truth",
+        "corpus.jsonl",
+        "--queries",
+        "judges.jsonl",
+        "--model-config",
+        str(data / text_subsets.MODEL),
+    ]
+    more = [*RECIPE, "--masks", "masks.npy", "--max-length", str(LENGTH), "-o", "truth"]
+    subprocess.run([*machine.headwater(), *words, *more], cwd=work, check=True)
+    (losses,) = np.load(work / "truth/outcomes.npy").mean(-1)
+    return dict(zip(names, losses.tolist(), strict=True))
+
+
+def show(found: Sequence[dict[str, float]]) -> str:
+    """A row a way: the mean over draws with its interval, and how far GRASP is ahead, paired by draws."""
+    from headwater.engine.evaluation.metrics import bootstrap
+
+    rows, own = [], np.array([one["GRASP"] for one in found])
+    for name in found[0]:
+        losses = np.array([one[name] for one in found])
+        mean, apart = bootstrap(losses), bootstrap(losses - own)
+        rows.append([name, f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})",
+                     f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})"])  # fmt: skip
+    return machine.markdown(["trained on", "held-out loss, nats (95 %)", "above GRASP's"], rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, float]]:
+    """Choose, train, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=machine.OUT)
+    parser.add_argument("--data")
+    parser.add_argument("--draws", type=int, default=5)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    needed = (text_subsets.MODEL, "finance", "medical", "gsm8k", "instruct", "names", "humaneval")
+    data = machine.data_folder(given.data, *needed).resolve()
+    found = []
+    for seed in range(given.draws):
+        found.append(draw(data, seed, given.out.resolve() / f"curation-{seed}"))
+        print({name: round(loss, 3) for name, loss in found[-1].items()}, flush=True)
+    machine.save(given.out, "curation", {"machine": machine.describe(), "found": found}, show(found))
+    return found
+
+
+if __name__ == "__main__":
+    main()
