@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from click.testing import CliRunner
-from headwater.cli import main
+from running import headwater
 
 WIDTHS = {"layers.0.attention": 20, "layers.0.mlp": 12}
 ROWS = 70
@@ -38,10 +37,6 @@ def written(folder: Path, rows: np.ndarray, kind: str = "float32", *, old: bool 
         data = rows.astype(kind).tobytes()
     (folder / "gradients.bin").write_bytes(data)
     return folder
-
-
-def headwater(*words: object) -> Any:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import tiny
 from headwater.engine import damping
-from headwater.engine.answers.question import ask
+from headwater.engine.answers.ask import ask
 from headwater.engine.intake.backward import linear_maps
 from headwater.engine.intake.corpus import Faults, Template
 from headwater.engine.intake.examples import Place

@@ -155,7 +155,7 @@ def test_ingest_runs_in_the_smallest_budget_that_its_refusal_names(model: Path, 
 
 
 def asked(store: Path, queries: Path, memory: int | None) -> Any:
-    from headwater.engine.answers.question import ask
+    from headwater.engine.answers.ask import ask
 
     return ask(str(store), "rise", str(queries), top=5, memory=memory)
 
@@ -241,7 +241,7 @@ def test_a_batch_that_is_asked_for_is_the_smallest_that_works(model: Path, tmp_p
 
 
 def test_more_results_than_rows_cost_nothing(stores: Any, queries: Path) -> None:
-    from headwater.engine.answers.question import ask
+    from headwater.engine.answers.ask import ask
 
     store = str(stores(1000, LITTLE))
     plans = [ask(store, "rise", str(queries), top=top).plan.total for top in (100, 10**5, 10**9)]

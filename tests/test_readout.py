@@ -13,7 +13,7 @@ from headwater.engine.intake import readout as readout_module
 from headwater.engine.intake.corpus import Faults, Template
 from headwater.engine.intake.examples import Example, Place
 from headwater.engine.intake.model import ModelChoice, load
-from headwater.engine.intake.readout import BatchReadout, LinearHead, NonFiniteLogits, merged_needs
+from headwater.engine.intake.readout import BatchReadout, LinearHead, NonFiniteLogits, Positions, merged_needs
 from headwater.engine.intake.residual import Loss, SparseResidual
 from headwater.engine.intake.sources import find_sources
 from headwater.engine.intake.text import TextProvider, text_settings
@@ -91,7 +91,7 @@ def random_readout(reductions: tuple[Any, ...], lengths: list[int], **more: Any)
     owners = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     targets = torch.randint(50, (positions,), generator=generator)
     needs = merged_needs([Needs(reductions=reductions)])
-    return BatchReadout(head, {-1: hidden}, owners, targets, lengths, needs, more.get("logits"))
+    return BatchReadout(head, {-1: hidden}, Positions(owners, targets, lengths), needs, more.get("logits"))
 
 
 @pytest.mark.parametrize("rows", [16, 17, 100, 1000])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from headwater.engine.intake.readout import BatchReadout, LinearHead, merged_needs
+from headwater.engine.intake.readout import BatchReadout, LinearHead, Positions, merged_needs
 from headwater.engine.intake.sketch import CountSketch, count_sketch
 from headwater.engine.method import Sizes
 from headwater.plugins.rise import Rise
@@ -99,7 +99,7 @@ def random_readout(
     likely = torch.from_numpy(rng.random(positions) < 0.5)
     targets = torch.where(likely, head.logits(h).argmax(1), torch.from_numpy(rng.integers(0, vocabulary, positions)))
     owners = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
-    return BatchReadout(head, {-1: h}, owners, targets, lengths, merged_needs([rise.needs(head.sizes)]))
+    return BatchReadout(head, {-1: h}, Positions(owners, targets, lengths), merged_needs([rise.needs(head.sizes)]))
 
 
 @settings(max_examples=20, deadline=None)
@@ -139,9 +139,8 @@ def test_ties_go_to_the_lower_token():
     readout = random_readout(0, 40, 8, [30], 1.0, rise)
     given_logits = torch.round(readout.head.logits(readout.hidden()) * 2) / 2
     needs = merged_needs([rise.needs(readout.head.sizes)])
-    tied = BatchReadout(
-        readout.head, {-1: readout.hidden()}, readout.owners, readout.targets, [30], needs, given_logits
-    )
+    positions = Positions(readout.owners, readout.targets, [30])
+    tied = BatchReadout(readout.head, {-1: readout.hidden()}, positions, needs, given_logits)
     found = rise.rows(tied, rise.tables(readout.head))["signature"][0].double().numpy()
     arrays = (x.double().numpy() for x in (readout.hidden(), given_logits))
     wanted, allowed = signature(*arrays, readout.targets.numpy(), readout.head.weight.double().numpy(), rise)
@@ -208,7 +207,7 @@ def test_settings_out_of_range_are_refused_together():
 
 MEASURE = """
 import json, torch
-from headwater.engine.intake.readout import BatchReadout, LinearHead, merged_needs
+from headwater.engine.intake.readout import BatchReadout, LinearHead, Positions, merged_needs
 from headwater.engine.memory import peak_bytes, reset_peak, resident_bytes
 from headwater.engine.method import Sizes
 from headwater.plugins.rise import Rise
@@ -221,8 +220,8 @@ def rows(positions, examples, tables):
     each = positions // examples
     owners = torch.arange(examples).repeat_interleave(each)
     logits = head.logits(torch.randn(256, 512)).repeat(positions // 256, 1) if positions < 1024 else None
-    readout = BatchReadout(head, {-1: torch.randn(positions, 512)}, owners, torch.randint(50304, (positions,)),
-                           [each] * examples, merged_needs([rise.needs(sizes)]), logits)
+    where = Positions(owners, torch.randint(50304, (positions,)), [each] * examples)
+    readout = BatchReadout(head, {-1: torch.randn(positions, 512)}, where, merged_needs([rise.needs(sizes)]), logits)
     before = resident_bytes()
     reset_peak()
     readout.losses()

@@ -9,25 +9,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from click.testing import CliRunner, Result
-from headwater.cli import main
 from headwater.engine.answers.seeds import rank_range
 from headwater.engine.answers.self_influence import SelfInfluence
+from running import done, headwater
 from small import save_model, sentences, write_corpus
 
 ROWS, QUERIES, SEEDS = 150, 4, 4
 METHODS = ("rise", "graddot", "logra", "headgn")
 SMALL = ["-o", "rise.kr", "16", "-o", "rise.kh", "16", "-o", "rise.kg", "8", "-o", "headgn.k", "8"]
-
-
-def headwater(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def done(*words: object) -> Result:
-    result = headwater(*words)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
-from headwater.cli import main
 from headwater.engine.answers.scores import Examples
 from headwater.engine.intake.model import ModelChoice, load
 from headwater.engine.utility.calibrate import calibrated
@@ -19,19 +17,10 @@ from headwater.engine.utility.surrogate import utilities
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.feature_store import FeatureStore
 from headwater.store.reader import open_column
+from running import done, headwater
 from small import save_model, sentences
 
 ROWS, QUERIES = 120, 24
-
-
-def headwater(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-def done(*words: object) -> Result:
-    result = headwater(*words)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,8 @@ class Search:
     """Take as many candidates as it needs for the exact answer; the form is int8."""
     every: bool = False
     """Not the best rows but every row's score is wanted, for an export."""
+    seeds: bool = False
+    """All sketches of the method are asked that the store holds under different seeds, as they are stored."""
     device: int | None = None
     """The GPU that scans the rows as they are stored; None: the processor. Untested."""
 

@@ -1,36 +1,19 @@
-"""Attribution as one call: what the command line and the Python API ask. Knows no method by name.
-
-question = ask("store", "rise", "questions.jsonl", top=10)
-results = question.attribute()          # results.rows, results.scores: (queries, 10)
-"""
+"""Queries to the rows of a method, planned, and answered when asked. Knows no method by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
-from ...store.errors import SettingsError, UnknownMethod
 from ...store.feature_store import FeatureStore
 from ...store.layout import Array
 from ..arrays.forecast import Forecast
-from ..intake.corpus import Template
-from ..intake.model import ModelChoice, pick_device
 from ..intake.provider import Provider
-from ..intake.providers import query_provider
 from ..memory import Plan
-from ..method import QueryMatrix, TextSimilarity
-from ..registry import load
-from .attribution import Attribution, Results, Search
+from ..method import QueryMatrix
+from .attribution import Attribution, Results
 from .export import export
 from .queries import read_queries
-from .texts import TextQuestion
 
-STORED_MODEL = ModelChoice("")
-"""The model that the store was made with, where it was then."""
-DETECTED = Template()
-"""Fields found by their usual names."""
-SCAN = Search()
-"""One scan of the rows as they are stored."""
 Tell = Callable[[int], None]
 
 
@@ -42,7 +25,7 @@ class Question:
     """Queries to a store, planned, with nothing computed yet."""
 
     def __init__(self, attribution: Attribution, provider: Provider, top: int) -> None:
-        """See :func:`ask`."""
+        """See :func:`.ask.ask`."""
         self._attribution, self._provider, self._top = attribution, provider, top
         self._queries = read_queries(provider)
         self.plan: Plan
@@ -95,42 +78,3 @@ class Question:
 
     def _prepared(self) -> QueryMatrix:
         return self._attribution.prepare(self._provider, self._queries)
-
-
-def text_similarity(name: str, store: FeatureStore) -> TextSimilarity | None:
-    """The method, if it is one that compares texts; None for any other, and for rows that the store holds under the name."""
-    if name in store.methods:
-        return None
-    try:
-        kind = load(name)
-    except UnknownMethod:
-        return None  # whoever asks for its rows says that there are none
-    return kind() if issubclass(kind, TextSimilarity) else None
-
-
-def ask(
-    store: str,
-    method: str,
-    queries: str,
-    *,
-    choice: ModelChoice = STORED_MODEL,
-    template: Template = DETECTED,
-    top: int = 10,
-    memory: int | None = None,
-    search: Search = SCAN,
-) -> Question | TextQuestion:
-    """Open the store, load its model (where the method needs one), read the queries, make the plan.
-
-    Raises:
-        HeadwaterError: whatever of these is not as it should be.
-    """
-    if choice.device.startswith("cuda"):  # asked for in so many words; auto leaves the scan to the processor
-        search = replace(search, device=pick_device(choice.device).index or 0)
-    opened = FeatureStore.open(store)
-    text_method = text_similarity(method, opened)
-    if text_method:
-        if replace(search, every=False) != SCAN:
-            raise SettingsError(f"method {method} stores no rows: leave --scan, --candidates, --certify and --device")
-        return TextQuestion(opened, method, text_method, queries, template, top, memory)
-    attribution = Attribution(opened, method, memory, search)
-    return Question(attribution, query_provider(queries, opened, choice, template), top)

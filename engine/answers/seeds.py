@@ -15,12 +15,9 @@ import numpy as np
 from ...store.errors import SettingsError, StoreMissing
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
-from ..intake.corpus import Template
-from ..intake.model import ModelChoice
-from ..intake.providers import query_provider
 from ..memory import Plan, plan
-from .attribution import Attribution, Results, Search
-from .question import DETECTED, STORED_MODEL, Question
+from .attribution import Results
+from .question import Question
 
 CONFIDENCE = 0.95
 Tell = Callable[[int], None]
@@ -111,29 +108,6 @@ class SeededQuestion:
             error=(kept.std(0, ddof=1) / math.sqrt(seeds)).astype(np.float32),
             rank_low=np.array([low for low, _ in ranges]), rank_high=np.array([high for _, high in ranges]),
         )  # fmt: skip
-
-
-def ask_seeds(
-    store: str,
-    method: str,
-    queries: str,
-    *,
-    choice: ModelChoice = STORED_MODEL,
-    template: Template = DETECTED,
-    top: int = 10,
-    memory: int | None = None,
-) -> SeededQuestion:
-    """As :func:`question.ask`, of all seeds under which the store holds the method.
-
-    Raises:
-        HeadwaterError: there is one seed alone, or whatever else is not as it should be.
-    """
-    opened = FeatureStore.open(store)
-    names = seeds_of(opened, method)
-    provider = query_provider(queries, opened, choice, template)
-    search = Search(every=True)
-    questions = [Question(Attribution(opened, name, memory, search), provider, top) for name in names]
-    return SeededQuestion(method, questions, top, memory)
 
 
 def rank_range(scores: Array) -> tuple[Array, Array]:

@@ -208,23 +208,18 @@ def self_influence(output: str | None, as_json: bool, top: int, **options: Any) 
 
 
 def _question(options: dict[str, Any], top: int) -> Any:
+    from ..answers.ask import ask
     from ..answers.attribution import Search
-    from ..answers.question import ask
-    from ..answers.seeds import ask_seeds
     from ..intake.corpus import Template
     from ..intake.model import ModelChoice
 
     o = options
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    if o.get("seeded"):
-        if o.get("form") or o.get("candidates") or o.get("certify"):
-            raise click.UsageError(
-                "--seeds scans the rows as they are stored: leave --scan, --candidates and --certify"
-            )
-        return ask_seeds(o["store"], o["method"], o["queries"], choice=choice, template=template, top=top,
-                         memory=budget(o["memory"]))  # fmt: skip
-    search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False), o.get("every", False))
+    seeds = o.get("seeded", False)
+    if seeds and (o.get("form") or o.get("candidates") or o.get("certify")):
+        raise click.UsageError("--seeds scans the rows as they are stored: leave --scan, --candidates and --certify")
+    search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False), o.get("every", False), seeds)
     return ask(o["store"], o["method"], o["queries"], choice=choice, template=template, top=top,
                memory=budget(o["memory"]), search=search)  # fmt: skip
 

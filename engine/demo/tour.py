@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...store.feature_store import FeatureStore
-from ..answers.question import ask
+from ..answers.ask import ask
 from ..answers.report import printable
 from ..answers.scores import RESULT_FIELDS, ResultFile, result_rows
 from ..console import Ticker, clock

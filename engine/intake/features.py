@@ -32,7 +32,7 @@ from .array_files import open_arrays
 from .corpus import Faults
 from .examples import Example, Place
 from .provider import remaining
-from .readout import BatchReadout, LinearHead
+from .readout import BatchReadout, LinearHead, Positions
 from .sources import Source
 
 _ROWS = 256
@@ -108,15 +108,9 @@ class FeatureProvider:
         logits = None
         if batch[0].payload[2] is not None:
             logits = torch.from_numpy(np.concatenate([e.payload[2] for e in batch]).astype(np.float32)).to(self.device)
-        return BatchReadout(
-            self.head,
-            {-1: torch.from_numpy(hidden).to(self.device)},
-            torch.from_numpy(np.repeat(np.arange(len(batch)), counts)).to(self.device),
-            torch.from_numpy(targets).to(self.device),
-            counts,
-            needs,
-            logits,
-        )
+        owners = torch.from_numpy(np.repeat(np.arange(len(batch)), counts)).to(self.device)
+        positions = Positions(owners, torch.from_numpy(targets).to(self.device), counts)
+        return BatchReadout(self.head, {-1: torch.from_numpy(hidden).to(self.device)}, positions, needs, logits)
 
 
 def _refuse_other(file: _File, first: _File, head: dict[str, Array | None]) -> None:

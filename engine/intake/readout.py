@@ -86,6 +86,18 @@ def merged_needs(needs: Sequence[Needs]) -> Needs:
     return Needs(tuple(layers), tuple(reductions), tuple(linears))
 
 
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """The positions of a batch that count, example after example."""
+
+    owners: torch.Tensor
+    """(P,) the example of each, by its place in the batch."""
+    targets: torch.Tensor
+    """(P,) the token or class that each should predict."""
+    counts: Sequence[int]
+    """How many each example has, in order."""
+
+
 class BatchReadout:
     """A batch as the contract's `Readout` promises it."""
 
@@ -93,18 +105,16 @@ class BatchReadout:
         self,
         head: LinearHead,
         hiddens: Mapping[int, torch.Tensor],
-        owners: torch.Tensor,
-        targets: torch.Tensor,
-        counts: Sequence[int],
+        positions: Positions,
         needs: Needs,
         logits: torch.Tensor | None = None,
         traces: Mapping[str, Trace] | None = None,
     ) -> None:
-        """`hiddens` maps layer to (P, D_layer); `counts` has each example's number of positions, in order; `logits`
-        (P, V) float32 where they were given instead of following from the head.
+        """`hiddens` maps layer to (P, D_layer); `logits` (P, V) float32 where they were given instead of following from the
+        head.
         """
-        self.head, self.owners, self.targets = head, owners, targets
-        self.examples, self.counts = len(counts), list(counts)
+        self.head, self.owners, self.targets = head, positions.owners, positions.targets
+        self.examples, self.counts = len(positions.counts), list(positions.counts)
         self._hiddens, self._needs, self._logits = hiddens, needs, logits
         self._traces = traces or {}
         self._reduced: dict[Reduction, tuple[torch.Tensor, ...]] | None = None

@@ -19,7 +19,7 @@ from .corpus import Document, Faults, Template, read_documents
 from .examples import Example, Place
 from .model import LanguageModel
 from .provider import remaining
-from .readout import BatchReadout, LinearHead
+from .readout import BatchReadout, LinearHead, Positions
 from .sources import Source
 
 _Tokens = tuple[list[int], list[tuple[int, int]]]  # ids, and the characters that each stands for
@@ -252,8 +252,8 @@ class TextProvider:
         hiddens[-1] = out.last_hidden_state.detach()[counted]  # (P, D)
         owners = torch.arange(len(batch), device=self.device)[:, None].expand_as(counted)[counted]
         targets = torch.roll(ids, -1, 1)[counted]
-        counts = [example.counted for example in batch]
-        return BatchReadout(self.head, hiddens, owners, targets, counts, needs, traces=traces)
+        positions = Positions(owners, targets, [example.counted for example in batch])
+        return BatchReadout(self.head, hiddens, positions, needs, traces=traces)
 
     def _run(
         self, ids: torch.Tensor, counted: torch.Tensor, lengths: list[int], needs: Needs

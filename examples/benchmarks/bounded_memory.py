@@ -69,7 +69,7 @@ def spent() -> float:
 def attribute_here(store: str, queries: str, memory: str, answers: str) -> dict[str, Any]:
     """In a fresh process: ask, write the answers, and say what it took."""
     share = interpreter_share()
-    from headwater.engine.answers.question import ask
+    from headwater.engine.answers.ask import ask
     from headwater.engine.answers.scores import RESULT_FIELDS, ResultFile, result_rows
     from headwater.engine.memory import parse_bytes, peak_bytes
 

@@ -114,8 +114,8 @@ def _ingest(task: tasks.Task, settings: dict[str, tuple[str, ...]], store: Path)
 
 
 def _export(task: tasks.Task, store: Path, method: str, scores: Path) -> None:
+    from headwater.engine.answers.ask import ask
     from headwater.engine.answers.attribution import Search
-    from headwater.engine.answers.question import ask
 
     question = ask(str(store), method, task.queries, template=_template(task), search=Search(every=True))
     question.export(str(scores))

@@ -56,9 +56,9 @@ def _held_out(files: Sequence[Path], count: int) -> tuple[list[dict[str, Any]], 
 
 def measure(store: Path, questions: Path, model: Path) -> dict[str, Any]:
     """Recall of every form and every search."""
+    from headwater.engine.answers.ask import DETECTED
     from headwater.engine.answers.attribution import Attribution
     from headwater.engine.answers.queries import read_queries
-    from headwater.engine.answers.question import DETECTED
     from headwater.engine.arrays.scan import Shape
     from headwater.engine.arrays.scorers import scorer_of
     from headwater.engine.arrays.similarity import top_k

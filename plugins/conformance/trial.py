@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...engine.intake.readout import BatchReadout, LinearHead
+from ...engine.intake.readout import BatchReadout, LinearHead, Positions
 from ...engine.memory import peak_bytes, reset_peak, resident_bytes
 from ...engine.method import Linear, Method, Needs, Reduction, Similarity, Sizes, Trace
 from ...store.errors import SettingsError
@@ -131,9 +131,8 @@ class Trial:
         head = LinearHead(self.sizes, self.head.weight)
         maps = [(number, one) for number, one in enumerate(self.sizes.linears) if one.name in self.needs.linears]
         traces = {one.name: self._trace(number, one, examples) for number, one in maps}
-        inner = BatchReadout(
-            head, hiddens, owners, torch.cat(targets).to(self.device), counts, self.needs, traces=traces
-        )
+        positions = Positions(owners, torch.cat(targets).to(self.device), counts)
+        inner = BatchReadout(head, hiddens, positions, self.needs, traces=traces)
         return TrialReadout(inner, self.head, self.needs)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:
