@@ -161,3 +161,64 @@ def test_methods_are_compared_and_what_was_measured_is_kept(script: Load, tmp_pa
     for folder in (tmp_path / "compare").glob("domains-*"):
         shutil.rmtree(folder)  # a second run needs none of it
     assert compare.main(words) == [found]
+
+
+@pytest.mark.slow
+@needs_data
+def test_sets_of_text_are_retrained_and_judged(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, figures = script("text_subsets"), sys.modules["subset_figures"]
+    small = {"EACH": 16, "CROWD": 4, "TARGETS": 5, "SIZE": 16, "SUBSETS": 8, "SEEDS": 2, "REGIMES": text.REGIMES[1:4:2]}
+    for name, value in small.items():
+        monkeypatch.setattr(text, name, value)
+    monkeypatch.setattr(figures, "FIRST", 3)
+    found = text.main(["--out", str(tmp_path)])
+    assert set(found) == {"clustered", "clustered, duplicated"}
+    for one in found.values():
+        assert {"grasp, λ = 1", "vectors@tfidf, additive", "number of distinct rows"} <= set(one["lines"])
+        assert all(-1 <= line["broad"] <= 1 and -1 <= line["all"] <= 1 for line in one["lines"].values())
+    head, sketch = (found["clustered"]["lines"][f"{name}, λ = 1"]["all"] for name in ("vectors@head", "grasp"))
+    assert abs(head - sketch) < 0.3
+    assert (tmp_path / "text_subsets-0.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@needs_data
+def test_what_is_chosen_is_trained_on(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curation = script("curation")
+    small = {"EACH": 20, "CROWD": 5, "COPIES": 3, "OFF": 180, "TARGETS": 6, "CHOSEN": 16}
+    for name, value in small.items():
+        monkeypatch.setattr(curation, name, value)
+    (found,) = curation.main(["--out", str(tmp_path), "--draws", "1"])
+    assert set(found) == {*curation.WAYS, "by chance", "all of it"} and all(0 < loss < 10 for loss in found.values())
+    masks = np.load(tmp_path / "curation-0/masks.npy")
+    assert (masks[:-1].sum(1) == 16).all() and masks[-1].all() and masks.shape[1] == 4 * (20 + 2 * 5) + 180
+
+
+@pytest.mark.slow
+def test_choosing_at_size_is_exact(script: Load, tmp_path: Path) -> None:
+    (found,) = script("choice_speed").main(["--out", str(tmp_path), "--rows", "20000", "--picks", "40"])
+    assert found["equal"] and found["select"]["examples"] == 40 and found["select"]["passes"] >= 1
+    assert found["predict"]["peak"] < 1e9 and found["gram"]["headwater"] > 0
+
+
+@pytest.mark.slow
+def test_features_and_their_rivals_are_built(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = script("artifact_cost")
+    monkeypatch.setattr(cost, "FEW", 64)
+    monkeypatch.setattr(cost, "SIZES", {"small": (32, 2, 300)})
+    (found,) = cost.main(["--out", str(tmp_path), "--models", "small"]).values()
+    assert set(found) == {"bare forward", "GRASP", "LoGra's form", "TRAK, sketched", "TRAK's form"}
+    assert all(seconds > 0 for seconds, _ in found.values()) and found["GRASP"][1] == 2052
+
+
+@pytest.mark.slow
+def test_sets_of_digits_are_judged(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    digits, figures = script("digits_subsets"), sys.modules["subset_figures"]
+    monkeypatch.setattr(digits, "SUBSETS", 30)
+    monkeypatch.setattr(digits, "REGIMES", ("clustered",))
+    monkeypatch.setattr(figures, "FIRST", 10)
+    (found,) = digits.main(["--out", str(tmp_path), "--draws", "1"])
+    lines = found["clustered"]["lines"]
+    assert lines["grasp, λ = 1"]["broad"] > 0.6 > lines["grasp, additive"]["broad"]
+    assert abs(lines["vectors@head, λ = 1"]["all"] - lines["grasp, λ = 1"]["all"]) < 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from headwater.store.errors import DataError, SettingsError
 from headwater.store.feature_store import FeatureStore
 from headwater.store.reader import open_column
 from running import done, headwater
-from small import save_model, sentences
+from small import save_model, sentences, write_corpus
 
 ROWS, QUERIES = 120, 24
 
@@ -362,3 +363,19 @@ def test_rows_of_all_examples_are_wanted_and_long_texts_are_known_by_their_id(wo
                     ["value", *asked, "--method", "grasp", "--by", "source"]):  # fmt: skip
         told = headwater(*command)
         assert told.exit_code == 1 and "ingest --method grasp goes on" in told.stderr, told.output
+
+
+def test_words_choose_without_a_model(tmp_path: Path) -> None:
+    """The example's arrays, taken in and chosen from: texts come out ready for training, copies are not chosen again."""
+    pytest.importorskip("sklearn")
+    script = Path(__file__).resolve().parents[1] / "examples" / "words_as_vectors.py"
+    if not script.exists():
+        pytest.skip(f"no {script}: not a checkout")
+    texts = ["the cat sat on the mat", "a dog barks at night", "the cat sat on the mat", "numbers add up to nine"]
+    write_corpus(tmp_path / "corpus.jsonl", [*texts, *sentences(20)])
+    write_corpus(tmp_path / "task.jsonl", ["a cat on a mat", "a dog at night"])
+    runpy.run_path(str(script))["main"](str(tmp_path / "corpus.jsonl"), str(tmp_path / "task.jsonl"))
+    done("ingest", tmp_path / "corpus.npz", "--store", tmp_path / "S", "--method", "vectors")
+    words = ["--queries", tmp_path / "task.npz", "--features", "vectors", "--count", 2, "-o", tmp_path / "chosen.jsonl"]
+    done("select", tmp_path / "S", *words)
+    assert {json.loads(line)["text"] for line in (tmp_path / "chosen.jsonl").read_text().splitlines()} == set(texts[:2])

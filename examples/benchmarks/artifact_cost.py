@@ -33,7 +33,7 @@ MAPS = 4  # linear maps of a layer
 
 def ingest_cost(method: str, settings: Sequence[str], model: Path, work: Path) -> tuple[float, float]:
     """CPU seconds and stored bytes of an example."""
-    taken = []
+    taken = list[float]()
     for count in (FEW, 4 * FEW):
         store = work / "S"
         shutil.rmtree(store, ignore_errors=True)
@@ -41,11 +41,14 @@ def ingest_cost(method: str, settings: Sequence[str], model: Path, work: Path) -
         used = machine.run(
             [*machine.headwater(), *words, "--max-length", str(TOKENS), "--method", method, *settings], work
         )
-        columns = store / "methods"
-        size = sum(file.stat().st_size for file in columns.rglob("*") if file.is_file() and "/c/" in str(file))
-        taken.append((used.cpu_seconds, size))
-    (first, small), (second, large) = taken
-    return (second - first) / (3 * FEW), (large - small) / (3 * FEW)
+        taken.append(used.cpu_seconds)
+    return (taken[1] - taken[0]) / (3 * FEW), row_bytes(store / "methods")
+
+
+def row_bytes(methods: Path) -> float:
+    """Bytes of an example's rows as they are stored."""
+    told = [json.loads(file.read_text()) for file in methods.glob("*/columns/*/zarr.json")]
+    return float(sum(np.dtype(one["data_type"]).itemsize * np.prod(one["shape"][1:]) for one in told))
 
 
 def bare_cost(model: Path) -> float:
@@ -93,7 +96,7 @@ def _opened(model: Path) -> tuple[Any, torch.Tensor]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     net, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
-    texts = [json.loads(line)["text"] for line in (model / f"{FEW}.jsonl").open()][:128]
+    texts = [one["text"] for one in machine.records(model / f"{FEW}.jsonl")][:128]
     return net.eval(), torch.tensor([tokenizer(text)["input_ids"][:TOKENS] for text in texts])
 
 

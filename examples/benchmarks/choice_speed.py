@@ -133,7 +133,7 @@ def selected(store: Path, picks: int, memory: str, work: Path) -> tuple[machine.
         memory,
     ]
     used = machine.run([*machine.headwater(), *words, "-o", str(out), "--json"], work)
-    chosen = [json.loads(line)["row"] for line in out.open()]
+    chosen = [one["row"] for one in machine.records(out)]
     return used, json.loads((work / ".stdout").read_text()), chosen
 
 

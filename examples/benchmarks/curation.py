@@ -72,9 +72,7 @@ def ingested(data: Path, work: Path) -> None:
         "--method",
         "rise",
     ]
-    texts = {
-        name: [json.loads(line)["text"] for line in (work / f"{name}.jsonl").open()] for name in ("corpus", "targets")
-    }
+    texts = {name: [one["text"] for one in machine.records(work / f"{name}.jsonl")] for name in ("corpus", "targets")}
     index = TfidfVectorizer(sublinear_tf=True).fit(texts["corpus"])
     for name, own in texts.items():
         np.savez(work / f"{name}.npz", vectors=index.transform(own).toarray().astype(np.float32))
@@ -90,7 +88,7 @@ def chosen(rows: int, seed: int, work: Path) -> np.ndarray:
         queries = work / ("targets.jsonl" if store == "model" else "targets.npz")
         words = ["select", str(work / f"{store}.store"), "--queries", str(queries), "--features", features, *more]
         machine.run([*machine.headwater(), *words, "--count", str(CHOSEN), "-o", str(work / "chosen.jsonl")], work)
-        own = [json.loads(line)["row"] for line in (work / "chosen.jsonl").open()]
+        own = [one["row"] for one in machine.records(work / "chosen.jsonl")]
         found.append(np.isin(np.arange(rows), own))
     by_chance = np.random.default_rng(seed).permutation(rows) < CHOSEN
     return np.array([*found, by_chance, np.ones(rows, bool)])

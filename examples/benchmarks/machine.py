@@ -96,6 +96,11 @@ def data_folder(given: str | None, *needed: str) -> Path:
     return folder
 
 
+def records(path: Path) -> list[dict[str, Any]]:
+    """Of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What one command took."""

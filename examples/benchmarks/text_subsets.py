@@ -180,7 +180,7 @@ def ingested(data: Path, work: Path) -> dict[str, Path]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     stores = {kind: work / f"{kind}.store" for kind in ("model", "head", "whole", "tfidf", "domains")}
-    files = {name: [json.loads(line) for line in (work / f"{name}.jsonl").open()] for name in ("pool", "targets")}
+    files = {name: machine.records(work / f"{name}.jsonl") for name in ("pool", "targets")}
     if not stores["model"].exists():
         words = ["ingest", "pool.jsonl", "--model", str(data / MODEL), "--max-length", str(LENGTH)]
         methods = [part for name in ("grasp", "repsim", "rise") for part in ("--method", name)]
