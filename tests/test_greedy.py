@@ -97,6 +97,15 @@ def test_so_it_is_under_costs_and_caps(tmp_path: Path, seed: int) -> None:
     assert limits.caps is not None and (np.bincount(group[found.rows], minlength=3) <= limits.caps).all()
 
 
+def test_rows_wider_than_there_are_many(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    rows = (chance.normal(size=(60, 400)) + 0.2).astype(np.float16)
+    limits, v = Limits(50, np.ones(60, bool)), rows.mean(0).astype(np.float64)
+    for directions in (1, 59, 128):
+        found = chosen(tmp_path / str(directions), rows, v, 1 / 50, limits, 8, directions=directions)
+        assert found.rows.tolist() == brute(rows, v, 1 / 50, limits)[0]
+
+
 def test_neither_pool_nor_blocks_nor_workers_change_it(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     rows = (chance.normal(size=(3000, 16)) + 0.5).astype(np.float16)

@@ -55,6 +55,8 @@ class Bounds:
         self._across, self._loose = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
         self.length = np.zeros(rows, np.float32)
         """(N,): ‖φ‖ over the cost."""
+        self.largest = 0.0
+        """The largest ‖φ‖."""
         self._since, self._count = np.zeros(rows, np.uint16), 0
         self._sums, self._squares = np.zeros((SUMS, len(directions))), np.zeros(SUMS)
         self._projected = np.zeros((SUMS, directions.shape[1]))
@@ -64,7 +66,8 @@ class Bounds:
         along = tile @ self._thin
         rest = tile - along @ self._thin.T  # squares less what lies along would lose what is small beside them
         over = np.ones(len(tile), np.float32) if cost is None else 1 / cost
-        self.length[part] = np.sqrt(np.einsum("nd,nd->n", tile, tile)) * over
+        norms = np.sqrt(np.einsum("nd,nd->n", tile, tile))
+        self.length[part], self.largest = norms * over, max(self.largest, float(norms.max(initial=0)))
         self._across[part] = np.sqrt(np.einsum("nd,nd->n", rest, rest)) * over * self._penalty
         self._along[part] = along * (over * self._penalty)[:, None]
         self._key[part] = keys

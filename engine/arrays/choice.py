@@ -18,6 +18,11 @@ KEPT_BYTES = (512 << 20, 128 << 20, 0)
 """Memory for rows that were read lately: as is allowed."""
 
 
+def sampled(rows: int, depth: int) -> int:
+    """Rows that the directions are drawn from."""
+    return min(rows, max(256, min(2048, (32 << 20) // (8 * depth))))
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """What a choice is good for: Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖²."""
@@ -79,11 +84,12 @@ class Room:
 
     def parts(self, source: Source) -> list[tuple[str, int]]:
         """The memory of it."""
-        depth, sample = source.form.depth, min(source.rows, 2048)
+        depth, sample = source.form.depth, sampled(source.rows, source.form.depth)
         return [
             *moment_parts(source.columns, source.form, 1, self.shape),
             ("pool of rows", 12 * min(self.pool, source.rows) * depth),  # decoded, and as they are exchanged
-            ("earlier sums, directions", 16 * SUMS * depth + 16 * depth * depth + 16 * sample * depth),
-            ("bounds of all rows", (56 + 4 * min(self.directions, depth)) * source.rows),
+            ("earlier sums", 8 * SUMS * depth),
+            ("directions", 8 * depth * (2 * sample + 2 * self.directions) + 40 * min(sample, depth) ** 2),
+            ("bounds of all rows", (80 + 4 * min(self.directions, depth)) * source.rows),
             ("rows kept", min(self.kept, source.rows) * source.row_bytes),
         ]

@@ -17,12 +17,11 @@ import numpy as np
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from .bounds import Bounds
-from .choice import Choice, Limits, Objective, Room
+from .choice import Choice, Limits, Objective, Room, sampled
 from .kept import Kept, Source
 from .pool import Pool
 from .scan import Tell
 
-_SAMPLE = 2048  # rows that the directions are drawn from
 _SLACK = 2e-5  # of ‖w‖‖φ‖: far above the rounding of float32 products of a few thousand numbers
 _WATCHED, _BANDS = 16, 64  # one row in so many is watched; bands of length in which the others are bounded together
 _FEW = 64  # rows are fetched so many at a time at least
@@ -106,8 +105,7 @@ class _Greedy:
     def _slack(self) -> float:
         """By how much a float32 gain may be wrong, for a row of length 1."""
         far = max(float(np.linalg.norm(self._sum)), self._bounds.farthest)
-        longest = float(self._bounds.length.max(initial=0))
-        return _SLACK * (float(np.linalg.norm(self._v)) + 2 * self._c * far + self._c / 2 * longest)
+        return _SLACK * (float(np.linalg.norm(self._v)) + 2 * self._c * far + self._c / 2 * self._bounds.largest)
 
     def _reaching(self, least: float, slack: float) -> Array:
         """Rows outside the pool that may have a key of `least`."""
@@ -224,13 +222,17 @@ class _Greedy:
     def _principal(self, count: int) -> Array:
         """(D, K) float64: principal directions of rows evenly drawn, about 0."""
         total = self._kept.source.rows
-        rows = np.unique(np.linspace(0, total - 1, min(total, _SAMPLE)).astype(np.int64))
+        rows = np.unique(np.linspace(0, total - 1, sampled(total, len(self._v))).astype(np.int64))
         features = self._kept.gathered(rows).astype(np.float64)
         if not np.isfinite(features).all():
             return np.zeros((len(self._v), count))  # the pass names the row
-        _, vectors = np.linalg.eigh(features.T @ features)
-        found: Array = vectors[:, ::-1][:, :count]
-        return found
+        if len(features) >= len(self._v):
+            _, vectors = np.linalg.eigh(features.T @ features)
+            return np.ascontiguousarray(vectors[:, ::-1][:, :count])
+        squares, mixed = np.linalg.eigh(features @ features.T)  # the smaller of the two
+        kept = np.argsort(-squares)[:count]
+        found, _ = np.linalg.qr(features.T @ mixed[:, kept])
+        return np.asarray(found)
 
     def _exact_key(self, row: int, feature: Array, w: Array) -> float:
         return self._gain(feature, w) / (1.0 if self._limits.cost is None else float(self._limits.cost[row]))

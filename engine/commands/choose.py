@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import FIELDS, budget, options
+from .options import FIELDS, RUN, budget, options
 
 _TASK = options(
     click.argument("store"),
@@ -17,8 +17,7 @@ _TASK = options(
                  help="Whose stored rows stand for examples: any method's will do."),
     click.option("--model", default="", metavar="PATH", help="Where the store's model is now, if it has moved."),
     FIELDS,
-    click.option("--memory", metavar="BYTES", help="Refuse to start if the plan exceeds this: 512MB, 2GB, 1.5GiB."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i, for the queries."),
+    RUN,
 )  # fmt: skip
 _SUBSETS = options(
     click.option("--subsets", default="", metavar="FILE", help="Masks (.npy, .parquet, .zarr), or .jsonl: `rows` or `ids`."),
@@ -162,7 +161,7 @@ def _task(o: dict[str, Any]) -> Any:
 
     features = LinearFeatures(FeatureStore.open(o["store"]), o["method"], budget(o["memory"]))
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
-    choice = ModelChoice(o["model"], o["device"])
+    choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
     targets = read_targets(features, o["queries"], o["by"], choice, template, _ticker("queries", None))
     if targets.few:
         some = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])

@@ -32,7 +32,7 @@ CHOSEN_FIELDS = {
     "order": pa.int64(), "id": pa.string(), "gain": pa.float64(), "row": pa.int64(), "source": pa.string(),
     "tokens": pa.int64(), "prompt": pa.string(), "completion": pa.string(), "text": pa.string(),
 }  # fmt: skip
-_POOLS = (4096, 1024, 128)
+_POOLS, _POOL_BYTES = (4096, 1024, 128), 512 << 20
 _PART = 512
 Tell = Callable[[int], None]
 
@@ -93,9 +93,10 @@ class Selection:
         self._groups, self._caps = self._quotas()
         readers = features.stored.scanned(features.column)
         self._source = Source(readers, features.form)
+        pools = [min(pool, max(_POOLS[-1], _POOL_BYTES // (12 * features.depth))) for pool in _POOLS]
         rooms = [Room(pool, directions, kept // self._source.row_bytes, shape)
                  for shape in shapes(readers, 1)[:1] + shapes(readers, 1)[-1:]
-                 for pool in _POOLS for directions in DIRECTIONS for kept in KEPT_BYTES]  # fmt: skip
+                 for pool in pools for directions in DIRECTIONS for kept in KEPT_BYTES]  # fmt: skip
         held = plan([("examples' lengths and groups", 24 * features.rows)]).parts
         self.plan: Plan
         cuts = ((plan(room.parts(self._source)), room) for room in rooms)

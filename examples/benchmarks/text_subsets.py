@@ -182,7 +182,7 @@ def ingested(data: Path, work: Path) -> dict[str, Path]:
     stores = {kind: work / f"{kind}.store" for kind in ("model", "head", "whole", "tfidf", "domains")}
     files = {name: machine.records(work / f"{name}.jsonl") for name in ("pool", "targets")}
     if not stores["model"].exists():
-        words = ["ingest", "pool.jsonl", "--model", str(data / MODEL), "--max-length", str(LENGTH)]
+        words = ["ingest", str(work / "pool.jsonl"), "--model", str(data / MODEL), "--max-length", str(LENGTH)]
         methods = [part for name in ("grasp", "repsim", "rise") for part in ("--method", name)]
         machine.run([*machine.headwater(), *words, *methods, "--store", str(stores["model"])], work)
     if not stores["domains"].exists():
@@ -197,7 +197,7 @@ def ingested(data: Path, work: Path) -> dict[str, Path]:
             for kind, rows in vectors.items():
                 np.savez(work / f"{name}.{kind}.npz", vectors=rows)
         for kind in ("head", "whole", "tfidf", "domains"):
-            words = ["ingest", f"pool.{kind}.npz", "--method", "vectors", "--store", str(stores[kind])]
+            words = ["ingest", str(work / f"pool.{kind}.npz"), "--method", "vectors", "--store", str(stores[kind])]
             machine.run([*machine.headwater(), *words], work)
     return stores
 
