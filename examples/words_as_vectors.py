@@ -20,8 +20,9 @@ WORDS = 4096
 
 def texts(file: Path) -> list[str]:
     """The field `text` of every line, or else prompt and completion."""
-    records = map(json.loads, file.read_text("utf-8").splitlines())
-    return [one.get("text") or f"{one['prompt']}\n{one['completion']}" for one in records]
+    with file.open(encoding="utf-8") as opened:
+        records = [json.loads(line) for line in opened if line.strip()]
+    return [one["text"] if "text" in one else f"{one['prompt']}\n{one['completion']}" for one in records]
 
 
 def main(corpus: str, *others: str) -> None:

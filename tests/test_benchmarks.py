@@ -189,7 +189,9 @@ def test_what_is_chosen_is_trained_on(script: Load, tmp_path: Path, monkeypatch:
     for name, value in small.items():
         monkeypatch.setattr(curation, name, value)
     (found,) = curation.main(["--out", str(tmp_path), "--draws", "1"])
-    assert set(found) == {*curation.WAYS, "by chance", "all of it"} and all(0 < loss < 10 for loss in found.values())
+    assert set(found) == {*curation.WAYS, "by chance", "by chance, distinct", "all of it"} and all(
+        0 < loss < 10 for loss in found.values()
+    )
     masks = np.load(tmp_path / "curation-0/masks.npy")
     assert (masks[:-1].sum(1) == 16).all() and masks[-1].all() and masks.shape[1] == 4 * (20 + 2 * 5) + 180
 
@@ -197,13 +199,14 @@ def test_what_is_chosen_is_trained_on(script: Load, tmp_path: Path, monkeypatch:
 @pytest.mark.slow
 def test_choosing_at_size_is_exact(script: Load, tmp_path: Path) -> None:
     (found,) = script("choice_speed").main(["--out", str(tmp_path), "--rows", "20000", "--picks", "40"])
-    assert found["equal"] and found["select"]["examples"] == 40 and found["select"]["passes"] >= 1
+    assert found["equal"] and found["select"]["examples"] == 40 and found["select"]["passes"] < 5
     assert found["predict"]["peak"] < 1e9 and found["gram"]["headwater"] > 0
 
 
 @pytest.mark.slow
 def test_features_and_their_rivals_are_built(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cost = script("artifact_cost")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(cost, "FEW", 64)
     monkeypatch.setattr(cost, "SIZES", {"small": (32, 2, 300)})
     (found,) = cost.main(["--out", str(tmp_path), "--models", "small"]).values()

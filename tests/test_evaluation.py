@@ -12,6 +12,10 @@ from click.testing import CliRunner, Result
 from headwater.cli import main
 from headwater.engine.evaluation.agreement import evaluate_lds
 from headwater.engine.evaluation.evaluate import lds_of
+from headwater.engine.evaluation.labels import Matching
+from headwater.engine.evaluation.pictures import draw_retrieval
+from headwater.engine.evaluation.rankings import Ranking
+from headwater.engine.evaluation.retrieval import evaluate_retrieval
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lds_wikitext_gpt2"
 RANDOM = np.random.default_rng(0)
@@ -235,3 +239,19 @@ def test_seeds_that_contradict_each_other_leave_no_ceiling():
     from headwater.engine.evaluation.metrics import noise_ceiling
 
     assert noise_ceiling(np.array([[[1.0], [2], [3]], [[3.0], [2], [1]]])) == (-1.0, 0.0)
+
+
+@pytest.mark.parametrize("values", [[1 + 1e-7, 1, 1, 1], [16000, 16000.001, 16000, 16000], [0, 0, 0, 0]])
+def test_scores_that_differ_by_their_rounding_are_drawn(tmp_path: Path, values: list[float]) -> None:
+    pytest.importorskip("matplotlib", reason="pictures are an extra")
+    ranking = Ranking("q", ("a", "b", "c", "d"), ("yes", "no", "no", "no"), np.array(values, np.float32))
+    draw_retrieval(evaluate_retrieval([ranking], Matching("yes"), whole=True), str(tmp_path / "p.png"))
+    assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_what_is_no_array_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.npy").write_bytes(b"")
+    np.savez(tmp_path / "more.npz", a=np.ones(3))
+    (tmp_path / "more.npz").rename(tmp_path / "more.npy")
+    for name in ("empty.npy", "more.npy"):
+        assert "cannot be read" in refused("evaluate", "brittleness", "--outcomes", tmp_path / name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from headwater.engine.arrays import bounds
 from headwater.engine.arrays.choice import Choice, Limits, Objective, Room
 from headwater.engine.arrays.greedy import greedy
 from headwater.engine.arrays.kept import Kept, Source
@@ -16,6 +18,12 @@ from headwater.engine.forms.form import form_of
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.layout import column
 from test_similarity import nothing, stored
+
+
+@pytest.fixture(params=[3, 512])
+def sums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums that are remembered: so few that they run out at once, and as many as ever."""
+    monkeypatch.setattr(bounds, "SUMS", request.param)
 
 
 def brute(rows: np.ndarray, v: np.ndarray, c: float, limits: Limits) -> tuple[list[int], list[float]]:
@@ -32,19 +40,22 @@ def brute(rows: np.ndarray, v: np.ndarray, c: float, limits: Limits) -> tuple[li
         w = v - c * total
         gain = np.array([row @ w for row in rows]) - c / 2 * squares
         key = gain if limits.cost is None else gain / limits.cost
-        best = int(np.argmax(np.where(may, key, -np.inf)))
-        if limits.cost is not None and key[best] <= 0:
+        order = np.argsort(np.where(may, -key, np.inf), kind="stable")[: min(limits.batch, limits.count - len(chosen))]
+        if limits.cost is not None and key[order[0]] <= 0:
             break
-        chosen.append(best)
-        gains.append(gain[best])
-        total += rows[best]
-        may[best] = False
-        if limits.cost is not None:
-            spent += limits.cost[best]
-            may &= limits.cost <= limits.budget - spent
-        if limits.group is not None and limits.caps is not None:
-            taken[limits.group[best]] += 1
-            may &= taken[limits.group] < limits.caps[limits.group]
+        for best in order[may[order]].tolist():
+            if not may[best] or (limits.cost is not None and key[best] <= 0):
+                continue
+            chosen.append(best)
+            gains.append(gain[best])
+            total += rows[best]
+            may[best] = False
+            if limits.cost is not None:
+                spent += limits.cost[best]
+                may &= limits.cost <= limits.budget - spent
+            if limits.group is not None and limits.caps is not None:
+                taken[limits.group[best]] += 1
+                may &= taken[limits.group] < limits.caps[limits.group]
     return chosen, gains
 
 
@@ -68,27 +79,29 @@ def chosen(folder: Path, rows: np.ndarray, v: np.ndarray, c: float, limits: Limi
     return greedy(Source(stored(folder, rows, form=form), form), Objective(v, c), limits, room, nothing)
 
 
-@pytest.mark.parametrize("seed", range(100))
-def test_it_is_brute_force(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(60))
+def test_it_is_brute_force(tmp_path: Path, sums: None, seed: int) -> None:
     rows, v, c = instance(seed)
     chance = np.random.default_rng(seed + 1000)
-    limits = Limits(int(chance.integers(1, len(rows) + 5)), chance.random(len(rows)) < 0.9)
+    pool = int(chance.integers(1, 40))
+    batch = int(chance.choice([1, 1, min(pool, len(rows), 4)]))
+    limits = Limits(int(chance.integers(1, len(rows) + 5)), chance.random(len(rows)) < 0.9, batch=batch)
     expected, gains = brute(rows, v, c, limits)
-    found = chosen(tmp_path, rows, v, c, limits, pool=int(chance.integers(1, 40)))
+    found = chosen(tmp_path, rows, v, c, limits, pool)
     assert found.rows.tolist() == expected
     assert np.allclose(found.gains, gains, rtol=1e-9, atol=1e-9)
     assert np.allclose(found.total, rows[expected].astype(np.float64).sum(0))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_so_it_is_under_costs_and_caps(tmp_path: Path, seed: int) -> None:
+def test_so_it_is_under_costs_and_caps(tmp_path: Path, sums: None, seed: int) -> None:
     rows, v, c = instance(seed)
     chance = np.random.default_rng(seed)
     group = chance.integers(0, 3, len(rows))
     limits = Limits(
         len(rows), np.ones(len(rows), bool), chance.integers(1, 9, len(rows)).astype(np.float32),
         float(2 * len(rows)) if seed % 3 else 4.0,
-        group, np.array([3, len(rows), 5 * (seed % 2)]),
+        group, np.array([3, len(rows), 5 * (seed % 2)]), batch=1 + seed % 4,
     )  # fmt: skip
     expected, _ = brute(rows, v, c, limits)
     found = chosen(tmp_path, rows, v, c, limits, pool=7)
@@ -204,3 +217,19 @@ def test_rows_that_are_kept_are_those_that_were_read(tmp_path: Path, room: int) 
         assert np.array_equal(kept.gathered(some), rows[some].astype(np.float32))
         asked |= set(some.tolist())
     assert (kept.fetched == len(asked)) == (room == 500)
+
+
+def test_a_choice_keeps_to_its_plan(tmp_path: Path) -> None:
+    """Narrow rows, all of them tied and kept, where what is known of each row outweighs the rows; and wide ones."""
+    for name, shape in (("narrow", (40_000, 4)), ("wide", (3000, 1100))):
+        chance, form = np.random.default_rng(0), form_of("float16", column("c", shape[1:], "float16"))
+        rows = (np.ones(shape) if name == "narrow" else chance.normal(size=shape)).astype(np.float16)
+        source = Source(stored(tmp_path / name, rows, form=form), form)
+        room = Room(256, 64, shape[0], Shape(1024, 1))
+        objective, limits = Objective(rows[0].astype(np.float64), 1e-3), Limits(2, np.ones(len(rows), bool))
+        greedy(source, objective, limits, room, nothing)  # kernels are compiled
+        tracemalloc.start()
+        greedy(source, objective, limits, room, nothing)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert 0.2 < peak / sum(size for _, size in room.parts(source)) <= 1, name

@@ -200,6 +200,11 @@ def test_removals_lack_the_best_and_as_many_others() -> None:
         assert lost.min() >= scores[query][masks[query]].max()
     with pytest.raises(DataError, match="cannot be taken away"):
         removals(scores, 30)
+    with pytest.raises(DataError, match="two queries at least"):
+        removals(scores[:1], 3)
+    small = np.array([[0, 3, 9, 200], [1, 0, 0, 0]], np.uint8)
+    assert np.array_equal(removals(small, 1)[:2], [[1, 1, 1, 0], [0, 1, 1, 1]])
+    assert np.array_equal(removals(small > 1, 1)[:2], [[1, 0, 1, 1], [0, 1, 1, 1]])
 
 
 def test_what_taught_a_query_is_missed_when_it_is_taken_away(tmp_path: Path) -> None:
@@ -226,3 +231,5 @@ def test_what_taught_a_query_is_missed_when_it_is_taken_away(tmp_path: Path) -> 
     assert wrong.exit_code == 1 and "the corpus has 50 examples" in wrong.stderr
     np.save(tmp_path / "short.npy", knows[:2])
     assert "scores of 2 queries" in run(*words, "--without", tmp_path / "short.npy", "-o", tmp_path / "y").stderr
+    both = run(*words, "--without", tmp_path / "short.npy", "--clusters", 3, "-o", tmp_path / "z")
+    assert both.exit_code == 1 and "give one of them" in both.stderr

@@ -59,8 +59,11 @@ def ask(
         search = replace(search, device=pick_device(choice.device).index or 0)
     opened = FeatureStore.open(store)
     if search.seeds:
+        if replace(search, every=False, seeds=False, device=None) != SCAN:
+            raise SettingsError("--seeds scans the rows as they are stored: leave --scan, --candidates and --certify")
+        names = seeds_of(opened, method)
         provider, every = query_provider(queries, opened, choice, template), Search(every=True)
-        each = [Question(Attribution(opened, name, memory, every), provider, top) for name in seeds_of(opened, method)]
+        each = [Question(Attribution(opened, name, memory, every), provider, top) for name in names]
         return SeededQuestion(method, each, top, memory)
     text_method = text_similarity(method, opened)
     if text_method:

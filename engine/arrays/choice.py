@@ -20,7 +20,7 @@ KEPT_BYTES = (512 << 20, 128 << 20, 0)
 
 def sampled(rows: int, depth: int) -> int:
     """Rows that the directions are drawn from."""
-    return min(rows, max(256, min(2048, (32 << 20) // (8 * depth))))
+    return min(rows, max(256, min(1024, (32 << 20) // (8 * depth))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Choice:
     rows: Array
     """(n,) int64."""
     gains: Array
-    """(n,) float64: Δ of each when it was chosen, by which Û of the sum form rises."""
+    """(n,) float64: Δ of each when it was chosen, by which Û of the sum form rises where one is chosen at a time."""
     total: Array
     """(D,) float64: Φ_S at the end."""
     passes: int
@@ -71,7 +71,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a choice may hold; what is chosen does not depend on it."""
+    """What a choice may hold; what is chosen does not depend on it, but for a batch that is larger than the pool."""
 
     pool: int
     """Rows whose gains are computed at every step."""
@@ -87,9 +87,12 @@ class Room:
         depth, sample = source.form.depth, sampled(source.rows, source.form.depth)
         return [
             *moment_parts(source.columns, source.form, 1, self.shape),
-            ("pool of rows", 12 * min(self.pool, source.rows) * depth),  # decoded, and as they are exchanged
+            (
+                "pool of rows",
+                12 * min(self.pool, source.rows) * depth + (2 << 20),
+            ),  # decoded, and as they are exchanged
             ("earlier sums", 8 * SUMS * depth),
             ("directions", 8 * depth * (2 * sample + 2 * self.directions) + 40 * min(sample, depth) ** 2),
-            ("bounds of all rows", (80 + 4 * min(self.directions, depth)) * source.rows),
-            ("rows kept", min(self.kept, source.rows) * source.row_bytes),
+            ("bounds of all rows", (96 + 4 * min(self.directions, depth)) * source.rows),
+            ("rows kept", min(self.kept, source.rows) * (source.row_bytes + 8)),
         ]

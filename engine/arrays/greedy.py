@@ -24,7 +24,7 @@ from .scan import Tell
 
 _SLACK = 2e-5  # of ‖w‖‖φ‖: far above the rounding of float32 products of a few thousand numbers
 _WATCHED, _BANDS = 16, 64  # one row in so many is watched; bands of length in which the others are bounded together
-_FEW = 64  # rows are fetched so many at a time at least
+_FEW, _SMALL = 64, 1 << 17  # rows are fetched so many at a time at least, or as many as have so many numbers
 _MANY = 4  # where one row in so many may be the best, a pass is shorter than fetching
 
 
@@ -98,7 +98,7 @@ class _Greedy:
             reaching = self._reaching(least, slack)
             unsure = reaching[~self._bounds.certain(reaching, self._sum)]
             if not len(unsure):  # what reaches all the same is equal, or nearly so
-                return self._resolved(np.concatenate([near, reaching]), w, count)
+                return self._resolved(np.sort(np.concatenate([near, reaching])), w, count)
             self._bring(unsure)
         return []
 
@@ -145,7 +145,7 @@ class _Greedy:
 
     def _bring(self, rows: Array) -> None:
         """Know the gains of some rows beside the present sum, and hold the rows in place of the pool's worst."""
-        part = max(_FEW, self._pool.size // 2)
+        part = max(_FEW, self._pool.size // 2, _SMALL // len(self._v))
         for start in range(0, len(rows), part):
             features, few = self._kept.gathered(rows[start : start + part]), rows[start : start + part]
             keys = self._keys(few, features, np.einsum("nd,nd->n", features, features, dtype=np.float64))
@@ -180,12 +180,24 @@ class _Greedy:
             features, absent = self._pool.take(part), self._pool.slot[part] < 0
             if absent.any():
                 features[absent] = self._kept.gathered(part[absent])
+            if len(best) == count:
+                other = self._unlike(part, features, best[-1])
+                part, features = part[other], features[other]
             exact = [
                 (self._exact_key(row, feature, w), row, feature)
                 for row, feature in zip(part.tolist(), features, strict=True)
             ]
             best = sorted([*best, *exact], key=lambda one: (-one[0], one[1]))[:count]
         return best
+
+    def _unlike(self, rows: Array, features: Array, last: tuple[float, int, Array]) -> Array:
+        """(n,) bool: which rows are not equal to a lower one, beside which they cannot be chosen."""
+        _, row, feature = last
+        same = (features == feature).all(1) & (rows > row)
+        if self._limits.cost is not None:
+            same &= self._limits.cost[rows] == self._limits.cost[row]
+        found: Array = ~same
+        return found
 
     def _pool_keys(self, w: Array) -> Array:
         """Keys of the pool's rows; -inf where one may not be chosen."""
@@ -206,7 +218,9 @@ class _Greedy:
         self._bounds.restart(self._sum)
         for start, tile in self._kept.tiles(self._shape):
             part = slice(start, start + len(tile))
-            keys = self._keys(np.arange(start, part.stop), tile, np.einsum("nd,nd->n", tile, tile))
+            keys = self._keys(np.arange(start, part.stop), tile, np.einsum("nd,nd->n", tile, tile, dtype=np.float64))
+            with np.errstate(over="ignore"):
+                keys = keys.astype(np.float32)
             if not np.isfinite(keys).all():
                 row = start + int(np.argmin(np.isfinite(keys)))
                 name = self._kept.source.columns[0].name

@@ -217,8 +217,6 @@ def _question(options: dict[str, Any], top: int) -> Any:
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
     seeds = o.get("seeded", False)
-    if seeds and (o.get("form") or o.get("candidates") or o.get("certify")):
-        raise click.UsageError("--seeds scans the rows as they are stored: leave --scan, --candidates and --certify")
     search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False), o.get("every", False), seeds)
     return ask(o["store"], o["method"], o["queries"], choice=choice, template=template, top=top,
                memory=budget(o["memory"]), search=search)  # fmt: skip

@@ -36,7 +36,7 @@ def read_array(path: str, what: str) -> Array:
         raise SettingsError(f"{path} does not exist")
     try:
         found = {".npy": _npy, ".parquet": _parquet, ".zarr": _zarr}[file.suffix](file)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if found.dtype.kind not in "biuf" or not found.ndim:
         raise DataError(f"{path}: {what} are numbers in rows, not {found.dtype} {found.shape}")
@@ -72,6 +72,8 @@ def read_masks(path: str) -> Array:
 
 def _npy(file: Path) -> Array:
     found: Array = np.load(file, allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        raise ValueError("it is an archive of arrays, not one array")
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...store.errors import SettingsError
+from ...store.layout import Array
 from .agreement import Agreement
 from .removal import Removal
 from .retrieval import Retrieval, curve
@@ -64,7 +65,7 @@ def draw_retrieval(found: Retrieval, path: str) -> None:
     line.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     line.legend(frameon=False)
     every, hits = np.concatenate(found.scores), np.concatenate(found.hits)
-    edges = np.histogram_bin_edges(every, 40)
+    edges = _edges(every)
     for chosen, colour, label in ((~hits, "grey", "all others"), (hits, "#d08030", "relevant")):
         scores.hist(every[chosen], edges, density=bool(chosen.any()), color=colour, alpha=0.6, label=label)
     scores.set(xlabel="score", ylabel="density")
@@ -72,10 +73,19 @@ def draw_retrieval(found: Retrieval, path: str) -> None:
     _save(figure, path)
 
 
+def _edges(values: Array) -> Array:
+    """Of 40 bins; around values that differ by their rounding at most, of a wider range."""
+    values = values.astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    least = max(1e-6 * max(abs(low), abs(high)), 1e-12)
+    middle = (low + high) / 2
+    return np.linspace(min(low, middle - least), max(high, middle + least), 41)
+
+
 def draw_removal(found: Removal, path: str) -> None:
     """How much every query's loss rose without its best examples, beside what taking away others did."""
     figure, (axis,) = _figure(1)
-    edges = np.histogram_bin_edges(np.concatenate([found.rises, found.by_chance]), 30)
+    edges = _edges(np.concatenate([found.rises, found.by_chance]))
     axis.hist(found.by_chance, edges, density=True, color="grey", alpha=0.6, label="others taken away")
     axis.hist(found.rises, edges, density=True, color="#d08030", alpha=0.6, label="its best taken away")
     axis.set(xlabel="rise of a query's loss (nats)", ylabel="density")

@@ -21,13 +21,14 @@ class Removal:
     """What taking examples away did."""
 
     rise: Estimate
-    """Of a query's loss without its best examples, over its loss without others, in nats; mean over queries."""
+    """Of a query's loss without its best examples, over its loss without others, in nats; mean over queries, which alone are
+    resampled: all of them are compared with the same trainings."""
     beyond: Estimate
     """Share of the other removals that its own removal exceeds; 0.5 is chance."""
     rises: Array
     """(Q,) of every query."""
     by_chance: Array
-    """(Q · (C − 1),) rises by each removal of others, over the rest of them."""
+    """(C · Q,) rises by each of the C removals of others, over the rest of them."""
     queries: int
     seeds: int
     """Trainings of each removal, averaged."""
@@ -46,12 +47,15 @@ def removals(scores: Array, top: int, seed: int = 0) -> Array:
     scores (Q, N); of equal scores the lower row is taken away first.
 
     Raises:
-        DataError: fewer examples than are to be taken away, and one more.
+        DataError: fewer examples than are to be taken away, and one more; or fewer than two queries.
     """
     queries, examples = scores.shape
+    if queries < 2:
+        raise DataError("one query's removals have nothing to be compared with: two queries at least")
     if not 0 < top < examples:
         raise DataError(f"{top} of {examples} examples cannot be taken away: from 1 to {examples - 1}")
     chance, masks = np.random.default_rng(seed), np.ones((2 * queries, examples), bool)
+    scores = scores.astype(np.float64)
     for query in range(queries):
         masks[query, np.argsort(-scores[query], kind="stable")[:top]] = False
         masks[queries + query, chance.choice(examples, top, replace=False)] = False

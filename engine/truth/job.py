@@ -63,15 +63,15 @@ def prepare_truth(job: TruthJob) -> Truth:
     """
     if job.subsets < 1 or job.seeds < 1:
         raise SettingsError("ground truth needs one subset and one seed at least")
+    if sum(map(bool, (job.masks, job.without, job.clusters))) > 1:
+        raise SettingsError("--masks, --without and --clusters each say which subsets: give one of them")
     model = load_untrained(job.model)
     examples = _examples(job, model, list(job.corpus))
     queries = _examples(job, model, [job.queries])
     for query in queries:
         if not query.counted:
             raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
-    masks = _masks(job, examples)
-    if job.without and len(masks) != 2 * len(queries):
-        raise DataError(f"{job.without} has scores of {len(masks) // 2} queries, and {job.queries} has {len(queries)}")
+    masks = _masks(job, examples, len(queries))
     task = Task(
         job.model,
         gathered(example.payload for example in examples),
@@ -92,20 +92,22 @@ def _examples(job: TruthJob, model: LanguageModel, paths: list[str]) -> list[Exa
     return found
 
 
-def _removals(job: TruthJob, examples: int) -> Array:
+def _removals(job: TruthJob, examples: int, queries: int) -> Array:
     scores = read_array(job.without, "scores")
     if scores.ndim != 2 or scores.shape[1] != examples:
         raise DataError(
             f"{job.without}: scores {scores.shape} are (queries, examples), and the corpus has {examples} examples"
         )
+    if len(scores) != queries:
+        raise DataError(f"{job.without} has scores of {len(scores)} queries, and {job.queries} has {queries}")
     return removals(scores, job.top, job.seed)
 
 
-def _masks(job: TruthJob, examples: Sequence[Example]) -> Array:
+def _masks(job: TruthJob, examples: Sequence[Example], queries: int) -> Array:
     if job.masks:
         return given_masks(read_masks(job.masks), len(examples))
     if job.without:
-        return _removals(job, len(examples))
+        return _removals(job, len(examples), queries)
     held = Path(job.folder) / "masks.npy"
     if job.clusters and held.exists():
         return read_masks(str(held))  # another version of the library may cluster otherwise

@@ -1,6 +1,6 @@
 """What GRASP's features cost to build, beside per-example gradient projection: CPU seconds and bytes, at about equal width.
 
-    python examples/benchmarks/artifact_cost.py --out /scratch
+    OMP_NUM_THREADS=1 python examples/benchmarks/artifact_cost.py --out /scratch
 
 Three models, texts of 128 tokens, one thread. GRASP, LoGra (a k·k projection of every linear map's gradient, by hooks in one
 backward pass) and TRAK's kernel on sketches are whole ingestions by the command line; two sizes of corpus are taken in, and their
@@ -138,7 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     parser.add_argument("--out", type=Path, default=machine.OUT)
     parser.add_argument("--models", nargs="+", choices=SIZES, default=list(SIZES))
     given = parser.parse_args(arguments)
-    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}  # of the commands
+    if os.environ.get("OMP_NUM_THREADS") != "1":
+        raise SystemExit(
+            "one thread is what is measured: OMP_NUM_THREADS=1 python examples/benchmarks/artifact_cost.py"
+        )
     torch.set_num_threads(1)
     work = given.out.resolve() / "artifact"
     work.mkdir(parents=True, exist_ok=True)

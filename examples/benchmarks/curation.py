@@ -1,9 +1,10 @@
-"""Does choosing pay? stories260K trained on a tenth of a mixed corpus, chosen in six ways, beside all of it.
+"""Does choosing pay? stories260K trained on a tenth of a mixed corpus, chosen in ten ways, beside all of it.
 
 A corpus of 2,000 rows: finance, medicine, maths and instructions, 25 rows of each there nine times, and a third of it off domain
 (names, code). The task: held-out rows of three of the four domains, 100 each, and as many others to judge. A tenth is chosen by
 `headwater select` (greedy, or the best by themselves), or by chance, and trained on by `headwater ground-truth`, from the model's
-weights; every draw of the data has a corpus, targets and judges of its own.
+weights, for four epochs: so all of it is trained on in ten times the steps. Every draw of the data has a corpus, targets and
+judges of its own. Beside each way stands the same among distinct texts alone, which is what removing copies does by itself.
 
     python examples/benchmarks/curation.py --out /scratch
 
@@ -28,10 +29,16 @@ TASK = ("finance", "medical", "instruct")
 EACH, CROWD, COPIES, OFF, TARGETS = 133, 25, 9, 668, 100
 """Rows of a domain; the first so many there so many times; rows off domain; rows that say what the task is, and that judge."""
 CHOSEN, LENGTH = 200, 96
+DISTINCT = ("--candidates", "distinct.npy")
+"""Of equal texts the first alone may be chosen."""
 RECIPE = ("--pretrained", "--epochs", "4", "--batch", "16", "--learning-rate", "0.01", "--seeds", "1")
 WAYS = {
     "GRASP": ("model", "grasp", ()), "GRASP, additive": ("model", "grasp", ("--additive",)),
-    "RISE, additive": ("model", "rise", ("--additive",)), "TF-IDF, additive": ("tfidf", "vectors", ("--additive",)),
+    "GRASP, additive, distinct": ("model", "grasp", ("--additive", *DISTINCT)),
+    "RISE, additive": ("model", "rise", ("--additive",)),
+    "RISE, additive, distinct": ("model", "rise", ("--additive", *DISTINCT)),
+    "TF-IDF, additive": ("tfidf", "vectors", ("--additive",)),
+    "TF-IDF, additive, distinct": ("tfidf", "vectors", ("--additive", *DISTINCT)),
     "TF-IDF, greedy": ("tfidf", "vectors", ()),
 }  # fmt: skip
 
@@ -82,22 +89,28 @@ def ingested(data: Path, work: Path) -> None:
 
 
 def chosen(rows: int, seed: int, work: Path) -> np.ndarray:
-    """(ways + 2, rows) boolean: each way's choice, one by chance, and all."""
-    found = []
+    """(ways + 3, rows) boolean: each way's choice, two by chance, and all."""
+    texts = [one["text"] for one in machine.records(work / "corpus.jsonl")]
+    first = {text: row for row, text in reversed(list(enumerate(texts)))}
+    distinct, found = np.isin(np.arange(rows), list(first.values())), []
+    np.save(work / "distinct.npy", distinct)
     for store, features, more in WAYS.values():
         queries = work / ("targets.jsonl" if store == "model" else "targets.npz")
+        more = tuple(str(work / part) if part.endswith(".npy") else part for part in more)
         words = ["select", str(work / f"{store}.store"), "--queries", str(queries), "--features", features, *more]
         machine.run([*machine.headwater(), *words, "--count", str(CHOSEN), "-o", str(work / "chosen.jsonl")], work)
         own = [one["row"] for one in machine.records(work / "chosen.jsonl")]
         found.append(np.isin(np.arange(rows), own))
-    by_chance = np.random.default_rng(seed).permutation(rows) < CHOSEN
-    return np.array([*found, by_chance, np.ones(rows, bool)])
+    chance = np.random.default_rng(seed)
+    for among in (np.arange(rows), np.flatnonzero(distinct)):
+        found.append(np.isin(np.arange(rows), chance.choice(among, CHOSEN, replace=False)))
+    return np.array([*found, np.ones(rows, bool)])
 
 
 def draw(data: Path, seed: int, work: Path) -> dict[str, float]:
     """One draw of the data: the judges' mean loss after each way's training, in nats."""
     work.mkdir(parents=True, exist_ok=True)
-    rows, names = made(data, seed, work), [*WAYS, "by chance", "all of it"]
+    rows, names = made(data, seed, work), [*WAYS, "by chance", "by chance, distinct", "all of it"]
     if not (work / "masks.npy").exists():
         ingested(data, work)
         np.save(work / "masks.npy", chosen(rows, seed, work))

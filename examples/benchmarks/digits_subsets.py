@@ -199,11 +199,13 @@ def run(work: Path, seed: int) -> dict[str, Any]:
     world = data(seed)
     known, found = features(ingested(world, work / "stores")), {}
     for at, regime in enumerate(REGIMES):
-        masks, file = drawn(regime, world, seed * 100 + at), work / f"outcomes-{at}.npy"
-        if not file.exists():
-            np.save(file, outcomes(world, masks))
+        masks, file = drawn(regime, world, seed * 100 + at), work / f"outcomes-{at}.npz"
+        if not file.exists() or not np.array_equal(np.load(file)["masks"], masks):
+            np.savez(file, masks=masks, outcomes=outcomes(world, masks))
         different = subset_figures.distinct(masks, world["origin"])
-        found[regime] = subset_figures.judged(known, masks, np.load(file), TASKS, different, work / f"{regime}.npz")
+        found[regime] = subset_figures.judged(
+            known, masks, np.load(file)["outcomes"], TASKS, different, work / f"{regime}.npz"
+        )
         print(f"{regime}: {subset_figures.line(found[regime])}", flush=True)
     return found
 

@@ -98,7 +98,8 @@ def data_folder(given: str | None, *needed: str) -> Path:
 
 def records(path: Path) -> list[dict[str, Any]]:
     """Of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 @dataclass(frozen=True, slots=True)

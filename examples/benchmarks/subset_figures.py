@@ -122,7 +122,9 @@ def table(draws: Sequence[dict[str, Any]]) -> str:
         rows.append([name, *(_cell([one[regime]["lines"][name] for one in draws]) for regime in regimes)])
     rows.append(["λ = 1 over additive", *(_cell([one[regime]["difference"] for one in draws]) for regime in regimes)])
     rows.append(["of what additive leaves", *(_mean([share(one[regime]) for one in draws]) for regime in regimes)])
-    rows.append(["noise allows", *(_mean([one[regime]["ceiling"] for one in draws]) for regime in regimes)])
+    rows.append(
+        ["noise allows (mean of tasks)", *(_mean([one[regime]["ceiling"] for one in draws]) for regime in regimes)]
+    )
     rows.append(["λ calibrated", *(" ".join(f"{one[regime]['lambda']:g}" for one in draws) for regime in regimes)])
     return machine.markdown(["broad task; mean of all tasks", *regimes], rows)
 

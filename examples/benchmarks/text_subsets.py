@@ -129,18 +129,9 @@ def retrained(regime: int, masks: np.ndarray, data: Path, work: Path) -> np.ndar
     """(seeds, S, T): each task's loss after training on each subset, by the command line; progress goes to stderr."""
     folder = work / f"truth-{regime}"
     np.save(work / f"masks-{regime}.npy", masks)
-    if not (folder / "outcomes.npy").exists():
-        words = [
-            "ground-truth",
-            "pool.jsonl",
-            "--queries",
-            "judges.jsonl",
-            "--model-config",
-            str(data / MODEL),
-            *RECIPE,
-        ]
-        more = ["--masks", f"masks-{regime}.npy", "--seeds", str(SEEDS), "--max-length", str(LENGTH), "-o", str(folder)]
-        subprocess.run([*machine.headwater(), *words, *more], cwd=work, check=True)
+    words = ["ground-truth", "pool.jsonl", "--queries", "judges.jsonl", "--model-config", str(data / MODEL), *RECIPE]
+    more = ["--masks", f"masks-{regime}.npy", "--seeds", str(SEEDS), "--max-length", str(LENGTH), "-o", str(folder)]
+    subprocess.run([*machine.headwater(), *words, *more], cwd=work, check=True)  # what was trained is not trained again
     return by_task(np.load(folder / "outcomes.npy"))
 
 
@@ -181,11 +172,10 @@ def ingested(data: Path, work: Path) -> dict[str, Path]:
 
     stores = {kind: work / f"{kind}.store" for kind in ("model", "head", "whole", "tfidf", "domains")}
     files = {name: machine.records(work / f"{name}.jsonl") for name in ("pool", "targets")}
-    if not stores["model"].exists():
-        words = ["ingest", str(work / "pool.jsonl"), "--model", str(data / MODEL), "--max-length", str(LENGTH)]
-        methods = [part for name in ("grasp", "repsim", "rise") for part in ("--method", name)]
-        machine.run([*machine.headwater(), *words, *methods, "--store", str(stores["model"])], work)
-    if not stores["domains"].exists():
+    words = ["ingest", str(work / "pool.jsonl"), "--model", str(data / MODEL), "--max-length", str(LENGTH)]
+    methods = [part for name in ("grasp", "repsim", "rise") for part in ("--method", name)]
+    machine.run([*machine.headwater(), *words, *methods, "--store", str(stores["model"])], work)
+    if not stores["head"].exists():  # the first of those made of vectors
         gradients = Gradients(data / MODEL)
         index = TfidfVectorizer(sublinear_tf=True).fit(one["text"] for one in files["pool"])
         kinds = np.eye(len(DOMAINS), dtype=np.float32)
@@ -196,9 +186,9 @@ def ingested(data: Path, work: Path) -> dict[str, Path]:
                        "domains": np.stack([kinds[DOMAINS.index(one["domain"])] for one in records])}  # fmt: skip
             for kind, rows in vectors.items():
                 np.savez(work / f"{name}.{kind}.npz", vectors=rows)
-        for kind in ("head", "whole", "tfidf", "domains"):
-            words = ["ingest", str(work / f"pool.{kind}.npz"), "--method", "vectors", "--store", str(stores[kind])]
-            machine.run([*machine.headwater(), *words], work)
+    for kind in ("head", "whole", "tfidf", "domains"):
+        words = ["ingest", str(work / f"pool.{kind}.npz"), "--method", "vectors", "--store", str(stores[kind])]
+        machine.run([*machine.headwater(), *words], work)
     return stores
 
 
