@@ -14,7 +14,7 @@ from numba import njit
 from ...store.layout import Array
 
 SUMS = 512
-"""Earlier sums that are remembered; as they run out, what is known is brought to the present one, and bounds add up."""
+"""Earlier sums that are remembered; as they run out, every other one is forgotten, so that old ones lie far apart."""
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
@@ -36,13 +36,14 @@ def _highest(rows: Array, key: Array, along: Array, across: Array, loose: Array,
 
 
 @njit(cache=True, nogil=True)
-def _renew(key: Array, along: Array, across: Array, loose: Array, since: Array, moved: Array, aside: Array) -> None:
-    """Bring every row's key to the present sum; what it may have grown besides is added to what it may have grown before."""
+def _thin(key: Array, along: Array, across: Array, loose: Array, since: Array, moved: Array, aside: Array) -> None:
+    """Bring rows of every odd sum back to the one before it, and number the even ones anew."""
     for row in range(len(key)):
         at = since[row]
-        key[row] -= _shift(row, along, moved, at)
-        loose[row] += aside[at] * across[row]
-        since[row] = 0
+        if at % 2:
+            key[row] += _shift(row, along, moved, at)
+            loose[row] += aside[at] * across[row]
+        since[row] = at // 2
 
 
 class Bounds:
@@ -81,8 +82,7 @@ class Bounds:
         """The gains over the cost that some rows have at this sum."""
         if not self._is_last(total):
             if self._count == SUMS:
-                _renew(self._key, self._along, self._across, self._loose, self._since, *self._moved(total))
-                self._count = 0
+                self._forget_half()
             self._remember(total)
         self._key[rows], self._since[rows], self._loose[rows] = keys, self._count - 1, 0
 
@@ -109,6 +109,17 @@ class Bounds:
         squares = total @ total - 2 * (past @ total) + self._squares[: self._count]
         across = np.sqrt(np.maximum(squares - np.einsum("ek,ek->e", along, along), 0))
         return along.astype(np.float32), across.astype(np.float32)
+
+    def _forget_half(self) -> None:
+        """Every other sum, the first kept: what rows may have grown from one to the next is added to their bounds."""
+        moved = np.diff(self._projected, axis=0, prepend=self._projected[:1])
+        steps = np.diff(self._sums, axis=0, prepend=self._sums[:1])
+        squares = np.einsum("ed,ed->e", steps, steps) - np.einsum("ek,ek->e", moved, moved)
+        aside = np.sqrt(np.maximum(squares, 0)).astype(np.float32)
+        _thin(self._key, self._along, self._across, self._loose, self._since, moved.astype(np.float32), aside)
+        self._count = (self._count + 1) // 2
+        for each in (self._sums, self._projected, self._squares):
+            each[: self._count] = each[::2].copy()
 
     def _remember(self, total: Array) -> None:
         at = self._count

@@ -2,9 +2,9 @@
 
 The gain of row j beside a chosen sum Φ_S is Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖², divided by the row's cost where rows cost
 differently. A pool of rows is in memory, and their gains are computed at every step. What every other row may gain is bounded
-(bounds.py); those that may reach the pool's best are fetched, and known from then on. The bounds of some rows are watched, which
-are all that may reach it soon; as the sum has moved too far for that, all bounds are computed, and others are watched. Where very
-many rows may reach it, all are read again: another pass.
+(bounds.py); those that may reach the pool's best are fetched, and known from then on. So that not all bounds are computed at each
+step, some rows are watched, and a few of these more closely (watch.py). Where very many rows may reach the pool's best, all are
+read again: another pass.
 Gains that decide are computed in float64, one row at a time, so that equal rows tie. Knows columns and forms; no method.
 """
 
@@ -21,9 +21,9 @@ from .choice import Choice, Limits, Objective, Room, sampled
 from .kept import Kept, Source
 from .pool import Pool
 from .scan import Tell
+from .watch import Watch
 
 _SLACK = 2e-5  # of ‖w‖‖φ‖: far above the rounding of float32 products of a few thousand numbers
-_WATCHED, _BANDS = 16, 64  # one row in so many is watched; bands of length in which the others are bounded together
 _FEW, _SMALL = 64, 1 << 17  # rows are fetched so many at a time at least, or as many as have so many numbers
 _MANY = 4  # where one row in so many may be the best, a pass is shorter than fetching
 
@@ -63,8 +63,9 @@ class _Greedy:
         if limits.group is not None and limits.caps is not None:
             self._may[limits.caps[limits.group] <= 0] = False
         self._spent, self._taken = 0.0, np.zeros(1 if limits.caps is None else len(limits.caps), np.int64)
-        self._watched, self._others = np.zeros(0, np.int64), (np.full(1, np.inf, np.float32), np.ones(1, np.float32))
-        self._watched_at = self._sum
+        total = source.rows
+        self._far = Watch(self._bounds, self._c, total // 16, total // 2)
+        self._near = Watch(self._bounds, self._c, total // 256, total // 16)
 
     def run(self, tell: Tell, stopped: Callable[[], bool]) -> Choice:
         chosen: list[int] = []
@@ -109,39 +110,37 @@ class _Greedy:
 
     def _reaching(self, least: float, slack: float) -> Array:
         """Rows outside the pool that may have a key of `least`."""
-        highest, longest = self._others
-        moved = self._c * float(np.linalg.norm(self._sum - self._watched_at)) + slack
-        if (highest + moved * longest >= least).any():
-            self._watch(least, slack)
-        rows = self._watched[self._may[self._watched] & (self._pool.slot[self._watched] < 0)]
-        found: Array = rows[self._bounds.highest(rows, self._sum) + slack * self._bounds.length[rows] >= least]
+        if not self._far.holds(least, self._sum, slack):
+            self._look_far(least, slack)
+            self._near.forget()
+        if not self._near.holds(least, self._sum, slack):
+            rows = self._outside(self._far.rows)
+            bound = self._highest(rows, slack)
+            self._near.renew(rows, bound, self._sum, max(self._pool.size, 2 * int((bound >= least).sum())))
+        rows = self._outside(self._near.rows)
+        found: Array = rows[self._highest(rows, slack) >= least]
         return found
 
-    def _watch(self, least: float, slack: float) -> None:
-        """Compute all bounds, and watch the highest: all that may reach the key, and more."""
-        rows = np.flatnonzero(self._may & (self._pool.slot < 0))
-        bound = self._bounds.highest(rows, self._sum) + slack * self._bounds.length[rows]
+    def _look_far(self, least: float, slack: float) -> None:
+        """Compute all bounds; where very many rows may reach the key, from a pass."""
+        rows = self._outside(np.arange(len(self._may)))
+        bound = self._highest(rows, slack)
         reaching = int((bound >= least).sum())
         if reaching > max(self._pool.size, len(self._may) // _MANY) and not self._fresh:
             self._read_all()
-            self._watch(least, slack)
+            self._look_far(least, slack)
             return
-        count = min(len(rows), max(self._pool.size, 2 * reaching, len(self._may) // _WATCHED))
-        order = np.argpartition(-bound, count - 1) if count else np.zeros(0, np.int64)
-        self._watched, self._watched_at = np.sort(rows[order[:count]]), self._sum
-        self._others = self._bands(rows[order[count:]], bound[order[count:]])
+        self._far.renew(rows, bound, self._sum, max(self._pool.size, 4 * reaching))
 
-    def _bands(self, rows: Array, bound: Array) -> tuple[Array, Array]:
-        """The highest bound of rows of about one length, and the length, for each of some lengths."""
-        if not len(rows):
-            return np.full(1, -np.inf, np.float32), np.zeros(1, np.float32)
-        length = self._bounds.length[rows]
-        low, high = float(length.min()), float(length.max())
-        band = np.minimum((length - low) / max(high - low, 1e-30) * _BANDS, _BANDS - 1).astype(np.int64)
-        highest, longest = np.full(_BANDS, -np.inf, np.float32), np.zeros(_BANDS, np.float32)
-        np.maximum.at(highest, band, bound)
-        np.maximum.at(longest, band, length)
-        return highest, longest
+    def _outside(self, rows: Array) -> Array:
+        """Those of some rows that may be chosen and are not in the pool."""
+        found: Array = rows[self._may[rows] & (self._pool.slot[rows] < 0)]
+        return found
+
+    def _highest(self, rows: Array, slack: float) -> Array:
+        """(n,) float32: bounds, rounding included."""
+        found: Array = self._bounds.highest(rows, self._sum) + np.float32(slack) * self._bounds.length[rows]
+        return found
 
     def _bring(self, rows: Array) -> None:
         """Know the gains of some rows beside the present sum, and hold the rows in place of the pool's worst."""
@@ -161,13 +160,14 @@ class _Greedy:
         known = given_up[np.isfinite(held[given_up])]  # the others are never asked for again
         if len(known):
             self._bounds.note(self._pool.rows[known], held[known], self._sum)
-            self._watched = np.union1d(self._watched, self._pool.rows[known])  # they are outside now
+            for watch in (self._far, self._near):
+                watch.add(self._pool.rows[known])  # they are outside now
         new = self._pool.count + np.arange(len(rows) - over)
         self._pool.put(rows, features, np.concatenate([given_up, new]))
 
     def _fill(self) -> None:
         """Half a pool of the rows that may gain most."""
-        rows = np.flatnonzero(self._may & (self._pool.slot < 0))
+        rows = self._outside(np.arange(len(self._may)))
         count = min(len(rows), max(self._limits.batch, self._pool.size // 2, 1))
         order = np.argpartition(-self._bounds.highest(rows, self._sum), count - 1)[:count]
         self._bring(np.sort(rows[order]))
@@ -226,7 +226,7 @@ class _Greedy:
                 name = self._kept.source.columns[0].name
                 raise DataError(f"{name} row {row} is not finite, or too large to be squared")
             self._bounds.learn(part, tile, keys, None if self._limits.cost is None else self._limits.cost[part])
-        self._others = np.full(1, np.inf, np.float32), np.ones(1, np.float32)
+        self._far.forget()
 
     @property
     def _fresh(self) -> bool:
