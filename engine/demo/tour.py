@@ -192,8 +192,10 @@ def _folded(mark: str, text: str, width: int = 116, lines: int = 3) -> str:
     """Text in a few lines behind a mark."""
     squeezed = " ".join(printable(text).split())
     indent = " " * (len(mark) + 4)
-    return textwrap.fill(squeezed, width, initial_indent=f"    {mark}", subsequent_indent=indent, max_lines=lines,
-                         placeholder=" …", break_on_hyphens=False)  # fmt: skip
+    found = textwrap.wrap(
+        squeezed, width, initial_indent=f"    {mark}", subsequent_indent=indent, break_on_hyphens=False
+    )
+    return "\n".join(found[:lines]) + " …" * (len(found) > lines)
 
 
 def _show_figures(outcome: Outcome) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 DATA = CHECKOUT.parent / "shared" / "data"
-OUT = HERE / "work"
+OUT = HERE / "out"
 """Ignored by git."""
 _PACKAGES = ("headwater", "torch", "transformers", "numpy", "numba", "zarr")
 
