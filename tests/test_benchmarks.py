@@ -211,7 +211,8 @@ def test_features_and_their_rivals_are_built(script: Load, tmp_path: Path, monke
     monkeypatch.setattr(cost, "SIZES", {"small": (32, 2, 300)})
     (found,) = cost.main(["--out", str(tmp_path), "--models", "small"]).values()
     assert set(found) == {"bare forward", "GRASP", "LoGra's form", "TRAK, sketched", "TRAK's form"}
-    assert all(seconds > 0 for seconds, _ in found.values()) and found["GRASP"][1] == 2052
+    sizes = {form: size for form, (_, size) in found.items()}  # seconds of so few texts are a difference of noise
+    assert sizes["GRASP"] == 2052 and sizes["TRAK's form"] == 4096 and found["TRAK's form"][0] > 0
 
 
 @pytest.mark.slow
