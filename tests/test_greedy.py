@@ -21,9 +21,11 @@ from test_similarity import nothing, stored
 
 
 @pytest.fixture(params=[3, 512])
-def sums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums that are remembered: so few that they run out at once, and as many as ever."""
-    monkeypatch.setattr(bounds, "SUMS", request.param)
+def past(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors that are remembered: so few that they run out at once, and as many as ever. With few, passes cost little, too."""
+    monkeypatch.setattr(bounds, "PAST", request.param)
+    if request.param == 3:
+        monkeypatch.setattr("headwater.engine.arrays.greedy._START", 0)
 
 
 def brute(rows: np.ndarray, v: np.ndarray, c: float, limits: Limits) -> tuple[list[int], list[float]]:
@@ -80,7 +82,7 @@ def chosen(folder: Path, rows: np.ndarray, v: np.ndarray, c: float, limits: Limi
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_it_is_brute_force(tmp_path: Path, sums: None, seed: int) -> None:
+def test_it_is_brute_force(tmp_path: Path, past: None, seed: int) -> None:
     rows, v, c = instance(seed)
     chance = np.random.default_rng(seed + 1000)
     pool = int(chance.integers(1, 40))
@@ -94,7 +96,7 @@ def test_it_is_brute_force(tmp_path: Path, sums: None, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_so_it_is_under_costs_and_caps(tmp_path: Path, sums: None, seed: int) -> None:
+def test_so_it_is_under_costs_and_caps(tmp_path: Path, past: None, seed: int) -> None:
     rows, v, c = instance(seed)
     chance = np.random.default_rng(seed)
     group = chance.integers(0, 3, len(rows))
@@ -130,7 +132,7 @@ def test_neither_pool_nor_blocks_nor_workers_change_it(tmp_path: Path) -> None:
         )
     ]
     assert all(one.rows.tolist() == every[0].rows.tolist() for one in every)
-    assert every[0].passes == 1 and every[1].passes == 1 and every[2].passes < 120
+    assert every[0].passes <= 2 and max(one.passes for one in every) < 60
 
 
 def test_a_batch_takes_the_best_at_once_and_tells_what_it_lost(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...store.layout import Array
-from .bounds import SUMS
+from .bounds import PAST
 from .kept import Source
-from .moments import moment_parts
-from .scan import Shape
+from .moments import TILE
+from .scan import Shape, blocks_bytes
 
 DIRECTIONS = (128, 32, 8, 1)
 """In how many directions every row's component is known, the principal ones of a sample of rows: as memory allows."""
@@ -84,14 +84,16 @@ class Room:
 
     def parts(self, source: Source) -> list[tuple[str, int]]:
         """The memory of it."""
-        depth, sample = source.form.depth, sampled(source.rows, source.form.depth)
+        depth, sample, workers = source.form.depth, sampled(source.rows, source.form.depth), self.shape.workers
         return [
-            *moment_parts(source.columns, source.form, 1, self.shape),
+            ("blocks in flight", blocks_bytes(source.columns, self.shape)),
+            ("decoding", workers * sum(reader.scratch_bytes for reader in source.columns)),
+            ("rows in float32", workers * 20 * min(TILE, self.shape.block_rows) * depth),
             (
                 "pool of rows",
                 12 * min(self.pool, source.rows) * depth + (2 << 20),
             ),  # decoded, and as they are exchanged
-            ("earlier sums", 8 * SUMS * depth),
+            ("earlier vectors", 24 * PAST * depth),
             ("directions", 8 * depth * (2 * sample + 2 * self.directions) + 40 * min(sample, depth) ** 2),
             ("bounds of all rows", (96 + 4 * min(self.directions, depth)) * source.rows),
             ("rows kept", min(self.kept, source.rows) * (source.row_bytes + 8)),

@@ -2,9 +2,8 @@
 
 The gain of row j beside a chosen sum Φ_S is Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖², divided by the row's cost where rows cost
 differently. A pool of rows is in memory, and their gains are computed at every step. What every other row may gain is bounded
-(bounds.py); those that may reach the pool's best are fetched, and known from then on. So that not all bounds are computed at each
-step, some rows are watched, and a few of these more closely (watch.py). Where very many rows may reach the pool's best, all are
-read again: another pass.
+(bounds.py); those that may reach the pool's best are fetched, and known from then on. As the sum moves, bounds loosen; once
+bounds and fetched rows have taken as long as reading all rows would have, all are read again: another pass.
 Gains that decide are computed in float64, one row at a time, so that equal rows tie. Knows columns and forms; no method.
 """
 
@@ -16,16 +15,19 @@ import numpy as np
 
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
-from .bounds import Bounds
+from .bounds import Bounds, Wanted, principal
 from .choice import Choice, Limits, Objective, Room, sampled
 from .kept import Kept, Source
 from .pool import Pool
 from .scan import Tell
-from .watch import Watch
 
 _SLACK = 2e-5  # of ‖w‖‖φ‖: far above the rounding of float32 products of a few thousand numbers
 _FEW, _SMALL = 64, 1 << 17  # rows are fetched so many at a time at least, or as many as have so many numbers
-_MANY = 4  # where one row in so many may be the best, a pass is shorter than fetching
+_BOUND, _FETCH = (
+    0.2,
+    50.0,
+)  # what a bound beyond the first directions, and a fetched row, take of what a row takes in a pass
+_START = 1 << 16  # rows that a pass of none would be worth
 
 
 def greedy(
@@ -51,31 +53,37 @@ def greedy(
     return _Greedy(source, objective, limits, room).run(tell, stopped)
 
 
+def _floor(keys: Array, count: int) -> np.float32:
+    """The count-th largest, or a little below."""
+    found = np.float32(np.partition(keys, len(keys) - count)[len(keys) - count])
+    return np.float32(np.nextafter(found, np.float32(-np.inf)))
+
+
 class _Greedy:
     def __init__(self, source: Source, objective: Objective, limits: Limits, room: Room) -> None:
         self._v, self._c, self._limits, self._shape = objective.vector, objective.penalty, limits, room.shape
         self._sum, self._kept = np.zeros_like(self._v), Kept(source, room.kept)
         self._pool = Pool(max(1, min(room.pool, source.rows)), len(self._v), source.rows)
-        self._bounds = Bounds(source.rows, self._principal(min(room.directions, len(self._v), source.rows)), self._c)
+        drawn = np.linspace(0, source.rows - 1, sampled(source.rows, len(self._v))).astype(np.int64)
+        sample = self._kept.gathered(np.unique(drawn)).astype(np.float64)
+        directions = principal(sample, min(room.directions, len(self._v), source.rows))
+        self._bounds, self._work = Bounds(source.rows, directions, room.shape.workers), 0.0
         self._may = limits.open.copy()
         if limits.cost is not None:
             self._may[limits.cost > limits.budget] = False
         if limits.group is not None and limits.caps is not None:
             self._may[limits.caps[limits.group] <= 0] = False
         self._spent, self._taken = 0.0, np.zeros(1 if limits.caps is None else len(limits.caps), np.int64)
-        total = source.rows
-        self._far = Watch(self._bounds, self._c, total // 16, total // 2)
-        self._near = Watch(self._bounds, self._c, total // 256, total // 16)
 
     def run(self, tell: Tell, stopped: Callable[[], bool]) -> Choice:
         chosen: list[int] = []
         gains: list[float] = []
-        self._read_all()
+        self._learn()
         while len(chosen) < self._limits.count and not stopped():
             best = self._best(min(self._limits.batch, self._limits.count - len(chosen)))
             if not best or (self._limits.cost is not None and best[0][0] <= 0):
                 break
-            w = self._v - self._c * self._sum  # of a batch, every gain is beside what was chosen before it
+            w = self._w  # of a batch, every gain is beside what was chosen before it
             for key, row, feature in best:
                 if self._may[row] and (key > 0 or self._limits.cost is None):
                     gains.append(self._gain(feature, w))
@@ -86,91 +94,89 @@ class _Greedy:
 
     def _best(self, count: int) -> list[tuple[float, int, Array]]:
         """(key, row, feature) of the best rows that may be chosen, none if none may; no other row is better."""
-        count = min(count, self._pool.size, int(self._may.sum()))
+        count, among = min(count, self._pool.size, int(self._may.sum())), None
         while count:
-            w, slack = self._v - self._c * self._sum, self._slack()
+            if self._work > _START + len(self._may):
+                self._look_again()
+            w = self._w
             keys = self._pool_keys(w)
             if np.isfinite(keys).sum() < count:
                 self._fill()
+                among = None
                 continue
-            rounding = slack * self._bounds.length[self._pool.rows]
-            least = float(np.partition(keys - rounding, len(keys) - count)[len(keys) - count])
-            near = self._pool.rows[keys + rounding >= least]
-            reaching = self._reaching(least, slack)
-            unsure = reaching[~self._bounds.certain(reaching, self._sum)]
+            rounding = self._slack(float(np.linalg.norm(w))) * self._bounds.length[self._pool.rows]
+            reaching, upper, lower = self._reaching(w, _floor(keys - rounding, count), among)
+            least = _floor(np.concatenate([keys - rounding, lower]), count)
+            near, reaching = self._pool.rows[keys + rounding >= least], reaching[upper >= least]
+            unsure = reaching[~self._bounds.certain(reaching, w)]
             if not len(unsure):  # what reaches all the same is equal, or nearly so
                 return self._resolved(np.sort(np.concatenate([near, reaching])), w, count)
-            self._bring(unsure)
+            among = reaching
+            self._work += _FETCH * len(unsure)
+            if self._work <= _START + len(self._may):
+                among = np.concatenate([reaching, self._bring(unsure)])
         return []
 
-    def _slack(self) -> float:
-        """By how much a float32 gain may be wrong, for a row of length 1."""
-        far = max(float(np.linalg.norm(self._sum)), self._bounds.farthest)
-        return _SLACK * (float(np.linalg.norm(self._v)) + 2 * self._c * far + self._c / 2 * self._bounds.largest)
-
-    def _reaching(self, least: float, slack: float) -> Array:
-        """Rows outside the pool that may have a key of `least`."""
-        if not self._far.holds(least, self._sum, slack):
-            self._look_far(least, slack)
-            self._near.forget()
-        if not self._near.holds(least, self._sum, slack):
-            rows = self._outside(self._far.rows)
-            bound = self._highest(rows, slack)
-            self._near.renew(rows, bound, self._sum, max(self._pool.size, 2 * int((bound >= least).sum())))
-        rows = self._outside(self._near.rows)
-        found: Array = rows[self._highest(rows, slack) >= least]
+    @property
+    def _w(self) -> Array:
+        """v − cΦ: (D,) float64."""
+        found: Array = self._v - self._c * self._sum
         return found
 
-    def _look_far(self, least: float, slack: float) -> None:
-        """Compute all bounds; where very many rows may reach the key, from a pass."""
-        rows = self._outside(np.arange(len(self._may)))
-        bound = self._highest(rows, slack)
-        reaching = int((bound >= least).sum())
-        if reaching > max(self._pool.size, len(self._may) // _MANY) and not self._fresh:
-            self._read_all()
-            self._look_far(least, slack)
-            return
-        self._far.renew(rows, bound, self._sum, max(self._pool.size, 4 * reaching))
+    def _slack(self, norm: float) -> float:
+        """By how much a float32 gain beside a vector of this norm may be wrong, for a row of length 1."""
+        return _SLACK * (norm + self._c / 2 * self._largest)
+
+    def _reaching(self, w: Array, least: np.float32, among: Array | None) -> tuple[Array, Array, Array]:
+        """Rows (n,) outside the pool that may have a key of `least`, none but some where those are given; (n,) what their keys
+        are at most, and at least.
+        """
+        slack = self._slack(2 * max(float(np.linalg.norm(w)), self._bounds.farthest))
+        if among is None:
+            wanted = Wanted(least, np.float32(slack), self._may, self._pool.slot, self._bounds.length)
+            rows, beyond = self._bounds.reaching(wanted, w)
+            self._work += _BOUND * beyond
+        else:
+            rows = self._outside(np.unique(among))
+        most, rounding = self._bounds.highest(rows, w), np.float32(slack) * self._bounds.length[rows]
+        return rows, most + rounding, np.where(self._bounds.certain(rows, w), most - rounding, -np.inf)
 
     def _outside(self, rows: Array) -> Array:
         """Those of some rows that may be chosen and are not in the pool."""
         found: Array = rows[self._may[rows] & (self._pool.slot[rows] < 0)]
         return found
 
-    def _highest(self, rows: Array, slack: float) -> Array:
-        """(n,) float32: bounds, rounding included."""
-        found: Array = self._bounds.highest(rows, self._sum) + np.float32(slack) * self._bounds.length[rows]
-        return found
-
-    def _bring(self, rows: Array) -> None:
-        """Know the gains of some rows beside the present sum, and hold the rows in place of the pool's worst."""
+    def _bring(self, rows: Array) -> Array:
+        """Know the gains of some rows beside the present sum, and hold the best in place of the pool's worst, which it tells."""
+        left = [rows[:0]]
         part = max(_FEW, self._pool.size // 2, _SMALL // len(self._v))
         for start in range(0, len(rows), part):
             features, few = self._kept.gathered(rows[start : start + part]), rows[start : start + part]
             keys = self._keys(few, features, np.einsum("nd,nd->n", features, features, dtype=np.float64))
-            self._bounds.note(few, keys, self._sum)
+            self._bounds.note(few, keys, self._w)
             best = np.argsort(-keys, kind="stable")[: max(1, self._pool.size // 2)]
-            self._hold(few[best], features[best])
+            left.append(self._hold(few[best], features[best]))
+        return np.concatenate(left)
 
-    def _hold(self, rows: Array, features: Array) -> None:
-        """Rows into the pool, in place of its worst, whose gains are noted."""
-        held = self._pool_keys(self._v - self._c * self._sum)
+    def _hold(self, rows: Array, features: Array) -> Array:
+        """Rows into the pool, in place of its worst, which it tells and whose gains are noted."""
+        held = self._pool_keys(self._w)
         over = max(0, self._pool.count + len(rows) - self._pool.size)
         given_up = np.argpartition(held, over - 1)[:over] if over else np.zeros(0, np.int64)
         known = given_up[np.isfinite(held[given_up])]  # the others are never asked for again
+        left = self._pool.rows[known].copy()
         if len(known):
-            self._bounds.note(self._pool.rows[known], held[known], self._sum)
-            for watch in (self._far, self._near):
-                watch.add(self._pool.rows[known])  # they are outside now
+            self._bounds.note(left, held[known], self._w)
         new = self._pool.count + np.arange(len(rows) - over)
         self._pool.put(rows, features, np.concatenate([given_up, new]))
+        return left
 
     def _fill(self) -> None:
-        """Half a pool of the rows that may gain most."""
-        rows = self._outside(np.arange(len(self._may)))
+        """Hold half a pool of the rows that may gain most."""
+        rows = np.flatnonzero(self._may)
         count = min(len(rows), max(self._limits.batch, self._pool.size // 2, 1))
-        order = np.argpartition(-self._bounds.highest(rows, self._sum), count - 1)[:count]
-        self._bring(np.sort(rows[order]))
+        order = np.argpartition(-self._bounds.highest(rows, self._w), count - 1)[:count]
+        self._bring(self._outside(np.sort(rows[order])))
 
     def _resolved(self, rows: Array, w: Array, count: int) -> list[tuple[float, int, Array]]:
         """The best of some rows, by their exact keys; ties to the lower row."""
@@ -207,46 +213,43 @@ class _Greedy:
 
     def _keys(self, rows: Array, features: Array, squares: Array) -> Array:
         """(n,) gains over the cost, by a float32 product."""
-        w = (self._v - self._c * self._sum).astype(np.float32)
+        w = self._w.astype(np.float32)
         keys: Array = features @ w - self._c / 2 * squares
         if self._limits.cost is not None:
             keys /= self._limits.cost[rows]
         return keys
 
-    def _read_all(self) -> None:
-        """Learn every row anew: a pass."""
-        self._bounds.restart(self._sum)
-        for start, tile in self._kept.tiles(self._shape):
+    def _learn(self) -> None:
+        """Learn every row: a pass."""
+        self._bounds.restart(self._w)
+        name, cost = self._kept.source.columns[0].name, self._limits.cost
+
+        def learn(start: int, tile: Array) -> None:
             part = slice(start, start + len(tile))
             keys = self._keys(np.arange(start, part.stop), tile, np.einsum("nd,nd->n", tile, tile, dtype=np.float64))
             with np.errstate(over="ignore"):
                 keys = keys.astype(np.float32)
             if not np.isfinite(keys).all():
                 row = start + int(np.argmin(np.isfinite(keys)))
-                name = self._kept.source.columns[0].name
                 raise DataError(f"{name} row {row} is not finite, or too large to be squared")
-            self._bounds.learn(part, tile, keys, None if self._limits.cost is None else self._limits.cost[part])
-        self._far.forget()
+            self._bounds.learn(part, tile, keys, None if cost is None else cost[part])
 
-    @property
-    def _fresh(self) -> bool:
-        """Whether all rows were learnt at this very sum."""
-        return bool(self._bounds.certain(np.arange(len(self._may)), self._sum).all())
+        self._kept.show(self._shape, learn)
+        self._norms = self._bounds.length if cost is None else self._bounds.length * cost
+        self._largest = float(self._norms.max(initial=0))
 
-    def _principal(self, count: int) -> Array:
-        """(D, K) float64: principal directions of rows evenly drawn, about 0."""
-        total = self._kept.source.rows
-        rows = np.unique(np.linspace(0, total - 1, sampled(total, len(self._v))).astype(np.int64))
-        features = self._kept.gathered(rows).astype(np.float64)
-        if not np.isfinite(features).all():
-            return np.zeros((len(self._v), count))  # the pass names the row
-        if len(features) >= len(self._v):
-            _, vectors = np.linalg.eigh(features.T @ features)
-            return np.ascontiguousarray(vectors[:, ::-1][:, :count])
-        squares, mixed = np.linalg.eigh(features @ features.T)  # the smaller of the two
-        kept = np.argsort(-squares)[:count]
-        found, _ = np.linalg.qr(features.T @ mixed[:, kept])
-        return np.asarray(found)
+    def _look_again(self) -> None:
+        """Know every row's gain beside the present sum: a pass of one product."""
+        w = self._w.astype(np.float32)
+        keys = self._kept.products(w, self._shape)
+        for start in range(0, len(keys), _SMALL):
+            part = slice(start, start + _SMALL)
+            keys[part] -= np.float32(self._c / 2) * self._norms[part] ** 2
+            if self._limits.cost is not None:
+                keys[part] /= self._limits.cost[part]
+        self._bounds.restart(self._w, keys)
+        self._fill()
+        self._work = 0.0
 
     def _exact_key(self, row: int, feature: Array, w: Array) -> float:
         return self._gain(feature, w) / (1.0 if self._limits.cost is None else float(self._limits.cost[row]))

@@ -1,19 +1,22 @@
-"""Stored rows by their numbers, decoded; those that were asked for lately stay in memory as they are stored. Knows columns and
-forms, not what rows are for.
+"""Stored rows for a choice: by their numbers, where those asked for lately stay in memory as they are stored; all of them in a
+pass, decoded or multiplied. Knows columns and forms, not what rows are for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...store.columns import ColumnReader
-from ...store.layout import Array
-from ..forms.form import Form
-from .moments import decoded
-from .scan import Shape
+from ...store.layout import Array, Block
+from ..forms.form import BFloat16, Floats, Form
+from .moments import TILE
+from .product import products
+from .scan import Shape, scan
+from .scorers import scorer_of
+from .similarity import tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,32 @@ class Kept:
         found: Array = np.asarray(self.source.form.decode(parts), np.float32).reshape(len(rows), -1)
         return found
 
-    def tiles(self, shape: Shape) -> Iterator[tuple[int, Array]]:
-        """All rows in order, (first, (n, D) float32) at a time: a pass."""
+    def show(self, shape: Shape, use: Callable[[int, Array], None]) -> None:
+        """Call `use` with a first row and (n, D) float32, for all rows, in any order and from several threads: a pass."""
+        form = self.source.form
+
+        def shown(block: Block) -> None:
+            for tile in tiles(block, TILE):
+                use(tile.start, np.asarray(form.decode(tile.columns), np.float32).reshape(tile.rows, -1))
+
         self.passes += 1
-        for start, rows in decoded(self.source.columns, self.source.form, shape, lambda done: None):
-            yield start, rows.numpy()
+        scan(self.source.columns, shape, lambda: shown, lambda done: None)
+
+    def products(self, vector: Array, shape: Shape) -> Array:
+        """(N,) float32: every row's product with a vector (D,) float32: a pass."""
+        found = np.empty(self.source.rows, np.float32)
+        if not isinstance(self.source.form, Floats | BFloat16):  # their scorers round the vector, too
+            self.show(shape, lambda start, rows: _fill(found, start, products(rows, vector[None])[:, 0]))
+            return found
+        scorer = scorer_of(self.source.form, vector[None])
+
+        def multiplied(block: Block) -> None:
+            for tile in tiles(block, scorer.tile_rows):
+                scorer.score(tile, found[None, tile.start : tile.start + tile.rows])
+
+        self.passes += 1
+        scan(self.source.columns, shape, lambda: multiplied, lambda done: None)
+        return found
 
     def _keep(self, rows: Array, read: dict[str, Array]) -> None:
         rows = rows[: len(self._rows)]
@@ -77,3 +101,7 @@ class Kept:
         for name, values in read.items():
             self._parts[name][places] = values[: len(rows)]
         self._next = int(self._next + len(rows)) % max(1, len(self._rows))
+
+
+def _fill(found: Array, start: int, values: Array) -> None:
+    found[start : start + len(values)] = values

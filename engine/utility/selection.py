@@ -22,7 +22,7 @@ from ..answers.scores import Examples
 from ..arrays.choice import DIRECTIONS, KEPT_BYTES, Choice, Limits, Objective, Room
 from ..arrays.greedy import greedy
 from ..arrays.kept import Source
-from ..arrays.scan import shapes
+from ..arrays.scan import cores, shapes
 from ..arrays.stored import fitted
 from ..memory import Plan, plan
 from .features import LinearFeatures
@@ -95,7 +95,7 @@ class Selection:
         self._source = Source(readers, features.form)
         pools = [min(pool, max(_POOLS[-1], _POOL_BYTES // (12 * features.depth))) for pool in _POOLS]
         rooms = [Room(pool, directions, kept // self._source.row_bytes, shape)
-                 for shape in shapes(readers, 1)[:1] + shapes(readers, 1)[-1:]
+                 for shape in shapes(readers, cores())[:1] + shapes(readers, 1)[-1:]
                  for pool in pools for directions in DIRECTIONS for kept in KEPT_BYTES]  # fmt: skip
         held = plan([("examples' lengths and groups", 24 * features.rows)]).parts
         self.plan: Plan
