@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.intake.residual import Loss, SparseResidual
+from headwater.engine.intake.sketch import count_sketch
+from headwater.engine.intake.tensor_sketch import BucketedResidual
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -192,3 +194,33 @@ def test_threads_change_nothing(tmp_path):
         with np.load(path) as arrays:
             found.append([arrays[name] for name in sorted(arrays)])
     assert all(np.array_equal(one, two) for one, two in zip(*found, strict=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    width=st.sampled_from([1, 2, 3, 5, 40, 300, 9001]),
+    buckets=st.sampled_from([2, 7, 64, 1024]),
+    spread=st.sampled_from([1e-3, 3.0, 1000.0]),
+)
+def test_the_whole_residual_in_buckets(seed: int, width: int, buckets: int, spread: float) -> None:
+    chance = np.random.default_rng(seed)
+    logits = (spread * chance.standard_normal((4, width))).astype(np.float32)
+    targets = chance.integers(0, width, 4)
+    wide = logits.astype(np.float64)
+    whole = np.exp(wide - wide.max(1, keepdims=True))
+    whole /= whole.sum(1, keepdims=True)
+    whole[np.arange(4), targets] -= 1
+    sketch, asked = count_sketch(width, buckets, 3, "tensor.r"), BucketedResidual(buckets, 3)
+    expected = whole @ sketch.matrix().double().numpy()
+    z, y = torch.from_numpy(logits), torch.from_numpy(targets)
+    assert np.abs(asked(z, y)[0].numpy() - expected).max() < 1e-5
+    assert np.abs(asked.by_torch(z, y, sketch).numpy() - expected).max() < 1e-5
+
+
+def test_a_sure_models_residual_keeps_its_digits() -> None:
+    """Where all but 1e-9 of the probability is the target's, p − 1 in float32 would be 0."""
+    logits = torch.zeros(1, 8)
+    logits[0, 2] = float(np.log(7e9))
+    found = BucketedResidual(64, 0)(logits, torch.tensor([2]))[0].numpy()[0]
+    assert np.isclose(np.abs(found).max(), 1e-9, rtol=1e-4)

@@ -80,7 +80,7 @@ class SparseResidual:
 
 
 @njit(cache=True, fastmath=True, inline="always")
-def _exp(x: Any) -> Any:
+def exp(x: Any) -> Any:
     """e^x for x ≤ 0 in float32 by 2^(k+f), a polynomial in f: vectorises, relative error below 3e-7."""
     z = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
     k = np.floor(z)
@@ -109,7 +109,7 @@ def _losses(logits: Any, targets: Any, out: Any) -> None:
         for first in range(0, width, 4096):
             part: Any = np.float32(0)
             for j in range(first, min(first + 4096, width)):
-                part = part + _exp(row[j] - peak)
+                part = part + exp(row[j] - peak)
             total += part
         out[i] = np.log(total) + (np.float64(peak) - np.float64(row[targets[i]]))
 
@@ -225,7 +225,7 @@ def _unnormalised(values: Any, tau: Any) -> None:
     """exp((z − max)/τ) in place; the first is not always the largest, the target may stand last."""
     peak = values.max()
     for k in range(len(values)):
-        p = _exp(max((values[k] - peak) / tau, np.float32(-100)))
+        p = exp(max((values[k] - peak) / tau, np.float32(-100)))
         values[k] = p if p >= _LEAST else np.float32(0)
 
 
