@@ -12,6 +12,8 @@ whole, which answers the same. Knows columns, forms, scorers.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -84,20 +86,42 @@ def _candidates(workers: list[_Keeper], floor: Array) -> Array:
     return found
 
 
+class RowErrors(NamedTuple):
+    """What a tile's rows lost."""
+
+    scale: Array
+    """(n,) float32: of the integers."""
+    error: Array
+    """(n,) float32: ‖x − x̃‖ at most."""
+    longest: np.float32
+    """The norm of integers at most."""
+
+
+class QueryErrors(NamedTuple):
+    """What queries lost, (Q,) float32."""
+
+    scale: Array
+    """Of the integers."""
+    of_row: Array
+    """Error of a score for a row of norm 1."""
+    of_error: Array
+    """Error of a score for a row whose own error is 1."""
+
+
 class _Bounds:
     """Queries as integers, and what is known of their scores' errors."""
 
     def __init__(self, form: Int8, matrix: Array) -> None:
-        values, self.scale = int8_queries(matrix)
+        values, scale = int8_queries(matrix)
         self.name, self.packed, self.queries = form.declared.name, PackedQueries(values, "int8"), len(matrix)
         exact = turn(form.depth).apply(np.asarray(matrix, np.float64))
         norms = np.linalg.norm(exact, axis=1)
-        lost = np.linalg.norm(exact - values * self.scale[:, None].astype(np.float64), axis=1)
+        lost = np.linalg.norm(exact - values * scale[:, None].astype(np.float64), axis=1)
         # a finer score is a sum of DEPTH-long parts, each of eight lanes: no number is rounded more often than this
         roundings = DEPTH // 8 + 8 + form.depth // DEPTH + 4
-        self.of_row = (lost + (roundings + 4) * _UNIT * norms).astype(np.float32) * np.float32(_SLACK)
-        self.of_error = (norms * (1 + roundings * _UNIT)).astype(np.float32) * np.float32(_SLACK)
-        self.row_norm = float(np.sqrt(form.depth) * 127)
+        of_row = (lost + (roundings + 4) * _UNIT * norms).astype(np.float32) * np.float32(_SLACK)
+        of_error = (norms * (1 + roundings * _UNIT)).astype(np.float32) * np.float32(_SLACK)
+        self.errors, self.longest = QueryErrors(scale, of_row, of_error), np.float32(np.sqrt(form.depth) * 127)
 
 
 class _Keeper:
@@ -121,8 +145,8 @@ class _Keeper:
         b, name = self._bounds, self._bounds.name
         for tile in tiles(block, self._tile):
             multiply(words(tile.columns[name]), b.packed, self._sums)
-            scale, error = tile.columns[f"{name}.scale"], tile.columns[f"{name}.error"]
-            _bound(self._sums, scale, error, b.scale, b.of_row, b.of_error, b.row_norm, self._lower, self._upper)
+            rows = RowErrors(tile.columns[f"{name}.scale"], tile.columns[f"{name}.error"], b.longest)
+            _bound(self._sums, rows, b.errors, self._lower, self._upper)
             self.heaps.push(self._lower, tile.rows, tile.start)
             floors = self.heaps.scores[:, 0].copy()
             if _collect(self._upper, tile.rows, tile.start, floors, self.rows, self.upper, self.count):
@@ -131,15 +155,12 @@ class _Keeper:
 
 
 @njit(cache=True, nogil=True)
-def _bound(
-    sums: Array, scale: Array, error: Array, query_scale: Array, of_row: Array, of_error: Array, row_norm: float,
-    lower: Array, upper: Array,
-) -> None:  # fmt: skip
-    """Bounds of a tile's scores."""
-    for q in range(len(query_scale)):
-        for i in range(len(scale)):
-            estimate = (np.float32(sums[q, i]) * scale[i]) * query_scale[q]
-            slack = of_row[q] * (scale[i] * np.float32(row_norm)) + of_error[q] * error[i]
+def _bound(sums: Array, rows: RowErrors, queries: QueryErrors, lower: Array, upper: Array) -> None:
+    """Bounds of a tile's scores: (Q, n) from integer sums."""
+    for q in range(len(queries.scale)):
+        for i in range(len(rows.scale)):
+            estimate = (np.float32(sums[q, i]) * rows.scale[i]) * queries.scale[q]
+            slack = queries.of_row[q] * (rows.scale[i] * rows.longest) + queries.of_error[q] * rows.error[i]
             lower[q, i], upper[q, i] = estimate - slack, estimate + slack
 
 

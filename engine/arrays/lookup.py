@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from ...store.layout import Array
 from .product import PackedQueries, multiply
-from .simd import ADDRESS, I8, I16, data, load, mask, place, store, vector
+from .simd import ADDRESS, I8, I16, Part, data, load, mask, opened, place, store, vector
 
 TILE = 256
 """Rows that one pass over the queries' tables serves."""
@@ -94,14 +94,11 @@ def has_byte_shuffle() -> bool:
 
 
 @intrinsic(prefer_literal=True)
-def look_up(
-    typing: Any, x: Any, at: Any, pitch: Any, tables: Any, from_: Any, stride: Any, steps: Any, out: Any, groups: Any,
-    queries: Any,
-) -> Any:  # fmt: skip
+def look_up(typing: Any, x: Any, tables: Any, steps: Any, out: Any, groups: Any, queries: Any) -> Any:
     """out[c, g, h, l] = Σ over 4·steps columns of table[c][column][x[g][column][2l + h]]: sums of looked-up bytes, in 16 bits.
 
-    x: uint8 nibbles, groups of 32 rows × columns, from `at`, a group every `pitch` bytes; tables: uint8 ≤ 63, sixteen a
-    column, from `from_`, a query every `stride` bytes; out: uint16 (queries, groups, 2, 16), even rows before odd ones.
+    x: a `Part` of uint8 nibbles, groups of 32 rows × columns, a group every `pitch`; tables: one of uint8 ≤ 63, sixteen a
+    column, a query every `pitch`; out: uint16 (queries, groups, 2, 16), even rows before odd ones.
 
     Four look-ups are added in bytes (4 · 63 < 256), and 256 such steps in 16 bits. Both halves of a pair of bytes are summed
     together as one 16-bit number, and the upper half again alone: what the lower came to is the difference.
@@ -109,8 +106,8 @@ def look_up(
     g_count, c_count = groups.literal_value, queries.literal_value
 
     def generate(context: Any, b: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        _, at, pitch, _, start, stride, steps, _, *_ = values
-        x, tables, out = (data(context, b, signature.args[i], values[i]) for i in (0, 3, 7))
+        (x, at, pitch), (tables, start, stride) = (opened(context, b, signature.args[i], values[i]) for i in (0, 1))
+        steps, out = values[2], data(context, b, signature.args[3], values[3])
         bytes_, words = vector(I8, 32), vector(I16, 16)
         zero, eight = ir.Constant(words, None), ir.Constant(words, [8] * 16)
         pairs = [(g, c) for g in range(g_count) for c in range(c_count)]
@@ -144,8 +141,7 @@ def look_up(
                 store(b, value, place(b, out, 64 * (c * g_count + g) + 32 * half))
         return context.get_dummy_value()
 
-    number = types.intp
-    return types.void(x, number, number, tables, number, number, number, out, groups, queries), generate
+    return types.void(x, tables, types.intp, out, groups, queries), generate
 
 
 @intrinsic
@@ -191,13 +187,13 @@ def _look_up_tile(signs: Array, tables: Array, nibbles: Array, part: Array, out:
     for start in range(0, columns, _COLUMNS):
         steps = min(_COLUMNS, columns - start) // 4
         for q in range(0, queries, 2):
-            table = (q * columns + start) * 16
+            table = Part(tables, (q * columns + start) * 16, columns * 16)
             for group in range(0, rows // 32, 2):
-                at = (group * columns + start) * 32
+                rows_at = Part(nibbles, (group * columns + start) * 32, columns * 32)
                 if q + 1 < queries:
-                    look_up(nibbles, at, columns * 32, tables, table, columns * 16, steps, part, 2, 2)
+                    look_up(rows_at, table, steps, part, 2, 2)
                 else:
-                    look_up(nibbles, at, columns * 32, tables, table, columns * 16, steps, part, 2, 1)
+                    look_up(rows_at, table, steps, part, 2, 1)
                 _carry(part, min(2, queries - q), q, 32 * group, start == 0, out)
 
 

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from ...store.errors import DataError
 from ...store.layout import Array
-from .simd import ADDRESS, F16, F32, I8, I16, I32, data, load, mask, place, vector
+from .simd import ADDRESS, F16, F32, I8, I16, I32, Part, load, mask, opened, place, vector
 
 LANES = {"int8": 16, "int16": 8, "uint16": 8, "float32": 8}
 """Numbers that one step of the kernel takes of a row, by the array's dtype; int16 are float16's words, uint16 bf16's."""
@@ -148,54 +148,48 @@ def _folded(b: ir.IRBuilder, total: ir.Value) -> ir.Value:
 
 
 @intrinsic(prefer_literal=True)
-def dot_block(
-    typing: Any, x: Any, at: Any, stride: Any, packed: Any, from_: Any, steps: Any, out: Any, to: Any, pitch: Any,
-    fresh: Any, rows: Any, queries: Any,
-) -> Any:  # fmt: skip
-    """out[to + j·pitch + i] (+)= Σ_k x[at + i·stride + k] · q_j[k] for i < rows, j < queries, both literal.
+def dot_block(typing: Any, rows: Any, packed: Any, steps: Any, out: Any, fresh: Any, height: Any, width: Any) -> Any:
+    """out[j, i] (+)= Σ_k rows[i, k] · q_j[k] for i < height, j < width, both literal; all three are `Part`s, lines by pitch.
 
-    x: int8, int16 (float16's words), uint16 (bf16's) or float32, C order; `packed`: int16 for int8 rows, else float32, of
-    `steps` × queries × LANES numbers from `from_`; out: int32 or float32. All positions count elements; `fresh` starts the
-    sums anew.
+    rows: int8, int16 (float16's words), uint16 (bf16's) or float32; `packed`: int16 for int8 rows, else float32, `steps` × width
+    × LANES numbers; out: int32 or float32. `fresh` starts the sums anew.
 
     2 × 6 sums fill twelve of AVX2's sixteen registers, two hold the rows, one what was loaded of a query: each load of a
     query serves two products, each of a row six.
     """
-    dtype = str(x.dtype)
-    lanes, size = LANES[dtype], x.dtype.bitwidth // 8
-    r, c = rows.literal_value, queries.literal_value
+    dtype = str(rows.types[0].dtype)
+    lanes, size = LANES[dtype], rows.types[0].dtype.bitwidth // 8
+    r, c = height.literal_value, width.literal_value
 
     def generate(context: Any, b: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        _, at, stride, _, start, steps, _, to, pitch, fresh, *_ = values
-        arrays = [data(context, b, signature.args[i], values[i]) for i in (0, 3, 6)]
-        whole = dtype == "int8"
-        kind, width = (I32, 2) if whole else (F32, 4)
+        (x, at, stride), (q, start, _), (y, to, pitch) = (
+            opened(context, b, signature.args[i], values[i]) for i in (0, 1, 3)
+        )
+        whole, steps, fresh = dtype == "int8", values[2], values[4]
+        kind, bytes_ = (I32, 2) if whole else (F32, 4)
         zero = ir.Constant(vector(kind, 8), None)
         sums = [[cgutils.alloca_once_value(b, zero) for _ in range(c)] for _ in range(r)]
         for slot in (slot for line in sums for slot in line):
             b.store(zero, slot)
-        starts = [place(b, arrays[0], (b.add(at, b.mul(stride, ir.Constant(ADDRESS, i))), size)) for i in range(r)]
-        queries_at = place(b, arrays[1], (start, width))
+        starts = [place(b, x, (b.add(at, b.mul(stride, ir.Constant(ADDRESS, i))), size)) for i in range(r)]
+        queries_at = place(b, q, (start, bytes_))
         with cgutils.for_range(b, steps, intp=ADDRESS) as loop:
             row = [_row(b, dtype, place(b, start, (loop.index, lanes * size))) for start in starts]
             for j in range(c):
-                spot = place(b, queries_at, (loop.index, lanes * width * c), j * lanes * width)
+                spot = place(b, queries_at, (loop.index, lanes * bytes_ * c), j * lanes * bytes_)
                 query = load(b, spot, I16 if whole else F32, lanes)
                 for i in range(r):
                     b.store(_multiplied(b, b.load(sums[i][j]), row[i], query), sums[i][j])
         for i in range(r):
             for j in range(c):
-                spot = place(b, arrays[2], (b.add(to, b.mul(pitch, ir.Constant(ADDRESS, j))), 4), 4 * i)
+                spot = place(b, y, (b.add(to, b.mul(pitch, ir.Constant(ADDRESS, j))), 4), 4 * i)
                 pointer = b.inttoptr(spot, kind.as_pointer())
                 before = b.select(fresh, ir.Constant(kind, 0), b.load(pointer))
                 total = _folded(b, b.load(sums[i][j]))
                 b.store(b.add(before, total) if whole else b.fadd(before, total), pointer)
         return context.get_dummy_value()
 
-    number = types.intp
-    return types.void(x, number, number, packed, number, number, out, number, number, types.boolean, rows, queries), (
-        generate
-    )
+    return types.void(rows, packed, types.intp, out, types.boolean, height, width), generate
 
 
 @njit(cache=True, nogil=True)
@@ -204,38 +198,40 @@ def _multiply(x: Array, lanes: int, packed: Array, widths: Array, part: int, out
     if len(widths) == 1:
         for i in range(0, rows, 2):
             for k in range(0, depth, part):
-                _strip(x, i, k, min(part, depth - k) // lanes, packed, 0, widths[0], out)
+                queries = Part(packed, k * widths[0], 0)
+                _strip(Part(x, i * depth + k, depth), queries, min(part, depth - k) // lanes, Part(out, i, out.shape[1]),
+                       k == 0, i + 1 < rows, widths[0])  # fmt: skip
         return
     for k in range(0, depth, part):
         steps, j = min(part, depth - k) // lanes, 0
         for width in widths:
+            queries = Part(packed, j * depth + k * width, 0)
             for i in range(0, rows, 2):
-                _strip(x, i, k, steps, packed, j, width, out)
+                sums = Part(out, j * out.shape[1] + i, out.shape[1])
+                _strip(Part(x, i * depth + k, depth), queries, steps, sums, k == 0, i + 1 < rows, width)
             j += width
 
 
 @njit(cache=True, nogil=True)
-def _strip(x: Array, i: int, k: int, steps: int, packed: Array, j: int, width: int, out: Array) -> None:
-    """Rows i and i+1 (if there is one) with `width` queries from the j-th, numbers k and on."""
-    rows, depth = x.shape
-    at, start, to, pitch, fresh = i * depth + k, j * depth + k * width, j * out.shape[1] + i, out.shape[1], k == 0
-    if i + 1 < rows:
+def _strip(rows: Part, packed: Part, steps: int, out: Part, fresh: bool, two: bool, width: int) -> None:
+    """One row, or two, with `width` queries."""
+    if two:
         if width == 6:
-            dot_block(x, at, depth, packed, start, steps, out, to, pitch, fresh, 2, 6)
+            dot_block(rows, packed, steps, out, fresh, 2, 6)
         elif width == 4:
-            dot_block(x, at, depth, packed, start, steps, out, to, pitch, fresh, 2, 4)
+            dot_block(rows, packed, steps, out, fresh, 2, 4)
         elif width == 2:
-            dot_block(x, at, depth, packed, start, steps, out, to, pitch, fresh, 2, 2)
+            dot_block(rows, packed, steps, out, fresh, 2, 2)
         else:
-            dot_block(x, at, depth, packed, start, steps, out, to, pitch, fresh, 2, 1)
+            dot_block(rows, packed, steps, out, fresh, 2, 1)
     elif width == 6:
-        dot_block(x, at, depth, packed, start, steps, out, to, pitch, fresh, 1, 6)
+        dot_block(rows, packed, steps, out, fresh, 1, 6)
     elif width == 4:
-        dot_block(x, at, depth, packed, start, steps, out, to, pitch, fresh, 1, 4)
+        dot_block(rows, packed, steps, out, fresh, 1, 4)
     elif width == 2:
-        dot_block(x, at, depth, packed, start, steps, out, to, pitch, fresh, 1, 2)
+        dot_block(rows, packed, steps, out, fresh, 1, 2)
     else:
-        dot_block(x, at, depth, packed, start, steps, out, to, pitch, fresh, 1, 1)
+        dot_block(rows, packed, steps, out, fresh, 1, 1)
 
 
 def pairs(rows: Array, matrix: Array, row_at: Array, query_at: Array) -> Array:
@@ -259,4 +255,5 @@ def _pairs(x: Array, lanes: int, queries: Array, row_at: Array, query_at: Array,
     for p in range(len(row_at)):
         for k in range(0, depth, DEPTH):
             steps = min(DEPTH, depth - k) // lanes
-            dot_block(x, row_at[p] * depth + k, depth, queries, query_at[p] * depth + k, steps, out, p, 0, k == 0, 1, 1)
+            row, query = Part(x, row_at[p] * depth + k, depth), Part(queries, query_at[p] * depth + k, 0)
+            dot_block(row, query, steps, Part(out, p, 0), k == 0, 1, 1)

@@ -9,12 +9,26 @@ alone, and none of this one (after one, `make clean`). Knows no kernel.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
+from numba.core import cgutils
+
+from ...store.layout import Array
 
 I8, I16, I32, F16, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.HalfType(), ir.FloatType()
 ADDRESS = ir.IntType(64)
+
+
+class Part(NamedTuple):
+    """Where a kernel reads or writes."""
+
+    array: Array
+    """Whole."""
+    at: int
+    """The first of its numbers."""
+    pitch: int
+    """How many numbers on the next line begins."""
 
 
 def vector(kind: ir.Type, lanes: int) -> ir.VectorType:
@@ -54,3 +68,9 @@ def store(b: ir.IRBuilder, value: ir.Value, at: ir.Value) -> None:
 def data(context: Any, b: ir.IRBuilder, kind: Any, array: ir.Value) -> ir.Value:
     """The address of an array's first number."""
     return b.ptrtoint(context.make_array(kind)(context, b, array).data, ADDRESS)
+
+
+def opened(context: Any, b: ir.IRBuilder, kind: Any, part: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """A `Part`'s address of the array's first number, its `at`, and its `pitch`."""
+    array, at, pitch = cgutils.unpack_tuple(b, part, 3)
+    return data(context, b, kind.types[0], array), at, pitch

@@ -96,7 +96,7 @@ class Selection:
         pools = [min(pool, max(_POOLS[-1], _POOL_BYTES // (12 * features.depth))) for pool in _POOLS]
         rooms = [Room(pool, directions, kept // self._source.row_bytes, shape)
                  for shape in shapes(readers, cores())[:1] + shapes(readers, 1)[-1:]
-                 for pool in pools for directions in DIRECTIONS for kept in KEPT_BYTES]  # fmt: skip
+                 for directions in DIRECTIONS for pool in pools for kept in KEPT_BYTES]  # fmt: skip
         held = plan([("examples' lengths and groups", 24 * features.rows)]).parts
         self.plan: Plan
         cuts = ((plan(room.parts(self._source)), room) for room in rooms)
