@@ -12,7 +12,7 @@ from .kept import Source
 from .moments import TILE
 from .scan import Shape, blocks_bytes
 
-DIRECTIONS = (128, 32, 8, 1)
+DIRECTIONS = (128, 96, 64, 32, 8, 1)
 """In how many directions every row's component is known, the principal ones of a sample of rows: as memory allows."""
 KEPT_BYTES = (512 << 20, 128 << 20, 0)
 """Memory for rows that were read lately: as is allowed."""
