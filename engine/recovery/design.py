@@ -1,0 +1,160 @@
+"""Which examples each measured subset holds: a left-d-regular design, a function of a row's number and a seed; nothing is stored.
+
+Partition p of d deals all N rows out to its own subsets, about K/d of them: row i goes to the subset π_p(i)·K_p // N, with π_p a
+keyed permutation of the row numbers (a Feistel network on the next power of four, walked until it lands among the rows: Black &
+Rogaway 2002). So a row is in d distinct subsets, the sizes of a partition's subsets differ by one at most, and the members of a
+subset are found by the permutation's inverse, without a look at other rows. Knows no store and no method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from ...store.errors import SettingsError
+from ...store.layout import Array
+from ..hashing import hashed
+
+_ROUNDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """M ∈ {0, 1}^{K×N}, d ones a column."""
+
+    rows: int
+    """N."""
+    subsets: int
+    """K; more than N are allowed."""
+    degree: int
+    """d: subsets of a row."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse a design that cannot be."""
+        if not 1 <= self.degree <= self.subsets:
+            raise SettingsError(f"a row is in 1 to K subsets: d = {self.degree}, K = {self.subsets}")
+        if self.blocks.max() > self.rows:
+            raise SettingsError(
+                f"of K = {self.subsets} subsets at d = {self.degree}, {self.blocks.max()} share {self.rows} examples: "
+                f"some would be empty (K ≤ {self.rows * self.degree})"
+            )
+
+    @property
+    def blocks(self) -> Array:
+        """(d,) int64: subsets of each partition."""
+        found: Array = self.subsets // self.degree + (np.arange(self.degree) < self.subsets % self.degree)
+        return found.astype(np.int64)
+
+    @property
+    def firsts(self) -> Array:
+        """(d,) int64: the first subset of each partition."""
+        found: Array = np.cumsum(self.blocks) - self.blocks
+        return found
+
+    def ids(self, start: int, stop: int) -> Array:
+        """(n, d): the subsets of rows [start, stop), uint16 where K allows."""
+        return self.of(np.arange(start, stop))
+
+    def of(self, rows: Array) -> Array:
+        """(n, d): the subsets of some rows (n,) int64."""
+        found = np.empty((len(rows), self.degree), id_dtype(self.subsets))
+        _subsets(np.asarray(rows, np.int64), self.rows, self.blocks, self.firsts, self._keys(), found)
+        return found
+
+    def members(self, subset: int) -> Array:
+        """(n,) int64: the rows of a subset, in no order that means anything."""
+        part = int(np.searchsorted(self.firsts, subset, side="right")) - 1
+        block, blocks = subset - int(self.firsts[part]), int(self.blocks[part])
+        ends = [-(-at * self.rows // blocks) for at in (block, block + 1)]
+        found = np.arange(*ends)
+        _inverse(found, self.rows, self._keys()[part])
+        return found
+
+    def sizes(self) -> Array:
+        """(K,) int64: examples of each subset."""
+        ends = [-(-np.arange(blocks + 1) * self.rows // blocks) for blocks in self.blocks.tolist()]
+        return np.concatenate([np.diff(one) for one in ends])
+
+    def _keys(self) -> Array:
+        """(d, rounds) uint64."""
+        return hashed(self.seed, "design", self.degree * _ROUNDS).reshape(self.degree, _ROUNDS)
+
+
+def id_dtype(subsets: int) -> Any:
+    """The narrowest numbers that name a subset."""
+    return np.uint16 if subsets <= 1 << 16 else np.int32
+
+
+def expansion(ids: Array, k: int) -> float:
+    """ε of the graph (N, d) → subsets: every set of up to k rows is in (1 − ε)d subsets a row, or more. By enumeration: of small
+    designs alone.
+
+    ℓ1 recovers every k-sparse signal from a (2k, ε)-expander with ε < 1/6 (Berinde, Gilbert, Indyk, Karloff & Strauss 2008).
+    """
+    worst = 0.0
+    for size in range(1, k + 1):
+        for rows in combinations(range(len(ids)), size):
+            seen = len(np.unique(ids[list(rows)]))
+            worst = max(worst, 1 - seen / (size * ids.shape[1]))
+    return worst
+
+
+@njit(cache=True, nogil=True)
+def _mixed(half: Any, key: Any) -> Any:
+    """A round's hash of half the bits."""
+    z = (half ^ key) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True)
+def _half_bits(rows: int) -> Any:
+    """Bits of half a word that holds every row number."""
+    bits = 1
+    while (1 << (2 * bits)) < rows:
+        bits += 1
+    return np.uint64(bits)
+
+
+@njit(cache=True, nogil=True)
+def _permuted(row: Any, rows: int, bits: Any, keys: Any) -> Any:
+    """π(row) among `rows`."""
+    mask, found = (np.uint64(1) << bits) - np.uint64(1), np.uint64(row)
+    while True:
+        left, right = found >> bits, found & mask
+        for at in range(len(keys)):
+            left, right = right, left ^ (_mixed(right, keys[at]) & mask)
+        found = (left << bits) | right
+        if found < np.uint64(rows):
+            return found
+
+
+@njit(cache=True, nogil=True)
+def _subsets(rows: Array, total: int, blocks: Array, firsts: Array, keys: Array, found: Array) -> None:
+    bits = _half_bits(total)
+    for at in range(len(rows)):
+        for part in range(len(blocks)):
+            place = np.int64(_permuted(rows[at], total, bits, keys[part]))
+            found[at, part] = firsts[part] + place * blocks[part] // total
+
+
+@njit(cache=True, nogil=True)
+def _inverse(places: Array, total: int, keys: Array) -> None:
+    """π⁻¹ in place."""
+    bits = _half_bits(total)
+    mask = (np.uint64(1) << bits) - np.uint64(1)
+    for at in range(len(places)):
+        found = np.uint64(places[at])
+        while True:
+            left, right = found >> bits, found & mask
+            for k in range(len(keys) - 1, -1, -1):
+                left, right = right ^ (_mixed(left, keys[k]) & mask), left
+            found = (left << bits) | right
+            if found < np.uint64(total):
+                break
+        places[at] = np.int64(found)

@@ -1,0 +1,227 @@
+"""The LASSO over a streamed binary design: min_w,b ½‖y − b − Mw‖² + λ‖w‖₁ for many y, exact to a duality gap.
+
+The intercept is not penalised: y and M's columns are centred over the measurements that count, which changes no correlation with
+a centred residual. A working set of rows is solved by coordinate descent; then a pass over all N columns finds those that agree
+with the residual by more than λ, which join the set, until the whole problem's duality gap is small (in the order of Massias,
+Gramfort & Salmon 2018, whose extrapolation is not needed here). Knows memberships; no store, no method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from ...store.errors import DataError
+from ...store.layout import Array
+from .membership import Membership, correlated
+
+_JOIN = 64  # rows that may join a working set in a pass, at least
+_PASSES = 60
+_EPOCHS = 20_000  # of coordinate descent on one working set
+_SAFE = 1 + 4e-6  # float32 correlations may be this much too small
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """One query's weights."""
+
+    rows: Array
+    """(s,) int64, ascending: those that are not zero."""
+    weights: Array
+    """(s,) float64, signed."""
+
+
+@dataclass(slots=True)
+class Fit:
+    """Solutions for Q queries."""
+
+    weights: list[Sparse]
+    intercept: Array
+    """(Q,) float64."""
+    objective: Array
+    """(Q,) float64: ½‖y − b − Mw‖² + λ‖w‖₁."""
+    gap: Array
+    """(Q,) float64: duality gap over ½‖y − ȳ‖²."""
+    passes: int
+    """Times that all rows were looked at."""
+    residual: Array = field(repr=False)
+    """(K, Q) float64, zero where a measurement does not count."""
+
+
+class Columns(NamedTuple):
+    """Columns of a working set."""
+
+    ids: Array
+    """(m, d): subsets; those that do not count are K."""
+    counts: Array
+    """(m,) float64: how many count."""
+    square: Array
+    """(m,) float64: ‖centred column‖²."""
+
+
+@njit(cache=True, nogil=True)
+def _agreement(columns: Columns, j: int, residual: Any, offset: float) -> float:
+    """⟨column j, residual + offset⟩."""
+    total = columns.counts[j] * offset
+    for p in range(columns.ids.shape[1]):
+        total += residual[columns.ids[j, p]]
+    return float(total)
+
+
+@njit(cache=True, nogil=True)
+def _gap(columns: Columns, y: Any, residual: Any, offset: float, weights: Any, penalty: float) -> float:
+    """Duality gap of a working set's own problem."""
+    top, norm, square, inner = penalty, 0.0, 0.0, 0.0
+    for j in range(len(weights)):
+        norm += abs(weights[j])
+        top = max(top, abs(_agreement(columns, j, residual, offset)))
+    for k in range(len(y) - 1):
+        if y[k] == y[k]:
+            one = residual[k] + offset
+            square += one * one
+            inner += one * y[k]
+    scale = penalty / top
+    return float(0.5 * square + penalty * norm - scale * inner + 0.5 * scale * scale * square)
+
+
+@njit(cache=True, nogil=True)
+def _descend(
+    columns: Columns, y: Any, residual: Any, weights: Any, penalty: float, tolerance: float, epochs: int
+) -> float:
+    """Coordinate descent on `weights` and `residual` (K + 1; its last is 0) in place, until the gap is small; returns the gap.
+
+    y is NaN where a measurement does not count. Centring a column by its mean is an offset on the whole residual.
+    """
+    counted = 0.0
+    for k in range(len(y) - 1):
+        counted += y[k] == y[k]
+    offset, gap = 0.0, np.inf
+    for epoch in range(epochs):
+        for j in range(len(weights)):
+            if columns.square[j] <= 0:
+                continue
+            z = weights[j] * columns.square[j] + _agreement(columns, j, residual, offset)
+            new = max(abs(z) - penalty, 0.0) / columns.square[j]
+            step = (new if z > 0 else -new) - weights[j]
+            if step != 0:
+                weights[j] += step
+                offset += step * columns.counts[j] / counted
+                for p in range(columns.ids.shape[1]):
+                    residual[columns.ids[j, p]] -= step
+                residual[-1] = 0
+        if epoch % 8 == 7 or epoch + 1 == epochs:
+            gap = _gap(columns, y, residual, offset, weights, penalty)
+            if gap <= tolerance:
+                break
+    for k in range(len(y) - 1):
+        residual[k] = residual[k] + offset if y[k] == y[k] else 0.0
+    return gap
+
+
+class Lasso:
+    """Solves for the same measurements at one penalty after another, each from the one before."""
+
+    def __init__(self, membership: Membership, y: Array, workers: int = 1) -> None:
+        """y (Q, K) float64: NaN in a whole column of it, for every query, is a measurement that does not count.
+
+        Raises:
+            DataError: measurements of another number, fewer than two that count, or some that are not finite.
+        """
+        if y.ndim != 2 or y.shape[1] != membership.subsets:
+            raise DataError(f"measurements are (Q, {membership.subsets}); these are {y.shape}")
+        self.counted = ~np.isnan(y).all(0)
+        if self.counted.sum() < 2 or not np.isfinite(y[:, self.counted]).all():
+            query, subset = (int(at[0]) for at in np.nonzero(~np.isfinite(np.where(self.counted, y, 0)))) \
+                if self.counted.sum() >= 2 else (0, 0)  # fmt: skip
+            raise DataError(f"subset {subset}: the measurement of query {query} is not a finite number")
+        self._of, self._workers = membership, workers
+        self._mean = y[:, self.counted].mean(1) if y.shape[1] else np.zeros(len(y))
+        self._y = np.full((len(y), y.shape[1] + 1), np.nan)
+        self._y[:, :-1][:, self.counted] = y[:, self.counted] - self._mean[:, None]
+        self._scale = np.maximum(0.5 * np.nansum(self._y**2, 1), 1e-300)
+        self._rows = [np.zeros(0, np.int64) for _ in y]
+        self._weights = [np.zeros(0) for _ in y]
+        self._residual = np.nan_to_num(self._y)
+
+    def largest(self) -> Array:
+        """(Q,) float64: λ_max, from which on every weight is zero."""
+        _, top = self._passed(1)
+        return top[:, 0].astype(np.float64)
+
+    def fit(self, penalties: Array, tolerance: float = 1e-4) -> Fit:
+        """Solve at penalties (Q,) > 0 to a gap of `tolerance` times ½‖y − ȳ‖²; where passes run out, the gap tells."""
+        queries, passes = len(self._y), 0
+        gap = np.full(queries, np.inf)
+        join = np.full(queries, _JOIN)
+        while passes < _PASSES:
+            wanted = int(join.max())
+            rows, size = self._passed(wanted)
+            passes += 1
+            for q in range(queries):
+                gap[q] = self._whole_gap(q, penalties[q], self._top(q, rows[q], size[q]))
+            unsure = np.flatnonzero(gap > tolerance)
+            if not len(unsure):
+                break
+            for q in unsure.tolist():
+                new = rows[q, : join[q]][size[q, : join[q]] > penalties[q]]
+                new = np.setdiff1d(new[new >= 0], self._rows[q])
+                self._solve(q, new, float(penalties[q]), min(gap[q], 1) * self._scale[q], tolerance * self._scale[q])
+                join[q] = max(_JOIN, 2 * int((self._weights[q] != 0).sum()))
+        return self._told(penalties, gap, passes)
+
+    def _passed(self, most: int) -> tuple[Array, Array]:
+        return correlated(self._of, self._residual[:, :-1].T, min(most, self._of.rows), self._workers)
+
+    def _top(self, q: int, rows: Array, size: Array) -> float:
+        """max |Mᵀ residual| in float64: of the rows that float32 cannot tell from the largest, those that were kept are asked."""
+        near = size >= size[0] * (2 - _SAFE)
+        ids = self._of.of(rows[near & (rows >= 0)]).astype(np.int64)
+        exact = np.abs(np.append(self._residual[q, :-1], 0.0)[ids].sum(1))
+        return float(size[0]) * _SAFE if near.all() else float(exact.max(initial=0))
+
+    def _whole_gap(self, q: int, penalty: float, top: float) -> float:
+        residual = self._residual[q, :-1]
+        square, scale = float(residual @ residual), min(1.0, penalty / max(top, 1e-300))
+        inner = float(residual @ np.nan_to_num(self._y[q, :-1]))
+        primal = 0.5 * square + penalty * float(np.abs(self._weights[q]).sum())
+        return float((primal - scale * inner + 0.5 * scale * scale * square) / self._scale[q])
+
+    def _solve(self, q: int, new: Array, penalty: float, gap: float, wanted: float) -> None:
+        """Descend on the rows so far and the new ones: a little below what is wanted, or a good step from the gap there is."""
+        kept = self._weights[q] != 0
+        rows = np.concatenate([self._rows[q][kept], new])
+        weights = np.concatenate([self._weights[q][kept], np.zeros(len(new))])
+        columns = self._columns(rows)
+        _descend(columns, self._y[q], self._residual[q], weights, penalty, max(0.3 * wanted, 1e-2 * gap), _EPOCHS)
+        self._rows[q], self._weights[q] = rows, weights
+
+    def _columns(self, rows: Array) -> Columns:
+        ids = self._of.of(rows).astype(np.int64)
+        counts = np.append(self.counted, False)[ids]
+        ids = np.where(counts, ids, self._of.subsets)
+        count = counts.sum(1).astype(np.float64)
+        return Columns(ids, count, count - count**2 / self.counted.sum())
+
+    def _told(self, penalties: Array, gap: Array, passes: int) -> Fit:
+        found, intercept, objective = [], self._mean.copy(), np.empty(len(self._y))
+        for q in range(len(self._y)):
+            order = np.argsort(self._rows[q])
+            order = order[self._weights[q][order] != 0]
+            found.append(Sparse(self._rows[q][order], self._weights[q][order]))
+            columns = self._columns(found[-1].rows)
+            intercept[q] -= float(columns.counts @ found[-1].weights) / self.counted.sum()
+            residual = self._residual[q, :-1]
+            objective[q] = 0.5 * float(residual @ residual) + penalties[q] * float(np.abs(found[-1].weights).sum())
+        return Fit(found, intercept, objective, gap, passes, self._residual[:, :-1].T.copy())
+
+
+def predicted(membership: Membership, weights: Sequence[Sparse], intercept: Array) -> Array:
+    """b + Mw: (Q, K) float64."""
+    found = np.zeros((len(weights), membership.subsets + 1))
+    for line, one in zip(found, weights, strict=True):
+        np.add.at(line, membership.of(one.rows).astype(np.int64), one.weights[:, None])
+    return found[:, :-1] + intercept[:, None]
