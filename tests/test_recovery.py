@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from headwater.engine.recovery.design import Design, expansion
 from headwater.engine.recovery.lasso import Lasso, Sparse, predicted
 from headwater.engine.recovery.membership import Stored, correlated, multiplied
+from headwater.engine.recovery.recover import Recovery, recovered
+from headwater.engine.recovery.ridge import Ridge, overlaps
 from headwater.store.errors import DataError, SettingsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+WIKITEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "lds_wikitext_gpt2"
 
 
 def dense(table: np.ndarray, subsets: int) -> np.ndarray:
@@ -157,3 +164,64 @@ def test_bad_measurements_are_named() -> None:
         Lasso(design, np.ones((2, 9)))
     with pytest.raises(DataError, match="booleans"):
         Stored.of_masks(np.ones((3, 4)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_ridge_is_scikit_learns(seed: int) -> None:
+    from sklearn.linear_model import Ridge as Reference
+
+    chance = np.random.default_rng(seed)
+    design = Stored.held(Design(700, 90, 6, seed))
+    y, counted = chance.normal(size=(3, 90)), chance.random(90) < 0.8
+    partly = np.where(counted, y, np.nan)
+    matrix = dense(design.table, 90)
+    assert np.array_equal(overlaps(design), matrix @ matrix.T)
+    problem = Ridge(overlaps(design), partly)
+    reference = Reference(alpha=0.3 * problem.scale).fit(matrix[counted], y[:, counted].T)
+    assert np.allclose(multiplied(design, problem.duals(0.3)), reference.coef_, atol=1e-5)
+    assert np.allclose(problem.predicted(0.3), reference.predict(matrix).T)
+
+
+def test_sparse_causes_are_solved_sparsely_and_dense_ones_by_a_ridge() -> None:
+    chance = np.random.default_rng(0)
+    design = Stored.held(Design(3000, 300, 8, 2))
+    rows = chance.choice(3000, 8, replace=False)
+    sparse = np.zeros((6, 3000))
+    sparse[:, rows] = 1 + chance.random((6, 8))
+    few = Stored.held(Design(200, 300, 20, 2))
+    for of, weights, expected in ((design, sparse, "lasso"), (few, chance.normal(size=(6, 200)), "ridge")):
+        y = weights @ dense(of.table, 300).T + 0.1 * chance.normal(size=(6, 300))
+        found = recovered(of, y, Recovery())
+        assert found.solver == expected and found.converged.all() and (found.explained > 0.8).all()
+        assert np.corrcoef(found.dense(of)[0], weights[0])[0, 1] > 0.9
+        noise = recovered(of, chance.normal(size=(6, 300)), Recovery())
+        assert noise.explained.mean() < 0.2
+
+
+def test_settings_of_a_recovery_are_checked() -> None:
+    for wrong in ({"solver": "magic"}, {"share": 1.0}, {"held_out": 0.0}, {"tolerance": 2.0}):
+        with pytest.raises(SettingsError):
+            Recovery(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="too few"):
+        recovered(Design(50, 4, 2, 0), np.ones((1, 4)), Recovery())
+
+
+@pytest.mark.skipif(not WIKITEXT.exists(), reason="../shared/data is not here")
+def test_subsets_that_were_really_trained_on_are_predicted() -> None:
+    """GPT-2 on 100 halves of WikiText: weights from 80 of them, mean Spearman over queries on the other 20."""
+    masks, losses = (np.load(WIKITEXT / f"{name}.npy") for name in ("masks", "losses"))
+    masks, gains = masks.astype(bool), -losses.T.astype(float)
+
+    def held_out(masks: np.ndarray, asked: Recovery) -> float:
+        design = Stored.of_masks(masks[:80])
+        weights = recovered(design, gains[:, :80], asked).dense(design)
+        told = weights @ masks[80:].T.astype(float)
+        return float(
+            np.mean(np.nan_to_num([spearmanr(a, b).statistic for a, b in zip(told, gains[:, 80:], strict=True)]))
+        )
+
+    assert held_out(masks, Recovery(solver="ridge")) > 0.10
+    assert held_out(masks, Recovery(solver="lasso", share=0.5)) > 0.15
+    shuffled = masks[np.random.default_rng(0).permutation(100)]
+    assert abs(held_out(shuffled, Recovery(solver="ridge"))) < 0.06
+    assert abs(held_out(shuffled, Recovery(solver="lasso", share=0.5))) < 0.06

@@ -1,0 +1,163 @@
+"""From measurements of a few subsets to a weight of every example, with what tells whether to believe it.
+
+A tenth of the measurements is held out; how sparse the answer is (c of λ = c·λ_max), or how strong a ridge, is what predicts them
+best, pooled over queries; the answer then comes from all of them. Knows memberships; no store, no method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...store.errors import DataError, SettingsError
+from ...store.layout import Array
+from ..hashing import hashed
+from .lasso import Lasso, Sparse, predicted
+from .membership import Membership, multiplied
+from .ridge import Ridge, overlaps
+
+SHARES = (0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)
+"""c: of λ_max, from sparse to dense."""
+STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+"""α over the mean eigenvalue of M_c M_cᵀ."""
+SOLVERS = ("auto", "lasso", "ridge")
+DENSE = 4096
+"""Subsets from which on no ridge is tried: it holds K × K."""
+_ROUGH = 1e-3  # gap while c is chosen
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How weights are recovered."""
+
+    solver: str = "auto"
+    """lasso, ridge, or what predicts the held-out measurements better; for `auto`, ridge only by more than one standard error."""
+    share: float = 0.0
+    """c; 0 chooses."""
+    held_out: float = 0.1
+    """Of the measurements."""
+    tolerance: float = 1e-4
+    """Duality gap over ½‖y − ȳ‖²."""
+    seed: int = 0
+    """Of what is held out."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        if self.solver not in SOLVERS:
+            raise SettingsError(f"solver is {', '.join(SOLVERS)}; not {self.solver}")
+        if not (0 <= self.share < 1 and 0 < self.held_out < 1 and 0 < self.tolerance < 1):
+            raise SettingsError("recovery needs 0 ≤ share < 1, 0 < held_out < 1 and 0 < tolerance < 1")
+
+
+@dataclass(slots=True)
+class Recovered:
+    """Weights of Q queries, and what speaks for them."""
+
+    solver: str
+    """lasso or ridge."""
+    share: float
+    """c, or the ridge's strength."""
+    explained: Array
+    """(Q,) float64: of the held-out measurements' variance about the mean; below 0, the mean predicts them better."""
+    tried: dict[str, list[tuple[float, float]]]
+    """(c or strength, share of held-out variance explained, pooled) of each solver."""
+    gap: Array
+    """(Q,) duality gap over ½‖y − ȳ‖²; 0 of a ridge, which is solved exactly."""
+    converged: Array
+    """(Q,) bool."""
+    sparse: list[Sparse] | None = None
+    """Of the LASSO."""
+    duals: Array | None = field(default=None, repr=False)
+    """Of a ridge: (K, Q), whose weights are Mᵀ duals."""
+
+    def dense(self, membership: Membership) -> Array:
+        """(Q, N) float32 weights."""
+        if self.duals is not None:
+            return multiplied(membership, self.duals)
+        found = np.zeros((len(self.sparse or ()), membership.rows), np.float32)
+        for line, one in zip(found, self.sparse or (), strict=True):
+            line[one.rows] = one.weights
+        return found
+
+
+def recovered(
+    membership: Membership, y: Array, asked: Recovery, workers: int = 1, tell: Tell = lambda what: None
+) -> Recovered:
+    """Weights from measurements y (Q, K) float64.
+
+    Raises:
+        DataError: measurements of another number, too few, or not finite.
+    """
+    subsets = membership.subsets
+    held = _held_out(subsets, asked)
+    if subsets - held.sum() < 2 or not held.any():
+        raise DataError(f"{subsets} measurements are too few to hold out {asked.held_out:.0%} and solve from the rest")
+    Lasso(membership, y, workers)  # refuses what cannot be solved before any of it is
+    train = np.where(held, np.nan, y)
+    base = ((y[:, held] - train[:, ~held].mean(1)[:, None]) ** 2).sum(1)
+    tried: dict[str, list[tuple[float, float]]] = {}
+    errors: dict[str, Array] = {}
+    shared = overlaps(membership) if asked.solver != "lasso" and subsets <= DENSE else None
+    if asked.solver != "ridge":
+        errors["lasso"], tried["lasso"] = _along_lasso(membership, y, train, asked, workers, base, tell)
+    if shared is not None:
+        ridge = Ridge(shared, train)
+        lines = np.stack([((ridge.predicted(one) - y)[:, held] ** 2).sum(1) for one in STRENGTHS])
+        errors["ridge"], tried["ridge"] = lines, _told(STRENGTHS, lines, base)
+    elif asked.solver == "ridge":
+        raise SettingsError(f"a ridge holds K × K numbers: at most {DENSE} subsets, not {subsets}")
+    solver = _better(errors, base)
+    at = int(np.argmax([explained for _, explained in tried[solver]]))
+    value, explained = tried[solver][at][0], 1 - errors[solver][at] / np.maximum(base, 1e-300)
+    tell(f"{solver}, {value:g}")
+    if solver == "ridge":
+        assert shared is not None
+        duals = Ridge(shared, y).duals(value)
+        none = np.zeros(len(y))
+        return Recovered(solver, value, explained, tried, none, none == 0, duals=duals)
+    problem = Lasso(membership, y, workers)
+    fit = problem.fit(np.maximum(value * problem.largest(), 1e-300), asked.tolerance)
+    return Recovered(solver, value, explained, tried, fit.gap, fit.gap <= asked.tolerance, sparse=fit.weights)
+
+
+def _held_out(subsets: int, asked: Recovery) -> Array:
+    """(K,) bool."""
+    order = np.argsort(hashed(asked.seed, "held out", subsets), kind="stable")
+    found = np.zeros(subsets, bool)
+    found[order[: round(asked.held_out * subsets)]] = True
+    return found
+
+
+def _along_lasso(
+    membership: Membership, y: Array, train: Array, asked: Recovery, workers: int, base: Array, tell: Tell
+) -> tuple[Array, list[tuple[float, float]]]:
+    """Held-out squared errors (shares, Q) from sparse to dense, each from the one before."""
+    problem, shares = Lasso(membership, train, workers), (asked.share,) if asked.share else SHARES
+    held, top, errors = ~problem.counted, np.maximum(problem.largest(), 1e-300), []
+    for share in shares:
+        tell(f"lasso, {share:g}")
+        fit = problem.fit(share * top, _ROUGH)
+        told = predicted(membership, fit.weights, fit.intercept)
+        errors.append(((told - y)[:, held] ** 2).sum(1))
+    lines = np.stack(errors)
+    return lines, _told(shares, lines, base)
+
+
+def _told(values: Sequence[float], errors: Array, base: Array) -> list[tuple[float, float]]:
+    """Share of the held-out variance that each value explains; every query counts alike."""
+    pooled = 1 - (errors / np.maximum(base, 1e-300)).mean(1)
+    return list(zip(values, pooled.tolist(), strict=True))
+
+
+def _better(errors: dict[str, Array], base: Array) -> str:
+    """The solver of the smaller held-out error; ridge, whose weights name nobody, only where it is so beyond chance."""
+    if len(errors) == 1:
+        return next(iter(errors))
+    best = {name: (lines / np.maximum(base, 1e-300)) for name, lines in errors.items()}
+    lasso, ridge = (one[int(np.argmin(one.mean(1)))] for one in (best["lasso"], best["ridge"]))
+    ahead = lasso - ridge
+    error = float(ahead.std(ddof=1) / np.sqrt(len(ahead))) if len(ahead) > 1 else 0.0
+    return "ridge" if float(ahead.mean()) > error else "lasso"
