@@ -204,9 +204,22 @@ def test_choosing_at_size_is_exact(script: Load, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_sparse_recovery_is_measured(script: Load, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    few = ["--rows", "20000", "--subsets", "50", "150", "400", "--causes", "2", "8", "32"]
+    found = script("recovery_speed").main(["--out", str(tmp_path), *few])
+    objectives = [one["objective"] for one in found["beside"].values()]
+    assert max(objectives) < (1 + 1e-5) * min(objectives) and found["beside"]["headwater"]["nonzero"] >= 30
+    assert all(one["gap"] <= 1e-4 for one in found["size"]) and len(found["size"]) == 2
+    rates = np.array(found["phases"]["rates"]["d = 10, noise 0"])
+    assert rates[0, -1] == 1 and rates[-1, 0] == 0 and (np.diff(rates, axis=1) >= -0.2).all()
+    assert (tmp_path / "recovery.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
 def test_features_and_their_rivals_are_built(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the script sets, and what is set here is undone
     cost = script("artifact_cost")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(cost, "FEW", 64)
     monkeypatch.setattr(cost, "SIZES", {"small": (32, 2, 300)})
     (found,) = cost.main(["--out", str(tmp_path), "--models", "small"]).values()
