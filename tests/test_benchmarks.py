@@ -218,7 +218,8 @@ def test_sparse_recovery_is_measured(script: Load, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_features_and_their_rivals_are_built(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the script sets, and what is set here is undone
+    for library in ("OMP", "MKL", "NUMBA"):  # which the script sets, and what is set here is undone
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
     cost = script("artifact_cost")
     monkeypatch.setattr(cost, "FEW", 64)
     monkeypatch.setattr(cost, "SIZES", {"small": (32, 2, 300)})
