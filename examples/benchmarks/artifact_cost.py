@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-for library in ("OMP", "MKL", "NUMBA"):  # of this process, before torch is there, and of the commands
-    os.environ[f"{library}_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # of this process, before torch is there, and of the commands
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import machine
 import numpy as np
