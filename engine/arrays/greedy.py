@@ -23,11 +23,8 @@ from .scan import Tell
 
 _SLACK = 2e-5  # of ‖w‖‖φ‖: far above the rounding of float32 products of a few thousand numbers
 _FEW, _SMALL = 64, 1 << 17  # rows are fetched so many at a time at least, or as many as have so many numbers
-_BOUND, _FETCH = (
-    0.2,
-    50.0,
-)  # what a bound beyond the first directions, and a fetched row, take of what a row takes in a pass
-_START = 1 << 16  # rows that a pass of none would be worth
+_BOUND = 0.2  # what a bound beyond the first directions takes of what a row takes in a pass
+_FETCH, _START = 50.0, 1 << 16  # what a fetched row, and the beginning of a pass, take of it
 
 
 def greedy(
@@ -98,6 +95,7 @@ class _Greedy:
         while count:
             if self._work > _START + len(self._may):
                 self._look_again()
+                among = None
             w = self._w
             keys = self._pool_keys(w)
             if np.isfinite(keys).sum() < count:

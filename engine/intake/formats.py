@@ -93,13 +93,7 @@ def _opened(path: str, reached: Callable[[], int]) -> Iterator[BinaryIO]:
                 yield io.BufferedReader(pa.CompressedInputStream(raw, "zstd"), BUFFER)
             else:
                 yield raw
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        zlib.error,
-    ) as error:  # pyarrow raises the fourth without zstd
+    except (OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:  # pyarrow raises the fourth
         reason = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split()) or repr(error)
         where = f"{path}:{reached()}: cannot read beyond this" if reached() else f"{path}: cannot read"
         raise CorpusError(f"{where}: {reason}") from error
