@@ -221,8 +221,7 @@ def test_features_and_their_rivals_are_built(script: Load, tmp_path: Path, monke
     for library in ("OMP", "MKL", "NUMBA"):  # which the script sets, and what is set here is undone
         monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
     cost = script("artifact_cost")
-    monkeypatch.setattr(cost, "FEW", 64)
-    monkeypatch.setattr(cost, "SIZES", {"small": (32, 2, 300)})
+    monkeypatch.setattr(cost, "SIZES", {"small": (32, 2, 300, 32)})
     (found,) = cost.main(["--out", str(tmp_path), "--models", "small"]).values()
     assert set(found) == {"bare forward", "GRASP", "LoGra's form", "TRAK, sketched", "TRAK's form"}
     sizes = {form: size for form, (_, size) in found.items()}  # seconds of so few texts are a difference of noise

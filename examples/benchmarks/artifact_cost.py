@@ -29,16 +29,19 @@ import torch
 from beside_bergson import make_corpus, make_model
 
 WIDTH, TOKENS, BATCH, BLOCK = 1024, 128, 16, 1 << 16
-FEW = 256
-"""Texts of the smaller corpus; the larger has four times as many."""
-SIZES = {"64 × 5, V 512": (64, 5, 512), "256 × 4, V 4,096": (256, 4, 4096), "512 × 6, V 50,304": (512, 6, 50304)}
+SIZES = {
+    "64 × 5, V 512": (64, 5, 512, 256),
+    "256 × 4, V 4,096": (256, 4, 4096, 128),
+    "512 × 6, V 50,304": (512, 6, 50304, 40),
+}
+"""Width, layers, vocabulary; texts of the smaller corpus, the larger has four times as many."""
 MAPS = 4  # linear maps of a layer
 
 
-def ingest_cost(method: str, settings: Sequence[str], model: Path, work: Path) -> tuple[float, float]:
+def ingest_cost(method: str, settings: Sequence[str], few: int, model: Path, work: Path) -> tuple[float, float]:
     """CPU seconds and stored bytes of an example."""
     taken = list[float]()
-    for count in (FEW, 4 * FEW):
+    for count in (few, 4 * few):
         store = work / "S"
         shutil.rmtree(store, ignore_errors=True)
         words = ["ingest", str(model / f"{count}.jsonl"), "--store", str(store), "--model", str(model)]
@@ -46,7 +49,7 @@ def ingest_cost(method: str, settings: Sequence[str], model: Path, work: Path) -
             [*machine.headwater(), *words, "--max-length", str(TOKENS), "--method", method, *settings], work
         )
         taken.append(used.cpu_seconds)
-    return (taken[1] - taken[0]) / (3 * FEW), row_bytes(store / "methods")
+    return (taken[1] - taken[0]) / (3 * few), row_bytes(store / "methods")
 
 
 def row_bytes(methods: Path) -> float:
@@ -55,9 +58,9 @@ def row_bytes(methods: Path) -> float:
     return float(sum(np.dtype(one["data_type"]).itemsize * np.prod(one["shape"][1:]) for one in told))
 
 
-def bare_cost(model: Path) -> float:
+def bare_cost(model: Path, count: int) -> float:
     """CPU seconds of an example of the forward pass alone, logits and all."""
-    net, ids = _opened(model)
+    net, ids = _opened(model, count)
     begun = None
     with torch.inference_mode():
         for start in range(0, len(ids), 16):
@@ -68,9 +71,9 @@ def bare_cost(model: Path) -> float:
     return (time.process_time() - begun) / (len(ids) - 32)
 
 
-def trak_cost(model: Path) -> float:
+def trak_cost(model: Path, count: int) -> float:
     """CPU seconds of an example in TRAK's own form, over one batch."""
-    net, ids = _opened(model)
+    net, ids = _opened(model, count)
     weights = [one for one in net.parameters() if one.requires_grad]
     count = sum(one.numel() for one in weights)
     gradients = torch.empty(BATCH, count)
@@ -96,11 +99,11 @@ def trak_cost(model: Path) -> float:
     return taken / BATCH
 
 
-def _opened(model: Path) -> tuple[Any, torch.Tensor]:
+def _opened(model: Path, count: int) -> tuple[Any, torch.Tensor]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     net, tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
-    texts = [one["text"] for one in machine.records(model / f"{FEW}.jsonl")][:128]
+    texts = [one["text"] for one in machine.records(model / f"{count}.jsonl")][:128]
     return net.eval(), torch.tensor([tokenizer(text)["input_ids"][:TOKENS] for text in texts])
 
 
@@ -108,17 +111,17 @@ def run(names: Sequence[str], work: Path) -> dict[str, dict[str, Any]]:
     """Every model, every form."""
     found = {}
     for name in names:
-        hidden, layers, vocabulary = SIZES[name]
+        hidden, layers, vocabulary, few = SIZES[name]
         model = work / f"{hidden}-{layers}-{vocabulary}"
         make_model(model, hidden, layers, vocabulary)
-        for count in (FEW, 4 * FEW):
+        for count in (few, 4 * few):
             make_corpus(model / f"{count}.jsonl", model, count, TOKENS)
         rank = max(1, round((WIDTH / (MAPS * layers)) ** 0.5))
-        one: dict[str, Any] = {"bare forward": (bare_cost(model), 0)}
-        one["GRASP"] = ingest_cost("grasp", (), model, work)
-        one["LoGra's form"] = ingest_cost("logra", ("-o", "logra.k", str(rank)), model, work)
-        one["TRAK, sketched"] = ingest_cost("trak", (), model, work)
-        one["TRAK's form"] = (trak_cost(model), 4 * WIDTH)
+        one: dict[str, Any] = {"bare forward": (bare_cost(model, 4 * few), 0)}
+        one["GRASP"] = ingest_cost("grasp", (), few, model, work)
+        one["LoGra's form"] = ingest_cost("logra", ("-o", "logra.k", str(rank)), few, model, work)
+        one["TRAK, sketched"] = ingest_cost("trak", (), few, model, work)
+        one["TRAK's form"] = (trak_cost(model, 4 * few), 4 * WIDTH)
         found[name] = one
         print(name, json.dumps(one), flush=True)
     return found
