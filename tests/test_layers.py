@@ -26,6 +26,14 @@ FORBIDDEN = {
     "engine/arrays": ("engine/intake", "engine/answers", "engine/utility", "engine/demo", "engine/commands"),
     "engine/intake": ("engine/arrays", "engine/answers", "engine/utility", "engine/demo", "engine/commands"),
     "engine/recovery": ("engine/intake", "engine/answers", "engine/utility", "engine/demo", "engine/commands"),
+    "engine/steering": (
+        "engine/arrays",
+        "engine/recovery",
+        "engine/answers",
+        "engine/utility",
+        "engine/demo",
+        "engine/commands",
+    ),
     "plugins": ("cli", "engine/commands"),
 } | {f"engine/{part}": ("engine/commands",) for part in ("answers", "evaluation", "truth", "utility", "demo")}
 

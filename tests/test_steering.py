@@ -1,0 +1,93 @@
+"""Steering operators: their losses and gradients against automatic differentiation in float64, their measurements by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from headwater.engine.intake.readout import LinearHead
+from headwater.engine.method import Sizes
+from headwater.engine.steering import operators as steering
+from headwater.engine.steering.operators import Gradients, Operators, Pairs, add_fidelity, add_stability, measured
+
+P, D, V, K, R = 11, 6, 17, 5, 3
+
+
+def parts(scale: float = 1.0, softcap: float = 0.0) -> tuple[LinearHead, Operators, torch.Tensor, torch.Tensor]:
+    """A head, operators that do something, hidden states and targets."""
+    torch.manual_seed(0)
+    head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D), torch.randn(V), scale, softcap)
+    operators = Operators.begun(K, D, R, 1)
+    operators.alpha = 0.3 * torch.randn(K, R, D)
+    return head, operators, torch.randn(P, D), torch.randint(0, V, (P,))
+
+
+def pairs(count: int = 40) -> Pairs:
+    """Pairs, some of them twice."""
+    return Pairs(torch.randint(0, K, (count,)), torch.randint(0, P, (count,)), torch.rand(count))
+
+
+def logits(head: LinearHead, hidden: torch.Tensor) -> torch.Tensor:
+    """In float64."""
+    assert head.bias is not None
+    z = head.scale * (hidden @ head.weight.double().T + head.bias.double())
+    return head.softcap * torch.tanh(z / head.softcap) if head.softcap else z
+
+
+@pytest.mark.parametrize("tile", [1 << 8, 48 << 20])
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, 0.0), (0.5, 3.0)])
+@pytest.mark.parametrize("loss", ["fidelity", "stability"])
+def test_gradients_are_those_of_the_loss(
+    loss: str, scale: float, softcap: float, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steering, "TILE_BYTES", tile)
+    head, operators, hidden, targets = parts(scale, softcap)
+    asked, found = pairs(), Gradients.zeros(operators)
+    if loss == "fidelity":
+        add_fidelity(head, operators, hidden, targets, asked, found)
+    else:
+        add_stability(head, operators, hidden, asked, found)
+    basis, alpha = (one.double().requires_grad_() for one in (operators.basis, operators.alpha))
+    wide = hidden.double()
+    steered = wide[asked.position] + torch.einsum(
+        "mr,mrd->md", (wide @ basis[:-1] + basis[-1])[asked.position], alpha[asked.operator]
+    )
+    told = torch.log_softmax(logits(head, steered), 1)
+    if loss == "fidelity":
+        each = -told[torch.arange(len(told)), targets[asked.position]]
+    else:
+        base = torch.log_softmax(logits(head, wide), 1)[asked.position]
+        each = (base.exp() * (base - told)).sum(1)
+    total = (asked.weight.double() * each).sum()
+    total.backward()
+    assert abs(found.loss - total.item()) < 1e-4 * max(1, total.item())
+    assert basis.grad is not None and alpha.grad is not None
+    assert torch.allclose(found.basis.double(), basis.grad, atol=2e-4)
+    assert torch.allclose(found.alpha.double(), alpha.grad, atol=2e-4)
+
+
+def test_operators_begin_as_nothing() -> None:
+    operators = Operators.begun(4, D, R, 7)
+    assert torch.allclose(operators.basis.T @ operators.basis, torch.eye(R), atol=1e-5)
+    head, _, hidden, targets = parts()
+    found = measured(head, operators, hidden, targets, torch.zeros(P, dtype=torch.int64), 1)
+    assert found.abs().max() < 1e-6
+    assert torch.equal(operators.basis, Operators.begun(4, D, R, 7).basis)
+
+
+def test_a_measurement_is_the_mean_loss_before_less_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, operators, hidden, targets = parts(0.5, 3.0)
+    owners = torch.tensor([0, 0, 0, 1, 1, 1, 1, 3, 3, 3, 3])
+    wide = hidden.double()
+
+    def mean_losses(states: torch.Tensor) -> torch.Tensor:
+        each = torch.nn.functional.cross_entropy(logits(head, states), targets, reduction="none")
+        return torch.stack([each[owners == at].mean() if (owners == at).any() else each.sum() * 0 for at in range(4)])
+
+    expected = torch.stack([
+        mean_losses(wide) - mean_losses(wide + operators.codes(hidden).double() @ operators.alpha[k].double())
+        for k in range(K)
+    ], 1)  # fmt: skip
+    for tile in (48 << 20, 1 << 8):
+        monkeypatch.setattr(steering, "TILE_BYTES", tile)
+        found = measured(head, operators, hidden, targets, owners, 4)
+        assert torch.allclose(found.double(), expected, atol=1e-4)
