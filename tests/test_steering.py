@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from headwater.engine.intake.readout import LinearHead
 from headwater.engine.method import Sizes
+from headwater.engine.recovery.design import Design
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.operators import Gradients, Operators, Pairs, add_fidelity, add_stability, measured
+from headwater.engine.steering.training import Recipe, States, draws, trained
+from headwater.store.errors import SettingsError
 
 P, D, V, K, R = 11, 6, 17, 5, 3
 
@@ -91,3 +95,63 @@ def test_a_measurement_is_the_mean_loss_before_less_after(monkeypatch: pytest.Mo
         monkeypatch.setattr(steering, "TILE_BYTES", tile)
         found = measured(head, operators, hidden, targets, owners, 4)
         assert torch.allclose(found.double(), expected, atol=1e-4)
+
+
+def test_training_lowers_the_loss_inside_and_changes_little_outside() -> None:
+    """Operators of subsets that hold one class each: they help queries of that class, and no others."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(120) % 4
+    centres = 2 * chance.normal(size=(4, D))
+    hidden = torch.from_numpy(centres[labels] + chance.normal(size=(120, D))).float()
+    head = LinearHead(Sizes(D, 4, 1, 1), 0.1 * torch.randn(4, D, generator=torch.Generator().manual_seed(0)))
+
+    class ByClass:
+        """Two subsets a class, each with half of its rows."""
+
+        rows, subsets = 120, 8
+
+        def of(self, rows: np.ndarray) -> np.ndarray:
+            return (2 * labels[rows] + (rows // 4) % 2)[:, None]
+
+        def members(self, subset: int) -> np.ndarray:
+            return np.flatnonzero(self.of(np.arange(120))[:, 0] == subset)
+
+    states = States(hidden, torch.from_numpy(labels), np.arange(121))
+    heard: list[tuple[int, float, float]] = []
+    recipe = Recipe(rank=4, updates=60, members=8, rate=2e-2)
+    found = trained(head, states, ByClass(), recipe, lambda *told: heard.append(told))
+    again = trained(head, states, ByClass(), recipe, lambda *told: None)
+    assert torch.equal(found.alpha, again.alpha) and torch.equal(found.basis, again.basis)
+    assert len(heard) == 60 and heard[-1][1] < 0.8 * heard[0][1] and heard[0][2] < 1e-6 < heard[-1][2]
+    y = measured(head, found, hidden[:40], torch.from_numpy(labels[:40]), torch.arange(40), 40).numpy()
+    own = y[np.arange(40)[:, None], np.stack([2 * labels[:40], 2 * labels[:40] + 1], 1)]
+    assert own.mean() > 0.1 and own.mean() > 5 * max(0.0, (y.sum() - own.sum()) / (y.size - own.size))
+
+
+def test_every_row_of_a_subset_is_seen_equally_often_and_weighs_by_omega() -> None:
+    design, first = Design(60, 12, 3, 0), np.concatenate([[0], np.cumsum(np.arange(60) % 3)])
+    positions = int(first[-1])
+    states = States(
+        torch.zeros(positions, D), torch.zeros(positions, dtype=torch.int64), first, np.linspace(0.1, 1, 60)
+    )
+    steps = draws(states, design, Recipe(members=5))
+    seen = np.zeros((12, positions))
+    for _ in range(3):  # a subset has 15 rows
+        inside, outside = next(steps)
+        sums = torch.zeros(12).index_add_(0, inside.operator, inside.weight)
+        assert (sums <= 1 + 1e-6).all() and (
+            sums > 0.2
+        ).all()  # rows without positions weigh, and have nowhere to put it
+        np.add.at(seen, (inside.operator.numpy(), inside.position.numpy()), 1)
+        row = np.searchsorted(first, outside.position.numpy(), side="right") - 1
+        assert not (design.of(row) == outside.operator.numpy()[:, None]).any()
+    ids = design.ids(0, 60)
+    for subset in range(12):
+        rows = np.searchsorted(first, np.arange(positions), side="right") - 1
+        assert np.array_equal(seen[subset], (ids[rows] == subset).any(1).astype(float))
+
+
+def test_settings_of_training_are_checked() -> None:
+    for wrong in ({"rank": 0}, {"updates": 0}, {"stability": -1.0}):
+        with pytest.raises(SettingsError):
+            Recipe(**wrong)  # type: ignore[arg-type]
