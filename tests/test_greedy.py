@@ -25,6 +25,10 @@ def past(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """Vectors that are remembered: so few that they run out at once, and as many as ever. With few, passes cost little, too."""
     monkeypatch.setattr(bounds, "PAST", request.param)
     if request.param == 3:
+        monkeypatch.setattr(
+            bounds, "_SHARE", 10
+        )  # and every few rows are worth a thread, and a look at a few directions
+        monkeypatch.setattr(bounds, "LEVELS", (1, 2, 4))
         monkeypatch.setattr("headwater.engine.arrays.greedy._START", 0)
 
 
@@ -77,7 +81,7 @@ def instance(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
 
 def chosen(folder: Path, rows: np.ndarray, v: np.ndarray, c: float, limits: Limits, pool: int, **more: Any) -> Choice:
     form = form_of("float16", column("c", (rows.shape[1],), "float16"))
-    room = Room(pool, more.get("directions", 2), more.get("kept", 30), more.get("shape", Shape(16, 1)))
+    room = Room(pool, more.get("directions", 6), more.get("kept", 30), more.get("shape", Shape(16, 1)))
     return greedy(Source(stored(folder, rows, form=form), form), Objective(v, c), limits, room, nothing)
 
 
@@ -164,9 +168,21 @@ def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
     rows = np.ones((40, 4), np.float32)
     rows[33, 2] = 1e30
     form = form_of("float32", column("c", (4,), "float32"))
-    with pytest.raises(DataError, match="row 33 is not finite"):
-        source, room = Source(stored(tmp_path, rows, form=form), form), Room(8, 2, 9, Shape(16, 1))
-        greedy(source, Objective(np.ones(4), 0.1), Limits(3, np.ones(40, bool)), room, nothing)
+    source, room = Source(stored(tmp_path, rows, form=form), form), Room(8, 2, 9, Shape(16, 1))
+    for penalty in (0.1, 0.0):
+        with pytest.raises(DataError, match="row 33 is not finite"):
+            greedy(source, Objective(np.ones(4), penalty), Limits(3, np.ones(40, bool)), room, nothing)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+def test_rows_of_any_form_are_chosen_as_they_are_decoded(tmp_path: Path, past: None, precision: str) -> None:
+    chance = np.random.default_rng(0)
+    rows, form = chance.normal(size=(150, 24)).astype(np.float32), form_of(precision, column("c", (24,), "float32"))
+    columns = stored(tmp_path, rows, form=form)
+    whole = np.asarray(form.decode({one.column.name: one.gather(np.arange(150)) for one in columns}))
+    v, limits = rows.mean(0).astype(np.float64), Limits(60, np.ones(150, bool))
+    found = greedy(Source(columns, form), Objective(v, 1 / 20), limits, Room(9, 5, 11, Shape(16, 2)), nothing)
+    assert found.rows.tolist() == brute(whole, v, 1 / 20, limits)[0]
 
 
 def test_ties_of_more_rows_than_are_held_go_to_the_lower(tmp_path: Path) -> None:

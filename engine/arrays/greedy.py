@@ -224,11 +224,12 @@ class _Greedy:
 
         def learn(start: int, tile: Array) -> None:
             part = slice(start, start + len(tile))
-            keys = self._keys(np.arange(start, part.stop), tile, np.einsum("nd,nd->n", tile, tile, dtype=np.float64))
+            squares = np.einsum("nd,nd->n", tile, tile, dtype=np.float64)
             with np.errstate(over="ignore"):
-                keys = keys.astype(np.float32)
-            if not np.isfinite(keys).all():
-                row = start + int(np.argmin(np.isfinite(keys)))
+                keys = self._keys(np.arange(start, part.stop), tile, squares).astype(np.float32)
+                finite = np.isfinite(keys) & np.isfinite(squares.astype(np.float32))
+            if not finite.all():
+                row = start + int(np.argmin(finite))
                 raise DataError(f"{name} row {row} is not finite, or too large to be squared")
             self._bounds.learn(part, tile, keys, None if cost is None else cost[part])
 

@@ -61,13 +61,25 @@ class Design:
         return self.of(np.arange(start, stop))
 
     def of(self, rows: Array) -> Array:
-        """(n, d): the subsets of some rows (n,) int64."""
+        """(n, d): the subsets of some rows (n,) int64.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
+            raise IndexError(f"rows are 0 to {self.rows - 1}")
         found = np.empty((len(rows), self.degree), id_dtype(self.subsets))
         _subsets(np.asarray(rows, np.int64), self.rows, self.blocks, self.firsts, self._keys(), found)
         return found
 
     def members(self, subset: int) -> Array:
-        """(n,) int64: the rows of a subset, in no order that means anything."""
+        """(n,) int64: the rows of a subset, in no order that means anything.
+
+        Raises:
+            IndexError: there is no such subset.
+        """
+        if not 0 <= subset < self.subsets:
+            raise IndexError(f"subsets are 0 to {self.subsets - 1}")
         part = int(np.searchsorted(self.firsts, subset, side="right")) - 1
         block, blocks = subset - int(self.firsts[part]), int(self.blocks[part])
         ends = [-(-at * self.rows // blocks) for at in (block, block + 1)]
@@ -86,8 +98,8 @@ class Design:
 
 
 def id_dtype(subsets: int) -> Any:
-    """The narrowest numbers that name a subset."""
-    return np.uint16 if subsets <= 1 << 16 else np.int32
+    """The narrowest numbers that name a subset, and K for none."""
+    return np.uint16 if subsets < 1 << 16 else np.int32
 
 
 def expansion(ids: Array, k: int) -> float:

@@ -22,7 +22,6 @@ from .membership import Membership, correlated
 _JOIN = 64  # rows that may join a working set in a pass, at least
 _PASSES = 60
 _EPOCHS = 20_000  # of coordinate descent on one working set
-_SAFE = 1 + 4e-6  # float32 correlations may be this much too small
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Fit:
     objective: Array
     """(Q,) float64: ½‖y − b − Mw‖² + λ‖w‖₁."""
     gap: Array
-    """(Q,) float64: duality gap over ½‖y − ȳ‖²."""
+    """(Q,) float64: duality gap over ½‖y − ȳ‖², an upper bound; 0 where that is 0."""
     passes: int
     """Times that all rows were looked at."""
     residual: Array = field(repr=False)
@@ -133,55 +132,61 @@ class Lasso:
         """
         if y.ndim != 2 or y.shape[1] != membership.subsets:
             raise DataError(f"measurements are (Q, {membership.subsets}); these are {y.shape}")
-        self.counted = ~np.isnan(y).all(0)
-        if self.counted.sum() < 2 or not np.isfinite(y[:, self.counted]).all():
-            query, subset = (int(at[0]) for at in np.nonzero(~np.isfinite(np.where(self.counted, y, 0)))) \
-                if self.counted.sum() >= 2 else (0, 0)  # fmt: skip
-            raise DataError(f"subset {subset}: the measurement of query {query} is not a finite number")
+        self.counted = np.asarray(~np.isnan(y).all(0))
+        _refuse(membership, y, self.counted)
         self._of, self._workers = membership, workers
-        self._mean = y[:, self.counted].mean(1) if y.shape[1] else np.zeros(len(y))
+        kept = np.asarray(y[:, self.counted], np.float64)
+        self._mean = kept.mean(1)
+        centred = kept - self._mean[:, None]
+        centred -= centred.mean(1, keepdims=True)  # what the first mean was rounded by is no measurement
+        spread = np.sqrt((centred**2).mean(1))
+        flat = spread <= 8 * np.finfo(np.float64).eps * np.abs(kept).max(1, initial=0)
+        self._spread = np.where(flat, 1.0, spread)  # the solver's own numbers are of size 1
         self._y = np.full((len(y), y.shape[1] + 1), np.nan)
-        self._y[:, :-1][:, self.counted] = y[:, self.counted] - self._mean[:, None]
-        self._scale = np.maximum(0.5 * np.nansum(self._y**2, 1), 1e-300)
+        self._y[:, :-1][:, self.counted] = np.where(flat[:, None], 0, centred / self._spread[:, None])
+        self._scale = np.where(flat, 1.0, 0.5 * np.nansum(self._y**2, 1))
         self._rows = [np.zeros(0, np.int64) for _ in y]
         self._weights = [np.zeros(0) for _ in y]
         self._residual = np.nan_to_num(self._y)
+        rows, size = self._passed(1)
+        self._largest = np.array([self._top(q, rows[q], size[q]) for q in range(len(y))]) * self._spread
 
     def largest(self) -> Array:
-        """(Q,) float64: λ_max, from which on every weight is zero."""
-        _, top = self._passed(1)
-        return top[:, 0].astype(np.float64)
+        """(Q,) float64: λ_max, from which on every weight is zero; 0 for a query whose measurements are all equal."""
+        return self._largest.copy()
 
     def fit(self, penalties: Array, tolerance: float = 1e-4) -> Fit:
-        """Solve at penalties (Q,) > 0 to a gap of `tolerance` times ½‖y − ȳ‖²; where passes run out, the gap tells."""
+        """Solve at penalties (Q,) ≥ 0 to a gap of `tolerance` times ½‖y − ȳ‖²; where passes run out, the gap tells."""
+        penalties = np.maximum(np.asarray(penalties, np.float64) / self._spread, 1e-12)
         queries, passes = len(self._y), 0
         gap = np.full(queries, np.inf)
         join = np.full(queries, _JOIN)
-        while passes < _PASSES:
-            wanted = int(join.max())
-            rows, size = self._passed(wanted)
+        while True:
+            rows, size = self._passed(int(join.max(initial=1)))
             passes += 1
             for q in range(queries):
                 gap[q] = self._whole_gap(q, penalties[q], self._top(q, rows[q], size[q]))
             unsure = np.flatnonzero(gap > tolerance)
-            if not len(unsure):
-                break
+            if not len(unsure) or passes == _PASSES:
+                return self._told(penalties, gap, passes)
             for q in unsure.tolist():
                 new = rows[q, : join[q]][size[q, : join[q]] > penalties[q]]
                 new = np.setdiff1d(new[new >= 0], self._rows[q])
                 self._solve(q, new, float(penalties[q]), min(gap[q], 1) * self._scale[q], tolerance * self._scale[q])
                 join[q] = max(_JOIN, 2 * int((self._weights[q] != 0).sum()))
-        return self._told(penalties, gap, passes)
 
     def _passed(self, most: int) -> tuple[Array, Array]:
         return correlated(self._of, self._residual[:, :-1].T, min(most, self._of.rows), self._workers)
 
     def _top(self, q: int, rows: Array, size: Array) -> float:
-        """max |Mᵀ residual| in float64: of the rows that float32 cannot tell from the largest, those that were kept are asked."""
-        near = size >= size[0] * (2 - _SAFE)
-        ids = self._of.of(rows[near & (rows >= 0)]).astype(np.int64)
-        exact = np.abs(np.append(self._residual[q, :-1], 0.0)[ids].sum(1))
-        return float(size[0]) * _SAFE if near.all() else float(exact.max(initial=0))
+        """max |Mᵀ residual|, or a little more: in float64 of the rows that were kept; of the others float32 and its rounding."""
+        ids = self._of.of(rows[rows >= 0]).astype(np.int64)
+        exact = float(np.abs(np.append(self._residual[q, :-1], 0.0)[ids].sum(1)).max(initial=0))
+        if int((rows >= 0).sum()) >= self._of.rows:
+            return exact
+        degree = int(ids.shape[1])
+        rounding = (degree + 2) * 2.0**-24 * degree * float(np.abs(self._residual[q, :-1]).max(initial=0))
+        return max(exact, float(size[-1]) + rounding)
 
     def _whole_gap(self, q: int, penalty: float, top: float) -> float:
         residual = self._residual[q, :-1]
@@ -213,10 +218,24 @@ class Lasso:
             order = order[self._weights[q][order] != 0]
             found.append(Sparse(self._rows[q][order], self._weights[q][order]))
             columns = self._columns(found[-1].rows)
-            intercept[q] -= float(columns.counts @ found[-1].weights) / self.counted.sum()
-            residual = self._residual[q, :-1]
+            residual, spread = self._residual[q, :-1], self._spread[q]
             objective[q] = 0.5 * float(residual @ residual) + penalties[q] * float(np.abs(found[-1].weights).sum())
-        return Fit(found, intercept, objective, gap, passes, self._residual[:, :-1].T.copy())
+            objective[q] *= spread**2
+            found[-1].weights[:] *= spread
+            intercept[q] -= float(columns.counts @ found[-1].weights) / self.counted.sum()
+        return Fit(found, intercept, objective, gap, passes, (self._residual[:, :-1] * self._spread[:, None]).T)
+
+
+def _refuse(membership: Membership, y: Array, counted: Array) -> None:
+    """Raise DataError for measurements that nothing can be solved from."""
+    if not membership.rows:
+        raise DataError("there are no examples to solve for")
+    if counted.sum() < 2:
+        raise DataError(f"{counted.sum()} measurements count; two at least are needed")
+    bad = np.argwhere(~np.isfinite(np.where(counted, y, 0)))
+    if len(bad):
+        query, subset = bad[0].tolist()
+        raise DataError(f"subset {subset}: the measurement of query {query} is not a finite number")
 
 
 def predicted(membership: Membership, weights: Sequence[Sparse], intercept: Array) -> Array:

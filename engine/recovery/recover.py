@@ -18,7 +18,7 @@ from .lasso import Lasso, Sparse, predicted
 from .membership import Membership, multiplied
 from .ridge import Ridge, overlaps
 
-SHARES = (0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)
+SHARES = (0.9, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)
 """c: of λ_max, from sparse to dense."""
 STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """α over the mean eigenvalue of M_c M_cᵀ."""
@@ -61,7 +61,9 @@ class Recovered:
     share: float
     """c, or the ridge's strength."""
     explained: Array
-    """(Q,) float64: of the held-out measurements' variance about the mean; below 0, the mean predicts them better."""
+    """(Q,) float64: of the held-out measurements' variance about the mean; below 0, the mean predicts them better; 0 where they
+    do not vary. The same measurements chose how sparse the answer is, so it is a little too good.
+    """
     tried: dict[str, list[tuple[float, float]]]
     """(c or strength, share of held-out variance explained, pooled) of each solver."""
     gap: Array
@@ -92,26 +94,31 @@ def recovered(
         DataError: measurements of another number, too few, or not finite.
     """
     subsets = membership.subsets
-    held = _held_out(subsets, asked)
-    if subsets - held.sum() < 2 or not held.any():
-        raise DataError(f"{subsets} measurements are too few to hold out {asked.held_out:.0%} and solve from the rest")
     Lasso(membership, y, workers)  # refuses what cannot be solved before any of it is
+    y = np.asarray(y, np.float64)
+    held = _held_out(np.asarray(~np.isnan(y).all(0)), asked)
     train = np.where(held, np.nan, y)
-    base = ((y[:, held] - train[:, ~held].mean(1)[:, None]) ** 2).sum(1)
+    kept = ~np.isnan(train).all(0)
+    if kept.sum() < 2 or not held.any():
+        raise DataError(f"{subsets} measurements are too few to hold out {asked.held_out:.0%} and solve from the rest")
+    base = (y[:, held] - train[:, kept].mean(1)[:, None]) ** 2  # (Q, h)
+    base[base.max(1) <= (1e-14 * np.nanmax(np.abs(y), 1)) ** 2] = 0  # rounding
     tried: dict[str, list[tuple[float, float]]] = {}
     errors: dict[str, Array] = {}
     shared = overlaps(membership) if asked.solver != "lasso" and subsets <= DENSE else None
     if asked.solver != "ridge":
-        errors["lasso"], tried["lasso"] = _along_lasso(membership, y, train, asked, workers, base, tell)
+        shares = (asked.share,) if asked.share else SHARES
+        errors["lasso"] = _along_lasso(membership, y, train, held, shares, workers, tell)
+        tried["lasso"] = _told(shares, errors["lasso"], base)
     if shared is not None:
         ridge = Ridge(shared, train)
-        lines = np.stack([((ridge.predicted(one) - y)[:, held] ** 2).sum(1) for one in STRENGTHS])
-        errors["ridge"], tried["ridge"] = lines, _told(STRENGTHS, lines, base)
+        errors["ridge"] = np.stack([(ridge.predicted(one) - y)[:, held] ** 2 for one in STRENGTHS])
+        tried["ridge"] = _told(STRENGTHS, errors["ridge"], base)
     elif asked.solver == "ridge":
         raise SettingsError(f"a ridge holds K × K numbers: at most {DENSE} subsets, not {subsets}")
-    solver = _better(errors, base)
+    solver = _better(errors, tried, base)
     at = int(np.argmax([explained for _, explained in tried[solver]]))
-    value, explained = tried[solver][at][0], 1 - errors[solver][at] / np.maximum(base, 1e-300)
+    value, explained = tried[solver][at][0], _explained(errors[solver][at], base)
     tell(f"{solver}, {value:g}")
     if solver == "ridge":
         assert shared is not None
@@ -119,45 +126,55 @@ def recovered(
         none = np.zeros(len(y))
         return Recovered(solver, value, explained, tried, none, none == 0, duals=duals)
     problem = Lasso(membership, y, workers)
-    fit = problem.fit(np.maximum(value * problem.largest(), 1e-300), asked.tolerance)
+    fit = problem.fit(value * problem.largest(), asked.tolerance)
     return Recovered(solver, value, explained, tried, fit.gap, fit.gap <= asked.tolerance, sparse=fit.weights)
 
 
-def _held_out(subsets: int, asked: Recovery) -> Array:
-    """(K,) bool."""
-    order = np.argsort(hashed(asked.seed, "held out", subsets), kind="stable")
-    found = np.zeros(subsets, bool)
-    found[order[: round(asked.held_out * subsets)]] = True
+def _held_out(counted: Array, asked: Recovery) -> Array:
+    """(K,) bool, of measurements that count."""
+    order = np.argsort(hashed(asked.seed, "held out", len(counted)), kind="stable")
+    order = order[counted[order]]
+    found = np.zeros(len(counted), bool)
+    found[order[: round(asked.held_out * len(order))]] = True
     return found
 
 
 def _along_lasso(
-    membership: Membership, y: Array, train: Array, asked: Recovery, workers: int, base: Array, tell: Tell
-) -> tuple[Array, list[tuple[float, float]]]:
-    """Held-out squared errors (shares, Q) from sparse to dense, each from the one before."""
-    problem, shares = Lasso(membership, train, workers), (asked.share,) if asked.share else SHARES
-    held, top, errors = ~problem.counted, np.maximum(problem.largest(), 1e-300), []
+    membership: Membership, y: Array, train: Array, held: Array, shares: Sequence[float], workers: int, tell: Tell
+) -> Array:
+    """Held-out squared errors (shares, Q, h) from sparse to dense, each from the one before."""
+    problem, errors = Lasso(membership, train, workers), []
     for share in shares:
         tell(f"lasso, {share:g}")
-        fit = problem.fit(share * top, _ROUGH)
-        told = predicted(membership, fit.weights, fit.intercept)
-        errors.append(((told - y)[:, held] ** 2).sum(1))
-    lines = np.stack(errors)
-    return lines, _told(shares, lines, base)
+        fit = problem.fit(share * problem.largest(), _ROUGH)
+        errors.append((predicted(membership, fit.weights, fit.intercept) - y)[:, held] ** 2)
+    return np.stack(errors)
+
+
+def _explained(errors: Array, base: Array) -> Array:
+    """(Q,) of (Q, h)."""
+    varies = base.any(1)
+    return np.where(varies, 1 - errors.sum(1) / np.where(varies, base.sum(1), 1), 0)
 
 
 def _told(values: Sequence[float], errors: Array, base: Array) -> list[tuple[float, float]]:
-    """Share of the held-out variance that each value explains; every query counts alike."""
-    pooled = 1 - (errors / np.maximum(base, 1e-300)).mean(1)
-    return list(zip(values, pooled.tolist(), strict=True))
+    """Share of the held-out variance that each value explains; every query whose measurements vary counts alike."""
+    varies = base.any(1)
+    pooled = [float(_explained(one, base)[varies].mean()) if varies.any() else 0.0 for one in errors]
+    return list(zip(values, pooled, strict=True))
 
 
-def _better(errors: dict[str, Array], base: Array) -> str:
-    """The solver of the smaller held-out error; ridge, whose weights name nobody, only where it is so beyond chance."""
-    if len(errors) == 1:
+def _better(errors: dict[str, Array], tried: dict[str, list[tuple[float, float]]], base: Array) -> str:
+    """The solver of the smaller held-out error; ridge, whose weights name nobody, only where it is so by more than one standard
+    error over the held-out measurements.
+    """
+    varies = base.any(1)
+    if len(errors) == 1 or not varies.any():
         return next(iter(errors))
-    best = {name: (lines / np.maximum(base, 1e-300)) for name, lines in errors.items()}
-    lasso, ridge = (one[int(np.argmin(one.mean(1)))] for one in (best["lasso"], best["ridge"]))
-    ahead = lasso - ridge
-    error = float(ahead.std(ddof=1) / np.sqrt(len(ahead))) if len(ahead) > 1 else 0.0
+    lasso, ridge = (
+        (errors[name][int(np.argmax([one for _, one in tried[name]]))][varies] / base[varies].mean(1)[:, None]).mean(0)
+        for name in ("lasso", "ridge")
+    )
+    ahead = lasso - ridge  # (h,)
+    error = float(ahead.std(ddof=1) / np.sqrt(len(ahead))) if len(ahead) > 1 else np.inf
     return "ridge" if float(ahead.mean()) > error else "lasso"

@@ -67,6 +67,8 @@ class Ridge:
         return np.asarray(told + (self._mean - told[:, self._kept].mean(1))[:, None])
 
     def _solved(self, strength: float) -> Array:
+        if self.scale <= 0:  # no subset differs from another
+            return np.zeros_like(self._turned)
         damped = np.maximum(self._values, 0) + strength * self.scale
         z = (self._turned / damped) @ self._vectors.T
         return np.asarray(z - z.mean(1, keepdims=True))
