@@ -300,8 +300,27 @@ def test_sparse_causes_are_solved_sparsely_and_dense_ones_by_a_ridge() -> None:
         assert noise.explained.mean() < 0.2
 
 
+@pytest.mark.parametrize("solver", ["iht", "ssmp"])
+def test_other_solvers_find_what_was_planted(solver: str) -> None:
+    """Without noise the weights themselves, with measurements left out; with noise the causes, and how many of them there are."""
+    chance = np.random.default_rng(0)
+    design = Stored.held(Design(2000, 250, 10, 3))
+    rows = np.sort(chance.choice(2000, 8, replace=False))
+    planted = Sparse(rows, chance.choice([-1, 1], 8) * chance.uniform(1, 2, 8))
+    y = predicted(design, [planted, planted], np.array([3.0, -1.0]))
+    y[:, chance.choice(250, 10, replace=False)] = np.nan
+    found = recovered(design, y, Recovery(solver=solver, causes=8))
+    assert found.sparse is not None and (found.explained > 0.99).all()
+    for one in found.sparse:
+        assert np.array_equal(one.rows, rows) and np.allclose(one.weights, planted.weights, atol=1e-4)
+    noisy = recovered(design, y + 0.1 * chance.normal(size=y.shape), Recovery(solver=solver))
+    assert noisy.share == 8 and noisy.sparse is not None and np.array_equal(noisy.sparse[0].rows, rows)
+    flat = recovered(design, np.full((1, 250), 0.3), Recovery(solver=solver))
+    assert not flat.dense(design).any() and flat.explained[0] == 0
+
+
 def test_settings_of_a_recovery_are_checked() -> None:
-    for wrong in ({"solver": "magic"}, {"share": 1.0}, {"held_out": 0.0}, {"tolerance": 2.0}):
+    for wrong in ({"solver": "magic"}, {"share": 1.0}, {"held_out": 0.0}, {"tolerance": 2.0}, {"causes": -1}):
         with pytest.raises(SettingsError):
             Recovery(**wrong)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="too few"):

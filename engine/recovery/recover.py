@@ -16,17 +16,21 @@ from ...store.layout import Array
 from ..hashing import hashed
 from .lasso import Lasso, Sparse, predicted
 from .membership import Membership, multiplied
+from .pursuit import pursued, thresholded
 from .ridge import Ridge, overlaps
 
 SHARES = (0.9, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)
 """c: of λ_max, from sparse to dense."""
 STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """α over the mean eigenvalue of M_c M_cᵀ."""
-SOLVERS = ("auto", "lasso", "ridge")
+CAUSES = (1, 2, 4, 8, 16, 32, 64, 128)
+"""s: weights that thresholding and pursuit leave."""
+SOLVERS = ("auto", "lasso", "ridge", "iht", "ssmp")
 DENSE = 4096
 """Subsets from which on no ridge is tried: it holds K × K."""
 _ROUGH = 1e-3  # gap while c is chosen
 Tell = Callable[[str], None]
+PURSUITS = {"iht": thresholded, "ssmp": pursued}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +38,12 @@ class Recovery:
     """How weights are recovered."""
 
     solver: str = "auto"
-    """lasso, ridge, or what predicts the held-out measurements better; for `auto`, ridge only by more than one standard error."""
+    """lasso, ridge, iht, ssmp; `auto` is lasso, or ridge where that predicts the held-out measurements better by more than one
+    standard error."""
     share: float = 0.0
     """c; 0 chooses."""
+    causes: int = 0
+    """s; 0 chooses."""
     held_out: float = 0.1
     """Of the measurements."""
     tolerance: float = 1e-4
@@ -48,8 +55,8 @@ class Recovery:
         """Refuse settings out of range."""
         if self.solver not in SOLVERS:
             raise SettingsError(f"solver is {', '.join(SOLVERS)}; not {self.solver}")
-        if not (0 <= self.share < 1 and 0 < self.held_out < 1 and 0 < self.tolerance < 1):
-            raise SettingsError("recovery needs 0 ≤ share < 1, 0 < held_out < 1 and 0 < tolerance < 1")
+        if not (0 <= self.share < 1 and 0 < self.held_out < 1 and 0 < self.tolerance < 1 and self.causes >= 0):
+            raise SettingsError("recovery needs 0 ≤ share < 1, 0 < held_out < 1, 0 < tolerance < 1 and causes ≥ 0")
 
 
 @dataclass(slots=True)
@@ -57,9 +64,9 @@ class Recovered:
     """Weights of Q queries, and what speaks for them."""
 
     solver: str
-    """lasso or ridge."""
+    """What solved it."""
     share: float
-    """c, or the ridge's strength."""
+    """c, the ridge's strength, or s."""
     explained: Array
     """(Q,) float64: of the held-out measurements' variance about the mean; below 0, the mean predicts them better; 0 where they
     do not vary. The same measurements chose how sparse the answer is, so it is a little too good.
@@ -67,11 +74,11 @@ class Recovered:
     tried: dict[str, list[tuple[float, float]]]
     """(c or strength, share of held-out variance explained, pooled) of each solver."""
     gap: Array
-    """(Q,) duality gap over ½‖y − ȳ‖²; 0 of a ridge, which is solved exactly."""
+    """(Q,) duality gap over ½‖y − ȳ‖² of the LASSO; 0 of a ridge, which is solved exactly; NaN of iht and ssmp."""
     converged: Array
     """(Q,) bool."""
     sparse: list[Sparse] | None = None
-    """Of the LASSO."""
+    """Of the LASSO, iht and ssmp."""
     duals: Array | None = field(default=None, repr=False)
     """Of a ridge: (K, Q), whose weights are Mᵀ duals."""
 
@@ -105,8 +112,12 @@ def recovered(
     base[base.max(1) <= (1e-14 * np.nanmax(np.abs(y), 1)) ** 2] = 0  # rounding
     tried: dict[str, list[tuple[float, float]]] = {}
     errors: dict[str, Array] = {}
-    shared = overlaps(membership) if asked.solver != "lasso" and subsets <= DENSE else None
-    if asked.solver != "ridge":
+    shared = overlaps(membership) if asked.solver in ("auto", "ridge") and subsets <= DENSE else None
+    if asked.solver in PURSUITS:
+        sizes = (asked.causes,) if asked.causes else tuple(one for one in CAUSES if 4 * one <= kept.sum()) or (1,)
+        errors[asked.solver] = _along_pursuit(membership, y, train, held, sizes, asked.solver, tell)
+        tried[asked.solver] = _told(sizes, errors[asked.solver], base)
+    elif asked.solver != "ridge":
         shares = (asked.share,) if asked.share else SHARES
         errors["lasso"] = _along_lasso(membership, y, train, held, shares, workers, tell)
         tried["lasso"] = _told(shares, errors["lasso"], base)
@@ -125,6 +136,11 @@ def recovered(
         duals = Ridge(shared, y).duals(value)
         none = np.zeros(len(y))
         return Recovered(solver, value, explained, tried, none, none == 0, duals=duals)
+    if solver in PURSUITS:
+        weights, _ = PURSUITS[solver](membership, y, int(value))
+        return Recovered(
+            solver, value, explained, tried, np.full(len(y), np.nan), np.ones(len(y), bool), sparse=weights
+        )
     problem = Lasso(membership, y, workers)
     fit = problem.fit(value * problem.largest(), asked.tolerance)
     return Recovered(solver, value, explained, tried, fit.gap, fit.gap <= asked.tolerance, sparse=fit.weights)
@@ -148,6 +164,18 @@ def _along_lasso(
         tell(f"lasso, {share:g}")
         fit = problem.fit(share * problem.largest(), _ROUGH)
         errors.append((predicted(membership, fit.weights, fit.intercept) - y)[:, held] ** 2)
+    return np.stack(errors)
+
+
+def _along_pursuit(
+    membership: Membership, y: Array, train: Array, held: Array, sizes: Sequence[int], solver: str, tell: Tell
+) -> Array:
+    """The same, for numbers of causes."""
+    errors = []
+    for causes in sizes:
+        tell(f"{solver}, {causes}")
+        weights, intercept = PURSUITS[solver](membership, train, causes)
+        errors.append((predicted(membership, weights, intercept) - y)[:, held] ** 2)
     return np.stack(errors)
 
 
