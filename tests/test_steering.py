@@ -11,6 +11,7 @@ from headwater.engine.recovery.design import Design
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.operators import Gradients, Operators, Pairs, add_fidelity, add_stability, measured
 from headwater.engine.steering.training import Recipe, States, draws, trained
+from headwater.engine.steering.weights import even, head_norms
 from headwater.store.errors import SettingsError
 
 P, D, V, K, R = 11, 6, 17, 5, 3
@@ -155,3 +156,19 @@ def test_settings_of_training_are_checked() -> None:
     for wrong in ({"rank": 0}, {"updates": 0}, {"stability": -1.0}):
         with pytest.raises(SettingsError):
             Recipe(**wrong)  # type: ignore[arg-type]
+
+
+def test_examples_weigh_against_their_gradient_at_the_head() -> None:
+    head, _, hidden, targets = parts()
+    first = np.array([0, 3, 3, 7, 11])
+    found = head_norms(head, States(hidden, targets, first))
+    for row in (0, 2, 3):
+        weight = head.weight.double().requires_grad_()
+        part = slice(first[row], first[row + 1])
+        assert head.bias is not None
+        z = hidden[part].double() @ weight.T + head.bias.double()
+        torch.nn.functional.cross_entropy(z, targets[part]).backward()
+        assert weight.grad is not None and np.isclose(found[row], float(weight.grad.norm()), rtol=1e-4)
+    assert found[1] == 0
+    omega = even(np.array([1.0, 2.0, 0.001, 0.0, 4.0]))
+    assert np.allclose(omega, np.array([0.075, 0.0375, 1.0, 1.0, 0.01875])) and not np.isnan(even(np.zeros(3))).any()

@@ -74,7 +74,7 @@ def tile_pairs(head: LinearHead, operators: Operators) -> int:
 def add_fidelity(
     head: LinearHead, operators: Operators, hidden: torch.Tensor, targets: torch.Tensor, pairs: Pairs, into: Gradients
 ) -> None:
-    """Add Σ weight · −log p_k(y) over pairs, and its gradients. hidden (P, D) float32, targets (P,)."""
+    """Add Σ weight · −log p_k(y) over pairs, and its gradients. hidden (P, D), looked at a tile at a time; targets (P,)."""
     _add(head, operators, hidden, pairs, into, targets=targets)
 
 
@@ -87,12 +87,13 @@ def _add(
     head: LinearHead, operators: Operators, hidden: torch.Tensor, pairs: Pairs, into: Gradients,
     targets: torch.Tensor | None,
 ) -> None:  # fmt: skip
-    codes, step = operators.codes(hidden), tile_pairs(head, operators)
+    step = tile_pairs(head, operators)
     for start in range(0, len(pairs.operator), step):
         part = slice(start, start + step)
         operator, position, weight = pairs.operator[part], pairs.position[part], pairs.weight[part]
-        own, code = operators.alpha[operator], codes[position]  # (m, r, D), (m, r)
-        logits = head.logits((hidden[position] + _steps(code, own)).to(head.weight.dtype))
+        plain, own = hidden[position].float(), operators.alpha[operator]  # (m, D), (m, r, D)
+        code = operators.codes(plain)
+        logits = head.logits((plain + _steps(code, own)).to(head.weight.dtype))
         error = torch.log_softmax(logits, 1)
         if targets is not None:
             at = torch.arange(len(position), device=logits.device)
@@ -110,7 +111,7 @@ def _add(
         back = (error.mul_(head.scale).to(head.weight.dtype) @ head.weight).float() * weight[:, None]  # (m, D)
         into.alpha.index_add_(0, operator, code[:, :, None] * back[:, None, :])
         onto = torch.bmm(own, back[:, :, None])[:, :, 0]  # (m, r)
-        into.basis[:-1] += hidden[position].T @ onto
+        into.basis[:-1] += plain.T @ onto
         into.basis[-1] += onto.sum(0)
 
 

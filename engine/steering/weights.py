@@ -1,0 +1,43 @@
+"""What each example should weigh in its subsets' fidelity, so that what a tuned model is sure of is heard: ω.
+
+A model that has learnt an example has hardly a gradient left there, and an operator hardly anything to follow. Weights of whole
+examples, against the norm of their gradient at the head, let planted rows be found that unweighted training misses; weights of
+single tokens do not. Knows hidden states and a head; no text, no store.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ...store.layout import Array
+from ..intake.readout import LinearHead
+from .training import States
+
+_LEAST = 0.05  # of the median norm: nobody weighs more than that allows
+
+
+def head_norms(head: LinearHead, states: States) -> Array:
+    """(N,) float64: ‖Σ_t r_t h_tᵀ‖ over an example's positions t, r = softmax(z) − onehot(y), over their number; 0 of none.
+
+    ‖Σ r_t h_tᵀ‖² = Σ_ts ⟨r_t, r_s⟩⟨h_t, h_s⟩: no gradient is formed.
+    """
+    found = np.zeros(len(states.first) - 1)
+    for row, (start, stop) in enumerate(zip(states.first[:-1].tolist(), states.first[1:].tolist(), strict=True)):
+        if start == stop:
+            continue
+        hidden, targets = states.hidden[start:stop], states.targets[start:stop]
+        residual = torch.softmax(head.logits(hidden.to(head.weight.dtype)), 1)
+        residual[torch.arange(len(targets)), targets] -= 1
+        wide = hidden.double()
+        square = float(((residual.double() @ residual.double().T) * (wide @ wide.T)).sum())
+        found[row] = np.sqrt(max(square, 0.0)) / len(targets)
+    return found
+
+
+def even(norms: Array) -> Array:
+    """(N,) ω: one over the norm, or over a twentieth of the median where that is more, as shares of the largest."""
+    positive = norms[norms > 0]
+    least = _LEAST * float(np.median(positive)) if len(positive) else 1.0
+    found = 1 / np.maximum(norms, max(least, 1e-300))
+    return np.asarray(found / found.max(initial=1e-300))
