@@ -379,3 +379,22 @@ def test_words_choose_without_a_model(tmp_path: Path) -> None:
     words = ["--queries", tmp_path / "task.npz", "--features", "vectors", "--count", 2, "-o", tmp_path / "chosen.jsonl"]
     done("select", tmp_path / "S", *words)
     assert {json.loads(line)["text"] for line in (tmp_path / "chosen.jsonl").read_text().splitlines()} == set(texts[:2])
+
+
+def test_tasks_of_arrays_are_by_an_array(tmp_path: Path) -> None:
+    """Rows of a corpus and queries in .npz, with what they are as a further array."""
+    chance = np.random.default_rng(0)
+    kinds = np.arange(40) % 3
+    centres = 3 * chance.normal(size=(3, 16))
+    for name, ids in (("corpus", False), ("task", True)):
+        vectors = (centres[kinds] + chance.normal(size=(40, 16))).astype(np.float32)
+        more = {"id": np.array([f"q{at}" for at in range(40)])} if ids else {}
+        np.savez(tmp_path / f"{name}.npz", vectors=vectors, kind=kinds, **more)
+    done("ingest", tmp_path / "corpus.npz", "--store", tmp_path / "S", "--method", "vectors")
+    asked = ["--queries", tmp_path / "task.npz", "--features", "vectors", "--by", "kind"]
+    done("predict", tmp_path / "S", *asked, "--subsets-by", "kind", "--columns", tmp_path / "corpus.npz",
+                "-o", tmp_path / "utilities.npy")  # fmt: skip
+    utilities = np.load(tmp_path / "utilities.npy")  # subsets × tasks, both in the order in which kinds are met
+    assert utilities.shape == (3, 3) and (utilities.argmax(0) == np.arange(3)).all()
+    failed = headwater("predict", tmp_path / "S", *asked[:-1], "colour", "--subsets-by", "source")
+    assert failed.exit_code == 1 and "has no array colour; it has hidden, id, kind" in failed.stderr

@@ -15,6 +15,7 @@ import scipy.sparse
 from ...store.errors import CorpusError, DataError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
+from ..intake.array_files import is_features, open_arrays
 from ..intake.corpus import record_name
 from ..intake.formats import read_records
 from ..intake.sources import find_sources
@@ -30,7 +31,7 @@ class Groups:
     """Which group every example of a store is in."""
 
     def __init__(self, store: FeatureStore, column: str, table: str = "") -> None:
-        """By the store's own `source`, or by `column` of a table (.jsonl, .csv, .parquet) such as the corpus itself.
+        """By the store's own `source`, or by `column` of a table (.jsonl, .csv, .parquet, .npz) such as the corpus itself.
 
         Raises:
             DataError: the table lacks the column, or an example. CorpusError: the table cannot be read.
@@ -112,11 +113,14 @@ def document_of(example: str) -> str:
 
 
 def labels_of_table(table: str, column: str) -> dict[str, str]:
-    """Example id → value of a column. A record without an id is named by its place, as in a corpus.
+    """Example id → value of a column, or of an array (N,) of a file of arrays. A record without an id is named by its place,
+    as in a corpus.
 
     Raises:
         CorpusError: the table cannot be read. DataError: it lacks the column.
     """
+    if is_features(table):
+        return _labels_of_arrays(table, column)
     found: dict[str, str] = {}
     for source in find_sources([table], lines=True):
         for record in read_records(source.path, source.format, 0, None):
@@ -130,3 +134,22 @@ def labels_of_table(table: str, column: str) -> dict[str, str]:
             if found.setdefault(name, value) != value:
                 raise DataError(f"{source.path}:{record.line}: {name} had {column} {found[name]} before: equal ids")
     return found
+
+
+def _labels_of_arrays(path: str, column: str) -> dict[str, str]:
+    source, arrays = open_arrays(path)
+    if column not in arrays:
+        raise DataError(f"{path} has no array {column}; it has {', '.join(sorted(arrays))}")
+    if len(arrays[column].shape) != 1:
+        raise DataError(f"{path}: {column} is {tuple(arrays[column].shape)}, not one value an example")
+    values = _words(arrays[column])
+    names = _words(arrays["id"]) if "id" in arrays else [f"{source.name}:{row}" for row in range(len(values))]
+    if len(names) != len(values) or len(set(names)) != len(names):
+        raise DataError(f"{path}: its ids are not one for each of {len(values)} values, or some are equal")
+    return dict(zip(names, values, strict=True))
+
+
+def _words(array: Any) -> list[str]:
+    return [
+        one.decode() if isinstance(one, bytes) else str(one) for one in np.asarray(array[0 : array.shape[0]]).tolist()
+    ]
