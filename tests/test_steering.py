@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from headwater.engine.intake.corpus import Template
+from headwater.engine.intake.examples import Place
+from headwater.engine.intake.model import ModelChoice
+from headwater.engine.intake.providers import Reading, corpus_provider
 from headwater.engine.intake.readout import LinearHead
-from headwater.engine.method import Sizes
+from headwater.engine.method import Needs, Sizes
 from headwater.engine.recovery.design import Design
+from headwater.engine.steering import activations
 from headwater.engine.steering import operators as steering
+from headwater.engine.steering.activations import collected
 from headwater.engine.steering.operators import Gradients, Operators, Pairs, add_fidelity, add_stability, measured
 from headwater.engine.steering.training import Recipe, States, draws, trained
 from headwater.engine.steering.weights import even, head_norms
 from headwater.store.errors import SettingsError
+from small import save_model, sentences, write_corpus
 
 P, D, V, K, R = 11, 6, 17, 5, 3
 
@@ -172,3 +181,35 @@ def test_examples_weigh_against_their_gradient_at_the_head() -> None:
     assert found[1] == 0
     omega = even(np.array([1.0, 2.0, 0.001, 0.0, 4.0]))
     assert np.allclose(omega, np.array([0.075, 0.0375, 1.0, 1.0, 0.01875])) and not np.isnan(even(np.zeros(3))).any()
+
+
+def test_hidden_states_are_read_once_and_a_stopped_pass_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "_PART", 16)
+    save_model(tmp_path / "model")
+    corpus = write_corpus(tmp_path / "corpus.jsonl", ["s", *sentences(50)])  # the first has nothing to predict
+    provider = corpus_provider([str(corpus)], ModelChoice(str(tmp_path / "model"), "cpu"), Reading(Template()))
+    told: list[int] = []
+
+    def stop(rows: int) -> None:
+        told.append(rows)
+        if rows == 32:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collected(provider, tmp_path / "a", stop)
+    with (tmp_path / "a/hidden.bin").open("ab") as torn:
+        torn.write(b"half a row")
+    continued, whole = collected(provider, tmp_path / "a", told.append), collected(provider, tmp_path / "b")
+    assert told == [16, 32, 48, 51]
+    assert torch.equal(continued.hidden, whole.hidden) and torch.equal(continued.targets, whole.targets)
+    assert np.array_equal(continued.first, whole.first) and len(whole.first) == 52 and whole.first[1] == 0
+    examples = list(provider.examples(Place()))
+    readout = provider.read([examples[7]], Needs())
+    part = slice(int(whole.first[7]), int(whole.first[8]))
+    assert torch.allclose(whole.hidden[part], readout.hidden().float(), atol=1e-5)
+    assert torch.equal(whole.targets[part], readout.targets)
+    write_corpus(corpus, sentences(20, seed=5))  # another corpus under the same name begins anew
+    other = corpus_provider([str(corpus)], ModelChoice(str(tmp_path / "model"), "cpu"), Reading(Template()))
+    assert len(collected(other, tmp_path / "a").first) == 21
