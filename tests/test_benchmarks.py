@@ -217,6 +217,24 @@ def test_sparse_recovery_is_measured(script: Load, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_steering_is_judged_by_retraining(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    digits = script("steering_digits")
+    for name, value in {"ROWS": 300, "QUERIES": 30, "HALVES": 20, "SEEDS": 2, "STEPS": 60, "MANY": 100}.items():
+        monkeypatch.setattr(digits, name, value)
+    found = digits.main(["--out", str(tmp_path), "--sizes", "100", "--bases", "2", "--updates", "30"])
+    (one,) = found["sizes"]
+    assert (
+        one["scores"]["lasso"][0] > one["scores"]["lasso, permuted"][0] + 0.1
+        and abs(one["scores"]["lasso, permuted"][0]) < 0.15
+    )
+    assert (
+        found["bases"]["lasso"][0] > 0.1 and found["closed"]["head Gauss–Newton"][0] > 0.1 and 0 < found["ceiling"] < 1
+    )
+    assert found["base"] < 2.2 and one["lasso explains"] < 1
+
+
+@pytest.mark.slow
 def test_features_and_their_rivals_are_built(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for library in ("OMP", "MKL", "NUMBA"):  # which the script sets, and what is set here is undone
         monkeypatch.setenv(f"{library}_NUM_THREADS", "1")

@@ -1,0 +1,232 @@
+"""Steering operators and sparse recovery against retraining, on scikit-learn's digits: LDS over K, bases, solvers and controls.
+
+    python examples/benchmarks/steering_digits.py --out /scratch
+
+1,000 rows of a small network (64 → 64 → 10); 100 halves of them, five trainings of each from nothing, are the truth, kept in
+the output folder. Bases are trained part-way, until the queries' loss is an eighth of what guessing costs. On each base's
+hidden states K operators are trained over a design of d = 10; each of 100 queries is measured by all of them, and weights are
+recovered. Several bases have designs of their own, and their weights are averaged. LDS: Spearman between the sum of a half's
+weights and its negative mean loss over five trainings, mean over queries, with a bootstrap interval over queries. *Permuted*:
+each query's measurements in a wrong order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+import torch
+from headwater.engine.intake.readout import LinearHead
+from headwater.engine.method import Sizes
+from headwater.engine.recovery.design import Design
+from headwater.engine.recovery.membership import Stored, multiplied
+from headwater.engine.recovery.recover import Recovery, recovered
+from headwater.engine.steering.operators import measured
+from headwater.engine.steering.training import Recipe, States, trained
+from scipy.stats import spearmanr
+
+ROWS, QUERIES, WIDTH, HALVES, SEEDS, STEPS, PART = 1000, 100, 64, 100, 5, 150, 20
+SIZES, BASES, MANY = (100, 300, 1000), 5, 300
+
+
+class Networks:
+    """Many networks of equal shape, trained side by side."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        drawn = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        first = torch.stack([torch.randn(64, WIDTH, generator=one) * (2 / 64) ** 0.5 for one in drawn])
+        last = torch.stack([torch.randn(WIDTH, 10, generator=one) * (1 / WIDTH) ** 0.5 for one in drawn])
+        biases = torch.zeros(len(seeds), 1, WIDTH), torch.zeros(len(seeds), 1, 10)
+        self.weights = [one.requires_grad_() for one in (first, biases[0], last, biases[1])]
+
+    def hidden(self, x: torch.Tensor) -> torch.Tensor:
+        """(networks, n, WIDTH)."""
+        return torch.relu(torch.matmul(x, self.weights[0]) + self.weights[1])
+
+    def losses(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """(networks, n)."""
+        z = torch.matmul(self.hidden(x), self.weights[2]) + self.weights[3]
+        each = torch.nn.functional.cross_entropy(z.flatten(0, 1), y.repeat(len(z)), reduction="none")
+        return each.view(len(z), -1)
+
+    def train(self, x: torch.Tensor, y: torch.Tensor, masks: np.ndarray, steps: int) -> Networks:
+        """Whole-batch Adam on each network's own rows."""
+        share = torch.from_numpy(masks / masks.sum(1, keepdims=True)).float()
+        descent = torch.optim.Adam(self.weights, lr=1e-2)
+        for _ in range(steps):
+            descent.zero_grad()
+            (self.losses(x, y) * share).sum().backward()  # type: ignore[no-untyped-call]
+            descent.step()
+        return self
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows and queries, images and labels."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    x, y = torch.from_numpy(images[order] / 16).float(), torch.from_numpy(labels[order]).long()
+    return x[:ROWS], y[:ROWS], x[ROWS : ROWS + QUERIES], y[ROWS : ROWS + QUERIES]
+
+
+def truth(work: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (HALVES, ROWS) and query losses (SEEDS, HALVES, QUERIES)."""
+    x, y, asked, right = data()
+    chance, masks = np.random.default_rng(1), np.zeros((HALVES, ROWS), bool)
+    for mask in masks:
+        mask[chance.choice(ROWS, ROWS // 2, replace=False)] = True
+    found = []
+    for seed in range(SEEDS):
+        file = work / f"losses-{seed}.npy"
+        if not file.exists():
+            parts = []
+            for start in range(0, HALVES, 20):
+                some = masks[start : start + 20]
+                nets = Networks(1000 * seed + 7 * start + np.arange(len(some))).train(x, y, some.astype(float), STEPS)
+                with torch.no_grad():
+                    parts.append(nets.losses(asked, right).numpy())
+            hidden = file.with_suffix(".part.npy")
+            np.save(hidden, np.concatenate(parts))
+            hidden.replace(file)
+        found.append(np.load(file))
+    return masks, np.stack(found)
+
+
+class Base:
+    """One network, trained part-way, and what it makes of rows and queries."""
+
+    def __init__(self, seed: int) -> None:
+        x, y, asked, right = data()
+        net = Networks([seed]).train(x, y, np.ones((1, ROWS)), PART)
+        with torch.no_grad():
+            self.loss = float(net.losses(asked, right).mean())
+            self.rows, self.queries = net.hidden(x)[0].contiguous(), net.hidden(asked)[0].contiguous()
+            weight, bias = net.weights[2][0].T.contiguous(), net.weights[3][0, 0].clone()
+        self.head, self.labels, self.right = LinearHead(Sizes(WIDTH, 10, 1, 1), weight, bias), y, right
+
+    def gradients(self, hidden: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+        """(n, 10 · (WIDTH + 1)) float64: of the head, bias and all."""
+        residual = torch.softmax(self.head.logits(hidden), 1)
+        residual[torch.arange(len(labels)), labels] -= 1
+        wide = torch.cat([hidden, torch.ones(len(hidden), 1)], 1)
+        return (residual[:, :, None] * wide[:, None, :]).flatten(1).double().numpy()
+
+    def measured(self, design: Design, updates: int) -> tuple[np.ndarray, float]:
+        """y (Q, K), and seconds of training."""
+        begun, states = time.process_time(), States(self.rows, self.labels, np.arange(ROWS + 1))
+        with torch.no_grad():
+            operators = trained(
+                self.head, states, design, Recipe(updates=updates, seed=design.seed), lambda *told: None
+            )
+            taken = time.process_time() - begun
+            y = measured(self.head, operators, self.queries, self.right, torch.arange(QUERIES), QUERIES)
+        return y.double().numpy(), taken
+
+
+def lds(weights: np.ndarray, masks: np.ndarray, losses: np.ndarray) -> tuple[float, float, float]:
+    """Mean over queries, and a 95 % bootstrap interval over them."""
+    told = weights @ masks.T.astype(float)
+    each = np.nan_to_num([spearmanr(a, -b).statistic for a, b in zip(told, losses.T, strict=True)])
+    chance = np.random.default_rng(0)
+    means = each[chance.integers(0, len(each), (1000, len(each)))].mean(1)
+    return float(each.mean()), *(float(one) for one in np.percentile(means, (2.5, 97.5)))
+
+
+def closed_forms(base: Base) -> dict[str, np.ndarray]:
+    """What needs no operators: weights (Q, N) of each."""
+    rows, queries = base.gradients(base.rows, base.labels), base.gradients(base.queries, base.right)
+    moment = rows.T @ rows / ROWS
+    damped = moment + 0.1 * np.trace(moment) / len(moment) * np.eye(len(moment))
+    unit = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in (queries, rows)]
+    states = [one.double().numpy() for one in (base.queries, base.rows)]
+    near = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in states]
+    return {"head Gauss–Newton": queries @ np.linalg.solve(damped, rows.T), "head cosine": unit[0] @ unit[1].T,
+            "head inner product": queries @ rows.T, "representation cosine": near[0] @ near[1].T}  # fmt: skip
+
+
+def run(work: Path, sizes: Sequence[int], bases: int, updates: int) -> dict[str, Any]:
+    """All of it."""
+    masks, losses = truth(work)
+    mean = losses.mean(0)
+    half = [spearmanr(losses[::2].mean(0)[:, q], losses[1::2].mean(0)[:, q]).statistic for q in range(QUERIES)]
+    base = Base(77)
+    found: dict[str, Any] = {"ceiling": float(np.nanmean(half)), "base": base.loss, "closed": {}, "sizes": []}
+    for name, weights in closed_forms(base).items():
+        found["closed"][name] = lds(weights, masks, mean)
+    for size in sizes:
+        design = Design(ROWS, size, 10, 0)
+        held = Stored.held(design)
+        y, taken = base.measured(design, updates)
+        again, _ = base.measured(design, updates // 2)  # other draws would be other subsets: fewer steps tell as much
+        one: dict[str, Any] = {"K": size, "seconds": taken, "scores": {}}
+        one["agreement"] = float(np.mean([spearmanr(a, b).statistic for a, b in zip(y, again, strict=True)]))
+        one["scores"]["back-projection"] = lds(multiplied(held, (y - y.mean(1, keepdims=True)).T), masks, mean)
+        for solver in ("lasso", "ridge", "iht"):
+            answer = recovered(held, y, Recovery(solver=solver))
+            one["scores"][solver] = lds(answer.dense(held), masks, mean)
+            one[f"{solver} explains"] = float(answer.explained.mean())
+        wrong = np.random.default_rng(0).permuted(y, axis=1)
+        one["scores"]["lasso, permuted"] = lds(
+            recovered(held, wrong, Recovery(solver="lasso")).dense(held), masks, mean
+        )
+        print(json.dumps(one), flush=True)
+        found["sizes"].append(one)
+    total, closed = np.zeros((QUERIES, ROWS)), np.zeros((QUERIES, ROWS))
+    for seed in range(bases):
+        design, each = Design(ROWS, MANY, 10, seed), Base(77 + seed)
+        held = Stored.held(design)
+        weights = recovered(held, each.measured(design, updates)[0], Recovery(solver="lasso")).dense(held)
+        total += weights / max(float(weights.std()), 1e-30)
+        near = closed_forms(each)["head Gauss–Newton"]
+        closed += near / near.std()
+    found["bases"] = {
+        "count": bases,
+        "K": MANY,
+        "lasso": lds(total, masks, mean),
+        "head Gauss–Newton": lds(closed, masks, mean),
+    }
+    return found
+
+
+def show(found: dict[str, Any]) -> str:
+    """Tables."""
+    names = list(found["sizes"][0]["scores"])
+    rows = [[f"{one['K']:,}", *(_told(one["scores"][name]) for name in names), f"{one['lasso explains']:.2f}",
+             f"{one['agreement']:.2f}", f"{one['seconds']:.0f}"] for one in found["sizes"]]  # fmt: skip
+    many = found["bases"]
+    closed = [[name, _told(told)] for name, told in found["closed"].items()]
+    closed += [[f"{many['count']} bases, K = {many['K']}, lasso", _told(many["lasso"])],
+               [f"{many['count']} bases, head Gauss–Newton", _told(many["head Gauss–Newton"])]]  # fmt: skip
+    header = ["K", *names, "lasso explains held out", "y at half the steps", "training, CPU s"]
+    ceiling = f"Noise allows about {found['ceiling']:.2f}; the base's query loss is {found['base']:.2f}."
+    return "\n\n".join([machine.markdown(header, rows), machine.markdown(["beside it", "LDS"], closed), ceiling])
+
+
+def _told(figure: Sequence[float]) -> str:
+    return f"{figure[0]:.3f} ({figure[1]:.2f} to {figure[2]:.2f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=machine.OUT)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--bases", type=int, default=BASES)
+    parser.add_argument("--updates", type=int, default=150)
+    given = parser.parse_args(arguments)
+    work = given.out.resolve() / "steering"
+    work.mkdir(parents=True, exist_ok=True)
+    found = {"machine": machine.describe(), **run(work, given.sizes, given.bases, given.updates)}
+    machine.save(given.out, "steering_digits", found, show(found))
+    return found
+
+
+if __name__ == "__main__":
+    main()
