@@ -17,10 +17,19 @@ from headwater.engine.recovery.design import Design
 from headwater.engine.steering import activations
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.activations import collected
-from headwater.engine.steering.operators import Gradients, Operators, Pairs, add_fidelity, add_stability, measured
-from headwater.engine.steering.training import Recipe, States, draws, trained
+from headwater.engine.steering.linearity import Linearity
+from headwater.engine.steering.operators import (
+    Gradients,
+    Operators,
+    Places,
+    add_drift,
+    add_fidelity,
+    add_losses,
+    measured,
+)
+from headwater.engine.steering.training import Recipe, States, Training, trained
 from headwater.engine.steering.weights import even, head_norms
-from headwater.store.errors import SettingsError
+from headwater.store.errors import DataError, SettingsError
 from small import save_model, sentences, write_corpus
 
 P, D, V, K, R = 11, 6, 17, 5, 3
@@ -30,14 +39,9 @@ def parts(scale: float = 1.0, softcap: float = 0.0) -> tuple[LinearHead, Operato
     """A head, operators that do something, hidden states and targets."""
     torch.manual_seed(0)
     head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D), torch.randn(V), scale, softcap)
-    operators = Operators.begun(K, D, R, 1)
+    operators = Operators.begun(K, (D, D), R, 1)
     operators.alpha = 0.3 * torch.randn(K, R, D)
     return head, operators, torch.randn(P, D), torch.randint(0, V, (P,))
-
-
-def pairs(count: int = 40) -> Pairs:
-    """Pairs, some of them twice."""
-    return Pairs(torch.randint(0, K, (count,)), torch.randint(0, P, (count,)), torch.rand(count))
 
 
 def logits(head: LinearHead, hidden: torch.Tensor) -> torch.Tensor:
@@ -47,45 +51,76 @@ def logits(head: LinearHead, hidden: torch.Tensor) -> torch.Tensor:
     return head.softcap * torch.tanh(z / head.softcap) if head.softcap else z
 
 
-@pytest.mark.parametrize("tile", [1 << 8, 48 << 20])
+def steered(
+    head: LinearHead, operators: Operators, inner: torch.Tensor, hidden: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Base log-probabilities (P, V), every operator's (K, P, V), and leaves for B and α, in float64."""
+    basis, alpha = (one.double().requires_grad_() for one in (operators.basis, operators.alpha))
+    steps = torch.einsum("pr,krd->kpd", inner.double() @ basis[:-1] + basis[-1], alpha)
+    told = torch.log_softmax(logits(head, (hidden.double() + steps).flatten(0, 1)), 1)
+    return torch.log_softmax(logits(head, hidden.double()), 1), told.view(K, len(hidden), -1), basis, alpha
+
+
+@pytest.mark.parametrize("tile", [1 << 8, 4 << 20])
 @pytest.mark.parametrize(("scale", "softcap"), [(1.0, 0.0), (0.5, 3.0)])
-@pytest.mark.parametrize("loss", ["fidelity", "stability"])
+@pytest.mark.parametrize("depth", [D, 4])
+@pytest.mark.parametrize("loss", ["fidelity", "drift", "losses"])
 def test_gradients_are_those_of_the_loss(
-    loss: str, scale: float, softcap: float, tile: int, monkeypatch: pytest.MonkeyPatch
+    loss: str, depth: int, scale: float, softcap: float, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steering, "TILE_BYTES", tile)
     head, operators, hidden, targets = parts(scale, softcap)
-    asked, found = pairs(), Gradients.zeros(operators)
+    inner = hidden if depth == D else torch.randn(P, depth)
+    operators.basis = Operators.begun(K, (depth, D), R, 1).basis
+    places, weights, found = Places(hidden, targets, inner), torch.rand(K, P), Gradients.zeros(operators)
+    base, told, basis, alpha = steered(head, operators, inner, hidden)
+    each = -told[:, torch.arange(P), targets]
     if loss == "fidelity":
-        add_fidelity(head, operators, hidden, targets, asked, found)
+        some, at = slice(1, 4), torch.randint(0, P, (3, 7))  # each its own places, some of them twice
+        weights = torch.rand(3, 7)
+        add_fidelity(head, operators, some, places.at(at), weights, found)
+        total = (weights.double() * each[some].gather(1, at)).sum()
+    elif loss == "drift":
+        add_drift(head, operators, places, weights, found)
+        total = (weights.double() * (base.exp() * (base - told)).sum(2)).sum()
     else:
-        add_stability(head, operators, hidden, asked, found)
-    basis, alpha = (one.double().requires_grad_() for one in (operators.basis, operators.alpha))
-    wide = hidden.double()
-    steered = wide[asked.position] + torch.einsum(
-        "mr,mrd->md", (wide @ basis[:-1] + basis[-1])[asked.position], alpha[asked.operator]
-    )
-    told = torch.log_softmax(logits(head, steered), 1)
-    if loss == "fidelity":
-        each = -told[torch.arange(len(told)), targets[asked.position]]
-    else:
-        base = torch.log_softmax(logits(head, wide), 1)[asked.position]
-        each = (base.exp() * (base - told)).sum(1)
-    total = (asked.weight.double() * each).sum()
+        add_losses(head, operators, places, weights, found)
+        total = (weights.double() * each).sum()
     total.backward()
     assert abs(found.loss - total.item()) < 1e-4 * max(1, total.item())
     assert basis.grad is not None and alpha.grad is not None
-    assert torch.allclose(found.basis.double(), basis.grad, atol=2e-4)
-    assert torch.allclose(found.alpha.double(), alpha.grad, atol=2e-4)
+    assert torch.allclose(found.basis.double(), basis.grad, atol=5e-4)
+    assert torch.allclose(found.alpha.double(), alpha.grad, atol=5e-4)
+
+
+def test_the_linearity_loss_is_that_of_its_formula() -> None:
+    head, operators, hidden, targets = parts()
+    design, owners = Design(40, K, 2, 0), np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
+    linearity, found = Linearity(design, 3), Gradients.zeros(operators)
+    linearity.add(head, operators, Places(hidden, targets, hidden), owners, found)
+    base, told, basis, alpha = steered(head, operators, hidden, hidden)
+    gains = (told - base)[:, torch.arange(P), targets]  # (K, P)
+    y = torch.stack([gains[:, torch.from_numpy(owners == one)].mean(1) for one in range(3)])
+    left = y @ torch.from_numpy(linearity.unexplained).T
+    total = (left**2).sum() / 3
+    total.backward()
+    assert np.isclose(found.loss, total.item(), rtol=1e-4)
+    assert basis.grad is not None and alpha.grad is not None
+    assert torch.allclose(found.basis.double(), basis.grad, atol=5e-4)
+    assert torch.allclose(found.alpha.double(), alpha.grad, atol=5e-4)
+    wide = np.linalg.eigvalsh(
+        linearity.unexplained + np.eye(K)
+    )  # a ridge's hat matrix: symmetric, eigenvalues in [0, 1)
+    assert np.allclose(linearity.unexplained, linearity.unexplained.T) and wide.min() > -1e-9 and wide.max() < 1
 
 
 def test_operators_begin_as_nothing() -> None:
-    operators = Operators.begun(4, D, R, 7)
+    operators = Operators.begun(4, (D, D), R, 7)
     assert torch.allclose(operators.basis.T @ operators.basis, torch.eye(R), atol=1e-5)
     head, _, hidden, targets = parts()
-    found = measured(head, operators, hidden, targets, torch.zeros(P, dtype=torch.int64), 1)
+    found = measured(head, operators, Places(hidden, targets, hidden), torch.zeros(P, dtype=torch.int64), 1)
     assert found.abs().max() < 1e-6
-    assert torch.equal(operators.basis, Operators.begun(4, D, R, 7).basis)
+    assert torch.equal(operators.basis, Operators.begun(4, (D, D), R, 7).basis)
 
 
 def test_a_measurement_is_the_mean_loss_before_less_after(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,9 +136,9 @@ def test_a_measurement_is_the_mean_loss_before_less_after(monkeypatch: pytest.Mo
         mean_losses(wide) - mean_losses(wide + operators.codes(hidden).double() @ operators.alpha[k].double())
         for k in range(K)
     ], 1)  # fmt: skip
-    for tile in (48 << 20, 1 << 8):
+    for tile in (4 << 20, 1 << 8):
         monkeypatch.setattr(steering, "TILE_BYTES", tile)
-        found = measured(head, operators, hidden, targets, owners, 4)
+        found = measured(head, operators, Places(hidden, targets, hidden), owners, 4)
         assert torch.allclose(found.double(), expected, atol=1e-4)
 
 
@@ -123,8 +158,11 @@ def test_training_lowers_the_loss_inside_and_changes_little_outside() -> None:
         def of(self, rows: np.ndarray) -> np.ndarray:
             return (2 * labels[rows] + (rows // 4) % 2)[:, None]
 
-        def members(self, subset: int) -> np.ndarray:
-            return np.flatnonzero(self.of(np.arange(120))[:, 0] == subset)
+        def members(self, subset: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+            return np.flatnonzero(self.of(np.arange(120))[:, 0] == subset)[start:stop]
+
+        def sizes(self) -> np.ndarray:
+            return np.full(8, 15)
 
     states = States(hidden, torch.from_numpy(labels), np.arange(121))
     heard: list[tuple[int, float, float]] = []
@@ -133,32 +171,64 @@ def test_training_lowers_the_loss_inside_and_changes_little_outside() -> None:
     again = trained(head, states, ByClass(), recipe, lambda *told: None)
     assert torch.equal(found.alpha, again.alpha) and torch.equal(found.basis, again.basis)
     assert len(heard) == 60 and heard[-1][1] < 0.8 * heard[0][1] and heard[0][2] < 1e-6 < heard[-1][2]
-    y = measured(head, found, hidden[:40], torch.from_numpy(labels[:40]), torch.arange(40), 40).numpy()
+    some = states.places(np.arange(40), torch.device("cpu"))
+    y = measured(head, found, some, torch.arange(40), 40).numpy()
     own = y[np.arange(40)[:, None], np.stack([2 * labels[:40], 2 * labels[:40] + 1], 1)]
     assert own.mean() > 0.1 and own.mean() > 5 * max(0.0, (y.sum() - own.sum()) / (y.size - own.size))
 
 
-def test_every_row_of_a_subset_is_seen_equally_often_and_weighs_by_omega() -> None:
+def test_every_row_of_a_subset_is_seen_equally_often_and_weighs_by_omega(monkeypatch: pytest.MonkeyPatch) -> None:
     design, first = Design(60, 12, 3, 0), np.concatenate([[0], np.cumsum(np.arange(60) % 3)])
-    positions = int(first[-1])
-    states = States(
-        torch.zeros(positions, D), torch.zeros(positions, dtype=torch.int64), first, np.linspace(0.1, 1, 60)
-    )
-    steps = draws(states, design, Recipe(members=5))
-    seen = np.zeros((12, positions))
-    for _ in range(3):  # a subset has 15 rows
-        inside, outside = next(steps)
-        sums = torch.zeros(12).index_add_(0, inside.operator, inside.weight)
-        assert (sums <= 1 + 1e-6).all() and (
-            sums > 0.2
-        ).all()  # rows without positions weigh, and have nowhere to put it
-        np.add.at(seen, (inside.operator.numpy(), inside.position.numpy()), 1)
-        row = np.searchsorted(first, outside.position.numpy(), side="right") - 1
-        assert not (design.of(row) == outside.operator.numpy()[:, None]).any()
+    count = int(first[-1])
+    states = States(torch.zeros(count, D), torch.zeros(count, dtype=torch.int64), first, np.linspace(0.1, 1, 60))
+    head, row = LinearHead(Sizes(D, V, 1, 8), torch.zeros(V, D)), np.repeat(np.arange(60), np.arange(60) % 3)
     ids = design.ids(0, 60)
-    for subset in range(12):
-        rows = np.searchsorted(first, np.arange(positions), side="right") - 1
-        assert np.array_equal(seen[subset], (ids[rows] == subset).any(1).astype(float))
+    for tile in (1 << 8, 1 << 10, 4 << 20):
+        monkeypatch.setattr(steering, "TILE_BYTES", tile)
+        training, seen = Training(head, states, design, Recipe(members=5)), np.zeros((12, count))
+        for step in range(3):  # a subset has 15 rows
+            sums = np.zeros(12)
+            for some, positions, weights in training.inside(step):
+                assert positions.size * 4 * V <= max(tile, 4 * V * len(positions))
+                for subset, at, weight in zip(range(some.start, some.stop), positions, weights, strict=True):
+                    seen[subset, at[weight > 0]] += 1
+                    sums[subset] += weight.sum()
+            assert ((abs(sums - 1) < 1e-6) | (sums == 0)).all() and (sums > 0).sum() > 9  # 5 rows may have no position
+            shared, weights = training.outside(step)
+            assert (weights.sum(1) <= 1 + 1e-6).all() and weights.any()
+            assert not weights[ids[row[shared]].T, np.arange(len(shared))].any()
+        assert np.array_equal(seen, (ids[row][None] == np.arange(12)[:, None, None]).any(2).astype(float))
+
+
+def test_a_stopped_training_goes_on_to_the_same_operators() -> None:
+    design, generator = Design(30, 8, 2, 0), torch.Generator().manual_seed(0)
+    states = States(
+        torch.randn(60, D, generator=generator), torch.randint(0, V, (60,), generator=generator), np.arange(0, 61, 2)
+    )
+    head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D, generator=generator))
+    recipe = Recipe(rank=3, updates=9, members=4, linearity=0.1)
+    whole = trained(head, states, design, recipe, lambda *told: None)
+    heard: list[int] = []
+    stopped = Training(head, states, design, recipe)
+    assert not stopped.run(lambda step, *told: heard.append(step), lambda: len(heard) == 4)
+    held = stopped.arrays()
+    continued = Training(head, states, design, recipe)
+    continued.resume(held)
+    assert continued.run(lambda step, *told: heard.append(step)) and heard == list(range(1, 10))
+    assert torch.equal(continued.operators.alpha, whole.alpha) and torch.equal(continued.operators.basis, whole.basis)
+    with pytest.raises(DataError, match="alpha is"):
+        Training(head, states, Design(30, 9, 2, 0), recipe).resume(held)
+    fresh = Training(head, states, design, recipe)
+    fresh.resume(fresh.arrays())
+    assert fresh.run(lambda *told: None) and torch.equal(fresh.operators.alpha, whole.alpha)
+
+
+def test_an_operator_that_is_not_finite_is_named() -> None:
+    states = States(torch.randn(30, D), torch.zeros(30, dtype=torch.int64), np.arange(31))
+    states.hidden[3] = float("nan")
+    head, design = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D)), Design(30, 6, 1, 0)
+    with pytest.raises(DataError, match=r"operator \d+ is no longer finite"):
+        trained(head, states, design, Recipe(), lambda *told: None)
 
 
 def test_settings_of_training_are_checked() -> None:

@@ -72,8 +72,8 @@ class Design:
         _subsets(np.asarray(rows, np.int64), self.rows, self.blocks, self.firsts, self._keys(), found)
         return found
 
-    def members(self, subset: int) -> Array:
-        """(n,) int64: the rows of a subset, in no order that means anything.
+    def members(self, subset: int, start: int = 0, stop: int | None = None) -> Array:
+        """(n,) int64: from `start` to `stop` of the rows of a subset, in an order that means nothing.
 
         Raises:
             IndexError: there is no such subset.
@@ -83,7 +83,7 @@ class Design:
         part = int(np.searchsorted(self.firsts, subset, side="right")) - 1
         block, blocks = subset - int(self.firsts[part]), int(self.blocks[part])
         ends = [-(-at * self.rows // blocks) for at in (block, block + 1)]
-        found = np.arange(*ends)
+        found = np.arange(*ends)[start:stop]
         _inverse(found, self.rows, self._keys()[part])
         return found
 

@@ -1,21 +1,45 @@
 """Steering operators of many subsets side by side, their losses, and the gradients of these, made by hand and tile by tile.
 
-Operator k turns a hidden state h into h + (h̃B)α_k, with h̃ = [h, 1], a shared basis B ∈ R^{(D+1)×r} and α_k ∈ R^{r×D}; the model's
-own head reads the result. This is the factored form a_k = α_k Wᵀ of STRIDE's õ_k = o + B(h)a_k (arXiv 2606.05165): r·D numbers
-an operator instead of r·V, and of K × positions × vocabulary never more than a tile. Fidelity is the loss on what a subset holds,
-ω · −log p_k(y); stability is KL(p ‖ p_k) on what it does not. Knows a head and hidden states; no text, no store, no design.
+Operator k adds (h̃B)α_k to the hidden state that the head reads, with h̃ = [h, 1], a shared basis B ∈ R^{(D+1)×r} and
+α_k ∈ R^{r×D}; the model's own head reads the result. This is the factored form a_k = α_k Wᵀ of STRIDE's õ_k = o + B(h)a_k (arXiv
+2606.05165): r·D numbers an operator instead of r·V. The head's product is made once for a position; an operator adds (h̃B)(α_kWᵀ)
+to it, r·V operations instead of D·V, and of K × positions × vocabulary there is never more than a tile. Fidelity is the loss on
+what a subset holds, ω · −log p_k(y); stability is KL(p ‖ p_k) on what it does not. Knows a head and hidden states; no text, no
+store, no design.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from ..intake.readout import LinearHead
 
-TILE_BYTES = 48 << 20
-"""Float32 numbers of a tile: logits, or an operator's numbers for each pair."""
+TILE_BYTES = 4 << 20
+"""Float32 logits of a tile: what a processor's cache holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Positions, as operators see them."""
+
+    hidden: torch.Tensor
+    """(P, D): what the head reads."""
+    targets: torch.Tensor
+    """(P,) int64."""
+    inner: torch.Tensor
+    """(P, D'): what the basis reads; of the last layer the same as `hidden`."""
+
+    def at(self, index: torch.Tensor | slice) -> Places:
+        """Some of them."""
+        return Places(self.hidden[index], self.targets[index], self.inner[index])
+
+    def tiles(self, rows: int) -> Iterator[tuple[slice, Places]]:
+        """So many at a time, with where they stand."""
+        for start in range(0, len(self.targets), rows):
+            yield slice(start, start + rows), self.at(slice(start, start + rows))
 
 
 @dataclass(slots=True)
@@ -23,32 +47,22 @@ class Operators:
     """K operators over one basis."""
 
     basis: torch.Tensor
-    """B: (D + 1, r) float32."""
+    """B: (D' + 1, r) float32."""
     alpha: torch.Tensor
     """(K, r, D) float32."""
 
     @classmethod
-    def begun(cls, count: int, hidden: int, rank: int, seed: int, device: torch.device | str = "cpu") -> Operators:
-        """An orthonormal basis, and operators that change nothing."""
-        drawn = torch.randn(hidden + 1, rank, generator=torch.Generator().manual_seed(seed))
+    def begun(
+        cls, count: int, widths: tuple[int, int], rank: int, seed: int, device: torch.device | str = "cpu"
+    ) -> Operators:
+        """An orthonormal basis, and operators that change nothing. `widths`: D', which the basis reads, and D."""
+        drawn = torch.randn(widths[0] + 1, rank, generator=torch.Generator().manual_seed(seed))
         basis, _ = torch.linalg.qr(drawn)
-        return cls(basis.to(device), torch.zeros(count, rank, hidden, device=device))
+        return cls(basis.to(device), torch.zeros(count, basis.shape[1], widths[1], device=device))
 
-    def codes(self, hidden: torch.Tensor) -> torch.Tensor:
-        """h̃B: (P, r) of hidden states (P, D) float32."""
-        return hidden @ self.basis[:-1] + self.basis[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """Operators at positions: which operator steers which position, and what that counts."""
-
-    operator: torch.Tensor
-    """(M,) int64."""
-    position: torch.Tensor
-    """(M,) int64."""
-    weight: torch.Tensor
-    """(M,) float32."""
+    def codes(self, inner: torch.Tensor) -> torch.Tensor:
+        """h̃B: (P, r) of (P, D')."""
+        return inner.float() @ self.basis[:-1] + self.basis[-1]
 
 
 @dataclass(slots=True)
@@ -65,80 +79,106 @@ class Gradients:
         return cls(torch.zeros_like(operators.basis), torch.zeros_like(operators.alpha))
 
 
-def tile_pairs(head: LinearHead, operators: Operators) -> int:
-    """Pairs of a tile."""
-    numbers = max(2 * head.sizes.vocabulary, 2 * operators.alpha[0].numel())
-    return max(1, TILE_BYTES // (4 * numbers))
+def tile_rows(head: LinearHead) -> int:
+    """Positions whose logits fill a tile."""
+    return max(1, TILE_BYTES // (4 * head.sizes.vocabulary))
 
 
 def add_fidelity(
-    head: LinearHead, operators: Operators, hidden: torch.Tensor, targets: torch.Tensor, pairs: Pairs, into: Gradients
+    head: LinearHead, operators: Operators, some: slice, places: Places, weights: torch.Tensor, into: Gradients
 ) -> None:
-    """Add Σ weight · −log p_k(y) over pairs, and its gradients. hidden (P, D), looked at a tile at a time; targets (P,)."""
-    _add(head, operators, hidden, pairs, into, targets=targets)
+    """Add Σ weight · −log p_k(y) over places that each of some operators has of its own, and its gradients.
+
+    places: (k, m, …) of k operators; weights (k, m) float32, 0 where an operator has fewer. All of it is one tile.
+    """
+    code, onto = operators.codes(places.inner), _onto_logits(head, operators.alpha[some])  # (k, m, r), (k, r, V)
+    logits = _bounded(head, torch.baddbmm(_raw(head, places.hidden), code, onto))
+    error, at = torch.log_softmax(logits, 2), places.targets[:, :, None]
+    into.loss -= float((weights * error.gather(2, at)[:, :, 0]).sum())
+    error.exp_().scatter_add_(2, at, torch.full_like(at, -1, dtype=error.dtype))
+    error = _unbounded(head, error, logits).mul_(weights[:, :, None])
+    into.alpha[some] += _onto_hidden(head, torch.bmm(code.mT, error))
+    _add_basis(into, places.inner.flatten(0, 1), torch.bmm(error, onto.mT).flatten(0, 1))
 
 
-def add_stability(head: LinearHead, operators: Operators, hidden: torch.Tensor, pairs: Pairs, into: Gradients) -> None:
-    """Add Σ weight · KL(p ‖ p_k) over pairs, and its gradients. p is made again for each tile of positions."""
-    _add(head, operators, hidden, pairs, into, targets=None)
+def add_drift(head: LinearHead, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients) -> None:
+    """Add Σ weight · KL(p ‖ p_k) over all operators at places that they share, and its gradients. weights (K, P) float32."""
+    _add_shared(head, operators, places, weights, into, targets=False)
 
 
-def _add(
-    head: LinearHead, operators: Operators, hidden: torch.Tensor, pairs: Pairs, into: Gradients,
-    targets: torch.Tensor | None,
-) -> None:  # fmt: skip
-    step = tile_pairs(head, operators)
-    for start in range(0, len(pairs.operator), step):
-        part = slice(start, start + step)
-        operator, position, weight = pairs.operator[part], pairs.position[part], pairs.weight[part]
-        plain, own = hidden[position].float(), operators.alpha[operator]  # (m, D), (m, r, D)
-        code = operators.codes(plain)
-        logits = head.logits((plain + _steps(code, own)).to(head.weight.dtype))
-        error = torch.log_softmax(logits, 1)
-        if targets is not None:
-            at = torch.arange(len(position), device=logits.device)
-            into.loss -= float(weight @ error[at, targets[position]])
-            error.exp_()
-            error[at, targets[position]] -= 1
-        else:
-            places, of = torch.unique(position, return_inverse=True)
-            base = torch.log_softmax(head.logits(hidden[places].to(head.weight.dtype)), 1)
-            expected = base.exp()[of]
-            into.loss += float(weight @ (expected * (base[of] - error)).sum(1))
-            error = error.exp_() - expected
-        if head.softcap:
-            error.mul_(1 - (logits / head.softcap) ** 2)
-        back = (error.mul_(head.scale).to(head.weight.dtype) @ head.weight).float() * weight[:, None]  # (m, D)
-        into.alpha.index_add_(0, operator, code[:, :, None] * back[:, None, :])
-        onto = torch.bmm(own, back[:, :, None])[:, :, 0]  # (m, r)
-        into.basis[:-1] += plain.T @ onto
-        into.basis[-1] += onto.sum(0)
+def add_losses(head: LinearHead, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients) -> None:
+    """Add Σ weight · −log p_k(y) over all operators at places that they share, and its gradients. weights (K, P) float32."""
+    _add_shared(head, operators, places, weights, into, targets=True)
 
 
-def _steps(codes: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """(m, D) of (m, r) and (m, r, D)."""
-    return torch.bmm(codes[:, None, :], alpha)[:, 0]
+def _add_shared(
+    head: LinearHead, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients, *, targets: bool
+) -> None:
+    for part, here in places.tiles(tile_rows(head)):
+        code, raw = operators.codes(here.inner), _raw(head, here.hidden)  # (t, r), (t, V)
+        base = torch.log_softmax(_bounded(head, raw.clone()), 1)
+        expected = torch.nn.functional.one_hot(here.targets, base.shape[1]).float() if targets else base.exp()
+        own = 0.0 if targets else (expected * base).sum(1)  # (t,): what −log p_k is measured from
+        for some in _groups(head, operators, len(code)):
+            onto = _onto_logits(head, operators.alpha[some])  # (k, r, V)
+            logits = _bounded(head, torch.matmul(code, onto).add_(raw))  # (k, t, V)
+            error, weight = torch.log_softmax(logits, 2), weights[some, part]
+            into.loss += float((weight * (own - torch.einsum("tv,ktv->kt", expected, error))).sum())
+            error = _unbounded(head, error.exp_().sub_(expected), logits).mul_(weight[:, :, None])
+            into.alpha[some] += _onto_hidden(head, torch.matmul(code.T, error))
+            _add_basis(into, here.inner, torch.bmm(error, onto.mT).sum(0))
 
 
-def measured(
-    head: LinearHead,
-    operators: Operators,
-    hidden: torch.Tensor,
-    targets: torch.Tensor,
-    owners: torch.Tensor,
-    count: int,
-) -> torch.Tensor:
+def measured(head: LinearHead, operators: Operators, places: Places, owners: torch.Tensor, count: int) -> torch.Tensor:
     """y (count, K) float32: how much each operator lowers the mean loss of each example, whose positions (P,) `owners` tells."""
-    found = torch.zeros(count, len(operators.alpha), device=hidden.device)
-    codes, step = operators.codes(hidden), tile_pairs(head, operators)
-    many = torch.bincount(owners, minlength=count).clamp(min=1)
-    for at in range(len(hidden)):  # at one position all operators share the head's product, tile after tile
-        logits = head.logits(hidden[at : at + 1].to(head.weight.dtype))
-        before = torch.nn.functional.cross_entropy(logits, targets[at : at + 1])
-        for start in range(0, len(operators.alpha), step):
-            own = operators.alpha[start : start + step]
-            steered = hidden[at] + torch.einsum("r,krd->kd", codes[at], own)
-            logits = head.logits(steered.to(head.weight.dtype))
-            after = torch.nn.functional.cross_entropy(logits, targets[at].expand(len(own)), reduction="none")
-            found[owners[at], start : start + step] += before - after
-    return found / many[:, None]
+    found = torch.zeros(len(operators.alpha), count, device=places.hidden.device)
+    for part, here in places.tiles(tile_rows(head)):
+        code, raw, at = operators.codes(here.inner), _raw(head, here.hidden), here.targets[:, None]
+        base = torch.log_softmax(_bounded(head, raw.clone()), 1).gather(1, at)[:, 0]
+        for some in _groups(head, operators, len(code)):
+            logits = _bounded(head, torch.matmul(code, _onto_logits(head, operators.alpha[some])).add_(raw))
+            told = logits.gather(2, at.expand(len(logits), -1, -1))[:, :, 0] - torch.logsumexp(logits, 2)  # (k, t)
+            found[some].index_add_(1, owners[part], told - base)
+    return (found / torch.bincount(owners, minlength=count).clamp(min=1)).T
+
+
+def _groups(head: LinearHead, operators: Operators, positions: int) -> Iterator[slice]:
+    """Operators whose logits at so many positions fill a tile."""
+    step = max(1, tile_rows(head) // max(positions, operators.alpha.shape[1]))
+    for start in range(0, len(operators.alpha), step):
+        yield slice(start, start + step)
+
+
+def _raw(head: LinearHead, hidden: torch.Tensor) -> torch.Tensor:
+    """(P, V) float32: the head's product, neither scaled nor bounded yet."""
+    return torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias).float()
+
+
+def _bounded(head: LinearHead, raw: torch.Tensor) -> torch.Tensor:
+    """The model's logits, in place."""
+    if head.scale != 1.0:
+        raw *= head.scale
+    return raw.div_(head.softcap).tanh_().mul_(head.softcap) if head.softcap else raw
+
+
+def _unbounded(head: LinearHead, error: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """A gradient at the logits, as one at the head's product, in place."""
+    if head.softcap:
+        error.mul_(1 - (logits / head.softcap) ** 2)
+    return error.mul_(head.scale) if head.scale != 1.0 else error
+
+
+def _onto_logits(head: LinearHead, alpha: torch.Tensor) -> torch.Tensor:
+    """α Wᵀ: (…, r, V) float32 of (…, r, D)."""
+    return (alpha.to(head.weight.dtype) @ head.weight.T).float()
+
+
+def _onto_hidden(head: LinearHead, error: torch.Tensor) -> torch.Tensor:
+    """(…, r, D) float32 of (…, r, V)."""
+    return (error.to(head.weight.dtype) @ head.weight).float()
+
+
+def _add_basis(into: Gradients, inner: torch.Tensor, onto: torch.Tensor) -> None:
+    """onto (t, r): gradients at the codes."""
+    into.basis[:-1] += inner.float().T @ onto
+    into.basis[-1] += onto.sum(0)

@@ -1,23 +1,29 @@
-"""Training of steering operators: every one takes every step, on rows of its own subset and on as many rows outside.
+"""Training of steering operators: every one takes every step, on rows of its own subset and on rows that all of them share.
 
 The differences between subsets are small, and unequal progress would drown them: at a step each operator sees the next `members`
-rows of its subset (in an order drawn once, so that all are seen equally often) and as many drawn from the rest; one Adam step on
-all operators follows, and a slower one on the shared basis. Knows hidden states in memory and what a design offers; no text.
+rows of its subset (in an order of the design's, so that all are seen equally often), and of one handful of rows drawn for all
+operators together those that are not its own; one Adam step on all operators follows, and a slower one on the shared basis. What
+is drawn is a function of the seed and the step's number, so that a training that was stopped goes on as if it had not been.
+Knows hidden states and what a design offers; no text, no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from ...store.errors import SettingsError
+from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..intake.readout import LinearHead
-from .operators import Gradients, Operators, Pairs, add_fidelity, add_stability
+from .linearity import Linearity
+from .operators import Gradients, Operators, Places, add_drift, add_fidelity, tile_rows
+
+_LEAST_SHARED = 8
+Tell = Callable[[int, float, float], None]
 
 
 class Subsets(Protocol):
@@ -34,8 +40,11 @@ class Subsets(Protocol):
     def of(self, rows: Array) -> Array:
         """(n, d): the subsets of rows (n,)."""
 
-    def members(self, subset: int) -> Array:
-        """(n,): the rows of a subset."""
+    def sizes(self) -> Array:
+        """(K,) int64: rows of each subset."""
+
+    def members(self, subset: int, start: int = 0, stop: int | None = None) -> Array:
+        """(n,) int64: from `start` to `stop` of a subset's rows, in an order that means nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,88 +53,215 @@ class Recipe:
 
     rank: int = 16
     """r."""
-    updates: int = 200
+    updates: int = 150
     """Steps."""
     members: int = 32
-    """Rows of its subset that an operator sees in a step at most, and so many from outside."""
+    """Rows of its subset that an operator sees in a step, at most, and rows that all see."""
     rate: float = 5e-3
     """Adam's, of the operators."""
     basis_rate: float = 1e-3
     """Of the basis; 0 leaves it as it was drawn."""
     stability: float = 10.0
     """Weight of KL on what is outside."""
+    linearity: float = 0.0
+    """Weight of L_LDS: what of measurements of training rows no weights of a sketched M explain."""
     seed: int = 0
     """Of the basis and of all that is drawn."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        if min(self.rank, self.updates, self.members) < 1 or min(self.rate, self.basis_rate, self.stability) < 0:
-            raise SettingsError("steering needs rank, updates and members ≥ 1, and rates and stability ≥ 0")
+        least = min(self.rate, self.basis_rate, self.stability, self.linearity)
+        if min(self.rank, self.updates, self.members) < 1 or not least >= 0:
+            raise SettingsError("steering needs rank, updates and members ≥ 1, and rates and weights of losses ≥ 0")
 
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """Hidden states of all rows, in memory."""
+    """Hidden states of all rows: in memory, or mapped from files."""
 
     hidden: torch.Tensor
-    """(P, D) float32."""
+    """(P, D), in any float: what the head reads."""
     targets: torch.Tensor
     """(P,) int64."""
     first: Array
     """(N + 1,) int64: where each row's positions begin; the last is P."""
     weights: Array | None = None
     """(N,) ω of each row, or all alike."""
+    inner: torch.Tensor | None = None
+    """(P, D'): what the basis reads, where that is another layer."""
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """D' and D."""
+        return (self.hidden if self.inner is None else self.inner).shape[1], self.hidden.shape[1]
+
+    def places(self, positions: Array, device: torch.device) -> Places:
+        """Of positions (…,) int64, on the device."""
+        at = torch.from_numpy(positions)
+        hidden = self.hidden[at].to(device)
+        inner = hidden if self.inner is None else self.inner[at].to(device)
+        return Places(hidden, self.targets[at].to(device), inner)
+
+    def spread(self, rows: Array) -> tuple[Array, Array, Array]:
+        """Every position of rows (n,): its number, the row's place among them, and its share of the row, float64."""
+        lengths = self.first[rows + 1] - self.first[rows]
+        at = np.repeat(self.first[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        return at, np.repeat(np.arange(len(rows)), lengths), np.repeat(1 / np.maximum(lengths, 1), lengths)
 
 
-def trained(
-    head: LinearHead, states: States, subsets: Subsets, recipe: Recipe, tell: Callable[[int, float, float], None]
-) -> Operators:
-    """Train all operators. `tell` hears the step, and the mean fidelity and stability losses of an operator."""
-    operators = Operators.begun(subsets.subsets, states.hidden.shape[1], recipe.rank, recipe.seed, states.hidden.device)
-    descent = torch.optim.Adam([
-        {"params": [operators.alpha], "lr": recipe.rate}, {"params": [operators.basis], "lr": recipe.basis_rate},
-    ])  # fmt: skip
-    for step, (inside, outside) in zip(range(recipe.updates), draws(states, subsets, recipe), strict=False):
-        fidelity, stability = Gradients.zeros(operators), Gradients.zeros(operators)
-        add_fidelity(head, operators, states.hidden, states.targets, inside, fidelity)
-        add_stability(head, operators, states.hidden, outside, stability)
-        operators.alpha.grad = fidelity.alpha + recipe.stability * stability.alpha
-        operators.basis.grad = fidelity.basis + recipe.stability * stability.basis
-        descent.step()
-        tell(step + 1, fidelity.loss / subsets.subsets, stability.loss / subsets.subsets)
-    operators.alpha.grad = operators.basis.grad = None
-    return operators
+class Training:
+    """Operators in training."""
+
+    def __init__(self, head: LinearHead, states: States, subsets: Subsets, recipe: Recipe) -> None:
+        """Begin with operators that do nothing."""
+        device = head.weight.device
+        self._head, self._states, self._subsets, self.recipe = head, states, subsets, recipe
+        self.operators = Operators.begun(subsets.subsets, states.widths, recipe.rank, recipe.seed, device)
+        self.step = 0
+        self._sizes = subsets.sizes()
+        if not self._sizes.all():
+            raise DataError(f"subset {int(np.argmin(self._sizes))} of the design is empty")
+        self._linearity = Linearity(subsets, recipe.seed) if recipe.linearity else None
+        self._descent = torch.optim.Adam([
+            {"params": [self.operators.alpha], "lr": recipe.rate},
+            {"params": [self.operators.basis], "lr": recipe.basis_rate},
+        ])  # fmt: skip
+
+    def arrays(self) -> dict[str, Array]:
+        """All that a later run needs to go on, float32."""
+        found: dict[str, Array] = {"step": np.array(self.step)}
+        for name, value in self._named().items():
+            moments = self._descent.state.get(value, {})
+            found |= {name: value.numpy(force=True)} | {
+                f"{name}_{key}": moments[key].numpy(force=True) for key in ("exp_avg", "exp_avg_sq") if moments
+            }
+        return found
+
+    def resume(self, arrays: Mapping[str, Array]) -> None:
+        """Go on from what :meth:`arrays` gave.
+
+        Raises:
+            DataError: it is of other shapes.
+        """
+        for name, value in self._named().items():
+            if arrays[name].shape != tuple(value.shape):
+                raise DataError(f"{name} is {arrays[name].shape}, and this training's is {tuple(value.shape)}")
+            value.copy_(torch.from_numpy(arrays[name]))
+            if int(arrays["step"]):
+                moments = {
+                    key: torch.from_numpy(arrays[f"{name}_{key}"]).to(value) for key in ("exp_avg", "exp_avg_sq")
+                }
+                self._descent.state[value] = {"step": torch.tensor(float(arrays["step"])), **moments}
+        self.step = int(arrays["step"])
+
+    def _named(self) -> dict[str, torch.Tensor]:
+        return {"basis": self.operators.basis, "alpha": self.operators.alpha}
+
+    def run(self, tell: Tell, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the end, or until stopped: whether it is the end. `tell` hears steps, and the mean losses of an operator."""
+        while self.step < self.recipe.updates:
+            if stopped():
+                return False
+            fidelity, drift = self._advance()
+            self.step += 1
+            tell(self.step, fidelity / self._subsets.subsets, drift / self._subsets.subsets)
+        return True
+
+    @torch.no_grad()
+    def _advance(self) -> tuple[float, float]:
+        """One step; the two losses' sums over operators.
+
+        Raises:
+            DataError: an operator is no longer finite.
+        """
+        inside, outside = Gradients.zeros(self.operators), Gradients.zeros(self.operators)
+        for some, positions, weights in self.inside(self.step):
+            places = self._states.places(positions, self._head.weight.device)
+            add_fidelity(self._head, self.operators, some, places, self._on_device(weights), inside)
+        shared, weights = self.outside(self.step)
+        device = self._head.weight.device
+        add_drift(self._head, self.operators, self._states.places(shared, device), self._on_device(weights), outside)
+        alpha, basis = self.operators.alpha, self.operators.basis
+        alpha.grad = inside.alpha.add_(outside.alpha, alpha=self.recipe.stability)
+        basis.grad = inside.basis.add_(outside.basis, alpha=self.recipe.stability)
+        if self._linearity:
+            self._add_linearity(self._linearity)
+        self._descent.step()
+        alpha.grad = basis.grad = None
+        finite = torch.isfinite(alpha.flatten(1).sum(1))
+        if not finite.all():
+            raise DataError(
+                f"operator {int(finite.int().argmin())} is no longer finite after step {self.step + 1}: a lower rate"
+            )
+        return inside.loss, outside.loss
+
+    def _add_linearity(self, linearity: Linearity) -> None:
+        at, owners, _ = self._states.spread(self._drawn(self.step, 2))
+        places = self._states.places(at, self._head.weight.device)
+        found = Gradients.zeros(self.operators)
+        linearity.add(self._head, self.operators, places, owners, found)
+        for own, more in ((self.operators.alpha.grad, found.alpha), (self.operators.basis.grad, found.basis)):
+            assert own is not None
+            own.add_(more, alpha=self.recipe.linearity)
+
+    def _on_device(self, weights: Array) -> torch.Tensor:
+        return torch.from_numpy(weights.astype(np.float32)).to(self._head.weight.device)
+
+    def inside(self, step: int) -> Iterator[tuple[slice, Array, Array]]:
+        """What operators see of their subsets: some operators, their positions (k, m) and what these weigh, a tile at a time.
+
+        A row weighs ω over the sum of ω in its operator's batch, shared evenly among its positions.
+        """
+        room, begun, held = tile_rows(self._head), 0, list[tuple[Array, Array]]()
+        for subset in range(self._subsets.subsets):
+            own = self._own(subset, step)
+            most = max(len(one) for one, _ in (*held, own))
+            if held and most * (len(held) + 1) > room:
+                yield from _padded(slice(begun, subset), held, room)
+                begun, held = subset, []
+            held.append(own)
+        yield from _padded(slice(begun, self._subsets.subsets), held, room)
+
+    def _own(self, subset: int, step: int) -> tuple[Array, Array]:
+        """Positions (m,) and weights (m,) of an operator at a step."""
+        size = int(self._sizes[subset])
+        count = min(self.recipe.members, size)
+        start = step * count % size
+        rows = self._subsets.members(subset, start, min(size, start + count))
+        if len(rows) < count:
+            rows = np.concatenate([rows, self._subsets.members(subset, 0, count - len(rows))])
+        own = np.ones(count) if self._states.weights is None else self._states.weights[rows].astype(np.float64)
+        at, owners, share = self._states.spread(rows)
+        own[np.bincount(owners, minlength=count) == 0] = 0  # it has nowhere to put it
+        return at, share * own[owners] / max(float(own.sum()), 1e-300)
+
+    def outside(self, step: int) -> tuple[Array, Array]:
+        """Positions (P,) of rows that are drawn for all operators, and what they weigh (K, P): nothing in a row's own subsets."""
+        rows = self._drawn(step, 1)
+        apart = np.ones((self._subsets.subsets, len(rows)))
+        apart[self._subsets.of(rows).T.astype(np.int64), np.arange(len(rows))] = 0
+        at, owners, share = self._states.spread(rows)
+        apart[:, np.bincount(owners, minlength=len(rows)) == 0] = 0
+        return at, (apart / np.maximum(apart.sum(1, keepdims=True), 1))[:, owners] * share
+
+    def _drawn(self, step: int, which: int) -> Array:
+        count = min(self.recipe.members, max(_LEAST_SHARED, int(np.ceil(self._sizes.mean()))))
+        return np.random.default_rng([self.recipe.seed, which, step]).integers(0, self._subsets.rows, count)
 
 
-def draws(states: States, subsets: Subsets, recipe: Recipe) -> Iterator[tuple[Pairs, Pairs]]:
-    """What operators see at each step, without end: (operator, position, weight) inside their subsets, and outside.
-
-    A row weighs ω over the sum of ω in its operator's batch, shared evenly among its positions.
-    """
-    chance = np.random.default_rng(recipe.seed)
-    lists = [chance.permutation(np.sort(subsets.members(one))) for one in range(subsets.subsets)]
-    seen = 0
-    while True:
-        rows = [np.take(one, np.arange(seen, seen + min(recipe.members, len(one))), mode="wrap") for one in lists]
-        operator = np.repeat(np.arange(len(rows)), [len(one) for one in rows])
-        inside = _pairs(states, operator, np.concatenate(rows), states.weights, len(lists))
-        seen += recipe.members
-        operator = np.repeat(np.arange(subsets.subsets), recipe.members)
-        other = chance.integers(0, subsets.rows, len(operator))
-        apart = ~(subsets.of(other).astype(np.int64) == operator[:, None]).any(1)
-        yield inside, _pairs(states, operator[apart], other[apart], None, len(lists))
+def _padded(some: slice, held: list[tuple[Array, Array]], room: int) -> Iterator[tuple[slice, Array, Array]]:
+    """Operators' positions and weights side by side; what is too long for a tile in parts."""
+    longest = max(len(at) for at, _ in held)
+    positions, weights = np.zeros((len(held), longest), np.int64), np.zeros((len(held), longest))
+    for line, (at, weight) in enumerate(held):
+        positions[line, : len(at)], weights[line, : len(at)] = at, weight
+    step = max(1, room // len(held))
+    for start in range(0, longest, step):
+        yield some, positions[:, start : start + step], weights[:, start : start + step]
 
 
-def _pairs(states: States, operator: Array, rows: Array, weights: Array | None, count: int) -> Pairs:
-    """Every position of each row, with its operator."""
-    own = np.ones(len(rows)) if weights is None else weights[rows].astype(np.float64)
-    total = np.bincount(operator, own, count)
-    lengths = states.first[rows + 1] - states.first[rows]
-    share = own / np.maximum(total[operator], 1e-300) / np.maximum(lengths, 1)
-    at = np.repeat(states.first[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-    device = states.hidden.device
-    return Pairs(
-        torch.from_numpy(np.repeat(operator, lengths)).to(device),
-        torch.from_numpy(at).to(device),
-        torch.from_numpy(np.repeat(share, lengths).astype(np.float32)).to(device),
-    )
+def trained(head: LinearHead, states: States, subsets: Subsets, recipe: Recipe, tell: Tell) -> Operators:
+    """Train all operators from nothing to the end."""
+    training = Training(head, states, subsets, recipe)
+    training.run(tell)
+    return training.operators

@@ -27,7 +27,7 @@ from headwater.engine.method import Sizes
 from headwater.engine.recovery.design import Design
 from headwater.engine.recovery.membership import Stored, multiplied
 from headwater.engine.recovery.recover import Recovery, recovered
-from headwater.engine.steering.operators import measured
+from headwater.engine.steering.operators import Places, measured
 from headwater.engine.steering.training import Recipe, States, trained
 from scipy.stats import spearmanr
 
@@ -126,7 +126,9 @@ class Base:
                 self.head, states, design, Recipe(updates=updates, seed=design.seed), lambda *told: None
             )
             taken = time.process_time() - begun
-            y = measured(self.head, operators, self.queries, self.right, torch.arange(QUERIES), QUERIES)
+            y = measured(
+                self.head, operators, Places(self.queries, self.right, self.queries), torch.arange(QUERIES), QUERIES
+            )
         return y.double().numpy(), taken
 
 

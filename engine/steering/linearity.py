@@ -1,0 +1,60 @@
+"""STRIDE's linearity loss: measurements of training rows should be explained by weights of rows (arXiv 2606.05165, L_LDS).
+
+L = ‖M̃(M̃ᵀM̃ + γI)⁻¹M̃ᵀy − y‖² with M̃ = MR, R ∈ R^{N×q} a Johnson–Lindenstrauss matrix of signs, q < K. Knows operators and what a
+design offers; no text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ...store.layout import Array
+from ..hashing import hashed
+from ..intake.readout import LinearHead
+from .operators import Gradients, Operators, Places, add_losses, measured
+
+if TYPE_CHECKING:
+    from .training import Subsets
+
+_RIDGE = 0.1  # γ over the mean eigenvalue of M̃ᵀM̃
+_ROWS = 1 << 14  # looked at together
+
+
+class Linearity:
+    """L_LDS of a design."""
+
+    def __init__(self, subsets: Subsets, seed: int) -> None:
+        """One pass over the design."""
+        width = max(1, subsets.subsets // 2)
+        sketch = np.zeros((subsets.subsets, width))
+        signs = hashed(seed, "linearity", width) | np.uint64(1)
+        for start in range(0, subsets.rows, _ROWS):
+            rows = np.arange(start, min(subsets.rows, start + _ROWS))
+            bits = (rows.astype(np.uint64)[:, None] + np.uint64(1)) * signs  # the top bit of a multiplicative hash
+            bits ^= bits >> np.uint64(29)
+            lines = np.where((bits * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(63), 1.0, -1.0) / np.sqrt(width)
+            for part in subsets.of(rows).T.astype(np.int64):
+                np.add.at(sketch, part, lines)
+        gram = sketch.T @ sketch
+        inverse = np.linalg.solve(gram + _RIDGE * np.trace(gram) / width * np.eye(width), sketch.T)
+        self.unexplained: Array = sketch @ inverse - np.eye(subsets.subsets)
+        """(K, K): y to the part of it that no weights explain, negative."""
+
+    def add(self, head: LinearHead, operators: Operators, places: Places, owners: Array, into: Gradients) -> None:
+        """Add the mean over rows of L, and its gradients; owners (P,) number the rows from 0."""
+        count = int(owners.max(initial=-1)) + 1
+        if not count:
+            return
+        of = torch.from_numpy(owners).to(places.hidden.device)
+        y = measured(head, operators, places, of, count).double().cpu().numpy()  # (n, K)
+        left = y @ self.unexplained.T
+        into.loss += float((left**2).sum()) / count
+        back = -2 * (left @ self.unexplained) / count  # by −y, which is a loss
+        weights = back[owners] / np.bincount(owners, minlength=count)[owners][:, None]
+        steps = Gradients.zeros(operators)
+        add_losses(head, operators, places, torch.from_numpy(weights.T.astype(np.float32)).to(of.device), steps)
+        into.alpha += steps.alpha
+        into.basis += steps.basis
