@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from .engine.commands import ask, choose, ingest, keep, prove
+from .engine.commands import ask, choose, fit, ingest, keep, prove
 from .store.errors import HeadwaterError
 
 
@@ -61,8 +61,8 @@ def demo(workdir: str, short: bool) -> None:
     tour(workdir, "rise", short, {"kr": 96, "kh": 64, "kg": 32, "tau": 1.0, "floor": 1.0})
 
 
-for _command in (ingest.ingest, ask.attribute, ask.value, ask.self_influence, keep.compress, keep.methods, keep.info, keep.verify,
-                 prove.ground_truth, prove.evaluate, choose.predict, choose.calibrate, choose.select):  # fmt: skip
+for _command in (ingest.ingest, fit.fit, ask.attribute, ask.value, ask.self_influence, keep.compress, keep.methods, keep.info,
+                 keep.verify, prove.ground_truth, prove.evaluate, choose.predict, choose.calibrate, choose.select):  # fmt: skip
     main.add_command(_command)
 plan.add_command(ingest.plan_ingest)
 plan.add_command(ask.plan_attribute)

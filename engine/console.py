@@ -59,6 +59,34 @@ class Ticker:
             self._bar.stop()
 
 
+class Stages:
+    """Progress of tasks that follow each other: a ticker for each, the last one's closed."""
+
+    def __init__(self) -> None:
+        """Nothing has begun."""
+        self._ticker: Ticker | None = None
+        self._task = ""
+        self.begun: float | None = None
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def tell(self, task: str, done: int, total: int, note: str) -> None:
+        """`done` of `total` items of a task are done."""
+        self.begun = self.begun or time.monotonic()
+        if task != self._task:
+            self.__exit__(None, None, None)
+            self._ticker, self._task = Ticker(task, total).__enter__(), task
+        assert self._ticker is not None
+        self._ticker.tell(done, note)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ticker is not None:
+            self._ticker.__exit__(kind, error, trace)
+
+
 class StopRequest:
     """Ctrl-C, and a request to end, let the window in work be finished and committed; a second one ends at once."""
 

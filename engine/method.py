@@ -17,163 +17,56 @@ float, str, or a tuple of one of these. `plugins/conformance` checks a method ag
 | `prepare(rows, state)` | must (Similarity)        | attribute, value   | once for all queries                           |
 | `score(queries, block)` | must (BlockSimilarity) | attribute, value   | once a tile of stored rows                     |
 | `score_texts(…)`      | must (TextSimilarity)    | attribute, value   | once for all queries; needs no model           |
+| `design(rows, base)`  | must (Measured)          | fit, attribute     | once a base model                              |
+| `begun(head, states, design)` | must (Measured)  | fit                | once a base model, with all hidden states      |
+| `held(sizes, rows)`   | must (Measured)          | fit, attribute     | with the plan, before any work                 |
+| `measured(readout, fitted)` | must (Measured)    | attribute, value   | once a batch of queries                        |
 
-Further operations (recovery, subset utility) come as further bases; a method declares what it can do by what it extends.
+A method declares what it can do by what it extends.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from ..store.errors import SettingsError
 from .settings import Settings
+from .view import Head, Linear, Needs, Readout, Reduction, Sizes, Trace
 
 if TYPE_CHECKING:  # listing methods reads this module, and must load neither torch nor NumPy
     import torch
 
     from ..store.layout import Array, Block, Column
     from .forms.form import Form
+    from .recovery.design import Design
+    from .steering.training import States
+
+__all__ = [
+    "API",
+    "BATCH_EXAMPLES",
+    "BlockSimilarity",
+    "Fitting",
+    "Head",
+    "Linear",
+    "Measured",
+    "Method",
+    "Needs",
+    "QueryMatrix",
+    "Readout",
+    "Reduction",
+    "Similarity",
+    "Sizes",
+    "TextSimilarity",
+    "Trace",
+]
 
 API = 1
 """Number of this contract. Raised only when a method written for the number before would break."""
 
 BATCH_EXAMPLES = 256
 """Examples in a batch at most, whatever its positions: with them, `scratch` bounds what grows by the example."""
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """A linear map of the trunk."""
-
-    name: str
-    """Its module's name, such as layers.0.mlp.down_proj."""
-    inputs: int
-    """Width of what it reads."""
-    outputs: int
-    """Width of what it gives."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What can be known of a model before any forward pass."""
-
-    hidden: int
-    """Width D of the vector that the head reads."""
-    vocabulary: int
-    """Number V of rows of the head: tokens, or classes."""
-    layers: int
-    """Number of hidden layers below the last."""
-    max_length: int
-    """Longest example, in tokens."""
-    linears: tuple[Linear, ...] = ()
-    """Linear maps of the trunk, in the model's order; none where arrays stand in a model's place."""
-    unmapped: tuple[str, ...] = ()
-    """Names of the trunk's matrices that are in no linear map, such as experts in one tensor; out of reach."""
-
-    def matching(self, patterns: tuple[str, ...]) -> tuple[Linear, ...]:
-        """The linear maps whose names one of the patterns fits, such as *.mlp.*.
-
-        Raises:
-            SettingsError: there is none.
-        """
-        found = tuple(one for one in self.linears if any(fnmatchcase(one.name, pattern) for pattern in patterns))
-        if not found:
-            there = f"it has {', '.join(one.name for one in self.linears[:8])} …" if self.linears else "it has none"
-            raise SettingsError(f"no linear map of the model is named {' or '.join(patterns)}: {there}")
-        return found
-
-
-class Reduction(Hashable, Protocol):
-    """What a method wants of the logits, which it never sees whole: a function of one tile of them.
-
-    A frozen dataclass; equal reductions are computed once a batch, whoever asks.
-    """
-
-    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(p, V) logits in float32 and (p,) targets → tensors whose first axis is p, small in the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a method will ask of a readout, so that one forward pass serves all methods of a run."""
-
-    layers: tuple[int, ...] = ()
-    """Hidden layers besides the last: 0 is the embedding's output."""
-    reductions: tuple[Reduction, ...] = ()
-    """Reductions of the logits."""
-    linears: tuple[str, ...] = ()
-    """Names of linear maps whose gradients are wanted: these cost a backward pass."""
-
-    def beyond(self, sizes: Sizes) -> tuple[int, ...]:
-        """Layers asked for that a model of these sizes does not have."""
-        return tuple(layer for layer in self.layers if not 0 <= layer < sizes.layers)
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What passed through one linear map, at all tokens of a batch (not the counted ones alone), example after example.
-
-    The gradient of example i's loss, summed over its counted positions, with respect to the map's weight is
-    Σ errors_t inputs_tᵀ over the tokens that i owns.
-    """
-
-    inputs: torch.Tensor
-    """(T, inputs), in the model's dtype."""
-    errors: torch.Tensor
-    """(T, outputs): gradient of the summed loss with respect to what the map gave."""
-    owners: torch.Tensor
-    """(T,) int64, ascending."""
-
-
-class Head(Protocol):
-    """The model's last linear map."""
-
-    @property
-    def sizes(self) -> Sizes:
-        """Its widths."""
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """(V, D), on the model's device."""
-
-
-class Readout(Protocol):
-    """What a model said of one batch: its counted positions, packed, example after example; padding never appears.
-
-    With n examples and P counted positions (those whose next token counts: all of a text's, a prompted row's completion):
-    """
-
-    @property
-    def examples(self) -> int:
-        """n."""
-
-    @property
-    def head(self) -> Head:
-        """The model's head."""
-
-    @property
-    def owners(self) -> torch.Tensor:
-        """(P,) int64, ascending: the example in the batch that a position belongs to."""
-
-    @property
-    def targets(self) -> torch.Tensor:
-        """(P,) int64: the next token, or the label."""
-
-    def hidden(self, layer: int = -1) -> torch.Tensor:
-        """(P, D_layer) hidden states in the model's dtype; -1 is what the head reads, after the final norm.
-
-        Others must be in `Needs`. All methods of a run share the tensor: nobody may change it.
-        """
-
-    def reduced(self, reduction: Reduction) -> tuple[torch.Tensor, ...]:
-        """A reduction's tensors over all positions, first axis P; shared likewise. It must be in `Needs`."""
-
-    def trace(self, name: str) -> Trace:
-        """What passed through a linear map of the trunk; shared likewise. It must be in `Needs`."""
 
 
 @dataclass(frozen=True)
@@ -297,3 +190,84 @@ class TextSimilarity(Method):
     @abstractmethod
     def score_texts(self, queries: Sequence[str], texts: Callable[[], Iterator[Sequence[str]]]) -> Iterator[Array]:
         """(rows, Q) float32 for each part of the corpus in turn; each call of `texts` begins the corpus anew."""
+
+
+class Fitting(Protocol):
+    """Something that is fitted in steps, and can be put down after any of them."""
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+
+    @property
+    def steps(self) -> int:
+        """Steps there are."""
+
+    def run(self, tell: Callable[[int, float, float], None], stopped: Callable[[], bool]) -> bool:
+        """Take steps until the last or until stopped: whether it was the last. `tell` hears the step and two losses."""
+
+    def arrays(self) -> dict[str, Array]:
+        """All that another process needs to go on behind the last step, to the same bytes."""
+
+    def resume(self, arrays: Mapping[str, Array]) -> None:
+        """Go on from these."""
+
+    def fitted(self) -> dict[str, Array]:
+        """What `measured` needs, float32 and small integers."""
+
+
+@dataclass(frozen=True)
+class Measured(Method):
+    """Methods that fit an operator to each of K subsets of the corpus, measure with it what the subset does to a query, and
+    leave it to the engine to recover from K measurements what each of N examples does (`engine/recovery`).
+
+    They store no rows: what is fitted lies beside the store's examples, of one base model or of several.
+    """
+
+    solver: str = field(default="auto", kw_only=True)
+    """lasso, ridge, iht, ssmp; auto: lasso, or ridge where that predicts held-out measurements better by a standard error."""
+    share: float = field(default=0.0, kw_only=True)
+    """c of λ = c·λ_max (of ridge: its strength; of iht and ssmp: how many causes); 0: by held-out measurements."""
+    held_out: float = field(default=0.1, kw_only=True)
+    """Of the measurements, to choose and to judge by."""
+    tolerance: float = field(default=1e-4, kw_only=True)
+    """Duality gap over half the measurements' variation."""
+
+    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+        """None."""
+        return ()
+
+    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+        """None."""
+        return {}
+
+    def scratch(self, sizes: Sizes, positions: int) -> int:
+        """Nothing."""
+        return 0
+
+    @property
+    def base_models(self) -> tuple[str, ...]:
+        """Folders of models, or files of arrays, to fit in place of the store's own; none for the store's own alone."""
+        return ()
+
+    def layer(self, sizes: Sizes) -> int:
+        """The hidden layer whose states `begun` gets as `inner` beside the last's: -1 for none."""
+        return -1
+
+    @abstractmethod
+    def design(self, rows: int, base: int = 0) -> Design:
+        """Which examples are in which subsets, for the base-th base model."""
+
+    @abstractmethod
+    def begun(self, head: Head, states: States, design: Design, base: int = 0) -> Fitting:
+        """Operators that have learnt nothing yet."""
+
+    @abstractmethod
+    def held(self, sizes: Sizes, rows: int) -> tuple[int, int]:
+        """Bytes that fitting, and that measuring, holds at most, hidden states and queries left out."""
+
+    @abstractmethod
+    def measured(self, readout: Readout, fitted: Mapping[str, Array]) -> tuple[Array, Array]:
+        """(n, K) float64, how much each operator lowers a query's mean loss; and (n,) how well two fittings of one subset
+        agree there, 1 for entirely, NaN where nobody knows.
+        """

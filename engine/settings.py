@@ -42,9 +42,12 @@ def _fields(kind: type[Settings]) -> list[dataclasses.Field[Any]]:
 def _typed(name: str, value: Any, default: Any) -> Any:
     """`value` as the type of its default: an int where a float stands is taken, nothing else is bent.
 
-    JSON writes a tuple as a list; its items are of the type of the default's first one, if there is one.
+    JSON writes a tuple as a list; its items are of the type of the default's first one, if there is one. A command line writes
+    strings with commas between them.
     """
     wanted = type(default)
+    if wanted is tuple and isinstance(value, str) and all(isinstance(item, str) for item in default):
+        value = [part for part in value.split(",") if part]
     if wanted is tuple and isinstance(value, list | tuple):
         return tuple(_typed(name, item, default[0]) for item in value) if default else tuple(value)
     if wanted is float and type(value) is int:

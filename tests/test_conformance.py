@@ -12,6 +12,7 @@ import torch
 from headwater.engine.method import BlockSimilarity, Method, Needs, QueryMatrix, Similarity, Sizes, TextSimilarity
 from headwater.engine.registry import list_methods, load
 from headwater.plugins.conformance import SIZES, checks
+from headwater.plugins.stride import Stride
 from headwater.store.layout import column
 
 OURS = [line.name for line in list_methods() if line.distribution.startswith("headwater ")]
@@ -102,6 +103,12 @@ def test_a_method_without_scores_is_not_asked_for_any():
         told["an_example_finds_itself"] == told["splits_change_no_score"] == "the method does not score by similarity"
     )
     assert not told["columns_match_rows"]
+
+
+def test_a_method_that_is_fitted_passes_and_is_asked_for_no_rows():
+    told = {str(check): check(Fitted()) for check in checks(sizes=SIZES[:1]) if str(check) not in OF_THE_CLASS}
+    assert told["columns_match_rows"] == told["an_example_finds_itself"] == "the method stores no rows"
+    assert not told["a_design_is_the_same_again"] and not told["measurements_are_each_querys_own"]
 
 
 CALLS: list[int] = []
@@ -269,7 +276,41 @@ class Understated(Good):
         return super().rows(readout, tables)
 
 
+@dataclass(frozen=True)
+class Fitted(Stride):
+    """Quick to fit; what the faulty ones below depart from."""
+
+    subsets: int = 12
+    degree: int = 3
+    updates: int = 4
+    checked: int = 4
+
+
+@dataclass(frozen=True)
+class OneDesign(Fitted):
+    def design(self, rows, base=0):
+        return super().design(rows, 0)
+
+
+@dataclass(frozen=True)
+class Oblivious(Fitted):
+    def begun(self, head, states, design, base=0):
+        fitting = super().begun(head, states, design, base)
+        fitting.resume = lambda arrays: None
+        return fitting
+
+
+@dataclass(frozen=True)
+class Together(Fitted):
+    def measured(self, readout, fitted):
+        y, agreement = super().measured(readout, fitted)
+        return y - y.mean(0), agreement
+
+
 FAULTS = [
+    (OneDesign, "a_design_is_the_same_again", "base 1 has the design of base 0"),
+    (Oblivious, "a_stopped_fitting_goes_on", "it says that 0 are done"),
+    (Together, "measurements_are_each_querys_own", "depend on the other queries"),
     (Undecorated, "is_a_frozen_dataclass", "not decorated with @dataclass(frozen=True)"),
     (Thawed, "is_a_frozen_dataclass", "not frozen"),
     (NoDefault, "is_a_frozen_dataclass", "setting choices needs a default"),

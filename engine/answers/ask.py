@@ -13,10 +13,11 @@ from ...store.feature_store import FeatureStore
 from ..intake.corpus import Template
 from ..intake.model import ModelChoice, pick_device
 from ..intake.providers import query_provider
-from ..method import TextSimilarity
+from ..method import Measured, TextSimilarity
 from ..registry import load
 from .attribution import Attribution, Search
 from .question import Question
+from .recovery import RecoveryQuestion
 from .seeds import SeededQuestion, seeds_of
 from .texts import TextQuestion
 
@@ -26,6 +27,16 @@ DETECTED = Template()
 """Fields found by their usual names."""
 SCAN = Search()
 """One scan of the rows as they are stored."""
+
+
+def is_fitted(name: str, store: FeatureStore) -> bool:
+    """Whether the method is one of those that are fitted, and store no rows."""
+    if name in store.methods:
+        return False
+    try:
+        return issubclass(load(name), Measured)
+    except UnknownMethod:
+        return False  # whoever asks for its rows says that there are none
 
 
 def text_similarity(name: str, store: FeatureStore) -> TextSimilarity | None:
@@ -49,7 +60,7 @@ def ask(
     top: int = 10,
     memory: int | None = None,
     search: Search = SCAN,
-) -> Question | TextQuestion | SeededQuestion:
+) -> Question | TextQuestion | SeededQuestion | RecoveryQuestion:
     """Open the store, load its model (where the method needs one), read the queries, make the plan.
 
     Raises:
@@ -70,5 +81,9 @@ def ask(
         if replace(search, every=False) != SCAN:
             raise SettingsError(f"method {method} stores no rows: leave --scan, --candidates, --certify and --device")
         return TextQuestion(opened, method, text_method, queries, template, top, memory)
+    if is_fitted(method, opened):
+        if replace(search, every=False, device=None) != SCAN:
+            raise SettingsError(f"method {method} stores no rows: leave --scan, --candidates and --certify")
+        return RecoveryQuestion(opened, method, queries, choice, template, top, memory)
     attribution = Attribution(opened, method, memory, search)
     return Question(attribution, query_provider(queries, opened, choice, template), top)

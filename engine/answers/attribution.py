@@ -6,8 +6,8 @@ Knows no method by name and no file format.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -60,6 +60,8 @@ class Results:
     """(Q, k) int64: with it, the first rank among these that an example may have."""
     rank_high: Array | None = None
     """(Q, k) int64: and the last."""
+    more: Mapping[str, Array] = field(default_factory=dict)
+    """(Q, k) of further columns, such as `tie`."""
 
 
 @dataclass(frozen=True, slots=True)

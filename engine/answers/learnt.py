@@ -6,9 +6,6 @@ changed, so equal numbers mean equal moments. Knows no method by name.
 
 from __future__ import annotations
 
-import io
-import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +18,7 @@ from ..arrays.scan import Shape, Tell, shapes
 from ..arrays.stored import StoredRows, fitted
 from ..memory import Part, Plan, plan
 from ..method import Similarity, Sizes
+from ..state import read_arrays, write_arrays
 
 _FILE = "moments.npz"
 
@@ -71,30 +69,20 @@ def _file(stored: StoredRows) -> Path | None:
 def _read(stored: StoredRows, widths: Sequence[int]) -> dict[str, Array] | None:
     """Moments of as many rows and of these widths, if they were kept whole."""
     file = _file(stored)
-    if file is None or not file.is_file():
+    found = read_arrays(file) if file is not None else None
+    if found is None or len(found) != len(widths) + 2 or not {"rows", "mean"} <= set(found):
         return None
-    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        held = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
-        found = {name: held[name] for name in held.files}
-        second = [found[f"gram{number}"] for number in range(len(widths))]
-        fits = [moment.shape == (width, width) for moment, width in zip(second, widths, strict=True)]
-        if (
-            int(found["rows"]) == stored.rows
-            and all(fits)
-            and len(found) == len(widths) + 2
-            and found["mean"].ndim == 1
-        ):
-            return dict(found)
-    return None
+    second = [found.get(f"gram{number}") for number in range(len(widths))]
+    fits = all(
+        moment is not None and moment.shape == (width, width) for moment, width in zip(second, widths, strict=True)
+    )
+    same = found["rows"].shape == () and int(found["rows"]) == stored.rows
+    return found if same and fits and found["mean"].ndim == 1 else None
 
 
 def _write(stored: StoredRows, held: Mapping[str, Array]) -> None:
     """Keep them where that is possible; a store that nobody may write to is asked all the same."""
     file = _file(stored)
-    if file is None:
-        return
-    with suppress(OSError):
-        file.parent.mkdir(exist_ok=True)
-        hidden = file.with_name(f".{_FILE}.{os.getpid()}.part.npz")
-        np.savez(hidden, allow_pickle=False, **held)
-        hidden.replace(file)
+    if file is not None:
+        with suppress(OSError):
+            write_arrays(file, held)

@@ -54,6 +54,11 @@ class Question:
         """Keep the rows that are scanned in memory, from now on; the bytes that they take, which are in no plan."""
         return self._attribution.hold()
 
+    @property
+    def remarks(self) -> list[str]:
+        """Nothing: scores are what they are."""
+        return []
+
     def attribute(self, tell: Tell = _silent) -> Results:
         """The best examples of each query."""
         ids = [query.id for query in self._queries]

@@ -30,7 +30,8 @@ def print_results(columns: Mapping[str, list[Any]], queries: Mapping[str, str]) 
         if "error" in row:
             span = f"{row['rank_low']} to {row['rank_high']}" if row["rank_low"] < row["rank_high"] else ""
             noise = f" ± {row['error']:.4f}  {span:<9}"
-        line = f"{row['rank']:>5}  {row['score']:>8.4f}{noise}  {name:<{min(names, 40)}}  {text}"
+        score = "tie" if row.get("tie") else f"{row['score']:.4f}"
+        line = f"{row['rank']:>5}  {score:>8}{noise}  {name:<{min(names, 40)}}  {text}"
         print(_cut(line, width))
 
 

@@ -26,6 +26,8 @@ RESULT_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(), "text": pa.string(),
     "row": pa.int64(), "source": pa.string(), "line": pa.int64(), "method": pa.string(), "exact": pa.bool_(),
 }  # fmt: skip
+MEASURED_FIELDS = {**RESULT_FIELDS, "tie": pa.bool_(), "explained": pa.float32(), "reliability": pa.float32(),
+                   "gap": pa.float32()}  # fmt: skip
 SEEDED_FIELDS = {**RESULT_FIELDS, "error": pa.float32(), "rank_low": pa.int32(), "rank_high": pa.int32()}
 VALUE_FIELDS = {
     "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
@@ -62,8 +64,10 @@ class Examples:
 
 
 def result_rows(results: Results, store: FeatureStore) -> Iterator[dict[str, list[Any]]]:
-    """Results with their examples, some queries at a time, as columns of `RESULT_FIELDS`, or of `SEEDED_FIELDS`."""
+    """Results with their examples, some queries at a time, as columns of :func:`fields_of`."""
     examples, k = Examples(store), results.rows.shape[1]
+    noise = {"error": results.error, "rank_low": results.rank_low, "rank_high": results.rank_high}
+    further = {name: value for name, value in noise.items() if value is not None} | dict(results.more)
     for start in range(0, len(results.queries), RESULT_QUERIES):
         rows = results.rows[start : start + RESULT_QUERIES].reshape(-1)
         ids = results.queries[start : start + RESULT_QUERIES]
@@ -78,12 +82,15 @@ def result_rows(results: Results, store: FeatureStore) -> Iterator[dict[str, lis
             "line": examples.get("line", rows),
             "method": [results.method] * len(rows),
             "exact": [results.exact] * len(rows),
-            **{
-                name: value[start : start + RESULT_QUERIES].reshape(-1).tolist()
-                for name in ("error", "rank_low", "rank_high")
-                if (value := getattr(results, name)) is not None
-            },
+            **{name: value[start : start + RESULT_QUERIES].reshape(-1).tolist() for name, value in further.items()},
         }
+
+
+def fields_of(results: Results) -> dict[str, Any]:
+    """The columns that results have."""
+    if results.more:
+        return MEASURED_FIELDS
+    return RESULT_FIELDS if results.error is None else SEEDED_FIELDS
 
 
 def value_rows(

@@ -66,6 +66,11 @@ class SeededQuestion:
                           *plan([("scores of all seeds", tile), ("results of all seeds", kept)]).parts))  # fmt: skip
         self.plan.check(memory, self.plan.total)
 
+    @property
+    def remarks(self) -> list[str]:
+        """Nothing: scores are what they are."""
+        return []
+
     def attribute(self, tell: Tell = lambda rows: None) -> Results:
         """The best examples of each query, by their mean scores."""
         return self._best(list(self.queries), self._each_score(tell))

@@ -89,6 +89,11 @@ class TextQuestion:
         """None: nobody knows how long words take."""
         return None
 
+    @property
+    def remarks(self) -> list[str]:
+        """Nothing: scores are what they are."""
+        return []
+
     def attribute(self, tell: Tell = _silent) -> Results:
         """The best examples of each query."""
         k = min(self._top, self.rows)

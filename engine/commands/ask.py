@@ -35,7 +35,7 @@ def attribute(
     headwater attribute S --queries questions.jsonl --by source
     headwater attribute S --queries questions.jsonl --seeds
     """
-    from ..answers.scores import RESULT_FIELDS, SEEDED_FIELDS, ResultFile, format_of, result_rows
+    from ..answers.scores import ResultFile, fields_of, format_of, result_rows
     from ..console import Ticker
 
     if output:
@@ -56,13 +56,20 @@ def attribute(
     if not results.exact:
         share = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
         click.echo(f"not exact: chosen by estimates{share}", err=True)
+    _remark(question)
     if output:
-        with ResultFile(output, SEEDED_FIELDS if options["seeded"] else RESULT_FIELDS) as file:
+        with ResultFile(output, fields_of(results)) as file:
             for part in result_rows(results, question.store):
                 file.write(part)
         click.echo(f"{output}: {len(results.queries)} queries, {results.rows.shape[1]} examples each", err=True)
     else:
         _print(question, results, as_json)
+
+
+def _remark(question: Any) -> None:
+    """What speaks for the answers, on stderr."""
+    for line in question.remarks:
+        click.echo(line, err=True)
 
 
 def _export(options: dict[str, Any], path: str) -> None:
@@ -73,6 +80,7 @@ def _export(options: dict[str, Any], path: str) -> None:
     question = _question({**options, "every": True}, 1)
     with Ticker("attribute", question.rows) as ticker:
         question.export(path, lambda rows: ticker.tell(rows, "examples"))
+    _remark(question)
     click.echo(f"{path}: {question.rows:,} examples × {len(question.queries)} queries", err=True)
 
 
@@ -121,6 +129,7 @@ def value(output: str | None, as_json: bool, top: int, by: str, columns: str, **
                     file.write(part)
         else:
             results = question.most_valuable(lambda rows: ticker.tell(rows, "examples"))
+    _remark(question)
     if output:
         click.echo(f"{output}: {question.rows:,} examples", err=True)
     else:

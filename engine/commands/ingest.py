@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
-from .options import READING, RUN, budget
+from .fit import fitted_among, run_fit
+from .options import READING, RUN, budget, method_settings
 
 
 @click.command()
@@ -23,6 +23,7 @@ def ingest(**options: Any) -> None:
     headwater ingest data/*.jsonl.zst --store S --model EleutherAI/pythia-1b
     headwater ingest train.csv --store S --model ./tuned --prompt '{q}\\n' --completion '{a}'
     headwater ingest features.npz --store S
+    headwater ingest corpus.jsonl --store S --model M --method rise --method stride
     """
     from ..console import StopRequest, Ticker, clock
     from ..intake.estimate import estimate_records, fraction
@@ -50,6 +51,10 @@ def ingest(**options: Any) -> None:
     if not outcome.finished:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)
+    for name in fitted_among(options["methods"]):
+        given = method_settings(options["methods"], options["settings"])[name]
+        run_fit(options["store"], name, given, prepared.job.model, options["memory"],
+                {"corpus": options["corpus"], "commit_seconds": options["commit_seconds"]})  # fmt: skip
 
 
 def _prepared(options: dict[str, Any]) -> Any:
@@ -63,22 +68,10 @@ def _prepared(options: dict[str, Any]) -> Any:
     reading = Reading(template, o["on_error"], o["max_length"], o["attribute"], o["truncate"], o["lines"])
     with_text = None if o["no_text"] is None else not o["no_text"]
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    methods = _method_settings(o["methods"], o["settings"])
+    fits = fitted_among(o["methods"])
+    methods = {name: given for name, given in method_settings(o["methods"], o["settings"]).items() if name not in fits}
     return prepare(IngestJob(o["corpus"], o["store"], choice, methods, reading, budget(o["memory"]), o["batch_tokens"],
                              with_text, o["append"], o["seeds"], o["commit_seconds"]))  # fmt: skip
-
-
-def _method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> dict[str, dict[str, Any]]:
-    settings: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for key, text in pairs:
-        name, dot, setting = key.partition(".")
-        if not dot or name not in settings:
-            raise click.UsageError(f"-o {key}: write NAME.SETTING with one of --method {', '.join(names)}")
-        try:
-            settings[name][setting] = json.loads(text)
-        except ValueError:
-            settings[name][setting] = text
-    return settings
 
 
 @click.command("ingest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -100,3 +101,17 @@ def budget(text: str | None) -> int | None:
     from ..memory import parse_bytes
 
     return None if text is None else parse_bytes(text)
+
+
+def method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> dict[str, dict[str, Any]]:
+    """Method → setting → value, of `-o NAME.SETTING VALUE`; a value that is no JSON is a string."""
+    settings: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, text in pairs:
+        name, dot, setting = key.partition(".")
+        if not dot or name not in settings:
+            raise click.UsageError(f"-o {key}: write NAME.SETTING with one of --method {', '.join(names)}")
+        try:
+            settings[name][setting] = json.loads(text)
+        except ValueError:
+            settings[name][setting] = text
+    return settings

@@ -15,7 +15,7 @@ from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
 from ..forms.form import Sign
 from ..memory import Plan
-from ..method import Method, Similarity, TextSimilarity
+from ..method import Measured, Method, Similarity, TextSimilarity
 from ..registry import load
 from .budget import choose_batch
 from .corpus import Faults, Template
@@ -163,6 +163,8 @@ def _check_columns(name: str, method: Method, provider: Provider) -> None:
     sizes = provider.head.sizes
     if isinstance(method, TextSimilarity):
         raise SettingsError(f"method {name} stores nothing: headwater attribute asks it of any store that keeps texts")
+    if isinstance(method, Measured):
+        raise SettingsError(f"method {name} stores no rows: headwater fit fits it to a store's examples")
     seen = [column.name for column in method.columns(sizes)]
     if not seen or len(set(seen)) != len(seen):
         raise SettingsError(f"method {name} declares columns {seen}: it needs one at least, each name once")

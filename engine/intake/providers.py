@@ -4,10 +4,10 @@ Knows no method.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ...store.errors import CorpusError, ModelError
 from ...store.feature_store import FeatureStore
@@ -77,22 +77,27 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, reading: Reading)
     return TextProvider(model, sources, settings, Faults(reading.on_error))
 
 
-def query_provider(path: str, store: FeatureStore, choice: ModelChoice, template: Template) -> Provider:
+def query_provider(
+    path: str, store: FeatureStore, choice: ModelChoice, template: Template, made: Mapping[str, Any] | None = None
+) -> Provider:
     """The provider of queries to a store: by the store's own model, up to the model's context, completions alone counted.
+
+    `made` stands for the store's provenance where queries are read by another model than the store's, which `choice` names.
 
     Raises:
         StoreMismatch: the model or the tokenizer is not the store's.
     """
+    there = store.provenance if made is None else made
     if store.provenance["kind"] == "arrays":
         if Path(path).exists() and not is_features(path):
             raise CorpusError(
                 f"{path} is no file of arrays; {store.url} was made from arrays, so its queries are .npz or Zarr too"
             )
         provider: Provider = FeatureProvider([path], pick_device(choice.device), Faults("fail"))
-        refuse_differences(store.url, provider.provenance(), store.provenance)
+        refuse_differences(store.url, provider.provenance(), there)
         return provider
     sources = find_sources([path])
     model = load(replace(choice, path=choice.path or store.provenance["model_path"]))
-    refuse_differences(store.url, model.fingerprint, store.provenance)
+    refuse_differences(store.url, model.fingerprint, there)
     settings = text_settings(model.head.sizes, model.head.sizes.max_length, "completion", template)
     return TextProvider(model, sources, settings, Faults("fail"))

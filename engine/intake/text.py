@@ -126,11 +126,12 @@ class TextProvider:
             documents = read_documents(
                 source, self.settings.template, self.faults, start=max(0, here.record), chat=self._chat()
             )
-            for example in self._encoded(documents, ordinal):
+            for example in self.encoded(documents, ordinal):
                 if (example.place.record, example.place.piece) > (here.record, here.piece) or here.record < 0:
                     yield example
 
-    def _encoded(self, documents: Iterator[Document], ordinal: int) -> Iterator[Example]:
+    def encoded(self, documents: Iterator[Document], ordinal: int) -> Iterator[Example]:
+        """Documents of a source, tokenised, cut."""
         for group in _groups(documents):
             if len(group) == 1 and _characters(group[0]) > self._at_once:
                 yield from self._long(group[0], ordinal)

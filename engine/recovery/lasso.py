@@ -130,10 +130,7 @@ class Lasso:
         Raises:
             DataError: measurements of another number, fewer than two that count, or some that are not finite.
         """
-        if y.ndim != 2 or y.shape[1] != membership.subsets:
-            raise DataError(f"measurements are (Q, {membership.subsets}); these are {y.shape}")
-        self.counted = np.asarray(~np.isnan(y).all(0))
-        _refuse(membership, y, self.counted)
+        self.counted = refuse(membership, y)
         self._of, self._workers = membership, workers
         kept = np.asarray(y[:, self.counted], np.float64)
         self._mean = kept.mean(1)
@@ -226,8 +223,11 @@ class Lasso:
         return Fit(found, intercept, objective, gap, passes, (self._residual[:, :-1] * self._spread[:, None]).T)
 
 
-def _refuse(membership: Membership, y: Array, counted: Array) -> None:
-    """Raise DataError for measurements that nothing can be solved from."""
+def refuse(membership: Membership, y: Array) -> Array:
+    """(K,) bool: the measurements that count. Raises DataError for those that nothing can be solved from."""
+    if y.ndim != 2 or y.shape[1] != membership.subsets:
+        raise DataError(f"measurements are (Q, {membership.subsets}); these are {y.shape}")
+    counted = np.asarray(~np.isnan(y).all(0))
     if not membership.rows:
         raise DataError("there are no examples to solve for")
     if counted.sum() < 2:
@@ -236,6 +236,7 @@ def _refuse(membership: Membership, y: Array, counted: Array) -> None:
     if len(bad):
         query, subset = bad[0].tolist()
         raise DataError(f"subset {subset}: the measurement of query {query} is not a finite number")
+    return counted
 
 
 def predicted(membership: Membership, weights: Sequence[Sparse], intercept: Array) -> Array:

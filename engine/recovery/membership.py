@@ -99,14 +99,15 @@ def correlated(membership: Membership, residual: Array, most: int, workers: int)
     return np.where(np.isfinite(size), rows, -1), np.maximum(size, 0)
 
 
-def multiplied(membership: Membership, weights: Array) -> Array:
-    """Mᵀ weights for all N: (Q, N) float32 of weights (K, Q)."""
+def multiplied(membership: Membership, weights: Array, start: int = 0, stop: int | None = None) -> Array:
+    """Mᵀ weights for rows from `start` to `stop`, or all N: (Q, n) float32 of weights (K, Q)."""
     padded = np.zeros((membership.subsets + 1, weights.shape[1]), np.float32)
     padded[:-1] = weights
-    found = np.empty((weights.shape[1], membership.rows), np.float32)
-    for start in range(0, membership.rows, _TILE):
-        rows = np.arange(start, min(start + _TILE, membership.rows))
-        _sums(membership.of(rows), padded, found[:, start : start + len(rows)])
+    stop = membership.rows if stop is None else stop
+    found = np.empty((weights.shape[1], stop - start), np.float32)
+    for first in range(start, stop, _TILE):
+        rows = np.arange(first, min(first + _TILE, stop))
+        _sums(membership.of(rows), padded, found[:, first - start : first - start + len(rows)])
     return found
 
 

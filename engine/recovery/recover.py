@@ -14,7 +14,7 @@ import numpy as np
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..hashing import hashed
-from .lasso import Lasso, Sparse, predicted
+from .lasso import Fit, Lasso, Sparse, predicted, refuse
 from .membership import Membership, multiplied
 from .pursuit import pursued, thresholded
 from .ridge import Ridge, overlaps
@@ -82,27 +82,44 @@ class Recovered:
     duals: Array | None = field(default=None, repr=False)
     """Of a ridge: (K, Q), whose weights are Mᵀ duals."""
 
-    def dense(self, membership: Membership) -> Array:
-        """(Q, N) float32 weights."""
+    def dense(self, membership: Membership, start: int = 0, stop: int | None = None) -> Array:
+        """(Q, n) float32 weights of rows from `start` to `stop`, or of all N."""
+        stop = membership.rows if stop is None else stop
         if self.duals is not None:
-            return multiplied(membership, self.duals)
-        found = np.zeros((len(self.sparse or ()), membership.rows), np.float32)
+            return multiplied(membership, self.duals, start, stop)
+        found = np.zeros((len(self.sparse or ()), stop - start), np.float32)
         for line, one in zip(found, self.sparse or (), strict=True):
-            line[one.rows] = one.weights
+            first, last = np.searchsorted(one.rows, (start, stop))
+            line[one.rows[first:last] - start] = one.weights[first:last]
         return found
 
 
+def recovery_bytes(queries: int, subsets: int, together: int, workers: int) -> int:
+    """What :func:`recovered` holds at most besides the membership and y: of all queries, of those that are solved together, of
+    a ridge.
+    """
+    solved = min(together, queries) * (128 * subsets + workers * (1 << 14))
+    ridge = 48 * subsets**2 if subsets <= DENSE else 0
+    return 32 * queries * subsets + solved + ridge
+
+
 def recovered(
-    membership: Membership, y: Array, asked: Recovery, workers: int = 1, tell: Tell = lambda what: None
+    membership: Membership,
+    y: Array,
+    asked: Recovery,
+    workers: int = 1,
+    tell: Tell = lambda what: None,
+    *,
+    together: int = 64,
 ) -> Recovered:
-    """Weights from measurements y (Q, K) float64.
+    """Weights from measurements y (Q, K) float64. So many queries are solved `together`; what is chosen, all queries choose.
 
     Raises:
         DataError: measurements of another number, too few, or not finite.
     """
     subsets = membership.subsets
-    Lasso(membership, y, workers)  # refuses what cannot be solved before any of it is
     y = np.asarray(y, np.float64)
+    refuse(membership, y)  # before any of it is solved
     held = _held_out(np.asarray(~np.isnan(y).all(0)), asked)
     train = np.where(held, np.nan, y)
     kept = ~np.isnan(train).all(0)
@@ -119,7 +136,9 @@ def recovered(
         tried[asked.solver] = _told(sizes, errors[asked.solver], base)
     elif asked.solver != "ridge":
         shares = (asked.share,) if asked.share else SHARES
-        errors["lasso"] = _along_lasso(membership, y, train, held, shares, workers, tell)
+        errors["lasso"] = np.concatenate([
+            _along_lasso(membership, y[some], train[some], held, shares, workers, tell) for some in _tiles(len(y), together)
+        ], 1)  # fmt: skip
         tried["lasso"] = _told(shares, errors["lasso"], base)
     if shared is not None:
         ridge = Ridge(shared, train)
@@ -141,9 +160,17 @@ def recovered(
         return Recovered(
             solver, value, explained, tried, np.full(len(y), np.nan), np.ones(len(y), bool), sparse=weights
         )
-    problem = Lasso(membership, y, workers)
-    fit = problem.fit(value * problem.largest(), asked.tolerance)
-    return Recovered(solver, value, explained, tried, fit.gap, fit.gap <= asked.tolerance, sparse=fit.weights)
+    fits = [_fitted(Lasso(membership, y[some], workers), value, asked) for some in _tiles(len(y), together)]
+    gap, sparse = np.concatenate([fit.gap for fit in fits]), [one for fit in fits for one in fit.weights]
+    return Recovered(solver, value, explained, tried, gap, gap <= asked.tolerance, sparse=sparse)
+
+
+def _tiles(count: int, together: int) -> list[slice]:
+    return [slice(start, start + together) for start in range(0, count, together)]
+
+
+def _fitted(problem: Lasso, share: float, asked: Recovery) -> Fit:
+    return problem.fit(share * problem.largest(), asked.tolerance)
 
 
 def _held_out(counted: Array, asked: Recovery) -> Array:

@@ -1,14 +1,17 @@
-"""The last hidden states of a whole corpus, in files: one forward pass, and every step of training reads from them.
+"""The hidden states of a whole corpus, in files: one forward pass, and every step of training reads from them.
 
-`hidden.bin` (P, D), `targets.bin` (P,) and `first.bin` (N + 1,) grow by some examples at a time, and `done.json` says, whenever
-that many are safely there, how many and of what they are. A pass that was interrupted goes on behind them. Knows a provider.
+`hidden.bin` (P, D), `inner.bin` (P, D') where another layer is wanted too, `targets.bin` (P,) and `first.bin` (N + 1,) grow by
+some examples at a time, and `done.json` says, whenever that many are safely there, how many and of what they are. A pass that was
+interrupted goes on behind them. States keep the model's own precision. Knows a provider.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,99 +23,136 @@ from ...store.layout import Array
 from ..intake.examples import Example, Place, batches, windows
 from ..intake.provider import Provider
 from ..intake.readout import merged_needs
+from ..method import Needs
 from .training import States
 
 _PART = 512  # examples that are written at once
-_TOKENS = 4096
-_KINDS: dict[str, Any] = {"hidden": np.dtype(np.float32), "targets": np.dtype(np.int64), "first": np.dtype(np.int64)}
+BATCH_TOKENS = 4096
+"""Padded tokens of a batch."""
+_AS_STORED = {
+    torch.float32: torch.float32,
+    torch.bfloat16: torch.int16,
+    torch.float16: torch.int16,
+}  # NumPy has no bfloat16
 Tell = Callable[[int], None]
 
 
-def collected(provider: Provider, folder: Path, tell: Tell = lambda done: None) -> States:
-    """Hidden states of all of a provider's examples, positions without a target left out; from `folder` as far as they are there.
+@dataclass(slots=True)
+class Activations:
+    """Where a corpus's hidden states are, or will be."""
 
-    Raises:
-        DataError: a hidden state is not finite. OSError: the folder cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    told = {"sources": [[source.name, source.digest] for source in provider.sources], "of": provider.provenance()}
-    rows, positions = _resumed(folder, told)
-    width = provider.head.sizes.hidden
-    with (folder / "hidden.bin").open("r+b") as hidden, (folder / "targets.bin").open("r+b") as targets, \
-            (folder / "first.bin").open("r+b") as first:  # fmt: skip
-        files, sizes = (hidden, targets, first), (4 * width * positions, 8 * positions, 8 * (rows + 1))
-        for file, size in zip(files, sizes, strict=True):
-            file.truncate(
-                size
-            )  # what is longer was not safely there; what is shorter, the first row's begin, becomes 0
-            file.seek(size)
-        for part in windows(_behind(provider, rows), _PART):
-            states, labels, counts = _read(provider, part)
-            hidden.write(states.tobytes())
-            targets.write(labels.tobytes())
-            first.write((positions + np.cumsum(counts)).tobytes())
-            rows, positions = rows + len(part), positions + len(labels)
-            for file in files:
-                file.flush()
-                os.fsync(file.fileno())
-            _keep(folder, told | {"rows": rows, "positions": positions})
-            tell(rows)
-    return opened(folder, width)
+    provider: Provider
+    folder: Path
+    layer: int = -1
+    """The layer whose states are kept beside the last one's; -1: none."""
 
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("hidden", "targets", "first") if self.layer < 0 else ("hidden", "inner", "targets", "first")
 
-def opened(folder: Path, width: int) -> States:
-    """What was collected, mapped from its files."""
-    at = {name: folder / f"{name}.bin" for name in _KINDS}
-    arrays = {name: np.memmap(file, _KINDS[name], "c") if file.stat().st_size else np.zeros(0, _KINDS[name])
-              for name, file in at.items()}  # fmt: skip
-    hidden, targets = (torch.from_numpy(np.asarray(arrays[name])) for name in ("hidden", "targets"))
-    return States(hidden.view(-1, width), targets, np.array(arrays["first"]))
+    def collected(self, tell: Tell = lambda done: None, stopped: Callable[[], bool] = lambda: False) -> States | None:
+        """States of all examples, positions without a target left out, from the files as far as they are there; None if stopped.
 
+        Raises:
+            DataError: a hidden state is not finite. OSError: the folder cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        told = self._told()
+        held = self._resumed(told)
+        with ExitStack() as stack:
+            files = {name: stack.enter_context((self.folder / f"{name}.bin").open("r+b")) for name in self._names}
+            for name, file in files.items():
+                size = held["bytes"].get(name, 8 * (name == "first"))
+                file.truncate(size)  # what is longer was not safely there; the first row's begin becomes 0
+                file.seek(size)
+            for part in windows(self._behind(held["rows"]), _PART):
+                if stopped():
+                    return None
+                found, counts = self._read(part)
+                found["first"] = held["positions"] + np.cumsum(counts)
+                for name, file in files.items():
+                    file.write(np.ascontiguousarray(found[name]).tobytes())
+                    file.flush()
+                    os.fsync(file.fileno())
+                held |= {"rows": held["rows"] + len(part), "positions": held["positions"] + int(counts.sum())}
+                held["bytes"] = {name: file.tell() for name, file in files.items()}
+                self._keep(told | held)
+                tell(held["rows"])
+        return self.opened()
 
-def _behind(provider: Provider, rows: int) -> Any:
-    """Examples after so many."""
-    examples = provider.examples(Place())
-    for _ in range(rows):
-        next(examples)
-    return examples
+    def opened(self) -> States:
+        """What was collected, mapped from its files."""
+        dtype = self.provider.head.weight.dtype
+        found = {name: self._mapped(name, dtype) for name in self._names}
+        width = self.provider.head.sizes.hidden
+        inner = found["inner"].view(len(found["targets"]), -1) if "inner" in found else None
+        return States(found["hidden"].view(-1, width), found["targets"], found["first"].numpy().copy(), inner=inner)
 
+    def _mapped(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        kept = torch.int64 if name in ("targets", "first") else _AS_STORED[dtype]
+        file, kind = self.folder / f"{name}.bin", torch.empty(0, dtype=kept).numpy().dtype
+        array = np.memmap(file, kind, "c") if file.stat().st_size else np.zeros(0, kind)
+        found = torch.from_numpy(np.asarray(array))
+        return found if name in ("targets", "first") else found.view(dtype)
 
-def _read(provider: Provider, part: list[Example]) -> tuple[Array, Array, Array]:
-    """Hidden states (p, D) and targets (p,) of some examples, in their order, and how many positions each has."""
-    counted = [at for at, example in enumerate(part) if example.counted]
-    found: dict[int, tuple[Array, Array]] = {}
-    wanted = [part[at] for at in counted]
-    for batch in batches(wanted, max(_TOKENS, *(one.length for one in wanted), 1)) if wanted else ():
+    def _told(self) -> dict[str, Any]:
+        """What the states are of."""
+        sources = [[source.name, source.digest] for source in self.provider.sources]
+        told = {"sources": sources, "of": self.provider.provenance(), "layer": self.layer}
+        found: dict[str, Any] = json.loads(json.dumps(told))
+        return found
+
+    def _behind(self, rows: int) -> Iterator[Example]:
+        """Examples after so many."""
+        examples = self.provider.examples(Place())
+        for _ in range(rows):
+            next(examples)
+        return examples
+
+    def _read(self, part: list[Example]) -> tuple[dict[str, Array], Array]:
+        """Arrays of some examples, in their order, and how many positions each has."""
+        counts = np.array([example.counted for example in part], np.int64)
+        wanted = [example for example in part if example.counted]
+        parts: dict[str, list[Any]] = {name: [None] * len(wanted) for name in self._names if name != "first"}
+        for batch in batches(wanted, max(BATCH_TOKENS, *(one.length for one in wanted), 1)) if wanted else ():
+            some = [wanted[at] for at in batch]
+            for name, values in self._states(some).items():
+                for at, value in zip(batch, values, strict=True):
+                    parts[name][at] = value
+        none = np.zeros(0, np.int64)
+        return {name: np.concatenate(values) if values else none for name, values in parts.items()}, counts
+
+    def _states(self, batch: list[Example]) -> dict[str, list[Array]]:
+        """Arrays of each example of a batch."""
+        needs = merged_needs([Needs(layers=(self.layer,) if self.layer >= 0 else ())])
         with torch.inference_mode():
-            readout = provider.read([wanted[at] for at in batch], merged_needs([]))
-            states, owners = readout.hidden().float().cpu().numpy(), readout.owners.cpu().numpy()
-            labels = readout.targets.cpu().numpy()
-        if not np.isfinite(states).all():
-            at = batch[int(owners[np.argmin(np.isfinite(states).all(1))])]
-            raise DataError(f"a hidden state of example {wanted[at].id} is not finite")
-        ends = np.searchsorted(owners, np.arange(len(batch) + 1))
-        for place, start, stop in zip(batch, ends[:-1], ends[1:], strict=True):
-            found[counted[place]] = states[start:stop], labels[start:stop].astype(np.int64)
-    width = provider.head.sizes.hidden
-    none = np.zeros((0, width), np.float32), np.zeros(0, np.int64)
-    parts = [found.get(at, none) for at in range(len(part))]
-    counts = np.array([len(labels) for _, labels in parts], np.int64)
-    return np.concatenate([states for states, _ in parts]), np.concatenate([labels for _, labels in parts]), counts
+            readout = self.provider.read(batch, needs)
+            tensors = {"hidden": readout.hidden(), "targets": readout.targets}
+            if self.layer >= 0:
+                tensors["inner"] = readout.hidden(self.layer)
+            finite = torch.isfinite(tensors["hidden"].float().sum(1))
+            if not finite.all():
+                raise DataError(
+                    f"a hidden state of example {batch[int(readout.owners[int(finite.int().argmin())])].id} is not finite"
+                )
+            dtype = self.provider.head.weight.dtype
+            arrays = {name: (value if name == "targets" else value.to(dtype).view(_AS_STORED[dtype])).cpu().numpy()
+                      for name, value in tensors.items()}  # fmt: skip
+        ends = np.cumsum([example.counted for example in batch])[:-1]
+        return {name: np.split(value, ends) for name, value in arrays.items()}
 
+    def _resumed(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Rows, positions and files' bytes that are there of the same corpus and model; else everything is begun anew."""
+        for name in self._names:
+            (self.folder / f"{name}.bin").touch()
+        try:
+            held = json.loads((self.folder / "done.json").read_text())
+            found = {name: held.pop(name) for name in ("rows", "positions", "bytes")}
+        except (OSError, ValueError, KeyError):
+            found = {}
+        return found if found and held == told else {"rows": 0, "positions": 0, "bytes": {}}
 
-def _resumed(folder: Path, told: dict[str, Any]) -> tuple[int, int]:
-    """Rows and positions that are there of the same corpus and model; all of the files begun anew where there are none."""
-    for name in _KINDS:
-        (folder / f"{name}.bin").touch()
-    try:
-        held = json.loads((folder / "done.json").read_text())
-        rows, positions = int(held.pop("rows")), int(held.pop("positions"))
-    except (OSError, ValueError, KeyError):
-        return 0, 0
-    return (rows, positions) if held == json.loads(json.dumps(told)) else (0, 0)
-
-
-def _keep(folder: Path, held: dict[str, Any]) -> None:
-    hidden = folder / f".done.{os.getpid()}.part"
-    hidden.write_text(json.dumps(held))
-    hidden.replace(folder / "done.json")
+    def _keep(self, held: dict[str, Any]) -> None:
+        hidden = self.folder / f".done.{os.getpid()}.part"
+        hidden.write_text(json.dumps(held))
+        hidden.replace(self.folder / "done.json")

@@ -13,7 +13,7 @@ import torch
 
 from ...store.layout import Array
 from ..hashing import hashed
-from ..intake.readout import LinearHead
+from ..method import Head
 from .operators import Gradients, Operators, Places, add_losses, measured
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Linearity:
         self.unexplained: Array = sketch @ inverse - np.eye(subsets.subsets)
         """(K, K): y to the part of it that no weights explain, negative."""
 
-    def add(self, head: LinearHead, operators: Operators, places: Places, owners: Array, into: Gradients) -> None:
+    def add(self, head: Head, operators: Operators, places: Places, owners: Array, into: Gradients) -> None:
         """Add the mean over rows of L, and its gradients; owners (P,) number the rows from 0."""
         count = int(owners.max(initial=-1)) + 1
         if not count:

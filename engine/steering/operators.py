@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..intake.readout import LinearHead
+from ..method import Head
 
 TILE_BYTES = 4 << 20
 """Float32 logits of a tile: what a processor's cache holds."""
@@ -79,13 +79,13 @@ class Gradients:
         return cls(torch.zeros_like(operators.basis), torch.zeros_like(operators.alpha))
 
 
-def tile_rows(head: LinearHead) -> int:
+def tile_rows(head: Head) -> int:
     """Positions whose logits fill a tile."""
     return max(1, TILE_BYTES // (4 * head.sizes.vocabulary))
 
 
 def add_fidelity(
-    head: LinearHead, operators: Operators, some: slice, places: Places, weights: torch.Tensor, into: Gradients
+    head: Head, operators: Operators, some: slice, places: Places, weights: torch.Tensor, into: Gradients
 ) -> None:
     """Add Σ weight · −log p_k(y) over places that each of some operators has of its own, and its gradients.
 
@@ -101,18 +101,18 @@ def add_fidelity(
     _add_basis(into, places.inner.flatten(0, 1), torch.bmm(error, onto.mT).flatten(0, 1))
 
 
-def add_drift(head: LinearHead, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients) -> None:
+def add_drift(head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients) -> None:
     """Add Σ weight · KL(p ‖ p_k) over all operators at places that they share, and its gradients. weights (K, P) float32."""
     _add_shared(head, operators, places, weights, into, targets=False)
 
 
-def add_losses(head: LinearHead, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients) -> None:
+def add_losses(head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients) -> None:
     """Add Σ weight · −log p_k(y) over all operators at places that they share, and its gradients. weights (K, P) float32."""
     _add_shared(head, operators, places, weights, into, targets=True)
 
 
 def _add_shared(
-    head: LinearHead, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients, *, targets: bool
+    head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients, *, targets: bool
 ) -> None:
     for part, here in places.tiles(tile_rows(head)):
         code, raw = operators.codes(here.inner), _raw(head, here.hidden)  # (t, r), (t, V)
@@ -129,7 +129,7 @@ def _add_shared(
             _add_basis(into, here.inner, torch.bmm(error, onto.mT).sum(0))
 
 
-def measured(head: LinearHead, operators: Operators, places: Places, owners: torch.Tensor, count: int) -> torch.Tensor:
+def measured(head: Head, operators: Operators, places: Places, owners: torch.Tensor, count: int) -> torch.Tensor:
     """y (count, K) float32: how much each operator lowers the mean loss of each example, whose positions (P,) `owners` tells."""
     found = torch.zeros(len(operators.alpha), count, device=places.hidden.device)
     for part, here in places.tiles(tile_rows(head)):
@@ -142,38 +142,43 @@ def measured(head: LinearHead, operators: Operators, places: Places, owners: tor
     return (found / torch.bincount(owners, minlength=count).clamp(min=1)).T
 
 
-def _groups(head: LinearHead, operators: Operators, positions: int) -> Iterator[slice]:
+def logits_at(head: Head, hidden: torch.Tensor) -> torch.Tensor:
+    """The model's logits (P, V) float32."""
+    return _bounded(head, _raw(head, hidden))
+
+
+def _groups(head: Head, operators: Operators, positions: int) -> Iterator[slice]:
     """Operators whose logits at so many positions fill a tile."""
     step = max(1, tile_rows(head) // max(positions, operators.alpha.shape[1]))
     for start in range(0, len(operators.alpha), step):
         yield slice(start, start + step)
 
 
-def _raw(head: LinearHead, hidden: torch.Tensor) -> torch.Tensor:
+def _raw(head: Head, hidden: torch.Tensor) -> torch.Tensor:
     """(P, V) float32: the head's product, neither scaled nor bounded yet."""
     return torch.nn.functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias).float()
 
 
-def _bounded(head: LinearHead, raw: torch.Tensor) -> torch.Tensor:
+def _bounded(head: Head, raw: torch.Tensor) -> torch.Tensor:
     """The model's logits, in place."""
     if head.scale != 1.0:
         raw *= head.scale
     return raw.div_(head.softcap).tanh_().mul_(head.softcap) if head.softcap else raw
 
 
-def _unbounded(head: LinearHead, error: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+def _unbounded(head: Head, error: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """A gradient at the logits, as one at the head's product, in place."""
     if head.softcap:
         error.mul_(1 - (logits / head.softcap) ** 2)
     return error.mul_(head.scale) if head.scale != 1.0 else error
 
 
-def _onto_logits(head: LinearHead, alpha: torch.Tensor) -> torch.Tensor:
+def _onto_logits(head: Head, alpha: torch.Tensor) -> torch.Tensor:
     """α Wᵀ: (…, r, V) float32 of (…, r, D)."""
     return (alpha.to(head.weight.dtype) @ head.weight.T).float()
 
 
-def _onto_hidden(head: LinearHead, error: torch.Tensor) -> torch.Tensor:
+def _onto_hidden(head: Head, error: torch.Tensor) -> torch.Tensor:
     """(…, r, D) float32 of (…, r, V)."""
     return (error.to(head.weight.dtype) @ head.weight).float()
 

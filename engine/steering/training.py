@@ -1,7 +1,7 @@
 """Training of steering operators: every one takes every step, on rows of its own subset and on rows that all of them share.
 
 The differences between subsets are small, and unequal progress would drown them: at a step each operator sees the next `members`
-rows of its subset (in an order of the design's, so that all are seen equally often), and of one handful of rows drawn for all
+rows of its subset (in an order of the design's, so that all are seen equally often), and of positions drawn for all
 operators together those that are not its own; one Adam step on all operators follows, and a slower one on the shared basis. What
 is drawn is a function of the seed and the step's number, so that a training that was stopped goes on as if it had not been.
 Knows hidden states and what a design offers; no text, no file.
@@ -18,11 +18,10 @@ import torch
 
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
-from ..intake.readout import LinearHead
+from ..method import Head
 from .linearity import Linearity
 from .operators import Gradients, Operators, Places, add_drift, add_fidelity, tile_rows
 
-_LEAST_SHARED = 8
 Tell = Callable[[int, float, float], None]
 
 
@@ -38,7 +37,7 @@ class Subsets(Protocol):
         """K."""
 
     def of(self, rows: Array) -> Array:
-        """(n, d): the subsets of rows (n,)."""
+        """(n, d): the subsets of rows (n,), K where a row is in fewer than d."""
 
     def sizes(self) -> Array:
         """(K,) int64: rows of each subset."""
@@ -56,7 +55,9 @@ class Recipe:
     updates: int = 150
     """Steps."""
     members: int = 32
-    """Rows of its subset that an operator sees in a step, at most, and rows that all see."""
+    """Rows of its subset that an operator sees in a step, at most."""
+    shared: int = 256
+    """Positions, of rows drawn anew at each step, that all operators see: those outside its subset bind an operator."""
     rate: float = 5e-3
     """Adam's, of the operators."""
     basis_rate: float = 1e-3
@@ -71,8 +72,10 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
         least = min(self.rate, self.basis_rate, self.stability, self.linearity)
-        if min(self.rank, self.updates, self.members) < 1 or not least >= 0:
-            raise SettingsError("steering needs rank, updates and members ≥ 1, and rates and weights of losses ≥ 0")
+        if min(self.rank, self.updates, self.members, self.shared) < 1 or not least >= 0:
+            raise SettingsError(
+                "steering needs rank, updates, members and shared ≥ 1, and rates and weights of losses ≥ 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class States:
 class Training:
     """Operators in training."""
 
-    def __init__(self, head: LinearHead, states: States, subsets: Subsets, recipe: Recipe) -> None:
+    def __init__(self, head: Head, states: States, subsets: Subsets, recipe: Recipe) -> None:
         """Begin with operators that do nothing."""
         device = head.weight.device
         self._head, self._states, self._subsets, self.recipe = head, states, subsets, recipe
@@ -196,7 +199,7 @@ class Training:
         return inside.loss, outside.loss
 
     def _add_linearity(self, linearity: Linearity) -> None:
-        at, owners, _ = self._states.spread(self._drawn(self.step, 2))
+        at, owners, _ = self._states.spread(self._drawn(self.step, 2, self.recipe.members)[0])
         places = self._states.places(at, self._head.weight.device)
         found = Gradients.zeros(self.operators)
         linearity.add(self._head, self.operators, places, owners, found)
@@ -236,17 +239,24 @@ class Training:
         return at, share * own[owners] / max(float(own.sum()), 1e-300)
 
     def outside(self, step: int) -> tuple[Array, Array]:
-        """Positions (P,) of rows that are drawn for all operators, and what they weigh (K, P): nothing in a row's own subsets."""
-        rows = self._drawn(step, 1)
-        apart = np.ones((self._subsets.subsets, len(rows)))
+        """Positions (P,) of rows that are drawn for all operators, one of each, and what they weigh (K, P): nothing in a row's
+        own subsets.
+        """
+        rows, chance = self._drawn(step, 1, self.recipe.shared)
+        lengths = self._states.first[rows + 1] - self._states.first[rows]
+        at = self._states.first[rows] + (chance.random(len(rows)) * lengths).astype(np.int64)
+        rows, at = rows[lengths > 0], at[lengths > 0]
+        apart = np.ones(
+            (self._subsets.subsets + 1, len(rows))
+        )  # a row may be in fewer than d: the last stands for none
         apart[self._subsets.of(rows).T.astype(np.int64), np.arange(len(rows))] = 0
-        at, owners, share = self._states.spread(rows)
-        apart[:, np.bincount(owners, minlength=len(rows)) == 0] = 0
-        return at, (apart / np.maximum(apart.sum(1, keepdims=True), 1))[:, owners] * share
+        apart = apart[:-1]
+        return at, apart / np.maximum(apart.sum(1, keepdims=True), 1)
 
-    def _drawn(self, step: int, which: int) -> Array:
-        count = min(self.recipe.members, max(_LEAST_SHARED, int(np.ceil(self._sizes.mean()))))
-        return np.random.default_rng([self.recipe.seed, which, step]).integers(0, self._subsets.rows, count)
+    def _drawn(self, step: int, which: int, count: int) -> tuple[Array, np.random.Generator]:
+        """Rows, and what drew them: a function of the seed and the step."""
+        chance = np.random.default_rng([self.recipe.seed, which, step])
+        return chance.integers(0, self._subsets.rows, count), chance
 
 
 def _padded(some: slice, held: list[tuple[Array, Array]], room: int) -> Iterator[tuple[slice, Array, Array]]:
@@ -260,7 +270,7 @@ def _padded(some: slice, held: list[tuple[Array, Array]], room: int) -> Iterator
         yield some, positions[:, start : start + step], weights[:, start : start + step]
 
 
-def trained(head: LinearHead, states: States, subsets: Subsets, recipe: Recipe, tell: Tell) -> Operators:
+def trained(head: Head, states: States, subsets: Subsets, recipe: Recipe, tell: Tell) -> Operators:
     """Train all operators from nothing to the end."""
     training = Training(head, states, subsets, recipe)
     training.run(tell)

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from ...store.layout import Array
-from ..intake.readout import LinearHead
+from ..method import Head
+from .operators import logits_at
 from .training import States
 
 _LEAST = 0.05  # of the median norm: nobody weighs more than that allows
 
 
-def head_norms(head: LinearHead, states: States) -> Array:
+def head_norms(head: Head, states: States) -> Array:
     """(N,) float64: ‖Σ_t r_t h_tᵀ‖ over an example's positions t, r = softmax(z) − onehot(y), over their number; 0 of none.
 
     ‖Σ r_t h_tᵀ‖² = Σ_ts ⟨r_t, r_s⟩⟨h_t, h_s⟩: no gradient is formed.
@@ -27,7 +28,7 @@ def head_norms(head: LinearHead, states: States) -> Array:
         if start == stop:
             continue
         hidden, targets = states.hidden[start:stop], states.targets[start:stop]
-        residual = torch.softmax(head.logits(hidden.to(head.weight.dtype)), 1)
+        residual = torch.softmax(logits_at(head, hidden), 1)
         residual[torch.arange(len(targets)), targets] -= 1
         wide = hidden.double()
         square = float(((residual.double() @ residual.double().T) * (wide @ wide.T)).sum())

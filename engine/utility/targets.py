@@ -7,10 +7,7 @@ file is one task. A task is kept beside the rows under its fingerprint, and not 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
-import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -25,6 +22,7 @@ from ..intake.corpus import Template
 from ..intake.model import ModelChoice
 from ..intake.provider import Provider
 from ..intake.providers import query_provider
+from ..state import read_arrays, write_arrays
 from .features import LinearFeatures
 
 FEW = 100
@@ -118,28 +116,17 @@ def _computed(features: LinearFeatures, provider: Provider, labels: Mapping[str,
 
 def _read(file: Path | None, depth: int) -> Targets | None:
     """What was kept, if it was kept whole."""
-    if file is None or not file.is_file():
+    held = read_arrays(file) if file is not None else None
+    if held is None or not {"names", "vectors", "counts", "of"} <= set(held):
         return None
-    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        held = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
-        found = Targets(tuple(map(str, held["names"])), held["vectors"], tuple(map(int, held["counts"])), held["of"])
-        if found.vectors.shape == (len(found.names), depth) and len(found.counts) == len(found.names):
-            return found
-    return None
+    found = Targets(tuple(map(str, held["names"])), held["vectors"], tuple(held["counts"].tolist()), held["of"])
+    whole = found.vectors.shape == (len(found.names), depth) and len(found.counts) == len(found.names)
+    return found if whole else None
 
 
 def _write(file: Path | None, targets: Targets) -> None:
     """Keep them where that is possible."""
-    if file is None:
-        return
-    with suppress(OSError):
-        file.parent.mkdir(exist_ok=True)
-        hidden = file.with_name(f".{file.stem}.{os.getpid()}.part.npz")
-        np.savez(
-            hidden,
-            names=np.array(targets.names),
-            vectors=targets.vectors,
-            counts=np.array(targets.counts),
-            of=targets.of,
-        )
-        hidden.replace(file)
+    if file is not None:
+        names, counts = np.array(targets.names), np.array(targets.counts)
+        with suppress(OSError):
+            write_arrays(file, {"names": names, "vectors": targets.vectors, "counts": counts, "of": targets.of})

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...engine.memory import reset_peak
-from ...engine.method import API, BATCH_EXAMPLES, Linear, Method, Sizes, TextSimilarity
+from ...engine.method import API, BATCH_EXAMPLES, Linear, Measured, Method, Sizes, TextSimilarity
 from ...store.errors import SettingsError
+from .measured import MEASURED_CHECKS
 from .rows import ROW_CHECKS
 from .scores import SCORE_CHECKS, an_example_finds_itself, parts_change_no_score
 from .trial import SIZES, demand, trials
@@ -38,7 +39,7 @@ class Check:
         Raises:
             AssertionError: the method does not hold it.
         """
-        if isinstance(method, TextSimilarity) and self.arguments:
+        if isinstance(method, TextSimilarity | Measured) and self.arguments:
             return "the method stores no rows"
         return self.about(method, *self.arguments)
 
@@ -55,7 +56,7 @@ def checks(*, finds_itself: float = 0.95, sizes: Sequence[Sizes] = SIZES, device
     """
     tried = [*ROW_CHECKS, *SCORE_CHECKS, scratch_grows_with_positions, scratch_covers_what_is_allocated]
     return [
-        *(Check(check) for check in (*_PLAIN, parts_change_no_score)),
+        *(Check(check) for check in (*_PLAIN, parts_change_no_score, *MEASURED_CHECKS)),
         *(Check(check, (tuple(sizes), device)) for check in tried),
         Check(an_example_finds_itself, (tuple(sizes), device, finds_itself)),
     ]

@@ -41,6 +41,7 @@ class TrialHead:
     def __init__(self, sizes: Sizes, weight: torch.Tensor) -> None:
         """(V, D)."""
         self.sizes, self.weight = sizes, weight
+        self.bias, self.scale, self.softcap = None, 1.0, 0.0
 
 
 class TrialReadout:

@@ -1,0 +1,290 @@
+"""Questions to what was fitted to a corpus: measurements of each query, and from them a weight of every example.
+
+It answers what :class:`question.Question` answers, in the same words. Positive: the example lowered the query's loss. Most
+weights of a sparse answer are zero; these examples are ordered by back-projection, Mᵀ(y − ȳ), below all that helped and above all
+that harmed, and marked as ties. Knows no method by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ...store.errors import DataError, SettingsError
+from ...store.feature_store import FeatureStore
+from ...store.layout import TEXT_CHUNK_ROWS, Array
+from ..arrays.forecast import Forecast
+from ..arrays.heaps import Heaps, heap_bytes, merged
+from ..arrays.scan import Shape, cores
+from ..fitting.fitted import fitted
+from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part
+from ..intake.corpus import Template
+from ..intake.examples import Example, batches
+from ..intake.model import ModelChoice
+from ..intake.provider import Provider
+from ..intake.providers import query_provider
+from ..intake.readout import NonFiniteLogits, merged_needs
+from ..memory import Plan, plan
+from ..recovery.membership import Membership, Stored, multiplied
+from ..recovery.recover import Recovered, Recovery, recovered, recovery_bytes
+from .attribution import RESULT_QUERIES, Results
+from .export import export, export_parts
+from .queries import batch_tokens, read_queries
+from .trust import Trust
+
+_BLOCK = 8192  # examples whose weights lie in memory together
+_TIE = 1e-4  # of the smallest weight: what the ties of a query span at most
+Tell = Callable[[int], None]
+
+
+def _silent(rows: int) -> None:
+    """Progress that nobody wants to hear of."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """One base model's answer."""
+
+    membership: Membership
+    centred: Array
+    """(K, Q) float64: y − ȳ."""
+    weights: Recovered
+    unit: Array
+    """(Q,) what weights are divided by, so that bases weigh alike; 1 of a single one."""
+    reliability: Array
+
+    def tile(self, start: int, stop: int) -> Array:
+        """(Q, n) float32 weights."""
+        found: Array = self.weights.dense(self.membership, start, stop) / self.unit[:, None]
+        return found
+
+    def projected(self, start: int, stop: int) -> Array:
+        """(Q, n) float32: Mᵀ(y − ȳ)."""
+        return multiplied(self.membership, self.centred / self.unit, start, stop)
+
+
+class RecoveryQuestion:
+    """Queries to a fit, planned, with nothing computed yet."""
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        name: str,
+        queries: str,
+        choice: ModelChoice,
+        template: Template,
+        top: int,
+        memory: int | None,
+    ) -> None:
+        """Read the queries, make the plan.
+
+        Raises:
+            StoreMissing: nothing was fitted, or not to its end. StoreMismatch: it was fitted to other examples, or the model is
+            another one. BudgetError: it does not fit.
+        """  # fmt: skip
+        self.store, self._name, self._choice, self._template, self._top = store, name, choice, template, top
+        self._fitted = fitted(store, name)
+        self.rows = self._fitted.rows
+        self._files = self._query_files(queries)
+        self._provider = self._opened(0)
+        self._queries = read_queries(self._provider)
+        self.shape = Shape(_BLOCK, 1)
+        self._held, self._together, self.plan = self._planned(memory)
+        self._answer: list[_Base] | None = None
+        self.trust: Trust | None = None
+
+    def _query_files(self, queries: str) -> list[str]:
+        """Of each base model: texts serve all of them; arrays are each base's own, with commas between them."""
+        bases = len(self._fitted.bases)
+        if self.store.provenance["kind"] != "arrays":
+            return [queries] * bases
+        files = queries.split(",") if bases > 1 else [queries]
+        if len(files) != bases:
+            raise SettingsError(
+                f"{self._name} was fitted to {bases} files of arrays: --queries has as many, with commas between"
+            )
+        return files
+
+    def _opened(self, base: int) -> Provider:
+        path = self._fitted.bases[base]
+        choice = replace(self._choice, path=path) if path else self._choice
+        return query_provider(
+            self._files[base], self.store, choice, self._template, self._fitted.made[base] if path else None
+        )
+
+    def _planned(self, memory: int | None) -> tuple[bool, int, Plan]:
+        """Whether subsets of all examples are held, how many queries are solved together, and the plan.
+
+        Raises:
+            BudgetError: it does not fit, however it is done.
+        """
+        tried = [(held, together, self._plan(held, together)) for held in (True, False) for together in (64, 16, 4, 1)]
+        fits = [one for one in tried if memory is None or one[2].total <= memory]
+        least = min((one[2] for one in tried), key=lambda one: one.total)
+        if not fits:
+            least.check(memory, least.total)
+        return fits[0]
+
+    def _plan(self, held: bool, together: int) -> Plan:
+        method, sizes, count = self._fitted.method, self._provider.head.sizes, len(self._queries)
+        design, tokens, k = method.design(self.rows), batch_tokens(self._queries), min(self._top, self.rows)
+        subsets, block = design.subsets, min(_BLOCK, self.rows)
+        table = self.rows * len(design.blocks) * (2 if subsets < 1 << 16 else 4)
+        bases = len(self._fitted.bases)
+        longest = (
+            int(self.store.provenance.get("max_length", 0)) * TEXT_BYTES if self.store.provenance.get("text") else 0
+        )
+        return plan([
+            *self._provider.memory(tokens),
+            layers_part(sizes, [method.needs(sizes)], tokens),
+            (f"{self._name}'s operators", method.held(sizes, self.rows)[1]),
+            ("measurements", 24 * count * subsets * bases),
+            ("recovery", recovery_bytes(count, subsets, together, cores())),
+            ("subsets of examples", held * table * bases),
+            ("weights", 16 * min(count * self.rows, count * subsets) * bases + 24 * block * count),
+            ("results", 6 * heap_bytes(count, k)),
+            ("texts of results", (3 * min(TEXT_CHUNK_ROWS, self.rows) + 2 * RESULT_QUERIES * k) * longest),
+            ("queries' tokens and texts", sum(query.length for query in self._queries) * (TOKEN_BYTES + TEXT_BYTES)),
+            *export_parts(count, self.rows),
+        ])  # fmt: skip
+
+    @property
+    def queries(self) -> dict[str, str]:
+        """Query id → its text, prompt first."""
+        return {query.id: query.prompt + query.text for query in self._queries}
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever reads the answers should know, once there are some."""
+        return [f"{self._name}: {line}" for line in self.trust.remarks] if self.trust else []
+
+    def forecast(self) -> Forecast | None:
+        """None: it depends on how sparse the answers are."""
+        return None
+
+    def attribute(self, tell: Tell = _silent) -> Results:
+        """The best examples of each query."""
+        k = min(self._top, self.rows)
+        heaps = Heaps(len(self._queries), k)
+        for first, scores in self.scores(tell):
+            heaps.push(np.ascontiguousarray(scores.T), len(scores), first)
+        scores, rows = merged([heaps])
+        return self._results([query.id for query in self._queries], rows, scores)
+
+    def _results(self, ids: list[str], rows: Array, scores: Array) -> Results:
+        """Results with what speaks for them; ties score nothing."""
+        tie = abs(scores) <= self._spans[:, None] if len(ids) == len(self._spans) else np.zeros(scores.shape, bool)
+        trust = self.trust
+        assert trust is not None
+        each = {"explained": trust.explained, "reliability": trust.reliability, "gap": trust.gap}
+        if len(ids) != len(trust.gap):
+            each = {name: np.full(len(ids), np.nan) for name in each}
+        more = {name: np.broadcast_to(value[:, None], rows.shape) for name, value in each.items()}
+        return Results(self._name, ids, rows, np.where(tie, np.float32(0), scores), more={"tie": tie, **more})
+
+    def export(self, path: str, tell: Tell = _silent) -> None:
+        """Every example's weight for every query, to a .zarr group that is not there yet; ties differ by next to nothing."""
+        export(path, self.scores(tell), self.rows, [query.id for query in self._queries], self._name)
+
+    def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
+        """(first row, mean weights) of every example, in order."""
+        for first, scores in self.scores(tell):
+            yield first, scores.mean(1, dtype=np.float64).astype(np.float32)
+
+    def most_valuable(self, tell: Tell = _silent) -> Results:
+        """The best examples for all queries together."""
+        heaps = Heaps(1, min(self._top, self.rows))
+        for first, values in self.value(tell):
+            heaps.push(values[None], len(values), first)
+        scores, rows = merged([heaps])
+        return self._results(["all queries"], rows, scores)
+
+    def scores(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
+        """(first row, (rows, Q) weights) of every example, in order; zeros are told apart within a hair of zero."""
+        answer = self._answered()
+        for start in range(0, self.rows, _BLOCK):
+            stop = min(start + _BLOCK, self.rows)
+            weights = np.mean([base.tile(start, stop) for base in answer], 0, dtype=np.float32)
+            projected = np.mean([base.projected(start, stop) for base in answer], 0, dtype=np.float32)
+            ties = projected * (self._spans / self._reach)[:, None].astype(np.float32)
+            yield start, np.ascontiguousarray(np.where(weights == 0, ties, weights).T)
+            tell(stop)
+
+    def _answered(self) -> list[_Base]:
+        """All bases' answers, made once."""
+        if self._answer is None:
+            answer = [self._solved(base) for base in range(len(self._fitted.bases))]
+            self._spans, self._reach = self._tie_spans(answer), self._largest_projection(answer)
+            each = [base.weights for base in answer]
+            self.trust = Trust(
+                answer[0].membership.subsets, self.rows, tuple(f"{one.solver} at {one.share:.2g}" for one in each),
+                np.mean([base.reliability for base in answer], 0), np.mean([one.explained for one in each], 0),
+                np.max([one.gap for one in each], 0), np.all([one.converged for one in each], 0),
+            )  # fmt: skip
+            self._answer = answer
+        return self._answer
+
+    def _tie_spans(self, answer: list[_Base]) -> Array:
+        """(Q,) float64: below every weight that is not zero."""
+        least = np.full(len(self._queries), np.inf)
+        for base in answer:
+            for query, one in enumerate(base.weights.sparse or ()):
+                size = np.abs(one.weights).min(initial=np.inf) / base.unit[query] / len(answer)
+                least[query] = min(least[query], float(size))
+        dense = any(base.weights.sparse is None for base in answer)
+        return np.zeros(len(least)) if dense else _TIE * np.where(np.isfinite(least), least, 1.0)
+
+    def _largest_projection(self, answer: list[_Base]) -> Array:
+        """(Q,) float64: a bound of |Mᵀ(y − ȳ)|."""
+        degree = len(self._fitted.method.design(self.rows).blocks)
+        reach = np.mean([np.abs(base.centred).max(0) / base.unit for base in answer], 0) * degree
+        return np.where(reach > 0, reach, 1.0)
+
+    def _solved(self, base: int) -> _Base:
+        """One base model's measurements, and the weights that explain them.
+
+        Raises:
+            DataError: a measurement is not finite; the query and the operator are named.
+        """
+        method = self._fitted.method
+        provider = self._provider if base == 0 else self._opened(base)
+        queries = self._queries if base == 0 else read_queries(provider)
+        if len(queries) != len(self._queries):
+            raise DataError(
+                f"{self._files[base]} has {len(queries)} queries, {self._files[0]} has {len(self._queries)}"
+            )
+        y, reliability = self._measured(base, provider, queries)
+        bad = np.argwhere(~np.isfinite(y))
+        if len(bad):
+            query, operator = bad[0].tolist()
+            raise DataError(f"operator {operator} measures no finite number of query {queries[query].id}")
+        design = method.design(self.rows, base)
+        membership: Membership = Stored.held(design) if self._held else design
+        asked = Recovery(method.solver, method.share, held_out=method.held_out, tolerance=method.tolerance)
+        if method.solver in ("iht", "ssmp"):
+            asked = Recovery(method.solver, causes=int(method.share), held_out=method.held_out)
+        weights = recovered(membership, y, asked, cores(), together=self._together)
+        centred = y - y.mean(1, keepdims=True)
+        unit = np.ones(len(y))
+        if len(self._fitted.bases) > 1:
+            spread = centred.std(1)
+            unit = np.where(spread > 0, spread, 1.0)
+        return _Base(membership, centred.T, weights, unit, reliability)
+
+    def _measured(self, base: int, provider: Provider, queries: list[Example]) -> tuple[Array, Array]:
+        """y (Q, K) float64, and how reliable it is (Q,)."""
+        method, operators = self._fitted.method, self._fitted.operators(base)
+        y, reliability = np.zeros((len(queries), method.design(self.rows, base).subsets)), np.zeros(len(queries))
+        needs = merged_needs([method.needs(provider.head.sizes)])
+        for batch in batches(queries, batch_tokens(queries)):
+            with torch.inference_mode():
+                readout = provider.read([queries[at] for at in batch], needs)
+                try:
+                    readout.losses()
+                except NonFiniteLogits as error:
+                    raise DataError(f"NaN or Inf in the logits of query {queries[batch[error.example]].id}") from None
+                y[batch], reliability[batch] = method.measured(readout, operators)
+        return y, reliability

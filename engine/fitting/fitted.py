@@ -1,0 +1,126 @@
+"""What a fit left beside a store's rows: its record, and of each base model the operators. Knows no method by name.
+
+methods/NAME/state/fit.json                what was fitted: settings, examples, corpus, bases, and how many of these are done
+methods/NAME/state/base0/operators.npz     of the first base model
+methods/NAME/state/base0/training.npz      where its training stands, until it is done
+methods/NAME/state/base0/hidden.bin …      its hidden states
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...store.errors import BrokenMethod, StoreDamaged, StoreMismatch, StoreMissing
+from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.layout import Array
+from ..method import Measured
+from ..registry import load
+from ..state import read_arrays
+
+RECORD = "fit.json"
+
+
+def state_folder(store: FeatureStore, name: str) -> Path:
+    """Where a method's fit is kept."""
+    return store.path / method_group(name) / "state"
+
+
+def corpus_of(store: FeatureStore) -> dict[str, Any]:
+    """What a fit must agree with: how many examples, of which files, under which model."""
+    there = store.provenance
+    return {
+        "examples": store.rows(EXAMPLES),
+        "corpus": [one["digest"] for one in there["sources"]],
+        "model": there["model"],
+    }
+
+
+def read_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
+    """A fit's record, if there is one.
+
+    Raises:
+        StoreDamaged: there is one that cannot be understood.
+    """
+    file = state_folder(store, name) / RECORD
+    if store.remote or not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text())
+        if {"settings", "examples", "corpus", "model", "bases", "done"} <= set(found):
+            return dict(found)
+    except (OSError, ValueError, TypeError):
+        pass
+    raise StoreDamaged(f"{file} is no record of a fit: headwater fit --again makes one")
+
+
+def fits_of(store: FeatureStore) -> dict[str, dict[str, Any]]:
+    """Method → record, of all fits beside a store."""
+    files = [] if store.remote else sorted(store.path.glob(f"methods/*/state/{RECORD}"))
+    found = {file.parts[-3]: read_record(store, file.parts[-3]) for file in files}
+    return {name: record for name, record in found.items() if record}
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fit that is done."""
+
+    name: str
+    method: Measured
+    rows: int
+    """N."""
+    bases: tuple[str, ...]
+    """Folders of base models, or files of arrays; "" is the store's own."""
+    made: tuple[Mapping[str, Any], ...]
+    """What each base's queries must agree with."""
+    folder: Path
+
+    def operators(self, base: int) -> dict[str, Array]:
+        """Of a base.
+
+        Raises:
+            StoreDamaged: its file is gone, or not whole.
+        """
+        file = self.folder / f"base{base}" / "operators.npz"
+        found = read_arrays(file)
+        if found is None:
+            raise StoreDamaged(f"{file} is missing or not whole: headwater fit --again makes it anew")
+        return found
+
+
+def fitted(store: FeatureStore, name: str) -> Fitted:
+    """A method's fit.
+
+    Raises:
+        StoreMissing: there is none, or it is not finished. StoreMismatch: it is of other examples than the store has now.
+        BrokenMethod: the method measures nothing.
+    """
+    kind = load(name)
+    if not issubclass(kind, Measured):
+        raise BrokenMethod(f"method {name} measures nothing by operators")
+    record = read_record(store, name)
+    if record is None:
+        raise StoreMissing(f"{store.url} holds no fit of {name}: headwater fit {store.url} --method {name} makes one")
+    refuse_other(store, name, record)
+    if record["done"] < len(record["bases"]):
+        raise StoreMissing(
+            f"the fit of {name} is not finished: headwater fit {store.url} --method {name} goes on with it"
+        )
+    bases = tuple(one["base"] for one in record["bases"])
+    made = tuple(one["made"] for one in record["bases"])
+    method = kind.from_settings(record["settings"])
+    return Fitted(name, method, int(record["examples"]), bases, made, state_folder(store, name))
+
+
+def refuse_other(store: FeatureStore, name: str, record: Mapping[str, Any]) -> None:
+    """Raise StoreMismatch for a fit of other examples than the store's."""
+    now = corpus_of(store)
+    told = {"examples": "{0:,} examples there, {1:,} here", "corpus": "another corpus", "model": "another model"}
+    apart = [text.format(record[key], now[key]) for key, text in told.items() if record[key] != now[key]]
+    if apart:
+        raise StoreMismatch(
+            f"{name} was fitted to {'; '.join(apart)}: headwater fit {store.url} --method {name} --again"
+        )

@@ -1,0 +1,55 @@
+"""Where a fit reads its corpus: from the store's own texts, from the files it was made of, or from arrays. Knows no method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...store.errors import CorpusError, StoreMismatch
+from ...store.feature_store import FeatureStore
+from ..intake.corpus import Faults, Template
+from ..intake.features import FeatureProvider
+from ..intake.model import ModelChoice, load, pick_device
+from ..intake.opening import refuse_differences
+from ..intake.provider import Provider
+from ..intake.providers import Reading, corpus_provider, following
+from ..intake.stored import StoredTexts
+
+
+def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: Sequence[str]) -> Provider:
+    """The store's examples as a base model sees them; "" is the store's own model.
+
+    Raises:
+        CorpusError: a file is gone. StoreMismatch: it is another one than the store was made of, or another model.
+    """
+    there = store.provenance
+    if there["kind"] == "arrays":
+        provider: Provider = FeatureProvider(
+            [base] if base else _files(store, corpus), pick_device(choice.device), Faults("fail")
+        )
+    elif there.get("text"):
+        provider = StoredTexts(store, load(replace(choice, path=base or choice.path or there["model_path"])))
+    else:
+        model = replace(choice, path=base or choice.path or there["model_path"])
+        provider = corpus_provider(_files(store, corpus), model, following(Reading(Template()), store))
+    if not base:
+        given = provider.provenance()
+        refuse_differences(store.url, {key: given[key] for key in ("model", "tokenizer") if key in given}, there)
+    if not (base and there["kind"] == "arrays") and [one.digest for one in provider.sources] != [
+        one["digest"] for one in there["sources"]
+    ]:
+        raise StoreMismatch(
+            f"{store.url} was made of other files than {', '.join(one.path for one in provider.sources[:3])}"
+        )
+    return provider
+
+
+def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:
+    """As named, or where they were."""
+    from pathlib import Path
+
+    found = list(corpus) or [one["path"] for one in store.provenance["sources"]]
+    gone = [path for path in found if not corpus and not Path(path).exists()]
+    if gone:
+        raise CorpusError(f"{gone[0]} is no longer there: --corpus FILE says where {store.url}'s files are now")
+    return found

@@ -1,0 +1,89 @@
+"""A store's own texts as a provider: the corpus is read again, token for token, from the store that was made of it.
+
+Every stored row is one example, in the store's order. A stored piece of a longer text may be tokenised a token longer than it
+was; what does not fit is cut. Knows a store's examples and a model; no method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ...store.errors import SettingsError
+from ...store.feature_store import EXAMPLES, FeatureStore
+from ...store.layout import TEXT_CHUNK_ROWS
+from ...store.reader import open_column
+from ..method import Needs
+from .corpus import Document, Faults, Template
+from .examples import Example, Place
+from .model import LanguageModel
+from .readout import BatchReadout, LinearHead
+from .sources import Source
+from .text import TextProvider, text_settings
+
+_ROWS = TEXT_CHUNK_ROWS  # decoded together
+_FIELDS = ("id", "source", "line", "prompt", "text")
+
+
+class StoredTexts:
+    """Reads a store's rows through a language model."""
+
+    def __init__(self, store: FeatureStore, model: LanguageModel) -> None:
+        """`model`: the store's, or another one to read the same texts with.
+
+        Raises:
+            SettingsError: the store keeps no texts.
+        """
+        there = store.provenance
+        if not there.get("text"):
+            raise SettingsError(f"{store.url} keeps no texts to read again")
+        length = min(int(there["max_length"]), model.head.sizes.max_length)
+        settings = text_settings(model.head.sizes, length, there["attribute"], Template(), truncate=True)
+        self.sources = [Source(store.url, one["name"], "store", one["size"], one["digest"]) for one in there["sources"]]
+        self.faults = Faults("fail")
+        self._texts = TextProvider(model, self.sources, settings, self.faults)
+        self._store = store
+
+    @property
+    def head(self) -> LinearHead:
+        """The model's head."""
+        return self._texts.head
+
+    def provenance(self) -> dict[str, Any]:
+        """The model's, and how long examples are."""
+        return self._texts.provenance()
+
+    def origin(self) -> dict[str, Any]:
+        """Where the model came from."""
+        return self._texts.origin()
+
+    def memory(self, tokens: int) -> list[tuple[str, int]]:
+        """Those of reading texts through the model."""
+        return self._texts.memory(tokens)
+
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return self._texts.longest()
+
+    def examples(self, start: Place) -> Iterator[Example]:
+        """The stored rows after a place, whose record is the row's number."""
+        columns = {name: open_column(self._store, EXAMPLES, name) for name in _FIELDS}
+        total = self._store.rows(EXAMPLES)
+        for first in range(start.record + 1, total, _ROWS):
+            rows = np.arange(first, min(first + _ROWS, total))
+            values = {name: column.gather(rows) for name, column in columns.items()}
+            documents = (
+                Document(values["id"][at], values["source"][at], int(values["line"][at]), int(row),
+                         values["prompt"][at], values["text"][at])
+                for at, row in enumerate(rows)
+            )  # fmt: skip
+            for example in self._texts.encoded(documents, 0):
+                if example.place.piece == 0:
+                    yield replace(example, id=str(values["id"][example.place.record - first]))
+
+    def read(self, batch: list[Example], needs: Needs) -> BatchReadout:
+        """One forward pass over a batch."""
+        return self._texts.read(batch, needs)

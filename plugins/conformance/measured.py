@@ -1,0 +1,97 @@
+"""Checks of methods that are fitted to subsets of a corpus: their designs, their fitting, their measurements."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ...engine.intake.readout import LinearHead
+from ...engine.method import Fitting, Measured, Method
+from ...engine.steering.training import States
+from .trial import LENGTHS, SIZES, TOLERANCE, Trial, demand
+
+_NOT_FITTED = "the method is not fitted"
+_STEPS = 4
+
+
+def a_design_is_the_same_again(method: Method) -> str:
+    """Each example is in d different subsets, none is empty, every call gives the same, and a further base has its own."""
+    if not isinstance(method, Measured):
+        return _NOT_FITTED
+    rows = 3 * method.design(1 << 20).subsets
+    design, again, other = method.design(rows), method.design(rows), method.design(rows, 1)
+    ids = design.of(np.arange(rows)).astype(np.int64)
+    demand(np.array_equal(ids, again.of(np.arange(rows))), "design gives other subsets the second time")
+    demand(not np.array_equal(ids, other.of(np.arange(rows))), "base 1 has the design of base 0")
+    sorted_ids = np.sort(ids, 1)
+    demand((sorted_ids[:, 1:] != sorted_ids[:, :-1]).all(), "an example is in one subset twice")
+    sizes = np.bincount(ids.ravel(), minlength=design.subsets)
+    demand(
+        len(sizes) == design.subsets and sizes.all(), "a subset of the design is empty, or there are more than it says"
+    )
+    return ""
+
+
+def a_stopped_fitting_goes_on(method: Method) -> str:
+    """Stopped after any step and taken up again from its arrays, a fitting comes to the same bytes."""
+    if not isinstance(method, Measured):
+        return _NOT_FITTED
+    whole, stopped = _begun(method), _begun(method)
+    demand(whole.step == 0 and whole.steps >= _STEPS, f"a fitting begins at step 0, and has {_STEPS} at least")
+    _advance(whole, _STEPS)
+    _advance(stopped, _STEPS // 2)
+    demand(stopped.step == _STEPS // 2, f"stopped after {_STEPS // 2} steps, it says that {stopped.step} are done")
+    held = {name: np.array(value) for name, value in stopped.arrays().items()}
+    continued = _begun(method)
+    continued.resume(held)
+    demand(
+        continued.step == _STEPS // 2,
+        f"taken up again after {_STEPS // 2} steps, it says that {continued.step} are done",
+    )
+    _advance(continued, _STEPS)
+    ends = [one.fitted() for one in (whole, continued)]
+    same = set(ends[0]) == set(ends[1]) and all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
+    demand(same, "a fitting that was stopped and goes on comes to something else")
+    return ""
+
+
+def measurements_are_each_querys_own(method: Method) -> str:
+    """(n, K) float64 and (n,), finite where something counts; a query's do not depend on its batch."""
+    if not isinstance(method, Measured):
+        return _NOT_FITTED
+    fitting = _begun(method)
+    _advance(fitting, 2)
+    fitted, trial = fitting.fitted(), Trial(method, SIZES[0])
+    with torch.inference_mode():
+        y, agreement = method.measured(trial.readout(range(len(LENGTHS))), fitted)
+        subsets = method.design(1 << 20).subsets
+        demand(y.shape == (len(LENGTHS), subsets) and y.dtype == np.float64, f"measured gives {y.dtype} {y.shape}")
+        demand(
+            agreement.shape == (len(LENGTHS),) and np.isfinite(y).all(),
+            "measurements are finite, with an agreement each",
+        )
+        for at in range(len(LENGTHS)):
+            alone, _ = method.measured(trial.readout([at]), fitted)
+            near = np.allclose(alone[0], y[at], atol=TOLERANCE * float(np.abs(y).max()), rtol=0)
+            demand(near, "a query's measurements depend on the other queries of its batch")
+    return ""
+
+
+def _begun(method: Measured) -> Fitting:
+    """A fitting to random states, of the first model size."""
+    sizes, draw = SIZES[0], torch.Generator().manual_seed(0)
+    rows = 3 * method.design(1 << 20).subsets
+    hidden = torch.randn(2 * rows, sizes.hidden, generator=draw)
+    targets = torch.randint(sizes.vocabulary, (2 * rows,), generator=draw)
+    inner = hidden.clone() if method.layer(sizes) >= 0 else None
+    weight = torch.randn(sizes.vocabulary, sizes.hidden, generator=draw) / sizes.hidden**0.5
+    states = States(hidden, targets, np.arange(0, 2 * rows + 1, 2), inner=inner)
+    return method.begun(LinearHead(sizes, weight), states, method.design(rows))
+
+
+def _advance(fitting: Fitting, step: int) -> None:
+    """To a step."""
+    fitting.run(lambda *told: None, lambda: fitting.step >= step)
+
+
+MEASURED_CHECKS = (a_design_is_the_same_again, a_stopped_fitting_goes_on, measurements_are_each_querys_own)

@@ -1,0 +1,159 @@
+"""STRIDE: steering operators and sparse recovery (arXiv 2606.05165).
+
+K subsets of the corpus, each example in d of them; for each subset an operator that changes the model's last hidden state a
+little, as training on the subset would change the model; a query's K measurements, how much each operator lowers its loss; and
+from these, by ℓ1 recovery, a signed weight of every example. No row is stored: `headwater fit` trains the operators.
+
+Ours and not the paper's, as measured (`examples/benchmarks`): operators are factored through the head, a_k = α_k Wᵀ; every
+operator takes every step; positions outside are drawn once for all operators; weight decay none; stability weighs 10, linearity
+nothing; the basis reads the last hidden state.
+
+Kept: whole-example weights ω for models that know their corpus by heart (`omega`). Dropped: what is in no subset's last-layer
+gradient, such as what an example did to the trunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..engine.method import Fitting, Head, Measured, Needs, Readout, Sizes
+from ..store.errors import SettingsError
+from ..store.layout import Array
+
+if TYPE_CHECKING:
+    from ..engine.recovery.design import Design
+    from ..engine.steering.training import Recipe, States
+
+OMEGAS = ("one", "example")
+
+
+@dataclass(frozen=True)
+class Stride(Measured):
+    """Settings of STRIDE."""
+
+    subsets: int = 1000
+    """K."""
+    degree: int = 10
+    """d: subsets of an example."""
+    rank: int = 16
+    """r of the basis."""
+    updates: int = 150
+    """Steps, of every operator."""
+    members: int = 32
+    """Examples of its subset that an operator sees in a step, at most."""
+    shared: int = 256
+    """Positions outside, drawn for all operators at each step."""
+    rate: float = 5e-3
+    """Adam's, of the operators."""
+    basis_rate: float = 1e-3
+    """Of the basis; 0 keeps a random one."""
+    stability: float = 10.0
+    """Weight of KL(p ‖ p_k) outside."""
+    linearity: float = 0.0
+    """Weight of the linearity loss."""
+    omega: str = "one"
+    """`one`: examples count alike, for a model trained part-way; `example`: against their gradient at the head, for a tuned
+    one."""
+    depth: float = 1.0
+    """Share of the layers below what the basis reads; 1 is the last hidden state."""
+    checked: int = 50
+    """Operators that are trained twice, to see how reliable measurements are; 0 saves their time."""
+    bases: tuple[str, ...] = ()
+    """Models (or, of arrays, files) in place of the store's: each has a design of its own, and weights are averaged."""
+    seed: int = 0
+    """Of the design, the basis and what is drawn; base b has seed + b."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        if self.omega not in OMEGAS:
+            raise SettingsError(f"omega is {' or '.join(OMEGAS)}, not {self.omega}")
+        if not 0 < self.depth <= 1:
+            raise SettingsError(f"depth is a share of the layers, above 0 and up to 1; not {self.depth:g}")
+        if not 1 <= self.degree <= self.subsets:
+            raise SettingsError(f"an example is in 1 to K subsets: degree = {self.degree}, subsets = {self.subsets}")
+        if self.checked < 0:
+            raise SettingsError(f"checked is a number of operators, not {self.checked}")
+
+    @property
+    def base_models(self) -> tuple[str, ...]:
+        """As set."""
+        return self.bases
+
+    def layer(self, sizes: Sizes) -> int:
+        """What `depth` means for a model."""
+        return -1 if self.depth == 1 else min(sizes.layers - 1, round(self.depth * sizes.layers))
+
+    def needs(self, sizes: Sizes) -> Needs:
+        """The layer that the basis reads."""
+        return Needs(layers=() if self.depth == 1 else (self.layer(sizes),))
+
+    def design(self, rows: int, base: int = 0) -> Design:
+        """d random partitions into K/d subsets each, under the base's seed."""
+        from ..engine.recovery.design import Design
+
+        return Design(rows, self.subsets, self.degree, self.seed + base)
+
+    def begun(self, head: Head, states: States, design: Design, base: int = 0) -> Fitting:
+        """All operators, and `checked` of them again."""
+        from ..engine.steering.fitting import SteeringFit
+        from ..engine.steering.weights import even, head_norms
+
+        if self.omega == "example":
+            states = replace(states, weights=even(head_norms(head, states)))
+        return SteeringFit(head, states, design, self._recipe(base), self.checked)
+
+    def _recipe(self, base: int) -> Recipe:
+        from ..engine.steering.training import Recipe
+
+        return Recipe(self.rank, self.updates, self.members, self.shared, self.rate, self.basis_rate, self.stability,
+                      self.linearity, self.seed + base)  # fmt: skip
+
+    def held(self, sizes: Sizes, rows: int) -> tuple[int, int]:
+        """Operators, their gradients of two losses and Adam's moments, a copy for the checkpoint; tiles, ω; the operators."""
+        from ..engine.steering.operators import TILE_BYTES
+
+        numbers = self.subsets * self.rank * sizes.hidden + (sizes.hidden + 1) * self.rank
+        twice = 1 + min(self.checked, self.subsets) / self.subsets
+        tiles = 8 * max(TILE_BYTES, 4 * sizes.vocabulary * max(self.rank, 2))
+        pairs = 40 * self.shared * self.subsets + 32 * self.members * sizes.max_length
+        sketch = 8 * 5 * self.subsets**2 if self.linearity else 0
+        return int(4 * numbers * (5 + 5 * twice)) + tiles + pairs + sketch + 32 * rows, int(8 * numbers * twice) + tiles
+
+    def measured(self, readout: Readout, fitted: Mapping[str, Array]) -> tuple[Array, Array]:
+        """y by all operators; and of those trained twice, the rank correlation of both answers."""
+        import torch
+
+        from ..engine.steering.operators import Operators, Places, measured
+
+        head, hidden = readout.head, readout.hidden()
+        inner = hidden if self.depth == 1 else readout.hidden(self.layer(head.sizes))
+        places = Places(hidden, readout.targets, inner)
+
+        def by(prefix: str) -> Array:
+            basis, alpha = (
+                torch.from_numpy(fitted[f"{prefix}{name}"]).to(hidden.device) for name in ("basis", "alpha")
+            )
+            y = measured(head, Operators(basis, alpha), places, readout.owners, readout.examples)
+            found: Array = y.double().numpy(force=True)
+            return found
+
+        y = by("")
+        if "which" not in fitted:
+            return y, np.full(len(y), np.nan)
+        return y, agreement(y[:, fitted["which"]], by("check_"))
+
+
+def agreement(one: Array, other: Array) -> Array:
+    """(n,) Spearman correlation of each line of two (n, m) arrays; NaN where one does not vary, or of fewer than 3."""
+    from scipy.stats import rankdata
+
+    if one.shape[1] < 3:
+        return np.full(len(one), np.nan)
+    ranks = [rankdata(each, axis=1) - (each.shape[1] + 1) / 2 for each in (one, other)]
+    size = np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
+    found: Array = np.where(size > 0, (ranks[0] * ranks[1]).sum(1) / np.where(size > 0, size, 1), np.nan)
+    return found
