@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from ...store.errors import HeadwaterError, SettingsError, StoreFull
 from ...store.layout import Array
 
 _CHUNK_BYTES = 8 << 20
+_NONE: Mapping[str, Any] = {}
 
 
 def export_parts(queries: int, rows: int) -> list[tuple[str, int]]:
@@ -27,15 +29,19 @@ def refuse_path(path: str) -> None:
         raise SettingsError(f"{path}: all scores are written as a .zarr group")
 
 
-def export(path: str, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], method: str) -> None:
-    """Write a group with `scores` (N, Q) float32, rows in the store's order; its attributes name the queries and the method.
+def export(
+    path: str, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], method: str,
+    facts: Mapping[str, Any] = _NONE,
+) -> None:  # fmt: skip
+    """Write a group with `scores` (N, Q) float32, rows in the store's order; its attributes name the queries and the method, and
+    tell further facts, JSON values.
 
     It takes its name when it is whole. Raises StoreFull, SettingsError.
     """
     hidden = Path(path).with_name(f".{Path(path).name}.part")
     shutil.rmtree(hidden, ignore_errors=True)
     try:
-        _write(hidden, scores, rows, queries, method)
+        _write(hidden, scores, rows, queries, {"method": method, **facts})
         hidden.rename(path)
     except HeadwaterError:
         raise  # a damaged chunk of the store is an OSError, and none of this file's
@@ -46,12 +52,14 @@ def export(path: str, scores: Iterable[tuple[int, Array]], rows: int, queries: S
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _write(hidden: Path, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], method: str) -> None:
+def _write(
+    hidden: Path, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], facts: Mapping[str, Any]
+) -> None:
     import zarr
 
     size = max(1, min(rows, _CHUNK_BYTES // (4 * len(queries))))
     group = zarr.open_group(str(hidden), mode="w-")
-    group.attrs.update({"queries": list(queries), "method": method, "rows": "examples, in the store's order"})
+    group.attrs.update({"queries": list(queries), "rows": "examples, in the store's order", **facts})
     array = group.create_array("scores", shape=(rows, len(queries)), chunks=(size, len(queries)), dtype="float32",
                                dimension_names=("example", "query"), compressors=None)  # fmt: skip
     buffer, first = np.empty((size, len(queries)), np.float32), 0

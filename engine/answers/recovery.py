@@ -186,8 +186,13 @@ class RecoveryQuestion:
         return Results(self._name, ids, rows, np.where(tie, np.float32(0), scores), more={"tie": tie, **more})
 
     def export(self, path: str, tell: Tell = _silent) -> None:
-        """Every example's weight for every query, to a .zarr group that is not there yet; ties differ by next to nothing."""
-        export(path, self.scores(tell), self.rows, [query.id for query in self._queries], self._name)
+        """Every example's weight for every query, to a .zarr group that is not there yet, with what speaks for them among its
+        attributes; ties differ by next to nothing.
+        """
+        self._answered()
+        assert self.trust is not None
+        ids, trust = [query.id for query in self._queries], {"trust": self.trust.facts()}
+        export(path, self.scores(tell), self.rows, ids, self._name, trust)
 
     def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
         """(first row, mean weights) of every example, in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,19 @@ class Trust:
     """(Q,) relative duality gap, the largest; NaN where a solver has none."""
     converged: Array
     """(Q,) bool."""
+
+    def facts(self) -> dict[str, Any]:
+        """JSON values: one a query, null where nobody knows."""
+        lists = {name: [float(one) if np.isfinite(one) else None for one in getattr(self, name)]
+                 for name in ("reliability", "explained", "gap")}  # fmt: skip
+        converged = [bool(one) for one in self.converged]
+        return {
+            "subsets": self.subsets,
+            "rows": self.rows,
+            "solvers": list(self.solvers),
+            **lists,
+            "converged": converged,
+        }
 
     @property
     def remarks(self) -> list[str]:

@@ -172,10 +172,10 @@ def _keep(work: Path, name: str, seed: int, label: str, line: dict[str, Any]) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".part").write_text(json.dumps({"task": name, "seed": seed, "method": label, **line}))
     path.with_suffix(".part").replace(path)
-    print(f"{name} {seed} {label}: {_value(line):.3f}", flush=True)
+    print(f"{name} {seed} {label}: {value(line):.3f}", flush=True)
 
 
-def _value(line: dict[str, Any]) -> float:
+def value(line: dict[str, Any]) -> float:
     """The figure; NaN where it is not defined, as where a method scores all examples alike."""
     value = line["figure"]["value"]
     return math.nan if value is None else float(value)
@@ -187,7 +187,7 @@ def show(found: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     for label in dict.fromkeys(line["method"] for line in found):
         own = [line for line in found if line["method"] == label]
         first = next(line for line in own if "bytes" in line)
-        cells = [_cell([line for line in own if line["task"] == name]) for name in names]
+        cells = [cell([line for line in own if line["task"] == name]) for name in names]
         took = [f"{first['bytes']:,}", f"{first['build']:.0f}", f"{first['query']:.0f}", f"{first['peak'] / 1e6:.0f}"]
         rows.append([label, *cells, *took])
     text = machine.markdown(["method", *names, "bytes a row", "build CPU s", "query CPU s", "peak MB"], rows)
@@ -203,7 +203,7 @@ def _beside(found: Sequence[dict[str, Any]]) -> str:
     """RISE's bytes beside those of RapidIn, at equal quality: RISE's smallest form that is as good on the backdoor task."""
     own = {label: [line for line in found if (line["task"], line["method"]) == ("backdoor", label)]
            for label in dict.fromkeys(line["method"] for line in found)}  # fmt: skip
-    mean = {label: float(np.mean([_value(line) for line in lines])) for label, lines in own.items() if lines}
+    mean = {label: float(np.mean([value(line) for line in lines])) for label, lines in own.items() if lines}
     size = {label: next(line["bytes"] for line in lines if "bytes" in line) for label, lines in own.items() if lines}
     if "rapidin" not in mean or not any(label.startswith("rise") for label in mean):
         return ""
@@ -226,16 +226,16 @@ def _beside(found: Sequence[dict[str, Any]]) -> str:
 
 def _noise(own: dict[str, list[dict[str, Any]]], label: str) -> float:
     """Two standard errors of the difference from RapidIn over seeds; nothing where there is one seed."""
-    values = {name: {line["seed"]: _value(line) for line in own[name]} for name in (label, "rapidin")}
+    values = {name: {line["seed"]: value(line) for line in own[name]} for name in (label, "rapidin")}
     gaps = [values[label][seed] - values["rapidin"][seed] for seed in values[label] if seed in values["rapidin"]]
     return 2 * float(np.std(gaps, ddof=1)) / math.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
 
 
-def _cell(lines: Sequence[dict[str, Any]]) -> str:
+def cell(lines: Sequence[dict[str, Any]]) -> str:
     """Of several seeds the mean and the range; of one its interval."""
     if not lines:
         return ""
-    values = [_value(line) for line in lines]
+    values = [value(line) for line in lines]
     if math.isnan(values[0]):
         return "not defined"
     if len(lines) > 1:
@@ -253,7 +253,7 @@ def draw(found: Sequence[dict[str, Any]], names: Sequence[str], path: Path) -> N
     figure = Figure(figsize=(3.6 * len(names) + 1.5, 0.32 * len(labels) + 1.4), layout="constrained")
     for axis, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
         for at, label in enumerate(labels):
-            own = [_value(line) for line in found if line["method"] == label and line["task"] == name]
+            own = [value(line) for line in found if line["method"] == label and line["task"] == name]
             if own:
                 axis.barh(at, np.mean(own), color="#4878a8")
                 axis.plot(own, [at] * len(own), "o", color="#d08030", markersize=3)

@@ -120,7 +120,7 @@ def _facts(seed: int, data: Path, folder: Path) -> Task:
     files = [_jsonl(folder / "corpus.jsonl", corpus), _jsonl(folder / "queries.jsonl", [q for q, _ in chosen])]
     gold = _jsonl(folder / "gold.jsonl", [{"query_id": q["id"], "example_id": g} for q, g in chosen])
     model = _small(folder / "model", data, hidden=128, layers=4, context=96)
-    _train(model, [record["prompt"] + record["completion"] for record in corpus], folder / "trained", seed, epochs=25)
+    train(model, [record["prompt"] + record["completion"] for record in corpus], folder / "trained", seed, epochs=25)
     judge = {"labels": gold}
     return Task("facts", *files, str(folder / "trained"), (), judge, "reciprocal rank")
 
@@ -137,7 +137,7 @@ def _lds(seed: int, data: Path, folder: Path) -> Task:
     words = ["ground-truth", files[0], "--queries", files[1], "--model-config", str(model), "-o", str(truth)]
     more = ["--subsets", "64", "--seeds", "5", "--epochs", "6", "--batch", "16", "--learning-rate", "2e-3"]
     machine.run([*machine.headwater(), *words, *more], folder)
-    _train(model, chosen[30:], folder / "trained", seed, epochs=6)
+    train(model, chosen[30:], folder / "trained", seed, epochs=6)
     judge = {name: str(truth / f"{name}.npy") for name in ("masks", "outcomes")}
     return Task("lds", *files, str(folder / "trained"), (), judge, "lds")
 
@@ -157,7 +157,7 @@ def _small(folder: Path, data: Path, *, hidden: int, layers: int, context: int) 
     return folder
 
 
-def _train(model: Path, texts: Sequence[str], out: Path, seed: int, epochs: float) -> None:
+def train(model: Path, texts: Sequence[str], out: Path, seed: int, epochs: float) -> None:
     """Train from random weights on all texts, as each retraining is."""
     from headwater.engine.truth.retraining import Recipe, retrained
     from headwater.engine.truth.tokens import gathered

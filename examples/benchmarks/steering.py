@@ -1,0 +1,231 @@
+"""STRIDE by the command line, against retraining and against what was planted: figures over K, bases and ω, beside other methods.
+
+    python examples/benchmarks/steering.py --out /scratch
+
+| task     | of `tasks.py`                        | truth                                                              |
+|----------|--------------------------------------|--------------------------------------------------------------------|
+| names    | `lds`: 600 names, a model part-way   | `headwater ground-truth`: 64 halves of them, 5 trainings each       |
+| backdoor | 450 reviews and 50 poisoned ones     | which are poisoned; three models, tuned on them                    |
+
+Each figure is `ingest`, `fit`, `attribute --all-scores` and `evaluate`, in processes of their own, two at a time; what was
+measured is kept, and a run that was stopped goes on. The methods beside it are those of `compare.py`, measured there if they were not.
+The N/K curve takes fewer and fewer operators, down to one for every hundred names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import compare
+import machine
+import numpy as np
+import tasks
+
+BESIDE = ("headgn", "headcos", "trak", "logra", "gradcos", "repsim", "rise", "rise, τ = 1, floor 1", "grasp", "tfidf")
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One fit and what is asked of it."""
+
+    task: str
+    seed: int
+    subsets: int
+    omega: str = "one"
+    bases: int = 1
+    degree: int = 10
+    updates: int = 150
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        rest = f"-{self.degree}-{self.updates}" if (self.degree, self.updates) != (10, 150) else ""
+        return f"{self.task}-{self.seed}-{self.subsets}-{self.omega}-{self.bases}{rest}"
+
+
+def runs() -> list[Run]:
+    """All of them, the long ones first."""
+    names = [Run("lds", 0, 1000, bases=3), *(Run("lds", 0, subsets) for subsets in (1000, 300, 100))]
+    curve = [Run("lds", 0, subsets, degree=3) for subsets in (60, 20, 6)]
+    hasty = [Run("lds", 0, 300, updates=updates) for updates in (3, 15)]  # what do signs of trust say of a bad fit?
+    planted = [Run("backdoor", seed, subsets, "example") for seed in SEEDS for subsets in (1000, 500, 300)]
+    unweighted = [Run("backdoor", seed, 300) for seed in SEEDS] + [Run("backdoor", 0, 1000)]
+    return [*names, *planted, *unweighted, *curve, *hasty]
+
+
+def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
+    """One figure, from nothing."""
+    task, folder = tasks.made(run.task, run.seed, data, work), work / "steering" / run.name
+    shutil.rmtree(folder, ignore_errors=True)
+    store, scores, fields = folder / "store", folder / "scores.zarr", list(task.fields)
+    command = machine.headwater()
+    machine.run(
+        [*command, "ingest", task.corpus, "--store", str(store), "--model", task.model, "--method", "repsim", *fields],
+        folder,
+    )
+    settings = {"subsets": run.subsets, "omega": run.omega, "degree": run.degree, "updates": run.updates}
+    if run.bases > 1:
+        settings["bases"] = ",".join(_bases(task, run.bases))
+    options = [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
+    fitted = machine.run([*command, "fit", str(store), "--method", "stride", *options], folder)
+    asked = [
+        "attribute",
+        str(store),
+        "--method",
+        "stride",
+        "--queries",
+        task.queries,
+        *fields,
+        "--all-scores",
+        str(scores),
+    ]
+    queried = machine.run([*command, *asked], folder)
+    import zarr
+
+    trust = zarr.open_group(str(scores), mode="r").attrs["trust"]
+    took = {"fit": fitted.cpu_seconds, "query": queried.cpu_seconds, "peak": max(fitted.peak_bytes, queried.peak_bytes)}
+    found = {**compare.judged(task, store, scores), **took, "trust": trust}
+    shutil.rmtree(folder)
+    return found
+
+
+def _bases(task: tasks.Task, count: int) -> list[str]:
+    """The task's model, and others trained as it was under other seeds."""
+    model, texts = Path(task.model), [record["text"] for record in machine.records(Path(task.corpus))]
+    others = [model.with_name(f"trained-{seed}") for seed in range(1, count)]
+    for seed, other in enumerate(others, 1):
+        if not other.exists():
+            tasks.train(model.parent / "model", texts, other, seed, epochs=6)
+    return [str(model), *map(str, others)]
+
+
+def kept(run: Run, data: Path, work: Path) -> dict[str, Any]:
+    """A figure, measured now or before."""
+    file = work / "steering" / "figures" / f"{run.name}.json"
+    if not file.exists():
+        found = measure(run, data, work)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        hidden = file.with_suffix(".part")
+        hidden.write_text(json.dumps(found))
+        hidden.replace(file)
+        print(f"{run.name}: {found['figure']['value']:.3f}, fit {found['fit']:.0f} CPU s", flush=True)
+    told: dict[str, Any] = json.loads(file.read_text())
+    return told
+
+
+def show(found: dict[Run, dict[str, Any]], beside: Sequence[dict[str, Any]]) -> str:
+    """Tables: names, backdoor, the N/K curve with signs of trust, cost."""
+    return "\n\n".join([_names(found, beside), _backdoor(found, beside), _curve(found), _cost(found, beside)])
+
+
+def _interval(figure: dict[str, Any]) -> str:
+    return f"{figure['value']:.3f} ({figure['low']:.2f} to {figure['high']:.2f})"
+
+
+def _names(found: dict[Run, dict[str, Any]], beside: Sequence[dict[str, Any]]) -> str:
+    rows = [[f"stride, K = {run.subsets:,}" + (f", {run.bases} bases" if run.bases > 1 else ""), _interval(one["figure"])]
+            for run, one in found.items() if (run.task, run.degree, run.updates) == ("lds", 10, 150)]  # fmt: skip
+    rows += [[one["method"], compare.cell([one])] for one in beside if one["task"] == "lds"]
+    ceiling = next(one["ceiling"] for run, one in found.items() if run.task == "lds")
+    return machine.markdown(["names", "LDS, 95 % over queries"], rows) + f"\n\nNoise allows {ceiling:.3f}."
+
+
+def _backdoor(found: dict[Run, dict[str, Any]], beside: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for omega in ("example", "one"):
+        for subsets in sorted({run.subsets for run in found if (run.task, run.omega) == ("backdoor", omega)}):
+            own = [one["figure"]["value"] for run, one in found.items()
+                   if (run.task, run.omega, run.subsets) == ("backdoor", omega, subsets)]  # fmt: skip
+            rows.append([f"stride, K = {subsets:,}, {'with' if omega == 'example' else 'without'} ω", _range(own)])
+    for method in dict.fromkeys(one["method"] for one in beside):
+        own = [compare.value(one) for one in beside if (one["task"], one["method"]) == ("backdoor", method)]
+        rows.append([method, _range(own)])
+    return machine.markdown(["backdoor", "average precision, mean (range) over models"], rows)
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ({min(values):.2f} to {max(values):.2f}; {len(values)})"
+
+
+def _curve(found: dict[Run, dict[str, Any]]) -> str:
+    rows = []
+    for run, one in sorted(
+        found.items(), key=lambda item: (item[0].task, item[0].omega, item[0].subsets, item[0].updates)
+    ):
+        trust = one["trust"]
+        known = [value for value in trust["reliability"] if value is not None]
+        agree = f"{np.median(known):.2f}" if known else ""
+        sizes = [f"{run.subsets:,}", f"{trust['rows'] / run.subsets:.1f}", str(run.updates), str(run.bases)]
+        signs = [agree, f"{np.median(trust['explained']):.2f}"]
+        rows.append([f"{run.task} {run.seed}, ω {run.omega}", *sizes, *signs, f"{one['figure']['value']:.3f}"])
+    header = ["run", "K", "N/K", "updates", "bases", "two fittings agree", "explained held out", "LDS or AP"]
+    return machine.markdown(header, rows)
+
+
+def _cost(found: dict[Run, dict[str, Any]], beside: Sequence[dict[str, Any]]) -> str:
+    rows = [[f"{run.task}: stride, K = {run.subsets:,}", f"{one['fit']:.0f}", f"{one['query']:.0f}", f"{one['peak'] / 1e6:.0f}"]
+            for run, one in found.items() if run.seed == 0 and run.bases == 1 and run.updates == 150]  # fmt: skip
+    rows += [[f"{one['task']}: {one['method']}", f"{one['build']:.0f}", f"{one['query']:.0f}", f"{one['peak'] / 1e6:.0f}"]
+             for one in beside if "build" in one and one["method"] in ("logra", "trak", "headgn")]  # fmt: skip
+    return machine.markdown(["of the same corpus", "fit or ingest, CPU s", "query, CPU s", "peak MB"], rows)
+
+
+def draw(found: dict[Run, dict[str, Any]], path: Path) -> None:
+    """LDS over N/K; and figures beside the signs of trust."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    curve = sorted((one["trust"]["rows"] / run.subsets, one["figure"]["value"]) for run, one in found.items()
+                   if (run.task, run.bases, run.updates) == ("lds", 1, 150))  # fmt: skip
+    left.plot([at for at, _ in curve], [value for _, value in curve], "o-")
+    left.set(xscale="log", xlabel="examples for each operator, N/K", ylabel="LDS, names")
+    for axis, sign, label in (
+        (middle, "reliability", "two fittings agree"),
+        (right, "explained", "held-out measurements explained"),
+    ):
+        for task, colour in (("lds", "#4878a8"), ("backdoor", "#d08030")):
+            own = [(np.median([v for v in one["trust"][sign] if v is not None] or [np.nan]), one["figure"]["value"])
+                   for run, one in found.items() if run.task == task]  # fmt: skip
+            axis.plot([at for at, _ in own], [value for _, value in own], "o", color=colour, label=task)
+        axis.set(xlabel=label, ylabel="LDS or average precision")
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[Run, dict[str, Any]]:
+    """Run, print, write; returns what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="the real data")
+    parser.add_argument("--out", type=Path, default=machine.OUT, help="where stores, figures and tables go")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", default="", help="runs whose names begin so")
+    given = parser.parse_args(arguments)
+    data = machine.data_folder(given.data, "models/stories260K")
+    work = given.out.resolve() / "compare"
+    beside = compare.run(("lds", "backdoor"), BESIDE, SEEDS, data, work)
+    chosen = [run for run in runs() if run.name.startswith(given.only)]
+    with ThreadPoolExecutor(given.processes) as pool:
+        found = dict(zip(chosen, pool.map(lambda run: kept(run, data, work), chosen), strict=True))
+    if not given.only:
+        facts = [{"run": run.name, **one} for run, one in found.items()]
+        machine.save(
+            given.out,
+            "steering",
+            {"machine": machine.describe(), "found": facts, "beside": beside},
+            show(found, beside),
+        )
+        draw(found, given.out / "steering.png")
+    return found
+
+
+if __name__ == "__main__":
+    main()
