@@ -75,6 +75,10 @@ class Stride(Measured):
             raise SettingsError(f"depth is a share of the layers, above 0 and up to 1; not {self.depth:g}")
         if not 1 <= self.degree <= self.subsets:
             raise SettingsError(f"an example is in 1 to K subsets: degree = {self.degree}, subsets = {self.subsets}")
+        if min(self.rank, self.updates, self.members, self.shared) < 1:
+            raise SettingsError("rank, updates, members and shared are 1 at least")
+        if min(self.rate, self.basis_rate, self.stability, self.linearity) < 0:
+            raise SettingsError("rates and weights of losses are 0 at least")
         if self.checked < 0:
             raise SettingsError(f"checked is a number of operators, not {self.checked}")
 

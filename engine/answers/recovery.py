@@ -19,7 +19,7 @@ from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..arrays.forecast import Forecast
 from ..arrays.heaps import Heaps, heap_bytes, merged
 from ..arrays.scan import Shape, cores
-from ..fitting.fitted import fitted
+from ..fitting.fitted import fitted, recovery_of
 from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..intake.corpus import Template
 from ..intake.examples import Example, batches
@@ -29,7 +29,7 @@ from ..intake.providers import query_provider
 from ..intake.readout import NonFiniteLogits, merged_needs
 from ..memory import Plan, plan
 from ..recovery.membership import Membership, Stored, multiplied
-from ..recovery.recover import Recovered, Recovery, recovered, recovery_bytes
+from ..recovery.recover import Recovered, recovered, recovery_bytes
 from .attribution import RESULT_QUERIES, Results
 from .export import export, export_parts
 from .queries import batch_tokens, read_queries
@@ -268,10 +268,7 @@ class RecoveryQuestion:
             raise DataError(f"operator {operator} measures no finite number of query {queries[query].id}")
         design = method.design(self.rows, base)
         membership: Membership = Stored.held(design) if self._held else design
-        asked = Recovery(method.solver, method.share, held_out=method.held_out, tolerance=method.tolerance)
-        if method.solver in ("iht", "ssmp"):
-            asked = Recovery(method.solver, causes=int(method.share), held_out=method.held_out)
-        weights = recovered(membership, y, asked, cores(), together=self._together)
+        weights = recovered(membership, y, recovery_of(method), cores(), together=self._together)
         centred = y - y.mean(1, keepdims=True)
         unit = np.ones(len(y))
         if len(self._fitted.bases) > 1:

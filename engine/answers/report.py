@@ -11,6 +11,7 @@ from ...store.feature_store import EXAMPLES, FeatureStore, form_group, method_gr
 from ..arrays.forecast import Forecast
 from ..arrays.scan import Shape
 from ..console import clock
+from ..fitting.fitted import fits_of
 from ..memory import Plan, resident_bytes, show_bytes
 
 
@@ -74,6 +75,7 @@ def store_facts(path: str) -> dict[str, Any]:
             record.get("complete") for name, record in store.groups.items() if not name.startswith("forms/")
         ),
         "methods": {name: _method_facts(store, name) for name in store.methods},
+        "fits": fits_of(store),
     }
 
 
@@ -113,6 +115,17 @@ def print_info(facts: Mapping[str, Any]) -> None:
         for form, facts_of in method["forms"].items():
             size = show_bytes(facts_of["bytes_per_example"])
             console.print(f"  form     {form}: {facts_of['rows']:,} rows of {size}")
+    for name, record in facts["fits"].items():
+        console.print(_fit_line(name, record))
+
+
+def _fit_line(name: str, record: Mapping[str, Any]) -> str:
+    """What was fitted, to how much, and whether it is done."""
+    left = len(record["bases"]) - record["done"]
+    bases = f" over {len(record['bases'])} base models" if len(record["bases"]) > 1 else ""
+    state = "" if not left else ", unfinished: run fit again to go on"
+    subsets = record["settings"].get("subsets", 0)
+    return f"fit        {name}: {subsets:,} subsets of {record['examples']:,} examples{bases}{state}"
 
 
 def print_plan(plan: Plan, budget: int | None, unit: str) -> None:

@@ -28,7 +28,7 @@ from ..method import BATCH_EXAMPLES, Measured
 from ..registry import load
 from ..state import read_arrays, write_arrays
 from ..steering.activations import BATCH_TOKENS, Activations
-from .fitted import RECORD, corpus_of, read_record, refuse_other, state_folder
+from .fitted import RECORD, corpus_of, read_record, recovery_of, refuse_other, state_folder
 from .reading import base_provider
 
 RECOVERY = ("solver", "share", "held_out", "tolerance")
@@ -64,7 +64,8 @@ class Fit:
         self.folder = state_folder(store, job.method)
         self.bases = method.base_models or ("",)
         self.rows = store.rows(EXAMPLES)
-        method.design(self.rows)  # refuses what cannot be
+        method.design(self.rows)  # refuses what cannot be; so does the next
+        recovery_of(method)
         self._first = first
         self.plan = self._planned(first)
         self.plan.check(job.memory, self.plan.total)

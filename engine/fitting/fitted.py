@@ -18,6 +18,7 @@ from ...store.errors import BrokenMethod, StoreDamaged, StoreMismatch, StoreMiss
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
 from ..method import Measured
+from ..recovery.recover import PURSUITS, Recovery
 from ..registry import load
 from ..state import read_arrays
 
@@ -37,6 +38,17 @@ def corpus_of(store: FeatureStore) -> dict[str, Any]:
         "corpus": [one["digest"] for one in there["sources"]],
         "model": there["model"],
     }
+
+
+def recovery_of(method: Measured) -> Recovery:
+    """How a method's answers are recovered.
+
+    Raises:
+        SettingsError: settings out of range.
+    """
+    causes = int(method.share) if method.solver in PURSUITS else 0
+    share = 0.0 if causes else method.share
+    return Recovery(method.solver, share, causes, method.held_out, method.tolerance)
 
 
 def read_record(store: FeatureStore, name: str) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ class Recovery:
     """lasso, ridge, iht, ssmp; `auto` is lasso, or ridge where that predicts the held-out measurements better by more than one
     standard error."""
     share: float = 0.0
-    """c; 0 chooses."""
+    """c, or of a ridge its strength; 0 chooses."""
     causes: int = 0
     """s; 0 chooses."""
     held_out: float = 0.1
@@ -55,7 +55,8 @@ class Recovery:
         """Refuse settings out of range."""
         if self.solver not in SOLVERS:
             raise SettingsError(f"solver is {', '.join(SOLVERS)}; not {self.solver}")
-        if not (0 <= self.share < 1 and 0 < self.held_out < 1 and 0 < self.tolerance < 1 and self.causes >= 0):
+        most = np.inf if self.solver == "ridge" else 1
+        if not (0 <= self.share < most and 0 < self.held_out < 1 and 0 < self.tolerance < 1 and self.causes >= 0):
             raise SettingsError("recovery needs 0 ≤ share < 1, 0 < held_out < 1, 0 < tolerance < 1 and causes ≥ 0")
 
 
@@ -99,7 +100,7 @@ def recovery_bytes(queries: int, subsets: int, together: int, workers: int) -> i
     a ridge.
     """
     solved = min(together, queries) * (128 * subsets + workers * (1 << 14))
-    ridge = 48 * subsets**2 if subsets <= DENSE else 0
+    ridge = 80 * subsets**2 if subsets <= DENSE else 0
     return 32 * queries * subsets + solved + ridge
 
 
@@ -129,7 +130,10 @@ def recovered(
     base[base.max(1) <= (1e-14 * np.nanmax(np.abs(y), 1)) ** 2] = 0  # rounding
     tried: dict[str, list[tuple[float, float]]] = {}
     errors: dict[str, Array] = {}
-    shared = overlaps(membership) if asked.solver in ("auto", "ridge") and subsets <= DENSE else None
+    dense = asked.solver == "ridge" or (
+        asked.solver == "auto" and not asked.share
+    )  # a share that was given is the LASSO's
+    shared = overlaps(membership) if dense and subsets <= DENSE else None
     if asked.solver in PURSUITS:
         sizes = (asked.causes,) if asked.causes else tuple(one for one in CAUSES if 4 * one <= kept.sum()) or (1,)
         errors[asked.solver] = _along_pursuit(membership, y, train, held, sizes, asked.solver, tell)
@@ -142,8 +146,9 @@ def recovered(
         tried["lasso"] = _told(shares, errors["lasso"], base)
     if shared is not None:
         ridge = Ridge(shared, train)
-        errors["ridge"] = np.stack([(ridge.predicted(one) - y)[:, held] ** 2 for one in STRENGTHS])
-        tried["ridge"] = _told(STRENGTHS, errors["ridge"], base)
+        strengths = (asked.share,) if asked.share else STRENGTHS
+        errors["ridge"] = np.stack([(ridge.predicted(one) - y)[:, held] ** 2 for one in strengths])
+        tried["ridge"] = _told(strengths, errors["ridge"], base)
     elif asked.solver == "ridge":
         raise SettingsError(f"a ridge holds K × K numbers: at most {DENSE} subsets, not {subsets}")
     solver = _better(errors, tried, base)

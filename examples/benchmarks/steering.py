@@ -8,7 +8,7 @@
 | backdoor | 450 reviews and 50 poisoned ones     | which are poisoned; three models, tuned on them                    |
 
 Each figure is `ingest`, `fit`, `attribute --all-scores` and `evaluate`, in processes of their own, two at a time; what was
-measured is kept, and a run that was stopped goes on. The methods beside it are those of `compare.py`, measured there if they were not.
+measured is kept, and a run that was stopped goes on. Methods beside it are those of `compare.py`, measured there if need be.
 The N/K curve takes fewer and fewer operators, down to one for every hundred names.
 """
 

@@ -1,0 +1,406 @@
+"""`fit`, and `attribute` by what was fitted: whole, stopped, killed, wrong; against dense recovery; in the memory promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from headwater.engine.answers.recovery import RecoveryQuestion
+from headwater.engine.answers.trust import Trust
+from headwater.engine.fitting.fit import FitJob, prepare_fit
+from headwater.engine.fitting.fitted import fitted
+from headwater.engine.intake.corpus import Template
+from headwater.engine.intake.examples import Place
+from headwater.engine.intake.model import ModelChoice, load
+from headwater.engine.intake.providers import Reading, corpus_provider
+from headwater.engine.intake.stored import StoredTexts
+from headwater.engine.recovery.membership import Stored
+from headwater.engine.state import read_arrays, write_arrays
+from headwater.store.errors import DataError, StoreBusy
+from headwater.store.feature_store import FeatureStore
+from headwater.store.files import RangeLock
+from running import done, headwater
+from small import save_model, sentences, tree, write_corpus
+
+QUICK = {"subsets": 24, "degree": 3, "updates": 6, "checked": 5, "shared": 16, "members": 4, "rate": 0.05}
+
+
+def short(count: int, seed: int = 0) -> list[str]:
+    """Texts of some words, each one example."""
+    return [text[:50] for text in sentences(count, seed)]
+
+
+def options(settings: dict[str, Any]) -> list[str]:
+    """Of the command line."""
+    return [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, a corpus, queries, a store of them, fitted."""
+    folder = tmp_path_factory.mktemp("texts")
+    save_model(folder / "model")
+    write_corpus(folder / "corpus.jsonl", short(60))
+    write_corpus(folder / "queries.jsonl", short(3, seed=9))
+    done(
+        "ingest",
+        folder / "corpus.jsonl",
+        "--store",
+        folder / "S",
+        "--model",
+        folder / "model",
+        "--method",
+        "repsim",
+        "--max-length",
+        "32",
+    )
+    done("fit", folder / "S", *options(QUICK))
+    return folder
+
+
+def scores_of(folder: Path, name: str = "S", queries: str = "queries.jsonl") -> np.ndarray:
+    """(N, Q), by the command line."""
+    shutil.rmtree(folder / "all.zarr", ignore_errors=True)
+    done("attribute", folder / name, "--method", "stride", "--queries", queries if "/" in queries else folder / queries,
+         "--all-scores", folder / "all.zarr")  # fmt: skip
+    return np.array(zarr.open_group(str(folder / "all.zarr"), mode="r")["scores"])
+
+
+def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(texts: Path) -> None:
+    store = FeatureStore.open(texts / "S")
+    question = RecoveryQuestion(store, "stride", str(texts / "queries.jsonl"), ModelChoice(""), Template(), 60, None)
+    results = question.attribute()
+    (base,) = question._answered()
+    held = Stored.held(fitted(store, "stride").method.design(60))
+    weights = base.weights.dense(held)
+    table = np.zeros((60, 24))
+    np.put_along_axis(table, held.table.astype(np.int64), 1, 1)
+    projected = table @ base.centred  # (N, Q)
+    for query in range(3):
+        own, order = weights[query], results.rows[query]
+        helped, zero = np.flatnonzero(own > 0), np.flatnonzero(own == 0)
+        best = helped[np.argsort(-own[helped], kind="stable")]
+        assert np.array_equal(order[: len(best)], best)
+        ties = order[len(best) : len(best) + len(zero)]
+        assert set(ties) == set(zero) and (np.diff(projected[ties, query]) <= 1e-6).all()
+        assert np.array_equal(results.more["tie"][query], own[order] == 0)
+        assert np.allclose(results.scores[query], own[order], atol=1e-7)
+    assert (weights == 0).any() and (weights > 0).any() and (weights < 0).any()
+    told = scores_of(texts)
+    assert np.allclose(told.T, weights, atol=1e-3 * np.abs(weights)[weights != 0].min() + 1e-7)
+    values = np.concatenate([part.copy() for _, part in question.value()])
+    assert np.allclose(values, told.mean(1), atol=1e-6)
+    trust = zarr.open_group(str(texts / "all.zarr"), mode="r").attrs["trust"]
+    assert trust["subsets"] == 24 and len(trust["reliability"]) == 3 and all(trust["converged"])
+
+
+def test_a_table_says_what_speaks_for_it(texts: Path) -> None:
+    told = done(
+        "attribute", texts / "S", "--method", "stride", "--queries", texts / "queries.jsonl", "--top", 60, "--json"
+    )
+    rows = [json.loads(line) for line in told.stdout.splitlines()]
+    assert (
+        len(rows) == 180
+        and {"tie", "explained", "reliability", "gap"} <= set(rows[0])
+        and any(row["tie"] for row in rows)
+    )
+    assert "24 operators for 60 examples" in told.stderr and "two fittings agree" in told.stderr
+    plain = done("attribute", texts / "S", "--method", "stride", "--queries", texts / "queries.jsonl", "--top", 60)
+    assert "  tie  " in plain.stdout
+    done("value", texts / "S", "--method", "stride", "--queries", texts / "queries.jsonl", "-o", texts / "values.csv")
+    assert len((texts / "values.csv").read_text().splitlines()) == 61
+    info = json.loads(done("info", texts / "S", "--json").stdout)
+    assert info["fits"]["stride"]["settings"]["subsets"] == 24 and "stride" in done("info", texts / "S").stdout
+    plan = json.loads(
+        done(
+            "plan", "attribute", texts / "S", "--method", "stride", "--queries", texts / "queries.jsonl", "--json"
+        ).stdout
+    )
+    assert plan["forecast"] is None and plan["parts"]["measurements"] == 24 * 3 * 24
+
+
+def test_a_stored_text_is_read_as_its_file_was(texts: Path) -> None:
+    model = load(ModelChoice(str(texts / "model"), "cpu"))
+    store = FeatureStore.open(texts / "S")
+    stored = list(StoredTexts(store, model).examples(Place()))
+    read = list(corpus_provider([str(texts / "corpus.jsonl")], ModelChoice(str(texts / "model"), "cpu"),
+                                Reading(Template(), max_length=64)).examples(Place()))  # fmt: skip
+    assert [one.id for one in stored] == [one.id for one in read] and any("#" in one.id for one in read) is False
+    assert [one.payload for one in stored] == [one.payload for one in read]
+    assert [one.id for one in StoredTexts(store, model).examples(Place(0, 56))] == [one.id for one in read[57:]]
+
+
+def test_prompts_and_pieces_of_long_texts_are_read_again(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    long = " ".join(sentences(6, seed=3))
+    records: list[dict[str, str]] = [
+        {"text": long},
+        {"prompt": "Review: a dull film. ", "completion": "Sentiment: Negative"},
+    ]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    choice = ModelChoice(str(tmp_path / "model"), "cpu")
+    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", "--model", tmp_path / "model", "--max-length", "40")
+    stored = list(StoredTexts(FeatureStore.open(tmp_path / "S"), load(choice)).examples(Place()))
+    read = list(
+        corpus_provider([str(tmp_path / "c.jsonl")], choice, Reading(Template(), max_length=40)).examples(Place())
+    )
+    assert len(read) > 3 and [one.id for one in stored] == [one.id for one in read]
+    assert stored[-1].payload == read[-1].payload and stored[-1].counted < stored[-1].length - 1
+    assert np.mean([one.payload == other.payload for one, other in zip(stored, read, strict=True)]) > 0.6
+
+
+def test_a_fit_that_is_killed_anywhere_goes_on_to_the_same_operators(texts: Path) -> None:
+    shutil.copytree(texts / "S", texts / "K")
+    shutil.rmtree(texts / "K/methods/stride")
+    words = [
+        sys.executable,
+        "-m",
+        "headwater",
+        "fit",
+        str(texts / "K"),
+        "--commit-seconds",
+        "0",
+        *options(QUICK | {"updates": 60}),
+    ]
+    whole = texts / "W"
+    shutil.copytree(texts / "K", whole)
+    done("fit", whole, *options(QUICK | {"updates": 60}))
+    state = texts / "K/methods/stride/state"
+    for number in (signal.SIGKILL, signal.SIGINT):
+        running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        before = _stamp(state / "base0/training.npz")
+        deadline = time.monotonic() + 120
+        while _stamp(state / "base0/training.npz") == before and running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        running.send_signal(number)
+        told = running.communicate(timeout=120)[1]
+        assert running.returncode == (-9 if number == signal.SIGKILL else 130), told
+        result = headwater("attribute", texts / "K", "--method", "stride", "--queries", texts / "queries.jsonl")
+        assert result.exit_code == 1 and "not finished" in result.stderr
+    assert subprocess.run(words, capture_output=True).returncode == 0
+    assert not (state / "base0/training.npz").exists()
+    ends = [read_arrays(one / "methods/stride/state/base0/operators.npz") for one in (texts / "K", whole)]
+    assert ends[0] is not None and ends[1] is not None and set(ends[0]) == set(ends[1])
+    assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert "nothing was left to do" in done("fit", texts / "K", *options(QUICK | {"updates": 60})).stderr
+
+
+def _stamp(file: Path) -> float:
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
+def test_a_fit_is_of_its_settings_and_examples(texts: Path) -> None:
+    shutil.copytree(texts / "S", texts / "M")
+    store = texts / "M"
+    wrong = headwater("fit", store, "-o", "stride.subsets", 30)
+    assert wrong.exit_code == 1 and "subsets is 24 there, 30 here; --again begins anew" in wrong.stderr
+    before = tree(store / "methods/stride")
+    done(
+        "fit", store, "-o", "stride.solver", "ridge", "-o", "stride.share", 1.0
+    )  # how answers are recovered binds nothing
+    after = tree(store / "methods/stride")
+    assert {name for name in after if after[name] != before.get(name)} == {"state/fit.json"}
+    told = done("attribute", store, "--method", "stride", "--queries", texts / "queries.jsonl", "--top", 2)
+    assert "ridge at" in told.stderr
+    write_corpus(texts / "more.jsonl", short(5, seed=77))
+    done("ingest", texts / "corpus.jsonl", texts / "more.jsonl", "--store", store, "--method", "repsim", "--append",
+         "--model", texts / "model")  # fmt: skip
+    stale = headwater("attribute", store, "--method", "stride", "--queries", texts / "queries.jsonl")
+    assert stale.exit_code == 1 and "60 examples there, 65 here" in stale.stderr and "--again" in stale.stderr
+    assert headwater("fit", store).exit_code == 1
+    done("fit", store, "--again", *options(QUICK | {"subsets": 30}))
+    assert len(scores_of(texts, "M")) == 65
+
+
+def test_several_bases_have_designs_of_their_own_and_are_averaged(texts: Path) -> None:
+    save_model(texts / "other", seed=5)
+    shutil.copytree(texts / "S", texts / "B")
+    done("fit", texts / "B", "--again", *options(QUICK | {"bases": f"{texts / 'model'},{texts / 'other'}"}))
+    both = fitted(FeatureStore.open(texts / "B"), "stride")
+    assert len(both.bases) == 2 and not np.array_equal(both.operators(0)["basis"], both.operators(1)["basis"])
+    single = [texts / "one", texts / "two"]
+    for place, (model, seed) in zip(single, (("model", 0), ("other", 1)), strict=True):
+        shutil.copytree(texts / "S", place)
+        done("fit", place, "--again", *options(QUICK | {"bases": str(texts / model), "seed": seed}))
+    each = []
+    for place in single:
+        question = RecoveryQuestion(
+            FeatureStore.open(place), "stride", str(texts / "queries.jsonl"), ModelChoice(""), Template(), 1, None
+        )
+        (base,) = question._answered()
+        each.append(base.tile(0, 60) / base.centred.std(0)[:, None])
+    together = scores_of(texts, "B").T
+    apart = np.mean(each, 0)
+    assert np.allclose(np.where(apart == 0, 0, together), apart, atol=1e-4 * np.abs(apart).max())
+    save_model(texts / "other", seed=6)
+    changed = headwater("attribute", texts / "B", "--method", "stride", "--queries", texts / "queries.jsonl")
+    assert changed.exit_code == 1 and "was made differently: model is" in changed.stderr
+
+
+def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    weights = [chance.normal(size=(4, 6)).astype(np.float32) for _ in range(2)]
+    for number, weight in enumerate(weights):
+        for name, count in (("rows", 80), ("queries", 5)):
+            labels = np.arange(count) % 4
+            hidden = (weight[labels] + 0.3 * chance.normal(size=(count, 6))).astype(np.float32)
+            np.savez(tmp_path / f"{name}{number}.npz", hidden=hidden, labels=labels, weight=weight)
+    done("ingest", tmp_path / "rows0.npz", "--store", tmp_path / "S", "--method", "repsim", "--method", "stride",
+         *options(QUICK | {"updates": 80, "members": 16, "subsets": 120}))  # fmt: skip
+    scores = scores_of(tmp_path, queries="queries0.npz")
+    labels = np.arange(80) % 4
+    for query in range(5):
+        assert scores[labels == query % 4, query].mean() > scores[labels != query % 4, query].mean()
+    done("fit", tmp_path / "S", "--again", *options(QUICK | {"bases": f"{tmp_path}/rows0.npz,{tmp_path}/rows1.npz"}))
+    few = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", tmp_path / "queries0.npz")
+    assert few.exit_code == 1 and "fitted to 2 files of arrays" in few.stderr
+    assert scores_of(tmp_path, queries=f"{tmp_path}/queries0.npz,{tmp_path}/queries1.npz").shape == (80, 5)
+    (tmp_path / "rows0.npz").rename(tmp_path / "moved.npz")
+    gone = headwater("fit", tmp_path / "S", "--again", *options(QUICK))
+    assert gone.exit_code == 1 and "--corpus FILE" in gone.stderr
+    done("fit", tmp_path / "S", "--again", "--corpus", tmp_path / "moved.npz", *options(QUICK))
+    other = headwater("fit", tmp_path / "S", "--again", "--corpus", tmp_path / "rows1.npz", *options(QUICK))
+    assert other.exit_code == 1 and "made differently" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({"degree": 30}, "degree = 30, subsets = 24"), ({"subsets": 400}, "some would be empty"),
+     ({"depth": 1.5}, "depth is a share"), ({"held_out": 2.0}, "0 < held_out < 1"),
+     ({"omega": "all"}, "omega is one or example"), ({"updates": 0}, "updates"), ({"rank": -1}, "rank"),
+     ({"subsets": "many"}, "subsets is int"), ({"checked": -1}, "checked is a number")],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused_before_any_work(texts: Path, settings: dict[str, Any], told: str) -> None:
+    shutil.copytree(texts / "S", texts / "refused", dirs_exist_ok=True)
+    shutil.rmtree(texts / "refused/methods/stride", ignore_errors=True)
+    wrong = headwater("fit", texts / "refused", *options(QUICK | settings))
+    assert wrong.exit_code == 1 and told in wrong.stderr and wrong.stderr.count("\n") == 1
+    assert not (texts / "refused/methods/stride").exists()
+
+
+def test_what_cannot_be_asked_is_refused_in_a_line(texts: Path, tmp_path: Path) -> None:
+    queries = ("--queries", texts / "queries.jsonl")
+    for words, told in (
+        (("fit", texts / "S", "--method", "repsim"), "has nothing to fit"),
+        (("fit", texts / "S", "--memory", "1MB"), "the largest part is"),
+        (("attribute", texts / "S", "--method", "stride", *queries, "--memory", "1MB"), "smallest budget that works"),
+        (("attribute", texts / "S", "--method", "stride", *queries, "--certify"), "stores no rows"),
+        (("self-influence", texts / "S", "--method", "stride"), "holds no rows of method stride"),
+        (("compress", texts / "S", "--method", "stride", "--precision", "int8"), "stride"),
+    ):
+        result = headwater(*words)
+        assert result.exit_code == 1 and told in result.stderr and "Traceback" not in result.stderr, (
+            words,
+            result.output,
+        )
+    shutil.copytree(texts / "S", tmp_path / "S")
+    shutil.rmtree(tmp_path / "S/methods/stride")
+    none = headwater("attribute", tmp_path / "S", "--method", "stride", *queries)
+    assert none.exit_code == 1 and "holds no fit of stride: headwater fit" in none.stderr
+    (tmp_path / "S/methods/stride/state").mkdir(parents=True)
+    (tmp_path / "S/methods/stride/state/fit.json").write_text('{"settings": 1}')
+    broken = headwater("attribute", tmp_path / "S", "--method", "stride", *queries)
+    assert broken.exit_code == 1 and "no record of a fit" in broken.stderr
+
+
+def test_an_operator_that_measures_nothing_finite_is_named(texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(texts / "S", tmp_path / "S")
+    file = tmp_path / "S/methods/stride/state/base0/operators.npz"
+    arrays = read_arrays(file)
+    assert arrays is not None
+    arrays["alpha"][7, 0] = np.nan
+    write_arrays(file, arrays)
+    wrong = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
+    assert wrong.exit_code == 1 and "operator 7 measures no finite number of query queries.jsonl:1" in wrong.stderr
+    file.write_bytes(file.read_bytes()[:-50])
+    torn = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
+    assert torn.exit_code == 1 and "missing or not whole" in torn.stderr
+
+
+def test_one_process_fits_at_a_time(texts: Path) -> None:
+    lock = RangeLock(texts / "S/methods/stride/state/.lock", 0, 0)
+    try:
+        with pytest.raises(StoreBusy):
+            prepare_fit(FitJob(str(texts / "S"), "stride")).run(lambda *told: None)
+    finally:
+        lock.close()
+
+
+def test_a_state_that_is_not_finite_is_named(texts: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", hidden=np.array([[1.0, 2], [np.nan, 1], [1, 1]], np.float32), labels=np.array([0, 1, 1]),
+             weight=np.eye(2, dtype=np.float32), id=np.array(["a", "b", "c"]))  # fmt: skip
+    np.savez(
+        tmp_path / "fine.npz",
+        hidden=np.ones((3, 2), np.float32),
+        labels=np.array([0, 1, 1]),
+        weight=np.eye(2, dtype=np.float32),
+    )
+    done("ingest", tmp_path / "fine.npz", "--store", tmp_path / "S", "--method", "repsim")
+    with pytest.raises(DataError, match="hidden state of example b is not finite"):
+        prepare_fit(
+            FitJob(str(tmp_path / "S"), "stride", {"subsets": 3, "degree": 1, "bases": (str(tmp_path / "rows.npz"),)})
+        ).run(lambda *told: None)
+
+
+def test_trust_warns_where_it_must() -> None:
+    every = np.array([0.9, 0.3, np.nan])
+    trust = Trust(
+        10,
+        100,
+        ("lasso at 0.1",),
+        every,
+        np.array([0.5, -0.2, 0.4]),
+        np.array([1e-5, 2e-5, 1.0]),
+        np.array([True, True, False]),
+    )
+    first, unsteady, blind, slow = trust.remarks
+    assert "10 operators for 100 examples (K/N 0.10)" in first and "lasso at 0.1" in first and "1.0e+00" in first
+    assert "1 of 3 queries agree by less than 0.6" in unsteady and "1 of 3 queries are not explained" in blind
+    assert "1 queries did not converge" in slow and trust.facts()["reliability"] == [0.9, 0.3, None]
+    assert len(Trust(10, 100, ("ridge",), np.ones(2), np.ones(2), np.zeros(2), np.ones(2, bool)).remarks) == 1
+
+
+MEASURE = """
+import sys, numpy as np
+from headwater.engine.memory import peak_bytes, reset_peak, resident_bytes
+from headwater.engine.fitting.fit import FitJob, prepare_fit
+from headwater.engine.answers.ask import ask
+store, queries = sys.argv[1:]
+import json
+small = {"subsets": 12, "degree": 3, "updates": 1, "checked": 0}
+prepare_fit(FitJob(store, "stride", small)).run(lambda *told: None)  # compile, load, start threads
+ask(store, "stride", queries, top=5).attribute()
+settings = {"subsets": 3000, "degree": 5, "updates": 2, "checked": 50, "members": 8}
+fit = prepare_fit(FitJob(store, "stride", settings, again=True))
+reset_peak(); share = resident_bytes()
+fit.run(lambda *told: None)
+print(json.dumps({"planned": fit.plan.total, "used": peak_bytes() - share}))
+del fit
+question = ask(store, "stride", queries, top=5)
+reset_peak(); share = resident_bytes()
+question.attribute()
+print(json.dumps({"planned": question.plan.total, "used": peak_bytes() - share}))
+"""
+
+
+def test_fit_and_attribute_stay_within_their_plans(texts: Path, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "c.jsonl", short(1500, seed=4))
+    write_corpus(tmp_path / "q.jsonl", short(24, seed=5))
+    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", "--model", texts / "model", "--method", "repsim")
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "S"), str(tmp_path / "q.jsonl")]
+    out = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    assert out.returncode == 0, out.stderr
+    for line in out.stdout.splitlines():
+        told = json.loads(line)
+        assert told["used"] <= told["planned"] + (16 << 20), told
+        assert told["planned"] < 40 * max(told["used"], 8 << 20), told
