@@ -84,3 +84,40 @@ def test_a_device_without_room_is_an_error_and_no_answer(tmp_path: Path) -> None
     columns = stored(tmp_path / "s", rows, 1 << 20, form)
     with pytest.raises(DeviceError, match="no room"):
         GpuScan(columns, form, 0, 1 << 20).top_k(rows[:1], 10, lambda done: None)
+
+
+def test_a_recovery_on_the_device_is_the_cpus() -> None:
+    pytest.importorskip("cupy", reason="recovery on a GPU needs CuPy")
+    from headwater.engine.recovery.design import Design
+    from headwater.engine.recovery.device import DevicePass, cupy_on
+    from headwater.engine.recovery.recover import Recovery, recovered
+
+    design = Design(100_000, 1000, 8, 0)
+    y = np.random.default_rng(0).normal(size=(4, 1000))
+    ours = recovered(design, y, Recovery(solver="lasso"))
+    theirs = recovered(design, y, Recovery(solver="lasso"), device=DevicePass(cupy_on(0), design))
+    assert ours.share == theirs.share and np.allclose(ours.dense(design), theirs.dense(design), atol=1e-3)
+
+
+def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path) -> None:
+    from headwater.engine.answers.recovery import RecoveryQuestion
+    from headwater.engine.fitting.fit import FitJob, prepare_fit
+    from headwater.engine.intake.corpus import Template
+
+    model, corpus = save_model(tmp_path / "model"), write_corpus(tmp_path / "c.jsonl", sentences(100))
+    queries = write_corpus(tmp_path / "q.jsonl", sentences(4, seed=3))
+    prepare(
+        IngestJob([str(corpus)], str(tmp_path / "S"), ModelChoice(str(model), dtype="float32"), {"repsim": {}})
+    ).ingest()
+    found = []
+    for device in ("cpu", "cuda"):
+        choice = ModelChoice("", device, "float32")
+        job = FitJob(
+            str(tmp_path / "S"), "stride", {"subsets": 60, "degree": 3, "updates": 20}, model=choice, again=True
+        )
+        prepare_fit(job).run(lambda *told: None)
+        store = FeatureStore.open(tmp_path / "S")
+        question = RecoveryQuestion(store, "stride", str(queries), choice, Template(), 5, None)
+        (base,) = question._answered()
+        found.append(base.centred)
+    assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.99

@@ -34,6 +34,13 @@ FORBIDDEN = {
         "engine/demo",
         "engine/commands",
     ),
+    "engine/fitting": (
+        "engine/arrays",
+        "engine/answers",
+        "engine/utility",
+        "engine/demo",
+        "engine/commands",
+    ),
     "plugins": ("cli", "engine/commands"),
 } | {f"engine/{part}": ("engine/commands",) for part in ("answers", "evaluation", "truth", "utility", "demo")}
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from headwater.engine.recovery import device
 from headwater.engine.recovery.design import Design, expansion
+from headwater.engine.recovery.device import DevicePass
 from headwater.engine.recovery.lasso import Fit, Lasso, Sparse, predicted
 from headwater.engine.recovery.membership import Stored, correlated, multiplied
 from headwater.engine.recovery.recover import Recovery, recovered
@@ -346,3 +348,27 @@ def test_subsets_that_were_really_trained_on_are_predicted() -> None:
     shuffled = masks[np.random.default_rng(0).permutation(100)]
     assert abs(held_out(shuffled, Recovery(solver="ridge"))) < 0.06
     assert abs(held_out(shuffled, Recovery(solver="lasso", share=0.5))) < 0.06
+
+
+@pytest.mark.parametrize("most", [1, 7, 64, 500])
+@pytest.mark.parametrize("block", [1 << 16, 33])
+def test_the_devices_pass_finds_what_the_workers_find(most: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_BLOCK", block)
+    design, chance = Design(300, 40, 4, 1), np.random.default_rng(0)
+    residual = chance.normal(size=(40, 3))
+    rows, sizes = DevicePass(np, design).best(residual, most)
+    expected_rows, expected = correlated(design, residual, most, 1)
+    assert np.allclose(sizes, expected, atol=1e-5) and rows.shape == (3, most) and (rows[:, 300:] == -1).all()
+    shown = np.abs(np.append(residual, np.zeros((1, 3)), 0)[design.of(rows[0, : min(most, 300)]), 0].sum(1))
+    assert np.allclose(shown, sizes[0, : min(most, 300)], atol=1e-5)
+    assert (np.sort(rows[:, : min(most, 300)], 1) == np.sort(expected_rows[:, : min(most, 300)], 1)).mean() > 0.99
+
+
+def test_a_solution_by_the_devices_pass_is_the_workers() -> None:
+    design, chance = Design(400, 120, 5, 2), np.random.default_rng(1)
+    y = chance.normal(size=(4, 120))
+    ours, theirs = (
+        recovered(design, y, Recovery(solver="lasso"), device=one) for one in (None, DevicePass(np, design))
+    )
+    assert ours.share == theirs.share and np.allclose(ours.dense(design), theirs.dense(design), atol=1e-4)
+    assert (theirs.gap <= 1e-4).all()

@@ -23,11 +23,12 @@ from ..fitting.fitted import fitted, recovery_of
 from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..intake.corpus import Template
 from ..intake.examples import Example, batches
-from ..intake.model import ModelChoice
+from ..intake.model import ModelChoice, pick_device
 from ..intake.provider import Provider
 from ..intake.providers import query_provider
 from ..intake.readout import NonFiniteLogits, merged_needs
 from ..memory import Plan, plan
+from ..recovery.device import DevicePass, cupy_on
 from ..recovery.membership import Membership, Stored, multiplied
 from ..recovery.recover import Recovered, recovered, recovery_bytes
 from .attribution import RESULT_QUERIES, Results
@@ -93,6 +94,7 @@ class RecoveryQuestion:
         self._queries = read_queries(self._provider)
         self.shape = Shape(_BLOCK, 1)
         self._held, self._together, self.plan = self._planned(memory)
+        self._device = pick_device(choice.device).index or 0 if choice.device.startswith("cuda") else None
         self._answer: list[_Base] | None = None
         self.trust: Trust | None = None
 
@@ -268,7 +270,8 @@ class RecoveryQuestion:
             raise DataError(f"operator {operator} measures no finite number of query {queries[query].id}")
         design = method.design(self.rows, base)
         membership: Membership = Stored.held(design) if self._held else design
-        weights = recovered(membership, y, recovery_of(method), cores(), together=self._together)
+        device = DevicePass(cupy_on(self._device), membership) if self._device is not None else None
+        weights = recovered(membership, y, recovery_of(method), cores(), together=self._together, device=device)
         centred = y - y.mean(1, keepdims=True)
         unit = np.ones(len(y))
         if len(self._fitted.bases) > 1:

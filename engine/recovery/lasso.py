@@ -17,6 +17,7 @@ from numba import njit
 
 from ...store.errors import DataError
 from ...store.layout import Array
+from .device import DevicePass
 from .membership import Membership, correlated
 
 _JOIN = 64  # rows that may join a working set in a pass, at least
@@ -124,14 +125,15 @@ def _descend(
 class Lasso:
     """Solves for the same measurements at one penalty after another, each from the one before."""
 
-    def __init__(self, membership: Membership, y: Array, workers: int = 1) -> None:
-        """y (Q, K) float64: NaN in a whole column of it, for every query, is a measurement that does not count.
+    def __init__(self, membership: Membership, y: Array, workers: int = 1, device: DevicePass | None = None) -> None:
+        """y (Q, K) float64: NaN in a whole column of it, for every query, is a measurement that does not count. Passes over
+        all rows are the workers' or the device's.
 
         Raises:
             DataError: measurements of another number, fewer than two that count, or some that are not finite.
         """
         self.counted = refuse(membership, y)
-        self._of, self._workers = membership, workers
+        self._of, self._workers, self._device = membership, workers, device
         kept = np.asarray(y[:, self.counted], np.float64)
         self._mean = kept.mean(1)
         centred = kept - self._mean[:, None]
@@ -173,7 +175,10 @@ class Lasso:
                 join[q] = max(_JOIN, 2 * int((self._weights[q] != 0).sum()))
 
     def _passed(self, most: int) -> tuple[Array, Array]:
-        return correlated(self._of, self._residual[:, :-1].T, min(most, self._of.rows), self._workers)
+        residual, most = self._residual[:, :-1].T, min(most, self._of.rows)
+        return (
+            self._device.best(residual, most) if self._device else correlated(self._of, residual, most, self._workers)
+        )
 
     def _top(self, q: int, rows: Array, size: Array) -> float:
         """max |Mᵀ residual|, or a little more: in float64 of the rows that were kept; of the others float32 and its rounding."""

@@ -14,6 +14,7 @@ import numpy as np
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..hashing import hashed
+from .device import DevicePass
 from .lasso import Fit, Lasso, Sparse, predicted, refuse
 from .membership import Membership, multiplied
 from .pursuit import pursued, thresholded
@@ -112,6 +113,7 @@ def recovered(
     tell: Tell = lambda what: None,
     *,
     together: int = 64,
+    device: DevicePass | None = None,
 ) -> Recovered:
     """Weights from measurements y (Q, K) float64. So many queries are solved `together`; what is chosen, all queries choose.
 
@@ -130,9 +132,8 @@ def recovered(
     base[base.max(1) <= (1e-14 * np.nanmax(np.abs(y), 1)) ** 2] = 0  # rounding
     tried: dict[str, list[tuple[float, float]]] = {}
     errors: dict[str, Array] = {}
-    dense = asked.solver == "ridge" or (
-        asked.solver == "auto" and not asked.share
-    )  # a share that was given is the LASSO's
+    # a share that was given is the LASSO's
+    dense = asked.solver == "ridge" or (asked.solver == "auto" and not asked.share)
     shared = overlaps(membership) if dense and subsets <= DENSE else None
     if asked.solver in PURSUITS:
         sizes = (asked.causes,) if asked.causes else tuple(one for one in CAUSES if 4 * one <= kept.sum()) or (1,)
@@ -141,7 +142,8 @@ def recovered(
     elif asked.solver != "ridge":
         shares = (asked.share,) if asked.share else SHARES
         errors["lasso"] = np.concatenate([
-            _along_lasso(membership, y[some], train[some], held, shares, workers, tell) for some in _tiles(len(y), together)
+            _along_lasso(Lasso(membership, train[some], workers, device), membership, y[some], held, shares, tell)
+            for some in _tiles(len(y), together)
         ], 1)  # fmt: skip
         tried["lasso"] = _told(shares, errors["lasso"], base)
     if shared is not None:
@@ -165,7 +167,7 @@ def recovered(
         return Recovered(
             solver, value, explained, tried, np.full(len(y), np.nan), np.ones(len(y), bool), sparse=weights
         )
-    fits = [_fitted(Lasso(membership, y[some], workers), value, asked) for some in _tiles(len(y), together)]
+    fits = [_fitted(Lasso(membership, y[some], workers, device), value, asked) for some in _tiles(len(y), together)]
     gap, sparse = np.concatenate([fit.gap for fit in fits]), [one for fit in fits for one in fit.weights]
     return Recovered(solver, value, explained, tried, gap, gap <= asked.tolerance, sparse=sparse)
 
@@ -188,10 +190,10 @@ def _held_out(counted: Array, asked: Recovery) -> Array:
 
 
 def _along_lasso(
-    membership: Membership, y: Array, train: Array, held: Array, shares: Sequence[float], workers: int, tell: Tell
+    problem: Lasso, membership: Membership, y: Array, held: Array, shares: Sequence[float], tell: Tell
 ) -> Array:
     """Held-out squared errors (shares, Q, h) from sparse to dense, each from the one before."""
-    problem, errors = Lasso(membership, train, workers), []
+    errors = []
     for share in shares:
         tell(f"lasso, {share:g}")
         fit = problem.fit(share * problem.largest(), _ROUGH)
