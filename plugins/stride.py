@@ -47,7 +47,7 @@ class Stride(Measured):
     """Examples of its subset that an operator sees in a step, at most."""
     shared: int = 256
     """Positions outside, drawn for all operators at each step."""
-    rate: float = 5e-3
+    rate: float = 1e-3
     """Adam's, of the operators."""
     basis_rate: float = 1e-3
     """Of the basis; 0 keeps a random one."""

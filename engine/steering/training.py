@@ -58,7 +58,7 @@ class Recipe:
     """Rows of its subset that an operator sees in a step, at most."""
     shared: int = 256
     """Positions, of rows drawn anew at each step, that all operators see: those outside its subset bind an operator."""
-    rate: float = 5e-3
+    rate: float = 1e-3
     """Adam's, of the operators."""
     basis_rate: float = 1e-3
     """Of the basis; 0 leaves it as it was drawn."""
@@ -213,7 +213,8 @@ class Training:
     def inside(self, step: int) -> Iterator[tuple[slice, Array, Array]]:
         """What operators see of their subsets: some operators, their positions (k, m) and what these weigh, a tile at a time.
 
-        A row weighs ω over the sum of ω in its operator's batch, shared evenly among its positions.
+        A row weighs ω over the number of rows in its operator's batch, shared evenly among its positions. (Over the sum of their ω
+        it would be heard less in the company of rows that weigh much, and measurements would not add up.)
         """
         room, begun, held = tile_rows(self._head), 0, list[tuple[Array, Array]]()
         for subset in range(self._subsets.subsets):
@@ -235,8 +236,8 @@ class Training:
             rows = np.concatenate([rows, self._subsets.members(subset, 0, count - len(rows))])
         own = np.ones(count) if self._states.weights is None else self._states.weights[rows].astype(np.float64)
         at, owners, share = self._states.spread(rows)
-        own[np.bincount(owners, minlength=count) == 0] = 0  # it has nowhere to put it
-        return at, share * own[owners] / max(float(own.sum()), 1e-300)
+        counted = int((np.bincount(owners, minlength=count) > 0).sum())
+        return at, share * own[owners] / max(counted, 1)
 
     def outside(self, step: int) -> tuple[Array, Array]:
         """Positions (P,) of rows that are drawn for all operators, one of each, and what they weigh (K, P): nothing in a row's

@@ -30,6 +30,16 @@ import tasks
 
 BESIDE = ("headgn", "headcos", "trak", "logra", "gradcos", "repsim", "rise", "rise, τ = 1, floor 1", "grasp", "tfidf")
 SEEDS = (0, 1, 2)
+CHOICES = (
+    "depth=0.5",
+    "linearity=0.1",
+    "stability=1.0",
+    "stability=100.0",
+    "basis_rate=0.0",
+    "rate=0.005",
+    "omega=example",
+)
+"""What the paper leaves open or does otherwise, one at a time, on names at K = 300."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +53,16 @@ class Run:
     bases: int = 1
     degree: int = 10
     updates: int = 150
+    choice: str = ""
+    """A setting that is not the default, NAME=VALUE."""
 
     @property
     def name(self) -> str:
         """Of its file."""
         rest = f"-{self.degree}-{self.updates}" if (self.degree, self.updates) != (10, 150) else ""
-        return f"{self.task}-{self.seed}-{self.subsets}-{self.omega}-{self.bases}{rest}"
+        return f"{self.task}-{self.seed}-{self.subsets}-{self.omega}-{self.bases}{rest}" + f"-{self.choice}" * bool(
+            self.choice
+        )
 
 
 def runs() -> list[Run]:
@@ -58,7 +72,8 @@ def runs() -> list[Run]:
     hasty = [Run("lds", 0, 300, updates=updates) for updates in (3, 15)]  # what do signs of trust say of a bad fit?
     planted = [Run("backdoor", seed, subsets, "example") for seed in SEEDS for subsets in (1000, 500, 300)]
     unweighted = [Run("backdoor", seed, 300) for seed in SEEDS] + [Run("backdoor", 0, 1000)]
-    return [*names, *planted, *unweighted, *curve, *hasty]
+    choices = [Run("lds", 0, 300, choice=choice) for choice in CHOICES]
+    return [*names, *planted, *unweighted, *curve, *hasty, *choices]
 
 
 def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
@@ -71,7 +86,15 @@ def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
         [*command, "ingest", task.corpus, "--store", str(store), "--model", task.model, "--method", "repsim", *fields],
         folder,
     )
-    settings = {"subsets": run.subsets, "omega": run.omega, "degree": run.degree, "updates": run.updates}
+    settings: dict[str, Any] = {
+        "subsets": run.subsets,
+        "omega": run.omega,
+        "degree": run.degree,
+        "updates": run.updates,
+    }
+    if run.choice:
+        name, _, value = run.choice.partition("=")
+        settings[name] = value
     if run.bases > 1:
         settings["bases"] = ",".join(_bases(task, run.bases))
     options = [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
@@ -122,8 +145,11 @@ def kept(run: Run, data: Path, work: Path) -> dict[str, Any]:
 
 
 def show(found: dict[Run, dict[str, Any]], beside: Sequence[dict[str, Any]]) -> str:
-    """Tables: names, backdoor, the N/K curve with signs of trust, cost."""
-    return "\n\n".join([_names(found, beside), _backdoor(found, beside), _curve(found), _cost(found, beside)])
+    """Tables: names, backdoor, the N/K curve with signs of trust, settings one at a time, cost."""
+    plain = {run: one for run, one in found.items() if not run.choice}
+    return "\n\n".join(
+        [_names(plain, beside), _backdoor(plain, beside), _curve(plain), _choices(found), _cost(plain, beside)]
+    )
 
 
 def _interval(figure: dict[str, Any]) -> str:
@@ -168,6 +194,13 @@ def _curve(found: dict[Run, dict[str, Any]]) -> str:
         rows.append([f"{run.task} {run.seed}, ω {run.omega}", *sizes, *signs, f"{one['figure']['value']:.3f}"])
     header = ["run", "K", "N/K", "updates", "bases", "two fittings agree", "explained held out", "LDS or AP"]
     return machine.markdown(header, rows)
+
+
+def _choices(found: dict[Run, dict[str, Any]]) -> str:
+    rows = [[run.choice or "defaults", _interval(one["figure"]), f"{np.median(one['trust']['explained']):.2f}", f"{one['fit']:.0f}"]
+            for run, one in found.items()
+            if (run.task, run.subsets, run.omega, run.bases, run.degree, run.updates) == ("lds", 300, "one", 1, 10, 150)]  # fmt: skip
+    return machine.markdown(["names, K = 300", "LDS", "explained held out", "fit, CPU s"], rows)
 
 
 def _cost(found: dict[Run, dict[str, Any]], beside: Sequence[dict[str, Any]]) -> str:
@@ -223,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[Run, dict[str, Any]]:
             {"machine": machine.describe(), "found": facts, "beside": beside},
             show(found, beside),
         )
-        draw(found, given.out / "steering.png")
+        draw({run: one for run, one in found.items() if not run.choice}, given.out / "steering.png")
     return found
 
 

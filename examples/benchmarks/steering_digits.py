@@ -1,20 +1,20 @@
-"""Steering operators and sparse recovery against retraining, on scikit-learn's digits: LDS over K, bases, solvers and controls.
+"""STRIDE against retraining, on scikit-learn's digits as arrays: LDS over K, bases, solvers and controls.
 
     python examples/benchmarks/steering_digits.py --out /scratch
 
 1,000 rows of a small network (64 → 64 → 10); 100 halves of them, five trainings of each from nothing, are the truth, kept in
-the output folder. Bases are trained part-way, until the queries' loss is an eighth of what guessing costs. On each base's
-hidden states K operators are trained over a design of d = 10; each of 100 queries is measured by all of them, and weights are
-recovered. Several bases have designs of their own, and their weights are averaged. LDS: Spearman between the sum of a half's
-weights and its negative mean loss over five trainings, mean over queries, with a bootstrap interval over queries. *Permuted*:
-each query's measurements in a wrong order.
+the output folder. Bases are trained part-way, until the queries' loss is an eighth of what guessing costs; their hidden states,
+labels and heads are arrays that `headwater ingest`, `fit` and `attribute --all-scores` read. Several bases have designs of their
+own, and their weights are averaged. LDS: Spearman between the sum of a half's weights and its negative mean loss over five
+trainings, mean over queries, with a bootstrap interval over queries. Other solvers get the same measurements; *permuted*: each
+query's in a wrong order.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,19 @@ from typing import Any
 import machine
 import numpy as np
 import torch
+import zarr
+from headwater.engine.fitting.fitted import fitted
 from headwater.engine.intake.readout import LinearHead
 from headwater.engine.method import Sizes
 from headwater.engine.recovery.design import Design
 from headwater.engine.recovery.membership import Stored, multiplied
 from headwater.engine.recovery.recover import Recovery, recovered
-from headwater.engine.steering.operators import Places, measured
-from headwater.engine.steering.training import Recipe, States, trained
+from headwater.engine.steering.operators import Operators, Places, measured
+from headwater.store.feature_store import FeatureStore
 from scipy.stats import spearmanr
 
 ROWS, QUERIES, WIDTH, HALVES, SEEDS, STEPS, PART = 1000, 100, 64, 100, 5, 150, 20
-SIZES, BASES, MANY = (100, 300, 1000), 5, 300
+SIZES, BASES, MANY = (10, 33, 100, 300, 1000), 5, 300
 
 
 class Networks:
@@ -118,18 +120,45 @@ class Base:
         wide = torch.cat([hidden, torch.ones(len(hidden), 1)], 1)
         return (residual[:, :, None] * wide[:, None, :]).flatten(1).double().numpy()
 
-    def measured(self, design: Design, updates: int) -> tuple[np.ndarray, float]:
-        """y (Q, K), and seconds of training."""
-        begun, states = time.process_time(), States(self.rows, self.labels, np.arange(ROWS + 1))
-        with torch.no_grad():
-            operators = trained(
-                self.head, states, design, Recipe(updates=updates, seed=design.seed), lambda *told: None
-            )
-            taken = time.process_time() - begun
-            y = measured(
-                self.head, operators, Places(self.queries, self.right, self.queries), torch.arange(QUERIES), QUERIES
-            )
-        return y.double().numpy(), taken
+    def save(self, work: Path, seed: int) -> tuple[str, str]:
+        """Rows and queries as files of arrays."""
+        head = (
+            {"weight": self.head.weight.numpy(), "bias": self.head.bias.numpy()} if self.head.bias is not None else {}
+        )
+        files = str(work / f"rows-{seed}.npz"), str(work / f"queries-{seed}.npz")
+        np.savez(files[0], hidden=self.rows.numpy(), labels=self.labels.numpy(), **head)
+        np.savez(files[1], hidden=self.queries.numpy(), labels=self.right.numpy(), **head)
+        return files
+
+    def measured(self, store: Path) -> np.ndarray:
+        """y (Q, K) of what was fitted."""
+        arrays = fitted(FeatureStore.open(store), "stride").operators(0)
+        operators = Operators(*(torch.from_numpy(arrays[name]) for name in ("basis", "alpha")))
+        places = Places(self.queries, self.right, self.queries)
+        return measured(self.head, operators, places, torch.arange(QUERIES), QUERIES).double().numpy()
+
+
+def asked(
+    work: Path, files: Sequence[tuple[str, str]], settings: dict[str, Any]
+) -> tuple[Path, np.ndarray, dict[str, Any]]:
+    """By the command line: the store, weights (Q, N), and what speaks for them, with the fit's CPU seconds."""
+    store, scores = work / "store", work / "scores.zarr"
+    for folder in (store, scores):
+        shutil.rmtree(folder, ignore_errors=True)
+    if len(files) > 1:
+        settings = {**settings, "bases": ",".join(rows for rows, _ in files)}
+    options = [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
+    command = machine.headwater()
+    machine.run([*command, "ingest", files[0][0], "--store", str(store), "--method", "repsim"], work)
+    taken = machine.run([*command, "fit", str(store), "--method", "stride", *options], work).cpu_seconds
+    queries = ",".join(asked for _, asked in files)
+    machine.run(
+        [*command, "attribute", str(store), "--method", "stride", "--queries", queries, "--all-scores", str(scores)],
+        work,
+    )
+    group = zarr.open_group(str(scores), mode="r")
+    trust: Any = group.attrs["trust"]
+    return store, np.array(group["scores"]).T, {**trust, "seconds": taken}
 
 
 def lds(weights: np.ndarray, masks: np.ndarray, losses: np.ndarray) -> tuple[float, float, float]:
@@ -153,7 +182,7 @@ def closed_forms(base: Base) -> dict[str, np.ndarray]:
             "head inner product": queries @ rows.T, "representation cosine": near[0] @ near[1].T}  # fmt: skip
 
 
-def run(work: Path, sizes: Sequence[int], bases: int, updates: int) -> dict[str, Any]:
+def run(work: Path, sizes: Sequence[int], bases: int) -> dict[str, Any]:
     """All of it."""
     masks, losses = truth(work)
     mean = losses.mean(0)
@@ -163,50 +192,43 @@ def run(work: Path, sizes: Sequence[int], bases: int, updates: int) -> dict[str,
     for name, weights in closed_forms(base).items():
         found["closed"][name] = lds(weights, masks, mean)
     for size in sizes:
-        design = Design(ROWS, size, 10, 0)
-        held = Stored.held(design)
-        y, taken = base.measured(design, updates)
-        again, _ = base.measured(design, updates // 2)  # other draws would be other subsets: fewer steps tell as much
-        one: dict[str, Any] = {"K": size, "seconds": taken, "scores": {}}
-        one["agreement"] = float(np.mean([spearmanr(a, b).statistic for a, b in zip(y, again, strict=True)]))
+        degree = 10 if size >= 100 else 3
+        store, weights, trust = asked(work, [base.save(work, 77)], {"subsets": size, "degree": degree})
+        held = Stored.held(Design(ROWS, size, degree, 0))
+        y = base.measured(store)
+        one: dict[str, Any] = {"K": size, "seconds": trust["seconds"], "scores": {}}
+        one["agree"] = float(np.mean(trust["reliability"]))
+        one["explained"] = float(np.mean(trust["explained"]))
+        one["scores"]["stride"] = lds(weights, masks, mean)
         one["scores"]["back-projection"] = lds(multiplied(held, (y - y.mean(1, keepdims=True)).T), masks, mean)
         for solver in ("lasso", "ridge", "iht"):
-            answer = recovered(held, y, Recovery(solver=solver))
-            one["scores"][solver] = lds(answer.dense(held), masks, mean)
-            one[f"{solver} explains"] = float(answer.explained.mean())
+            one["scores"][solver] = lds(recovered(held, y, Recovery(solver=solver)).dense(held), masks, mean)
         wrong = np.random.default_rng(0).permuted(y, axis=1)
-        one["scores"]["lasso, permuted"] = lds(
-            recovered(held, wrong, Recovery(solver="lasso")).dense(held), masks, mean
-        )
+        permuted = recovered(held, wrong, Recovery(solver="lasso")).dense(held)
+        one["scores"]["lasso, permuted"] = lds(permuted, masks, mean)
         print(json.dumps(one), flush=True)
         found["sizes"].append(one)
-    total, closed = np.zeros((QUERIES, ROWS)), np.zeros((QUERIES, ROWS))
-    for seed in range(bases):
-        design, each = Design(ROWS, MANY, 10, seed), Base(77 + seed)
-        held = Stored.held(design)
-        weights = recovered(held, each.measured(design, updates)[0], Recovery(solver="lasso")).dense(held)
-        total += weights / max(float(weights.std()), 1e-30)
+    every, closed = [Base(77 + seed) for seed in range(bases)], np.zeros((QUERIES, ROWS))
+    for each in every:
         near = closed_forms(each)["head Gauss–Newton"]
         closed += near / near.std()
-    found["bases"] = {
-        "count": bases,
-        "K": MANY,
-        "lasso": lds(total, masks, mean),
-        "head Gauss–Newton": lds(closed, masks, mean),
-    }
+    files = [each.save(work, 77 + seed) for seed, each in enumerate(every)]
+    _, weights, _ = asked(work, files, {"subsets": MANY})
+    found["bases"] = {"count": bases, "K": MANY, "stride": lds(weights, masks, mean),
+                      "head Gauss–Newton": lds(closed, masks, mean)}  # fmt: skip
     return found
 
 
 def show(found: dict[str, Any]) -> str:
     """Tables."""
     names = list(found["sizes"][0]["scores"])
-    rows = [[f"{one['K']:,}", *(_told(one["scores"][name]) for name in names), f"{one['lasso explains']:.2f}",
-             f"{one['agreement']:.2f}", f"{one['seconds']:.0f}"] for one in found["sizes"]]  # fmt: skip
+    rows = [[f"{one['K']:,}", *(_told(one["scores"][name]) for name in names), f"{one['explained']:.2f}",
+             f"{one['agree']:.2f}", f"{one['seconds']:.0f}"] for one in found["sizes"]]  # fmt: skip
     many = found["bases"]
     closed = [[name, _told(told)] for name, told in found["closed"].items()]
-    closed += [[f"{many['count']} bases, K = {many['K']}, lasso", _told(many["lasso"])],
+    closed += [[f"{many['count']} bases, K = {many['K']}, stride", _told(many["stride"])],
                [f"{many['count']} bases, head Gauss–Newton", _told(many["head Gauss–Newton"])]]  # fmt: skip
-    header = ["K", *names, "lasso explains held out", "y at half the steps", "training, CPU s"]
+    header = ["K", *names, "explained held out", "two fittings agree", "fit, CPU s"]
     ceiling = f"Noise allows about {found['ceiling']:.2f}; the base's query loss is {found['base']:.2f}."
     return "\n\n".join([machine.markdown(header, rows), machine.markdown(["beside it", "LDS"], closed), ceiling])
 
@@ -221,11 +243,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=machine.OUT)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--bases", type=int, default=BASES)
-    parser.add_argument("--updates", type=int, default=150)
     given = parser.parse_args(arguments)
     work = given.out.resolve() / "steering"
     work.mkdir(parents=True, exist_ok=True)
-    found = {"machine": machine.describe(), **run(work, given.sizes, given.bases, given.updates)}
+    found = {"machine": machine.describe(), **run(work, given.sizes, given.bases)}
     machine.save(given.out, "steering_digits", found, show(found))
     return found
 
