@@ -222,16 +222,24 @@ def test_steering_is_judged_by_retraining(script: Load, tmp_path: Path, monkeypa
     digits = script("steering_digits")
     for name, value in {"ROWS": 300, "QUERIES": 30, "HALVES": 20, "SEEDS": 2, "STEPS": 60, "MANY": 100}.items():
         monkeypatch.setattr(digits, name, value)
-    found = digits.main(["--out", str(tmp_path), "--sizes", "100", "--bases", "2", "--updates", "30"])
+    found = digits.main(["--out", str(tmp_path), "--sizes", "100", "--bases", "2"])
     (one,) = found["sizes"]
-    assert (
-        one["scores"]["lasso"][0] > one["scores"]["lasso, permuted"][0] + 0.1
-        and abs(one["scores"]["lasso, permuted"][0]) < 0.15
-    )
-    assert (
-        found["bases"]["lasso"][0] > 0.1 and found["closed"]["head Gauss–Newton"][0] > 0.1 and 0 < found["ceiling"] < 1
-    )
-    assert found["base"] < 2.2 and one["lasso explains"] < 1
+    told = {name: figure[0] for name, figure in one["scores"].items()}
+    assert abs(told["stride"] - told["lasso"]) < 0.02 and told["lasso"] > told["lasso, permuted"] + 0.1
+    assert abs(told["lasso, permuted"]) < 0.15 and found["bases"]["stride"][0] > 0.1 and 0 < found["ceiling"] < 1
+    assert found["closed"]["head Gauss–Newton"][0] > 0.1 and found["base"] < 2.2 and one["explained"] < 1
+
+
+@pytest.mark.slow
+def test_steering_finds_planted_rows(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steering = script("steering")
+    some = [steering.Run("backdoor", 0, 200, "example", updates=40), steering.Run("backdoor", 0, 100, updates=2)]
+    monkeypatch.setattr(steering, "runs", lambda: some)
+    found = steering.main(["--out", str(tmp_path), "--only", "backdoor"])
+    assert [one["trust"]["subsets"] for one in found.values()] == [200, 100]
+    assert found[some[0]]["figure"]["value"] > 0.2 and found[some[0]]["fit"] > 0  # chance is 0.1
+    assert steering.main(["--out", str(tmp_path), "--only", "backdoor"]) == found
+    assert "200" in steering.show_curve(found)
 
 
 @pytest.mark.slow

@@ -213,8 +213,8 @@ class Training:
     def inside(self, step: int) -> Iterator[tuple[slice, Array, Array]]:
         """What operators see of their subsets: some operators, their positions (k, m) and what these weigh, a tile at a time.
 
-        A row weighs ω over the number of rows in its operator's batch, shared evenly among its positions. (Over the sum of their ω
-        it would be heard less in the company of rows that weigh much, and measurements would not add up.)
+        A row weighs ω over the number of rows in its operator's batch, shared evenly among its positions. (Over the sum of
+        their ω it would be heard less in the company of rows that weigh much, and measurements would not add up.)
         """
         room, begun, held = tile_rows(self._head), 0, list[tuple[Array, Array]]()
         for subset in range(self._subsets.subsets):

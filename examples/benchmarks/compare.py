@@ -29,15 +29,19 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rise, 8,192 signs": ("rise", ("rise.precision=sign",)),
     "rise, τ = 1, floor 1": ("rise", ("rise.tau=1.0", "rise.floor=1.0")),
     "rise, τ = 1, floor 1, signs": ("rise", ("rise.tau=1.0", "rise.floor=1.0", "rise.precision=sign")),
+    "stride": ("stride", ()),
+    "stride, ω": ("stride", ("stride.omega=example",)),
 }
-"""RISE comes in several forms; every other method with its defaults."""
+"""RISE comes in several forms, STRIDE with and without weights of examples; every other method with its defaults."""
 SEVERAL = ("backdoor",)
 """Tasks whose seeds are all run; the others are run once."""
 ALSO = {"facts": "recall@10"}
 """A second figure of a task, told after the first."""
 TEXTS = ("tfidf", "bm25")
-ABSENT = ("rise", "vectors")
-"""Not among the others: RISE has its variants, and `vectors` are rows made elsewhere."""
+FITTED = ("stride",)
+"""What `ingest` fits, and stores no rows of."""
+ABSENT = ("rise", "stride", "vectors")
+"""Not among the others: RISE and STRIDE have their variants, and `vectors` are rows made elsewhere."""
 Variant: TypeAlias = tuple[str, tuple[str, ...]]
 
 
@@ -66,6 +70,12 @@ def measure(task: tasks.Task, method: str, settings: Sequence[str], folder: Path
 
 
 def _row_bytes(store: Path, method: str) -> int:
+    """Of an example; what was fitted, shared out among all of them."""
+    if method in FITTED:
+        files = sum(file.stat().st_size for file in (store / "methods" / method).rglob("operators.npz"))
+        from headwater.store.feature_store import EXAMPLES, FeatureStore
+
+        return files // FeatureStore.open(str(store)).rows(EXAMPLES)
     from headwater.engine.arrays.stored import StoredRows
     from headwater.store.feature_store import FeatureStore, method_group
 
@@ -90,10 +100,16 @@ def judged(task: tasks.Task, store: Path, scores: Path) -> dict[str, Any]:
 def measure_together(task: tasks.Task, every: dict[str, Variant], folder: Path) -> dict[str, dict[str, Any]]:
     """The figures of several methods, in this process: those of different names share one forward pass."""
     passes: list[dict[str, str]] = []
+    found = {
+        label: measure(task, method, settings, folder / label)
+        for label, (method, settings) in every.items()
+        if method in FITTED
+    }
     for label, (method, _) in every.items():
+        if method in FITTED:
+            continue
         free = next((one for one in passes if method not in one), None)
         passes.append({method: label}) if free is None else free.update({method: label})
-    found: dict[str, dict[str, Any]] = {}
     for at, labels in enumerate(passes):
         store = folder / f"store{at}"
         _ingest(task, {method: every[label][1] for method, label in labels.items()}, store)
@@ -145,7 +161,7 @@ def run(
     found = []
     for name in names:
         for seed in seeds if name in SEVERAL else seeds[:1]:
-            chosen = {_told(work, name, seed, label): (label, variant) for label, variant in methods(wanted).items()}
+            chosen = {told_in(work, name, seed, label): (label, variant) for label, variant in methods(wanted).items()}
             left = {label: variant for path, (label, variant) in chosen.items() if not path.exists()}
             folder = work / f"{name}-{seed}" / "run"
             shutil.rmtree(folder, ignore_errors=True)
@@ -154,21 +170,23 @@ def run(
                 for label, (method, settings) in left.items():
                     line = measure(task, method, settings, folder)
                     shutil.rmtree(folder)
-                    _keep(work, name, seed, label, line)
+                    keep(work, name, seed, label, line)
             elif task:
                 for label, line in measure_together(task, left, folder).items():
-                    _keep(work, name, seed, label, line)
+                    keep(work, name, seed, label, line)
                 shutil.rmtree(folder)
             found += [json.loads(path.read_text()) for path in chosen]
     return found
 
 
-def _told(work: Path, name: str, seed: int, label: str) -> Path:
+def told_in(work: Path, name: str, seed: int, label: str) -> Path:
+    """Where a figure is kept."""
     return work / "figures" / f"{name}-{seed}-{label.replace(' ', '_').replace(',', '')}.json"
 
 
-def _keep(work: Path, name: str, seed: int, label: str, line: dict[str, Any]) -> None:
-    path = _told(work, name, seed, label)
+def keep(work: Path, name: str, seed: int, label: str, line: dict[str, Any]) -> None:
+    """Write a figure of a task, a seed and a method."""
+    path = told_in(work, name, seed, label)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".part").write_text(json.dumps({"task": name, "seed": seed, "method": label, **line}))
     path.with_suffix(".part").replace(path)

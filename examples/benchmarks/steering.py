@@ -115,7 +115,8 @@ def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
 
     trust = zarr.open_group(str(scores), mode="r").attrs["trust"]
     took = {"fit": fitted.cpu_seconds, "query": queried.cpu_seconds, "peak": max(fitted.peak_bytes, queried.peak_bytes)}
-    found = {**compare.judged(task, store, scores), **took, "trust": trust}
+    file_bytes = sum(file.stat().st_size for file in store.rglob("operators.npz")) // int(trust["rows"])
+    found = {**compare.judged(task, store, scores), **took, "bytes": file_bytes, "trust": trust}
     shutil.rmtree(folder)
     return found
 
@@ -141,6 +142,13 @@ def kept(run: Run, data: Path, work: Path) -> dict[str, Any]:
         hidden.replace(file)
         print(f"{run.name}: {found['figure']['value']:.3f}, fit {found['fit']:.0f} CPU s", flush=True)
     told: dict[str, Any] = json.loads(file.read_text())
+    label = {"one": "stride", "example": "stride, ω"}[run.omega]
+    if (
+        run == Run(run.task, run.seed, 1000, run.omega)
+        and not compare.told_in(work, run.task, run.seed, label).exists()
+    ):
+        line = {**told, "build": told["fit"]}  # what compare.py would measure
+        compare.keep(work, run.task, run.seed, label, {key: line[key] for key in line if key not in ("trust", "fit")})
     return told
 
 
@@ -148,7 +156,7 @@ def show(found: dict[Run, dict[str, Any]], beside: Sequence[dict[str, Any]]) -> 
     """Tables: names, backdoor, the N/K curve with signs of trust, settings one at a time, cost."""
     plain = {run: one for run, one in found.items() if not run.choice}
     return "\n\n".join(
-        [_names(plain, beside), _backdoor(plain, beside), _curve(plain), _choices(found), _cost(plain, beside)]
+        [_names(plain, beside), _backdoor(plain, beside), show_curve(plain), _choices(found), _cost(plain, beside)]
     )
 
 
@@ -181,7 +189,8 @@ def _range(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ({min(values):.2f} to {max(values):.2f}; {len(values)})"
 
 
-def _curve(found: dict[Run, dict[str, Any]]) -> str:
+def show_curve(found: dict[Run, dict[str, Any]]) -> str:
+    """K, N/K, signs of trust and figures."""
     rows = []
     for run, one in sorted(
         found.items(), key=lambda item: (item[0].task, item[0].omega, item[0].subsets, item[0].updates)
@@ -197,9 +206,9 @@ def _curve(found: dict[Run, dict[str, Any]]) -> str:
 
 
 def _choices(found: dict[Run, dict[str, Any]]) -> str:
-    rows = [[run.choice or "defaults", _interval(one["figure"]), f"{np.median(one['trust']['explained']):.2f}", f"{one['fit']:.0f}"]
-            for run, one in found.items()
-            if (run.task, run.subsets, run.omega, run.bases, run.degree, run.updates) == ("lds", 300, "one", 1, 10, 150)]  # fmt: skip
+    chosen = {run: one for run, one in found.items() if run == Run("lds", 0, 300, choice=run.choice)}
+    rows = [[run.choice or "defaults", _interval(one["figure"]), f"{np.median(one['trust']['explained']):.2f}",
+             f"{one['fit']:.0f}"] for run, one in chosen.items()]  # fmt: skip
     return machine.markdown(["names, K = 300", "LDS", "explained held out", "fit, CPU s"], rows)
 
 
@@ -244,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[Run, dict[str, Any]]:
     given = parser.parse_args(arguments)
     data = machine.data_folder(given.data, "models/stories260K")
     work = given.out.resolve() / "compare"
-    beside = compare.run(("lds", "backdoor"), BESIDE, SEEDS, data, work)
+    beside = [] if given.only else compare.run(("lds", "backdoor"), BESIDE, SEEDS, data, work)
     chosen = [run for run in runs() if run.name.startswith(given.only)]
     with ThreadPoolExecutor(given.processes) as pool:
         found = dict(zip(chosen, pool.map(lambda run: kept(run, data, work), chosen), strict=True))
