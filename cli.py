@@ -65,4 +65,5 @@ for _command in (ingest.ingest, fit.fit, ask.attribute, ask.value, ask.self_infl
                  keep.verify, prove.ground_truth, prove.evaluate, choose.predict, choose.calibrate, choose.select):  # fmt: skip
     main.add_command(_command)
 plan.add_command(ingest.plan_ingest)
+plan.add_command(fit.plan_fit)
 plan.add_command(ask.plan_attribute)

@@ -121,6 +121,7 @@ def test_a_table_says_what_speaks_for_it(texts: Path) -> None:
     assert len((texts / "values.csv").read_text().splitlines()) == 61
     info = json.loads(done("info", texts / "S", "--json").stdout)
     assert info["fits"]["stride"]["settings"]["subsets"] == 24 and "stride" in done("info", texts / "S").stdout
+    assert "operators in training" in done("plan", "fit", texts / "S").stdout
     plan = json.loads(
         done(
             "plan", "attribute", texts / "S", "--method", "stride", "--queries", texts / "queries.jsonl", "--json"

@@ -9,24 +9,31 @@ from typing import Any
 
 import click
 
-from .options import RUN, budget, method_settings
+from .options import RUN, budget, method_settings, options
+
+FITTING = options(
+    click.argument("store"),
+    click.option("--method", default="stride", show_default=True, metavar="NAME", help="Method that is fitted."),
+    click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
+                 help="The method's setting, such as -o stride.subsets 300."),
+    click.option("--model", default="", metavar="PATH", help="Where the store's model is now, if it has moved."),
+    click.option("--corpus", multiple=True, metavar="FILE", help="Where the corpus's files are now: of arrays, and of stores "
+                 "without texts."),
+    click.option("--again", is_flag=True, help="Begin anew where there is a fit with other settings, or of other examples."),
+)  # fmt: skip
 
 
 @click.command()
-@click.argument("store")
-@click.option("--method", default="stride", show_default=True, metavar="NAME", help="Method that is fitted.")
-@click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
-              help="The method's setting, such as -o stride.subsets 300.")  # fmt: skip
-@click.option("--model", default="", metavar="PATH", help="Where the store's model is now, if it has moved.")
-@click.option("--corpus", multiple=True, metavar="FILE", help="Where the corpus's files are now: of arrays, and of stores "
-              "without texts.")  # fmt: skip
+@FITTING
 @click.option(
-    "--again", is_flag=True, help="Begin anew where there is a fit with other settings, or of other examples."
+    "--commit-seconds",
+    type=click.FloatRange(0),
+    default=15.0,
+    show_default=True,
+    help="A kill loses at most so much work.",
 )
-@click.option("--commit-seconds", type=click.FloatRange(0), default=15.0, show_default=True,
-              help="A kill loses at most so much work.")  # fmt: skip
 @RUN
-def fit(settings: tuple[tuple[str, str], ...], **options: Any) -> None:
+def fit(commit_seconds: float, **options: Any) -> None:
     """Fit a method to all examples of STORE, for `attribute` and `value` to ask.
 
     Running it again goes on where it stopped. How answers are recovered (solver, share, held_out, tolerance) may be changed
@@ -38,23 +45,42 @@ def fit(settings: tuple[tuple[str, str], ...], **options: Any) -> None:
     headwater fit S --method stride -o stride.bases early,middle,late
     headwater fit S --method stride -o stride.solver ridge
     """
+    _run(_prepared(options, commit_seconds))
+
+
+@click.command("fit")
+@FITTING
+@RUN
+def plan_fit(**options: Any) -> None:
+    """The memory of a fit: the same options as `headwater fit`."""
+    from ..answers.report import print_plan
+
+    prepared = _prepared(options, 0.0)
+    print_plan(prepared.plan, budget(options["memory"]), f"{prepared.rows:,} examples")
+
+
+def _prepared(o: Mapping[str, Any], commit_seconds: float) -> Any:
+    from ..fitting.fit import FitJob, prepare_fit
     from ..intake.model import ModelChoice
 
-    o = options
-    given = method_settings((o["method"],), settings)[o["method"]]
+    given = method_settings((o["method"],), o["settings"])[o["method"]]
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    more = {"corpus": o["corpus"], "again": o["again"], "commit_seconds": o["commit_seconds"]}
-    run_fit(o["store"], o["method"], given, choice, o["memory"], more)
+    return prepare_fit(
+        FitJob(o["store"], o["method"], given, o["corpus"], choice, budget(o["memory"]), o["again"], commit_seconds)
+    )
 
 
-def run_fit(
-    store: str, method: str, given: Mapping[str, Any], choice: Any, memory: str | None, more: Mapping[str, Any]
-) -> None:
-    """Fit a method, with progress; leaves with 130 where it was stopped. `more`: the other fields of a `FitJob`."""
+def fit_ingested(options: Mapping[str, Any], name: str) -> None:
+    """Fit a method that `ingest` was asked for; leaves with 130 where it was stopped."""
+    o = {**options, "method": name, "again": False}
+    own = tuple((key, value) for key, value in o["settings"] if key.partition(".")[0] == name)
+    _run(_prepared({**o, "settings": own}, o["commit_seconds"]))
+
+
+def _run(prepared: Any) -> None:
+    """With progress; leaves with 130 where it was stopped."""
     from ..console import Stages, StopRequest, clock
-    from ..fitting.fit import FitJob, prepare_fit
 
-    prepared = prepare_fit(FitJob(store, method, given, model=choice, memory=budget(memory), **more))
     stop, stages = StopRequest(), Stages()
     with stop, stages:
         finished = prepared.run(stages.tell, stop.asked)
@@ -62,7 +88,7 @@ def run_fit(
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)
     took = f" in {clock(time.monotonic() - stages.begun)}" if stages.begun else ": nothing was left to do"
-    click.echo(f"{store}: {method} fitted to {prepared.rows:,} examples{took}", err=True)
+    click.echo(f"{prepared.store.url}: {prepared.job.method} fitted to {prepared.rows:,} examples{took}", err=True)
 
 
 def fitted_among(names: Sequence[str]) -> list[str]:

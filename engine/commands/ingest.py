@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .fit import fitted_among, run_fit
+from .fit import fit_ingested, fitted_among
 from .options import READING, RUN, budget, method_settings
 
 
@@ -52,9 +52,7 @@ def ingest(**options: Any) -> None:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)
     for name in fitted_among(options["methods"]):
-        given = method_settings(options["methods"], options["settings"])[name]
-        run_fit(options["store"], name, given, prepared.job.model, options["memory"],
-                {"corpus": options["corpus"], "commit_seconds": options["commit_seconds"]})  # fmt: skip
+        fit_ingested(options, name)
 
 
 def _prepared(options: dict[str, Any]) -> Any:
