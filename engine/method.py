@@ -227,7 +227,9 @@ class Measured(Method):
     solver: str = field(default="auto", kw_only=True)
     """lasso, ridge, iht, ssmp; auto: lasso, or ridge where that predicts held-out measurements better by a standard error."""
     share: float = field(default=0.0, kw_only=True)
-    """c of λ = c·λ_max (of ridge: its strength; of iht and ssmp: how many causes); 0: by held-out measurements."""
+    """c of λ = c·λ_max (of ridge: its strength; of iht and ssmp: how many causes, a whole number); 0: by held-out measurements.
+    With auto it is the LASSO's.
+    """
     held_out: float = field(default=0.1, kw_only=True)
     """Of the measurements, to choose and to judge by."""
     tolerance: float = field(default=1e-4, kw_only=True)
@@ -261,6 +263,10 @@ class Measured(Method):
     @abstractmethod
     def begun(self, head: Head, states: States, design: Design, base: int = 0) -> Fitting:
         """Operators that have learnt nothing yet."""
+
+    def remarks(self, rows: int) -> list[str]:
+        """What whoever fits so many examples should know: a line each."""
+        return []
 
     @abstractmethod
     def held(self, sizes: Sizes, rows: int) -> tuple[int, int]:

@@ -79,8 +79,10 @@ class Stride(Measured):
             raise SettingsError("rank, updates, members and shared are 1 at least")
         if min(self.rate, self.basis_rate, self.stability, self.linearity) < 0:
             raise SettingsError("rates and weights of losses are 0 at least")
-        if self.checked < 0:
-            raise SettingsError(f"checked is a number of operators, not {self.checked}")
+        if min(self.checked, self.seed) < 0:
+            raise SettingsError("checked and seed are 0 at least")
+        if not all(isinstance(base, str) for base in self.bases):
+            raise SettingsError(f"bases are folders or files, not {self.bases}")
 
     @property
     def base_models(self) -> tuple[str, ...]:
@@ -89,11 +91,11 @@ class Stride(Measured):
 
     def layer(self, sizes: Sizes) -> int:
         """What `depth` means for a model."""
-        return -1 if self.depth == 1 else min(sizes.layers - 1, round(self.depth * sizes.layers))
+        return -1 if self.depth == 1 or not sizes.layers else min(sizes.layers - 1, round(self.depth * sizes.layers))
 
     def needs(self, sizes: Sizes) -> Needs:
         """The layer that the basis reads."""
-        return Needs(layers=() if self.depth == 1 else (self.layer(sizes),))
+        return Needs(layers=() if self.layer(sizes) < 0 else (self.layer(sizes),))
 
     def design(self, rows: int, base: int = 0) -> Design:
         """d random partitions into K/d subsets each, under the base's seed."""
@@ -118,14 +120,20 @@ class Stride(Measured):
 
     def held(self, sizes: Sizes, rows: int) -> tuple[int, int]:
         """Operators, their gradients of two losses and Adam's moments, a copy for the checkpoint; tiles, ω; the operators."""
-        from ..engine.steering.operators import TILE_BYTES
+        from ..engine.steering.operators import LEAST_ROWS, TILE_BYTES
 
         numbers = self.subsets * self.rank * sizes.hidden + (sizes.hidden + 1) * self.rank
         twice = 1 + min(self.checked, self.subsets) / self.subsets
-        tiles = 8 * max(TILE_BYTES, 4 * sizes.vocabulary * max(self.rank, 2))
+        tiles = 8 * max(TILE_BYTES, 4 * sizes.vocabulary * max(self.rank, LEAST_ROWS))
         pairs = 40 * self.shared * self.subsets + 32 * self.members * sizes.max_length
-        sketch = 8 * 5 * self.subsets**2 if self.linearity else 0
-        return int(4 * numbers * (5 + 5 * twice)) + tiles + pairs + sketch + 32 * rows, int(8 * numbers * twice) + tiles
+        sketch = 8 * 5 * self.subsets**2 + (32 << 20) if self.linearity else 0
+        return int(4 * numbers * (5 + 5 * twice)) + tiles + pairs + sketch + 48 * rows, int(8 * numbers * twice) + tiles
+
+    def remarks(self, rows: int) -> list[str]:
+        """Whether operators see all of their subsets."""
+        size, seen = rows * self.degree // self.subsets, self.updates * self.members
+        few = f"an operator sees {seen:,} of the {size:,} examples of its subset: more updates, or more subsets"
+        return [few] if seen < size else []
 
     def measured(self, readout: Readout, fitted: Mapping[str, Array]) -> tuple[Array, Array]:
         """y by all operators; and of those trained twice, the rank correlation of both answers."""
@@ -134,7 +142,7 @@ class Stride(Measured):
         from ..engine.steering.operators import Operators, Places, measured
 
         head, hidden = readout.head, readout.hidden()
-        inner = hidden if self.depth == 1 else readout.hidden(self.layer(head.sizes))
+        inner = hidden if self.layer(head.sizes) < 0 else readout.hidden(self.layer(head.sizes))
         places = Places(hidden, readout.targets, inner)
 
         def by(prefix: str) -> Array:

@@ -99,7 +99,9 @@ def test_a_recovery_on_the_device_is_the_cpus() -> None:
     assert ours.share == theirs.share and np.allclose(ours.dense(design), theirs.dense(design), atol=1e-3)
 
 
-def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path) -> None:
+@pytest.mark.parametrize("omega", ["one", "example"])
+def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, omega: str) -> None:
+    pytest.importorskip("cupy", reason="recovery on a GPU needs CuPy")
     from headwater.engine.answers.recovery import RecoveryQuestion
     from headwater.engine.fitting.fit import FitJob, prepare_fit
     from headwater.engine.intake.corpus import Template
@@ -113,7 +115,11 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path) -> None:
     for device in ("cpu", "cuda"):
         choice = ModelChoice("", device, "float32")
         job = FitJob(
-            str(tmp_path / "S"), "stride", {"subsets": 60, "degree": 3, "updates": 20}, model=choice, again=True
+            str(tmp_path / "S"),
+            "stride",
+            {"subsets": 60, "degree": 3, "updates": 20, "omega": omega},
+            model=choice,
+            again=True,
         )
         prepare_fit(job).run(lambda *told: None)
         store = FeatureStore.open(tmp_path / "S")

@@ -69,6 +69,7 @@ def test_gradients_are_those_of_the_loss(
     loss: str, depth: int, scale: float, softcap: float, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steering, "TILE_BYTES", tile)
+    monkeypatch.setattr(steering, "LEAST_ROWS", 1)
     head, operators, hidden, targets = parts(scale, softcap)
     inner = hidden if depth == D else torch.randn(P, depth)
     operators.basis = Operators.begun(K, (depth, D), R, 1).basis
@@ -138,6 +139,7 @@ def test_a_measurement_is_the_mean_loss_before_less_after(monkeypatch: pytest.Mo
     ], 1)  # fmt: skip
     for tile in (4 << 20, 1 << 8):
         monkeypatch.setattr(steering, "TILE_BYTES", tile)
+        monkeypatch.setattr(steering, "LEAST_ROWS", 1)
         found = measured(head, operators, Places(hidden, targets, hidden), owners, 4)
         assert torch.allclose(found.double(), expected, atol=1e-4)
 
@@ -185,6 +187,7 @@ def test_every_row_of_a_subset_is_seen_equally_often_and_weighs_by_omega(monkeyp
     ids = design.ids(0, 60)
     for tile in (1 << 8, 1 << 10, 4 << 20):
         monkeypatch.setattr(steering, "TILE_BYTES", tile)
+        monkeypatch.setattr(steering, "LEAST_ROWS", 1)
         training, seen = Training(head, states, design, Recipe(members=5)), np.zeros((12, count))
         for step in range(3):  # a subset has 15 rows
             sums = np.zeros(12)

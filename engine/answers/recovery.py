@@ -95,6 +95,7 @@ class RecoveryQuestion:
         self.shape = Shape(_BLOCK, 1)
         self._held, self._together, self.plan = self._planned(memory)
         self._device = pick_device(choice.device).index or 0 if choice.device.startswith("cuda") else None
+        self._cupy = cupy_on(self._device) if self._device is not None else None
         self._answer: list[_Base] | None = None
         self.trust: Trust | None = None
 
@@ -176,13 +177,13 @@ class RecoveryQuestion:
         scores, rows = merged([heaps])
         return self._results([query.id for query in self._queries], rows, scores)
 
-    def _results(self, ids: list[str], rows: Array, scores: Array) -> Results:
+    def _results(self, ids: list[str], rows: Array, scores: Array, *, together: bool = False) -> Results:
         """Results with what speaks for them; ties score nothing."""
-        tie = abs(scores) <= self._spans[:, None] if len(ids) == len(self._spans) else np.zeros(scores.shape, bool)
+        tie = (scores == 0) if together else abs(scores) <= self._spans[:, None]
         trust = self.trust
         assert trust is not None
         each = {"explained": trust.explained, "reliability": trust.reliability, "gap": trust.gap}
-        if len(ids) != len(trust.gap):
+        if together:
             each = {name: np.full(len(ids), np.nan) for name in each}
         more = {name: np.broadcast_to(value[:, None], rows.shape) for name, value in each.items()}
         return Results(self._name, ids, rows, np.where(tie, np.float32(0), scores), more={"tie": tie, **more})
@@ -197,9 +198,10 @@ class RecoveryQuestion:
         export(path, self.scores(tell), self.rows, ids, self._name, trust)
 
     def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
-        """(first row, mean weights) of every example, in order."""
-        for first, scores in self.scores(tell):
-            yield first, scores.mean(1, dtype=np.float64).astype(np.float32)
+        """(first row, mean weights) of every example, in order; ties are 0."""
+        for start, stop, weights in self._weights(self._answered()):
+            yield start, weights.mean(0, dtype=np.float64).astype(np.float32)
+            tell(stop)
 
     def most_valuable(self, tell: Tell = _silent) -> Results:
         """The best examples for all queries together."""
@@ -207,18 +209,23 @@ class RecoveryQuestion:
         for first, values in self.value(tell):
             heaps.push(values[None], len(values), first)
         scores, rows = merged([heaps])
-        return self._results(["all queries"], rows, scores)
+        return self._results(["all queries"], rows, scores, together=True)
 
     def scores(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
         """(first row, (rows, Q) weights) of every example, in order; zeros are told apart within a hair of zero."""
         answer = self._answered()
-        for start in range(0, self.rows, _BLOCK):
-            stop = min(start + _BLOCK, self.rows)
-            weights = np.mean([base.tile(start, stop) for base in answer], 0, dtype=np.float32)
+        for start, stop, weights in self._weights(answer):
             projected = np.mean([base.projected(start, stop) for base in answer], 0, dtype=np.float32)
             ties = projected * (self._spans / self._reach)[:, None].astype(np.float32)
             yield start, np.ascontiguousarray(np.where(weights == 0, ties, weights).T)
             tell(stop)
+
+    def _weights(self, answer: list[_Base]) -> Iterator[tuple[int, int, Array]]:
+        """First row, the one behind the last, and (Q, n) float32, some rows at a time."""
+        for start in range(0, self.rows, _BLOCK):
+            stop = min(start + _BLOCK, self.rows)
+            found: Array = np.stack([base.tile(start, stop) for base in answer]).mean(0, dtype=np.float32)
+            yield start, stop, found
 
     def _answered(self) -> list[_Base]:
         """All bases' answers, made once."""
@@ -242,7 +249,9 @@ class RecoveryQuestion:
                 size = np.abs(one.weights).min(initial=np.inf) / base.unit[query] / len(answer)
                 least[query] = min(least[query], float(size))
         dense = any(base.weights.sparse is None for base in answer)
-        return np.zeros(len(least)) if dense else _TIE * np.where(np.isfinite(least), least, 1.0)
+        every = float(least.min(initial=np.inf))  # of queries without any weight: the others' scale
+        least = np.where(np.isfinite(least), least, every if np.isfinite(every) else 1.0)
+        return np.zeros(len(least)) if dense else _TIE * least
 
     def _largest_projection(self, answer: list[_Base]) -> Array:
         """(Q,) float64: a bound of |Mᵀ(y − ȳ)|."""
@@ -257,12 +266,10 @@ class RecoveryQuestion:
             DataError: a measurement is not finite; the query and the operator are named.
         """
         method = self._fitted.method
-        provider = self._provider if base == 0 else self._opened(base)
-        queries = self._queries if base == 0 else read_queries(provider)
-        if len(queries) != len(self._queries):
-            raise DataError(
-                f"{self._files[base]} has {len(queries)} queries, {self._files[0]} has {len(self._queries)}"
-            )
+        if base:
+            self._provider = self._opened(base)  # in place of the one before
+        provider, queries = self._provider, read_queries(self._provider) if base else self._queries
+        self._require_same(queries, base)
         y, reliability = self._measured(base, provider, queries)
         bad = np.argwhere(~np.isfinite(y))
         if len(bad):
@@ -270,7 +277,7 @@ class RecoveryQuestion:
             raise DataError(f"operator {operator} measures no finite number of query {queries[query].id}")
         design = method.design(self.rows, base)
         membership: Membership = Stored.held(design) if self._held else design
-        device = DevicePass(cupy_on(self._device), membership) if self._device is not None else None
+        device = DevicePass(self._cupy, membership) if self._cupy is not None else None
         weights = recovered(membership, y, recovery_of(method), cores(), together=self._together, device=device)
         centred = y - y.mean(1, keepdims=True)
         unit = np.ones(len(y))
@@ -278,6 +285,15 @@ class RecoveryQuestion:
             spread = centred.std(1)
             unit = np.where(spread > 0, spread, 1.0)
         return _Base(membership, centred.T, weights, unit, reliability)
+
+    def _require_same(self, queries: list[Example], base: int) -> None:
+        """Raise DataError unless a base's queries are the first's, one for one."""
+        if len(queries) != len(self._queries):
+            told = f"{len(queries)} queries, {self._files[0]} has {len(self._queries)}"
+            raise DataError(f"{self._files[base]} has {told}")
+        for one, other in zip(self._queries, queries, strict=True):
+            if one.id.removeprefix(one.source) != other.id.removeprefix(other.source):
+                raise DataError(f"{self._files[base]}: query {other.id} stands where {self._files[0]} has {one.id}")
 
     def _measured(self, base: int, provider: Provider, queries: list[Example]) -> tuple[Array, Array]:
         """y (Q, K) float64, and how reliable it is (Q,)."""

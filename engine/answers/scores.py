@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -214,7 +215,13 @@ class _Parquet:
 _SINKS = {"jsonl": _Jsonl, "csv": _Csv, "parquet": _Parquet}
 
 
+def _known(values: list[Any]) -> list[Any]:
+    """None where a number is none: JSON has no NaN."""
+    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
+
+
 def write_jsonl(file: IO[str], columns: dict[str, list[Any]]) -> None:
     """Rows, given as columns, one JSON object a line."""
+    columns = {name: _known(values) for name, values in columns.items()}
     for values in zip(*columns.values(), strict=True):
         file.write(json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False) + "\n")

@@ -11,6 +11,8 @@ from ...store.layout import Array
 
 LEAST_AGREEMENT = 0.6
 """Rank correlation of two fittings' measurements below which they are mostly chance."""
+LEAST_SHARE = 0.1
+"""Operators for an example below which answers were near chance (`examples/benchmarks/steering_digits.py`)."""
 LEAST_EXPLAINED = 0.05
 """Share of held-out variance below which no sparse cause was found."""
 
@@ -51,10 +53,14 @@ class Trust:
     def remarks(self) -> list[str]:
         """What whoever reads the answers should know: a line each, the first says how it was solved."""
         agreement = _middle(self.reliability)
-        told = [f"{self.subsets:,} operators for {self.rows:,} examples (K/N {self.subsets / self.rows:.2f}); "
+        told = [f"{self.subsets:,} operators for {self.rows:,} examples (K/N {self.subsets / self.rows:.2g}); "
                 f"{', '.join(dict.fromkeys(self.solvers))}; held-out measurements explained {_middle(self.explained):.2f}; "
                 + (f"two fittings agree {agreement:.2f}; " if np.isfinite(agreement) else "")
                 + f"duality gap {_largest(self.gap):.1e}"]  # fmt: skip
+        if self.subsets < LEAST_SHARE * self.rows:
+            told.append(
+                f"K/N is below {LEAST_SHARE}: so few operators told little of single examples wherever that was measured"
+            )
         unsteady = int((self.reliability < LEAST_AGREEMENT).sum())
         if unsteady:
             told.append(f"measurements of {unsteady} of {len(self.gap)} queries agree by less than {LEAST_AGREEMENT} between two "

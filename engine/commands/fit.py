@@ -56,7 +56,7 @@ def plan_fit(**options: Any) -> None:
     from ..answers.report import print_plan
 
     prepared = _prepared(options, 0.0)
-    print_plan(prepared.plan, budget(options["memory"]), f"{prepared.rows:,} examples")
+    print_plan(prepared.plan, budget(options["memory"]), "; ".join([f"{prepared.rows:,} examples", *prepared.remarks]))
 
 
 def _prepared(o: Mapping[str, Any], commit_seconds: float) -> Any:
@@ -81,6 +81,8 @@ def _run(prepared: Any) -> None:
     """With progress; leaves with 130 where it was stopped."""
     from ..console import Stages, StopRequest, clock
 
+    for line in prepared.remarks:
+        click.echo(f"note: {line}", err=True)
     stop, stages = StopRequest(), Stages()
     with stop, stages:
         finished = prepared.run(stages.tell, stop.asked)
@@ -97,3 +99,18 @@ def fitted_among(names: Sequence[str]) -> list[str]:
     from ..registry import load
 
     return [name for name in names if issubclass(load(name), Measured)]
+
+
+def check_settings(name: str, given: Mapping[str, Any]) -> None:
+    """Raise SettingsError for settings of a fitted method that cannot be, before a corpus is read for it."""
+    from ...store.errors import SettingsError
+    from ..fitting.fitted import recovery_of
+    from ..method import Measured
+    from ..registry import load
+
+    try:
+        method = load(name).from_settings(given)
+        assert isinstance(method, Measured)
+        recovery_of(method)
+    except SettingsError as error:
+        raise SettingsError(f"method {name}: {error}") from None

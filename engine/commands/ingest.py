@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .fit import fit_ingested, fitted_among
+from .fit import check_settings, fit_ingested, fitted_among
 from .options import READING, RUN, budget, method_settings
 
 
@@ -67,7 +67,10 @@ def _prepared(options: dict[str, Any]) -> Any:
     with_text = None if o["no_text"] is None else not o["no_text"]
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
     fits = fitted_among(o["methods"])
-    methods = {name: given for name, given in method_settings(o["methods"], o["settings"]).items() if name not in fits}
+    given = method_settings(o["methods"], o["settings"])
+    for name in fits:
+        check_settings(name, given[name])
+    methods = {name: settings for name, settings in given.items() if name not in fits}
     return prepare(IngestJob(o["corpus"], o["store"], choice, methods, reading, budget(o["memory"]), o["batch_tokens"],
                              with_text, o["append"], o["seeds"], o["commit_seconds"]))  # fmt: skip
 

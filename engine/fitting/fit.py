@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -17,19 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...store.errors import DataError, HeadwaterError, SettingsError, StoreError, StoreFull, StoreMismatch, StoreMissing
+import numpy as np
+
+from ...store.errors import HeadwaterError, SettingsError, StoreError, StoreFull, StoreMismatch, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import RangeLock
+from ...store.reader import open_column
 from ..intake.budget import TEXT_BYTES, TOKEN_BYTES
 from ..intake.model import ModelChoice
 from ..intake.provider import Provider
-from ..memory import Plan, plan
-from ..method import BATCH_EXAMPLES, Measured
+from ..memory import Plan, plan, show_bytes
+from ..method import BATCH_EXAMPLES, Fitting, Measured
 from ..registry import load
 from ..state import read_arrays, write_arrays
-from ..steering.activations import BATCH_TOKENS, Activations
+from ..steering.activations import BATCH_TOKENS, Activations, part_bytes
 from .fitted import RECORD, corpus_of, read_record, recovery_of, refuse_other, state_folder
-from .reading import base_provider
+from .reading import base_provider, require_rows
 
 RECOVERY = ("solver", "share", "held_out", "tolerance")
 """Settings that matter when a query is asked, and bind no fit."""
@@ -58,25 +60,39 @@ class FitJob:
 class Fit:
     """A fit that only needs to be started; nothing is written yet."""
 
-    def __init__(self, job: FitJob, store: FeatureStore, method: Measured, first: Provider) -> None:
-        """See :func:`prepare_fit`."""
-        self.job, self.store, self.method = job, store, method
+    def __init__(self, job: FitJob, store: FeatureStore, method: Measured, record: dict[str, Any]) -> None:
+        """`record`: of the fit that is there, or of a new one. See :func:`prepare_fit`."""
+        self.job, self.store, self.method, self._record = job, store, method, record
         self.folder = state_folder(store, job.method)
-        self.bases = method.base_models or ("",)
         self.rows = store.rows(EXAMPLES)
         method.design(self.rows)  # refuses what cannot be; so does the next
         recovery_of(method)
-        self._first = first
-        self.plan = self._planned(first)
-        self.plan.check(job.memory, self.plan.total)
+        self._next: Provider | None = None
+        self.plan = Plan(())
+        if record["done"] < len(record["bases"]):
+            self._next = self._provider(record["done"])
+            self.plan = self._planned(self._next)
+            self.plan.check(job.memory, self.plan.total)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever starts it should know: a line each."""
+        if self._next is None:
+            return []
+        sizes, bases = self._next.head.sizes, len(self._record["bases"])
+        counted = open_column(self.store, EXAMPLES, "counted").gather(np.arange(self.rows)).sum(dtype=np.int64)
+        width = self._next.head.weight.element_size() * sizes.hidden * (2 if self.method.layer(sizes) >= 0 else 1) + 8
+        told = f"hidden states take some {show_bytes(int(counted) * width * bases)} in {self.folder}"
+        return [told, *self.method.remarks(self.rows)]
 
     def _planned(self, provider: Provider) -> Plan:
         """What a base model's fit holds: reading first, training after it."""
         tokens, sizes = max(BATCH_TOKENS, provider.longest()), provider.head.sizes
-        layers = bool(self.method.layer(sizes) >= 0) * 4 * tokens * sizes.hidden * (sizes.layers + 3)
+        inner = self.method.layer(sizes) >= 0
         return plan([
             *provider.memory(tokens),
-            ("all layers' hidden states", layers),
+            ("all layers' hidden states", inner * 4 * tokens * sizes.hidden * (sizes.layers + 3)),
+            ("hidden states on their way out", part_bytes(sizes, inner=inner)),
             ("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
             (f"{self.job.method}'s operators in training", self.method.held(sizes, self.rows)[0]),
             ("places of examples", 16 * self.rows),
@@ -91,97 +107,71 @@ class Fit:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with closing(RangeLock(self.folder / ".lock", 0, 0)):
+                for torn in self.folder.rglob(".*.part*"):
+                    torn.unlink()  # of a run that was killed
                 return self._run(tell, stopped)
         except HeadwaterError:
             raise  # some are OSErrors too
         except OSError as error:
-            kind = StoreFull if error.errno in (28, 122) else StoreError  # ENOSPC, EDQUOT
+            kind = StoreFull if error.errno in (27, 28, 122) else StoreError  # EFBIG, ENOSPC, EDQUOT
             raise kind(f"{self.folder} cannot be written: {error.strerror or error}") from None
 
     def _run(self, tell: Tell, stopped: Callable[[], bool]) -> bool:
-        record = self._begun()
-        for base in range(record["done"], len(self.bases)):
-            provider = self._first if base == 0 else self._provider(base)
+        record = self._record
+        if not record["done"]:
+            self._sweep(record)
+        self._note(record)
+        for base in range(record["done"], len(record["bases"])):
+            provider, self._next = self._next or self._provider(base), None
             self._planned(provider).check(self.job.memory, self.plan.total)
+            record["bases"][base]["made"] = _made(provider)
+            self._note(record)
             if not self._base(base, provider, tell, stopped):
                 return False
-            made = provider.provenance()
-            record["bases"][base] = {
-                "base": _absolute(self.bases[base]),
-                "made": {k: made[k] for k in ("model", "tokenizer") if k in made},
-            }
             record["done"] = base + 1
             self._note(record)
             (self._place(base) / "training.npz").unlink(missing_ok=True)
+            del provider  # before the next is loaded
         return True
 
-    def _begun(self) -> dict[str, Any]:
-        """The record of a fit that was begun, or a new one.
-
-        Raises:
-            StoreMismatch: there is a fit of other settings or examples, and nobody said --again.
-        """
-        there = None if self.job.again else read_record(self.store, self.job.method)
-        asked = self.method.settings()
-        if there:
-            refuse_other(self.store, self.job.method, there)
-            apart = [f"{key} is {there['settings'].get(key)!r} there, {value!r} here" for key, value in asked.items()
-                     if key not in RECOVERY and there["settings"].get(key) != value]  # fmt: skip
-            if apart:
-                raise StoreMismatch(
-                    f"{self.job.method} was fitted with other settings: {'; '.join(apart)}; --again begins anew"
-                )
-            there["settings"] = asked
-            self._note(there)
-            return there
-        for place in self.folder.glob("base*"):
-            for file in ("training.npz", "operators.npz"):
-                (place / file).unlink(missing_ok=True)
-            if not (place / "done.json").exists():
-                shutil.rmtree(place)
-        bases = [{"base": _absolute(base), "made": {}} for base in self.bases]
-        record = {"settings": asked, **corpus_of(self.store), "bases": bases, "done": 0}
-        self._note(record)
-        return record
+    def _sweep(self, record: Mapping[str, Any]) -> None:
+        """What another fit left is gone, unless it is this one's beginning; hidden states stay, and know what they are of."""
+        there = _held(self.folder / RECORD)
+        if there is None or not _same(there, record):
+            for place in self.folder.glob("base*"):
+                for file in ("training.npz", "operators.npz"):
+                    (place / file).unlink(missing_ok=True)
 
     def _base(self, base: int, provider: Provider, tell: Tell, stopped: Callable[[], bool]) -> bool:
         """One base model, to the end: whether it was reached."""
-        place, name = self._place(base), f" of base {base + 1}" if len(self.bases) > 1 else ""
-        layer = self.method.layer(provider.head.sizes)
-        activations = Activations(provider, place, layer)
+        place, bases = self._place(base), len(self._record["bases"])
+        name = f" of base {base + 1}" if bases > 1 else ""
+        activations = Activations(provider, place, self.method.layer(provider.head.sizes), self.rows)
         states = activations.collected(lambda rows: tell(f"hidden states{name}", rows, self.rows, "examples"), stopped)
         if states is None:
             return False
-        if len(states.first) != self.rows + 1:
-            raise DataError(
-                f"{self.bases[base] or 'the corpus'} has {len(states.first) - 1:,} examples, the store {self.rows:,}"
-            )
+        require_rows(self.store, provider, states)
         fitting = self.method.begun(provider.head, states, self.method.design(self.rows, base), base)
-        held = read_arrays(place / "training.npz")
-        if held is not None:
-            fitting.resume(held)
-        kept = time.monotonic()
+        keep = _Checkpoint(place / "training.npz", activations.digest, self.job.commit_seconds)
+        keep.resume(fitting)
 
         def step(done: int, fidelity: float, drift: float) -> None:
-            nonlocal kept
             tell(
                 f"operators{name}",
                 done,
                 fitting.steps,
                 f"steps · loss inside {fidelity:.4f}, drift outside {drift:.5f}",
             )
-            if time.monotonic() - kept >= self.job.commit_seconds:
-                write_arrays(place / "training.npz", fitting.arrays())
-                kept = time.monotonic()
+            keep.write(fitting, due=True)
 
         if not fitting.run(step, stopped):
-            write_arrays(place / "training.npz", fitting.arrays())
+            keep.write(fitting)
             return False
         write_arrays(place / "operators.npz", fitting.fitted())
         return True
 
     def _provider(self, base: int) -> Provider:
-        return base_provider(self.store, self.bases[base], self.job.model, self.job.corpus)
+        return base_provider(self.store, self._record["bases"][base]["base"], self.job.model, self.job.corpus)
 
     def _place(self, base: int) -> Path:
         return self.folder / f"base{base}"
@@ -192,13 +182,65 @@ class Fit:
         hidden.replace(self.folder / RECORD)
 
 
+class _Checkpoint:
+    """Where a training stands, kept now and then."""
+
+    def __init__(self, file: Path, of: str, seconds: float) -> None:
+        """`of`: digest of the states that it is trained on."""
+        self._file, self._of, self._seconds, self._kept = file, np.array(of), seconds, time.monotonic()
+
+    def resume(self, fitting: Fitting) -> None:
+        """Go on from what is kept, if it is of the same states; else from the beginning."""
+        held = read_arrays(self._file)
+        if held is not None and str(held.pop("of", "")) == str(self._of):
+            fitting.resume(held)
+
+    def write(self, fitting: Fitting, *, due: bool = False) -> None:
+        """Keep it; with `due`, if it is time to."""
+        if not due or time.monotonic() - self._kept >= self._seconds:
+            write_arrays(self._file, {"of": self._of, **fitting.arrays()})
+            self._kept = time.monotonic()
+
+
+def _made(provider: Provider) -> dict[str, Any]:
+    """What a base's queries must agree with."""
+    found = provider.provenance()
+    return {key: found[key] for key in ("model", "tokenizer") if key in found}
+
+
 def _absolute(base: str) -> str:
     """A folder or file as whoever asks a query elsewhere finds it; a hub id as it is."""
     return str(Path(base).resolve()) if base and Path(base).exists() else base
 
 
+def _held(file: Path) -> dict[str, Any] | None:
+    """A record as it lies there; None where it cannot be read."""
+    try:
+        found = json.loads(file.read_text())
+        return found if isinstance(found, dict) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two records are of the same fit, however far each is."""
+
+    def told(record: Mapping[str, Any]) -> Any:
+        settings = {key: value for key, value in record["settings"].items() if key not in RECOVERY}
+        return (
+            settings,
+            [record[key] for key in ("examples", "corpus", "model")],
+            [base["base"] for base in record["bases"]],
+        )
+
+    try:
+        return bool(told(one) == told(other))
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
 def prepare_fit(job: FitJob) -> Fit:
-    """Open the store, load the (first) base model, make the plan; nothing is written.
+    """Open the store, load the next base model, make the plan; nothing is written.
 
     Raises:
         HeadwaterError: whatever of these is not as it should be.
@@ -210,12 +252,27 @@ def prepare_fit(job: FitJob) -> Fit:
         raise SettingsError(
             f"method {job.method} has nothing to fit: headwater ingest --method {job.method} stores its rows"
         )
-    if not store.rows(EXAMPLES) or not store.groups[EXAMPLES].get("complete"):
+    if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.groups[EXAMPLES].get("complete"):
         raise StoreMissing(f"{store.url} does not hold all of its examples yet: run ingest again to go on")
-    there = None if job.again else read_record(store, job.method)
+    there = _held(state_folder(store, job.method) / RECORD) if job.again else read_record(store, job.method)
     try:
-        method = kind.from_settings({**(there["settings"] if there else {}), **job.settings})
+        method = kind.from_settings({**(there["settings"] if there and not job.again else {}), **job.settings})
     except SettingsError as error:
         raise SettingsError(f"method {job.method}: {error}") from None
-    base = (method.base_models or ("",))[0]
-    return Fit(job, store, method, base_provider(store, base, job.model, job.corpus))
+    bases = [{"base": _absolute(base), "made": {}} for base in method.base_models or ("",)]
+    record = {"settings": method.settings(), **corpus_of(store), "bases": bases, "done": 0}
+    if there and not job.again:
+        refuse_other(store, job.method, there)
+        _refuse_settings(job.method, there["settings"], record["settings"])
+        record = {**there, "settings": record["settings"]}
+    elif there and _same(there, record) and there.get("done", 0) < len(bases):
+        record = {**there, "settings": record["settings"]}  # --again was begun already
+    return Fit(job, store, method, record)
+
+
+def _refuse_settings(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raise StoreMismatch where settings that bind a fit differ."""
+    apart = [f"{key} is {there.get(key)!r} there, {value!r} here" for key, value in asked.items()
+             if key not in RECOVERY and there.get(key) != value]  # fmt: skip
+    if apart:
+        raise StoreMismatch(f"{name} was fitted with other settings: {'; '.join(apart)}; --again begins anew")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...store.errors import BrokenMethod, StoreDamaged, StoreMismatch, StoreMissing
+from ...store.errors import BrokenMethod, SettingsError, StoreDamaged, StoreMismatch, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
 from ..method import Measured
@@ -46,9 +46,11 @@ def recovery_of(method: Measured) -> Recovery:
     Raises:
         SettingsError: settings out of range.
     """
-    causes = int(method.share) if method.solver in PURSUITS else 0
-    share = 0.0 if causes else method.share
-    return Recovery(method.solver, share, causes, method.held_out, method.tolerance)
+    if method.solver not in PURSUITS:
+        return Recovery(method.solver, method.share, 0, method.held_out, method.tolerance)
+    if method.share != int(method.share):
+        raise SettingsError(f"of {method.solver} share is a number of causes, not {method.share:g}")
+    return Recovery(method.solver, 0.0, int(method.share), method.held_out, method.tolerance)
 
 
 def read_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
@@ -62,11 +64,27 @@ def read_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(file.read_text())
-        if {"settings", "examples", "corpus", "model", "bases", "done"} <= set(found):
+        if _is_record(found):
             return dict(found)
     except (OSError, ValueError, TypeError):
         pass
     raise StoreDamaged(f"{file} is no record of a fit: headwater fit --again makes one")
+
+
+def _is_record(found: Any) -> bool:
+    """Whether a record says what one must, as it must."""
+    if not isinstance(found, dict) or not {"settings", "examples", "corpus", "model", "bases", "done"} <= set(found):
+        return False
+    bases, done = found["bases"], found["done"]
+    kinds = (
+        isinstance(found["settings"], dict) and isinstance(found["examples"], int) and isinstance(bases, list) and bases
+    )
+    each = all(
+        isinstance(one, dict) and isinstance(one.get("base"), str) and isinstance(one.get("made"), dict)
+        for one in bases
+    )
+    named = each and all("model" in one["made"] for one in bases[: done if isinstance(done, int) else 0])
+    return bool(kinds and each and named and isinstance(done, int) and 0 <= done <= len(bases))
 
 
 def fits_of(store: FeatureStore) -> dict[str, dict[str, Any]]:
@@ -121,6 +139,8 @@ def fitted(store: FeatureStore, name: str) -> Fitted:
         raise StoreMissing(
             f"the fit of {name} is not finished: headwater fit {store.url} --method {name} goes on with it"
         )
+    if record["done"] and not all("model" in one["made"] for one in record["bases"]):
+        raise StoreDamaged(f"the fit of {name} does not say which models it is of: headwater fit --again makes it anew")
     bases = tuple(one["base"] for one in record["bases"])
     made = tuple(one["made"] for one in record["bases"])
     method = kind.from_settings(record["settings"])

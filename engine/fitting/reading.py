@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...store.errors import CorpusError, StoreMismatch
-from ...store.feature_store import FeatureStore
+import numpy as np
+
+from ...store.errors import CorpusError, DataError, StoreMismatch
+from ...store.feature_store import EXAMPLES, FeatureStore
+from ...store.reader import open_column
 from ..intake.corpus import Faults, Template
+from ..intake.examples import Place, windows
 from ..intake.features import FeatureProvider
 from ..intake.model import ModelChoice, load, pick_device
 from ..intake.opening import refuse_differences
 from ..intake.provider import Provider
 from ..intake.providers import Reading, corpus_provider, following
 from ..intake.stored import StoredTexts
+from ..steering.training import States
 
 
 def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: Sequence[str]) -> Provider:
@@ -53,3 +58,26 @@ def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:
     if gone:
         raise CorpusError(f"{gone[0]} is no longer there: --corpus FILE says where {store.url}'s files are now")
     return found
+
+
+def require_rows(store: FeatureStore, provider: Provider, states: States) -> None:
+    """See that a base model's examples are the store's, one for one.
+
+    Raises:
+        DataError: there are more or fewer, one has another name, or another number of positions.
+    """
+    path, rows = provider.sources[0].path, store.rows(EXAMPLES)
+    if len(states.first) != rows + 1:
+        raise DataError(f"{path} has {len(states.first) - 1:,} examples, the store {rows:,}")
+    if store.provenance["kind"] != "arrays":
+        return  # texts are the store's own, or of files whose digests are
+    columns = {name: open_column(store, EXAMPLES, name) for name in ("id", "source", "counted")}
+    for part in windows(provider.examples(Place())):
+        numbers = np.arange(part[0].place.record, part[-1].place.record + 1) if len(provider.sources) == 1 else None
+        if numbers is None:
+            return  # several files: compared by their digests
+        held = {name: column.gather(numbers) for name, column in columns.items()}
+        for at, example in enumerate(part):
+            own = str(held["id"][at]).removeprefix(str(held["source"][at]))
+            if example.id.removeprefix(example.source) != own or example.counted != int(held["counted"][at]):
+                raise DataError(f"{path}: example {example.id} stands where the store has {held['id'][at]}")

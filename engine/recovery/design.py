@@ -83,7 +83,7 @@ class Design:
         part = int(np.searchsorted(self.firsts, subset, side="right")) - 1
         block, blocks = subset - int(self.firsts[part]), int(self.blocks[part])
         ends = [-(-at * self.rows // blocks) for at in (block, block + 1)]
-        found = np.arange(*ends)[start:stop]
+        found = np.array(range(*ends)[start:stop], np.int64)
         _inverse(found, self.rows, self._keys()[part])
         return found
 

@@ -44,7 +44,17 @@ class DevicePass:
         self._blocks: list[Any] = []
 
     def best(self, residual: Array, most: int) -> tuple[Array, Array]:
-        """What :func:`membership.correlated` finds: rows (Q, most) int64, -1 fills up, and |Mᵀ residual| there, float32."""
+        """What :func:`membership.correlated` finds: rows (Q, most) int64, -1 fills up, and |Mᵀ residual| there, float32.
+
+        Raises:
+            DeviceError: the device has no room.
+        """
+        try:
+            return self._best(residual, most)
+        except MemoryError as error:  # CuPy's is one
+            raise DeviceError(f"the device has no room for the subsets of {self._of.rows:,} rows: {error}") from None
+
+    def _best(self, residual: Array, most: int) -> tuple[Array, Array]:
         xp, queries = self._xp, residual.shape[1]
         padded = xp.zeros((self._of.subsets + 1, queries), xp.float32)
         padded[:-1] = xp.asarray(residual, xp.float32)

@@ -100,7 +100,7 @@ def recovery_bytes(queries: int, subsets: int, together: int, workers: int) -> i
     """What :func:`recovered` holds at most besides the membership and y: of all queries, of those that are solved together, of
     a ridge.
     """
-    solved = min(together, queries) * (128 * subsets + workers * (1 << 14))
+    solved = min(together, queries) * (128 * subsets + workers * (24 * subsets + (1 << 14)))
     ridge = 80 * subsets**2 if subsets <= DENSE else 0
     return 32 * queries * subsets + solved + ridge
 

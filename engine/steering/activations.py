@@ -7,6 +7,7 @@ interrupted goes on behind them. States keep the model's own precision. Knows a 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -20,13 +21,14 @@ import torch
 
 from ...store.errors import DataError
 from ...store.layout import Array
-from ..intake.examples import Example, Place, batches, windows
+from ..intake.examples import Example, Place, batches
 from ..intake.provider import Provider
 from ..intake.readout import merged_needs
-from ..method import Needs
+from ..method import Needs, Sizes
 from .training import States
 
-_PART = 512  # examples that are written at once
+_PART = 512  # examples that are written at once, at most
+_POSITIONS = 1 << 14  # of those, at most, but for a last example
 BATCH_TOKENS = 4096
 """Padded tokens of a batch."""
 _AS_STORED = {
@@ -45,6 +47,8 @@ class Activations:
     folder: Path
     layer: int = -1
     """The layer whose states are kept beside the last one's; -1: none."""
+    rows: int = -1
+    """Examples that there are, where that is known."""
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -59,19 +63,21 @@ class Activations:
         self.folder.mkdir(parents=True, exist_ok=True)
         told = self._told()
         held = self._resumed(told)
+        if held["rows"] == self.rows:
+            return self.opened()
         with ExitStack() as stack:
             files = {name: stack.enter_context((self.folder / f"{name}.bin").open("r+b")) for name in self._names}
             for name, file in files.items():
                 size = held["bytes"].get(name, 8 * (name == "first"))
                 file.truncate(size)  # what is longer was not safely there; the first row's begin becomes 0
                 file.seek(size)
-            for part in windows(self._behind(held["rows"]), _PART):
+            for part in _parts(self._behind(held["rows"])):
                 if stopped():
                     return None
                 found, counts = self._read(part)
                 found["first"] = held["positions"] + np.cumsum(counts)
                 for name, file in files.items():
-                    file.write(np.ascontiguousarray(found[name]).tobytes())
+                    file.write(np.ascontiguousarray(found.pop(name)).data)
                     file.flush()
                     os.fsync(file.fileno())
                 held |= {"rows": held["rows"] + len(part), "positions": held["positions"] + int(counts.sum())}
@@ -106,7 +112,7 @@ class Activations:
         """Examples after so many."""
         examples = self.provider.examples(Place())
         for _ in range(rows):
-            next(examples)
+            next(examples, None)
         return examples
 
     def _read(self, part: list[Example]) -> tuple[dict[str, Array], Array]:
@@ -148,11 +154,40 @@ class Activations:
         try:
             held = json.loads((self.folder / "done.json").read_text())
             found = {name: held.pop(name) for name in ("rows", "positions", "bytes")}
-        except (OSError, ValueError, KeyError):
+            if set(found["bytes"]) != set(self._names):
+                found = {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             found = {}
-        return found if found and held == told else {"rows": 0, "positions": 0, "bytes": {}}
+        whole = found and all(
+            (self.folder / f"{name}.bin").stat().st_size >= found["bytes"][name] for name in self._names
+        )
+        return found if whole and held == told else {"rows": 0, "positions": 0, "bytes": {}}
+
+    @property
+    def digest(self) -> str:
+        """Of what the states are of."""
+        return hashlib.sha256(json.dumps(self._told(), sort_keys=True).encode()).hexdigest()
 
     def _keep(self, held: dict[str, Any]) -> None:
         hidden = self.folder / f".done.{os.getpid()}.part"
         hidden.write_text(json.dumps(held))
         hidden.replace(self.folder / "done.json")
+
+
+def part_bytes(sizes: Sizes, *, inner: bool) -> int:
+    """What is held of a part while it is written: as it was read, and in one piece."""
+    return 8 * (1 + inner) * sizes.hidden * (_POSITIONS + sizes.max_length)
+
+
+def _parts(examples: Iterator[Example]) -> Iterator[list[Example]]:
+    """Examples that are written together."""
+    part: list[Example] = []
+    positions = 0
+    for example in examples:
+        if part and (len(part) == _PART or positions + example.counted > _POSITIONS):
+            yield part
+            part, positions = [], 0
+        part.append(example)
+        positions += example.counted
+    if part:
+        yield part

@@ -39,7 +39,7 @@ class Some:
 
     def of(self, rows: Array) -> Array:
         """(n, d): those that a row is in; their number where it is in fewer."""
-        place = np.full(self.design.subsets, len(self.which))
+        place = np.full(self.design.subsets + 1, len(self.which))
         place[self.which] = np.arange(len(self.which))
         found: Array = place[self.design.of(rows).astype(np.int64)]
         return found

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .training import Subsets
 
 _RIDGE = 0.1  # γ over the mean eigenvalue of M̃ᵀM̃
-_ROWS = 1 << 14  # looked at together
+_NUMBERS = 1 << 19  # of R, made together
 
 
 class Linearity:
@@ -31,8 +31,9 @@ class Linearity:
         width = max(1, subsets.subsets // 2)
         sketch = np.zeros((subsets.subsets, width))
         signs = hashed(seed, "linearity", width) | np.uint64(1)
-        for start in range(0, subsets.rows, _ROWS):
-            rows = np.arange(start, min(subsets.rows, start + _ROWS))
+        step = max(1, _NUMBERS // width)
+        for start in range(0, subsets.rows, step):
+            rows = np.arange(start, min(subsets.rows, start + step))
             bits = (rows.astype(np.uint64)[:, None] + np.uint64(1)) * signs  # the top bit of a multiplicative hash
             bits ^= bits >> np.uint64(29)
             lines = np.where((bits * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(63), 1.0, -1.0) / np.sqrt(width)

@@ -1,11 +1,11 @@
 """Steering operators of many subsets side by side, their losses, and the gradients of these, made by hand and tile by tile.
 
 Operator k adds (h̃B)α_k to the hidden state that the head reads, with h̃ = [h, 1], a shared basis B ∈ R^{(D+1)×r} and
-α_k ∈ R^{r×D}; the model's own head reads the result. This is the factored form a_k = α_k Wᵀ of STRIDE's õ_k = o + B(h)a_k (arXiv
-2606.05165): r·D numbers an operator instead of r·V. The head's product is made once for a position; an operator adds (h̃B)(α_kWᵀ)
-to it, r·V operations instead of D·V, and of K × positions × vocabulary there is never more than a tile. Fidelity is the loss on
-what a subset holds, ω · −log p_k(y); stability is KL(p ‖ p_k) on what it does not. Knows a head and hidden states; no text, no
-store, no design.
+α_k ∈ R^{r×D}; the model's own head reads the result. This is the factored form a_k = α_k Wᵀ of STRIDE's õ_k = o + B(h)a_k
+(arXiv 2606.05165): r·D numbers an operator instead of r·V. The head's product is made once for a position; an operator adds
+(h̃B)(α_kWᵀ) to it, r·V operations a position and r·D·V a tile instead of D·V a position, and of K × positions × vocabulary there
+is never more than a tile. Fidelity is the loss on what a subset holds, ω · −log p_k(y); stability is KL(p ‖ p_k) on what it does
+not. Knows a head and hidden states; no text, no store, no design.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ..method import Head
 
 TILE_BYTES = 4 << 20
 """Float32 logits of a tile: what a processor's cache holds."""
+LEAST_ROWS = 128
+"""Positions of a tile, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,8 @@ class Gradients:
 
 
 def tile_rows(head: Head) -> int:
-    """Positions whose logits fill a tile."""
-    return max(1, TILE_BYTES // (4 * head.sizes.vocabulary))
+    """Positions whose logits fill a tile; of a large vocabulary so many that α_k Wᵀ is not most of the work."""
+    return max(LEAST_ROWS, TILE_BYTES // (4 * head.sizes.vocabulary))
 
 
 def add_fidelity(

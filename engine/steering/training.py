@@ -18,6 +18,7 @@ import torch
 
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
+from ..hashing import hashed
 from ..method import Head
 from .linearity import Linearity
 from .operators import Gradients, Operators, Places, add_drift, add_fidelity, tile_rows
@@ -122,6 +123,9 @@ class Training:
         self.operators = Operators.begun(subsets.subsets, states.widths, recipe.rank, recipe.seed, device)
         self.step = 0
         self._sizes = subsets.sizes()
+        self._begin = hashed(
+            recipe.seed, "begin", subsets.subsets
+        )  # two trainings of a design see its rows in another order
         if not self._sizes.all():
             raise DataError(f"subset {int(np.argmin(self._sizes))} of the design is empty")
         self._linearity = Linearity(subsets, recipe.seed) if recipe.linearity else None
@@ -147,6 +151,8 @@ class Training:
             DataError: it is of other shapes.
         """
         for name, value in self._named().items():
+            if name not in arrays or (int(arrays["step"]) and f"{name}_exp_avg_sq" not in arrays):
+                raise DataError(f"there is no {name} to go on from")
             if arrays[name].shape != tuple(value.shape):
                 raise DataError(f"{name} is {arrays[name].shape}, and this training's is {tuple(value.shape)}")
             value.copy_(torch.from_numpy(arrays[name]))
@@ -216,13 +222,13 @@ class Training:
         A row weighs ω over the number of rows in its operator's batch, shared evenly among its positions. (Over the sum of
         their ω it would be heard less in the company of rows that weigh much, and measurements would not add up.)
         """
-        room, begun, held = tile_rows(self._head), 0, list[tuple[Array, Array]]()
+        room, begun, most, held = tile_rows(self._head), 0, 0, list[tuple[Array, Array]]()
         for subset in range(self._subsets.subsets):
             own = self._own(subset, step)
-            most = max(len(one) for one, _ in (*held, own))
+            most = max(most, len(own[0]))
             if held and most * (len(held) + 1) > room:
                 yield from _padded(slice(begun, subset), held, room)
-                begun, held = subset, []
+                begun, most, held = subset, len(own[0]), []
             held.append(own)
         yield from _padded(slice(begun, self._subsets.subsets), held, room)
 
@@ -230,7 +236,7 @@ class Training:
         """Positions (m,) and weights (m,) of an operator at a step."""
         size = int(self._sizes[subset])
         count = min(self.recipe.members, size)
-        start = step * count % size
+        start = (int(self._begin[subset] % size) + step * count) % size
         rows = self._subsets.members(subset, start, min(size, start + count))
         if len(rows) < count:
             rows = np.concatenate([rows, self._subsets.members(subset, 0, count - len(rows))])

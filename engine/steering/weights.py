@@ -24,12 +24,14 @@ def head_norms(head: Head, states: States) -> Array:
     ‖Σ r_t h_tᵀ‖² = Σ_ts ⟨r_t, r_s⟩⟨h_t, h_s⟩: no gradient is formed.
     """
     found = np.zeros(len(states.first) - 1)
-    for row, (start, stop) in enumerate(zip(states.first[:-1].tolist(), states.first[1:].tolist(), strict=True)):
+    device = head.weight.device
+    for row in range(len(found)):
+        start, stop = int(states.first[row]), int(states.first[row + 1])
         if start == stop:
             continue
-        hidden, targets = states.hidden[start:stop], states.targets[start:stop]
+        hidden, targets = states.hidden[start:stop].to(device), states.targets[start:stop].to(device)
         residual = torch.softmax(logits_at(head, hidden), 1)
-        residual[torch.arange(len(targets)), targets] -= 1
+        residual[torch.arange(len(targets), device=device), targets] -= 1
         wide = hidden.double()
         square = float(((residual.double() @ residual.double().T) * (wide @ wide.T)).sum())
         found[row] = np.sqrt(max(square, 0.0)) / len(targets)
