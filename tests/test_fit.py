@@ -123,7 +123,7 @@ def test_a_table_says_what_speaks_for_it(texts: Path) -> None:
     assert len((texts / "values.csv").read_text().splitlines()) == 61
     info = json.loads(done("info", texts / "S", "--json").stdout)
     assert info["fits"]["stride"]["settings"]["subsets"] == 24 and "stride" in done("info", texts / "S").stdout
-    assert "operators in training" in done("plan", "fit", texts / "S", "--again").stdout
+    assert "operators in training" in done("plan", "fit", texts / "S", "--again", *options(QUICK)).stdout
     plan = json.loads(
         done(
             "plan", "attribute", texts / "S", "--method", "stride", "--queries", texts / "queries.jsonl", "--json"
@@ -332,7 +332,7 @@ def test_what_cannot_be_asked_is_refused_in_a_line(texts: Path, tmp_path: Path) 
     queries = ("--queries", texts / "queries.jsonl")
     for words, told in (
         (("fit", texts / "S", "--method", "repsim"), "has nothing to fit"),
-        (("fit", texts / "S", "--again", "--memory", "1MB"), "the largest part is"),
+        (("fit", texts / "S", "--again", *options(QUICK), "--memory", "1MB"), "the largest part is"),
         (("attribute", texts / "S", "--method", "stride", *queries, "--memory", "1MB"), "smallest budget that works"),
         (("attribute", texts / "S", "--method", "stride", *queries, "--certify"), "stores no rows"),
         (("self-influence", texts / "S", "--method", "stride"), "holds no rows of method stride"),
