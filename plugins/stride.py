@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..engine.method import Fitting, Head, Measured, Needs, Readout, Sizes
-from ..store.errors import SettingsError
+from ..store.errors import SettingsError, StoreDamaged
 from ..store.layout import Array
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ class Stride(Measured):
             raise SettingsError("rank, updates, members and shared are 1 at least")
         if min(self.rate, self.basis_rate, self.stability, self.linearity) < 0:
             raise SettingsError("rates and weights of losses are 0 at least")
-        if min(self.checked, self.seed) < 0:
-            raise SettingsError("checked and seed are 0 at least")
+        if min(self.checked, self.seed) < 0 or max(self.seed, self.subsets) >= 1 << 31:
+            raise SettingsError("checked and seed are 0 at least, seed and subsets below 2³¹")
         if not all(isinstance(base, str) for base in self.bases):
             raise SettingsError(f"bases are folders or files, not {self.bases}")
 
@@ -101,7 +101,10 @@ class Stride(Measured):
         """d random partitions into K/d subsets each, under the base's seed."""
         from ..engine.recovery.design import Design
 
-        return Design(rows, self.subsets, self.degree, self.seed + base)
+        try:
+            return Design(rows, self.subsets, self.degree, self.seed + base)
+        except SettingsError as error:
+            raise SettingsError(f"{error}; -o stride.subsets says fewer") from None
 
     def begun(self, head: Head, states: States, design: Design, base: int = 0) -> Fitting:
         """All operators, and `checked` of them again."""
@@ -145,6 +148,8 @@ class Stride(Measured):
         inner = hidden if self.layer(head.sizes) < 0 else readout.hidden(self.layer(head.sizes))
         places = Places(hidden, readout.targets, inner)
 
+        _require_fit(fitted, self, (inner.shape[1] + 1, hidden.shape[1]))
+
         def by(prefix: str) -> Array:
             basis, alpha = (
                 torch.from_numpy(fitted[f"{prefix}{name}"]).to(hidden.device) for name in ("basis", "alpha")
@@ -157,6 +162,27 @@ class Stride(Measured):
         if "which" not in fitted:
             return y, np.full(len(y), np.nan)
         return y, agreement(y[:, fitted["which"]], by("check_"))
+
+
+def _require_fit(fitted: Mapping[str, Array], method: Stride, widths: tuple[int, int]) -> None:
+    """Raise StoreDamaged unless operators are of a method's settings and a model's widths: D' + 1 and D."""
+    shapes = {name: fitted[name].shape if name in fitted else () for name in ("basis", "alpha")}
+    rank = min(method.rank, widths[0])
+    wanted = {"basis": (widths[0], rank), "alpha": (method.subsets, rank, widths[1])}
+    if "which" in fitted or method.checked:
+        which = fitted.get("which", np.zeros(0))
+        shapes |= {
+            f"check_{name}": fitted[f"check_{name}"].shape if f"check_{name}" in fitted else () for name in wanted
+        }
+        wanted |= {"check_basis": wanted["basis"], "check_alpha": (len(which), *wanted["alpha"][1:])}
+        inside = which.dtype.kind == "i" and len(which) and 0 <= which.min() <= which.max() < method.subsets
+        wanted |= {} if inside else {"which": ()}
+    wrong = [name for name in wanted if shapes.get(name) != wanted[name]]
+    if wrong or any(fitted[name].dtype != np.float32 for name in shapes):
+        told = ", ".join(f"{name} {shapes.get(name, '')}" for name in wrong) or "numbers of another kind"
+        raise StoreDamaged(
+            f"the operators are not those of the fit's settings ({told}): headwater fit --again makes them anew"
+        )
 
 
 def agreement(one: Array, other: Array) -> Array:

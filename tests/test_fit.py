@@ -335,7 +335,7 @@ def test_what_cannot_be_asked_is_refused_in_a_line(texts: Path, tmp_path: Path) 
         (("fit", texts / "S", "--again", *options(QUICK), "--memory", "1MB"), "the largest part is"),
         (("attribute", texts / "S", "--method", "stride", *queries, "--memory", "1MB"), "smallest budget that works"),
         (("attribute", texts / "S", "--method", "stride", *queries, "--certify"), "stores no rows"),
-        (("self-influence", texts / "S", "--method", "stride"), "holds no rows of method stride"),
+        (("self-influence", texts / "S", "--method", "stride"), "stores no rows"),
         (("compress", texts / "S", "--method", "stride", "--precision", "int8"), "stride"),
     ):
         result = headwater(*words)
@@ -438,7 +438,7 @@ def test_a_state_that_is_not_finite_is_named(texts: Path, tmp_path: Path) -> Non
     done("ingest", tmp_path / "fine.npz", "--store", tmp_path / "S", "--method", "repsim")
     with pytest.raises(DataError, match="hidden state of example b is not finite"):
         prepare_fit(
-            FitJob(str(tmp_path / "S"), "stride", {"subsets": 3, "degree": 1, "bases": (str(tmp_path / "rows.npz"),)})
+            FitJob(str(tmp_path / "S"), "stride", {"subsets": 6, "degree": 2, "bases": (str(tmp_path / "rows.npz"),)})
         ).run(lambda *told: None)
 
 
@@ -495,3 +495,59 @@ def test_fit_and_attribute_stay_within_their_plans(texts: Path, tmp_path: Path) 
         told = json.loads(line)
         assert told["used"] <= told["planned"] + (16 << 20), told
         assert told["planned"] < 40 * max(told["used"], 8 << 20), told
+
+
+def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(texts / "S", tmp_path / "S")
+    state = tmp_path / "S/methods/stride/state/base0"
+    whole = read_arrays(state / "operators.npz")
+    assert whole is not None
+    ask = ("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
+    for wrong in (
+        {"alpha": whole["alpha"][:5]}, {"basis": whole["basis"][:, :3]}, {"which": whole["which"] + 1000},
+        {"alpha": np.array(["a"])}, {"alpha": whole["alpha"].astype(np.float64)}, {"check_alpha": whole["check_alpha"][:2]},
+    ):  # fmt: skip
+        write_arrays(state / "operators.npz", {**whole, **wrong})
+        told = headwater(*ask)
+        assert told.exit_code == 1 and "not those of the fit's settings" in told.stderr, (wrong, told.output)
+    for name in ("alpha", "basis", "which"):
+        write_arrays(state / "operators.npz", {key: value for key, value in whole.items() if key != name})
+        assert headwater(*ask).exit_code == 1
+    (state / "operators.npz").unlink()
+    first = np.fromfile(state / "first.bin", np.int64)
+    (first[::-1].copy()).tofile(state / "first.bin")
+    done("fit", tmp_path / "S")  # what is gone is made again, from states that are read again
+    again = read_arrays(state / "operators.npz")
+    assert again is not None and all(np.array_equal(whole[name], again[name]) for name in whole)
+    for torn in (
+        {"main_step": np.array(10**6)},
+        {"main_step": np.array(-5)},
+        {"main_alpha": np.full_like(whole["alpha"], np.nan)},
+        {},
+    ):
+        (state / "operators.npz").unlink()
+        of = {"of": np.array(prepared_digest(tmp_path / "S"))}
+        kept = {f"main_{name}": whole[name] for name in ("basis", "alpha")}
+        write_arrays(state / "training.npz", {**of, **kept, **torn})
+        done("fit", tmp_path / "S")
+        again = read_arrays(state / "operators.npz")
+        assert again is not None and all(np.array_equal(whole[name], again[name]) for name in whole)
+    (state / "done.json").write_text('{"rows": "x", "positions": 3, "bytes": {}}')
+    done("fit", tmp_path / "S", "--again", *options(QUICK))
+    few = headwater("fit", tmp_path / "S", "--again", *options(QUICK | {"subsets": 4, "degree": 2}))
+    assert few.exit_code == 1 and "too few to hold out 10%" in few.stderr
+    gone = headwater("fit", tmp_path / "S", "--again", *options(QUICK | {"bases": f"{texts / 'model'},nowhere"}))
+    assert gone.exit_code == 1 and "nowhere" in gone.stderr
+    done(*ask)  # the fit that was there still is
+    grown = headwater("ingest", texts / "corpus.jsonl", "--store", tmp_path / "S", "--model", texts / "model", "--append",
+                      "--method", "stride")  # fmt: skip
+    assert grown.exit_code == 1 and "headwater fit" in grown.stderr
+
+
+def prepared_digest(store: Path) -> str:
+    """Of the hidden states that a fit of the store reads."""
+    from headwater.engine.fitting.reading import base_provider
+    from headwater.engine.steering.activations import Activations
+
+    provider = base_provider(FeatureStore.open(store), "", ModelChoice("", "cpu"), ())
+    return Activations(provider, store, -1, 60).digest

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ...store.columns import ColumnReader
-from ...store.errors import BrokenMethod, SettingsError, StoreMissing
+from ...store.errors import BrokenMethod, PluginError, SettingsError, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore, form_group, method_group
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
 from ..arrays.certify import ROOM, certified, keeper_bytes, room_for
@@ -28,7 +28,7 @@ from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part, traces_part
 from ..intake.examples import Example
 from ..intake.provider import Provider
 from ..memory import Part, Plan, plan
-from ..method import BlockSimilarity, QueryMatrix, Similarity
+from ..method import BlockSimilarity, Measured, QueryMatrix, Similarity
 from ..registry import load
 from .export import export_parts
 from .learnt import learning_parts, learnt
@@ -92,11 +92,22 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
     group = method_group(name)
     if group not in store.groups:
         held = ", ".join(store.methods) or "none"
+        if _is_measured(name):
+            raise StoreMissing(
+                f"method {name} stores no rows in {store.url}: it is fitted, and asked by attribute and value alone"
+            )
         raise StoreMissing(f"{store.url} holds no rows of method {name} (it holds: {held}); ingest adds them")
     method = load(name).from_settings(store.groups[group]["settings"])
     if not isinstance(method, Similarity):
         raise BrokenMethod(f"method {name} does not score single examples by similarity")
     return method
+
+
+def _is_measured(name: str) -> bool:
+    try:
+        return issubclass(load(name), Measured)
+    except PluginError:
+        return False
 
 
 def require_whole(store: FeatureStore, name: str) -> None:

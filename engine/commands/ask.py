@@ -160,6 +160,7 @@ def _by_group(
             parts = list(groups.added(each, ["all queries"]))
         else:
             parts = list(groups.added(question.scores(lambda rows: ticker.tell(rows, "examples")), queries))
+    _remark(question)
     if output:
         with ResultFile(output, GROUP_FIELDS) as file:
             for part in parts:

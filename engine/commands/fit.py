@@ -101,8 +101,12 @@ def fitted_among(names: Sequence[str]) -> list[str]:
     return [name for name in names if issubclass(load(name), Measured)]
 
 
-def check_settings(name: str, given: Mapping[str, Any]) -> None:
-    """Raise SettingsError for settings of a fitted method that cannot be, before a corpus is read for it."""
+def check_settings(name: str, given: Mapping[str, Any], appended: str) -> None:
+    """Raise SettingsError for settings of a fitted method that cannot be, before a corpus is read for it; and where `appended`, a
+    store that is to grow, has a fit.
+    """
+    from pathlib import Path
+
     from ...store.errors import SettingsError
     from ..fitting.fitted import recovery_of
     from ..method import Measured
@@ -114,3 +118,7 @@ def check_settings(name: str, given: Mapping[str, Any]) -> None:
         recovery_of(method)
     except SettingsError as error:
         raise SettingsError(f"method {name}: {error}") from None
+    if appended and (Path(appended) / "methods" / name / "state").exists():
+        raise SettingsError(
+            f"a fit of {name} is of all examples: leave --method {name}, then headwater fit {appended} --again"
+        )

@@ -69,7 +69,7 @@ def _prepared(options: dict[str, Any]) -> Any:
     fits = fitted_among(o["methods"])
     given = method_settings(o["methods"], o["settings"])
     for name in fits:
-        check_settings(name, given[name])
+        check_settings(name, given[name], o["store"] if o["append"] else "")
     methods = {name: settings for name, settings in given.items() if name not in fits}
     return prepare(IngestJob(o["corpus"], o["store"], choice, methods, reading, budget(o["memory"]), o["batch_tokens"],
                              with_text, o["append"], o["seeds"], o["commit_seconds"]))  # fmt: skip

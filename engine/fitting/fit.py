@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -18,7 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from ...store.errors import HeadwaterError, SettingsError, StoreError, StoreFull, StoreMismatch, StoreMissing
+from ...store.errors import (
+    DataError,
+    HeadwaterError,
+    SettingsError,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreMismatch,
+    StoreMissing,
+)
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import RangeLock
 from ...store.reader import open_column
@@ -65,14 +75,19 @@ class Fit:
         self.job, self.store, self.method, self._record = job, store, method, record
         self.folder = state_folder(store, job.method)
         self.rows = store.rows(EXAMPLES)
-        method.design(self.rows)  # refuses what cannot be; so does the next
-        recovery_of(method)
+        design, recovery = method.design(self.rows), recovery_of(method)  # both refuse what cannot be
+        if not 1 <= round(recovery.held_out * design.subsets) <= design.subsets - 2:
+            raise SettingsError(
+                f"{design.subsets} operators are too few to hold out {recovery.held_out:.0%}: more subsets"
+            )
         self._next: Provider | None = None
         self.plan = Plan(())
         if record["done"] < len(record["bases"]):
             self._next = self._provider(record["done"])
             self.plan = self._planned(self._next)
             self.plan.check(job.memory, self.plan.total)
+            for base in range(record["done"] + 1, len(record["bases"])):
+                self._provider(base)  # before an older fit is given up for this one
 
     @property
     def remarks(self) -> list[str]:
@@ -106,7 +121,7 @@ class Fit:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with closing(RangeLock(self.folder / ".lock", 0, 0)):
+            with closing(self._locked()):
                 for torn in self.folder.rglob(".*.part*"):
                     torn.unlink()  # of a run that was killed
                 return self._run(tell, stopped)
@@ -115,6 +130,14 @@ class Fit:
         except OSError as error:
             kind = StoreFull if error.errno in (27, 28, 122) else StoreError  # EFBIG, ENOSPC, EDQUOT
             raise kind(f"{self.folder} cannot be written: {error.strerror or error}") from None
+
+    def _locked(self) -> RangeLock:
+        try:
+            return RangeLock(self.folder / ".lock", 0, 0)
+        except StoreBusy:
+            raise StoreBusy(
+                f"another process fits {self.job.method} to {self.store.url}: wait for it, or stop it"
+            ) from None
 
     def _run(self, tell: Tell, stopped: Callable[[], bool]) -> bool:
         record = self._record
@@ -141,6 +164,8 @@ class Fit:
             for place in self.folder.glob("base*"):
                 for file in ("training.npz", "operators.npz"):
                     (place / file).unlink(missing_ok=True)
+                if place.name not in {f"base{base}" for base in range(len(record["bases"]))}:
+                    shutil.rmtree(place)
 
     def _base(self, base: int, provider: Provider, tell: Tell, stopped: Callable[[], bool]) -> bool:
         """One base model, to the end: whether it was reached."""
@@ -150,10 +175,10 @@ class Fit:
         states = activations.collected(lambda rows: tell(f"hidden states{name}", rows, self.rows, "examples"), stopped)
         if states is None:
             return False
-        require_rows(self.store, provider, states)
         fitting = self.method.begun(provider.head, states, self.method.design(self.rows, base), base)
         keep = _Checkpoint(place / "training.npz", activations.digest, self.job.commit_seconds)
-        keep.resume(fitting)
+        if not keep.resumed(fitting):  # from the beginning: what is kept may have been taken up in part
+            fitting = self.method.begun(provider.head, states, self.method.design(self.rows, base), base)
 
         def step(done: int, fidelity: float, drift: float) -> None:
             tell(
@@ -171,7 +196,9 @@ class Fit:
         return True
 
     def _provider(self, base: int) -> Provider:
-        return base_provider(self.store, self._record["bases"][base]["base"], self.job.model, self.job.corpus)
+        provider = base_provider(self.store, self._record["bases"][base]["base"], self.job.model, self.job.corpus)
+        require_rows(self.store, provider)
+        return provider
 
     def _place(self, base: int) -> Path:
         return self.folder / f"base{base}"
@@ -189,11 +216,16 @@ class _Checkpoint:
         """`of`: digest of the states that it is trained on."""
         self._file, self._of, self._seconds, self._kept = file, np.array(of), seconds, time.monotonic()
 
-    def resume(self, fitting: Fitting) -> None:
-        """Go on from what is kept, if it is of the same states; else from the beginning."""
+    def resumed(self, fitting: Fitting) -> bool:
+        """Go on from what is kept, if it is of the same states; False where it is not whole."""
         held = read_arrays(self._file)
-        if held is not None and str(held.pop("of", "")) == str(self._of):
+        if held is None or str(held.pop("of", "")) != str(self._of):
+            return True
+        try:
             fitting.resume(held)
+        except DataError:
+            return False
+        return True
 
     def write(self, fitting: Fitting, *, due: bool = False) -> None:
         """Keep it; with `due`, if it is time to."""
@@ -264,10 +296,16 @@ def prepare_fit(job: FitJob) -> Fit:
     if there and not job.again:
         refuse_other(store, job.method, there)
         _refuse_settings(job.method, there["settings"], record["settings"])
-        record = {**there, "settings": record["settings"]}
+        done = next((base for base in range(there["done"]) if not _operators(store, job.method, base)), there["done"])
+        record = {**there, "settings": record["settings"], "done": done}
     elif there and _same(there, record) and there.get("done", 0) < len(bases):
         record = {**there, "settings": record["settings"]}  # --again was begun already
     return Fit(job, store, method, record)
+
+
+def _operators(store: FeatureStore, name: str, base: int) -> bool:
+    """Whether a base's operators are there, whole."""
+    return read_arrays(state_folder(store, name) / f"base{base}" / "operators.npz") is not None
 
 
 def _refuse_settings(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

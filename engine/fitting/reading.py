@@ -18,7 +18,6 @@ from ..intake.opening import refuse_differences
 from ..intake.provider import Provider
 from ..intake.providers import Reading, corpus_provider, following
 from ..intake.stored import StoredTexts
-from ..steering.training import States
 
 
 def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: Sequence[str]) -> Provider:
@@ -60,24 +59,24 @@ def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:
     return found
 
 
-def require_rows(store: FeatureStore, provider: Provider, states: States) -> None:
-    """See that a base model's examples are the store's, one for one.
+def require_rows(store: FeatureStore, provider: Provider) -> None:
+    """See that a base model's examples are the store's, one for one: of arrays; texts are the store's own, or known by digest.
 
     Raises:
         DataError: there are more or fewer, one has another name, or another number of positions.
     """
-    path, rows = provider.sources[0].path, store.rows(EXAMPLES)
-    if len(states.first) != rows + 1:
-        raise DataError(f"{path} has {len(states.first) - 1:,} examples, the store {rows:,}")
+    path, rows, seen = provider.sources[0].path, store.rows(EXAMPLES), 0
     if store.provenance["kind"] != "arrays":
-        return  # texts are the store's own, or of files whose digests are
+        return
     columns = {name: open_column(store, EXAMPLES, name) for name in ("id", "source", "counted")}
     for part in windows(provider.examples(Place())):
-        numbers = np.arange(part[0].place.record, part[-1].place.record + 1) if len(provider.sources) == 1 else None
-        if numbers is None:
-            return  # several files: compared by their digests
+        numbers, seen = np.arange(seen, min(rows, seen + len(part))), seen + len(part)
+        if seen > rows:
+            break
         held = {name: column.gather(numbers) for name, column in columns.items()}
         for at, example in enumerate(part):
             own = str(held["id"][at]).removeprefix(str(held["source"][at]))
             if example.id.removeprefix(example.source) != own or example.counted != int(held["counted"][at]):
                 raise DataError(f"{path}: example {example.id} stands where the store has {held['id'][at]}")
+    if seen != rows:
+        raise DataError(f"{path} has {'more' if seen > rows else seen} examples, the store {rows:,}")

@@ -6,7 +6,7 @@ best, pooled over queries; the answer then comes from all of them. Knows members
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..hashing import hashed
 from .device import DevicePass
-from .lasso import Fit, Lasso, Sparse, predicted, refuse
+from .lasso import Lasso, Sparse, predicted, refuse
 from .membership import Membership, multiplied
 from .pursuit import pursued, thresholded
 from .ridge import Ridge, overlaps
@@ -130,54 +130,71 @@ def recovered(
         raise DataError(f"{subsets} measurements are too few to hold out {asked.held_out:.0%} and solve from the rest")
     base = (y[:, held] - train[:, kept].mean(1)[:, None]) ** 2  # (Q, h)
     base[base.max(1) <= (1e-14 * np.nanmax(np.abs(y), 1)) ** 2] = 0  # rounding
-    tried: dict[str, list[tuple[float, float]]] = {}
-    errors: dict[str, Array] = {}
-    # a share that was given is the LASSO's
-    dense = asked.solver == "ridge" or (asked.solver == "auto" and not asked.share)
-    shared = overlaps(membership) if dense and subsets <= DENSE else None
-    if asked.solver in PURSUITS:
-        sizes = (asked.causes,) if asked.causes else tuple(one for one in CAUSES if 4 * one <= kept.sum()) or (1,)
-        errors[asked.solver] = _along_pursuit(membership, y, train, held, sizes, asked.solver, tell)
-        tried[asked.solver] = _told(sizes, errors[asked.solver], base)
-    elif asked.solver != "ridge":
-        shares = (asked.share,) if asked.share else SHARES
-        errors["lasso"] = np.concatenate([
-            _along_lasso(Lasso(membership, train[some], workers, device), membership, y[some], held, shares, tell)
-            for some in _tiles(len(y), together)
-        ], 1)  # fmt: skip
-        tried["lasso"] = _told(shares, errors["lasso"], base)
-    if shared is not None:
-        ridge = Ridge(shared, train)
-        strengths = (asked.share,) if asked.share else STRENGTHS
-        errors["ridge"] = np.stack([(ridge.predicted(one) - y)[:, held] ** 2 for one in strengths])
-        tried["ridge"] = _told(strengths, errors["ridge"], base)
-    elif asked.solver == "ridge":
-        raise SettingsError(f"a ridge holds K × K numbers: at most {DENSE} subsets, not {subsets}")
+    problems = _Problems(membership, workers, device, together)
+    errors, values, shared = _tried(problems, y, train, held, asked, tell)
+    tried = {name: _told(values[name], errors[name], base) for name in errors}
     solver = _better(errors, tried, base)
     at = int(np.argmax([explained for _, explained in tried[solver]]))
     value, explained = tried[solver][at][0], _explained(errors[solver][at], base)
     tell(f"{solver}, {value:g}")
+    none = np.zeros(len(y))
     if solver == "ridge":
         assert shared is not None
-        duals = Ridge(shared, y).duals(value)
-        none = np.zeros(len(y))
-        return Recovered(solver, value, explained, tried, none, none == 0, duals=duals)
+        return Recovered(solver, value, explained, tried, none, none == 0, duals=Ridge(shared, y).duals(value))
     if solver in PURSUITS:
         weights, _ = PURSUITS[solver](membership, y, int(value))
-        return Recovered(
-            solver, value, explained, tried, np.full(len(y), np.nan), np.ones(len(y), bool), sparse=weights
-        )
-    fits = [_fitted(Lasso(membership, y[some], workers, device), value, asked) for some in _tiles(len(y), together)]
+        return Recovered(solver, value, explained, tried, none + np.nan, none == 0, sparse=weights)
+    fits = [one.fit(value * one.largest(), asked.tolerance) for _, one in problems.of(y)]
     gap, sparse = np.concatenate([fit.gap for fit in fits]), [one for fit in fits for one in fit.weights]
     return Recovered(solver, value, explained, tried, gap, gap <= asked.tolerance, sparse=sparse)
 
 
-def _tiles(count: int, together: int) -> list[slice]:
-    return [slice(start, start + together) for start in range(0, count, together)]
+@dataclass(frozen=True, slots=True)
+class _Problems:
+    """LASSO problems of so many queries together, by what solves them."""
+
+    membership: Membership
+    workers: int
+    device: DevicePass | None
+    together: int
+
+    def of(self, y: Array) -> Iterator[tuple[slice, Lasso]]:
+        """Queries, and their problem."""
+        for start in range(0, len(y), self.together):
+            some = slice(start, start + self.together)
+            yield some, Lasso(self.membership, y[some], self.workers, self.device)
 
 
-def _fitted(problem: Lasso, share: float, asked: Recovery) -> Fit:
-    return problem.fit(share * problem.largest(), asked.tolerance)
+def _tried(
+    problems: _Problems, y: Array, train: Array, held: Array, asked: Recovery, tell: Tell
+) -> tuple[dict[str, Array], dict[str, Sequence[float]], Array | None]:
+    """Of each solver that may be: held-out squared errors (values, Q, h), and the values; M Mᵀ where a ridge may be.
+
+    Raises:
+        SettingsError: a ridge of too many subsets.
+    """
+    membership, subsets = problems.membership, problems.membership.subsets
+    errors: dict[str, Array] = {}
+    values: dict[str, Sequence[float]] = {}
+    # a share that was given is the LASSO's
+    dense = asked.solver == "ridge" or (asked.solver == "auto" and not asked.share)
+    shared = overlaps(membership) if dense and subsets <= DENSE else None
+    if asked.solver in PURSUITS:
+        kept = int((~np.isnan(train).all(0)).sum())
+        sizes = (asked.causes,) if asked.causes else tuple(one for one in CAUSES if 4 * one <= kept) or (1,)
+        errors[asked.solver] = _along_pursuit(membership, y, train, held, sizes, asked.solver, tell)
+        values[asked.solver] = sizes
+    elif asked.solver != "ridge":
+        values["lasso"] = (asked.share,) if asked.share else SHARES
+        errors["lasso"] = np.concatenate([
+            _along_lasso(problem, membership, y[some], held, values["lasso"], tell) for some, problem in problems.of(train)
+        ], 1)  # fmt: skip
+    if shared is not None:
+        ridge, values["ridge"] = Ridge(shared, train), (asked.share,) if asked.share else STRENGTHS
+        errors["ridge"] = np.stack([(ridge.predicted(one) - y)[:, held] ** 2 for one in values["ridge"]])
+    elif asked.solver == "ridge":
+        raise SettingsError(f"a ridge holds K × K numbers: at most {DENSE} subsets, not {subsets}")
+    return errors, values, shared
 
 
 def _held_out(counted: Array, asked: Recovery) -> Array:

@@ -64,11 +64,15 @@ class Activations:
         told = self._told()
         held = self._resumed(told)
         if held["rows"] == self.rows:
-            return self.opened()
+            states = self.opened()
+            if _is_whole(states, self.provider.head.sizes):
+                return states
+            held = {"rows": 0, "positions": 0, "bytes": {}}
         with ExitStack() as stack:
             files = {name: stack.enter_context((self.folder / f"{name}.bin").open("r+b")) for name in self._names}
             for name, file in files.items():
                 size = held["bytes"].get(name, 8 * (name == "first"))
+                file.truncate(size if held["rows"] else 0)
                 file.truncate(size)  # what is longer was not safely there; the first row's begin becomes 0
                 file.seek(size)
             for part in _parts(self._behind(held["rows"])):
@@ -154,7 +158,8 @@ class Activations:
         try:
             held = json.loads((self.folder / "done.json").read_text())
             found = {name: held.pop(name) for name in ("rows", "positions", "bytes")}
-            if set(found["bytes"]) != set(self._names):
+            numbers = (found["rows"], found["positions"], *found["bytes"].values())
+            if set(found["bytes"]) != set(self._names) or not all(type(one) is int and one >= 0 for one in numbers):
                 found = {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             found = {}
@@ -177,6 +182,14 @@ class Activations:
 def part_bytes(sizes: Sizes, *, inner: bool) -> int:
     """What is held of a part while it is written: as it was read, and in one piece."""
     return 8 * (1 + inner) * sizes.hidden * (_POSITIONS + sizes.max_length)
+
+
+def _is_whole(states: States, sizes: Sizes) -> bool:
+    """Whether places ascend to the last position, and targets are of the vocabulary."""
+    first, count = states.first, len(states.targets)
+    ends = bool(len(first)) and first[0] == 0 and first[-1] == count == len(states.hidden)
+    within = not count or (int(states.targets.min()) >= 0 and int(states.targets.max()) < sizes.vocabulary)
+    return bool(ends and (np.diff(first) >= 0).all() and within)
 
 
 def _parts(examples: Iterator[Example]) -> Iterator[list[Example]]:

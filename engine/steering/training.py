@@ -150,11 +150,17 @@ class Training:
         Raises:
             DataError: it is of other shapes.
         """
+        step = arrays.get("step", np.array(-1))
+        if step.shape or step.dtype.kind != "i" or not 0 <= int(step) <= self.recipe.updates:
+            raise DataError(f"there is no step to go on from: {step}")
         for name, value in self._named().items():
-            if name not in arrays or (int(arrays["step"]) and f"{name}_exp_avg_sq" not in arrays):
-                raise DataError(f"there is no {name} to go on from")
-            if arrays[name].shape != tuple(value.shape):
-                raise DataError(f"{name} is {arrays[name].shape}, and this training's is {tuple(value.shape)}")
+            for key in (name, *((f"{name}_exp_avg", f"{name}_exp_avg_sq") if step else ())):
+                there = arrays.get(key, np.zeros(0))
+                if there.shape != tuple(value.shape) or there.dtype != np.float32 or not np.isfinite(there).all():
+                    raise DataError(
+                        f"{key} is {there.dtype} {there.shape}, or not finite; this training's is {tuple(value.shape)}"
+                    )
+        for name, value in self._named().items():
             value.copy_(torch.from_numpy(arrays[name]))
             if int(arrays["step"]):
                 moments = {
