@@ -17,6 +17,7 @@ from headwater.engine.recovery.design import Design
 from headwater.engine.steering import activations
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.activations import Activations
+from headwater.engine.steering.fitting import Some, SteeringFit
 from headwater.engine.steering.linearity import Linearity
 from headwater.engine.steering.operators import (
     Gradients,
@@ -224,6 +225,31 @@ def test_a_stopped_training_goes_on_to_the_same_operators() -> None:
     fresh = Training(head, states, design, recipe)
     fresh.resume(fresh.arrays())
     assert fresh.run(lambda *told: None) and torch.equal(fresh.operators.alpha, whole.alpha)
+
+
+def test_some_subsets_are_trained_again_with_every_loss() -> None:
+    design, generator = Design(30, 8, 2, 0), torch.Generator().manual_seed(0)
+    states = States(torch.randn(30, D, generator=generator), torch.arange(30) % V, np.arange(31))
+    head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D, generator=generator))
+    fitting = SteeringFit(head, states, design, Recipe(rank=3, updates=3, members=4, linearity=0.1), 3)
+    assert fitting.steps == 6 and fitting.run(lambda *told: None, lambda: False) and fitting.step == 6
+    found = fitting.fitted()
+    assert (
+        found["which"].tolist() == [0, 2, 5]
+        and found["check_alpha"].shape == (3, 3, D)
+        and found["alpha"].shape == (8, 3, D)
+    )
+    some = Some(design, found["which"])
+    ids = some.of(np.arange(30))
+    for at, subset in enumerate(found["which"]):
+        rows = np.flatnonzero((ids == at).any(1))
+        assert np.array_equal(rows, np.sort(design.members(int(subset)))) and len(some.members(at)) == some.sizes()[at]
+    assert ids.max() == 3  # where a row is in fewer
+    training, other = (
+        Training(head, states, design, Recipe(rank=3, updates=3, members=4, seed=seed)) for seed in (0, 1)
+    )
+    first = [np.concatenate([at.ravel() for _, at, _ in one.inside(0)]) for one in (training, other)]
+    assert not np.array_equal(*first)  # another seed sees a subset's rows in another order
 
 
 def test_an_operator_that_is_not_finite_is_named() -> None:

@@ -29,7 +29,7 @@ class Linearity:
     def __init__(self, subsets: Subsets, seed: int) -> None:
         """One pass over the design."""
         width = max(1, subsets.subsets // 2)
-        sketch = np.zeros((subsets.subsets, width))
+        sketch = np.zeros((subsets.subsets + 1, width))  # the last stands for none
         signs = hashed(seed, "linearity", width) | np.uint64(1)
         step = max(1, _NUMBERS // width)
         for start in range(0, subsets.rows, step):
@@ -39,6 +39,7 @@ class Linearity:
             lines = np.where((bits * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(63), 1.0, -1.0) / np.sqrt(width)
             for part in subsets.of(rows).T.astype(np.int64):
                 np.add.at(sketch, part, lines)
+        sketch = sketch[:-1]
         gram = sketch.T @ sketch
         inverse = np.linalg.solve(gram + _RIDGE * np.trace(gram) / width * np.eye(width), sketch.T)
         self.unexplained: Array = sketch @ inverse - np.eye(subsets.subsets)
