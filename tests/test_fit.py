@@ -428,7 +428,7 @@ def test_one_process_fits_at_a_time(texts: Path) -> None:
 
 def test_a_state_that_is_not_finite_is_named(texts: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", hidden=np.array([[1.0, 2], [np.nan, 1], [1, 1]], np.float32), labels=np.array([0, 1, 1]),
-             weight=np.eye(2, dtype=np.float32), id=np.array(["a", "b", "c"]))  # fmt: skip
+             weight=np.eye(2, dtype=np.float32))  # fmt: skip
     np.savez(
         tmp_path / "fine.npz",
         hidden=np.ones((3, 2), np.float32),
@@ -436,7 +436,7 @@ def test_a_state_that_is_not_finite_is_named(texts: Path, tmp_path: Path) -> Non
         weight=np.eye(2, dtype=np.float32),
     )
     done("ingest", tmp_path / "fine.npz", "--store", tmp_path / "S", "--method", "repsim")
-    with pytest.raises(DataError, match="hidden state of example b is not finite"):
+    with pytest.raises(DataError, match=r"hidden state of example rows.npz:1 is not finite"):
         prepare_fit(
             FitJob(str(tmp_path / "S"), "stride", {"subsets": 6, "degree": 2, "bases": (str(tmp_path / "rows.npz"),)})
         ).run(lambda *told: None)
