@@ -247,6 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[Run, dict[str, Any]]:
     work = given.out.resolve() / "compare"
     beside = [] if given.only else compare.run(("lds", "backdoor"), BESIDE, SEEDS, data, work)
     chosen = [run for run in runs() if run.name.startswith(given.only)]
+    for name, seed in dict.fromkeys((run.task, run.seed) for run in chosen):
+        tasks.made(name, seed, data, work)  # once, before several runs want it
     with ThreadPoolExecutor(given.processes) as pool:
         found = dict(zip(chosen, pool.map(lambda run: kept(run, data, work), chosen), strict=True))
     if not given.only:
