@@ -231,7 +231,9 @@ def test_steering_is_judged_by_retraining(script: Load, tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_steering_is_measured_by_the_command_line(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steering_is_measured_by_the_command_line(
+    script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steering = script("steering")
     some = [steering.Run("backdoor", 0, 200, "example", updates=4), steering.Run("backdoor", 0, 100, updates=2)]
     monkeypatch.setattr(steering, "runs", lambda: some)
