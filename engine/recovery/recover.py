@@ -20,9 +20,9 @@ from .membership import Membership, multiplied
 from .pursuit import pursued, thresholded
 from .ridge import Ridge, overlaps
 
-SHARES = (0.9, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)
-"""c: of λ_max, from sparse to dense."""
-STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+SHARES = (0.9, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02, 0.012, 0.007, 0.004)
+"""c: of λ_max, from sparse to dense: the last are for K near N and beyond, where answers are hardly sparse."""
+STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """α over the mean eigenvalue of M_c M_cᵀ."""
 CAUSES = (1, 2, 4, 8, 16, 32, 64, 128)
 """s: weights that thresholding and pursuit leave."""
