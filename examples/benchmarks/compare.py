@@ -15,7 +15,7 @@ import argparse
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -154,13 +154,11 @@ def _typed(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def run(
-    names: Sequence[str], wanted: Sequence[str], seeds: Sequence[int], data: Path, work: Path
-) -> list[dict[str, Any]]:
-    """All of it; what is there already is read."""
+def run(asked: Mapping[str, Sequence[int]], wanted: Sequence[str], data: Path, work: Path) -> list[dict[str, Any]]:
+    """All of it, by task and its seeds; what is there already is read."""
     found = []
-    for name in names:
-        for seed in seeds if name in SEVERAL else seeds[:1]:
+    for name, seeds in asked.items():
+        for seed in seeds:
             chosen = {told_in(work, name, seed, label): (label, variant) for label, variant in methods(wanted).items()}
             left = {label: variant for path, (label, variant) in chosen.items() if not path.exists()}
             folder = work / f"{name}-{seed}" / "run"
@@ -291,7 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2, 3, 4])
     given = parser.parse_args(arguments)
     data = machine.data_folder(given.data, "models/stories260K")
-    found = run(given.tasks, given.methods, given.seeds, data, given.out.resolve() / "compare")
+    asked = {name: given.seeds if name in SEVERAL else given.seeds[:1] for name in given.tasks}
+    found = run(asked, given.methods, data, given.out.resolve() / "compare")
     machine.save(given.out, "compare", {"machine": machine.describe(), "found": found}, show(found, given.tasks))
     draw(found, given.tasks, given.out / "compare.png")
     return found

@@ -4,8 +4,10 @@
 
 | task     | of `tasks.py`                        | truth                                                              |
 |----------|--------------------------------------|--------------------------------------------------------------------|
-| names    | `lds`: 600 names, a model part-way   | `headwater ground-truth`: 64 halves of them, 5 trainings each       |
-| backdoor | 450 reviews and 50 poisoned ones     | which are poisoned; three models, tuned on them                    |
+| names    | `lds`: 600 names; three models,      | `headwater ground-truth`: 64 halves of them, 5 trainings each       |
+|          | trained part-way                     |                                                                    |
+| backdoor | 450 reviews and 50 poisoned ones;    | which are poisoned                                                 |
+|          | three models, tuned on them          |                                                                    |
 
 Each figure is `ingest`, `fit`, `attribute --all-scores` and `evaluate`, in processes of their own, two at a time; what was
 measured is kept, and a run that was stopped goes on. Methods beside it are those of `compare.py`, measured there if need be.
@@ -59,7 +61,10 @@ class Run:
 
 def runs() -> list[Run]:
     """All of them, the long ones first."""
-    names = [Run("lds", 0, 1000, bases=3), *(Run("lds", 0, subsets) for subsets in (1000, 300, 100))]
+    names = [
+        Run("lds", 0, 1000, bases=3),
+        *(Run("lds", seed, subsets) for subsets in (1000, 300, 100) for seed in SEEDS),
+    ]
     curve = [Run("lds", 0, subsets, degree=3) for subsets in (60, 20, 6)]
     hasty = [Run("lds", 0, 300, updates=updates) for updates in (3, 15)]  # what do signs of trust say of a bad fit?
     planted = [Run("backdoor", seed, subsets, "example") for subsets in (1000, 500, 300) for seed in SEEDS]
@@ -83,12 +88,13 @@ def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
         "omega": run.omega,
         "degree": run.degree,
         "updates": run.updates,
+        "seed": run.seed,
     }
     if run.choice:
         name, _, value = run.choice.partition("=")
         settings[name] = value
     if run.bases > 1:
-        settings["bases"] = ",".join(_bases(task, run.bases))
+        settings["bases"] = ",".join(tasks.made(run.task, seed, data, work).model for seed in range(run.bases))
     options = [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
     fitted = machine.run([*command, "fit", str(store), "--method", "stride", *options], folder)
     asked = [
@@ -111,16 +117,6 @@ def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
     found = {**compare.judged(task, store, scores), **took, "bytes": file_bytes, "trust": trust}
     shutil.rmtree(folder)
     return found
-
-
-def _bases(task: tasks.Task, count: int) -> list[str]:
-    """The task's model, and others trained as it was under other seeds."""
-    model, texts = Path(task.model), [record["text"] for record in machine.records(Path(task.corpus))]
-    others = [model.with_name(f"trained-{seed}") for seed in range(1, count)]
-    for seed, other in enumerate(others, 1):
-        if not other.exists():
-            tasks.train(model.parent / "model", texts, other, seed, epochs=6)
-    return [str(model), *map(str, others)]
 
 
 def kept(run: Run, data: Path, work: Path) -> dict[str, Any]:
@@ -157,11 +153,23 @@ def _interval(figure: dict[str, Any]) -> str:
 
 
 def _names(found: dict[Run, dict[str, Any]], beside: Sequence[dict[str, Any]]) -> str:
-    rows = [[f"stride, K = {run.subsets:,}" + (f", {run.bases} bases" if run.bases > 1 else ""), _interval(one["figure"])]
-            for run, one in found.items() if (run.task, run.degree, run.updates) == ("lds", 10, 150)]  # fmt: skip
-    rows += [[one["method"], compare.cell([one])] for one in beside if one["task"] == "lds"]
+    own: dict[str, list[dict[str, Any]]] = {}
+    for run, one in found.items():
+        if (run.task, run.degree, run.updates) == ("lds", 10, 150):
+            label = f"stride, K = {run.subsets:,}" + (f", {run.bases} bases" if run.bases > 1 else "")
+            own.setdefault(label, []).append(one)
+    for one in beside:
+        if one["task"] == "lds":
+            own.setdefault(one["method"], []).append(one)
+    rows = [[label, *_over_models(lines)] for label, lines in own.items()]
     ceiling = next(one["ceiling"] for run, one in found.items() if run.task == "lds")
-    return machine.markdown(["names", "LDS, 95 % over queries"], rows) + f"\n\nNoise allows {ceiling:.3f}."
+    header = ["names", "LDS, mean (range) over models", "of the first, 95 % over queries"]
+    return machine.markdown(header, rows) + f"\n\nNoise allows {ceiling:.3f}."
+
+
+def _over_models(lines: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    values = [compare.value(one) for one in lines]
+    return ("not defined", "") if np.isnan(values).any() else (_range(values), _interval(lines[0]["figure"]))
 
 
 def _backdoor(found: dict[Run, dict[str, Any]], beside: Sequence[dict[str, Any]]) -> str:
@@ -219,7 +227,7 @@ def draw(found: dict[Run, dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     curve = sorted((one["trust"]["rows"] / run.subsets, one["figure"]["value"]) for run, one in found.items()
-                   if (run.task, run.bases, run.updates) == ("lds", 1, 150))  # fmt: skip
+                   if (run.task, run.seed, run.bases, run.updates) == ("lds", 0, 1, 150))  # fmt: skip
     left.plot([at for at, _ in curve], [value for _, value in curve], "o-")
     left.set(xscale="log", xlabel="examples for each operator, N/K", ylabel="LDS, names")
     for axis, sign, label in (
@@ -245,9 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[Run, dict[str, Any]]:
     given = parser.parse_args(arguments)
     data = machine.data_folder(given.data, "models/stories260K")
     work = given.out.resolve() / "compare"
-    beside = [] if given.only else compare.run(("lds", "backdoor"), BESIDE, SEEDS, data, work)
+    beside = [] if given.only else compare.run({"lds": SEEDS, "backdoor": SEEDS}, BESIDE, data, work)
     chosen = [run for run in runs() if run.name.startswith(given.only)]
-    for name, seed in dict.fromkeys((run.task, run.seed) for run in chosen):
+    for name, seed in dict.fromkeys((run.task, seed) for run in chosen for seed in {run.seed, *range(run.bases)}):
         tasks.made(name, seed, data, work)  # once, before several runs want it
     with ThreadPoolExecutor(given.processes) as pool:
         found = dict(zip(chosen, pool.map(lambda run: kept(run, data, work), chosen), strict=True))
