@@ -18,7 +18,9 @@ float, str, or a tuple of one of these. `plugins/conformance` checks a method ag
 | `score(queries, block)` | must (BlockSimilarity) | attribute, value   | once a tile of stored rows                     |
 | `score_texts(…)`      | must (TextSimilarity)    | attribute, value   | once for all queries; needs no model           |
 | `design(rows, base)`  | must (Measured)          | fit, attribute     | once a base model                              |
-| `begun(head, states, design)` | must (Measured)  | fit                | once a base model, with all hidden states      |
+| `reads`               | default: files           | fit                | once a base model                              |
+| `weighed(head, corpus)` | default: as it is (Measured) | fit          | once a base model, before `begun`              |
+| `begun(head, corpus, design)` | must (Measured)  | fit                | once a base model, with its hidden states      |
 | `held(sizes, rows)`   | must (Measured)          | fit, attribute     | with the plan, before any work                 |
 | `measured(readout, fitted)` | must (Measured)    | attribute, value   | once a batch of queries                        |
 
@@ -33,7 +35,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .settings import Settings
-from .view import Head, Linear, Needs, Readout, Reduction, Sizes, Trace
+from .view import Above, Head, Linear, Needs, Readout, Reduction, Sizes, Trace
 
 if TYPE_CHECKING:  # listing methods reads this module, and must load neither torch nor NumPy
     import torch
@@ -41,11 +43,12 @@ if TYPE_CHECKING:  # listing methods reads this module, and must load neither to
     from ..store.layout import Array, Block, Column
     from .forms.form import Form
     from .recovery.design import Design
-    from .steering.training import States
+    from .steering.states import Corpus
 
 __all__ = [
     "API",
     "BATCH_EXAMPLES",
+    "Above",
     "BlockSimilarity",
     "Fitting",
     "Head",
@@ -253,15 +256,26 @@ class Measured(Method):
         return ()
 
     def layer(self, sizes: Sizes) -> int:
-        """The hidden layer whose states `begun` gets as `inner` beside the last's: -1 for none."""
+        """The hidden layer whose states `begun` finds as `inner` beside the last's: -1 for none."""
         return -1
 
     @abstractmethod
     def design(self, rows: int, base: int = 0) -> Design:
         """Which examples are in which subsets, for the base-th base model."""
 
+    @property
+    def reads(self) -> str:
+        """Where `begun` finds hidden states: `files`, which one pass fills; or `model`, which runs anew on the rows that a step
+        draws, and of which nothing is kept (its corpus is a `steering.streamed.Streamed`).
+        """
+        return "files"
+
+    def weighed(self, head: Head, corpus: Corpus, tell: Callable[[int], None]) -> Corpus:
+        """The corpus, with a weight of every row if the method wants any; `tell` hears how many rows are done."""
+        return corpus
+
     @abstractmethod
-    def begun(self, head: Head, states: States, design: Design, base: int = 0) -> Fitting:
+    def begun(self, head: Head, corpus: Corpus, design: Design, base: int = 0) -> Fitting:
         """Operators that have learnt nothing yet."""
 
     def remarks(self, rows: int) -> list[str]:

@@ -78,10 +78,13 @@ class Needs:
     """Reductions of the logits."""
     linears: tuple[str, ...] = ()
     """Names of linear maps whose gradients are wanted: these cost a backward pass."""
+    above: int = -1
+    """Layer that is to be run again, with those above it, on changed states; -1: none."""
 
     def beyond(self, sizes: Sizes) -> tuple[int, ...]:
         """Layers asked for that a model of these sizes does not have."""
-        return tuple(layer for layer in self.layers if not 0 <= layer < sizes.layers)
+        asked = (*self.layers, self.above) if self.above >= 0 else self.layers
+        return tuple(layer for layer in asked if not 0 <= layer < sizes.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,31 @@ class Trace:
     """(T, outputs): gradient of the summed loss with respect to what the map gave."""
     owners: torch.Tensor
     """(T,) int64, ascending."""
+
+
+class Above(Protocol):
+    """A batch of n examples at one layer, padded to T tokens, and what lies above it."""
+
+    @property
+    def states(self) -> torch.Tensor:
+        """(n, T, D') what the layer reads."""
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        """(n, T, D) what the head reads."""
+
+    @property
+    def counted(self) -> torch.Tensor:
+        """(n, T) bool: positions that count."""
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """(n, T) int64: what each position should predict, where it counts."""
+
+    def again(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """(P, D) what the head reads at the counted positions of examples `which` (m,), from their changed states (m, T, D');
+        differentiable in them.
+        """
 
 
 class Head(Protocol):
@@ -157,3 +185,6 @@ class Readout(Protocol):
 
     def trace(self, name: str) -> Trace:
         """What passed through a linear map of the trunk; shared likewise. It must be in `Needs`."""
+
+    def above(self) -> Above:
+        """The batch at the layer that `Needs` names, to be run again from there."""

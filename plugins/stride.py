@@ -14,7 +14,7 @@ gradient, such as what an example did to the trunk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,10 +25,14 @@ from ..store.errors import SettingsError, StoreDamaged
 from ..store.layout import Array
 
 if TYPE_CHECKING:
-    from ..engine.recovery.design import Design
-    from ..engine.steering.training import Recipe, States
+    import torch
 
-OMEGAS = ("one", "example")
+    from ..engine.recovery.design import Design
+    from ..engine.steering.operators import Operators
+    from ..engine.steering.states import Corpus
+    from ..engine.steering.training import Recipe
+
+WORDS = {"omega": ("one", "example"), "space": ("logits", "activations"), "states": ("files", "model")}
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,14 @@ class Stride(Measured):
     one."""
     depth: float = 1.0
     """Share of the layers below what the basis reads; 1 is the last hidden state."""
+    space: str = "logits"
+    """What an operator changes: the `logits`, or the `activations` that the basis reads, with the layers above run again, at many
+    times the cost (`depth` below 1: at 1 both are one).
+    """
+    states: str = "files"
+    """Where hidden states come from: `files` beside the store, one pass for all steps; or the `model`, which runs at every step
+    on the rows drawn, and leaves nothing on disk.
+    """
     checked: int = 50
     """Operators that are trained twice, to see how reliable measurements are; 0 saves their time."""
     bases: tuple[str, ...] = ()
@@ -69,8 +81,11 @@ class Stride(Measured):
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        if self.omega not in OMEGAS:
-            raise SettingsError(f"omega is {' or '.join(OMEGAS)}, not {self.omega}")
+        for name, words in WORDS.items():
+            if getattr(self, name) not in words:
+                raise SettingsError(f"{name} is {' or '.join(words)}, not {getattr(self, name)}")
+        if self.space == "activations" and self.depth == 1:
+            raise SettingsError("space activations needs a depth below 1: of the last layer it is the logits' space")
         if not 0 < self.depth <= 1:
             raise SettingsError(f"depth is a share of the layers, above 0 and up to 1; not {self.depth:g}")
         if not 1 <= self.degree <= self.subsets:
@@ -93,9 +108,19 @@ class Stride(Measured):
         """What `depth` means for a model."""
         return -1 if self.depth == 1 or not sizes.layers else min(sizes.layers - 1, round(self.depth * sizes.layers))
 
+    @property
+    def reads(self) -> str:
+        """From the model, where activations are changed: no file serves what runs again."""
+        return "model" if self.space == "activations" else self.states
+
     def needs(self, sizes: Sizes) -> Needs:
-        """The layer that the basis reads."""
-        return Needs(layers=() if self.layer(sizes) < 0 else (self.layer(sizes),))
+        """The layer that the basis reads, and where it is changed what lies above."""
+        layer = self.layer(sizes)
+        if self.space == "activations":
+            if layer < 0:
+                raise SettingsError("arrays have no layers: their space is logits")
+            return Needs(above=layer)
+        return Needs(layers=() if layer < 0 else (layer,))
 
     def design(self, rows: int, base: int = 0) -> Design:
         """d random partitions into K/d subsets each, under the base's seed."""
@@ -106,14 +131,28 @@ class Stride(Measured):
         except SettingsError as error:
             raise SettingsError(f"{error}; -o stride.subsets says fewer") from None
 
-    def begun(self, head: Head, states: States, design: Design, base: int = 0) -> Fitting:
-        """All operators, and `checked` of them again."""
-        from ..engine.steering.fitting import SteeringFit
+    def weighed(self, head: Head, corpus: Corpus, tell: Callable[[int], None]) -> Corpus:
+        """With ω, where examples weigh."""
+        from ..engine.steering.states import States
+        from ..engine.steering.streamed import Streamed
         from ..engine.steering.weights import even, head_norms
 
-        if self.omega == "example":
-            states = replace(states, weights=even(head_norms(head, states)))
-        return SteeringFit(head, states, design, self._recipe(base), self.checked)
+        if self.omega == "one":
+            return corpus
+        assert isinstance(corpus, States | Streamed)
+        return replace(corpus, weights=even(head_norms(head, corpus, tell)))
+
+    def begun(self, head: Head, corpus: Corpus, design: Design, base: int = 0) -> Fitting:
+        """All operators, and `checked` of them again."""
+        from ..engine.steering.at_head import AtHead
+        from ..engine.steering.at_layer import AtLayer
+        from ..engine.steering.fitting import SteeringFit
+        from ..engine.steering.streamed import Streamed
+
+        if self.space == "logits":
+            return SteeringFit(AtHead(head, corpus), design, self._recipe(base), self.checked)
+        assert isinstance(corpus, Streamed)
+        return SteeringFit(AtLayer(head, corpus), design, self._recipe(base), self.checked)
 
     def _recipe(self, base: int) -> Recipe:
         from ..engine.steering.training import Recipe
@@ -124,13 +163,21 @@ class Stride(Measured):
     def held(self, sizes: Sizes, rows: int) -> tuple[int, int]:
         """Operators, their gradients of two losses and Adam's moments, a copy for the checkpoint; tiles, ω; the operators."""
         from ..engine.steering.operators import LEAST_ROWS, TILE_BYTES
+        from ..engine.steering.reading import BATCH_TOKENS
+        from ..engine.steering.streamed import ROOM_BYTES
 
         numbers = self.subsets * self.rank * sizes.hidden + (sizes.hidden + 1) * self.rank
         twice = 1 + min(self.checked, self.subsets) / self.subsets
         tiles = 8 * max(TILE_BYTES, 4 * sizes.vocabulary * max(self.rank, LEAST_ROWS))
         pairs = 40 * self.shared * self.subsets + 32 * self.members * sizes.max_length
         sketch = 8 * 5 * self.subsets**2 + (32 << 20) if self.linearity else 0
-        return int(4 * numbers * (5 + 5 * twice)) + tiles + pairs + sketch + 48 * rows, int(8 * numbers * twice) + tiles
+        own = 8 * sizes.hidden * self.members * sizes.max_length  # of one operator, where states are made for a step
+        drawn = 2 * max(ROOM_BYTES, own) if self.reads == "model" else 0
+        maps = sum(one.inputs + one.outputs for one in sizes.linears)
+        graph = 12 * maps * max(BATCH_TOKENS, sizes.max_length) if self.space == "activations" else 0
+        norms = 8 * sizes.max_length * sizes.vocabulary if self.omega == "example" else 0
+        fitting = int(4 * numbers * (5 + 5 * twice)) + pairs + sketch + 48 * rows + drawn + max(tiles, norms)
+        return fitting + graph, int(8 * numbers * twice) + tiles + graph
 
     def remarks(self, rows: int) -> list[str]:
         """Whether operators see all of their subsets."""
@@ -142,20 +189,14 @@ class Stride(Measured):
         """y by all operators; and of those trained twice, the rank correlation of both answers."""
         import torch
 
-        from ..engine.steering.operators import Operators, Places, measured
+        from ..engine.steering.operators import Operators
 
-        head, hidden = readout.head, readout.hidden()
-        inner = hidden if self.layer(head.sizes) < 0 else readout.hidden(self.layer(head.sizes))
-        places = Places(hidden, readout.targets, inner)
-
-        _require_fit(fitted, self, (inner.shape[1] + 1, hidden.shape[1]))
+        _require_fit(fitted, self, self._widths(readout))
 
         def by(prefix: str) -> Array:
-            basis, alpha = (
-                torch.from_numpy(fitted[f"{prefix}{name}"]).to(hidden.device) for name in ("basis", "alpha")
-            )
-            y = measured(head, Operators(basis, alpha), places, readout.owners, readout.examples)
-            found: Array = y.double().numpy(force=True)
+            device = readout.owners.device
+            parts = (torch.from_numpy(fitted[f"{prefix}{name}"]).to(device) for name in ("basis", "alpha"))
+            found: Array = self._measured(readout, Operators(*parts)).double().numpy(force=True)
             return found
 
         y = by("")
@@ -163,9 +204,26 @@ class Stride(Measured):
             return y, np.full(len(y), np.nan)
         return y, agreement(y[:, fitted["which"]], by("check_"))
 
+    def _widths(self, readout: Readout) -> tuple[int, int]:
+        """D' + 1 and D, of a basis and of operators."""
+        if self.space == "activations":
+            width = readout.above().states.shape[2]
+            return width + 1, width
+        return readout.hidden(self.layer(readout.head.sizes)).shape[1] + 1, readout.hidden().shape[1]
+
+    def _measured(self, readout: Readout, operators: Operators) -> torch.Tensor:
+        """y (n, K)."""
+        from ..engine.steering.at_layer import measured_above
+        from ..engine.steering.operators import Places, measured
+
+        if self.space == "activations":
+            return measured_above(readout.head, operators, readout.above())
+        places = Places(readout.hidden(), readout.targets, readout.hidden(self.layer(readout.head.sizes)))
+        return measured(readout.head, operators, places, readout.owners, readout.examples)
+
 
 def _require_fit(fitted: Mapping[str, Array], method: Stride, widths: tuple[int, int]) -> None:
-    """Raise StoreDamaged unless operators are of a method's settings and a model's widths: D' + 1 and D."""
+    """Raise StoreDamaged unless operators are of a method's settings and of widths D' + 1 and D."""
     shapes = {name: fitted[name].shape if name in fitted else () for name in ("basis", "alpha")}
     rank = min(method.rank, widths[0])
     wanted = {"basis": (widths[0], rank), "alpha": (method.subsets, rank, widths[1])}

@@ -17,6 +17,7 @@ from headwater.engine.recovery.design import Design
 from headwater.engine.steering import activations
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.activations import Activations
+from headwater.engine.steering.at_head import AtHead
 from headwater.engine.steering.fitting import Some, SteeringFit
 from headwater.engine.steering.linearity import Linearity
 from headwater.engine.steering.operators import (
@@ -28,7 +29,8 @@ from headwater.engine.steering.operators import (
     add_losses,
     measured,
 )
-from headwater.engine.steering.training import Recipe, States, Training, trained
+from headwater.engine.steering.states import States
+from headwater.engine.steering.training import Recipe, Training, trained
 from headwater.engine.steering.weights import even, head_norms
 from headwater.store.errors import DataError, SettingsError
 from small import save_model, sentences, write_corpus
@@ -99,7 +101,8 @@ def test_the_linearity_loss_is_that_of_its_formula() -> None:
     head, operators, hidden, targets = parts()
     design, owners = Design(40, K, 2, 0), np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
     linearity, found = Linearity(design, 3), Gradients.zeros(operators)
-    linearity.add(head, operators, Places(hidden, targets, hidden), owners, found)
+    space = AtHead(head, States(hidden, targets, np.array([0, 3, 7, P])))
+    linearity.add(space, operators, np.arange(3), found)
     base, told, basis, alpha = steered(head, operators, hidden, hidden)
     gains = (told - base)[:, torch.arange(P), targets]  # (K, P)
     y = torch.stack([gains[:, torch.from_numpy(owners == one)].mean(1) for one in range(3)])
@@ -170,8 +173,8 @@ def test_training_lowers_the_loss_inside_and_changes_little_outside() -> None:
     states = States(hidden, torch.from_numpy(labels), np.arange(121))
     heard: list[tuple[int, float, float]] = []
     recipe = Recipe(rank=4, updates=60, members=8, rate=2e-2)
-    found = trained(head, states, ByClass(), recipe, lambda *told: heard.append(told))
-    again = trained(head, states, ByClass(), recipe, lambda *told: None)
+    found = trained(AtHead(head, states), ByClass(), recipe, lambda *told: heard.append(told))
+    again = trained(AtHead(head, states), ByClass(), recipe, lambda *told: None)
     assert torch.equal(found.alpha, again.alpha) and torch.equal(found.basis, again.basis)
     assert len(heard) == 60 and heard[-1][1] < 0.8 * heard[0][1] and heard[0][2] < 1e-6 < heard[-1][2]
     some = states.places(np.arange(40), torch.device("cpu"))
@@ -189,18 +192,20 @@ def test_every_row_of_a_subset_is_seen_equally_often_and_weighs_by_omega(monkeyp
     for tile in (1 << 8, 1 << 10, 4 << 20):
         monkeypatch.setattr(steering, "TILE_BYTES", tile)
         monkeypatch.setattr(steering, "LEAST_ROWS", 1)
-        training, seen = Training(head, states, design, Recipe(members=5)), np.zeros((12, count))
+        space = AtHead(head, states)
+        training, seen = Training(space, design, Recipe(members=5)), np.zeros((12, count))
         for step in range(3):  # a subset has 15 rows
-            sums = np.zeros(12)
-            for some, positions, weights in training.inside(step):
+            own, sums = training.inside(step), np.zeros(12)
+            for some, positions, weights in space.tiles(0, states, [one.rows for one in own], own):
                 assert positions.size * 4 * V <= max(tile, 4 * V * len(positions))
                 for subset, at, weight in zip(range(some.start, some.stop), positions, weights, strict=True):
                     seen[subset, at[weight > 0]] += 1
                     sums[subset] += weight.sum()
             assert (sums <= 1 + 1e-6).all() and (sums > 0.1).sum() > 9  # 5 rows may have no position
-            shared, weights = training.outside(step)
-            assert np.allclose(weights.sum(1), 1) and len(shared) > 100
-            assert not weights[ids[row[shared]].T, np.arange(len(shared))].any()
+            shared = training.outside(step)
+            assert len(shared.rows) > 100 and (np.diff(first)[shared.rows] > 0).all() and (shared.at < 1).all()
+            assert not shared.outside[ids[shared.rows].T, np.arange(len(shared.rows))].any()
+            assert (shared.outside.sum(0) == 9).all()  # of 12 operators, but for a row's own 3
         assert np.array_equal(seen, (ids[row][None] == np.arange(12)[:, None, None]).any(2).astype(float))
 
 
@@ -211,18 +216,18 @@ def test_a_stopped_training_goes_on_to_the_same_operators() -> None:
     )
     head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D, generator=generator))
     recipe = Recipe(rank=3, updates=9, members=4, linearity=0.1)
-    whole = trained(head, states, design, recipe, lambda *told: None)
+    whole = trained(AtHead(head, states), design, recipe, lambda *told: None)
     heard: list[int] = []
-    stopped = Training(head, states, design, recipe)
+    stopped = Training(AtHead(head, states), design, recipe)
     assert not stopped.run(lambda step, *told: heard.append(step), lambda: len(heard) == 4)
     held = stopped.arrays()
-    continued = Training(head, states, design, recipe)
+    continued = Training(AtHead(head, states), design, recipe)
     continued.resume(held)
     assert continued.run(lambda step, *told: heard.append(step)) and heard == list(range(1, 10))
     assert torch.equal(continued.operators.alpha, whole.alpha) and torch.equal(continued.operators.basis, whole.basis)
     with pytest.raises(DataError, match="alpha is"):
-        Training(head, states, Design(30, 9, 2, 0), recipe).resume(held)
-    fresh = Training(head, states, design, recipe)
+        Training(AtHead(head, states), Design(30, 9, 2, 0), recipe).resume(held)
+    fresh = Training(AtHead(head, states), design, recipe)
     fresh.resume(fresh.arrays())
     assert fresh.run(lambda *told: None) and torch.equal(fresh.operators.alpha, whole.alpha)
 
@@ -231,7 +236,7 @@ def test_some_subsets_are_trained_again_with_every_loss() -> None:
     design, generator = Design(30, 8, 2, 0), torch.Generator().manual_seed(0)
     states = States(torch.randn(30, D, generator=generator), torch.arange(30) % V, np.arange(31))
     head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D, generator=generator))
-    fitting = SteeringFit(head, states, design, Recipe(rank=3, updates=3, members=4, linearity=0.1), 3)
+    fitting = SteeringFit(AtHead(head, states), design, Recipe(rank=3, updates=3, members=4, linearity=0.1), 3)
     assert fitting.steps == 6 and fitting.run(lambda *told: None, lambda: False) and fitting.step == 6
     found = fitting.fitted()
     assert (
@@ -246,9 +251,9 @@ def test_some_subsets_are_trained_again_with_every_loss() -> None:
         assert np.array_equal(rows, np.sort(design.members(int(subset)))) and len(some.members(at)) == some.sizes()[at]
     assert ids.max() == 3  # where a row is in fewer
     training, other = (
-        Training(head, states, design, Recipe(rank=3, updates=3, members=4, seed=seed)) for seed in (0, 1)
+        Training(AtHead(head, states), design, Recipe(rank=3, updates=3, members=4, seed=seed)) for seed in (0, 1)
     )
-    first = [np.concatenate([at.ravel() for _, at, _ in one.inside(0)]) for one in (training, other)]
+    first = [np.concatenate([own.rows for own in one.inside(0)]) for one in (training, other)]
     assert not np.array_equal(*first)  # another seed sees a subset's rows in another order
 
 
@@ -257,7 +262,7 @@ def test_an_operator_that_is_not_finite_is_named() -> None:
     states.hidden[3] = float("nan")
     head, design = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D)), Design(30, 6, 1, 0)
     with pytest.raises(DataError, match=r"operator \d+ is no longer finite"):
-        trained(head, states, design, Recipe(), lambda *told: None)
+        trained(AtHead(head, states), design, Recipe(), lambda *told: None)
 
 
 def test_settings_of_training_are_checked() -> None:

@@ -10,23 +10,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ...store.errors import (
-    DataError,
     HeadwaterError,
     SettingsError,
     StoreBusy,
     StoreError,
     StoreFull,
-    StoreMismatch,
     StoreMissing,
 )
 from ...store.feature_store import EXAMPLES, FeatureStore
@@ -34,17 +32,29 @@ from ...store.files import RangeLock
 from ...store.reader import open_column
 from ..intake.budget import TEXT_BYTES, TOKEN_BYTES
 from ..intake.model import ModelChoice
-from ..intake.provider import Provider
+from ..intake.provider import Provider, RandomProvider
 from ..memory import Plan, plan, show_bytes
-from ..method import BATCH_EXAMPLES, Fitting, Measured
+from ..method import BATCH_EXAMPLES, Measured
 from ..registry import load
 from ..state import read_arrays, write_arrays
-from ..steering.activations import BATCH_TOKENS, Activations, part_bytes
-from .fitted import RECORD, corpus_of, read_record, recovery_of, refuse_other, state_folder
-from .reading import base_provider, require_rows
+from ..steering.activations import Activations, part_bytes
+from ..steering.reading import BATCH_TOKENS
+from ..steering.states import Corpus
+from ..steering.streamed import Streamed
+from .checkpoint import Checkpoint
+from .fitted import (
+    RECORD,
+    corpus_of,
+    held_record,
+    read_record,
+    recovery_of,
+    refuse_other,
+    refuse_settings,
+    same_fit,
+    state_folder,
+)
+from .reading import base_provider, require_rows, require_source
 
-RECOVERY = ("solver", "share", "held_out", "tolerance")
-"""Settings that matter when a query is asked, and bind no fit."""
 Tell = Callable[[str, int, int, str], None]
 """What is being done, how much of it, of how much, and a note."""
 
@@ -94,6 +104,8 @@ class Fit:
         """What whoever starts it should know: a line each."""
         if self._next is None:
             return []
+        if self.method.reads == "model":
+            return [*self.method.remarks(self.rows), "hidden states are not kept: the model runs at every step"]
         sizes, bases = self._next.head.sizes, len(self._record["bases"])
         counted = open_column(self.store, EXAMPLES, "counted").gather(np.arange(self.rows)).sum(dtype=np.int64)
         width = self._next.head.weight.element_size() * sizes.hidden * (2 if self.method.layer(sizes) >= 0 else 1) + 8
@@ -103,14 +115,14 @@ class Fit:
     def _planned(self, provider: Provider) -> Plan:
         """What a base model's fit holds: reading first, training after it."""
         tokens, sizes = max(BATCH_TOKENS, provider.longest()), provider.head.sizes
-        inner = self.method.layer(sizes) >= 0
+        inner, files = self.method.layer(sizes) >= 0, self.method.reads == "files"
         return plan([
             *provider.memory(tokens),
             ("all layers' hidden states", inner * 4 * tokens * sizes.hidden * (sizes.layers + 3)),
-            ("hidden states on their way out", part_bytes(sizes, inner=inner)),
+            ("hidden states on their way out", files * part_bytes(sizes, inner=inner)),
             ("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
             (f"{self.job.method}'s operators in training", self.method.held(sizes, self.rows)[0]),
-            ("places of examples", 16 * self.rows),
+            ("places of examples", (16 if files else 96) * self.rows),
         ])  # fmt: skip
 
     def run(self, tell: Tell, stopped: Callable[[], bool] = lambda: False) -> bool:
@@ -159,8 +171,8 @@ class Fit:
 
     def _sweep(self, record: Mapping[str, Any]) -> None:
         """What another fit left is gone, unless it is this one's beginning; hidden states stay, and know what they are of."""
-        there = _held(self.folder / RECORD)
-        if there is None or not _same(there, record):
+        there = held_record(self.folder / RECORD)
+        if there is None or not same_fit(there, record):
             for place in self.folder.glob("base*"):
                 for file in ("training.npz", "operators.npz"):
                     (place / file).unlink(missing_ok=True)
@@ -171,14 +183,15 @@ class Fit:
         """One base model, to the end: whether it was reached."""
         place, bases = self._place(base), len(self._record["bases"])
         name = f" of base {base + 1}" if bases > 1 else ""
-        activations = Activations(provider, place, self.method.layer(provider.head.sizes), self.rows)
-        states = activations.collected(lambda rows: tell(f"hidden states{name}", rows, self.rows, "examples"), stopped)
-        if states is None:
+        try:
+            corpus, digest = self._corpus(base, provider, lambda what, rows: tell(f"{what}{name}", rows, self.rows, "examples"),
+                                          stopped)  # fmt: skip
+        except _StoppedError:
             return False
-        fitting = self.method.begun(provider.head, states, self.method.design(self.rows, base), base)
-        keep = _Checkpoint(place / "training.npz", activations.digest, self.job.commit_seconds)
+        begun = partial(self.method.begun, provider.head, corpus, self.method.design(self.rows, base), base)
+        fitting, keep = begun(), Checkpoint(place / "training.npz", digest, self.job.commit_seconds)
         if not keep.resumed(fitting):  # from the beginning: what is kept may have been taken up in part
-            fitting = self.method.begun(provider.head, states, self.method.design(self.rows, base), base)
+            fitting = begun()
 
         def step(done: int, fidelity: float, drift: float) -> None:
             tell(
@@ -195,6 +208,33 @@ class Fit:
         write_arrays(place / "operators.npz", fitting.fitted())
         return True
 
+    def _corpus(
+        self, base: int, provider: Provider, tell: Callable[[str, int], None], stopped: Callable[[], bool]
+    ) -> tuple[Corpus, str]:
+        """What operators are trained on, and a digest of what decides its states.
+
+        Raises:
+            _StoppedError: it was asked to stop.
+        """
+        layer = self.method.layer(provider.head.sizes)
+        activations = Activations(provider, self._place(base), layer, self.rows)
+
+        def weighing(rows: int) -> None:
+            tell("weights of examples", rows)
+            if stopped():
+                raise _StoppedError
+
+        corpus: Corpus | None
+        if self.method.reads == "files":
+            corpus = activations.collected(lambda rows: tell("hidden states", rows), stopped)
+        else:
+            self._place(base).mkdir(parents=True, exist_ok=True)
+            random = cast(RandomProvider, provider)  # see require_source
+            corpus = Streamed.measured(random, layer, lambda rows: tell("lengths of examples", rows), stopped)
+        if corpus is None:
+            raise _StoppedError
+        return self.method.weighed(provider.head, corpus, weighing), activations.digest
+
     def _provider(self, base: int) -> Provider:
         provider = base_provider(self.store, self._record["bases"][base]["base"], self.job.model, self.job.corpus)
         require_rows(self.store, provider)
@@ -209,29 +249,8 @@ class Fit:
         hidden.replace(self.folder / RECORD)
 
 
-class _Checkpoint:
-    """Where a training stands, kept now and then."""
-
-    def __init__(self, file: Path, of: str, seconds: float) -> None:
-        """`of`: digest of the states that it is trained on."""
-        self._file, self._of, self._seconds, self._kept = file, np.array(of), seconds, time.monotonic()
-
-    def resumed(self, fitting: Fitting) -> bool:
-        """Go on from what is kept, if it is of the same states; False where it is not whole."""
-        held = read_arrays(self._file)
-        if held is None or str(held.pop("of", "")) != str(self._of):
-            return True
-        try:
-            fitting.resume(held)
-        except DataError:
-            return False
-        return True
-
-    def write(self, fitting: Fitting, *, due: bool = False) -> None:
-        """Keep it; with `due`, if it is time to."""
-        if not due or time.monotonic() - self._kept >= self._seconds:
-            write_arrays(self._file, {"of": self._of, **fitting.arrays()})
-            self._kept = time.monotonic()
+class _StoppedError(Exception):
+    """Somebody asked to stop while a corpus was made ready."""
 
 
 def _made(provider: Provider) -> dict[str, Any]:
@@ -243,32 +262,6 @@ def _made(provider: Provider) -> dict[str, Any]:
 def _absolute(base: str) -> str:
     """A folder or file as whoever asks a query elsewhere finds it; a hub id as it is."""
     return str(Path(base).resolve()) if base and Path(base).exists() else base
-
-
-def _held(file: Path) -> dict[str, Any] | None:
-    """A record as it lies there; None where it cannot be read."""
-    try:
-        found = json.loads(file.read_text())
-        return found if isinstance(found, dict) else None
-    except (OSError, ValueError):
-        return None
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two records are of the same fit, however far each is."""
-
-    def told(record: Mapping[str, Any]) -> Any:
-        settings = {key: value for key, value in record["settings"].items() if key not in RECOVERY}
-        return (
-            settings,
-            [record[key] for key in ("examples", "corpus", "model")],
-            [base["base"] for base in record["bases"]],
-        )
-
-    try:
-        return bool(told(one) == told(other))
-    except (KeyError, TypeError, AttributeError):
-        return False
 
 
 def prepare_fit(job: FitJob) -> Fit:
@@ -286,19 +279,20 @@ def prepare_fit(job: FitJob) -> Fit:
         )
     if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.groups[EXAMPLES].get("complete"):
         raise StoreMissing(f"{store.url} does not hold all of its examples yet: run ingest again to go on")
-    there = _held(state_folder(store, job.method) / RECORD) if job.again else read_record(store, job.method)
+    there = held_record(state_folder(store, job.method) / RECORD) if job.again else read_record(store, job.method)
     try:
         method = kind.from_settings({**(there["settings"] if there and not job.again else {}), **job.settings})
     except SettingsError as error:
         raise SettingsError(f"method {job.method}: {error}") from None
+    require_source(store, job.method, method)
     bases = [{"base": _absolute(base), "made": {}} for base in method.base_models or ("",)]
     record = {"settings": method.settings(), **corpus_of(store), "bases": bases, "done": 0}
     if there and not job.again:
         refuse_other(store, job.method, there)
-        _refuse_settings(job.method, there["settings"], record["settings"])
+        refuse_settings(job.method, kind.from_settings(there["settings"]).settings(), record["settings"])
         done = next((base for base in range(there["done"]) if not _operators(store, job.method, base)), there["done"])
         record = {**there, "settings": record["settings"], "done": done}
-    elif there and _same(there, record) and there.get("done", 0) < len(bases):
+    elif there and same_fit(there, record) and there.get("done", 0) < len(bases):
         record = {**there, "settings": record["settings"]}  # --again was begun already
     return Fit(job, store, method, record)
 
@@ -306,11 +300,3 @@ def prepare_fit(job: FitJob) -> Fit:
 def _operators(store: FeatureStore, name: str, base: int) -> bool:
     """Whether a base's operators are there, whole."""
     return read_arrays(state_folder(store, name) / f"base{base}" / "operators.npz") is not None
-
-
-def _refuse_settings(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raise StoreMismatch where settings that bind a fit differ."""
-    apart = [f"{key} is {there.get(key)!r} there, {value!r} here" for key, value in asked.items()
-             if key not in RECOVERY and there.get(key) != value]  # fmt: skip
-    if apart:
-        raise StoreMismatch(f"{name} was fitted with other settings: {'; '.join(apart)}; --again begins anew")

@@ -23,6 +23,8 @@ from ..registry import load
 from ..state import read_arrays
 
 RECORD = "fit.json"
+RECOVERY = ("solver", "share", "held_out", "tolerance")
+"""Settings that matter when a query is asked, and bind no fit."""
 
 
 def state_folder(store: FeatureStore, name: str) -> Path:
@@ -156,3 +158,37 @@ def refuse_other(store: FeatureStore, name: str, record: Mapping[str, Any]) -> N
         raise StoreMismatch(
             f"{name} was fitted to {'; '.join(apart)}: headwater fit {store.url} --method {name} --again"
         )
+
+
+def held_record(file: Path) -> dict[str, Any] | None:
+    """A record as it lies there; None where it cannot be read."""
+    try:
+        found = json.loads(file.read_text())
+        return found if isinstance(found, dict) else None
+    except (OSError, ValueError):
+        return None
+
+
+def same_fit(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two records are of the same fit, however far each is."""
+
+    def told(record: Mapping[str, Any]) -> Any:
+        settings = {key: value for key, value in record["settings"].items() if key not in RECOVERY}
+        return (
+            settings,
+            [record[key] for key in ("examples", "corpus", "model")],
+            [base["base"] for base in record["bases"]],
+        )
+
+    try:
+        return bool(told(one) == told(other))
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def refuse_settings(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raise StoreMismatch where settings that bind a fit differ."""
+    apart = [f"{key} is {there.get(key)!r} there, {value!r} here" for key, value in asked.items()
+             if key not in RECOVERY and there.get(key) != value]  # fmt: skip
+    if apart:
+        raise StoreMismatch(f"{name} was fitted with other settings: {'; '.join(apart)}; --again begins anew")

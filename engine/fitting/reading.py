@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...store.errors import CorpusError, DataError, StoreMismatch
+from ...store.errors import CorpusError, DataError, SettingsError, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.reader import open_column
 from ..intake.corpus import Faults, Template
@@ -18,6 +18,7 @@ from ..intake.opening import refuse_differences
 from ..intake.provider import Provider
 from ..intake.providers import Reading, corpus_provider, following
 from ..intake.stored import StoredTexts
+from ..method import Measured
 
 
 def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: Sequence[str]) -> Provider:
@@ -46,6 +47,14 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
             f"{store.url} was made of other files than {', '.join(one.path for one in provider.sources[:3])}"
         )
     return provider
+
+
+def require_source(store: FeatureStore, name: str, method: Measured) -> None:
+    """Raise SettingsError where a method reads rows in any order, and a store neither keeps texts nor is of arrays."""
+    if method.reads == "model" and not (store.provenance["kind"] == "arrays" or store.provenance.get("text")):
+        raise SettingsError(
+            f"{store.url} keeps no texts, which a fit that runs the model at every step reads: -o {name}.states files"
+        )
 
 
 def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:

@@ -98,10 +98,19 @@ class FeatureProvider:
             for begin in range(first, file.rows, _ROWS):
                 yield from file.examples(ordinal, begin, min(file.rows, begin + _ROWS))
 
+    def at(self, rows: Array) -> Iterator[Example]:
+        """Rows (n,) ascending, counted over all files."""
+        begins = np.cumsum([0, *(file.rows for file in self._files)])
+        for first, last in runs(rows):
+            for ordinal, file in enumerate(self._files):
+                begin, end = max(first, int(begins[ordinal])), min(last, int(begins[ordinal + 1]))
+                if begin < end:
+                    yield from file.examples(ordinal, begin - int(begins[ordinal]), end - int(begins[ordinal]))
+
     def read(self, batch: list[Example], needs: Needs) -> BatchReadout:
         """Stack the rows; there is nothing to run."""
-        if needs.layers:
-            raise DataError(f"arrays have no hidden layers {list(needs.layers)}, only the one that the head reads")
+        if needs.layers or needs.above >= 0:
+            raise DataError("arrays have no hidden layers, only the states that the head reads")
         hidden = np.concatenate([example.payload[0] for example in batch]).astype(np.float32, copy=False)
         targets = np.concatenate([example.payload[1] for example in batch]).astype(np.int64, copy=False)
         counts = [example.counted for example in batch]
@@ -120,6 +129,15 @@ def _refuse_other(file: _File, first: _File, head: dict[str, Array | None]) -> N
             raise DataError(f"{file.source.path}: its {name} differs from that of {first.source.path}")
     if file.has_logits != first.has_logits:
         raise DataError(f"{file.source.path} and {first.source.path}: either both have logits or residual, or neither")
+
+
+def runs(rows: Array) -> Iterator[tuple[int, int]]:
+    """First and the one behind the last, of rows that follow each other, `_ROWS` at most."""
+    begin = 0
+    for at in range(1, len(rows) + 1):
+        if at == len(rows) or rows[at] != rows[at - 1] + 1 or at - begin == _ROWS:
+            yield int(rows[begin]), int(rows[at - 1]) + 1
+            begin = at
 
 
 class _File:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from ...store.errors import CorpusError
+from ...store.layout import Array
 from ..method import Needs
 from .corpus import Faults
 from .examples import Example, Place
@@ -42,6 +43,13 @@ class Provider(Protocol):
 
     def read(self, batch: list[Example], needs: Needs) -> BatchReadout:
         """One forward pass over a batch."""
+
+
+class RandomProvider(Provider, Protocol):
+    """A corpus whose examples can be read in any order."""
+
+    def at(self, rows: Array) -> Iterator[Example]:
+        """Examples of rows (n,) ascending, in their order."""
 
 
 def remaining(sources: Sequence[Source], start: Place) -> Iterator[tuple[int, Source]]:

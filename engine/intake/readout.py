@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from ...store.errors import DataError
-from ..method import Needs, Reduction, Sizes, Trace
+from ..method import Above, Needs, Reduction, Sizes, Trace
 from .residual import Loss
 
 TILE_BYTES = 48 << 20
@@ -83,7 +83,7 @@ def merged_needs(needs: Sequence[Needs]) -> Needs:
     reductions: dict[Reduction, None] = {Loss(): None}
     reductions.update(dict.fromkeys(reduction for need in needs for reduction in need.reductions))
     linears = dict.fromkeys(name for need in needs for name in need.linears)
-    return Needs(tuple(layers), tuple(reductions), tuple(linears))
+    return Needs(tuple(layers), tuple(reductions), tuple(linears), max((need.above for need in needs), default=-1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,7 @@ class BatchReadout:
         needs: Needs,
         logits: torch.Tensor | None = None,
         traces: Mapping[str, Trace] | None = None,
+        above: Above | None = None,
     ) -> None:
         """`hiddens` maps layer to (P, D_layer); `logits` (P, V) float32 where they were given instead of following from the
         head.
@@ -116,7 +117,7 @@ class BatchReadout:
         self.head, self.owners, self.targets = head, positions.owners, positions.targets
         self.examples, self.counts = len(positions.counts), list(positions.counts)
         self._hiddens, self._needs, self._logits = hiddens, needs, logits
-        self._traces = traces or {}
+        self._traces, self._above = traces or {}, above
         self._reduced: dict[Reduction, tuple[torch.Tensor, ...]] | None = None
 
     def hidden(self, layer: int = -1) -> torch.Tensor:
@@ -132,6 +133,11 @@ class BatchReadout:
     def trace(self, name: str) -> Trace:
         """What passed through a linear map."""
         return self._traces[name]
+
+    def above(self) -> Above:
+        """The batch at a layer."""
+        assert self._above is not None, "what lies above a layer was not in Needs"
+        return self._above
 
     def losses(self) -> torch.Tensor:
         """(n,) mean negative log-likelihood of each example in nats; 0 where nothing counts."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...store.errors import SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.layout import TEXT_CHUNK_ROWS
+from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ...store.reader import open_column
 from ..method import Needs
 from .corpus import Document, Faults, Template
@@ -46,6 +46,7 @@ class StoredTexts:
         self.faults = Faults("fail")
         self._texts = TextProvider(model, self.sources, settings, self.faults)
         self._store = store
+        self._columns = {name: open_column(store, EXAMPLES, name) for name in _FIELDS}
 
     @property
     def head(self) -> LinearHead:
@@ -70,19 +71,24 @@ class StoredTexts:
 
     def examples(self, start: Place) -> Iterator[Example]:
         """The stored rows after a place, whose record is the row's number."""
-        columns = {name: open_column(self._store, EXAMPLES, name) for name in _FIELDS}
         total = self._store.rows(EXAMPLES)
         for first in range(start.record + 1, total, _ROWS):
-            rows = np.arange(first, min(first + _ROWS, total))
-            values = {name: column.gather(rows) for name, column in columns.items()}
+            yield from self.at(np.arange(first, min(first + _ROWS, total)))
+
+    def at(self, rows: Array) -> Iterator[Example]:
+        """Rows (n,) ascending."""
+        for begin in range(0, len(rows), _ROWS):
+            some = rows[begin : begin + _ROWS]
+            values = {name: column.gather(some) for name, column in self._columns.items()}
             documents = (
                 Document(values["id"][at], values["source"][at], int(values["line"][at]), int(row),
                          values["prompt"][at], values["text"][at])
-                for at, row in enumerate(rows)
+                for at, row in enumerate(some)
             )  # fmt: skip
+            names = dict(zip(some.tolist(), values["id"], strict=True))
             for example in self._texts.encoded(documents, 0):
                 if example.place.piece == 0:
-                    yield replace(example, id=str(values["id"][example.place.record - first]))
+                    yield replace(example, id=str(names[example.place.record]))
 
     def read(self, batch: list[Example], needs: Needs) -> BatchReadout:
         """One forward pass over a batch."""

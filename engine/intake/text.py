@@ -14,6 +14,7 @@ import torch
 
 from ...store.errors import SettingsError
 from ..method import Needs, Sizes, Trace
+from .above import Above
 from .backward import traced
 from .corpus import Document, Faults, Template, read_documents
 from .examples import Example, Place
@@ -74,6 +75,7 @@ class TextProvider:
     def __init__(self, model: LanguageModel, sources: list[Source], settings: TextSettings, faults: Faults) -> None:
         """See the fields of each."""
         self.model, self.sources, self.settings, self.faults = model, sources, settings, faults
+        self._checked = False  # whether layers above one were seen to be run again as they should
 
     @property
     def head(self) -> LinearHead:
@@ -254,7 +256,15 @@ class TextProvider:
         owners = torch.arange(len(batch), device=self.device)[:, None].expand_as(counted)[counted]
         targets = torch.roll(ids, -1, 1)[counted]
         positions = Positions(owners, targets, [example.counted for example in batch])
-        return BatchReadout(self.head, hiddens, positions, needs, traces=traces)
+        above = self._above(needs.above, ids, counted) if needs.above >= 0 else None
+        return BatchReadout(self.head, hiddens, positions, needs, traces=traces, above=above)
+
+    def _above(self, layer: int, ids: torch.Tensor, counted: torch.Tensor) -> Above:
+        found = Above(self.model.trunk, self.head.sizes.layers, layer, ids, counted)
+        if not self._checked and bool(counted.any()):
+            found.check()
+            self._checked = True
+        return found
 
     def _run(
         self, ids: torch.Tensor, counted: torch.Tensor, lengths: list[int], needs: Needs

@@ -2,7 +2,8 @@
 
 `hidden.bin` (P, D), `inner.bin` (P, D') where another layer is wanted too, `targets.bin` (P,) and `first.bin` (N + 1,) grow by
 some examples at a time, and `done.json` says, whenever that many are safely there, how many and of what they are. A pass that was
-interrupted goes on behind them. States keep the model's own precision. Knows a provider.
+interrupted goes on behind them. States keep the model's own precision; each file's CRC32C is kept too, and files that changed
+are not believed. Knows a provider.
 """
 
 from __future__ import annotations
@@ -16,21 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import crc32c
 import numpy as np
 import torch
 
-from ...store.errors import DataError
 from ...store.layout import Array
-from ..intake.examples import Example, Place, batches
+from ..intake.examples import Example, Place
 from ..intake.provider import Provider
-from ..intake.readout import merged_needs
-from ..method import Needs, Sizes
-from .training import States
+from ..method import Sizes
+from .reading import states_of
+from .states import States
 
 _PART = 512  # examples that are written at once, at most
 _POSITIONS = 1 << 14  # of those, at most, but for a last example
-BATCH_TOKENS = 4096
-"""Padded tokens of a batch."""
+_SUMMED = 1 << 24  # bytes whose checksum is taken together
 _AS_STORED = {
     torch.float32: torch.float32,
     torch.bfloat16: torch.int16,
@@ -67,7 +67,7 @@ class Activations:
             states = self.opened()
             if _is_whole(states, self.provider.head.sizes):
                 return states
-            held = {"rows": 0, "positions": 0, "bytes": {}}
+            held = _nothing()
         with ExitStack() as stack:
             files = {name: stack.enter_context((self.folder / f"{name}.bin").open("r+b")) for name in self._names}
             for name, file in files.items():
@@ -78,17 +78,25 @@ class Activations:
             for part in _parts(self._behind(held["rows"])):
                 if stopped():
                     return None
-                found, counts = self._read(part)
-                found["first"] = held["positions"] + np.cumsum(counts)
-                for name, file in files.items():
-                    file.write(np.ascontiguousarray(found.pop(name)).data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                held |= {"rows": held["rows"] + len(part), "positions": held["positions"] + int(counts.sum())}
-                held["bytes"] = {name: file.tell() for name, file in files.items()}
+                held = self._appended(part, files, held)
                 self._keep(told | held)
                 tell(held["rows"])
         return self.opened()
+
+    def _appended(self, part: list[Example], files: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
+        """What the files hold with some examples more."""
+        found, counts = self._read(part)
+        found["first"] = held["positions"] + np.cumsum(counts)
+        sums = dict(held["sums"]) or {name: crc32c.crc32c(bytes(file.tell())) for name, file in files.items()}
+        for name, file in files.items():
+            data = np.ascontiguousarray(found.pop(name)).data.cast("B")
+            sums[name] = crc32c.crc32c(data, sums[name])
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        sizes = {name: file.tell() for name, file in files.items()}
+        rows, positions = held["rows"] + len(part), held["positions"] + int(counts.sum())
+        return {"rows": rows, "positions": positions, "bytes": sizes, "sums": sums}
 
     def opened(self) -> States:
         """What was collected, mapped from its files."""
@@ -121,35 +129,10 @@ class Activations:
 
     def _read(self, part: list[Example]) -> tuple[dict[str, Array], Array]:
         """Arrays of some examples, in their order, and how many positions each has."""
-        counts = np.array([example.counted for example in part], np.int64)
-        wanted = [example for example in part if example.counted]
-        parts: dict[str, list[Any]] = {name: [None] * len(wanted) for name in self._names if name != "first"}
-        for batch in batches(wanted, max(BATCH_TOKENS, *(one.length for one in wanted), 1)) if wanted else ():
-            some = [wanted[at] for at in batch]
-            for name, values in self._states(some).items():
-                for at, value in zip(batch, values, strict=True):
-                    parts[name][at] = value
-        none = np.zeros(0, np.int64)
-        return {name: np.concatenate(values) if values else none for name, values in parts.items()}, counts
-
-    def _states(self, batch: list[Example]) -> dict[str, list[Array]]:
-        """Arrays of each example of a batch."""
-        needs = merged_needs([Needs(layers=(self.layer,) if self.layer >= 0 else ())])
-        with torch.inference_mode():
-            readout = self.provider.read(batch, needs)
-            tensors = {"hidden": readout.hidden(), "targets": readout.targets}
-            if self.layer >= 0:
-                tensors["inner"] = readout.hidden(self.layer)
-            finite = torch.isfinite(tensors["hidden"].float().sum(1))
-            if not finite.all():
-                raise DataError(
-                    f"a hidden state of example {batch[int(readout.owners[int(finite.int().argmin())])].id} is not finite"
-                )
-            dtype = self.provider.head.weight.dtype
-            arrays = {name: (value if name == "targets" else value.to(dtype).view(_AS_STORED[dtype])).cpu().numpy()
-                      for name, value in tensors.items()}  # fmt: skip
-        ends = np.cumsum([example.counted for example in batch])[:-1]
-        return {name: np.split(value, ends) for name, value in arrays.items()}
+        counts, found = states_of(self.provider, part, self.layer)
+        dtype = self.provider.head.weight.dtype
+        return {name: (value if name == "targets" else value.view(_AS_STORED[dtype])).numpy()
+                for name, value in found.items()}, counts  # fmt: skip
 
     def _resumed(self, told: dict[str, Any]) -> dict[str, Any]:
         """Rows, positions and files' bytes that are there of the same corpus and model; else everything is begun anew."""
@@ -157,16 +140,22 @@ class Activations:
             (self.folder / f"{name}.bin").touch()
         try:
             held = json.loads((self.folder / "done.json").read_text())
-            found = {name: held.pop(name) for name in ("rows", "positions", "bytes")}
-            numbers = (found["rows"], found["positions"], *found["bytes"].values())
-            if set(found["bytes"]) != set(self._names) or not all(type(one) is int and one >= 0 for one in numbers):
+            found = {name: held.pop(name) for name in _nothing()}
+            numbers = (found["rows"], found["positions"], *found["bytes"].values(), *found["sums"].values())
+            known = {*found["bytes"]} == {*self._names} == {*found["sums"]}
+            if not known or not all(type(one) is int and one >= 0 for one in numbers):
                 found = {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             found = {}
-        whole = found and all(
-            (self.folder / f"{name}.bin").stat().st_size >= found["bytes"][name] for name in self._names
+        whole = (
+            found
+            and held == told
+            and all(
+                _summed(self.folder / f"{name}.bin", found["bytes"][name]) == found["sums"][name]
+                for name in self._names
+            )
         )
-        return found if whole and held == told else {"rows": 0, "positions": 0, "bytes": {}}
+        return found if whole else _nothing()
 
     @property
     def digest(self) -> str:
@@ -177,6 +166,23 @@ class Activations:
         hidden = self.folder / f".done.{os.getpid()}.part"
         hidden.write_text(json.dumps(held))
         hidden.replace(self.folder / "done.json")
+
+
+def _nothing() -> dict[str, Any]:
+    """What a pass holds that has not begun."""
+    return {"rows": 0, "positions": 0, "bytes": {}, "sums": {}}
+
+
+def _summed(file: Path, size: int) -> int:
+    """CRC32C of the first `size` bytes; -1 where there are fewer."""
+    found = 0
+    with file.open("rb") as opened:
+        while size:
+            part = opened.read(min(size, _SUMMED))
+            if not part:
+                return -1
+            found, size = crc32c.crc32c(part, found), size - len(part)
+    return found
 
 
 def part_bytes(sizes: Sizes, *, inner: bool) -> int:

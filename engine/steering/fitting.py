@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...store.layout import Array
-from ..method import Head
-from .training import Recipe, States, Subsets, Training
+from .space import Space
+from .training import Recipe, Subsets, Training
 
 _AGAIN = 1 << 20  # added to the seed of the second training
 
@@ -57,13 +57,13 @@ class Some:
 class SteeringFit:
     """Two trainings, one after the other, as one."""
 
-    def __init__(self, head: Head, states: States, design: Subsets, recipe: Recipe, checked: int) -> None:
+    def __init__(self, space: Space, design: Subsets, recipe: Recipe, checked: int) -> None:
         """`checked`: operators that are trained twice; 0 for none."""
-        self._main = Training(head, states, design, recipe)
+        self._main = Training(space, design, recipe)
         count = min(checked, design.subsets)
         self._which = np.arange(count) * design.subsets // max(count, 1)
         again = replace(recipe, seed=recipe.seed + _AGAIN)
-        self._check = Training(head, states, Some(design, self._which), again) if count else None
+        self._check = Training(space, Some(design, self._which), again) if count else None
         self._updates = recipe.updates
 
     @property

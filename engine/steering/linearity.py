@@ -13,8 +13,8 @@ import torch
 
 from ...store.layout import Array
 from ..hashing import hashed
-from ..method import Head
-from .operators import Gradients, Operators, Places, add_losses, measured
+from .operators import Gradients, Operators
+from .space import Space
 
 if TYPE_CHECKING:
     from .training import Subsets
@@ -45,18 +45,13 @@ class Linearity:
         self.unexplained: Array = sketch @ inverse - np.eye(subsets.subsets)
         """(K, K): y to the part of it that no weights explain, negative."""
 
-    def add(self, head: Head, operators: Operators, places: Places, owners: Array, into: Gradients) -> None:
-        """Add the mean over rows of L, and its gradients; owners (P,) number the rows from 0."""
-        count = int(owners.max(initial=-1)) + 1
-        if not count:
-            return
-        of = torch.from_numpy(owners).to(places.hidden.device)
-        y = measured(head, operators, places, of, count).double().cpu().numpy()  # (n, K)
-        left = y @ self.unexplained.T
-        into.loss += float((left**2).sum()) / count
-        back = -2 * (left @ self.unexplained) / count  # by −y, which is a loss
-        weights = back[owners] / np.bincount(owners, minlength=count)[owners][:, None]
+    def add(self, space: Space, operators: Operators, rows: Array, into: Gradients) -> None:
+        """Add the mean over rows (n,) of L, and its gradients."""
+        y = space.measured(operators, rows)
+        left = y.double().cpu().numpy() @ self.unexplained.T  # (n, K)
+        into.loss += float((left**2).sum()) / len(rows)
+        back = -2 * (left @ self.unexplained) / len(rows)  # by −y, which is a loss
         steps = Gradients.zeros(operators)
-        add_losses(head, operators, places, torch.from_numpy(weights.T.astype(np.float32)).to(of.device), steps)
+        space.add_losses(operators, rows, torch.from_numpy(back.T.astype(np.float32)).to(y.device), steps)
         into.alpha += steps.alpha
         into.basis += steps.basis

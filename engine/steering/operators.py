@@ -144,6 +144,29 @@ def measured(head: Head, operators: Operators, places: Places, owners: torch.Ten
     return (found / torch.bincount(owners, minlength=count).clamp(min=1)).T
 
 
+def pulled(
+    head: Head, hidden: torch.Tensor, expected: torch.Tensor, weights: torch.Tensor
+) -> tuple[float, torch.Tensor]:
+    """Σ weight · −log p(y) at states (P, D), of targets (P,) int64, or Σ weight · KL(q ‖ p), q what the states (P, D) `expected`
+    lead to; and its gradient (P, D) float32 with respect to the states.
+    """
+    total, errors = 0.0, []
+    for start in range(0, len(hidden), tile_rows(head)):
+        part = slice(start, start + tile_rows(head))
+        logits, weight = logits_at(head, hidden[part]), weights[part]
+        error = torch.log_softmax(logits, 1)
+        if expected.is_floating_point():
+            known = torch.log_softmax(logits_at(head, expected[part]), 1)
+            total += float((weight[:, None] * known.exp() * (known - error)).sum())
+            error = error.exp_().sub_(known.exp_())
+        else:
+            at = expected[part][:, None]
+            total -= float((weight * error.gather(1, at)[:, 0]).sum())
+            error.exp_().scatter_add_(1, at, torch.full_like(at, -1, dtype=error.dtype))
+        errors.append(_onto_hidden(head, _unbounded(head, error, logits).mul_(weight[:, None])))
+    return total, torch.cat(errors)
+
+
 def logits_at(head: Head, hidden: torch.Tensor) -> torch.Tensor:
     """The model's logits (P, V) float32."""
     return _bounded(head, _raw(head, hidden))

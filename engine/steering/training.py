@@ -4,12 +4,12 @@ The differences between subsets are small, and unequal progress would drown them
 rows of its subset (in an order of the design's, so that all are seen equally often), and of positions drawn for all
 operators together those that are not its own; one Adam step on all operators follows, and a slower one on the shared basis. What
 is drawn is a function of the seed and the step's number, so that a training that was stopped goes on as if it had not been.
-Knows hidden states and what a design offers; no text, no file.
+Knows what a space and a design offer; no text, no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,9 +19,10 @@ import torch
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..hashing import hashed
-from ..method import Head
 from .linearity import Linearity
-from .operators import Gradients, Operators, Places, add_drift, add_fidelity, tile_rows
+from .operators import Gradients, Operators
+from .space import Drawn, Shared, Space
+from .states import together
 
 Tell = Callable[[int, float, float], None]
 
@@ -79,48 +80,13 @@ class Recipe:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class States:
-    """Hidden states of all rows: in memory, or mapped from files."""
-
-    hidden: torch.Tensor
-    """(P, D), in any float: what the head reads."""
-    targets: torch.Tensor
-    """(P,) int64."""
-    first: Array
-    """(N + 1,) int64: where each row's positions begin; the last is P."""
-    weights: Array | None = None
-    """(N,) ω of each row, or all alike."""
-    inner: torch.Tensor | None = None
-    """(P, D'): what the basis reads, where that is another layer."""
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        """D' and D."""
-        return (self.hidden if self.inner is None else self.inner).shape[1], self.hidden.shape[1]
-
-    def places(self, positions: Array, device: torch.device) -> Places:
-        """Of positions (…,) int64, on the device."""
-        at = torch.from_numpy(positions)
-        hidden = self.hidden[at].to(device)
-        inner = hidden if self.inner is None else self.inner[at].to(device)
-        return Places(hidden, self.targets[at].to(device), inner)
-
-    def spread(self, rows: Array) -> tuple[Array, Array, Array]:
-        """Every position of rows (n,): its number, the row's place among them, and its share of the row, float64."""
-        lengths = self.first[rows + 1] - self.first[rows]
-        at = np.repeat(self.first[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-        return at, np.repeat(np.arange(len(rows)), lengths), np.repeat(1 / np.maximum(lengths, 1), lengths)
-
-
 class Training:
     """Operators in training."""
 
-    def __init__(self, head: Head, states: States, subsets: Subsets, recipe: Recipe) -> None:
+    def __init__(self, space: Space, subsets: Subsets, recipe: Recipe) -> None:
         """Begin with operators that do nothing."""
-        device = head.weight.device
-        self._head, self._states, self._subsets, self.recipe = head, states, subsets, recipe
-        self.operators = Operators.begun(subsets.subsets, states.widths, recipe.rank, recipe.seed, device)
+        self._space, self._subsets, self.recipe = space, subsets, recipe
+        self.operators = space.begun(subsets.subsets, recipe.rank, recipe.seed)
         self.step = 0
         self._sizes = subsets.sizes()
         self._begin = hashed(
@@ -190,12 +156,10 @@ class Training:
             DataError: an operator is no longer finite.
         """
         inside, outside = Gradients.zeros(self.operators), Gradients.zeros(self.operators)
-        for some, positions, weights in self.inside(self.step):
-            places = self._states.places(positions, self._head.weight.device)
-            add_fidelity(self._head, self.operators, some, places, self._on_device(weights), inside)
-        shared, weights = self.outside(self.step)
-        device = self._head.weight.device
-        add_drift(self._head, self.operators, self._states.places(shared, device), self._on_device(weights), outside)
+        own = self.inside(self.step)
+        for some in together(self._space.corpus, [one.rows for one in own]):
+            self._space.add_fidelity(self.operators, some, own[some], inside)
+        self._space.add_drift(self.operators, self.outside(self.step), outside)
         alpha, basis = self.operators.alpha, self.operators.basis
         alpha.grad = inside.alpha.add_(outside.alpha, alpha=self.recipe.stability)
         basis.grad = inside.basis.add_(outside.basis, alpha=self.recipe.stability)
@@ -211,60 +175,43 @@ class Training:
         return inside.loss, outside.loss
 
     def _add_linearity(self, linearity: Linearity) -> None:
-        at, owners, _ = self._states.spread(self._drawn(self.step, 2, self.recipe.members)[0])
-        places = self._states.places(at, self._head.weight.device)
         found = Gradients.zeros(self.operators)
-        linearity.add(self._head, self.operators, places, owners, found)
+        linearity.add(self._space, self.operators, self._drawn(self.step, 2, self.recipe.members)[0], found)
         for own, more in ((self.operators.alpha.grad, found.alpha), (self.operators.basis.grad, found.basis)):
             assert own is not None
             own.add_(more, alpha=self.recipe.linearity)
 
-    def _on_device(self, weights: Array) -> torch.Tensor:
-        return torch.from_numpy(weights.astype(np.float32)).to(self._head.weight.device)
+    def inside(self, step: int) -> list[Drawn]:
+        """What each operator sees of its subset.
 
-    def inside(self, step: int) -> Iterator[tuple[slice, Array, Array]]:
-        """What operators see of their subsets: some operators, their positions (k, m) and what these weigh, a tile at a time.
-
-        A row weighs ω over the number of rows in its operator's batch, shared evenly among its positions. (Over the sum of
-        their ω it would be heard less in the company of rows that weigh much, and measurements would not add up.)
+        A row weighs ω over the number of rows in its operator's batch, of those that have positions. (Over the sum of their ω it
+        would be heard less in the company of rows that weigh much, and measurements would not add up.)
         """
-        room, begun, most, held = tile_rows(self._head), 0, 0, list[tuple[Array, Array]]()
-        for subset in range(self._subsets.subsets):
-            own = self._own(subset, step)
-            most = max(most, len(own[0]))
-            if held and most * (len(held) + 1) > room:
-                yield from _padded(slice(begun, subset), held, room)
-                begun, most, held = subset, len(own[0]), []
-            held.append(own)
-        yield from _padded(slice(begun, self._subsets.subsets), held, room)
+        return [self._own(subset, step) for subset in range(self._subsets.subsets)]
 
-    def _own(self, subset: int, step: int) -> tuple[Array, Array]:
-        """Positions (m,) and weights (m,) of an operator at a step."""
+    def _own(self, subset: int, step: int) -> Drawn:
         size = int(self._sizes[subset])
         count = min(self.recipe.members, size)
         start = (int(self._begin[subset] % size) + step * count) % size
         rows = self._subsets.members(subset, start, min(size, start + count))
         if len(rows) < count:
             rows = np.concatenate([rows, self._subsets.members(subset, 0, count - len(rows))])
-        own = np.ones(count) if self._states.weights is None else self._states.weights[rows].astype(np.float64)
-        at, owners, share = self._states.spread(rows)
-        counted = int((np.bincount(owners, minlength=count) > 0).sum())
-        return at, share * own[owners] / max(counted, 1)
+        weights, first = self._space.corpus.weights, self._space.corpus.first
+        own = np.ones(count) if weights is None else weights[rows].astype(np.float64)
+        counted = int((first[rows + 1] > first[rows]).sum())
+        return Drawn(rows, own / max(counted, 1))
 
-    def outside(self, step: int) -> tuple[Array, Array]:
-        """Positions (P,) of rows that are drawn for all operators, one of each, and what they weigh (K, P): nothing in a row's
-        own subsets.
-        """
+    def outside(self, step: int) -> Shared:
+        """What is drawn for all operators, with which of them it binds: not those whose subsets hold it."""
         rows, chance = self._drawn(step, 1, self.recipe.shared)
-        lengths = self._states.first[rows + 1] - self._states.first[rows]
-        at = self._states.first[rows] + (chance.random(len(rows)) * lengths).astype(np.int64)
-        rows, at = rows[lengths > 0], at[lengths > 0]
+        at, first = chance.random(len(rows)), self._space.corpus.first
+        kept = first[rows + 1] > first[rows]
+        rows, at = rows[kept], at[kept]
         apart = np.ones(
-            (self._subsets.subsets + 1, len(rows))
-        )  # a row may be in fewer than d: the last stands for none
-        apart[self._subsets.of(rows).T.astype(np.int64), np.arange(len(rows))] = 0
-        apart = apart[:-1]
-        return at, apart / np.maximum(apart.sum(1, keepdims=True), 1)
+            (self._subsets.subsets + 1, len(rows)), bool
+        )  # a row may be in fewer than d: the last is for none
+        apart[self._subsets.of(rows).T.astype(np.int64), np.arange(len(rows))] = False
+        return Shared(rows, at, apart[:-1])
 
     def _drawn(self, step: int, which: int, count: int) -> tuple[Array, np.random.Generator]:
         """Rows, and what drew them: a function of the seed and the step."""
@@ -272,19 +219,8 @@ class Training:
         return chance.integers(0, self._subsets.rows, count), chance
 
 
-def _padded(some: slice, held: list[tuple[Array, Array]], room: int) -> Iterator[tuple[slice, Array, Array]]:
-    """Operators' positions and weights side by side; what is too long for a tile in parts."""
-    longest = max(len(at) for at, _ in held)
-    positions, weights = np.zeros((len(held), longest), np.int64), np.zeros((len(held), longest))
-    for line, (at, weight) in enumerate(held):
-        positions[line, : len(at)], weights[line, : len(at)] = at, weight
-    step = max(1, room // len(held))
-    for start in range(0, longest, step):
-        yield some, positions[:, start : start + step], weights[:, start : start + step]
-
-
-def trained(head: Head, states: States, subsets: Subsets, recipe: Recipe, tell: Tell) -> Operators:
+def trained(space: Space, subsets: Subsets, recipe: Recipe, tell: Tell) -> Operators:
     """Train all operators from nothing to the end."""
-    training = Training(head, states, subsets, recipe)
+    training = Training(space, subsets, recipe)
     training.run(tell)
     return training.operators

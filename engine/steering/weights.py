@@ -7,35 +7,51 @@ single tokens do not. Knows hidden states and a head; no text, no store.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from ...store.layout import Array
 from ..method import Head
 from .operators import logits_at
-from .training import States
+from .states import Corpus, States, together
 
+_ROWS = 256  # asked for together
+_WORDS = 4096  # of the vocabulary, that lie in memory in float64
 _LEAST = 0.05  # of the median norm: nobody weighs more than that allows
 
 
-def head_norms(head: Head, states: States) -> Array:
+def head_norms(head: Head, corpus: Corpus, tell: Callable[[int], None] = lambda rows: None) -> Array:
     """(N,) float64: ‖Σ_t r_t h_tᵀ‖ over an example's positions t, r = softmax(z) − onehot(y), over their number; 0 of none.
 
-    ‖Σ r_t h_tᵀ‖² = Σ_ts ⟨r_t, r_s⟩⟨h_t, h_s⟩: no gradient is formed.
+    ‖Σ r_t h_tᵀ‖² = Σ_ts ⟨r_t, r_s⟩⟨h_t, h_s⟩: no gradient is formed. `tell` hears how many rows are done.
     """
-    found = np.zeros(len(states.first) - 1)
-    device = head.weight.device
-    for row in range(len(found)):
-        start, stop = int(states.first[row]), int(states.first[row + 1])
-        if start == stop:
-            continue
-        hidden, targets = states.hidden[start:stop].to(device), states.targets[start:stop].to(device)
-        residual = torch.softmax(logits_at(head, hidden), 1)
-        residual[torch.arange(len(targets), device=device), targets] -= 1
-        wide = hidden.double()
-        square = float(((residual.double() @ residual.double().T) * (wide @ wide.T)).sum())
-        found[row] = np.sqrt(max(square, 0.0)) / len(targets)
+    found = np.zeros(len(corpus.first) - 1)
+    for begin in range(0, len(found), _ROWS):
+        rows = np.arange(begin, min(begin + _ROWS, len(found)))
+        for part in together(corpus, list(rows[:, None])):
+            states, numbers = corpus.drawn(rows[part])
+            for row, number in zip(rows[part], numbers, strict=True):
+                found[row] = _head_norm(head, states, slice(int(states.first[number]), int(states.first[number + 1])))
+        tell(int(rows[-1]) + 1)
     return found
+
+
+def _head_norm(head: Head, states: States, row: slice) -> float:
+    """Of a row's positions."""
+    if row.start == row.stop:
+        return 0.0
+    device = head.weight.device
+    hidden, targets = states.hidden[row].to(device), states.targets[row].to(device)
+    residual = torch.softmax(logits_at(head, hidden), 1)
+    residual[torch.arange(len(targets), device=device), targets] -= 1
+    wide, shared = hidden.double(), torch.zeros(len(targets), len(targets), dtype=torch.float64, device=device)
+    for some in torch.split(residual, _WORDS, 1):
+        some = some.double()
+        shared += some @ some.T
+    square = float((shared * (wide @ wide.T)).sum())
+    return float(np.sqrt(max(square, 0.0))) / len(targets)
 
 
 def even(norms: Array) -> Array:

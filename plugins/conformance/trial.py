@@ -17,12 +17,13 @@ import torch
 
 from ...engine.intake.readout import BatchReadout, LinearHead, Positions
 from ...engine.memory import peak_bytes, reset_peak, resident_bytes
-from ...engine.method import Linear, Method, Needs, Reduction, Similarity, Sizes, Trace
+from ...engine.method import Above, Linear, Method, Needs, Reduction, Similarity, Sizes, Trace
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Column
 from ...store.reader import ColumnReader, open_column
 from ...store.writer import GroupWriter
+from .above import TrialAbove
 
 LENGTHS = (5, 1, 0, 300, 12, 3, 0, 1)
 """Counted positions of the examples: none, one, a few, and more than a usual window."""
@@ -70,6 +71,12 @@ class TrialReadout:
             raise AssertionError(f"rows asks for trace({name}), which needs() does not declare")
         return self._inner.trace(name)
 
+    def above(self) -> Above:
+        """(n, T, D)."""
+        if self._needs.above < 0:
+            raise AssertionError("measured asks for above(), which needs() does not declare")
+        return self._inner.above()
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """All that a method can reach, by name."""
         found = {"owners": self.owners, "targets": self.targets, "head.weight": self.head.weight}
@@ -114,6 +121,11 @@ class Trial:
         owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.device)
         return Trace(inputs, errors, owners)
 
+    def _above(self, examples: Sequence[int], targets: Sequence[torch.Tensor]) -> TrialAbove:
+        """Random states at every token of the examples, prompts too."""
+        states = [self._random(50_000 + i, self.lengths[i] + PROMPT) for i in examples]
+        return TrialAbove(states, PROMPT, targets, self.needs.above)
+
     @cached_property
     def tables(self) -> Any:
         """The method's tables."""
@@ -133,7 +145,8 @@ class Trial:
         maps = [(number, one) for number, one in enumerate(self.sizes.linears) if one.name in self.needs.linears]
         traces = {one.name: self._trace(number, one, examples) for number, one in maps}
         positions = Positions(owners, torch.cat(targets).to(self.device), counts)
-        inner = BatchReadout(head, hiddens, positions, self.needs, traces=traces)
+        above = self._above(examples, targets) if self.needs.above >= 0 and examples else None
+        inner = BatchReadout(head, hiddens, positions, self.needs, traces=traces, above=above)
         return TrialReadout(inner, self.head, self.needs)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:

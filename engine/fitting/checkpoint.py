@@ -1,0 +1,37 @@
+"""Where a training stands, kept now and then. Knows no method."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ...store.errors import DataError
+from ..method import Fitting
+from ..state import read_arrays, write_arrays
+
+
+class Checkpoint:
+    """Where a training stands, kept now and then."""
+
+    def __init__(self, file: Path, of: str, seconds: float) -> None:
+        """`of`: digest of the states that it is trained on."""
+        self._file, self._of, self._seconds, self._kept = file, np.array(of), seconds, time.monotonic()
+
+    def resumed(self, fitting: Fitting) -> bool:
+        """Go on from what is kept, if it is of the same states; False where it is not whole."""
+        held = read_arrays(self._file)
+        if held is None or str(held.pop("of", "")) != str(self._of):
+            return True
+        try:
+            fitting.resume(held)
+        except DataError:
+            return False
+        return True
+
+    def write(self, fitting: Fitting, *, due: bool = False) -> None:
+        """Keep it; with `due`, if it is time to."""
+        if not due or time.monotonic() - self._kept >= self._seconds:
+            write_arrays(self._file, {"of": self._of, **fitting.arrays()})
+            self._kept = time.monotonic()

@@ -1,0 +1,134 @@
+"""Operators that act on a layer's activations, ẑ = z + (z̃B)α_k, with the layers above run again (arXiv 2606.05165, the figure's
+variant): every operator costs a pass through these layers, and in training one back, so this takes many times what steering the
+logits takes. Knows a head and batches at a layer; no design, no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...store.layout import Array
+from ..method import Above, Head
+from .operators import Gradients, Operators, logits_at, pulled, tile_rows
+from .space import Drawn, Shared
+from .streamed import Streamed
+
+
+@dataclass(frozen=True, slots=True)
+class AtLayer:
+    """The space of a layer's activations."""
+
+    head: Head
+    corpus: Streamed
+
+    def begun(self, count: int, rank: int, seed: int) -> Operators:
+        """Operators that change nothing yet: they end where they begin, in the layer's width."""
+        width = self.corpus.widths[0]
+        return Operators.begun(count, (width, width), rank, seed, self.head.weight.device)
+
+    def add_fidelity(self, operators: Operators, some: slice, own: Sequence[Drawn], into: Gradients) -> None:
+        """Of each of some operators over its own rows."""
+        for rows, above in self.corpus.sequences(np.concatenate([one.rows for one in own])):
+            for subset, one in enumerate(own, some.start):
+                self._add(operators, subset, _part(above, rows, one), into)
+
+    def add_drift(self, operators: Operators, shared: Shared, into: Gradients) -> None:
+        """Over whole rows, as many as have about as many positions as there are shared rows."""
+        lengths = np.diff(self.corpus.first)[shared.rows]
+        count = max(1, int(np.searchsorted(np.cumsum(lengths), len(shared.rows), side="right")))
+        chosen, outside = shared.rows[:count], shared.outside[:, :count]
+        weights = outside / np.maximum(outside.sum(1, keepdims=True), 1)
+        for rows, above in self.corpus.sequences(chosen):
+            for subset in range(len(operators.alpha)):
+                self._add(operators, subset, _part(above, rows, Drawn(chosen, weights[subset]), drift=True), into)
+
+    def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: Gradients) -> None:
+        """Over all positions of the rows."""
+        told = weights.double().cpu().numpy()
+        for some, above in self.corpus.sequences(rows):
+            for subset in range(len(operators.alpha)):
+                self._add(operators, subset, _part(above, some, Drawn(rows, told[subset])), into)
+
+    def measured(self, operators: Operators, rows: Array) -> torch.Tensor:
+        """y (n, K)."""
+        found = torch.zeros(len(rows), len(operators.alpha), device=self.head.weight.device)
+        for some, above in self.corpus.sequences(rows):
+            y = measured_above(self.head, operators, above)
+            for at, row in enumerate(some):
+                found[torch.from_numpy(np.flatnonzero(rows == row))] = y[at]
+        return found
+
+    def _add(self, operators: Operators, subset: int, part: _Part, into: Gradients) -> None:
+        """One operator's weighted loss or drift on a part of a batch, and its gradients."""
+        if not len(part.weights):
+            return
+        with torch.inference_mode(False), torch.enable_grad():
+            basis, alpha = (one.detach().clone().requires_grad_() for one in (operators.basis, operators.alpha[subset]))
+            hidden = part.above.again(_steered(part.above.states[part.which], basis, alpha), part.which)
+        loss, error = pulled(self.head, hidden.detach(), part.expected, part.weights)
+        by_basis, by_alpha = torch.autograd.grad(hidden, [basis, alpha], error.to(hidden.dtype))
+        into.loss += loss
+        into.basis += by_basis
+        into.alpha[subset] += by_alpha
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Examples of a batch, and what is asked of them."""
+
+    above: Above
+    which: torch.Tensor
+    """(m,) int64: the examples."""
+    expected: torch.Tensor
+    """Of their counted positions the targets (P,) int64, or the unchanged states (P, D), from which drift is measured."""
+    weights: torch.Tensor
+    """(P,) float32."""
+
+
+def _part(above: Above, batch: Array, drawn: Drawn, *, drift: bool = False) -> _Part:
+    """Of a batch, whose rows (n,) are each once, those that are drawn and weigh anything."""
+    order = np.argsort(batch)
+    place = np.minimum(np.searchsorted(batch[order], drawn.rows), len(batch) - 1)
+    there = (batch[order][place] == drawn.rows) & (drawn.weights != 0)
+    which = torch.from_numpy(order[place[there]]).to(above.states.device)
+    counted = above.counted[which]
+    share = torch.from_numpy(drawn.weights[there]).to(which.device) / counted.sum(1).clamp(min=1)
+    expected = (above.hidden if drift else above.targets)[which][counted]
+    return _Part(above, which, expected, share[:, None].expand(counted.shape)[counted].float())
+
+
+def measured_above(head: Head, operators: Operators, above: Above) -> torch.Tensor:
+    """y (n, K) float32 of a batch's n examples: how much each operator lowers the mean loss; 0 where nothing counts."""
+    device = above.states.device
+    every = torch.arange(len(above.states), device=device)
+    owners = every[:, None].expand_as(above.counted)[above.counted]
+    targets = above.targets[above.counted]
+    each = (1 / above.counted.sum(1).clamp(min=1)).float()[owners]
+
+    def losses(hidden: torch.Tensor) -> torch.Tensor:
+        """(P,) of states (P, D), tile by tile."""
+        return torch.cat([*_losses(head, hidden, targets)]) if len(hidden) else hidden.new_zeros(0, dtype=torch.float32)
+
+    found = torch.zeros(len(every), len(operators.alpha), device=device)
+    with torch.no_grad():
+        base = losses(above.hidden[above.counted])
+        for subset, alpha in enumerate(operators.alpha):
+            told = losses(above.again(_steered(above.states, operators.basis, alpha), every))
+            found[:, subset].index_add_(0, owners, (base - told) * each)
+    return found
+
+
+def _steered(states: torch.Tensor, basis: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """z + (z̃B)α."""
+    return states + ((states.float() @ basis[:-1] + basis[-1]) @ alpha).to(states.dtype)
+
+
+def _losses(head: Head, hidden: torch.Tensor, targets: torch.Tensor) -> Iterator[torch.Tensor]:
+    step = tile_rows(head)
+    for start in range(0, len(hidden), step):
+        logits = logits_at(head, hidden[start : start + step])
+        yield torch.nn.functional.cross_entropy(logits, targets[start : start + step], reduction="none")
