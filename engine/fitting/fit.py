@@ -30,7 +30,7 @@ from ...store.errors import (
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import RangeLock
 from ...store.reader import open_column
-from ..intake.budget import TEXT_BYTES, TOKEN_BYTES
+from ..intake.budget import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..intake.model import ModelChoice
 from ..intake.provider import Provider, RandomProvider
 from ..memory import Plan, plan, show_bytes
@@ -118,7 +118,7 @@ class Fit:
         inner, files = self.method.layer(sizes) >= 0, self.method.reads == "files"
         return plan([
             *provider.memory(tokens),
-            ("all layers' hidden states", inner * 4 * tokens * sizes.hidden * (sizes.layers + 3)),
+            layers_part(sizes, [self.method.needs(sizes)], tokens),
             ("hidden states on their way out", files * part_bytes(sizes, inner=inner)),
             ("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
             (f"{self.job.method}'s operators in training", self.method.held(sizes, self.rows)[0]),

@@ -1,0 +1,369 @@
+"""States made when asked for, and layers run again: against models' own passes, automatic differentiation and kept files."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from headwater.engine.fitting.fit import FitJob, prepare_fit
+from headwater.engine.fitting.reading import base_provider
+from headwater.engine.intake import above as layers_above
+from headwater.engine.intake.above import Above
+from headwater.engine.intake.model import ModelChoice
+from headwater.engine.intake.readout import LinearHead
+from headwater.engine.method import Sizes
+from headwater.engine.recovery.design import Design
+from headwater.engine.state import read_arrays
+from headwater.engine.steering import streamed
+from headwater.engine.steering.activations import Activations
+from headwater.engine.steering.at_head import AtHead
+from headwater.engine.steering.at_layer import AtLayer, measured_above
+from headwater.engine.steering.operators import Gradients, Operators, pulled
+from headwater.engine.steering.space import Drawn, Shared
+from headwater.engine.steering.states import States, together
+from headwater.engine.steering.streamed import Streamed
+from headwater.engine.steering.training import Recipe, trained
+from headwater.engine.steering.weights import head_norms
+from headwater.store.errors import ModelError
+from headwater.store.feature_store import FeatureStore
+from running import done, headwater
+from small import save_model, sentences, tree, write_corpus
+
+QUICK = {"subsets": 24, "degree": 3, "updates": 6, "checked": 5, "shared": 16, "members": 4, "rate": 0.05}
+DEEP = {**QUICK, "space": "activations", "depth": 0.5}
+
+
+def options(settings: dict[str, Any]) -> list[str]:
+    """Of the command line."""
+    return [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, a corpus with prompts and without, queries, a store of them."""
+    folder = tmp_path_factory.mktemp("texts")
+    save_model(folder / "model")
+    texts = [
+        "s",
+        *(text[: 30 + 7 * at % 60] for at, text in enumerate(sentences(59))),
+    ]  # the first has nothing to predict
+    lines = [f'{{"text": "{text}"}}' if at % 2 else f'{{"prompt": "{text[:9]}", "completion": " {text[9:]}"}}'
+             for at, text in enumerate(texts[1:])]  # fmt: skip
+    (folder / "corpus.jsonl").write_text("\n".join([f'{{"text": "{texts[0]}"}}', *lines]))
+    write_corpus(folder / "queries.jsonl", [text[:40] for text in sentences(3, seed=9)])
+    ingest = (
+        "ingest",
+        folder / "corpus.jsonl",
+        "--model",
+        folder / "model",
+        "--method",
+        "repsim",
+        "--max-length",
+        "48",
+    )
+    done(*ingest, "--store", folder / "S")
+    done(*ingest, "--store", folder / "bare", "--no-text")
+    return folder
+
+
+def corpora(texts: Path, folder: Path, layer: int) -> tuple[LinearHead, States, Streamed]:
+    """The same store's states, kept and made."""
+    provider = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
+    kept = Activations(provider, folder, layer, 60).collected()
+    made = Streamed.measured(provider, layer, lambda rows: None)  # type: ignore[arg-type]
+    assert kept is not None and made is not None
+    return provider.head, kept, made
+
+
+@pytest.mark.parametrize("layer", [-1, 1])
+def test_states_that_are_made_are_those_that_are_kept(texts: Path, tmp_path: Path, layer: int) -> None:
+    _, kept, made = corpora(texts, tmp_path, layer)
+    assert np.array_equal(kept.first, made.first) and made.widths == kept.widths and kept.first[1] == 0
+    rows = np.array([50, 3, 0, 17, 3, 59])
+    states, numbers = made.drawn(rows)
+    for row, number in zip(rows, numbers, strict=True):
+        own, other = slice(*kept.first[row : row + 2].tolist()), slice(*states.first[number : number + 2].tolist())
+        assert torch.allclose(kept.hidden[own], states.hidden[other], atol=1e-5)
+        assert torch.equal(kept.targets[own], states.targets[other])
+        if layer >= 0:
+            assert kept.inner is not None and states.inner is not None
+            assert torch.allclose(kept.inner[own], states.inner[other], atol=1e-5)
+    assert made.drawn(np.array([0]))[0].hidden.shape == (0, 32)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(rank=3, updates=5, members=4, shared=40, rate=1e-2, linearity=0.1)])
+def test_operators_trained_on_either_are_the_same(
+    texts: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, kept, made = corpora(texts, tmp_path, 1)
+    design = Design(60, 12, 3, 0)
+    whole = trained(AtHead(head, kept), design, recipe, lambda *told: None)
+    reads: list[int] = []
+    at = type(made.provider).at
+    monkeypatch.setattr(type(made.provider), "at", lambda self, rows: (reads.append(len(rows)), at(self, rows))[1])
+    for room in (1 << 30, 20_000):  # all that a step draws together, or two or three operators' rows
+        reads.clear()
+        monkeypatch.setattr(streamed, "ROOM_BYTES", room)
+        found = trained(AtHead(head, made), design, recipe, lambda *told: None)
+        assert torch.allclose(found.alpha, whole.alpha, atol=2e-4) and torch.allclose(
+            found.basis, whole.basis, atol=2e-4
+        )
+        assert (max(reads) > 30) == (room == 1 << 30)
+    assert np.allclose(head_norms(head, made), head_norms(head, kept), rtol=1e-4)
+
+
+def test_parts_that_fit_are_held_together(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, kept, made = corpora(texts, tmp_path, -1)
+    parts = [np.arange(at, at + 5) for at in range(0, 60, 5)]
+    assert [*together(kept, parts)] == [slice(0, 12)] and [*together(made, parts)] == [slice(0, 12)]
+    monkeypatch.setattr(streamed, "ROOM_BYTES", 1)
+    assert [*together(made, parts)] == [slice(at, at + 1) for at in range(12)] and not [*together(made, [])]
+
+
+@pytest.mark.parametrize("kind", ["Llama", "GPT2", "GPTNeoX", "Gemma2"])
+def test_layers_are_run_again_as_the_model_runs_them(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changed at the embeddings, a model's own pass tells the states at every layer and the end that they lead to."""
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+             "num_key_value_heads": 2, "max_position_embeddings": 32, "head_dim": 8}  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    trunk: Any = getattr(transformers, f"{kind}Model")(config).eval().requires_grad_(False)
+    ids, counted = torch.randint(50, (4, 7)), torch.rand(4, 7) < 0.7
+    which = torch.tensor([2, 0])
+    for layer in range(3):
+        above = Above(trunk, 3, layer, ids, counted)
+        above.check()
+        other = trunk(inputs_embeds=torch.randn(4, 7, 16), output_hidden_states=True)
+        states = other.hidden_states[layer][which].clone().requires_grad_()
+        again = above.again(states, which)
+        assert torch.allclose(again, other.last_hidden_state[which][counted[which]], atol=1e-5)
+        (gradient,) = torch.autograd.grad(again.sum(), states)
+        assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+        whole = trunk(input_ids=ids, output_hidden_states=True)  # as if nothing had been there
+        assert torch.equal(whole.hidden_states[layer], above.states) and torch.equal(
+            whole.last_hidden_state, above.hidden
+        )
+    monkeypatch.setattr(
+        layers_above, "_given", lambda *told: nullcontext()
+    )  # a model that does not read what it is given
+    with pytest.raises(ModelError, match="cannot be run again"):
+        Above(trunk, 3, 1, ids, counted).check()
+    with pytest.raises(ModelError, match="no list of 5 layers"):
+        Above(trunk, 5, 1, ids, counted)
+
+
+D, V, K, R = 6, 17, 3, 2
+
+
+class Mixing:
+    """Three examples of five tokens, and one map above them."""
+
+    def __init__(self) -> None:
+        draw = torch.Generator().manual_seed(0)
+        self.map = torch.randn(D, D, generator=draw)
+        self.states = torch.randn(3, 5, D, generator=draw)
+        self.counted = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
+        self.targets = torch.randint(V, (3, 5), generator=draw)
+        self.hidden = torch.tanh(self.states.cumsum(1) @ self.map)  # a token's end depends on those before it
+
+    def again(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """(P, D)."""
+        return torch.tanh(states.cumsum(1) @ self.map.to(states.dtype))[self.counted[which]]
+
+
+class Three:
+    """A corpus of these examples."""
+
+    first = np.array([0, 3, 3, 8])
+
+    def sequences(self, rows: np.ndarray) -> Any:
+        """In another order."""
+        yield np.array([2, 0, 1]), self.batch
+
+    def __init__(self) -> None:
+        self.batch, order = Mixing(), torch.tensor([2, 0, 1])
+        for name in ("states", "counted", "targets", "hidden"):
+            setattr(self.batch, name, getattr(self.batch, name)[order])
+
+
+@pytest.mark.parametrize("loss", ["fidelity", "drift", "losses"])
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, 0.0), (0.5, 3.0)])
+def test_gradients_through_layers_are_those_of_the_loss(loss: str, scale: float, softcap: float) -> None:
+    head = LinearHead(
+        Sizes(D, V, 1, 8), torch.randn(V, D, generator=torch.Generator().manual_seed(1)), None, scale, softcap
+    )
+    operators, found, mixing = (
+        Operators.begun(K, (D, D), R, 1),
+        Gradients.zeros(Operators.begun(K, (D, D), R, 1)),
+        Mixing(),
+    )
+    operators.alpha = 0.3 * torch.randn(K, R, D, generator=torch.Generator().manual_seed(2))
+    space = AtLayer(head, Three())  # type: ignore[arg-type]
+    basis, alpha = (one.double().requires_grad_() for one in (operators.basis, operators.alpha))
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        z = scale * hidden @ head.weight.double().T
+        return torch.log_softmax(softcap * torch.tanh(z / softcap) if softcap else z, 1)
+
+    def each(row: int, k: int) -> torch.Tensor:
+        """A row's mean loss, or drift, under an operator."""
+        states, at = mixing.states[[row]].double(), torch.tensor([row])
+        told = logits(mixing.again(states + (states @ basis[:-1] + basis[-1]) @ alpha[k], at))
+        if loss == "drift":
+            known = logits(mixing.again(states, at))
+            return (known.exp() * (known - told)).sum(1).mean()
+        return -told.gather(1, mixing.targets[row][mixing.counted[row]][:, None]).mean()
+
+    if loss == "fidelity":
+        own = [Drawn(np.array([2, 0]), np.array([0.3, 0.7])), Drawn(np.array([1, 0]), np.array([0.5, 0.5]))]
+        space.add_fidelity(operators, slice(1, 3), own, found)
+        total = 0.3 * each(2, 1) + 0.7 * each(0, 1) + 0.5 * each(0, 2)
+    elif loss == "drift":
+        outside = np.array([[True, False] * 4, [False, False] * 4, [True, True] * 4])
+        space.add_drift(operators, Shared(np.array([0, 2] * 4), np.zeros(8), outside), found)
+        total = each(0, 0) + 0.5 * each(0, 2) + 0.5 * each(2, 2)  # eight positions: 0 and 2, once each
+    else:
+        weights = torch.rand(K, 2)
+        space.add_losses(operators, np.array([0, 2]), weights, found)
+        total = sum(weights[k, at].double() * each(row, k) for k in range(K) for at, row in enumerate((0, 2)))  # type: ignore[assignment]
+    total.backward()  # type: ignore[no-untyped-call]
+    assert basis.grad is not None and alpha.grad is not None and abs(found.loss - total.item()) < 1e-4
+    assert torch.allclose(found.basis.double(), basis.grad, atol=2e-4)
+    assert torch.allclose(found.alpha.double(), alpha.grad, atol=2e-4)
+    if loss == "fidelity":
+        y = space.measured(operators, np.array([0, 2]))
+        before = [-logits(mixing.again(mixing.states[[row]].double(), torch.tensor([row])))
+                  .gather(1, mixing.targets[row][mixing.counted[row]][:, None]).mean() for row in (0, 2)]  # fmt: skip
+        expected = torch.stack(
+            [torch.stack([before[at] - each(row, k) for k in range(K)]) for at, row in enumerate((0, 2))]
+        )
+        assert torch.allclose(y.double(), expected, atol=1e-5)
+        assert measured_above(head, operators, mixing)[1].abs().max() == 0  # type: ignore[arg-type]
+
+
+def test_what_is_pulled_at_the_head_is_tiled() -> None:
+    head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D))
+    hidden, known, weights = torch.randn(300, D), torch.randn(300, D), torch.rand(300)
+    for expected in (known, torch.randint(V, (300,))):
+        whole = pulled(head, hidden, expected, weights)
+        parts = [pulled(head, hidden[at], expected[at], weights[at]) for at in (slice(0, 111), slice(111, 300))]
+        assert abs(whole[0] - parts[0][0] - parts[1][0]) < 1e-2
+        assert torch.allclose(whole[1], torch.cat([part[1] for part in parts]), atol=1e-5)
+
+
+def all_scores(store: Path, queries: Path, out: Path) -> np.ndarray:
+    """(N, Q), by the command line."""
+    shutil.rmtree(out, ignore_errors=True)
+    done("attribute", store, "--method", "stride", "--queries", queries, "--all-scores", out)
+    return np.array(zarr.open_group(str(out), mode="r")["scores"])
+
+
+def test_a_fit_needs_no_files(texts: Path, tmp_path: Path) -> None:
+    found = []
+    for name, states in (("files", "files"), ("model", "model")):
+        shutil.copytree(texts / "S", tmp_path / name)
+        told = done(
+            "fit", tmp_path / name, *options({**QUICK, "states": states, "omega": "example", "solver": "lasso"})
+        )
+        assert ("hidden states are not kept" in told.stderr) == (states == "model")
+        found.append(all_scores(tmp_path / name, texts / "queries.jsonl", tmp_path / "all.zarr"))
+    kept = {file.name for file in (tmp_path / "model/methods/stride/state/base0").iterdir()}
+    assert kept == {"operators.npz"} and (tmp_path / "files/methods/stride/state/base0/hidden.bin").exists()
+    assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("settings", [{**QUICK, "states": "model", "omega": "example"}, DEEP])
+def test_a_fit_from_the_model_that_was_stopped_goes_on(texts: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    for name in ("whole", "parts"):
+        shutil.copytree(texts / "S", tmp_path / name)
+    done("fit", tmp_path / "whole", *options(settings))
+    told: list[tuple[str, int]] = []
+
+    def run(stop_after: int) -> bool:
+        job, begun = FitJob(str(tmp_path / "parts"), "stride", settings, commit_seconds=0), len(told)
+        fit = prepare_fit(job)
+        return fit.run(lambda what, done, *rest: told.append((what, done)), lambda: len(told) - begun >= stop_after)
+
+    while not run(3):
+        pass
+    steps = [done for what, done in told if what == "operators"]
+    assert steps == sorted(steps) and steps[-1] == 12
+    assert tree(tmp_path / "whole/methods/stride") == tree(tmp_path / "parts/methods/stride")
+
+
+def test_activations_are_steered_by_the_command_line(texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(texts / "S", tmp_path / "S")
+    done("fit", tmp_path / "S", *options(DEEP))
+    scores = all_scores(tmp_path / "S", texts / "queries.jsonl", tmp_path / "all.zarr")
+    assert np.isfinite(scores).all() and scores.std() > 0
+    fitted = read_arrays(tmp_path / "S/methods/stride/state/base0/operators.npz")
+    assert fitted is not None and fitted["alpha"].shape == (24, 16, 32) and np.abs(fitted["alpha"]).max() > 0
+    info = done("info", tmp_path / "S")
+    assert "stride" in info.output
+
+
+def test_what_cannot_be_is_said_before_any_work(texts: Path, tmp_path: Path) -> None:
+    for store, settings, words in (
+        ("bare", {**QUICK, "states": "model"}, "keeps no texts"),
+        ("bare", DEEP, "keeps no texts"),
+        ("S", {**QUICK, "space": "activations"}, "depth below 1"),
+        ("S", {**QUICK, "space": "heads"}, "space is logits or activations"),
+        ("S", {**QUICK, "states": "nowhere"}, "states is files or model"),
+    ):
+        told = headwater("fit", texts / store, *options(settings))
+        assert told.exit_code == 1 and words in told.stderr and told.stderr.count("\n") == 1, told.output
+        assert not (texts / store / "methods/stride").exists()
+    np.savez(
+        tmp_path / "a.npz",
+        hidden=np.ones((40, 4), np.float32),
+        labels=np.arange(40) % 3,
+        weight=np.eye(3, 4, dtype=np.float32),
+    )
+    done("ingest", tmp_path / "a.npz", "--store", tmp_path / "A", "--method", "repsim")
+    told = headwater("fit", tmp_path / "A", *options(DEEP))
+    assert told.exit_code == 1 and "arrays have no layers" in told.stderr
+
+
+def test_arrays_are_read_row_by_row(tmp_path: Path) -> None:
+    chance, names = np.random.default_rng(0), []
+    weight = chance.normal(size=(3, 4)).astype(np.float32)
+    for at, rows in enumerate((30, 25)):
+        names.append(str(tmp_path / f"{at}.npz"))
+        np.savez(
+            names[-1],
+            hidden=chance.normal(size=(rows, 4)).astype(np.float32),
+            labels=np.arange(rows) % 3,
+            weight=weight,
+        )
+    done("ingest", *names, "--store", tmp_path / "S", "--method", "repsim")
+    shutil.copytree(tmp_path / "S", tmp_path / "M")
+    fits = {}
+    for name, states in (("S", "files"), ("M", "model")):
+        done("fit", tmp_path / name, *options({**QUICK, "states": states}))
+        found = read_arrays(tmp_path / name / "methods/stride/state/base0/operators.npz")
+        assert found is not None
+        fits[name] = found["alpha"]
+    assert np.allclose(fits["S"], fits["M"], atol=1e-5)
+
+
+def test_a_flipped_bit_in_kept_states_is_seen(texts: Path, tmp_path: Path) -> None:
+    provider = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
+    whole = Activations(provider, tmp_path, -1, 60).collected()
+    for name in ("hidden", "targets", "first"):
+        file = tmp_path / f"{name}.bin"
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 4
+        file.write_bytes(data)
+        told: list[int] = []
+        again = Activations(provider, tmp_path, -1, 60).collected(told.append)
+        assert told and whole is not None and again is not None and torch.equal(again.hidden, whole.hidden)
+        told.clear()
+        assert Activations(provider, tmp_path, -1, 60).collected(told.append) is not None and not told
