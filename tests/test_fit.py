@@ -80,7 +80,7 @@ def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(text
     store = FeatureStore.open(texts / "S")
     question = RecoveryQuestion(store, "stride", str(texts / "queries.jsonl"), ModelChoice(""), Template(), 60, None)
     results = question.attribute()
-    (base,) = question._answered()
+    (base,) = question._answered().bases
     held = Stored.held(fitted(store, "stride").method.design(60))
     weights = base.weights.dense(held)
     table = np.zeros((60, 24))
@@ -102,6 +102,12 @@ def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(text
         assert abs(line[own == 0]).max() <= 1.01e-4 * abs(own[own != 0]).min()
     values = np.concatenate([part.copy() for _, part in question.value()])
     assert np.allclose(values, weights.mean(0), atol=1e-6)
+    best, mean = question.most_valuable(), weights.mean(0, dtype=np.float64)
+    order = best.rows[0]
+    ties = order[mean[order] == 0]
+    assert np.array_equal(best.more["tie"][0], mean[order] == 0) and len(ties) > 3
+    assert (np.diff(projected.mean(1)[ties]) <= 1e-6).all()  # queries' together, by back-projection too
+    assert (best.scores[0][mean[order] == 0] == 0).all() and (np.diff(best.scores[0]) <= 0).all()
     trust = zarr.open_group(str(texts / "all.zarr"), mode="r").attrs["trust"]
     assert trust["subsets"] == 24 and len(trust["reliability"]) == 3 and all(trust["converged"])
 
@@ -251,7 +257,7 @@ def test_several_bases_have_designs_of_their_own_and_are_averaged(texts: Path) -
         question = RecoveryQuestion(
             FeatureStore.open(place), "stride", str(texts / "queries.jsonl"), ModelChoice(""), Template(), 1, None
         )
-        (base,) = question._answered()
+        (base,) = question._answered().bases
         each.append(base.tile(0, 60) / base.centred.std(0)[:, None])
     together = scores_of(texts, "B").T
     apart = np.mean(each, 0)

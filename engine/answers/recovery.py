@@ -7,8 +7,9 @@ that harmed, and marked as ties. Knows no method by name.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,42 +30,21 @@ from ..intake.providers import query_provider
 from ..intake.readout import NonFiniteLogits, merged_needs
 from ..memory import Plan, plan
 from ..recovery.device import DevicePass, cupy_on
-from ..recovery.membership import Membership, Stored, multiplied
-from ..recovery.recover import Recovered, recovered, recovery_bytes
+from ..recovery.membership import Membership, Stored
+from ..recovery.recover import recovered, recovery_bytes
+from .answer import BLOCK, Answer, Base
 from .attribution import RESULT_QUERIES, Results
 from .export import export, export_parts
 from .queries import batch_tokens, read_queries
 from .trust import Trust
 
-_BLOCK = 8192  # examples whose weights lie in memory together
-_TIE = 1e-4  # of the smallest weight: what the ties of a query span at most
 Tell = Callable[[int], None]
+Stage = Callable[[str, int, int, str], None]
+"""What is being done, how much of it, of how much (0: nobody knows), and a note."""
 
 
-def _silent(rows: int) -> None:
+def _silent(*told: object) -> None:
     """Progress that nobody wants to hear of."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Base:
-    """One base model's answer."""
-
-    membership: Membership
-    centred: Array
-    """(K, Q) float64: y − ȳ."""
-    weights: Recovered
-    unit: Array
-    """(Q,) what weights are divided by, so that bases weigh alike; 1 of a single one."""
-    reliability: Array
-
-    def tile(self, start: int, stop: int) -> Array:
-        """(Q, n) float32 weights."""
-        found: Array = self.weights.dense(self.membership, start, stop) / self.unit[:, None]
-        return found
-
-    def projected(self, start: int, stop: int) -> Array:
-        """(Q, n) float32: Mᵀ(y − ȳ)."""
-        return multiplied(self.membership, self.centred / self.unit, start, stop)
 
 
 class RecoveryQuestion:
@@ -90,13 +70,13 @@ class RecoveryQuestion:
         self._fitted = fitted(store, name)
         self.rows = self._fitted.rows
         self._files = self._query_files(queries)
-        self._provider = self._opened(0)
+        self._provider: Provider | None = self._opened(0)
         self._queries = read_queries(self._provider)
-        self.shape = Shape(_BLOCK, 1)
+        self.shape = Shape(BLOCK, 1)
         self._held, self._together, self.plan = self._planned(memory)
         self._device = pick_device(choice.device).index or 0 if choice.device.startswith("cuda") else None
         self._cupy = cupy_on(self._device) if self._device is not None else None
-        self._answer: list[_Base] | None = None
+        self._answer: Answer | None = None
         self.trust: Trust | None = None
 
     def _query_files(self, queries: str) -> list[str]:
@@ -132,16 +112,18 @@ class RecoveryQuestion:
         return fits[0]
 
     def _plan(self, held: bool, together: int) -> Plan:
-        method, sizes, count = self._fitted.method, self._provider.head.sizes, len(self._queries)
+        provider = self._provider
+        assert provider is not None
+        method, sizes, count = self._fitted.method, provider.head.sizes, len(self._queries)
         design, tokens, k = method.design(self.rows), batch_tokens(self._queries), min(self._top, self.rows)
-        subsets, block = design.subsets, min(_BLOCK, self.rows)
+        subsets, block = design.subsets, min(BLOCK, self.rows)
         table = self.rows * len(design.blocks) * (2 if subsets < 1 << 16 else 4)
         bases = len(self._fitted.bases)
         longest = (
             int(self.store.provenance.get("max_length", 0)) * TEXT_BYTES if self.store.provenance.get("text") else 0
         )
         return plan([
-            *self._provider.memory(tokens),
+            *provider.memory(tokens),
             layers_part(sizes, [method.needs(sizes)], tokens),
             (f"{self._name}'s operators", method.held(sizes, self.rows)[1]),
             ("measurements", 24 * count * subsets * bases),
@@ -179,9 +161,9 @@ class RecoveryQuestion:
 
     def _results(self, ids: list[str], rows: Array, scores: Array, *, together: bool = False) -> Results:
         """Results with what speaks for them; ties score nothing."""
-        tie = (scores == 0) if together else abs(scores) <= self._spans[:, None]
-        trust = self.trust
+        answer, trust = self._answered(), self.trust
         assert trust is not None
+        tie = abs(scores) <= (answer.mean_span if together else answer.spans[:, None])
         each = {"explained": trust.explained, "reliability": trust.reliability, "gap": trust.gap}
         if together:
             each = {name: np.full(len(ids), np.nan) for name in each}
@@ -198,10 +180,10 @@ class RecoveryQuestion:
         export(path, self.scores(tell), self.rows, ids, self._name, trust)
 
     def value(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
-        """(first row, mean weights) of every example, in order; ties are 0."""
-        for start, stop, weights in self._weights(self._answered()):
-            yield start, weights.mean(0, dtype=np.float64).astype(np.float32)
-            tell(stop)
+        """(first row, mean weights) of every example, in order; zeros are told apart within a hair of zero."""
+        for start, values in self._answered().means():
+            yield start, values
+            tell(start + len(values))
 
     def most_valuable(self, tell: Tell = _silent) -> Results:
         """The best examples for all queries together."""
@@ -213,64 +195,43 @@ class RecoveryQuestion:
 
     def scores(self, tell: Tell = _silent) -> Iterator[tuple[int, Array]]:
         """(first row, (rows, Q) weights) of every example, in order; zeros are told apart within a hair of zero."""
-        answer = self._answered()
-        for start, stop, weights in self._weights(answer):
-            projected = np.mean([base.projected(start, stop) for base in answer], 0, dtype=np.float32)
-            ties = projected * (self._spans / self._reach)[:, None].astype(np.float32)
-            yield start, np.ascontiguousarray(np.where(weights == 0, ties, weights).T)
-            tell(stop)
+        for start, values in self._answered().scores():
+            yield start, values
+            tell(start + len(values))
 
-    def _weights(self, answer: list[_Base]) -> Iterator[tuple[int, int, Array]]:
-        """First row, the one behind the last, and (Q, n) float32, some rows at a time."""
-        for start in range(0, self.rows, _BLOCK):
-            stop = min(start + _BLOCK, self.rows)
-            found: Array = np.stack([base.tile(start, stop) for base in answer]).mean(0, dtype=np.float32)
-            yield start, stop, found
+    def ready(self, tell: Stage = _silent) -> None:
+        """Measure and solve: what takes time before any row is looked at."""
+        self._answered(tell)
 
-    def _answered(self) -> list[_Base]:
+    def _answered(self, tell: Stage = _silent) -> Answer:
         """All bases' answers, made once."""
         if self._answer is None:
-            answer = [self._solved(base) for base in range(len(self._fitted.bases))]
-            self._spans, self._reach = self._tie_spans(answer), self._largest_projection(answer)
-            each = [base.weights for base in answer]
+            bases = [self._solved(base, tell) for base in range(len(self._fitted.bases))]
+            each = [base.weights for base in bases]
             self.trust = Trust(
-                answer[0].membership.subsets, self.rows, tuple(f"{one.solver} at {one.share:.2g}" for one in each),
-                np.mean([base.reliability for base in answer], 0), np.mean([one.explained for one in each], 0),
+                bases[0].membership.subsets, self.rows, tuple(f"{one.solver} at {one.share:.2g}" for one in each),
+                np.mean([base.reliability for base in bases], 0), np.mean([one.explained for one in each], 0),
                 np.max([one.gap for one in each], 0), np.all([one.converged for one in each], 0),
             )  # fmt: skip
-            self._answer = answer
+            self._answer = Answer(bases, self.rows, len(self._fitted.method.design(self.rows).blocks))
         return self._answer
 
-    def _tie_spans(self, answer: list[_Base]) -> Array:
-        """(Q,) float64: below every weight that is not zero."""
-        least = np.full(len(self._queries), np.inf)
-        for base in answer:
-            for query, one in enumerate(base.weights.sparse or ()):
-                size = np.abs(one.weights).min(initial=np.inf) / base.unit[query] / len(answer)
-                least[query] = min(least[query], float(size))
-        dense = any(base.weights.sparse is None for base in answer)
-        every = float(least.min(initial=np.inf))  # of queries without any weight: the others' scale
-        least = np.where(np.isfinite(least), least, every if np.isfinite(every) else 1.0)
-        return np.zeros(len(least)) if dense else _TIE * least
-
-    def _largest_projection(self, answer: list[_Base]) -> Array:
-        """(Q,) float64: a bound of |Mᵀ(y − ȳ)|."""
-        degree = len(self._fitted.method.design(self.rows).blocks)
-        reach = np.mean([np.abs(base.centred).max(0) / base.unit for base in answer], 0) * degree
-        return np.where(reach > 0, reach, 1.0)
-
-    def _solved(self, base: int) -> _Base:
+    def _solved(self, base: int, tell: Stage) -> Base:
         """One base model's measurements, and the weights that explain them.
 
         Raises:
             DataError: a measurement is not finite; the query and the operator are named.
         """
         method = self._fitted.method
+        name = f" of base {base + 1}" if len(self._fitted.bases) > 1 else ""
         if base:
-            self._provider = self._opened(base)  # in place of the one before
-        provider, queries = self._provider, read_queries(self._provider) if base else self._queries
+            self._provider = None  # before another is loaded
+        provider = self._provider = self._provider or self._opened(base)
+        queries = read_queries(provider) if base else self._queries
         self._require_same(queries, base)
-        y, reliability = self._measured(base, provider, queries)
+        y, reliability = self._measured(
+            base, queries, lambda done: tell(f"measurements{name}", done, len(queries), "queries")
+        )
         bad = np.argwhere(~np.isfinite(y))
         if len(bad):
             query, operator = bad[0].tolist()
@@ -278,13 +239,15 @@ class RecoveryQuestion:
         design = method.design(self.rows, base)
         membership: Membership = Stored.held(design) if self._held else design
         device = DevicePass(self._cupy, membership) if self._cupy is not None else None
-        weights = recovered(membership, y, recovery_of(method), cores(), together=self._together, device=device)
+        steps = itertools.count(1)
+        weights = recovered(membership, y, recovery_of(method), cores(), together=self._together, device=device,
+                            tell=lambda what: tell(f"recovery{name}", next(steps), 0, what))  # fmt: skip
         centred = y - y.mean(1, keepdims=True)
         unit = np.ones(len(y))
         if len(self._fitted.bases) > 1:
             spread = centred.std(1)
             unit = np.where(spread > 0, spread, 1.0)
-        return _Base(membership, centred.T, weights, unit, reliability)
+        return Base(membership, centred.T, weights, unit, reliability)
 
     def _require_same(self, queries: list[Example], base: int) -> None:
         """Raise DataError unless a base's queries are the first's, one for one."""
@@ -295,9 +258,11 @@ class RecoveryQuestion:
             if one.id.removeprefix(one.source) != other.id.removeprefix(other.source):
                 raise DataError(f"{self._files[base]}: query {other.id} stands where {self._files[0]} has {one.id}")
 
-    def _measured(self, base: int, provider: Provider, queries: list[Example]) -> tuple[Array, Array]:
+    def _measured(self, base: int, queries: list[Example], tell: Tell) -> tuple[Array, Array]:
         """y (Q, K) float64, and how reliable it is (Q,)."""
-        method, operators = self._fitted.method, self._fitted.operators(base)
+        method, operators, provider = self._fitted.method, self._fitted.operators(base), self._provider
+        assert provider is not None
+        done = 0
         y, reliability = np.zeros((len(queries), method.design(self.rows, base).subsets)), np.zeros(len(queries))
         needs = merged_needs([method.needs(provider.head.sizes)])
         for batch in batches(queries, batch_tokens(queries)):
@@ -308,4 +273,6 @@ class RecoveryQuestion:
                 except NonFiniteLogits as error:
                     raise DataError(f"NaN or Inf in the logits of query {queries[batch[error.example]].id}") from None
                 y[batch], reliability[batch] = method.measured(readout, operators)
+            done += len(batch)
+            tell(done)
         return y, reliability

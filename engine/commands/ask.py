@@ -50,7 +50,7 @@ def attribute(
     if all_scores:
         _export(options, all_scores)
         return
-    question = _question(options, top)
+    question = _asked(options, top)
     with Ticker("attribute", question.rows) as ticker:
         results = question.attribute(lambda rows: ticker.tell(rows, "examples"))
     if not results.exact:
@@ -77,7 +77,7 @@ def _export(options: dict[str, Any], path: str) -> None:
     from ..console import Ticker
 
     refuse_path(path)
-    question = _question({**options, "every": True}, 1)
+    question = _asked({**options, "every": True}, 1)
     with Ticker("attribute", question.rows) as ticker:
         question.export(path, lambda rows: ticker.tell(rows, "examples"))
     _remark(question)
@@ -121,7 +121,7 @@ def value(output: str | None, as_json: bool, top: int, by: str, columns: str, **
     if by or columns:
         _by_group(options, by, columns, output, as_json, top, together=True)
         return
-    question = _question(options, top)
+    question = _asked(options, top)
     with Ticker("value", question.rows) as ticker:
         if output:
             with ResultFile(output, VALUE_FIELDS) as file:
@@ -148,7 +148,7 @@ def _by_group(
 
     if not by:
         raise click.UsageError("--columns FILE goes with --by COLUMN")
-    question = _question({**options, "every": True}, 1)
+    question = _asked({**options, "every": True}, 1)
     if options["method"] in question.store.methods:
         require_whole(question.store, options["method"])
     groups, queries = Groups(question.store, by, columns), list(question.queries)
@@ -230,6 +230,18 @@ def _question(options: dict[str, Any], top: int) -> Any:
     search = Search(o.get("form", ""), o.get("candidates"), o.get("certify", False), o.get("every", False), seeds)
     return ask(o["store"], o["method"], o["queries"], choice=choice, template=template, top=top,
                memory=budget(o["memory"]), search=search)  # fmt: skip
+
+
+def _asked(options: dict[str, Any], top: int) -> Any:
+    """A question, measured and solved if it is one that is."""
+    from ..answers.recovery import RecoveryQuestion
+    from ..console import Stages
+
+    question = _question(options, top)
+    if isinstance(question, RecoveryQuestion):
+        with Stages() as stages:
+            question.ready(stages.tell)
+    return question
 
 
 @click.command("attribute")
