@@ -172,7 +172,8 @@ class Stride(Measured):
         pairs = 40 * self.shared * self.subsets + 32 * self.members * sizes.max_length
         sketch = 8 * 5 * self.subsets**2 + (32 << 20) if self.linearity else 0
         own = 8 * sizes.hidden * self.members * sizes.max_length  # of one operator, where states are made for a step
-        drawn = 2 * max(ROOM_BYTES, own) if self.reads == "model" else 0
+        every = 8 * sizes.hidden * rows * sizes.max_length
+        drawn = 2 * min(max(ROOM_BYTES, own), every) if self.reads == "model" else 0
         maps = sum(one.inputs + one.outputs for one in sizes.linears)
         graph = 12 * maps * max(BATCH_TOKENS, sizes.max_length) if self.space == "activations" else 0
         norms = 8 * sizes.max_length * sizes.vocabulary if self.omega == "example" else 0
