@@ -18,6 +18,7 @@ from headwater.engine.steering import activations
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.activations import Activations
 from headwater.engine.steering.at_head import AtHead
+from headwater.engine.steering.errors import Base, pull
 from headwater.engine.steering.fitting import Some, SteeringFit
 from headwater.engine.steering.linearity import Linearity
 from headwater.engine.steering.operators import (
@@ -95,6 +96,37 @@ def test_gradients_are_those_of_the_loss(
     assert basis.grad is not None and alpha.grad is not None
     assert torch.allclose(found.basis.double(), basis.grad, atol=5e-4)
     assert torch.allclose(found.alpha.double(), alpha.grad, atol=5e-4)
+
+
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, 0.0), (0.5, 0.0), (0.5, 3.0)])
+@pytest.mark.parametrize("width", [1, 7, 64, 5000])
+def test_what_is_pulled_is_the_gradient_of_its_loss(width: int, scale: float, softcap: float) -> None:
+    draw = torch.Generator().manual_seed(width)
+    head = LinearHead(Sizes(D, width, 1, 8), torch.zeros(width, D), None, scale, softcap)
+    weights = torch.rand(3, 4, generator=draw)
+    weights[1, 2] = 0
+    raw = (4 * torch.randn(3, 4, width, generator=draw)).double().requires_grad_()
+    z = scale * raw
+    z = softcap * torch.tanh(z / softcap) if softcap else z
+    told, own = torch.log_softmax(z, 2), torch.randn(4, width, generator=draw)
+    targets = torch.randint(width, (4,), generator=draw)
+    q = torch.log_softmax(own.double(), 1)
+    each = {"loss": -told[:, torch.arange(4), targets], "drift": (q.exp() * (q - told)).sum(2)}
+    for expected, wanted in ((targets, each["loss"]), (Base.of(own), each["drift"])):
+        total = (weights.double() * wanted).sum()
+        (gradient,) = torch.autograd.grad(total, raw, retain_graph=True)
+        loss, error = pull(head, z.detach().float().clone(), expected, weights)
+        assert abs(loss - total.item()) < 1e-5 * max(1, total.item()) and error.shape == raw.shape
+        assert torch.allclose(error.double(), gradient, atol=1e-6)
+
+
+def test_a_sure_models_gradient_keeps_its_digits() -> None:
+    head = LinearHead(Sizes(D, 600, 1, 8), torch.zeros(600, D))
+    z = torch.zeros(1, 600)
+    z[0, 7] = 23.0  # p − 1 is 6e-8: float32 has no digits left of it
+    gone = float(599 / (599 + np.exp(23.0)))
+    _, error = pull(head, z, torch.tensor([7]), torch.ones(1))
+    assert np.isclose(float(error[0, 7]), -gone, rtol=1e-4) and abs(float(error.sum())) < 1e-3 * gone
 
 
 def test_the_linearity_loss_is_that_of_its_formula() -> None:

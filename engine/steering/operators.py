@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from ..method import Head
+from .errors import Base, pull
 
 TILE_BYTES = 4 << 20
 """Float32 logits of a tile: what a processor's cache holds."""
@@ -95,10 +96,8 @@ def add_fidelity(
     """
     code, onto = operators.codes(places.inner), _onto_logits(head, operators.alpha[some])  # (k, m, r), (k, r, V)
     logits = _bounded(head, torch.baddbmm(_raw(head, places.hidden), code, onto))
-    error, at = torch.log_softmax(logits, 2), places.targets[:, :, None]
-    into.loss -= float((weights * error.gather(2, at)[:, :, 0]).sum())
-    error.exp_().scatter_add_(2, at, torch.full_like(at, -1, dtype=error.dtype))
-    error = _unbounded(head, error, logits).mul_(weights[:, :, None])
+    loss, error = pull(head, logits, places.targets.reshape(-1), weights)
+    into.loss += loss
     into.alpha[some] += _onto_hidden(head, torch.bmm(code.mT, error))
     _add_basis(into, places.inner.flatten(0, 1), torch.bmm(error, onto.mT).flatten(0, 1))
 
@@ -118,15 +117,12 @@ def _add_shared(
 ) -> None:
     for part, here in places.tiles(tile_rows(head)):
         code, raw = operators.codes(here.inner), _raw(head, here.hidden)  # (t, r), (t, V)
-        base = torch.log_softmax(_bounded(head, raw.clone()), 1)
-        expected = torch.nn.functional.one_hot(here.targets, base.shape[1]).float() if targets else base.exp()
-        own = 0.0 if targets else (expected * base).sum(1)  # (t,): what −log p_k is measured from
+        expected = here.targets if targets else Base.of(_bounded(head, raw.clone()))
         for some in _groups(head, operators, len(code)):
             onto = _onto_logits(head, operators.alpha[some])  # (k, r, V)
             logits = _bounded(head, torch.matmul(code, onto).add_(raw))  # (k, t, V)
-            error, weight = torch.log_softmax(logits, 2), weights[some, part]
-            into.loss += float((weight * (own - torch.einsum("tv,ktv->kt", expected, error))).sum())
-            error = _unbounded(head, error.exp_().sub_(expected), logits).mul_(weight[:, :, None])
+            loss, error = pull(head, logits, expected, weights[some, part].contiguous())
+            into.loss += loss
             into.alpha[some] += _onto_hidden(head, torch.matmul(code.T, error))
             _add_basis(into, here.inner, torch.bmm(error, onto.mT).sum(0))
 
@@ -153,17 +149,11 @@ def pulled(
     total, errors = 0.0, []
     for start in range(0, len(hidden), tile_rows(head)):
         part = slice(start, start + tile_rows(head))
-        logits, weight = logits_at(head, hidden[part]), weights[part]
-        error = torch.log_softmax(logits, 1)
-        if expected.is_floating_point():
-            known = torch.log_softmax(logits_at(head, expected[part]), 1)
-            total += float((weight[:, None] * known.exp() * (known - error)).sum())
-            error = error.exp_().sub_(known.exp_())
-        else:
-            at = expected[part][:, None]
-            total -= float((weight * error.gather(1, at)[:, 0]).sum())
-            error.exp_().scatter_add_(1, at, torch.full_like(at, -1, dtype=error.dtype))
-        errors.append(_onto_hidden(head, _unbounded(head, error, logits).mul_(weight[:, None])))
+        own = expected[part]
+        known = Base.of(logits_at(head, own)) if expected.is_floating_point() else own
+        loss, error = pull(head, logits_at(head, hidden[part]), known, weights[part])
+        total += loss
+        errors.append(_onto_hidden(head, error))
     return total, torch.cat(errors)
 
 
@@ -189,13 +179,6 @@ def _bounded(head: Head, raw: torch.Tensor) -> torch.Tensor:
     if head.scale != 1.0:
         raw *= head.scale
     return raw.div_(head.softcap).tanh_().mul_(head.softcap) if head.softcap else raw
-
-
-def _unbounded(head: Head, error: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """A gradient at the logits, as one at the head's product, in place."""
-    if head.softcap:
-        error.mul_(1 - (logits / head.softcap) ** 2)
-    return error.mul_(head.scale) if head.scale != 1.0 else error
 
 
 def _onto_logits(head: Head, alpha: torch.Tensor) -> torch.Tensor:

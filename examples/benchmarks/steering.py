@@ -32,7 +32,7 @@ import tasks
 
 BESIDE = ("headgn", "headcos", "trak", "logra", "gradcos", "repsim", "rise", "rise, τ = 1, floor 1", "grasp", "tfidf")
 SEEDS = (0, 1, 2)
-CHOICES = ("depth=0.5", "linearity=0.1", "stability=1.0", "basis_rate=0.0")
+CHOICES = ("depth=0.5", "space=activations,depth=0.5", "linearity=0.1", "stability=1.0", "basis_rate=0.0")
 """What the paper leaves open or does otherwise, one at a time, on names at K = 300."""
 
 
@@ -48,7 +48,7 @@ class Run:
     degree: int = 10
     updates: int = 150
     choice: str = ""
-    """A setting that is not the default, NAME=VALUE."""
+    """Settings that are not the default, NAME=VALUE,…"""
 
     @property
     def name(self) -> str:
@@ -90,9 +90,7 @@ def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
         "updates": run.updates,
         "seed": run.seed,
     }
-    if run.choice:
-        name, _, value = run.choice.partition("=")
-        settings[name] = value
+    settings |= {name: value for name, _, value in (one.partition("=") for one in run.choice.split(",") if one)}
     if run.bases > 1:
         settings["bases"] = ",".join(tasks.made(run.task, seed, data, work).model for seed in range(run.bases))
     options = [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]

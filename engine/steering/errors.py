@@ -1,0 +1,143 @@
+"""What softmax leaves of logits: the loss or the drift at each position, and its gradient in the logits' place.
+
+On a processor one pass over a row that lies in its cache, with one exponential a number (torch's log_softmax, exp and what
+follows them are half of a training step); elsewhere, and under a bound of the logits, torch. Knows a head's scale and bound; no
+operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit, prange
+
+from ..intake.residual import exp
+from ..method import Head
+
+_SUM = 4096  # float32 terms, after which a sum is closed in float64
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What the model itself says at T positions."""
+
+    p: torch.Tensor
+    """q: (T, V) float32."""
+    entropy: torch.Tensor
+    """Σ q log q: (T,) float32."""
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> Base:
+        """Of its logits (T, V)."""
+        told = torch.log_softmax(logits, 1)
+        p = told.exp()
+        return cls(p, (p * told).sum(1))
+
+
+def pull(
+    head: Head, logits: torch.Tensor, expected: torch.Tensor | Base, weights: torch.Tensor
+) -> tuple[float, torch.Tensor]:
+    """Σ weight · −log p(y) of logits (…, V) float32 and targets (T,) int64, or Σ weight · KL(q ‖ p) of a base; and the gradient
+    by what the head's product gave, in the logits' own memory. The logits' positions are the T expected ones, over and over;
+    weights (…,) float32.
+    """
+    rows, weight = logits.reshape(-1, logits.shape[-1]), weights.reshape(-1)
+    if rows.device.type != "cpu" or head.softcap or not rows.is_contiguous():
+        return _by_torch(head, rows, expected, weight, logits.shape)
+    told = np.zeros(len(rows))
+    if isinstance(expected, Base):
+        own, entropy = expected.p.numpy(), expected.entropy.numpy()
+        _drift(rows.numpy(), own, entropy, weight.numpy(), np.float32(head.scale), told)
+    else:
+        _loss(rows.numpy(), expected.numpy(), weight.numpy(), np.float32(head.scale), told)
+    return float(told.sum()), logits
+
+
+def _by_torch(
+    head: Head, rows: torch.Tensor, expected: torch.Tensor | Base, weight: torch.Tensor, shape: torch.Size
+) -> tuple[float, torch.Tensor]:
+    error = torch.log_softmax(rows, 1)
+    if isinstance(expected, Base):
+        apart = error.view(-1, *expected.p.shape)  # (k, T, V)
+        each = (expected.entropy - torch.einsum("ktv,tv->kt", apart, expected.p)).reshape(-1)
+        error = apart.exp_().sub_(expected.p).view_as(rows)
+    else:
+        at = expected.repeat(len(rows) // max(len(expected), 1))[:, None]
+        each = -error.gather(1, at)[:, 0]
+        error.exp_().scatter_add_(1, at, torch.full_like(at, -1, dtype=error.dtype))
+    if head.softcap:
+        error.mul_(1 - (rows / head.softcap) ** 2)
+    error.mul_(head.scale * weight[:, None])
+    return float((weight * each).sum()), error.view(shape)
+
+
+@njit(cache=True, nogil=True, fastmath=True, parallel=True)
+def _loss(logits: Any, targets: Any, weights: Any, scale: Any, told: Any) -> None:
+    """logits[i] ← scale·weight·(p − onehot), told[i] = weight · −log p_y.
+
+    The target's p − 1 is made as minus the others' sum: where the model is sure, the difference would be rounding alone.
+    """
+    rows, width = logits.shape
+    for i in prange(rows):
+        row, weight = logits[i], weights[i]
+        if weight == 0:
+            for j in range(width):
+                row[j] = 0
+            continue
+        target = targets[i % len(targets)]
+        peak = row[0]
+        for j in range(width):
+            peak = max(peak, row[j])
+        at = row[target] - peak
+        for j in range(width):
+            row[j] = exp(row[j] - peak)
+        own = np.float64(row[target])
+        row[target] = 0
+        others = 0.0
+        for first in range(0, width, _SUM):
+            part: Any = np.float32(0)
+            for j in range(first, min(first + _SUM, width)):
+                part = part + row[j]
+            others += part
+        over = np.float32(scale * weight / (others + own))
+        for j in range(width):
+            row[j] *= over
+        row[target] = -np.float32(others) * over
+        told[i] = weight * (np.log(others + own) - at)
+
+
+@njit(cache=True, nogil=True, fastmath=True, parallel=True)
+def _drift(logits: Any, expected: Any, entropy: Any, weights: Any, scale: Any, told: Any) -> None:
+    """logits[i] ← scale·weight·(p − q), told[i] = weight · KL(q ‖ p); entropy: Σ q log q."""
+    rows, width = logits.shape
+    for i in prange(rows):
+        row, weight, own = logits[i], weights[i], expected[i % len(expected)]
+        if weight == 0:
+            for j in range(width):
+                row[j] = 0
+            continue
+        peak = row[0]
+        for j in range(width):
+            peak = max(peak, row[j])
+        inner = 0.0  # Σ q (z − peak)
+        for first in range(0, width, _SUM):
+            along: Any = np.float32(0)
+            for j in range(first, min(first + _SUM, width)):
+                along = along + own[j] * (row[j] - peak)
+            inner += along
+        for j in range(width):
+            row[j] = exp(row[j] - peak)
+        total = 0.0
+        for first in range(0, width, _SUM):
+            part: Any = np.float32(0)
+            for j in range(first, min(first + _SUM, width)):
+                part = part + row[j]
+            total += part
+        over = np.float32(1 / total)
+        factor = np.float32(scale * weight)
+        for j in range(width):
+            row[j] = (row[j] * over - own[j]) * factor
+        told[i] = weight * (entropy[i % len(expected)] - inner + np.log(total))
