@@ -220,7 +220,15 @@ def test_sparse_recovery_is_measured(script: Load, tmp_path: Path) -> None:
 def test_steering_is_judged_by_retraining(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     digits = script("steering_digits")
-    for name, value in {"ROWS": 300, "QUERIES": 30, "HALVES": 20, "SEEDS": 2, "STEPS": 60, "MANY": 100}.items():
+    for name, value in {
+        "ROWS": 300,
+        "QUERIES": 30,
+        "HALVES": 20,
+        "SEEDS": 2,
+        "STEPS": 60,
+        "MANY": 100,
+        "DRAWS": 2,
+    }.items():
         monkeypatch.setattr(digits, name, value)
     found = digits.main(["--out", str(tmp_path), "--sizes", "100", "--bases", "2"])
     (one,) = found["sizes"]
@@ -242,6 +250,19 @@ def test_steering_is_measured_by_the_command_line(
     assert all(0 < one["figure"]["value"] < 1 and one["fit"] > 0 and one["bytes"] > 0 for one in found.values())
     assert steering.main(["--out", str(tmp_path), "--only", "backdoor"]) == found
     assert "200" in steering.show_curve(found)
+
+
+@pytest.mark.slow
+def test_what_steering_costs_is_measured(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ("OMP", "MKL", "NUMBA"):  # which the script sets, and what is set here is undone
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
+    cost = script("steering_cost")
+    monkeypatch.setattr(cost, "SIZES", {"small": (32, 2, 300, 24)})
+    words = ["--out", str(tmp_path), "--models", "small", "--subsets", "30", "--whole"]
+    (found,) = cost.main(words).values()
+    assert found["stride"]["step"] > 0 < found["logra"]["peak"] and 0.2 < found["whole"] < 5
+    assert cost.total(found["stride"], 1000) > cost.total(found["stride"], 10) > 0
+    assert "CPU hours" in (tmp_path / "steering_cost.md").read_text()
 
 
 @pytest.mark.slow

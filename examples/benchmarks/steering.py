@@ -142,7 +142,14 @@ def show(found: dict[Run, dict[str, Any]], beside: Sequence[dict[str, Any]]) -> 
     """Tables: names, backdoor, the N/K curve with signs of trust, settings one at a time, cost."""
     plain = {run: one for run, one in found.items() if not run.choice}
     return "\n\n".join(
-        [_names(plain, beside), _backdoor(plain, beside), show_curve(plain), _choices(found), _cost(plain, beside)]
+        [
+            _names(plain, beside),
+            _backdoor(plain, beside),
+            show_curve(plain),
+            _signs(found),
+            _choices(found),
+            _cost(plain, beside),
+        ]
     )
 
 
@@ -201,6 +208,25 @@ def show_curve(found: dict[Run, dict[str, Any]]) -> str:
         rows.append([f"{run.task} {run.seed}, ω {run.omega}", *sizes, *signs, f"{one['figure']['value']:.3f}"])
     header = ["run", "K", "N/K", "updates", "bases", "two fittings agree", "explained held out", "LDS or AP"]
     return machine.markdown(header, rows)
+
+
+def _signs(found: dict[Run, dict[str, Any]]) -> str:
+    """Rank correlations of signs of trust with figures, over all runs of a task."""
+    from scipy.stats import spearmanr
+
+    rows = []
+    for task, label in (("lds", "names"), ("backdoor", "backdoor")):
+        own = [(run, one) for run, one in found.items() if run.task == task and run.bases == 1]
+        figures = [one["figure"]["value"] for _, one in own]
+        told = {"K/N": [run.subsets for run, _ in own]}
+        for sign in ("explained", "reliability"):
+            told[sign] = [np.median([v for v in one["trust"][sign] if v is not None] or [np.nan]) for _, one in own]
+        rows.append(
+            [f"{label}, {len(own)} runs", *(f"{spearmanr(values, figures).statistic:.2f}" for values in told.values())]
+        )
+    return machine.markdown(
+        ["rank correlation with the figure of", "K/N", "explained held out", "two fittings agree"], rows
+    )
 
 
 def _choices(found: dict[Run, dict[str, Any]]) -> str:

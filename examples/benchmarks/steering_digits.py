@@ -4,10 +4,10 @@
 
 1,000 rows of a small network (64 → 64 → 10); 100 halves of them, five trainings of each from nothing, are the truth, kept in
 the output folder. Bases are trained part-way, until the queries' loss is an eighth of what guessing costs; their hidden states,
-labels and heads are arrays that `headwater ingest`, `fit` and `attribute --all-scores` read. Several bases have designs of their
-own, and their weights are averaged. LDS: Spearman between the sum of a half's weights and its negative mean loss over five
-trainings, mean over queries, with a bootstrap interval over queries. Other solvers get the same measurements; *permuted*: each
-query's in a wrong order.
+labels and heads are arrays that `headwater ingest`, `fit` and `attribute --all-scores` read. Each figure is of three bases, each
+with a design of its own; several bases together have their weights averaged. LDS: Spearman between the sum of a half's weights
+and its negative mean loss over five trainings, mean over queries and bases, with a bootstrap interval over both. Other solvers
+get the same measurements; *permuted*: each query's in a wrong order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from headwater.store.feature_store import FeatureStore
 from scipy.stats import spearmanr
 
 ROWS, QUERIES, WIDTH, HALVES, SEEDS, STEPS, PART = 1000, 100, 64, 100, 5, 150, 20
-SIZES, BASES, MANY = (10, 33, 100, 300, 1000), 5, 300
+SIZES, BASES, MANY, DRAWS = (10, 33, 100, 300, 1000), 5, 300, 3
 
 
 class Networks:
@@ -161,13 +161,19 @@ def asked(
     return store, np.array(group["scores"]).T, {**trust, "seconds": taken}
 
 
-def lds(weights: np.ndarray, masks: np.ndarray, losses: np.ndarray) -> tuple[float, float, float]:
-    """Mean over queries, and a 95 % bootstrap interval over them."""
+def lds(weights: np.ndarray, masks: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """(Q,) of each query."""
     told = weights @ masks.T.astype(float)
-    each = np.nan_to_num([spearmanr(a, -b).statistic for a, b in zip(told, losses.T, strict=True)])
-    chance = np.random.default_rng(0)
-    means = each[chance.integers(0, len(each), (1000, len(each)))].mean(1)
-    return float(each.mean()), *(float(one) for one in np.percentile(means, (2.5, 97.5)))
+    return np.nan_to_num([spearmanr(a, -b).statistic for a, b in zip(told, losses.T, strict=True)])
+
+
+def summed_up(each: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    """Of bases' queries the mean, and a 95 % bootstrap interval over bases and queries."""
+    values, chance = np.stack(each), np.random.default_rng(0)
+    bases, queries = values.shape
+    drawn = chance.integers(0, bases, (1000, bases, 1)), chance.integers(0, queries, (1000, 1, queries))
+    means = values[drawn].mean((1, 2))
+    return float(values.mean()), *(float(one) for one in np.percentile(means, (2.5, 97.5)))
 
 
 def closed_forms(base: Base) -> dict[str, np.ndarray]:
@@ -182,40 +188,48 @@ def closed_forms(base: Base) -> dict[str, np.ndarray]:
             "head inner product": queries @ rows.T, "representation cosine": near[0] @ near[1].T}  # fmt: skip
 
 
+def scored(
+    work: Path, base: Base, seed: int, size: int, truth: tuple[np.ndarray, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """One base at one K: (Q,) of every solver; and what speaks for it."""
+    masks, mean = truth
+    degree = 10 if size >= 100 else 3
+    store, weights, trust = asked(work, [base.save(work, 77 + seed)], {"subsets": size, "degree": degree, "seed": seed})
+    held, y = Stored.held(Design(ROWS, size, degree, seed)), base.measured(store)
+    scores = {"stride": lds(weights, masks, mean)}
+    scores["back-projection"] = lds(multiplied(held, (y - y.mean(1, keepdims=True)).T), masks, mean)
+    for solver in ("lasso", "ridge", "iht"):
+        scores[solver] = lds(recovered(held, y, Recovery(solver=solver)).dense(held), masks, mean)
+    wrong = np.random.default_rng(0).permuted(y, axis=1)
+    scores["lasso, permuted"] = lds(recovered(held, wrong, Recovery(solver="lasso")).dense(held), masks, mean)
+    signs = {"agree": trust["reliability"], "explained": trust["explained"], "seconds": trust["seconds"]}
+    return scores, {name: float(np.mean(value)) for name, value in signs.items()}
+
+
 def run(work: Path, sizes: Sequence[int], bases: int) -> dict[str, Any]:
     """All of it."""
     masks, losses = truth(work)
     mean = losses.mean(0)
     half = [spearmanr(losses[::2].mean(0)[:, q], losses[1::2].mean(0)[:, q]).statistic for q in range(QUERIES)]
-    base = Base(77)
-    found: dict[str, Any] = {"ceiling": float(np.nanmean(half)), "base": base.loss, "closed": {}, "sizes": []}
-    for name, weights in closed_forms(base).items():
-        found["closed"][name] = lds(weights, masks, mean)
+    drawn = [Base(77 + seed) for seed in range(max(bases, DRAWS))]
+    found: dict[str, Any] = {"ceiling": float(np.nanmean(half)), "base": drawn[0].loss, "closed": {}, "sizes": []}
+    forms = [closed_forms(base) for base in drawn[:DRAWS]]
+    for name in forms[0]:
+        found["closed"][name] = summed_up([lds(one[name], masks, mean) for one in forms])
     for size in sizes:
-        degree = 10 if size >= 100 else 3
-        store, weights, trust = asked(work, [base.save(work, 77)], {"subsets": size, "degree": degree})
-        held = Stored.held(Design(ROWS, size, degree, 0))
-        y = base.measured(store)
-        one: dict[str, Any] = {"K": size, "seconds": trust["seconds"], "scores": {}}
-        one["agree"] = float(np.mean(trust["reliability"]))
-        one["explained"] = float(np.mean(trust["explained"]))
-        one["scores"]["stride"] = lds(weights, masks, mean)
-        one["scores"]["back-projection"] = lds(multiplied(held, (y - y.mean(1, keepdims=True)).T), masks, mean)
-        for solver in ("lasso", "ridge", "iht"):
-            one["scores"][solver] = lds(recovered(held, y, Recovery(solver=solver)).dense(held), masks, mean)
-        wrong = np.random.default_rng(0).permuted(y, axis=1)
-        permuted = recovered(held, wrong, Recovery(solver="lasso")).dense(held)
-        one["scores"]["lasso, permuted"] = lds(permuted, masks, mean)
-        print(json.dumps(one), flush=True)
-        found["sizes"].append(one)
-    every, closed = [Base(77 + seed) for seed in range(bases)], np.zeros((QUERIES, ROWS))
+        told = [scored(work, base, seed, size, (masks, mean)) for seed, base in enumerate(drawn[:DRAWS])]
+        scores = {name: summed_up([scores[name] for scores, _ in told]) for name in told[0][0]}
+        signs = {name: float(np.mean([signs[name] for _, signs in told])) for name in told[0][1]}
+        found["sizes"].append({"K": size, "scores": scores, **signs})
+        print(json.dumps(found["sizes"][-1]), flush=True)
+    every, closed = drawn[:bases], np.zeros((QUERIES, ROWS))
     for each in every:
         near = closed_forms(each)["head Gauss–Newton"]
         closed += near / near.std()
     files = [each.save(work, 77 + seed) for seed, each in enumerate(every)]
     _, weights, _ = asked(work, files, {"subsets": MANY})
-    found["bases"] = {"count": bases, "K": MANY, "stride": lds(weights, masks, mean),
-                      "head Gauss–Newton": lds(closed, masks, mean)}  # fmt: skip
+    found["bases"] = {"count": bases, "K": MANY, "stride": summed_up([lds(weights, masks, mean)]),
+                      "head Gauss–Newton": summed_up([lds(closed, masks, mean)])}  # fmt: skip
     return found
 
 
