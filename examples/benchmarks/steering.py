@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -277,6 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[Run, dict[str, Any]]:
     given = parser.parse_args(arguments)
     data = machine.data_folder(given.data, "models/stories260K")
     work = given.out.resolve() / "compare"
+    for library in ("OMP", "MKL", "NUMBA") if given.processes > 1 else ():
+        os.environ[f"{library}_NUM_THREADS"] = "1"  # of the commands: two of one thread each take less than one of two
     beside = [] if given.only else compare.run({"lds": SEEDS, "backdoor": SEEDS}, BESIDE, data, work)
     chosen = [run for run in runs() if run.name.startswith(given.only)]
     for name, seed in dict.fromkeys((run.task, seed) for run in chosen for seed in {run.seed, *range(run.bases)}):
