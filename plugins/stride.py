@@ -162,13 +162,15 @@ class Stride(Measured):
 
     def held(self, sizes: Sizes, rows: int) -> tuple[int, int]:
         """Operators, their gradients of two losses and Adam's moments, a copy for the checkpoint; tiles, ω; the operators."""
+        import torch
+
         from ..engine.steering.operators import LEAST_ROWS, TILE_BYTES
         from ..engine.steering.reading import BATCH_TOKENS
         from ..engine.steering.streamed import ROOM_BYTES
 
         numbers = self.subsets * self.rank * sizes.hidden + (sizes.hidden + 1) * self.rank
         twice = 1 + min(self.checked, self.subsets) / self.subsets
-        tiles = 8 * max(TILE_BYTES, 4 * sizes.vocabulary * max(self.rank, LEAST_ROWS))
+        tiles = 8 * max(TILE_BYTES, 4 * sizes.vocabulary * max(self.rank, LEAST_ROWS)) * torch.get_num_threads()
         pairs = 40 * self.shared * self.subsets + 32 * self.members * sizes.max_length
         sketch = 8 * 5 * self.subsets**2 + (32 << 20) if self.linearity else 0
         own = 8 * sizes.hidden * self.members * sizes.max_length  # of one operator, where states are made for a step

@@ -289,6 +289,34 @@ def test_some_subsets_are_trained_again_with_every_loss() -> None:
     assert not np.array_equal(*first)  # another seed sees a subset's rows in another order
 
 
+def test_no_bit_depends_on_which_thread_is_first_and_torch_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steering, "TILE_BYTES", 1 << 10)  # many tiles
+    monkeypatch.setattr(steering, "LEAST_ROWS", 4)
+    design, generator = Design(30, 8, 2, 0), torch.Generator().manual_seed(0)
+    states = States(torch.randn(90, D, generator=generator), torch.arange(90) % V, np.arange(0, 91, 3))
+    head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D, generator=generator))
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 3, 3, 3):
+            torch.set_num_threads(threads)
+            space = AtHead(head, states)
+            assert space.workers.count == threads
+            found.append(
+                trained(space, design, Recipe(rank=3, updates=4, members=4, linearity=0.1), lambda *told: None)
+            )
+            assert torch.get_num_threads() == threads
+        with pytest.raises(ZeroDivisionError):
+            list(space.workers.each(lambda item: 1 // item, [1, 2, 0, 3, 4, 5, 6, 7, 8, 9]))
+        assert torch.get_num_threads() == 3 and list(space.workers.each(str, range(40))) == [*map(str, range(40))]
+    finally:
+        torch.set_num_threads(before)
+    assert torch.allclose(
+        found[0].alpha, found[1].alpha, atol=1e-6
+    )  # torch's products differ by threads, in the last bit
+    for again in found[2:]:
+        assert torch.equal(found[1].alpha, again.alpha) and torch.equal(found[1].basis, again.basis)
+
+
 def test_an_operator_that_is_not_finite_is_named() -> None:
     states = States(torch.randn(30, D), torch.zeros(30, dtype=torch.int64), np.arange(31))
     states.hidden[3] = float("nan")

@@ -5,7 +5,8 @@ model but its head. Knows where the states of rows are; no design.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from ..method import Head
 from .operators import Gradients, Operators, add_drift, add_fidelity, add_losses, measured, tile_rows
 from .space import Drawn, Shared
 from .states import Corpus, States, together
+from .workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,11 @@ class AtHead:
 
     head: Head
     corpus: Corpus
+    workers: Workers = field(init=False)
+
+    def __post_init__(self) -> None:
+        """As many threads as torch has now."""
+        object.__setattr__(self, "workers", Workers.of(self.head.weight.device))
 
     def begun(self, count: int, rank: int, seed: int) -> Operators:
         """Operators that change nothing yet."""
@@ -32,9 +39,19 @@ class AtHead:
         """Of each of some operators over its own rows."""
         states, numbers = self.corpus.drawn(np.concatenate([one.rows for one in own]))
         ends = np.cumsum([len(one.rows) for one in own])[:-1]
-        for part, positions, weights in self.tiles(some.start, states, np.split(numbers, ends), own):
-            places = states.places(positions, self.head.weight.device)
-            add_fidelity(self.head, operators, part, places, self._on_device(weights), into)
+        tiles = self.tiles(some.start, states, np.split(numbers, ends), own)
+
+        def work(parts: list[tuple[slice, Array, Array]]) -> Gradients:
+            """All that the same operators see: they share nothing with others but the basis."""
+            found = Gradients(torch.zeros_like(into.basis), into.alpha)
+            for part, positions, weights in parts:
+                places = states.places(positions, self.head.weight.device)
+                add_fidelity(self.head, operators, part, places, self._on_device(weights), found)
+            return found
+
+        for found in self.workers.each(work, (list(parts) for _, parts in groupby(tiles, lambda tile: tile[0].start))):
+            into.basis += found.basis
+            into.loss += found.loss
 
     def tiles(
         self, begun: int, states: States, numbers: Sequence[Array], own: Sequence[Drawn]
@@ -58,7 +75,7 @@ class AtHead:
             lengths = states.first[numbers + 1] - states.first[numbers]
             at = states.first[numbers] + (shared.at[part] * lengths).astype(np.int64)
             places = states.places(at, self.head.weight.device)
-            add_drift(self.head, operators, places, self._on_device(weights[:, part]), into)
+            add_drift(self.head, operators, places, self._on_device(weights[:, part]), into, self.workers.each)
 
     def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: Gradients) -> None:
         """Over all positions of the rows."""
@@ -67,7 +84,7 @@ class AtHead:
             at, owners, share = states.spread(numbers)
             places = states.places(at, self.head.weight.device)
             of = weights[:, part][:, torch.from_numpy(owners)] * self._on_device(share)
-            add_losses(self.head, operators, places, of, into)
+            add_losses(self.head, operators, places, of, into, self.workers.each)
 
     def measured(self, operators: Operators, rows: Array) -> torch.Tensor:
         """y (n, K)."""

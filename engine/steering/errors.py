@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import njit
 
 from ..intake.residual import exp
 from ..method import Head
@@ -74,14 +74,14 @@ def _by_torch(
     return float((weight * each).sum()), error.view(shape)
 
 
-@njit(cache=True, nogil=True, fastmath=True, parallel=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _loss(logits: Any, targets: Any, weights: Any, scale: Any, told: Any) -> None:
     """logits[i] ← scale·weight·(p − onehot), told[i] = weight · −log p_y.
 
     The target's p − 1 is made as minus the others' sum: where the model is sure, the difference would be rounding alone.
     """
     rows, width = logits.shape
-    for i in prange(rows):
+    for i in range(rows):
         row, weight = logits[i], weights[i]
         if weight == 0:
             for j in range(width):
@@ -109,11 +109,11 @@ def _loss(logits: Any, targets: Any, weights: Any, scale: Any, told: Any) -> Non
         told[i] = weight * (np.log(others + own) - at)
 
 
-@njit(cache=True, nogil=True, fastmath=True, parallel=True)
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _drift(logits: Any, expected: Any, entropy: Any, weights: Any, scale: Any, told: Any) -> None:
     """logits[i] ← scale·weight·(p − q), told[i] = weight · KL(q ‖ p); entropy: Σ q log q."""
     rows, width = logits.shape
-    for i in prange(rows):
+    for i in range(rows):
         row, weight, own = logits[i], weights[i], expected[i % len(expected)]
         if weight == 0:
             for j in range(width):

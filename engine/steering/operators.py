@@ -10,8 +10,9 @@ not. Knows a head and hidden states; no text, no store, no design.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,6 +23,8 @@ TILE_BYTES = 4 << 20
 """Float32 logits of a tile: what a processor's cache holds."""
 LEAST_ROWS = 128
 """Positions of a tile, at least."""
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""What does the same to each of some items, in order: `map`, or threads that do so at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,29 +105,55 @@ def add_fidelity(
     _add_basis(into, places.inner.flatten(0, 1), torch.bmm(error, onto.mT).flatten(0, 1))
 
 
-def add_drift(head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients) -> None:
-    """Add Σ weight · KL(p ‖ p_k) over all operators at places that they share, and its gradients. weights (K, P) float32."""
-    _add_shared(head, operators, places, weights, into, targets=False)
-
-
-def add_losses(head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients) -> None:
-    """Add Σ weight · −log p_k(y) over all operators at places that they share, and its gradients. weights (K, P) float32."""
-    _add_shared(head, operators, places, weights, into, targets=True)
-
-
-def _add_shared(
-    head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients, *, targets: bool
+def add_drift(
+    head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients, each: Each = map
 ) -> None:
+    """Add Σ weight · KL(p ‖ p_k) over all operators at places that they share, and its gradients. weights (K, P) float32."""
     for part, here in places.tiles(tile_rows(head)):
-        code, raw = operators.codes(here.inner), _raw(head, here.hidden)  # (t, r), (t, V)
-        expected = here.targets if targets else Base.of(_bounded(head, raw.clone()))
-        for some in _groups(head, operators, len(code)):
-            onto = _onto_logits(head, operators.alpha[some])  # (k, r, V)
-            logits = _bounded(head, torch.matmul(code, onto).add_(raw))  # (k, t, V)
-            loss, error = pull(head, logits, expected, weights[some, part].contiguous())
-            into.loss += loss
-            into.alpha[some] += _onto_hidden(head, torch.matmul(code.T, error))
-            _add_basis(into, here.inner, torch.bmm(error, onto.mT).sum(0))
+        raw = _raw(head, here.hidden)  # (t, V)
+        _add_shared(
+            head, operators, _Tile(here, raw, Base.of(_bounded(head, raw.clone())), weights[:, part]), into, each
+        )
+
+
+def add_losses(
+    head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients, each: Each = map
+) -> None:
+    """Add Σ weight · −log p_k(y) over all operators at places that they share, and its gradients. weights (K, P) float32."""
+    for part, here in places.tiles(tile_rows(head)):
+        tile = _Tile(here, _raw(head, here.hidden), here.targets, weights[:, part])
+        _add_shared(head, operators, tile, into, each)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """Positions that operators share."""
+
+    places: Places
+    raw: torch.Tensor
+    """(t, V): the head's product."""
+    expected: torch.Tensor | Base
+    """Targets (t,), or what the model says."""
+    weights: torch.Tensor
+    """(K, t)."""
+
+
+def _add_shared(head: Head, operators: Operators, tile: _Tile, into: Gradients, each: Each) -> None:
+    """Groups of operators, which share nothing but the tile, may be worked on at once."""
+    code = operators.codes(tile.places.inner)  # (t, r)
+
+    def work(some: slice) -> tuple[float, torch.Tensor]:
+        onto = _onto_logits(head, operators.alpha[some])  # (k, r, V)
+        logits = _bounded(head, torch.matmul(code, onto).add_(tile.raw))  # (k, t, V)
+        loss, error = pull(head, logits, tile.expected, tile.weights[some].contiguous())
+        into.alpha[some] += _onto_hidden(head, torch.matmul(code.T, error))
+        return loss, torch.bmm(error, onto.mT).sum(0)
+
+    back = torch.zeros_like(code)
+    for loss, onto_code in each(work, _groups(head, operators, len(code))):
+        into.loss += loss
+        back += onto_code
+    _add_basis(into, tile.places.inner, back)
 
 
 def measured(head: Head, operators: Operators, places: Places, owners: torch.Tensor, count: int) -> torch.Tensor:
