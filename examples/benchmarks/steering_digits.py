@@ -31,41 +31,11 @@ from headwater.engine.recovery.membership import Stored, multiplied
 from headwater.engine.recovery.recover import Recovery, recovered
 from headwater.engine.steering.operators import Operators, Places, measured
 from headwater.store.feature_store import FeatureStore
+from networks import Networks
 from scipy.stats import spearmanr
 
 ROWS, QUERIES, WIDTH, HALVES, SEEDS, STEPS, PART = 1000, 100, 64, 100, 5, 150, 20
-SIZES, BASES, MANY, DRAWS = (10, 33, 100, 300, 1000), 5, 300, 3
-
-
-class Networks:
-    """Many networks of equal shape, trained side by side."""
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        drawn = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        first = torch.stack([torch.randn(64, WIDTH, generator=one) * (2 / 64) ** 0.5 for one in drawn])
-        last = torch.stack([torch.randn(WIDTH, 10, generator=one) * (1 / WIDTH) ** 0.5 for one in drawn])
-        biases = torch.zeros(len(seeds), 1, WIDTH), torch.zeros(len(seeds), 1, 10)
-        self.weights = [one.requires_grad_() for one in (first, biases[0], last, biases[1])]
-
-    def hidden(self, x: torch.Tensor) -> torch.Tensor:
-        """(networks, n, WIDTH)."""
-        return torch.relu(torch.matmul(x, self.weights[0]) + self.weights[1])
-
-    def losses(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """(networks, n)."""
-        z = torch.matmul(self.hidden(x), self.weights[2]) + self.weights[3]
-        each = torch.nn.functional.cross_entropy(z.flatten(0, 1), y.repeat(len(z)), reduction="none")
-        return each.view(len(z), -1)
-
-    def train(self, x: torch.Tensor, y: torch.Tensor, masks: np.ndarray, steps: int) -> Networks:
-        """Whole-batch Adam on each network's own rows."""
-        share = torch.from_numpy(masks / masks.sum(1, keepdims=True)).float()
-        descent = torch.optim.Adam(self.weights, lr=1e-2)
-        for _ in range(steps):
-            descent.zero_grad()
-            (self.losses(x, y) * share).sum().backward()  # type: ignore[no-untyped-call]
-            descent.step()
-        return self
+SIZES, BASES, MANY, DRAWS, PROJECTED = (10, 33, 100, 300, 1000), 5, 300, 3, 512
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -91,7 +61,9 @@ def truth(work: Path) -> tuple[np.ndarray, np.ndarray]:
             parts = []
             for start in range(0, HALVES, 20):
                 some = masks[start : start + 20]
-                nets = Networks(1000 * seed + 7 * start + np.arange(len(some))).train(x, y, some.astype(float), STEPS)
+                nets = Networks(1000 * seed + 7 * start + np.arange(len(some)), WIDTH).train(
+                    x, y, some.astype(float), STEPS
+                )
                 with torch.no_grad():
                     parts.append(nets.losses(asked, right).numpy())
             hidden = file.with_suffix(".part.npy")
@@ -106,10 +78,11 @@ class Base:
 
     def __init__(self, seed: int) -> None:
         x, y, asked, right = data()
-        net = Networks([seed]).train(x, y, np.ones((1, ROWS)), PART)
+        net = Networks([seed], WIDTH).train(x, y, np.ones((1, ROWS)), PART)
         with torch.no_grad():
             self.loss = float(net.losses(asked, right).mean())
             self.rows, self.queries = net.hidden(x)[0].contiguous(), net.hidden(asked)[0].contiguous()
+            self.images = x, asked
             weight, bias = net.weights[2][0].T.contiguous(), net.weights[3][0, 0].clone()
         self.head, self.labels, self.right = LinearHead(Sizes(WIDTH, 10, 1, 1), weight, bias), y, right
 
@@ -119,6 +92,15 @@ class Base:
         residual[torch.arange(len(labels)), labels] -= 1
         wide = torch.cat([hidden, torch.ones(len(hidden), 1)], 1)
         return (residual[:, :, None] * wide[:, None, :]).flatten(1).double().numpy()
+
+    def whole(self, which: int) -> np.ndarray:
+        """(n, weights) float64: gradients of both layers, of rows (0) or queries (1)."""
+        hidden, labels = (self.rows, self.labels) if which == 0 else (self.queries, self.right)
+        residual = torch.softmax(self.head.logits(hidden), 1)
+        residual[torch.arange(len(labels)), labels] -= 1
+        error = (residual @ self.head.weight) * (hidden > 0)
+        first = error[:, :, None] * torch.cat([self.images[which], torch.ones(len(hidden), 1)], 1)[:, None, :]
+        return np.concatenate([first.flatten(1).double().numpy(), self.gradients(hidden, labels)], 1)
 
     def save(self, work: Path, seed: int) -> tuple[str, str]:
         """Rows and queries as files of arrays."""
@@ -177,15 +159,43 @@ def summed_up(each: Sequence[np.ndarray]) -> tuple[float, float, float]:
 
 
 def closed_forms(base: Base) -> dict[str, np.ndarray]:
-    """What needs no operators: weights (Q, N) of each."""
-    rows, queries = base.gradients(base.rows, base.labels), base.gradients(base.queries, base.right)
-    moment = rows.T @ rows / ROWS
-    damped = moment + 0.1 * np.trace(moment) / len(moment) * np.eye(len(moment))
-    unit = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in (queries, rows)]
-    states = [one.double().numpy() for one in (base.queries, base.rows)]
-    near = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in states]
-    return {"head Gauss–Newton": queries @ np.linalg.solve(damped, rows.T), "head cosine": unit[0] @ unit[1].T,
-            "head inner product": queries @ rows.T, "representation cosine": near[0] @ near[1].T}  # fmt: skip
+    """What needs no operators: weights (Q, N) of each. TRAK is LoGra's form with each row weighed by 1 − p."""
+    queries, rows = base.gradients(base.queries, base.right), base.gradients(base.rows, base.labels)
+    every = base.whole(1), base.whole(0)
+    chance = np.random.default_rng(0).normal(size=(every[0].shape[1], PROJECTED)) / PROJECTED**0.5
+    small = [one @ chance for one in every]
+    sure = torch.softmax(base.head.logits(base.rows), 1)[torch.arange(ROWS), base.labels].double().numpy()
+    states = base.queries.double().numpy(), base.rows.double().numpy()
+    logra = damped(*small)
+    return {"head Gauss–Newton": damped(queries, rows), "head cosine": cosine(queries, rows),
+            "head inner product": queries @ rows.T, "all gradients projected, Gauss–Newton (LoGra's form)": logra,
+            "the same weighed by 1 − p (TRAK's form)": logra * (1 - sure), "cosine of all gradients": cosine(*every),
+            "representation cosine": cosine(*states)}  # fmt: skip
+
+
+def damped(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Inner products by the inverse of the rows' damped second moment."""
+    moment = rows.T @ rows / len(rows)
+    return queries @ np.linalg.solve(moment + 0.1 * np.trace(moment) / len(moment) * np.eye(len(moment)), rows.T)
+
+
+def cosine(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Of every query with every row."""
+    one, other = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (queries, rows))
+    return one @ other.T
+
+
+def rise(work: Path, files: tuple[str, str], tau: float) -> np.ndarray:
+    """RISE's scores (Q, N), by the command line."""
+    store, scores = work / "store", work / "scores.zarr"
+    for folder in (store, scores):
+        shutil.rmtree(folder, ignore_errors=True)
+    options = ["-o", "rise.tau", str(tau), "-o", "rise.floor", "1.0"] if tau == 1 else []
+    ingest = ["ingest", files[0], "--store", str(store), "--method", "rise", *options]
+    ask = ["attribute", str(store), "--method", "rise", "--queries", files[1], "--all-scores", str(scores)]
+    for words in (ingest, ask):
+        machine.run([*machine.headwater(), *words], work)
+    return np.array(zarr.open_group(str(scores), mode="r")["scores"]).T
 
 
 def scored(
@@ -214,6 +224,9 @@ def run(work: Path, sizes: Sequence[int], bases: int) -> dict[str, Any]:
     drawn = [Base(77 + seed) for seed in range(max(bases, DRAWS))]
     found: dict[str, Any] = {"ceiling": float(np.nanmean(half)), "base": drawn[0].loss, "closed": {}, "sizes": []}
     forms = [closed_forms(base) for base in drawn[:DRAWS]]
+    for seed, base in enumerate(drawn[:DRAWS]):
+        files = base.save(work, 77 + seed)
+        forms[seed] |= {"RISE": rise(work, files, 0.1), "RISE, τ = 1": rise(work, files, 1.0)}
     for name in forms[0]:
         found["closed"][name] = summed_up([lds(one[name], masks, mean) for one in forms])
     for size in sizes:
