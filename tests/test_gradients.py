@@ -16,7 +16,8 @@ from headwater.engine.intake.projection import projections
 from headwater.engine.intake.readout import merged_needs
 from headwater.engine.intake.sketch import count_sketch
 from headwater.engine.intake.sources import find_sources
-from headwater.engine.intake.text import TextProvider, text_settings
+from headwater.engine.intake.text import TextProvider
+from headwater.engine.intake.text_settings import text_settings
 from headwater.engine.method import Similarity
 from headwater.engine.registry import load as load_method
 from headwater.plugins.gradients import GradCos, GradDot

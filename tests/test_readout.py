@@ -16,7 +16,8 @@ from headwater.engine.intake.model import ModelChoice, load
 from headwater.engine.intake.readout import BatchReadout, LinearHead, NonFiniteLogits, Positions, merged_needs
 from headwater.engine.intake.residual import Loss, SparseResidual
 from headwater.engine.intake.sources import find_sources
-from headwater.engine.intake.text import TextProvider, text_settings
+from headwater.engine.intake.text import TextProvider
+from headwater.engine.intake.text_settings import text_settings
 from headwater.engine.method import Needs, Sizes
 from headwater.plugins.rise import Rise
 

@@ -12,7 +12,8 @@ from headwater.engine.intake.examples import Example, Place
 from headwater.engine.intake.model import LanguageModel, ModelChoice, load
 from headwater.engine.intake.readout import LinearHead
 from headwater.engine.intake.sources import Source, find_sources
-from headwater.engine.intake.text import MAX_LENGTH, TextProvider, text_settings
+from headwater.engine.intake.text import TextProvider
+from headwater.engine.intake.text_settings import MAX_LENGTH, text_settings
 from headwater.engine.method import Needs, Sizes
 from headwater.store.errors import CorpusError, SettingsError
 

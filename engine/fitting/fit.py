@@ -53,7 +53,7 @@ from .fitted import (
     same_fit,
     state_folder,
 )
-from .reading import base_provider, require_rows, require_source
+from .reading import absolute, base_provider, require_rows, require_source
 
 Tell = Callable[[str, int, int, str], None]
 """What is being done, how much of it, of how much, and a note."""
@@ -259,11 +259,6 @@ def _made(provider: Provider) -> dict[str, Any]:
     return {key: found[key] for key in ("model", "tokenizer") if key in found}
 
 
-def _absolute(base: str) -> str:
-    """A folder or file as whoever asks a query elsewhere finds it; a hub id as it is."""
-    return str(Path(base).resolve()) if base and Path(base).exists() else base
-
-
 def prepare_fit(job: FitJob) -> Fit:
     """Open the store, load the next base model, make the plan; nothing is written.
 
@@ -285,7 +280,7 @@ def prepare_fit(job: FitJob) -> Fit:
     except SettingsError as error:
         raise SettingsError(f"method {job.method}: {error}") from None
     require_source(store, job.method, method)
-    bases = [{"base": _absolute(base), "made": {}} for base in method.base_models or ("",)]
+    bases = [{"base": absolute(base), "made": {}} for base in method.base_models or ("",)]
     record = {"settings": method.settings(), **corpus_of(store), "bases": bases, "done": 0}
     if there and not job.again:
         refuse_other(store, job.method, there)

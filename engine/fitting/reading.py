@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -49,6 +50,11 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
     return provider
 
 
+def absolute(base: str) -> str:
+    """A folder or file as whoever asks a query elsewhere finds it; a hub id as it is."""
+    return str(Path(base).resolve()) if base and Path(base).exists() else base
+
+
 def require_source(store: FeatureStore, name: str, method: Measured) -> None:
     """Raise SettingsError where a method reads rows in any order, and a store neither keeps texts nor is of arrays."""
     if method.reads == "model" and not (store.provenance["kind"] == "arrays" or store.provenance.get("text")):
@@ -59,8 +65,6 @@ def require_source(store: FeatureStore, name: str, method: Measured) -> None:
 
 def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:
     """As named, or where they were."""
-    from pathlib import Path
-
     found = list(corpus) or [one["path"] for one in store.provenance["sources"]]
     gone = [path for path in found if not corpus and not Path(path).exists()]
     if gone:

@@ -18,7 +18,8 @@ from .model import ModelChoice, load, pick_device
 from .opening import refuse_differences
 from .provider import Provider
 from .sources import find_sources
-from .text import TextProvider, text_settings
+from .text import TextProvider
+from .text_settings import text_settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from .examples import Example, Place
 from .model import LanguageModel
 from .readout import BatchReadout, LinearHead
 from .sources import Source
-from .text import TextProvider, text_settings
+from .text import TextProvider
+from .text_settings import text_settings
 
 _ROWS = TEXT_CHUNK_ROWS  # decoded together
 _FIELDS = ("id", "source", "line", "prompt", "text")

@@ -7,21 +7,21 @@ cannot be cut, so one that is longer than `max_length` is a fault, named by file
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from ...store.errors import SettingsError
-from ..method import Needs, Sizes, Trace
+from ..method import Needs, Trace
 from .above import Above
 from .backward import traced
-from .corpus import Document, Faults, Template, read_documents
+from .corpus import Document, Faults, read_documents
 from .examples import Example, Place
 from .model import LanguageModel
 from .provider import remaining
 from .readout import BatchReadout, LinearHead, Positions
 from .sources import Source
+from .text_settings import TextSettings
 
 _Tokens = tuple[list[int], list[tuple[int, int]]]  # ids, and the characters that each stands for
 _ENCODE = 64  # documents tokenised at once
@@ -29,44 +29,6 @@ ENCODE_CHARACTERS = 1 << 17
 """Characters tokenised at once."""
 ENCODED_BYTES = 200
 """Memory of a character while it is tokenised, at most: tokens of one character, as the library's objects and as Python's."""
-MAX_LENGTH = 1024
-"""Tokens of an example unless asked otherwise: long enough to be one thought, short enough to be pointed at."""
-
-
-@dataclass(frozen=True, slots=True)
-class TextSettings:
-    """How text becomes examples."""
-
-    max_length: int
-    """Tokens of the longest example, the begin-of-text token included."""
-    attribute: str
-    """`completion`: of a row with a prompt, only the completion's tokens count; `all`: all do."""
-    template: Template
-    """Which fields of a record are text."""
-    lines: bool = False
-    """Whether a line of plain text is a document, instead of a paragraph."""
-    truncate: bool = False
-    """Whether a row with a prompt that is too long loses the start of its prompt, then its completion's end."""
-
-
-def text_settings(
-    sizes: Sizes,
-    max_length: int | None,
-    attribute: str,
-    template: Template,
-    truncate: bool = False,
-    lines: bool = False,
-) -> TextSettings:
-    """Settings for a model.
-
-    Raises:
-        SettingsError: `max_length` exceeds what the model reads, or nothing would be left to count.
-    """
-    if max_length is not None and max_length > sizes.max_length:
-        raise SettingsError(f"--max-length {max_length} exceeds the model's context of {sizes.max_length} tokens")
-    if max_length is not None and max_length < 2:
-        raise SettingsError(f"--max-length {max_length}: an example needs 2 tokens for one to be predicted")
-    return TextSettings(max_length or min(MAX_LENGTH, sizes.max_length), attribute, template, lines, truncate)
 
 
 class TextProvider:

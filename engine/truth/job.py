@@ -14,7 +14,8 @@ from ..intake.corpus import Faults, Template
 from ..intake.examples import Example, Place
 from ..intake.model import LanguageModel, load_untrained
 from ..intake.sources import find_sources
-from ..intake.text import TextProvider, text_settings
+from ..intake.text import TextProvider
+from ..intake.text_settings import text_settings
 from .builder import Task, Truth
 from .masks import clustered_masks, given_masks, random_masks, text_clusters
 from .retraining import Recipe
