@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..engine.recovery.design import Design
     from ..engine.steering.operators import Operators
-    from ..engine.steering.states import Corpus
+    from ..engine.steering.states import Corpus, Sequences
     from ..engine.steering.training import Recipe
 
 WORDS = {"omega": ("one", "example"), "space": ("logits", "activations"), "states": ("files", "model")}
@@ -147,12 +147,9 @@ class Stride(Measured):
         from ..engine.steering.at_head import AtHead
         from ..engine.steering.at_layer import AtLayer
         from ..engine.steering.fitting import SteeringFit
-        from ..engine.steering.streamed import Streamed
 
-        if self.space == "logits":
-            return SteeringFit(AtHead(head, corpus), design, self._recipe(base), self.checked)
-        assert isinstance(corpus, Streamed)
-        return SteeringFit(AtLayer(head, corpus), design, self._recipe(base), self.checked)
+        space = AtHead(head, corpus) if self.space == "logits" else AtLayer(head, cast("Sequences", corpus))
+        return SteeringFit(space, design, self._recipe(base), self.checked)
 
     def _recipe(self, base: int) -> Recipe:
         from ..engine.steering.training import Recipe

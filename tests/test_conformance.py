@@ -26,6 +26,13 @@ def test_ours_conform(name, check):
         pytest.skip(why_not)
 
 
+@pytest.mark.parametrize("more", [{"states": "model"}, {"space": "activations", "depth": 0.5}], ids=str)
+def test_stride_conforms_where_it_reads_the_model(more):
+    method = Stride(subsets=12, degree=3, updates=4, checked=4, **more)
+    seen = {str(check): check(method) for check in checks(sizes=SIZES[:1]) if str(check) not in OF_THE_CLASS}
+    assert not seen["a_stopped_fitting_goes_on"] and not seen["measurements_are_each_querys_own"]
+
+
 OF_THE_CLASS = ("same_rows_in_another_process", "is_pickled")  # whatever its settings; the first one costs seconds
 VARIANTS = [
     {"normalize": False, "tau": 1.0, "top": 64, "mass": 1.0, "kr": 32, "kh": 16, "kg": 8},

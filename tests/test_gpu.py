@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,8 +100,16 @@ def test_a_recovery_on_the_device_is_the_cpus() -> None:
     assert ours.share == theirs.share and np.allclose(ours.dense(design), theirs.dense(design), atol=1e-3)
 
 
-@pytest.mark.parametrize("omega", ["one", "example"])
-def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, omega: str) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"omega": "example"},
+        {"states": "model", "depth": 0.5},
+        {"space": "activations", "depth": 0.5, "linearity": 0.1},
+    ],
+)
+def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str, Any]) -> None:
     pytest.importorskip("cupy", reason="recovery on a GPU needs CuPy")
     from headwater.engine.answers.recovery import RecoveryQuestion
     from headwater.engine.fitting.fit import FitJob, prepare_fit
@@ -117,7 +126,7 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, omega: str) ->
         job = FitJob(
             str(tmp_path / "S"),
             "stride",
-            {"subsets": 60, "degree": 3, "updates": 20, "omega": omega},
+            {"subsets": 60, "degree": 3, "updates": 20, **more},
             model=choice,
             again=True,
         )

@@ -18,9 +18,9 @@ from headwater.engine.steering import activations
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.activations import Activations
 from headwater.engine.steering.at_head import AtHead
-from headwater.engine.steering.errors import Base, pull
 from headwater.engine.steering.fitting import Some, SteeringFit
 from headwater.engine.steering.linearity import Linearity
+from headwater.engine.steering.losses import Reference, loss_and_gradient
 from headwater.engine.steering.operators import (
     Gradients,
     Operators,
@@ -112,10 +112,10 @@ def test_what_is_pulled_is_the_gradient_of_its_loss(width: int, scale: float, so
     targets = torch.randint(width, (4,), generator=draw)
     q = torch.log_softmax(own.double(), 1)
     each = {"loss": -told[:, torch.arange(4), targets], "drift": (q.exp() * (q - told)).sum(2)}
-    for expected, wanted in ((targets, each["loss"]), (Base.of(own), each["drift"])):
+    for expected, wanted in ((targets, each["loss"]), (Reference.of(own), each["drift"])):
         total = (weights.double() * wanted).sum()
         (gradient,) = torch.autograd.grad(total, raw, retain_graph=True)
-        loss, error = pull(head, z.detach().float().clone(), expected, weights)
+        loss, error = loss_and_gradient(head, z.detach().float().clone(), expected, weights)
         assert abs(loss - total.item()) < 1e-5 * max(1, total.item()) and error.shape == raw.shape
         assert torch.allclose(error.double(), gradient, atol=1e-6)
 
@@ -125,8 +125,21 @@ def test_a_sure_models_gradient_keeps_its_digits() -> None:
     z = torch.zeros(1, 600)
     z[0, 7] = 23.0  # p − 1 is 6e-8: float32 has no digits left of it
     gone = float(599 / (599 + np.exp(23.0)))
-    _, error = pull(head, z, torch.tensor([7]), torch.ones(1))
+    _, error = loss_and_gradient(head, z, torch.tensor([7]), torch.ones(1))
     assert np.isclose(float(error[0, 7]), -gone, rtol=1e-4) and abs(float(error.sum())) < 1e-3 * gone
+
+
+def test_operators_that_do_nothing_drift_nowhere() -> None:
+    head = LinearHead(Sizes(D, 4100, 1, 8), torch.zeros(4100, D))
+    z = 4 * torch.randn(3, 4100)
+    loss, error = loss_and_gradient(head, z.clone(), Reference.of(z), torch.ones(3))
+    assert (
+        abs(loss) < 1e-4 and error.abs().max() < 1e-8 and abs(float(error.sum())) < 1e-7
+    )  # but for a fused product's rounding
+    wide = torch.randn(2, 9, 3).mT  # lies apart in memory
+    told = loss_and_gradient(head, wide.clone(), torch.arange(3), torch.ones(2, 3))
+    other = loss_and_gradient(head, wide, torch.arange(3), torch.ones(2, 3))
+    assert abs(told[0] - other[0]) < 1e-5 and torch.allclose(told[1], other[1], atol=1e-6)
 
 
 def test_the_linearity_loss_is_that_of_its_formula() -> None:
@@ -344,7 +357,7 @@ def test_examples_weigh_against_their_gradient_at_the_head() -> None:
         assert weight.grad is not None and np.isclose(found[row], float(weight.grad.norm()), rtol=1e-4)
     assert found[1] == 0
     omega = even(np.array([1.0, 2.0, 0.001, 0.0, 4.0]))
-    assert np.allclose(omega, np.array([0.075, 0.0375, 1.0, 1.0, 0.01875])) and not np.isnan(even(np.zeros(3))).any()
+    assert np.allclose(omega, np.array([0.075, 0.0375, 1.0, 0.0, 0.01875])) and not np.isnan(even(np.zeros(3))).any()
 
 
 @pytest.mark.parametrize(("dtype", "layer"), [("float32", -1), ("float32", 1), ("bfloat16", 1)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +17,32 @@ from headwater.engine.fitting.fit import FitJob, prepare_fit
 from headwater.engine.fitting.reading import base_provider
 from headwater.engine.intake import above as layers_above
 from headwater.engine.intake.above import Above
-from headwater.engine.intake.model import ModelChoice
-from headwater.engine.intake.readout import LinearHead
-from headwater.engine.method import Sizes
+from headwater.engine.intake.corpus import Document, Faults, Template
+from headwater.engine.intake.model import ModelChoice, load
+from headwater.engine.intake.readout import LinearHead, merged_needs
+from headwater.engine.intake.text import TextProvider
+from headwater.engine.intake.text_settings import TextSettings
+from headwater.engine.method import Needs, Sizes
 from headwater.engine.recovery.design import Design
 from headwater.engine.state import read_arrays
+from headwater.engine.steering import activations as kept_states
+from headwater.engine.steering import operators as steering
 from headwater.engine.steering import streamed
 from headwater.engine.steering.activations import Activations
 from headwater.engine.steering.at_head import AtHead
 from headwater.engine.steering.at_layer import AtLayer, measured_above
-from headwater.engine.steering.operators import Gradients, Operators, pulled
+from headwater.engine.steering.operators import Gradients, Operators, loss_at
 from headwater.engine.steering.space import Drawn, Shared
 from headwater.engine.steering.states import States, together
 from headwater.engine.steering.streamed import Streamed
 from headwater.engine.steering.training import Recipe, trained
-from headwater.engine.steering.weights import head_norms
-from headwater.store.errors import ModelError
+from headwater.engine.steering.weights import even, head_norms
+from headwater.store.errors import ModelError, SettingsError
 from headwater.store.feature_store import FeatureStore
 from running import done, headwater
 from small import save_model, sentences, tree, write_corpus
 
+TEXTS = TextSettings(64, "completion", Template())
 QUICK = {"subsets": 24, "degree": 3, "updates": 6, "checked": 5, "shared": 16, "members": 4, "rate": 0.05}
 DEEP = {**QUICK, "space": "activations", "depth": 0.5}
 
@@ -249,14 +257,17 @@ def test_gradients_through_layers_are_those_of_the_loss(loss: str, scale: float,
         assert measured_above(head, operators, mixing)[1].abs().max() == 0  # type: ignore[arg-type]
 
 
-def test_what_is_pulled_at_the_head_is_tiled() -> None:
+def test_losses_at_states_are_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
     head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D))
     hidden, known, weights = torch.randn(300, D), torch.randn(300, D), torch.rand(300)
     for expected in (known, torch.randint(V, (300,))):
-        whole = pulled(head, hidden, expected, weights)
-        parts = [pulled(head, hidden[at], expected[at], weights[at]) for at in (slice(0, 111), slice(111, 300))]
-        assert abs(whole[0] - parts[0][0] - parts[1][0]) < 1e-2
-        assert torch.allclose(whole[1], torch.cat([part[1] for part in parts]), atol=1e-5)
+        whole = loss_at(head, hidden, expected, weights)
+        with monkeypatch.context() as small:
+            small.setattr(steering, "TILE_BYTES", 1 << 10)
+            small.setattr(steering, "LEAST_ROWS", 1)
+            assert steering.tile_rows(head) == 15
+            parts = loss_at(head, hidden, expected, weights)
+        assert abs(whole[0] - parts[0]) < 1e-3 * abs(whole[0]) and torch.allclose(whole[1], parts[1], atol=1e-5)
 
 
 def all_scores(store: Path, queries: Path, out: Path) -> np.ndarray:
@@ -367,3 +378,101 @@ def test_a_flipped_bit_in_kept_states_is_seen(texts: Path, tmp_path: Path) -> No
         assert told and whole is not None and again is not None and torch.equal(again.hidden, whole.hidden)
         told.clear()
         assert Activations(provider, tmp_path, -1, 60).collected(told.append) is not None and not told
+
+
+EVERY_WAY = [{"depth": 0.5}, {"states": "model", "omega": "example"}, {"space": "activations", "depth": 0.5}]
+
+
+@pytest.mark.parametrize("more", EVERY_WAY, ids=str)
+@pytest.mark.parametrize("kept", [slice(0, 60), slice(0, 0)])
+def test_parts_without_positions_are_passed_over(
+    texts: Path, tmp_path: Path, more: dict[str, Any], kept: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_states, "_PART", 8)
+    write_corpus(
+        tmp_path / "c.jsonl", [*(text[:40] for text in sentences(60)[kept]), *["s"] * (66 if kept.stop else 30)]
+    )
+    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", "--model", texts / "model", "--method", "repsim")
+    done("fit", tmp_path / "S", *options({**QUICK, **more}))
+    scores = all_scores(tmp_path / "S", texts / "queries.jsonl", tmp_path / "all.zarr")
+    assert np.isfinite(scores).all() and (scores.std() > 0) == bool(kept.stop)
+
+
+def test_a_row_without_positions_weighs_nothing_and_makes_none_lighter() -> None:
+    assert np.allclose(even(np.array([0.0, 1, 1, 2])), [0, 1, 1, 0.5])
+
+
+def test_a_model_whose_layers_were_run_again_is_freed_at_once() -> None:
+    import gc
+
+    import transformers
+
+    sizes = {
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    trunk: Any = transformers.LlamaModel(transformers.LlamaConfig(**sizes)).eval()
+    above = Above(trunk, 2, 1, torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.bool))
+    above.check()
+    lowest = weakref.ref(trunk.layers[0])
+    gc.disable()
+    try:
+        del trunk, above
+        assert lowest() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("more", EVERY_WAY, ids=str)
+def test_a_state_that_is_not_finite_is_named_in_every_way(texts: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(texts / "model", tmp_path / "broken")
+    weights = load_file(tmp_path / "broken/model.safetensors")
+    tokenizer = load(ModelChoice(str(texts / "model"), "cpu")).tokenizer
+    weights["model.embed_tokens.weight"][tokenizer(" forest")["input_ids"][0]] = float("nan")
+    save_file(weights, tmp_path / "broken/model.safetensors", {"format": "pt"})
+    shutil.copytree(texts / "S", tmp_path / "S")
+    told = headwater("fit", tmp_path / "S", *options({**QUICK, **more, "bases": str(tmp_path / "broken")}))
+    assert (
+        told.exit_code == 1 and "hidden state of example corpus.jsonl:" in told.stderr and "not finite" in told.stderr
+    )
+
+
+def test_a_row_of_no_tokens_has_no_positions(texts: Path) -> None:
+    provider: Any = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
+    long, other = list(provider.at(np.array([5, 6])))
+    none = replace(other, payload=([], 0), length=0, counted=0)
+    above = provider.read([long, none], merged_needs([Needs(above=1)])).above()
+    assert above.counted.sum(1).tolist() == [long.counted, 0]
+    with pytest.raises(SettingsError, match="above 0 and 1"):
+        merged_needs([Needs(above=1), Needs(above=0), Needs()])
+
+
+def test_a_fit_from_the_model_leaves_no_states_of_an_earlier_one(texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(texts / "S", tmp_path / "S")
+    done("fit", tmp_path / "S", *options({**QUICK, "depth": 0.5}))
+    state = tmp_path / "S/methods/stride/state/base0"
+    assert (state / "inner.bin").exists()
+    done("fit", tmp_path / "S", "--again", *options({**QUICK, "states": "model"}))
+    assert {file.name for file in state.iterdir()} == {"operators.npz"}
+
+
+@pytest.mark.parametrize("more", [{"states": "model", "depth": 0.5}, {"space": "activations", "depth": 0.5}], ids=str)
+def test_half_precision_trains_nearly_the_same(texts: Path, more: dict[str, Any]) -> None:
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        provider: Any = TextProvider(load(ModelChoice(str(texts / "model"), "cpu", dtype)), [], TEXTS, Faults("fail"))
+        documents = (Document(str(at), "", at, at, "", text[:60]) for at, text in enumerate(sentences(40)))
+        examples = list(provider.encoded(documents, 0))
+        provider.at = lambda rows, examples=examples: [examples[row] for row in rows]
+        provider.examples = lambda start, examples=examples: iter(examples)
+        corpus = Streamed.measured(provider, 1, lambda rows: None)
+        assert corpus is not None
+        space = AtLayer(provider.head, corpus) if "space" in more else AtHead(provider.head, corpus)
+        operators = trained(space, Design(40, 12, 3, 0), Recipe(3, 6, 4, 16, 1e-2), lambda *told: None)
+        found.append(space.measured(operators, np.arange(20)).numpy())
+    assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.97

@@ -35,7 +35,8 @@ class Base:
 
     def tile(self, start: int, stop: int) -> Array:
         """(Q, n) float32 weights."""
-        found: Array = self.weights.dense(self.membership, start, stop) / self.unit[:, None]
+        found = self.weights.dense(self.membership, start, stop)
+        found /= self.unit[:, None].astype(np.float32)
         return found
 
     def projected(self, start: int, stop: int) -> Array:
@@ -92,9 +93,16 @@ class Answer:
         """First row, the one behind the last, and (Q, n) float32, some rows at a time."""
         for start in range(0, self._rows, BLOCK):
             stop = min(start + BLOCK, self._rows)
-            found: Array = np.stack([base.tile(start, stop) for base in self.bases]).mean(0, dtype=np.float32)
+            found = self.bases[0].tile(start, stop)
+            for base in self.bases[1:]:
+                found += base.tile(start, stop)
+            found /= len(self.bases)
             yield start, stop, found
 
     def _projected(self, start: int, stop: int) -> Array:
         """(Q, n) float32 back-projections, the bases' mean."""
-        return np.asarray(np.mean([base.projected(start, stop) for base in self.bases], 0, dtype=np.float32))
+        found = self.bases[0].projected(start, stop)
+        for base in self.bases[1:]:
+            found += base.projected(start, stop)
+        found /= len(self.bases)
+        return found

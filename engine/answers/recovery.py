@@ -163,7 +163,7 @@ class RecoveryQuestion:
         """Results with what speaks for them; ties score nothing."""
         answer, trust = self._answered(), self.trust
         assert trust is not None
-        tie = abs(scores) <= (answer.mean_span if together else answer.spans[:, None])
+        tie = abs(scores) <= 2 * (answer.mean_span if together else answer.spans[:, None])  # float32 rounds up
         each = {"explained": trust.explained, "reliability": trust.reliability, "gap": trust.gap}
         if together:
             each = {name: np.full(len(ids), np.nan) for name in each}

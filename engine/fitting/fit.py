@@ -228,7 +228,7 @@ class Fit:
         if self.method.reads == "files":
             corpus = activations.collected(lambda rows: tell("hidden states", rows), stopped)
         else:
-            self._place(base).mkdir(parents=True, exist_ok=True)
+            activations.removed()
             random = cast(RandomProvider, provider)  # see require_source
             corpus = Streamed.measured(random, layer, lambda rows: tell("lengths of examples", rows), stopped)
         if corpus is None:

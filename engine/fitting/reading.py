@@ -59,7 +59,7 @@ def require_source(store: FeatureStore, name: str, method: Measured) -> None:
     """Raise SettingsError where a method reads rows in any order, and a store neither keeps texts nor is of arrays."""
     if method.reads == "model" and not (store.provenance["kind"] == "arrays" or store.provenance.get("text")):
         raise SettingsError(
-            f"{store.url} keeps no texts, which a fit that runs the model at every step reads: -o {name}.states files"
+            f"{store.url} keeps no texts, and {name} with these settings reads them at every step: ingest without --no-text"
         )
 
 

@@ -6,7 +6,7 @@ that masks, positions and the last norm are the model's own, whatever they are. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,10 +21,10 @@ class Above:
     """A batch of n examples, right-padded to T tokens."""
 
     def __init__(self, trunk: Any, count: int, layer: int, ids: torch.Tensor, counted: torch.Tensor) -> None:
-        """Run the layers below `layer` of `count`; ids and counted (n, T).
+        """Run a trunk of `count` layers, and note what `layer` is given; ids and counted (n, T).
 
         Raises:
-            ModelError: the trunk has no such list of layers, or does not come to the same states when it is run again.
+            ModelError: the trunk has no such list of layers.
         """
         self._trunk, self._layers, self._layer = trunk, _layers_of(trunk, count), layer
         with torch.inference_mode(False), torch.no_grad():
@@ -46,6 +46,10 @@ class Above:
         with torch.no_grad():
             again = self.again(self.states, every)
         known = self.hidden[self.counted].float()
+        finite = torch.isfinite(known).all(1)  # of what is not, whoever knows the example's name says it
+        if not finite.any():
+            return
+        known, again = known[finite], again[finite]
         if not float((again.float() - known).abs().max()) <= _APART[again.dtype] * float(known.abs().max()):
             raise ModelError(
                 f"the layers of {type(self._trunk).__name__} above {self._layer} cannot be run again on their own"
@@ -109,12 +113,14 @@ def _handing_on(layer: Any, wrapped: bool) -> Iterator[None]:
         states = given[0] if given else named["hidden_states"]
         return (states,) if wrapped else states
 
-    whole: Callable[..., Any] = layer.forward
+    own = vars(layer).get("forward")  # a bound method that were kept here would keep the layer alive
     layer.forward = forward
     try:
         yield
     finally:
-        layer.forward = whole
+        del layer.forward
+        if own is not None:
+            layer.forward = own
 
 
 @contextmanager

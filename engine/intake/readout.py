@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...store.errors import DataError
+from ...store.errors import DataError, SettingsError
 from ..method import Above, Needs, Reduction, Sizes, Trace
 from .residual import Loss
 
@@ -83,7 +83,10 @@ def merged_needs(needs: Sequence[Needs]) -> Needs:
     reductions: dict[Reduction, None] = {Loss(): None}
     reductions.update(dict.fromkeys(reduction for need in needs for reduction in need.reductions))
     linears = dict.fromkeys(name for need in needs for name in need.linears)
-    return Needs(tuple(layers), tuple(reductions), tuple(linears), max((need.above for need in needs), default=-1))
+    above = {need.above for need in needs if need.above >= 0}
+    if len(above) > 1:
+        raise SettingsError(f"layers above {' and '.join(map(str, sorted(above)))} cannot be run again in one pass")
+    return Needs(tuple(layers), tuple(reductions), tuple(linears), above.pop() if above else -1)
 
 
 @dataclass(frozen=True, slots=True)

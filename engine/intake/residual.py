@@ -83,8 +83,8 @@ class SparseResidual:
 def exp(x: Any) -> Any:
     """e^x for x ≤ 0 in float32 by 2^(k+f), a polynomial in f: vectorises, relative error below 3e-7."""
     z = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
-    k = np.floor(z)
-    f = z - k
+    k = np.floor(z + np.float32(0.5))
+    f = z - k  # in [−½, ½], which the polynomial is for
     p = np.float32(1.535336188319500e-4)
     p = p * f + np.float32(1.339887440266574e-3)
     p = p * f + np.float32(9.618437357674640e-3)

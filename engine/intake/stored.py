@@ -6,7 +6,8 @@ was; what does not fit is cut. Knows a store's examples and a model; no method.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,22 +75,26 @@ class StoredTexts:
         """The stored rows after a place, whose record is the row's number."""
         total = self._store.rows(EXAMPLES)
         for first in range(start.record + 1, total, _ROWS):
-            yield from self.at(np.arange(first, min(first + _ROWS, total)))
+            yield from self._read(np.arange(first, min(first + _ROWS, total)), _FIELDS)
 
     def at(self, rows: Array) -> Iterator[Example]:
-        """Rows (n,) ascending."""
+        """Rows (n,) ascending, without source and line: every column costs as much as the text where rows lie apart."""
         for begin in range(0, len(rows), _ROWS):
-            some = rows[begin : begin + _ROWS]
-            values = {name: column.gather(some) for name, column in self._columns.items()}
-            documents = (
-                Document(values["id"][at], values["source"][at], int(values["line"][at]), int(row),
-                         values["prompt"][at], values["text"][at])
-                for at, row in enumerate(some)
-            )  # fmt: skip
-            names = dict(zip(some.tolist(), values["id"], strict=True))
-            for example in self._texts.encoded(documents, 0):
-                if example.place.piece == 0:
-                    yield replace(example, id=str(names[example.place.record]))
+            yield from self._read(rows[begin : begin + _ROWS], ("id", "prompt", "text"))
+
+    def _read(self, some: Array, fields: Sequence[str]) -> Iterator[Example]:
+        """A few rows."""
+        values = {name: self._columns[name].gather(some) for name in fields}
+        none = itertools.repeat("")
+        told = zip(some, values["id"], values.get("source", none), values.get("line", itertools.repeat(0)),
+                   values["prompt"], values["text"], strict=False)  # fmt: skip
+        documents = (
+            Document(name, source, int(line), int(row), prompt, text) for row, name, source, line, prompt, text in told
+        )
+        names = dict(zip(some.tolist(), values["id"], strict=True))
+        for example in self._texts.encoded(documents, 0):
+            if example.place.piece == 0:
+                yield replace(example, id=str(names[example.place.record]))
 
     def read(self, batch: list[Example], needs: Needs) -> BatchReadout:
         """One forward pass over a batch."""

@@ -210,7 +210,7 @@ class TextProvider:
         for row, example in enumerate(batch):
             tokens, first = example.payload
             ids[row, : len(tokens)] = torch.tensor(tokens)
-            counted[row, max(0, first - 1) : len(tokens) - 1] = True  # position t predicts token t + 1
+            counted[row, max(0, first - 1) : max(0, len(tokens) - 1)] = True  # position t predicts token t + 1
         ids, counted = ids.to(self.device), counted.to(self.device)
         out, traces = self._run(ids, counted, [example.length for example in batch], needs)
         hiddens = {layer: out.hidden_states[layer].detach()[counted] for layer in needs.layers}

@@ -89,7 +89,7 @@ class Activations:
         found["first"] = held["positions"] + np.cumsum(counts)
         sums = dict(held["sums"]) or {name: crc32c.crc32c(bytes(file.tell())) for name, file in files.items()}
         for name, file in files.items():
-            data = np.ascontiguousarray(found.pop(name)).data.cast("B")
+            data = np.ascontiguousarray(found.pop(name)).tobytes()
             sums[name] = crc32c.crc32c(data, sums[name])
             file.write(data)
             file.flush()
@@ -98,12 +98,19 @@ class Activations:
         rows, positions = held["rows"] + len(part), held["positions"] + int(counts.sum())
         return {"rows": rows, "positions": positions, "bytes": sizes, "sums": sums}
 
+    def removed(self) -> None:
+        """A folder without any of them, for what reads the model itself."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("done.json", *(f"{name}.bin" for name in ("hidden", "inner", "targets", "first"))):
+            (self.folder / name).unlink(missing_ok=True)
+
     def opened(self) -> States:
         """What was collected, mapped from its files."""
         dtype = self.provider.head.weight.dtype
         found = {name: self._mapped(name, dtype) for name in self._names}
         width = self.provider.head.sizes.hidden
-        inner = found["inner"].view(len(found["targets"]), -1) if "inner" in found else None
+        count = len(found["targets"])
+        inner = found["inner"].view(count, -1 if count else width) if "inner" in found else None
         return States(found["hidden"].view(-1, width), found["targets"], found["first"].numpy().copy(), inner=inner)
 
     def _mapped(self, name: str, dtype: torch.dtype) -> torch.Tensor:

@@ -13,9 +13,9 @@ import torch
 
 from ...store.layout import Array
 from ..method import Above, Head
-from .operators import Gradients, Operators, logits_at, pulled, tile_rows
+from .operators import Gradients, Operators, logits_at, loss_at, tile_rows
 from .space import Drawn, Shared
-from .streamed import Streamed
+from .states import Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class AtLayer:
     """The space of a layer's activations."""
 
     head: Head
-    corpus: Streamed
+    corpus: Sequences
 
     def begun(self, count: int, rank: int, seed: int) -> Operators:
         """Operators that change nothing yet: they end where they begin, in the layer's width."""
@@ -69,7 +69,7 @@ class AtLayer:
         with torch.inference_mode(False), torch.enable_grad():
             basis, alpha = (one.detach().clone().requires_grad_() for one in (operators.basis, operators.alpha[subset]))
             hidden = part.above.again(_steered(part.above.states[part.which], basis, alpha), part.which)
-        loss, error = pulled(self.head, hidden.detach(), part.expected, part.weights)
+        loss, error = loss_at(self.head, hidden.detach(), part.expected, part.weights)
         by_basis, by_alpha = torch.autograd.grad(hidden, [basis, alpha], error.to(hidden.dtype))
         into.loss += loss
         into.basis += by_basis

@@ -41,7 +41,8 @@ class Linearity:
                 np.add.at(sketch, part, lines)
         sketch = sketch[:-1]
         gram = sketch.T @ sketch
-        inverse = np.linalg.solve(gram + _RIDGE * np.trace(gram) / width * np.eye(width), sketch.T)
+        damping = _RIDGE * max(float(np.trace(gram)) / width, 1e-12)  # signs may cancel where all subsets are one
+        inverse = np.linalg.solve(gram + damping * np.eye(width), sketch.T)
         self.unexplained: Array = sketch @ inverse - np.eye(subsets.subsets)
         """(K, K): y to the part of it that no weights explain, negative."""
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..method import Head
-from .errors import Base, pull
+from .losses import Reference, loss_and_gradient
 
 TILE_BYTES = 4 << 20
 """Float32 logits of a tile: what a processor's cache holds."""
@@ -86,8 +86,8 @@ class Gradients:
 
 
 def tile_rows(head: Head) -> int:
-    """Positions whose logits fill a tile; of a large vocabulary so many that α_k Wᵀ is not most of the work."""
-    return max(LEAST_ROWS, TILE_BYTES // (4 * head.sizes.vocabulary))
+    """Positions whose logits, or states, fill a tile; of a large vocabulary so many that α_k Wᵀ is not most of the work."""
+    return max(LEAST_ROWS, TILE_BYTES // (4 * max(head.sizes.vocabulary, head.sizes.hidden)))
 
 
 def add_fidelity(
@@ -99,7 +99,7 @@ def add_fidelity(
     """
     code, onto = operators.codes(places.inner), _onto_logits(head, operators.alpha[some])  # (k, m, r), (k, r, V)
     logits = _bounded(head, torch.baddbmm(_raw(head, places.hidden), code, onto))
-    loss, error = pull(head, logits, places.targets.reshape(-1), weights)
+    loss, error = loss_and_gradient(head, logits, places.targets.reshape(-1), weights)
     into.loss += loss
     into.alpha[some] += _onto_hidden(head, torch.bmm(code.mT, error))
     _add_basis(into, places.inner.flatten(0, 1), torch.bmm(error, onto.mT).flatten(0, 1))
@@ -112,7 +112,7 @@ def add_drift(
     for part, here in places.tiles(tile_rows(head)):
         raw = _raw(head, here.hidden)  # (t, V)
         _add_shared(
-            head, operators, _Tile(here, raw, Base.of(_bounded(head, raw.clone())), weights[:, part]), into, each
+            head, operators, _Tile(here, raw, Reference.of(_bounded(head, raw.clone())), weights[:, part]), into, each
         )
 
 
@@ -132,7 +132,7 @@ class _Tile:
     places: Places
     raw: torch.Tensor
     """(t, V): the head's product."""
-    expected: torch.Tensor | Base
+    expected: torch.Tensor | Reference
     """Targets (t,), or what the model says."""
     weights: torch.Tensor
     """(K, t)."""
@@ -145,7 +145,7 @@ def _add_shared(head: Head, operators: Operators, tile: _Tile, into: Gradients, 
     def work(some: slice) -> tuple[float, torch.Tensor]:
         onto = _onto_logits(head, operators.alpha[some])  # (k, r, V)
         logits = _bounded(head, torch.matmul(code, onto).add_(tile.raw))  # (k, t, V)
-        loss, error = pull(head, logits, tile.expected, tile.weights[some].contiguous())
+        loss, error = loss_and_gradient(head, logits, tile.expected, tile.weights[some].contiguous())
         into.alpha[some] += _onto_hidden(head, torch.matmul(code.T, error))
         return loss, torch.bmm(error, onto.mT).sum(0)
 
@@ -169,7 +169,7 @@ def measured(head: Head, operators: Operators, places: Places, owners: torch.Ten
     return (found / torch.bincount(owners, minlength=count).clamp(min=1)).T
 
 
-def pulled(
+def loss_at(
     head: Head, hidden: torch.Tensor, expected: torch.Tensor, weights: torch.Tensor
 ) -> tuple[float, torch.Tensor]:
     """Σ weight · −log p(y) at states (P, D), of targets (P,) int64, or Σ weight · KL(q ‖ p), q what the states (P, D) `expected`
@@ -179,8 +179,8 @@ def pulled(
     for start in range(0, len(hidden), tile_rows(head)):
         part = slice(start, start + tile_rows(head))
         own = expected[part]
-        known = Base.of(logits_at(head, own)) if expected.is_floating_point() else own
-        loss, error = pull(head, logits_at(head, hidden[part]), known, weights[part])
+        known = Reference.of(logits_at(head, own)) if expected.is_floating_point() else own
+        loss, error = loss_and_gradient(head, logits_at(head, hidden[part]), known, weights[part])
         total += loss
         errors.append(_onto_hidden(head, error))
     return total, torch.cat(errors)

@@ -56,7 +56,7 @@ class Space(Protocol):
         """Add Σ weight · −log p_k(y) of each of some operators over its own rows, which may be held together."""
 
     def add_drift(self, operators: Operators, shared: Shared, into: Gradients) -> None:
-        """Add the mean KL(p ‖ p_k) of every operator over the shared rows outside its subset."""
+        """Add the mean KL(p ‖ p_k) of every operator over shared rows outside its subset, all of them or the first."""
 
     def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: Gradients) -> None:
         """Add Σ weight · the row's mean −log p_k(y) over all operators and rows; weights (K, n) float32."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ...store.layout import Array
+from ..method import Above
 from .operators import Places
 
 
@@ -36,6 +37,13 @@ class Corpus(Protocol):
 
     def drawn(self, rows: Array) -> tuple[States, Array]:
         """States that hold some rows (n,) at least, and the number (n,) that each has among them."""
+
+
+class Sequences(Corpus, Protocol):
+    """Rows that can be had at a layer, too, to be run again from there."""
+
+    def sequences(self, rows: Array) -> Iterator[tuple[Array, Above]]:
+        """Rows (n,), each once, in batches: which they are, and they at the layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ class States:
 
 
 def together(corpus: Corpus, parts: Sequence[Array]) -> Iterator[slice]:
-    """As many consecutive parts as may be held together, one after the other; a part alone may be more."""
+    """Runs of consecutive parts that may be held together, by halves; a part alone may be more."""
     waiting = [(0, len(parts))]
     while waiting:
         start, stop = waiting.pop()

@@ -5,7 +5,6 @@ serves. Knows a provider that reads rows in any order.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -57,11 +56,6 @@ class Streamed:
         return cls(provider, layer, first, np.array(tokens, np.int32))
 
     @property
-    def digest(self) -> str:
-        """Of how rows are cut, which another tokenizer would change."""
-        return hashlib.sha256(self.first.astype("<i8").tobytes()).hexdigest()
-
-    @property
     def widths(self) -> tuple[int, int]:
         """D' and D, by a look at a row."""
         row = np.flatnonzero(np.diff(self.first))[:1]
@@ -86,6 +80,8 @@ class Streamed:
             DataError: a hidden state is not finite.
         """
         each = np.unique(rows)
+        if not len(each):
+            return
         examples, needs = list(self.provider.at(each)), merged_needs([Needs(above=self.layer)])
         for batch in batches(examples, max(BATCH_TOKENS, *(one.length for one in examples))):
             with torch.inference_mode():

@@ -55,8 +55,9 @@ def _head_norm(head: Head, states: States, row: slice) -> float:
 
 
 def even(norms: Array) -> Array:
-    """(N,) ω: one over the norm, or over a twentieth of the median where that is more, as shares of the largest."""
-    positive = norms[norms > 0]
-    least = _LEAST * float(np.median(positive)) if len(positive) else 1.0
-    found = 1 / np.maximum(norms, max(least, 1e-300))
-    return np.asarray(found / found.max(initial=1e-300))
+    """(N,) ω: one over the norm, or over a twentieth of the median where that is more, as shares of the largest; 0 of no norm."""
+    found, positive = np.zeros(len(norms)), norms > 0
+    if positive.any():
+        known = 1 / np.maximum(norms[positive], _LEAST * float(np.median(norms[positive])))
+        found[positive] = known / known.max()
+    return found

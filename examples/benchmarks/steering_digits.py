@@ -102,6 +102,12 @@ class Base:
         first = error[:, :, None] * torch.cat([self.images[which], torch.ones(len(hidden), 1)], 1)[:, None, :]
         return np.concatenate([first.flatten(1).double().numpy(), self.gradients(hidden, labels)], 1)
 
+    def left(self, which: int) -> np.ndarray:
+        """(n,) 1 − p of the label, float64."""
+        hidden, labels = (self.rows, self.labels) if which == 0 else (self.queries, self.right)
+        z = self.head.logits(hidden).double()
+        return (-torch.expm1(torch.log_softmax(z, 1)[torch.arange(len(labels)), labels])).clamp(min=1e-9).numpy()
+
     def save(self, work: Path, seed: int) -> tuple[str, str]:
         """Rows and queries as files of arrays."""
         head = (
@@ -159,17 +165,17 @@ def summed_up(each: Sequence[np.ndarray]) -> tuple[float, float, float]:
 
 
 def closed_forms(base: Base) -> dict[str, np.ndarray]:
-    """What needs no operators: weights (Q, N) of each. TRAK is LoGra's form with each row weighed by 1 − p."""
+    """What needs no operators: weights (Q, N) of each. TRAK's gradients are of the margin log p/(1 − p), at one checkpoint."""
     queries, rows = base.gradients(base.queries, base.right), base.gradients(base.rows, base.labels)
     every = base.whole(1), base.whole(0)
     chance = np.random.default_rng(0).normal(size=(every[0].shape[1], PROJECTED)) / PROJECTED**0.5
     small = [one @ chance for one in every]
-    sure = torch.softmax(base.head.logits(base.rows), 1)[torch.arange(ROWS), base.labels].double().numpy()
+    left = [base.left(which) for which in (1, 0)]  # 1 − p
+    margins = [one / share[:, None] for one, share in zip(small, left, strict=True)]
     states = base.queries.double().numpy(), base.rows.double().numpy()
-    logra = damped(*small)
     return {"head Gauss–Newton": damped(queries, rows), "head cosine": cosine(queries, rows),
-            "head inner product": queries @ rows.T, "all gradients projected, Gauss–Newton (LoGra's form)": logra,
-            "the same weighed by 1 − p (TRAK's form)": logra * (1 - sure), "cosine of all gradients": cosine(*every),
+            "head inner product": queries @ rows.T, "all gradients projected, Gauss–Newton (LoGra's form)": damped(*small),
+            "TRAK's form": damped(*margins) * left[1], "cosine of all gradients": cosine(*every),
             "representation cosine": cosine(*states)}  # fmt: skip
 
 

@@ -1,10 +1,16 @@
-"""What lies above a layer, for the trial: one map that mixes each token's states, in place of a model's layers."""
+"""What lies above a layer, for the trial: one map that mixes each token's states, in place of a model's layers; and a corpus of
+such rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+
+from ...engine.steering.states import States
+from ...store.layout import Array
 
 
 class TrialAbove:
@@ -27,3 +33,32 @@ class TrialAbove:
     def again(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
         """(P, D)."""
         return torch.tanh(states @ self._map)[self.counted[which]]
+
+
+class TrialCorpus:
+    """Rows of two tokens, one of them counted: the contract's corpus of a method that reads the model."""
+
+    weights = None
+
+    def __init__(self, rows: int, width: int, vocabulary: int) -> None:
+        """Random."""
+        draw = torch.Generator().manual_seed(1)
+        self._states = torch.randn(rows, 2, width, generator=draw)
+        self._targets = torch.randint(vocabulary, (rows,), generator=draw)
+        self.first, self.widths = np.arange(rows + 1), (width, width)
+
+    def fits(self, rows: Array) -> bool:
+        """A few."""
+        return len(rows) <= 8
+
+    def drawn(self, rows: Array) -> tuple[States, Array]:
+        """Of the last layer."""
+        (_, above), numbers = next(self.sequences(rows)), np.searchsorted(np.unique(rows), rows)
+        count = len(above.states)
+        return States(above.hidden[:, 1], above.targets[:, 1], np.arange(count + 1), inner=above.states[:, 1]), numbers
+
+    def sequences(self, rows: Array) -> Iterator[tuple[Array, TrialAbove]]:
+        """In one batch."""
+        each = np.unique(rows)
+        at = torch.from_numpy(each)
+        yield each, TrialAbove(list(self._states[at]), 1, list(self._targets[at, None]), 1)

@@ -7,11 +7,11 @@ import torch
 
 from ...engine.intake.readout import LinearHead
 from ...engine.method import Fitting, Measured, Method
-from ...engine.steering.states import States
+from ...engine.steering.states import Corpus, States
+from .above import TrialCorpus
 from .trial import LENGTHS, SIZES, TOLERANCE, Trial, demand
 
 _NOT_FITTED = "the method is not fitted"
-_FROM_MODEL = "the method reads a model at every step, and the trial has none"
 _STEPS = 4
 
 
@@ -37,8 +37,6 @@ def a_stopped_fitting_goes_on(method: Method) -> str:
     """Stopped after any step and taken up again from its arrays, a fitting comes to the same bytes."""
     if not isinstance(method, Measured):
         return _NOT_FITTED
-    if method.reads == "model":
-        return _FROM_MODEL
     whole, stopped = _begun(method), _begun(method)
     demand(whole.step == 0 and whole.steps >= _STEPS, f"a fitting begins at step 0, and has {_STEPS} at least")
     _advance(whole, _STEPS)
@@ -62,8 +60,6 @@ def measurements_are_each_querys_own(method: Method) -> str:
     """(n, K) float64 and (n,), finite where something counts; a query's do not depend on its batch."""
     if not isinstance(method, Measured):
         return _NOT_FITTED
-    if method.reads == "model":
-        return _FROM_MODEL
     fitting = _begun(method)
     _advance(fitting, 2)
     fitted, trial = fitting.fitted(), Trial(method, SIZES[0])
@@ -90,7 +86,9 @@ def _begun(method: Measured) -> Fitting:
     targets = torch.randint(sizes.vocabulary, (2 * rows,), generator=draw)
     inner = hidden.clone() if method.layer(sizes) >= 0 else None
     weight = torch.randn(sizes.vocabulary, sizes.hidden, generator=draw) / sizes.hidden**0.5
-    states = States(hidden, targets, np.arange(0, 2 * rows + 1, 2), inner=inner)
+    states: Corpus = States(hidden, targets, np.arange(0, 2 * rows + 1, 2), inner=inner)
+    if method.reads == "model":
+        states = TrialCorpus(rows, sizes.hidden, sizes.vocabulary)
     head = LinearHead(sizes, weight)
     return method.begun(head, method.weighed(head, states, lambda rows: None), method.design(rows))
 

@@ -87,6 +87,8 @@ class TrialReadout:
         for name in self._needs.linears:
             trace = self._inner.trace(name)
             found.update({f"trace({name}).inputs": trace.inputs, f"trace({name}).errors": trace.errors})
+        if self._needs.above >= 0:
+            found.update({"above().states": self._inner.above().states, "above().hidden": self._inner.above().hidden})
         return found
 
 

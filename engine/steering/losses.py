@@ -21,35 +21,41 @@ _SUM = 4096  # float32 terms, after which a sum is closed in float64
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class Reference:
     """What the model itself says at T positions."""
 
-    p: torch.Tensor
-    """q: (T, V) float32."""
+    q: torch.Tensor
+    """(T, V) float32: its probabilities."""
     entropy: torch.Tensor
-    """Σ q log q: (T,) float32."""
+    """(T,) float64: Σ q log q."""
 
     @classmethod
-    def of(cls, logits: torch.Tensor) -> Base:
+    def of(cls, logits: torch.Tensor) -> Reference:
         """Of its logits (T, V)."""
+        if (
+            logits.device.type == "cpu" and logits.is_contiguous()
+        ):  # by the sums that p is made of: at α = 0 nothing is left
+            q, entropy = logits.clone(), np.empty(len(logits))
+            _softmax(q.numpy(), entropy)
+            return cls(q, torch.from_numpy(entropy))
         told = torch.log_softmax(logits, 1)
-        p = told.exp()
-        return cls(p, (p * told).sum(1))
+        q = told.exp()
+        return cls(q, (q * told).sum(1).double())
 
 
-def pull(
-    head: Head, logits: torch.Tensor, expected: torch.Tensor | Base, weights: torch.Tensor
+def loss_and_gradient(
+    head: Head, logits: torch.Tensor, expected: torch.Tensor | Reference, weights: torch.Tensor
 ) -> tuple[float, torch.Tensor]:
-    """Σ weight · −log p(y) of logits (…, V) float32 and targets (T,) int64, or Σ weight · KL(q ‖ p) of a base; and the gradient
-    by what the head's product gave, in the logits' own memory. The logits' positions are the T expected ones, over and over;
+    """Σ weight · −log p(y) of logits (…, V) float32 and targets (T,) int64, or Σ weight · KL(q ‖ p) of a reference; and its
+    gradient by what the head's product gave; the logits are lost. Their positions are the T expected ones, over and over;
     weights (…,) float32.
     """
     rows, weight = logits.reshape(-1, logits.shape[-1]), weights.reshape(-1)
-    if rows.device.type != "cpu" or head.softcap or not rows.is_contiguous():
+    if rows.device.type != "cpu" or head.softcap or not logits.is_contiguous():
         return _by_torch(head, rows, expected, weight, logits.shape)
     told = np.zeros(len(rows))
-    if isinstance(expected, Base):
-        own, entropy = expected.p.numpy(), expected.entropy.numpy()
+    if isinstance(expected, Reference):
+        own, entropy = expected.q.numpy(), expected.entropy.numpy()
         _drift(rows.numpy(), own, entropy, weight.numpy(), np.float32(head.scale), told)
     else:
         _loss(rows.numpy(), expected.numpy(), weight.numpy(), np.float32(head.scale), told)
@@ -57,13 +63,13 @@ def pull(
 
 
 def _by_torch(
-    head: Head, rows: torch.Tensor, expected: torch.Tensor | Base, weight: torch.Tensor, shape: torch.Size
+    head: Head, rows: torch.Tensor, expected: torch.Tensor | Reference, weight: torch.Tensor, shape: torch.Size
 ) -> tuple[float, torch.Tensor]:
     error = torch.log_softmax(rows, 1)
-    if isinstance(expected, Base):
-        apart = error.view(-1, *expected.p.shape)  # (k, T, V)
-        each = (expected.entropy - torch.einsum("ktv,tv->kt", apart, expected.p)).reshape(-1)
-        error = apart.exp_().sub_(expected.p).view_as(rows)
+    if isinstance(expected, Reference):
+        apart = error.view(-1, *expected.q.shape)  # (k, T, V)
+        each = (expected.entropy - torch.einsum("ktv,tv->kt", apart, expected.q)).reshape(-1)
+        error = apart.exp_().sub_(expected.q).view_as(rows)
     else:
         at = expected.repeat(len(rows) // max(len(expected), 1))[:, None]
         each = -error.gather(1, at)[:, 0]
@@ -141,3 +147,32 @@ def _drift(logits: Any, expected: Any, entropy: Any, weights: Any, scale: Any, t
         for j in range(width):
             row[j] = (row[j] * over - own[j]) * factor
         told[i] = weight * (entropy[i % len(expected)] - inner + np.log(total))
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _softmax(logits: Any, entropy: Any) -> None:
+    """logits[i] ← q, entropy[i] = Σ q log q; exponentials and sums as in :func:`_drift`."""
+    rows, width = logits.shape
+    for i in range(rows):
+        row = logits[i]
+        peak = row[0]
+        for j in range(width):
+            peak = max(peak, row[j])
+        held = row - peak
+        for j in range(width):
+            row[j] = exp(row[j] - peak)
+        total = 0.0
+        for first in range(0, width, _SUM):
+            part: Any = np.float32(0)
+            for j in range(first, min(first + _SUM, width)):
+                part = part + row[j]
+            total += part
+        over = np.float32(1 / total)
+        inner = 0.0
+        for first in range(0, width, _SUM):
+            along: Any = np.float32(0)
+            for j in range(first, min(first + _SUM, width)):
+                row[j] *= over
+                along = along + row[j] * held[j]
+            inner += along
+        entropy[i] = inner - np.log(total)
