@@ -90,10 +90,11 @@ class Stride(Measured):
             raise SettingsError(f"depth is a share of the layers, above 0 and up to 1; not {self.depth:g}")
         if not 1 <= self.degree <= self.subsets:
             raise SettingsError(f"an example is in 1 to K subsets: degree = {self.degree}, subsets = {self.subsets}")
-        if min(self.rank, self.updates, self.members, self.shared) < 1:
-            raise SettingsError("rank, updates, members and shared are 1 at least")
-        if min(self.rate, self.basis_rate, self.stability, self.linearity) < 0:
-            raise SettingsError("rates and weights of losses are 0 at least")
+        counts, weights = ("rank", "updates", "members", "shared"), ("rate", "basis_rate", "stability", "linearity")
+        for names, least, most in ((counts, 1, 1 << 20), (weights, 0, 1 << 20)):
+            wrong = [f"{name} = {getattr(self, name):g}" for name in names if not least <= getattr(self, name) <= most]
+            if wrong:
+                raise SettingsError(f"{', '.join(names)} are {least} to {most:,}; not {', '.join(wrong)}")
         if min(self.checked, self.seed) < 0 or max(self.seed, self.subsets) >= 1 << 31:
             raise SettingsError("checked and seed are 0 at least, seed and subsets below 2³¹")
         if not all(isinstance(base, str) for base in self.bases):
@@ -232,8 +233,9 @@ def _require_fit(fitted: Mapping[str, Array], method: Stride, widths: tuple[int,
         shapes |= {
             f"check_{name}": fitted[f"check_{name}"].shape if f"check_{name}" in fitted else () for name in wanted
         }
-        wanted |= {"check_basis": wanted["basis"], "check_alpha": (len(which), *wanted["alpha"][1:])}
-        inside = which.dtype.kind == "i" and len(which) and 0 <= which.min() <= which.max() < method.subsets
+        wanted |= {"check_basis": wanted["basis"], "check_alpha": (which.size, *wanted["alpha"][1:])}
+        some = which.ndim == 1 and which.dtype.kind == "i" and which.size > 0
+        inside = some and bool(0 <= which.min() <= which.max() < method.subsets)
         wanted |= {} if inside else {"which": ()}
     wrong = [name for name in wanted if shapes.get(name) != wanted[name]]
     if wrong or any(fitted[name].dtype != np.float32 for name in shapes):

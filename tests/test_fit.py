@@ -370,7 +370,7 @@ def test_an_operator_that_measures_nothing_finite_is_named(texts: Path, tmp_path
     assert wrong.exit_code == 1 and "operator 7 measures no finite number of query queries.jsonl:1" in wrong.stderr
     file.write_bytes(file.read_bytes()[:-50])
     torn = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
-    assert torn.exit_code == 1 and "missing or not whole" in torn.stderr
+    assert torn.exit_code == 1 and "missing, not whole" in torn.stderr
 
 
 def test_files_that_are_gone_or_of_something_else_are_made_anew(texts: Path, tmp_path: Path) -> None:
@@ -519,6 +519,7 @@ def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> 
     ask = ("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
     for wrong in (
         {"alpha": whole["alpha"][:5]}, {"basis": whole["basis"][:, :3]}, {"which": whole["which"] + 1000},
+        {"which": np.array(3)}, {"which": whole["which"][:, None]},
         {"alpha": np.array(["a"])}, {"alpha": whole["alpha"].astype(np.float64)}, {"check_alpha": whole["check_alpha"][:2]},
     ):  # fmt: skip
         write_arrays(state / "operators.npz", {**whole, **wrong})
@@ -565,3 +566,89 @@ def prepared_digest(store: Path) -> str:
 
     provider = base_provider(FeatureStore.open(store), "", ModelChoice("", "cpu"), ())
     return Activations(provider, store, -1, 60).digest
+
+
+def test_a_fit_that_another_process_finished_meanwhile_is_not_lost(texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(texts / "S", tmp_path / "S")
+    shutil.rmtree(tmp_path / "S/methods/stride")
+    late = prepare_fit(FitJob(str(tmp_path / "S"), "stride", {**QUICK, "seed": 7}))
+    done("fit", tmp_path / "S", *options(QUICK))
+    before = tree(tmp_path / "S/methods/stride")
+    with pytest.raises(StoreBusy, match="meanwhile"):
+        late.run(lambda *told: None)
+    assert tree(tmp_path / "S/methods/stride") == before
+
+
+def test_examples_of_which_nothing_counts_weigh_nothing(texts: Path, tmp_path: Path) -> None:
+    write_corpus(tmp_path / "c.jsonl", [one for text in short(40) for one in (text, "s")])
+    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", "--model", texts / "model", "--method", "repsim")
+    done("fit", tmp_path / "S", *options(QUICK))
+    for solver in ("lasso", "ridge", "iht"):
+        done("fit", tmp_path / "S", "-o", "stride.solver", solver)
+        scores = scores_of(tmp_path, "S", str(texts / "queries.jsonl"))
+        assert not scores[1::2].any() and scores[::2].any(0).all()
+    told = done(
+        "attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl", "--top", 80, "--json"
+    )
+    rows = [json.loads(line) for line in told.stdout.splitlines()]
+    assert all(row["tie"] for row in rows if row["text"] == "s") and sum(row["text"] == "s" for row in rows) == 120
+
+
+def test_a_fit_that_was_edited_is_told(texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(texts / "S", tmp_path / "S")
+    state = tmp_path / "S/methods/stride/state"
+    record, ask = json.loads((state / "fit.json").read_text()), ("attribute", tmp_path / "S", "--method", "stride", "--queries",
+                                                                 texts / "queries.jsonl")  # fmt: skip
+    for name, value in (("seed", 1), ("depth", 0.5)):
+        (state / "fit.json").write_text(json.dumps({**record, "settings": {**record["settings"], name: value}}))
+        told = headwater(*ask)
+        assert told.exit_code == 1 and "of another fit" in told.stderr, told.output
+    for wrong in ("x", None, -1, 9):
+        (state / "fit.json").write_text(json.dumps({**record, "done": wrong}))
+        assert headwater(*ask).exit_code == 1
+        done("fit", tmp_path / "S", "--again", *options(QUICK))
+        done(*ask)
+    for file in ("fit.json", "base0/done.json"):
+        (state / file).write_text("[" * 100_000)
+        shutil.copy(state / file, tmp_path / "nested")
+        done("fit", tmp_path / "S", "--again", *options(QUICK))
+        done(*ask)
+    assert "checked where they are read" in done("verify", tmp_path / "S").stderr
+
+
+def test_states_whose_lengths_disagree_are_read_again(texts: Path, tmp_path: Path) -> None:
+    base = tmp_path / "S/methods/stride/state/base0"
+    for change in ("hidden.bin", "targets.bin", "first.bin", "rows", "positions"):
+        shutil.rmtree(tmp_path / "S", ignore_errors=True)
+        shutil.copytree(texts / "S", tmp_path / "S")
+        whole = read_arrays(base / "operators.npz")
+        (base / "operators.npz").unlink()
+        if change.endswith(".bin"):
+            with (base / change).open("ab") as file:
+                file.write(b"xxx")
+        else:
+            held = json.loads((base / "done.json").read_text())
+            (base / "done.json").write_text(json.dumps({**held, change: 0}))
+        done("fit", tmp_path / "S")
+        again = read_arrays(base / "operators.npz")
+        assert whole is not None and again is not None and np.array_equal(whole["alpha"], again["alpha"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("rate", 1e300, "not rate = 1e+300"),
+        ("stability", 1e39, "not stability = 1e+39"),
+        ("linearity", "nan", "linearity"),
+        ("shared", 10**12, "not shared = 1e+12"),
+        ("updates", 0, "not updates = 0"),
+    ],
+)
+def test_absurd_settings_are_refused_before_anything_is_written(
+    texts: Path, tmp_path: Path, name: str, value: float, words: str
+) -> None:
+    shutil.copytree(texts / "S", tmp_path / "S")
+    before = tree(tmp_path / "S/methods/stride")
+    told = headwater("fit", tmp_path / "S", "--again", *options({**QUICK, name: value}))
+    assert told.exit_code in (1, 2) and words in told.stderr and told.stderr.count("\n") <= 4, told.output
+    assert tree(tmp_path / "S/methods/stride") == before

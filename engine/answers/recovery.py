@@ -14,9 +14,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ...store.errors import DataError, SettingsError
-from ...store.feature_store import FeatureStore
+from ...store.errors import DataError, InputError, SettingsError
+from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
+from ...store.reader import open_column
 from ..arrays.forecast import Forecast
 from ..arrays.heaps import Heaps, heap_bytes, merged
 from ..arrays.scan import Shape, cores
@@ -29,8 +30,9 @@ from ..intake.provider import Provider
 from ..intake.providers import query_provider
 from ..intake.readout import NonFiniteLogits, merged_needs
 from ..memory import Plan, plan
+from ..recovery.design import Design
 from ..recovery.device import DevicePass, cupy_on
-from ..recovery.membership import Membership, Stored
+from ..recovery.membership import Membership, Silenced, Stored
 from ..recovery.recover import recovered, recovery_bytes
 from .answer import BLOCK, Answer, Base
 from .attribution import RESULT_QUERIES, Results
@@ -128,7 +130,7 @@ class RecoveryQuestion:
             (f"{self._name}'s operators", method.held(sizes, self.rows)[1]),
             ("measurements", 24 * count * subsets * bases),
             ("recovery", recovery_bytes(count, subsets, together, cores())),
-            ("subsets of examples", held * table * bases),
+            ("subsets of examples", (held * table + self.rows) * bases),
             ("weights", 16 * min(count * self.rows, count * subsets) * bases + 24 * block * count),
             ("results", 6 * heap_bytes(count, k)),
             ("texts of results", (3 * min(TEXT_CHUNK_ROWS, self.rows) + 2 * RESULT_QUERIES * k) * longest),
@@ -227,7 +229,7 @@ class RecoveryQuestion:
         if base:
             self._provider = None  # before another is loaded
         provider = self._provider = self._provider or self._opened(base)
-        queries = read_queries(provider) if base else self._queries
+        queries = self._again(provider, base) if base else self._queries
         self._require_same(queries, base)
         y, reliability = self._measured(
             base, queries, lambda done: tell(f"measurements{name}", done, len(queries), "queries")
@@ -237,7 +239,7 @@ class RecoveryQuestion:
             query, operator = bad[0].tolist()
             raise DataError(f"operator {operator} measures no finite number of query {queries[query].id}")
         design = method.design(self.rows, base)
-        membership: Membership = Stored.held(design) if self._held else design
+        membership = self._membership(design)
         device = DevicePass(self._cupy, membership) if self._cupy is not None else None
         steps = itertools.count(1)
         weights = recovered(membership, y, recovery_of(method), cores(), together=self._together, device=device,
@@ -249,6 +251,16 @@ class RecoveryQuestion:
             unit = np.where(spread > 0, spread, 1.0)
         return Base(membership, centred.T, weights, unit, reliability)
 
+    def _membership(self, design: Design) -> Membership:
+        """The design without examples of which nothing counts: they cannot have done anything."""
+        column = open_column(self.store, EXAMPLES, "counted")
+        silent = np.zeros(self.rows, bool)
+        for start in range(0, self.rows, BLOCK):
+            stop = min(start + BLOCK, self.rows)
+            silent[start:stop] = column.gather(np.arange(start, stop)) == 0
+        found: Membership = Silenced(design, silent) if silent.any() else design
+        return Stored.held(found) if self._held else found
+
     def _require_same(self, queries: list[Example], base: int) -> None:
         """Raise DataError unless a base's queries are the first's, one for one."""
         if len(queries) != len(self._queries):
@@ -257,6 +269,13 @@ class RecoveryQuestion:
         for one, other in zip(self._queries, queries, strict=True):
             if one.id.removeprefix(one.source) != other.id.removeprefix(other.source):
                 raise DataError(f"{self._files[base]}: query {other.id} stands where {self._files[0]} has {one.id}")
+
+    def _again(self, provider: Provider, base: int) -> list[Example]:
+        """The queries, as another base model reads them."""
+        try:
+            return read_queries(provider)
+        except InputError as error:
+            raise InputError(f"base {self._fitted.bases[base]}: {error}") from None
 
     def _measured(self, base: int, queries: list[Example], tell: Tell) -> tuple[Array, Array]:
         """y (Q, K) float64, and how reliable it is (Q,)."""

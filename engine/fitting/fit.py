@@ -36,7 +36,7 @@ from ..intake.provider import Provider, RandomProvider
 from ..memory import Plan, plan, show_bytes
 from ..method import BATCH_EXAMPLES, Measured
 from ..registry import load
-from ..state import read_arrays, write_arrays
+from ..state import write_arrays
 from ..steering.activations import Activations, part_bytes
 from ..steering.reading import BATCH_TOKENS
 from ..steering.states import Corpus
@@ -45,15 +45,18 @@ from .checkpoint import Checkpoint
 from .fitted import (
     RECORD,
     corpus_of,
+    fit_digest,
     held_record,
     read_record,
+    record_bytes,
     recovery_of,
     refuse_other,
     refuse_settings,
     same_fit,
     state_folder,
+    whole_operators,
 )
-from .reading import absolute, base_provider, require_rows, require_source
+from .reading import absolute, base_provider, made_of, require_rows, require_source
 
 Tell = Callable[[str, int, int, str], None]
 """What is being done, how much of it, of how much, and a note."""
@@ -84,6 +87,7 @@ class Fit:
         """`record`: of the fit that is there, or of a new one. See :func:`prepare_fit`."""
         self.job, self.store, self.method, self._record = job, store, method, record
         self.folder = state_folder(store, job.method)
+        self._seen = record_bytes(store, job.method)
         self.rows = store.rows(EXAMPLES)
         design, recovery = method.design(self.rows), recovery_of(method)  # both refuse what cannot be
         if not 1 <= round(recovery.held_out * design.subsets) <= design.subsets - 2:
@@ -134,6 +138,10 @@ class Fit:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with closing(self._locked()):
+                if record_bytes(self.store, self.job.method) != self._seen:
+                    raise StoreBusy(
+                        f"another process fitted {self.job.method} to {self.store.url} meanwhile: run it again"
+                    )
                 for torn in self.folder.rglob(".*.part*"):
                     torn.unlink()  # of a run that was killed
                 return self._run(tell, stopped)
@@ -159,7 +167,7 @@ class Fit:
         for base in range(record["done"], len(record["bases"])):
             provider, self._next = self._next or self._provider(base), None
             self._planned(provider).check(self.job.memory, self.plan.total)
-            record["bases"][base]["made"] = _made(provider)
+            record["bases"][base]["made"] = made_of(provider)
             self._note(record)
             if not self._base(base, provider, tell, stopped):
                 return False
@@ -171,7 +179,7 @@ class Fit:
 
     def _sweep(self, record: Mapping[str, Any]) -> None:
         """What another fit left is gone, unless it is this one's beginning; hidden states stay, and know what they are of."""
-        there = held_record(self.folder / RECORD)
+        there = held_record(self.store, self.job.method)
         if there is None or not same_fit(there, record):
             for place in self.folder.glob("base*"):
                 for file in ("training.npz", "operators.npz"):
@@ -205,7 +213,7 @@ class Fit:
         if not fitting.run(step, stopped):
             keep.write(fitting)
             return False
-        write_arrays(place / "operators.npz", fitting.fitted())
+        write_arrays(place / "operators.npz", {"of": np.array(fit_digest(self._record, base)), **fitting.fitted()})
         return True
 
     def _corpus(
@@ -253,12 +261,6 @@ class _StoppedError(Exception):
     """Somebody asked to stop while a corpus was made ready."""
 
 
-def _made(provider: Provider) -> dict[str, Any]:
-    """What a base's queries must agree with."""
-    found = provider.provenance()
-    return {key: found[key] for key in ("model", "tokenizer") if key in found}
-
-
 def prepare_fit(job: FitJob) -> Fit:
     """Open the store, load the next base model, make the plan; nothing is written.
 
@@ -274,7 +276,7 @@ def prepare_fit(job: FitJob) -> Fit:
         )
     if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.groups[EXAMPLES].get("complete"):
         raise StoreMissing(f"{store.url} does not hold all of its examples yet: run ingest again to go on")
-    there = held_record(state_folder(store, job.method) / RECORD) if job.again else read_record(store, job.method)
+    there = held_record(store, job.method) if job.again else read_record(store, job.method)
     try:
         method = kind.from_settings({**(there["settings"] if there and not job.again else {}), **job.settings})
     except SettingsError as error:
@@ -285,13 +287,10 @@ def prepare_fit(job: FitJob) -> Fit:
     if there and not job.again:
         refuse_other(store, job.method, there)
         refuse_settings(job.method, kind.from_settings(there["settings"]).settings(), record["settings"])
-        done = next((base for base in range(there["done"]) if not _operators(store, job.method, base)), there["done"])
+        files = [state_folder(store, job.method) / f"base{base}/operators.npz" for base in range(there["done"])]
+        torn = (base for base, file in enumerate(files) if not whole_operators(file, fit_digest(there, base)))
+        done = next(torn, there["done"])
         record = {**there, "settings": record["settings"], "done": done}
     elif there and same_fit(there, record) and there.get("done", 0) < len(bases):
         record = {**there, "settings": record["settings"]}  # --again was begun already
     return Fit(job, store, method, record)
-
-
-def _operators(store: FeatureStore, name: str, base: int) -> bool:
-    """Whether a base's operators are there, whole."""
-    return read_arrays(state_folder(store, name) / f"base{base}" / "operators.npz") is not None

@@ -8,6 +8,7 @@ methods/NAME/state/base0/hidden.bin …      its hidden states
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def read_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
         found = json.loads(file.read_text())
         if _is_record(found):
             return dict(found)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         pass
     raise StoreDamaged(f"{file} is no record of a fit: headwater fit --again makes one")
 
@@ -108,6 +109,8 @@ class Fitted:
     """Folders of base models, or files of arrays; "" is the store's own."""
     made: tuple[Mapping[str, Any], ...]
     """What each base's queries must agree with."""
+    digests: tuple[str, ...]
+    """What each base's operators must be of."""
     folder: Path
 
     def operators(self, base: int) -> dict[str, Array]:
@@ -117,9 +120,9 @@ class Fitted:
             StoreDamaged: its file is gone, or not whole.
         """
         file = self.folder / f"base{base}" / "operators.npz"
-        found = read_arrays(file)
+        found = whole_operators(file, self.digests[base])
         if found is None:
-            raise StoreDamaged(f"{file} is missing or not whole: headwater fit --again makes it anew")
+            raise StoreDamaged(f"{file} is missing, not whole, or of another fit: headwater fit makes it anew")
         return found
 
 
@@ -146,7 +149,8 @@ def fitted(store: FeatureStore, name: str) -> Fitted:
     bases = tuple(one["base"] for one in record["bases"])
     made = tuple(one["made"] for one in record["bases"])
     method = kind.from_settings(record["settings"])
-    return Fitted(name, method, int(record["examples"]), bases, made, state_folder(store, name))
+    digests = tuple(fit_digest(record, base) for base in range(len(bases)))
+    return Fitted(name, method, int(record["examples"]), bases, made, digests, state_folder(store, name))
 
 
 def refuse_other(store: FeatureStore, name: str, record: Mapping[str, Any]) -> None:
@@ -160,13 +164,33 @@ def refuse_other(store: FeatureStore, name: str, record: Mapping[str, Any]) -> N
         )
 
 
-def held_record(file: Path) -> dict[str, Any] | None:
-    """A record as it lies there; None where it cannot be read."""
+def held_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
+    """A fit's record; None where there is none that can be understood."""
     try:
-        found = json.loads(file.read_text())
-        return found if isinstance(found, dict) else None
-    except (OSError, ValueError):
+        return read_record(store, name)
+    except StoreDamaged:
         return None
+
+
+def record_bytes(store: FeatureStore, name: str) -> bytes:
+    """A fit's record as it lies there; nothing where there is none."""
+    try:
+        return (state_folder(store, name) / RECORD).read_bytes()
+    except OSError:
+        return b""
+
+
+def fit_digest(record: Mapping[str, Any], base: int) -> str:
+    """Of all that binds a base's operators."""
+    settings = {key: value for key, value in record["settings"].items() if key not in RECOVERY}
+    told = [settings, record["examples"], record["corpus"], record["model"], record["bases"][base]["base"], base]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def whole_operators(file: Path, digest: str) -> dict[str, Array] | None:
+    """Operators that are there whole and of the fit with a digest; else None."""
+    found = read_arrays(file)
+    return found if found is not None and str(found.pop("of", "")) == digest else None
 
 
 def same_fit(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,12 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
 def absolute(base: str) -> str:
     """A folder or file as whoever asks a query elsewhere finds it; a hub id as it is."""
     return str(Path(base).resolve()) if base and Path(base).exists() else base
+
+
+def made_of(provider: Provider) -> dict[str, Any]:
+    """What a base's queries must agree with."""
+    found = provider.provenance()
+    return {key: found[key] for key in ("model", "tokenizer") if key in found}
 
 
 def require_source(store: FeatureStore, name: str, method: Measured) -> None:

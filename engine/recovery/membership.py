@@ -73,6 +73,31 @@ class Stored:
         return cls(table, subsets)
 
 
+@dataclass(frozen=True, slots=True)
+class Silenced:
+    """A membership without some of its rows, which had nothing to say in any subset: theirs are weights of zero."""
+
+    whole: Membership
+    silent: Array
+    """(N,) bool."""
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return self.whole.rows
+
+    @property
+    def subsets(self) -> int:
+        """K."""
+        return self.whole.subsets
+
+    def of(self, rows: Array) -> Array:
+        """As promised."""
+        found = self.whole.of(rows)
+        found[self.silent[rows]] = self.subsets
+        return found
+
+
 def correlated(membership: Membership, residual: Array, most: int, workers: int) -> tuple[Array, Array]:
     """The rows that agree most with residuals (K, Q) float64: (Q, most) int64, -1 fills up, and |Mᵀ residual| there, float32,
     descending. A pass over all N.

@@ -63,11 +63,6 @@ class Activations:
         self.folder.mkdir(parents=True, exist_ok=True)
         told = self._told()
         held = self._resumed(told)
-        if held["rows"] == self.rows:
-            states = self.opened()
-            if _is_whole(states, self.provider.head.sizes):
-                return states
-            held = _nothing()
         with ExitStack() as stack:
             files = {name: stack.enter_context((self.folder / f"{name}.bin").open("r+b")) for name in self._names}
             for name, file in files.items():
@@ -75,13 +70,15 @@ class Activations:
                 file.truncate(size if held["rows"] else 0)
                 file.truncate(size)  # what is longer was not safely there; the first row's begin becomes 0
                 file.seek(size)
+            if held["rows"] == self.rows:
+                return self._opened()
             for part in _parts(self._behind(held["rows"])):
                 if stopped():
                     return None
                 held = self._appended(part, files, held)
                 self._keep(told | held)
                 tell(held["rows"])
-        return self.opened()
+        return self._opened()
 
     def _appended(self, part: list[Example], files: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
         """What the files hold with some examples more."""
@@ -104,7 +101,7 @@ class Activations:
         for name in ("done.json", *(f"{name}.bin" for name in ("hidden", "inner", "targets", "first"))):
             (self.folder / name).unlink(missing_ok=True)
 
-    def opened(self) -> States:
+    def _opened(self) -> States:
         """What was collected, mapped from its files."""
         dtype = self.provider.head.weight.dtype
         found = {name: self._mapped(name, dtype) for name in self._names}
@@ -152,17 +149,22 @@ class Activations:
             known = {*found["bytes"]} == {*self._names} == {*found["sums"]}
             if not known or not all(type(one) is int and one >= 0 for one in numbers):
                 found = {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             found = {}
-        whole = (
-            found
-            and held == told
-            and all(
-                _summed(self.folder / f"{name}.bin", found["bytes"][name]) == found["sums"][name]
-                for name in self._names
-            )
-        )
-        return found if whole else _nothing()
+        return found if found and held == told and self._agrees(found) else _nothing()
+
+    def _agrees(self, found: dict[str, Any]) -> bool:
+        """Whether files are as long as their rows and positions want, and as they were written, and places ascend."""
+        sizes, rows, positions = found["bytes"], found["rows"], found["positions"]
+        width = self.provider.head.sizes.hidden * self.provider.head.weight.element_size()
+        wanted = {"first": 8 * (rows + 1), "targets": 8 * positions, "hidden": width * positions}
+        if any(sizes[name] != size for name, size in wanted.items()) or not rows:
+            return False
+        files = {name: self.folder / f"{name}.bin" for name in self._names}
+        if any(_summed(file, sizes[name]) != found["sums"][name] for name, file in files.items()):
+            return False
+        first = np.fromfile(files["first"], np.int64, rows + 1)
+        return bool(first[0] == 0 and first[-1] == positions and (np.diff(first) >= 0).all())
 
     @property
     def digest(self) -> str:
@@ -195,14 +197,6 @@ def _summed(file: Path, size: int) -> int:
 def part_bytes(sizes: Sizes, *, inner: bool) -> int:
     """What is held of a part while it is written: as it was read, and in one piece."""
     return 8 * (1 + inner) * sizes.hidden * (_POSITIONS + sizes.max_length)
-
-
-def _is_whole(states: States, sizes: Sizes) -> bool:
-    """Whether places ascend to the last position, and targets are of the vocabulary."""
-    first, count = states.first, len(states.targets)
-    ends = bool(len(first)) and first[0] == 0 and first[-1] == count == len(states.hidden)
-    within = not count or (int(states.targets.min()) >= 0 and int(states.targets.max()) < sizes.vocabulary)
-    return bool(ends and (np.diff(first) >= 0).all() and within)
 
 
 def _parts(examples: Iterator[Example]) -> Iterator[list[Example]]:

@@ -122,9 +122,11 @@ class Training:
         for name, value in self._named().items():
             for key in (name, *((f"{name}_exp_avg", f"{name}_exp_avg_sq") if step else ())):
                 there = arrays.get(key, np.zeros(0))
-                if there.shape != tuple(value.shape) or there.dtype != np.float32 or not np.isfinite(there).all():
+                least = 0 if key.endswith("_sq") else -np.inf
+                sound = there.dtype == np.float32 and np.isfinite(there).all() and (there >= least).all()
+                if there.shape != tuple(value.shape) or not sound:
                     raise DataError(
-                        f"{key} is {there.dtype} {there.shape}, or not finite; this training's is {tuple(value.shape)}"
+                        f"{key} is {there.dtype} {there.shape}, or not finite; it should be {tuple(value.shape)}"
                     )
         for name, value in self._named().items():
             value.copy_(torch.from_numpy(arrays[name]))
