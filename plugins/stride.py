@@ -1,8 +1,9 @@
 """STRIDE: steering operators and sparse recovery (arXiv 2606.05165).
 
-K subsets of the corpus, each example in d of them; for each subset an operator that changes the model's last hidden state a
-little, as training on the subset would change the model; a query's K measurements, how much each operator lowers its loss; and
-from these, by ℓ1 recovery, a signed weight of every example. No row is stored: `headwater fit` trains the operators.
+K subsets of the corpus, each example in d of them; for each subset an operator that changes the model's last hidden state (or a
+layer's, `space`) a little, as training on the subset would change the model; a query's K measurements, how much each operator
+lowers its loss; and from these, by ℓ1 recovery, a signed weight of every example. No row is stored: `headwater fit` trains the
+operators.
 
 Ours and not the paper's, as measured (`examples/benchmarks`): operators are factored through the head, a_k = α_k Wᵀ; every
 operator takes every step; positions outside are drawn once for all operators; weight decay none; stability weighs 10, linearity
