@@ -109,8 +109,9 @@ class FeatureProvider:
 
     def read(self, batch: list[Example], needs: Needs) -> BatchReadout:
         """Stack the rows; there is nothing to run."""
-        if needs.layers or needs.above >= 0:
-            raise DataError("arrays have no hidden layers, only the states that the head reads")
+        asked = [*needs.layers, *([needs.above] if needs.above >= 0 else [])]
+        if asked:
+            raise DataError(f"arrays have no hidden layers {asked}, only the one that the head reads")
         hidden = np.concatenate([example.payload[0] for example in batch]).astype(np.float32, copy=False)
         targets = np.concatenate([example.payload[1] for example in batch]).astype(np.int64, copy=False)
         counts = [example.counted for example in batch]
