@@ -43,6 +43,7 @@ def fit(commit_seconds: float, **options: Any) -> None:
     headwater fit S --method stride
     headwater fit S --method stride -o stride.subsets 300 -o stride.omega example
     headwater fit S --method stride -o stride.bases early,middle,late
+    headwater fit S --method stride -o stride.states model
     headwater fit S --method stride -o stride.solver ridge
     """
     _run(_prepared(options, commit_seconds))
