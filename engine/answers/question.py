@@ -10,9 +10,10 @@ from ..arrays.forecast import Forecast
 from ..intake.provider import Provider
 from ..memory import Plan
 from ..method import QueryMatrix
-from .attribution import Attribution, Results
+from .attribution import Attribution
 from .export import export
 from .queries import read_queries
+from .results import Results
 
 Tell = Callable[[int], None]
 

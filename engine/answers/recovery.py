@@ -35,9 +35,9 @@ from ..recovery.device import DevicePass, cupy_on
 from ..recovery.membership import Membership, Silenced, Stored
 from ..recovery.recover import recovered, recovery_bytes
 from .answer import BLOCK, Answer, Base
-from .attribution import RESULT_QUERIES, Results
 from .export import export, export_parts
 from .queries import batch_tokens, read_queries
+from .results import RESULT_QUERIES, Results
 from .trust import Trust
 
 Tell = Callable[[int], None]

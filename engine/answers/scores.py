@@ -21,7 +21,7 @@ from ...store.errors import HeadwaterError, SettingsError, StoreFull
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import Array
 from ...store.reader import open_column
-from .attribution import RESULT_QUERIES, Results
+from .results import RESULT_QUERIES, Results
 
 RESULT_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(), "text": pa.string(),

@@ -16,8 +16,8 @@ from ...store.errors import SettingsError, StoreMissing
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
 from ..memory import Plan, plan
-from .attribution import Results
 from .question import Question
+from .results import Results
 
 CONFIDENCE = 0.95
 Tell = Callable[[int], None]

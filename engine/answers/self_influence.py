@@ -24,8 +24,9 @@ from ..intake.features import FeatureProvider
 from ..intake.model import ModelChoice, pick_device, sizes_of
 from ..memory import plan
 from ..method import BlockSimilarity, Similarity, Sizes
-from .attribution import Results, stored_method
+from .attribution import stored_method
 from .learnt import learning_parts, learnt
+from .results import Results
 
 _ROWS = 64
 """Rows that are made ready at once."""

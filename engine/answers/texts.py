@@ -21,8 +21,8 @@ from ..intake.corpus import Faults, Template, read_documents
 from ..intake.sources import find_sources
 from ..memory import Plan, plan
 from ..method import TextSimilarity
-from .attribution import RESULT_QUERIES, Results
 from .export import export, export_parts
+from .results import RESULT_QUERIES, Results
 from .scores import Examples
 
 Tell = Callable[[int], None]
