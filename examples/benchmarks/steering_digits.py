@@ -3,7 +3,7 @@
     python examples/benchmarks/steering_digits.py --out /scratch
 
 1,000 rows of a small network (64 → 64 → 10); 100 halves of them, five trainings of each from nothing, are the truth, kept in
-the output folder. Bases are trained part-way, until the queries' loss is an eighth of what guessing costs; their hidden states,
+the output folder. Bases are trained part-way, until the queries' loss is a sixteenth of what guessing costs; their hidden states,
 labels and heads are arrays that `headwater ingest`, `fit` and `attribute --all-scores` read. Each figure is of three bases, each
 with a design of its own; several bases together have their weights averaged. LDS: Spearman between the sum of a half's weights
 and its negative mean loss over five trainings, mean over queries and bases, with a bootstrap interval over both. Other solvers
@@ -34,7 +34,7 @@ from headwater.store.feature_store import FeatureStore
 from networks import Networks
 from scipy.stats import spearmanr
 
-ROWS, QUERIES, WIDTH, HALVES, SEEDS, STEPS, PART = 1000, 100, 64, 100, 5, 150, 20
+ROWS, QUERIES, WIDTH, HALVES, SEEDS, STEPS, PART = 1000, 100, 64, 100, 5, 150, 40
 SIZES, BASES, MANY, DRAWS, PROJECTED = (10, 33, 100, 300, 1000), 5, 300, 3, 512
 
 
