@@ -258,10 +258,11 @@ def test_what_steering_costs_is_measured(script: Load, tmp_path: Path, monkeypat
         monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
     cost = script("steering_cost")
     monkeypatch.setattr(cost, "SIZES", {"small": (32, 2, 300, 24)})
-    words = ["--out", str(tmp_path), "--models", "small", "--subsets", "30", "--whole"]
-    (found,) = cost.main(words).values()
-    assert found["stride"]["step"] > 0 < found["logra"]["peak"] and 0.2 < found["whole"] < 5
-    assert cost.total(found["stride"], 1000) > cost.total(found["stride"], 10) > 0
+    (found,) = cost.main(["--out", str(tmp_path), "--models", "small", "--subsets", "30"]).values()
+    assert (
+        set(found) == {"logra", "trak", "stride"} and found["logra"]["peak"] > 100 << 20
+    )  # seconds of so few are noise
+    assert cost.total({"example": 0.5, "step": 0.001}, 100) == pytest.approx(50 + 0.001 * 150 * 1050)
     assert "CPU hours" in (tmp_path / "steering_cost.md").read_text()
 
 
