@@ -92,7 +92,9 @@ def run(names: Sequence[str], subsets: int, whole: bool, work: Path) -> dict[str
         for count in (few, 4 * few):
             make_corpus(model / f"{count}.jsonl", model, count, TOKENS)
         one: dict[str, Any] = {method: gradient_cost(method, few, model, work) for method in ("logra", "trak")}
-        count = min(subsets, DEGREE * few // MEMBERS)  # so that operators see as many rows of the smaller corpus
+        count = max(
+            DEGREE, min(subsets, DEGREE * few // MEMBERS)
+        )  # so that operators see as many rows of the smaller corpus
         one["stride"] = {**stride_cost(count, few, model, work), "query": query_cost(count, few, model, work)}
         if whole and name == names[0]:
             seconds = fitted(subsets, UPDATES, work).cpu_seconds - fitted(subsets, 2, work).cpu_seconds

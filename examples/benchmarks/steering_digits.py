@@ -152,7 +152,7 @@ def asked(
 def lds(weights: np.ndarray, masks: np.ndarray, losses: np.ndarray) -> np.ndarray:
     """(Q,) of each query."""
     told = weights @ masks.T.astype(float)
-    return np.nan_to_num([spearmanr(a, -b).statistic for a, b in zip(told, losses.T, strict=True)])
+    return np.array([spearmanr(a, -b).statistic if np.ptp(a) > 0 else 0.0 for a, b in zip(told, losses.T, strict=True)])
 
 
 def summed_up(each: Sequence[np.ndarray]) -> tuple[float, float, float]:
