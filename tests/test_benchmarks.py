@@ -228,6 +228,7 @@ def test_steering_is_judged_by_retraining(script: Load, tmp_path: Path, monkeypa
         "STEPS": 60,
         "MANY": 100,
         "DRAWS": 2,
+        "PART": 20,
     }.items():
         monkeypatch.setattr(digits, name, value)
     found = digits.main(["--out", str(tmp_path), "--sizes", "100", "--bases", "2"])
