@@ -228,10 +228,9 @@ def test_steering_is_judged_by_retraining(script: Load, tmp_path: Path, monkeypa
         "STEPS": 60,
         "MANY": 100,
         "DRAWS": 2,
-        "PART": 20,
     }.items():
         monkeypatch.setattr(digits, name, value)
-    found = digits.main(["--out", str(tmp_path), "--sizes", "100", "--bases", "2"])
+    found = digits.main(["--out", str(tmp_path), "--sizes", "100", "--bases", "2", "--part", "20"])
     (one,) = found["sizes"]
     told = {name: figure[0] for name, figure in one["scores"].items()}
     assert abs(told["stride"] - told["lasso"]) < 0.02 and told["lasso"] > told["lasso, permuted"] + 0.1

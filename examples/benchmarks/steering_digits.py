@@ -76,9 +76,9 @@ def truth(work: Path) -> tuple[np.ndarray, np.ndarray]:
 class Base:
     """One network, trained part-way, and what it makes of rows and queries."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, steps: int) -> None:
         x, y, asked, right = data()
-        net = Networks([seed], WIDTH).train(x, y, np.ones((1, ROWS)), PART)
+        net = Networks([seed], WIDTH).train(x, y, np.ones((1, ROWS)), steps)
         with torch.no_grad():
             self.loss = float(net.losses(asked, right).mean())
             self.rows, self.queries = net.hidden(x)[0].contiguous(), net.hidden(asked)[0].contiguous()
@@ -222,12 +222,12 @@ def scored(
     return scores, {name: float(np.mean(value)) for name, value in signs.items()}
 
 
-def run(work: Path, sizes: Sequence[int], bases: int) -> dict[str, Any]:
+def run(work: Path, sizes: Sequence[int], bases: int, steps: int) -> dict[str, Any]:
     """All of it."""
     masks, losses = truth(work)
     mean = losses.mean(0)
     half = [spearmanr(losses[::2].mean(0)[:, q], losses[1::2].mean(0)[:, q]).statistic for q in range(QUERIES)]
-    drawn = [Base(77 + seed) for seed in range(max(bases, DRAWS))]
+    drawn = [Base(77 + seed, steps) for seed in range(max(bases, DRAWS))]
     found: dict[str, Any] = {"ceiling": float(np.nanmean(half)), "base": drawn[0].loss, "closed": {}, "sizes": []}
     forms = [closed_forms(base) for base in drawn[:DRAWS]]
     for seed, base in enumerate(drawn[:DRAWS]):
@@ -276,10 +276,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=machine.OUT)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--bases", type=int, default=BASES)
+    parser.add_argument("--part", type=int, default=PART, help="steps that bases are trained for")
     given = parser.parse_args(arguments)
     work = given.out.resolve() / "steering"
     work.mkdir(parents=True, exist_ok=True)
-    found = {"machine": machine.describe(), **run(work, given.sizes, given.bases)}
+    found = {"machine": machine.describe(), **run(work, given.sizes, given.bases, given.part)}
     machine.save(given.out, "steering_digits", found, show(found))
     return found
 
