@@ -11,7 +11,11 @@ from typing import Any
 
 import click
 
-from .engine.commands import ask, choose, fit, ingest, keep, prove
+from .engine.commands import attribution as ask
+from .engine.commands import evaluation as prove
+from .engine.commands import fit, ingest
+from .engine.commands import selection as choose
+from .engine.commands import stores as keep
 from .store.errors import HeadwaterError
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..engine.intake.projection import Projection, projected, projection_bytes, projections, require_sketch, unit
-from ..engine.method import Head, Needs, QueryMatrix, Readout, Similarity, Sizes
+from ..engine.interface.method import QueryMatrix, Similarity
+from ..engine.interface.model_view import BatchOutputs, Head, ModelShape, OutputSpec
+from ..engine.sketches.projections import Projection, projected, projection_bytes, projections, require_sketch, unit
 from ..store.layout import Array, Column, column
 
 
@@ -34,26 +35,26 @@ class GradDot(Similarity):
         """Refuse settings out of range."""
         require_sketch(type(self).__name__.lower(), self.k)
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The sketched gradient, all maps' added."""
         return (column("gradient", (self.k**2,), "float32"),)
 
-    def needs(self, sizes: Sizes) -> Needs:
+    def needs(self, model: ModelShape) -> OutputSpec:
         """Traces of the maps."""
-        return Needs(linears=tuple(one.name for one in sizes.matching(self.layers)))
+        return OutputSpec(linear_layers=tuple(one.name for one in model.layers_matching(self.layers)))
 
-    def scratch(self, sizes: Sizes, positions: int) -> int:
+    def scratch(self, model: ModelShape, positions: int) -> int:
         """Sketches, and one map's products at a time."""
-        return projection_bytes(sizes, sizes.matching(self.layers), self.k, positions, self.k**2)
+        return projection_bytes(model, model.layers_matching(self.layers), self.k, positions, self.k**2)
 
-    def tables(self, head: Head) -> tuple[Projection, ...]:
+    def precompute(self, head: Head) -> tuple[Projection, ...]:
         """Sketches of every map."""
-        return projections(head.sizes.matching(self.layers), self.k, self.seed, head.weight.device)
+        return projections(head.model_shape.layers_matching(self.layers), self.k, self.seed, head.weight.device)
 
-    def rows(self, readout: Readout, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) float32."""
-        total = torch.zeros(readout.examples, self.k**2, device=readout.owners.device)
-        for part in projected(readout, tables):
+        total = torch.zeros(outputs.examples, self.k**2, device=outputs.example_ids.device)
+        for part in projected(outputs, tables):
             total += part
         return {"gradient": total}
 
@@ -66,10 +67,10 @@ class GradDot(Similarity):
 class GradCos(GradDot):
     """Settings of the gradient cosine: the same, to unit norm."""
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The sketched gradient's direction."""
         return (column("gradient", (self.k**2,), "float16"),)
 
-    def rows(self, readout: Readout, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) float32, of unit norm."""
-        return {"gradient": unit(super().rows(readout, tables)["gradient"])}
+        return {"gradient": unit(super().rows(outputs, tables)["gradient"])}

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine.intake.tensor_sketch import BucketedResidual, tensor_sketch_bytes, tensor_sketches
-from ..engine.method import BATCH_EXAMPLES, BlockSimilarity, Needs, QueryMatrix, Readout, Sizes
+from ..engine.interface.method import BlockSimilarity, QueryMatrix
+from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, ModelShape, OutputSpec
+from ..engine.sketches.tensor_sketch import BucketedResidual, tensor_sketch_bytes, tensor_sketches
 from ..store.errors import SettingsError
 from ..store.layout import Array, Block, Column, column
 
@@ -42,28 +43,28 @@ class Grasp(BlockSimilarity):
         if self.m < 2 or self.weight < 0:
             raise SettingsError("grasp needs m ≥ 2 and weight ≥ 0")
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The feature φ, and ‖φ‖² beside it."""
         return (column("feature", (self.m,), "float16"), column("square", (1,), "float32"))
 
-    def needs(self, sizes: Sizes) -> Needs:
+    def needs(self, model: ModelShape) -> OutputSpec:
         """The whole residual, sketched."""
-        return Needs(reductions=(self._residual,))
+        return OutputSpec(reductions=(self._residual,))
 
     @property
     def _residual(self) -> BucketedResidual:
         return BucketedResidual(self.m, self.seed)
 
-    def scratch(self, sizes: Sizes, positions: int) -> int:
+    def scratch(self, model: ModelShape, positions: int) -> int:
         """Sketches, residuals, transforms, rows."""
-        return tensor_sketch_bytes(sizes.hidden, sizes.vocabulary, self.m, positions, min(positions, BATCH_EXAMPLES))
+        return tensor_sketch_bytes(model.hidden, model.vocabulary, self.m, positions, min(positions, BATCH_EXAMPLES))
 
-    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
         """`feature` (n, m) and `square` (n, 1), float32."""
-        feature = tensor_sketches(readout, self._residual)
+        feature = tensor_sketches(outputs, self._residual)
         return {"feature": feature, "square": (feature * feature).sum(1, keepdim=True)}
 
-    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]]:
+    def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]]:
         """The mean feature of the corpus."""
         return "feature", ()
 

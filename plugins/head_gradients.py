@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine.damping import preconditioned
-from ..engine.intake.head_gradient import SketchedResidual, head_bytes, head_gradients
-from ..engine.intake.projection import require_sketch, unit
-from ..engine.method import BATCH_EXAMPLES, Needs, QueryMatrix, Readout, Similarity, Sizes
+from ..engine.arrays.linalg import preconditioned
+from ..engine.interface.method import QueryMatrix, Similarity
+from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, ModelShape, OutputSpec
+from ..engine.sketches.head_gradient import SketchedResidual, head_bytes, head_gradients
+from ..engine.sketches.projections import require_sketch, unit
 from ..store.errors import SettingsError
 from ..store.layout import Array, Column, column
 
@@ -42,27 +43,27 @@ class HeadGn(Similarity):
         if not self.damping > 0:
             raise SettingsError("headgn needs damping > 0")
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The sketched gradient."""
         return (column("gradient", (self.k**2,), "float32"),)
 
-    def needs(self, sizes: Sizes) -> Needs:
+    def needs(self, model: ModelShape) -> OutputSpec:
         """Sketched residuals."""
-        return Needs(reductions=(self._residual,))
+        return OutputSpec(reductions=(self._residual,))
 
     @property
     def _residual(self) -> SketchedResidual:
         return SketchedResidual(self.k, self.seed)
 
-    def scratch(self, sizes: Sizes, positions: int) -> int:
+    def scratch(self, model: ModelShape, positions: int) -> int:
         """Sketches, residuals, rows."""
-        return head_bytes(sizes.hidden, sizes.vocabulary, self.k, positions, min(positions, BATCH_EXAMPLES))
+        return head_bytes(model.hidden, model.vocabulary, self.k, positions, min(positions, BATCH_EXAMPLES))
 
-    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) float32."""
-        return {"gradient": head_gradients(readout, self._residual, self.k)}
+        return {"gradient": head_gradients(outputs, self._residual, self.k)}
 
-    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]] | None:
+    def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]] | None:
         """The second moment of the rows."""
         return "gradient", (self.k**2,)
 
@@ -79,15 +80,15 @@ class HeadCos(HeadGn):
     k: int = 64
     """Buckets a side: a row has k² numbers."""
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The sketched gradient's direction."""
         return (column("gradient", (self.k**2,), "float16"),)
 
-    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) float32, of unit norm."""
-        return {"gradient": unit(super().rows(readout, tables)["gradient"])}
+        return {"gradient": unit(super().rows(outputs, tables)["gradient"])}
 
-    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]] | None:
+    def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]] | None:
         """Nothing."""
         return None
 

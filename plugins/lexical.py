@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.method import TextSimilarity
+from ..engine.interface.method import TextSimilarity
 from ..store.errors import SettingsError
 from ..store.layout import Array
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..engine.damping import preconditioned
-from ..engine.intake.projection import Projection, projected, projection_bytes, projections, require_sketch
-from ..engine.method import Head, Needs, QueryMatrix, Readout, Similarity, Sizes
+from ..engine.arrays.linalg import preconditioned
+from ..engine.interface.method import QueryMatrix, Similarity
+from ..engine.interface.model_view import BatchOutputs, Head, ModelShape, OutputSpec
+from ..engine.sketches.projections import Projection, projected, projection_bytes, projections, require_sketch
 from ..store.errors import SettingsError
 from ..store.layout import Array, Column, column
 
@@ -40,32 +41,32 @@ class LoGra(Similarity):
         if not self.damping > 0:
             raise SettingsError("logra needs damping > 0")
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """Projected gradients, one map after the other."""
-        return (column("gradient", (self._numbers(sizes),), "float32"),)
+        return (column("gradient", (self._numbers(model),), "float32"),)
 
-    def _numbers(self, sizes: Sizes) -> int:
-        return len(sizes.matching(self.layers)) * self.k**2
+    def _numbers(self, model: ModelShape) -> int:
+        return len(model.layers_matching(self.layers)) * self.k**2
 
-    def needs(self, sizes: Sizes) -> Needs:
+    def needs(self, model: ModelShape) -> OutputSpec:
         """Traces of the maps."""
-        return Needs(linears=tuple(one.name for one in sizes.matching(self.layers)))
+        return OutputSpec(linear_layers=tuple(one.name for one in model.layers_matching(self.layers)))
 
-    def scratch(self, sizes: Sizes, positions: int) -> int:
+    def scratch(self, model: ModelShape, positions: int) -> int:
         """Projections, and one map's products at a time."""
-        return projection_bytes(sizes, sizes.matching(self.layers), self.k, positions, self._numbers(sizes))
+        return projection_bytes(model, model.layers_matching(self.layers), self.k, positions, self._numbers(model))
 
-    def tables(self, head: Head) -> tuple[Projection, ...]:
+    def precompute(self, head: Head) -> tuple[Projection, ...]:
         """Projections of every map."""
-        return projections(head.sizes.matching(self.layers), self.k, self.seed, head.weight.device)
+        return projections(head.model_shape.layers_matching(self.layers), self.k, self.seed, head.weight.device)
 
-    def rows(self, readout: Readout, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
         """`gradient` (n, maps · k²) float32."""
-        return {"gradient": torch.cat(list(projected(readout, tables)), 1)}
+        return {"gradient": torch.cat(list(projected(outputs, tables)), 1)}
 
-    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]]:
+    def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]]:
         """The Fisher of every map."""
-        return "gradient", (self.k**2,) * len(sizes.matching(self.layers))
+        return "gradient", (self.k**2,) * len(model.layers_matching(self.layers))
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """Each map's part times its damped Fisher's inverse."""

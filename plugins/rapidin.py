@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..engine.intake.projection import outer_sums, unit
-from ..engine.intake.sketch import CountSketch, count_sketch
-from ..engine.method import BATCH_EXAMPLES, Head, Needs, QueryMatrix, Readout, Similarity, Sizes
+from ..engine.interface.method import QueryMatrix, Similarity
+from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, Head, ModelShape, OutputSpec
+from ..engine.sketches.count_sketch import CountSketch, count_sketch
+from ..engine.sketches.projections import outer_sums, unit
 from ..store.errors import SettingsError
 from ..store.layout import Array, Column, column
 
@@ -38,40 +39,40 @@ class RapidIn(Similarity):
         if self.groups < 1:
             raise SettingsError("rapidin needs groups ≥ 1")
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The grouped gradient's direction."""
         return (column("gradient", (self.groups,), "float16"),)
 
-    def needs(self, sizes: Sizes) -> Needs:
+    def needs(self, model: ModelShape) -> OutputSpec:
         """Traces of the maps."""
-        return Needs(linears=tuple(one.name for one in sizes.matching(self.layers)))
+        return OutputSpec(linear_layers=tuple(one.name for one in model.layers_matching(self.layers)))
 
-    def scratch(self, sizes: Sizes, positions: int) -> int:
+    def scratch(self, model: ModelShape, positions: int) -> int:
         """Groups and signs of every weight, some whole gradients, rows."""
-        maps = sizes.matching(self.layers)
+        maps = model.layers_matching(self.layers)
         weights, widest = sum(m.inputs * m.outputs for m in maps), max(m.inputs * m.outputs for m in maps)
-        floats = max(positions, sizes.max_length) * max(m.inputs + m.outputs for m in maps)
+        floats = max(positions, model.max_length) * max(m.inputs + m.outputs for m in maps)
         rows = 3 * self.groups * min(positions, BATCH_EXAMPLES)
         return 12 * weights + 48 * widest + 4 * (2 * _EXAMPLES * widest + floats + rows)
 
-    def tables(self, head: Head) -> dict[str, CountSketch]:
+    def precompute(self, head: Head) -> dict[str, CountSketch]:
         """Where each weight goes, and with what sign."""
         device = head.weight.device
         return {
             one.name: count_sketch(one.inputs * one.outputs, self.groups, self.seed, f"rapidin.{one.name}", device)
-            for one in head.sizes.matching(self.layers)
+            for one in head.model_shape.layers_matching(self.layers)
         }
 
-    def rows(self, readout: Readout, tables: dict[str, CountSketch]) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: dict[str, CountSketch]) -> dict[str, torch.Tensor]:
         """`gradient` (n, K) float32, of unit norm."""
-        total = torch.zeros(readout.examples, self.groups, device=readout.owners.device)
+        total = torch.zeros(outputs.examples, self.groups, device=outputs.example_ids.device)
         for name, sketch in tables.items():
-            trace = readout.trace(name)
-            for first in range(0, readout.examples, _EXAMPLES):
-                own = (trace.owners >= first) & (trace.owners < first + _EXAMPLES)
-                count = min(_EXAMPLES, readout.examples - first)
-                errors, inputs = trace.errors[own].float(), trace.inputs[own].float()
-                whole = outer_sums(errors, inputs, trace.owners[own] - first, count).flatten(1)
+            trace = outputs.linear_io(name)
+            for first in range(0, outputs.examples, _EXAMPLES):
+                own = (trace.example_ids >= first) & (trace.example_ids < first + _EXAMPLES)
+                count = min(_EXAMPLES, outputs.examples - first)
+                errors, inputs = trace.output_grads[own].float(), trace.inputs[own].float()
+                whole = outer_sums(errors, inputs, trace.example_ids[own] - first, count).flatten(1)
                 total[first : first + count].index_add_(1, sketch.bucket, whole * sketch.sign)
         return {"gradient": unit(total)}
 

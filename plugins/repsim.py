@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine.intake.projection import unit
-from ..engine.method import BATCH_EXAMPLES, Needs, QueryMatrix, Readout, Similarity, Sizes
+from ..engine.interface.method import QueryMatrix, Similarity
+from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, ModelShape, OutputSpec
+from ..engine.sketches.projections import unit
 from ..store.errors import SettingsError
 from ..store.layout import Array, Column, column
 
@@ -31,23 +32,23 @@ class RepSim(Similarity):
         if self.layer < -1:
             raise SettingsError("repsim needs layer ≥ -1")
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The mean hidden state, to unit norm."""
-        return (column("state", (sizes.hidden,), "float16"),)
+        return (column("state", (model.hidden,), "float16"),)
 
-    def needs(self, sizes: Sizes) -> Needs:
+    def needs(self, model: ModelShape) -> OutputSpec:
         """One hidden layer."""
-        return Needs(layers=() if self.layer == -1 else (self.layer,))
+        return OutputSpec(layers=() if self.layer == -1 else (self.layer,))
 
-    def scratch(self, sizes: Sizes, positions: int) -> int:
+    def scratch(self, model: ModelShape, positions: int) -> int:
         """Hidden states in float32, and the rows."""
-        return 4 * sizes.hidden * (positions + 4 * min(positions, BATCH_EXAMPLES)) + 8 * positions
+        return 4 * model.hidden * (positions + 4 * min(positions, BATCH_EXAMPLES)) + 8 * positions
 
-    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
         """`state` (n, D) float32."""
-        hidden = readout.hidden(self.layer).float()
-        sums = torch.zeros(readout.examples, hidden.shape[1], device=hidden.device)
-        return {"state": unit(sums.index_add_(0, readout.owners, hidden))}
+        hidden = outputs.hidden(self.layer).float()
+        sums = torch.zeros(outputs.examples, hidden.shape[1], device=hidden.device)
+        return {"state": unit(sums.index_add_(0, outputs.example_ids, hidden))}
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """The queries' states."""

@@ -29,9 +29,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..engine.intake.residual import SparseResidual
-from ..engine.intake.sketch import CountSketch, count_sketch
-from ..engine.method import BATCH_EXAMPLES, Head, Needs, QueryMatrix, Readout, Similarity, Sizes
+from ..engine.interface.method import QueryMatrix, Similarity
+from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, Head, ModelShape, OutputSpec
+from ..engine.sketches.count_sketch import CountSketch, count_sketch
+from ..engine.sketches.residual import SparseResidual
 from ..store.errors import SettingsError
 from ..store.layout import Array, Column, column
 
@@ -40,7 +41,7 @@ _BLOCK = 2048  # rows of the head multiplied at once
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class RiseTables:
     """The three CountSketches and the sketched head."""
 
     residual: CountSketch
@@ -106,46 +107,46 @@ class Rise(Similarity):
         """Numbers in a signature: Kh(Kr + Kg)."""
         return self.kh * (self.kr + self.kg)
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """One column: the signature, [RH; GH] flattened; float16 keeps recall@100 at 1.000 of float32's."""
         return (column("signature", (self.dims,), "float16" if self.normalize else "float32"),)
 
-    def needs(self, sizes: Sizes) -> Needs:
+    def needs(self, model: ModelShape) -> OutputSpec:
         """The truncated residual."""
-        return Needs(reductions=(self._residual,))
+        return OutputSpec(reductions=(self._residual,))
 
     @property
     def _residual(self) -> SparseResidual:
         return SparseResidual(self.tau, self.top, self.mass, self.least)
 
-    def scratch(self, sizes: Sizes, positions: int) -> int:
+    def scratch(self, model: ModelShape, positions: int) -> int:
         """M, the sketches and how they are made; the sparse residual and its sketching, three sketches, signatures."""
-        vocabulary, hidden = sizes.vocabulary, sizes.hidden
+        vocabulary, hidden = model.vocabulary, model.hidden
         kept = min(self.top or vocabulary, vocabulary)
         tables = 4 * vocabulary * self.kg + 4 * hidden * (self.kh + self.kg) + 48 * (vocabulary + hidden)
         made = 4 * min(vocabulary, _BLOCK) * (hidden + self.kg)
         per_position = 28 * kept + 12 * (self.kr + self.kg + self.kh) + 8 * hidden + 8
         return tables + made + positions * per_position + 4 * self.dims * (min(positions, BATCH_EXAMPLES) + 4)
 
-    def tables(self, head: Head) -> Tables:
+    def precompute(self, head: Head) -> RiseTables:
         """CS_r, CS_h and M = CS_g of the head's rows."""
-        device, sizes = head.weight.device, head.sizes
-        error = count_sketch(sizes.hidden, max(1, self.kg), self.seed, "rise.g", device).matrix()
-        return Tables(
-            count_sketch(sizes.vocabulary, max(1, self.kr), self.seed, "rise.r", device),
-            count_sketch(sizes.hidden, self.kh, self.seed, "rise.h", device).matrix(),
+        device, model = head.weight.device, head.model_shape
+        error = count_sketch(model.hidden, max(1, self.kg), self.seed, "rise.g", device).matrix()
+        return RiseTables(
+            count_sketch(model.vocabulary, max(1, self.kr), self.seed, "rise.r", device),
+            count_sketch(model.hidden, self.kh, self.seed, "rise.h", device).matrix(),
             _blocked_product(head.weight, error[:, : self.kg]),
         )
 
-    def rows(self, readout: Readout, tables: Tables) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: RiseTables) -> dict[str, torch.Tensor]:
         """`signature` (n, Kh(Kr+Kg)) float32."""
-        index, value = readout.reduced(self._residual)  # (P, k)
-        h = self._unit(readout.hidden().float() @ tables.hidden, _FLOOR)  # (P, Kh)
+        index, value = outputs.reduced(self._residual)  # (P, k)
+        h = self._unit(outputs.hidden().float() @ tables.hidden, _FLOOR)  # (P, Kh)
         r = self._unit(tables.residual.sparse(index, value)[:, : self.kr], self.floor)  # (P, Kr)
         g = self._unit(_weighted_rows(tables.error, index, value), self.floor)  # (P, Kg)
         left = torch.cat([self.lambda_rh * r, self.lambda_gh * g], dim=1)  # (P, Kr + Kg)
-        out = torch.zeros(readout.examples, self.dims, device=h.device)
-        ends = torch.cumsum(torch.bincount(readout.owners, minlength=readout.examples), 0).tolist()
+        out = torch.zeros(outputs.examples, self.dims, device=h.device)
+        ends = torch.cumsum(torch.bincount(outputs.example_ids, minlength=outputs.examples), 0).tolist()
         for example, (start, stop) in enumerate(zip([0, *ends], ends, strict=False)):
             if stop > start:
                 out[example] = self._signature(left[start:stop], h[start:stop])

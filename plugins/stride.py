@@ -21,23 +21,24 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from ..engine.method import Fitting, Head, Measured, Needs, Readout, Sizes
+from ..engine.interface.model_view import BatchOutputs, Head, ModelShape, OutputSpec
+from ..engine.interface.subset_method import Design, FitSession, SubsetMethod
 from ..store.errors import SettingsError, StoreDamaged
 from ..store.layout import Array
 
 if TYPE_CHECKING:
     import torch
 
-    from ..engine.recovery.design import Design
+    from ..engine.interface.subset_method import HiddenStates, LayerStates
+    from ..engine.recovery.design import PartitionDesign
     from ..engine.steering.operators import Operators
-    from ..engine.steering.states import Corpus, Sequences
-    from ..engine.steering.training import Recipe
+    from ..engine.steering.training import SteeringRecipe
 
 WORDS = {"omega": ("one", "example"), "space": ("logits", "activations"), "states": ("files", "model")}
 
 
 @dataclass(frozen=True)
-class Stride(Measured):
+class Stride(SubsetMethod):
     """Settings of STRIDE."""
 
     subsets: int = 1000
@@ -106,99 +107,99 @@ class Stride(Measured):
         """As set."""
         return self.bases
 
-    def layer(self, sizes: Sizes) -> int:
+    def layer(self, model: ModelShape) -> int:
         """What `depth` means for a model."""
-        return -1 if self.depth == 1 or not sizes.layers else min(sizes.layers - 1, round(self.depth * sizes.layers))
+        return -1 if self.depth == 1 or not model.layers else min(model.layers - 1, round(self.depth * model.layers))
 
     @property
-    def reads(self) -> str:
+    def states_from(self) -> str:
         """From the model, where activations are changed: no file serves what runs again."""
         return "model" if self.space == "activations" else self.states
 
-    def needs(self, sizes: Sizes) -> Needs:
+    def needs(self, model: ModelShape) -> OutputSpec:
         """The layer that the basis reads, and where it is changed what lies above."""
-        layer = self.layer(sizes)
+        layer = self.layer(model)
         if self.space == "activations":
             if layer < 0:
                 raise SettingsError("arrays have no layers: their space is logits")
-            return Needs(above=layer)
-        return Needs(layers=() if layer < 0 else (layer,))
+            return OutputSpec(upper_layers=layer)
+        return OutputSpec(layers=() if layer < 0 else (layer,))
 
-    def design(self, rows: int, base: int = 0) -> Design:
+    def design(self, rows: int, base: int = 0) -> PartitionDesign:
         """d random partitions into K/d subsets each, under the base's seed."""
-        from ..engine.recovery.design import Design
+        from ..engine.recovery.design import PartitionDesign
 
         try:
-            return Design(rows, self.subsets, self.degree, self.seed + base)
+            return PartitionDesign(rows, self.subsets, self.degree, self.seed + base)
         except SettingsError as error:
             raise SettingsError(f"{error}; -o stride.subsets says fewer") from None
 
-    def weighed(self, head: Head, corpus: Corpus, tell: Callable[[int], None]) -> Corpus:
+    def example_weights(self, head: Head, corpus: HiddenStates, on_progress: Callable[[int], None]) -> HiddenStates:
         """With ω, where examples weigh."""
-        from ..engine.steering.states import States
-        from ..engine.steering.streamed import Streamed
-        from ..engine.steering.weights import even, head_norms
+        from ..engine.fitting.hidden_states import MemoryStates
+        from ..engine.fitting.streamed_states import StreamedStates
+        from ..engine.steering.example_weights import even, head_norms
 
         if self.omega == "one":
             return corpus
-        assert isinstance(corpus, States | Streamed)
-        return replace(corpus, weights=even(head_norms(head, corpus, tell)))
+        assert isinstance(corpus, MemoryStates | StreamedStates)
+        return replace(corpus, weights=even(head_norms(head, corpus, on_progress)))
 
-    def begun(self, head: Head, corpus: Corpus, design: Design, base: int = 0) -> Fitting:
+    def start_fit(self, head: Head, corpus: HiddenStates, design: Design, base: int = 0) -> FitSession:
         """All operators, and `checked` of them again."""
         from ..engine.steering.at_head import AtHead
         from ..engine.steering.at_layer import AtLayer
-        from ..engine.steering.fitting import SteeringFit
+        from ..engine.steering.steering_fit import SteeringFit
 
-        space = AtHead(head, corpus) if self.space == "logits" else AtLayer(head, cast("Sequences", corpus))
+        space = AtHead(head, corpus) if self.space == "logits" else AtLayer(head, cast("LayerStates", corpus))
         return SteeringFit(space, design, self._recipe(base), self.checked)
 
-    def _recipe(self, base: int) -> Recipe:
-        from ..engine.steering.training import Recipe
+    def _recipe(self, base: int) -> SteeringRecipe:
+        from ..engine.steering.training import SteeringRecipe
 
-        return Recipe(self.rank, self.updates, self.members, self.shared, self.rate, self.basis_rate, self.stability,
+        return SteeringRecipe(self.rank, self.updates, self.members, self.shared, self.rate, self.basis_rate, self.stability,
                       self.linearity, self.seed + base)  # fmt: skip
 
-    def held(self, sizes: Sizes, rows: int) -> tuple[int, int]:
+    def held(self, model: ModelShape, rows: int) -> tuple[int, int]:
         """Operators, their gradients of two losses and Adam's moments, a copy for the checkpoint; tiles, ω; the operators."""
         import torch
 
+        from ..engine.fitting.read_states import BATCH_TOKENS
+        from ..engine.fitting.streamed_states import ROOM_BYTES
         from ..engine.steering.operators import LEAST_ROWS, TILE_BYTES
-        from ..engine.steering.reading import BATCH_TOKENS
-        from ..engine.steering.streamed import ROOM_BYTES
 
-        numbers = self.subsets * self.rank * sizes.hidden + (sizes.hidden + 1) * self.rank
+        numbers = self.subsets * self.rank * model.hidden + (model.hidden + 1) * self.rank
         twice = 1 + min(self.checked, self.subsets) / self.subsets
-        tiles = 8 * max(TILE_BYTES, 4 * sizes.vocabulary * max(self.rank, LEAST_ROWS)) * torch.get_num_threads()
-        pairs = 40 * self.shared * self.subsets + 32 * self.members * sizes.max_length
+        tiles = 8 * max(TILE_BYTES, 4 * model.vocabulary * max(self.rank, LEAST_ROWS)) * torch.get_num_threads()
+        pairs = 40 * self.shared * self.subsets + 32 * self.members * model.max_length
         sketch = 8 * 5 * self.subsets**2 + (32 << 20) if self.linearity else 0
-        own = 8 * sizes.hidden * self.members * sizes.max_length  # of one operator, where states are made for a step
-        every = 8 * sizes.hidden * rows * sizes.max_length
-        drawn = 2 * min(max(ROOM_BYTES, own), every) if self.reads == "model" else 0
-        maps = sum(one.inputs + one.outputs for one in sizes.linears)
-        graph = 12 * maps * max(BATCH_TOKENS, sizes.max_length) if self.space == "activations" else 0
-        norms = 8 * sizes.max_length * sizes.vocabulary if self.omega == "example" else 0
+        own = 8 * model.hidden * self.members * model.max_length  # of one operator, where states are made for a step
+        every = 8 * model.hidden * rows * model.max_length
+        drawn = 2 * min(max(ROOM_BYTES, own), every) if self.states_from == "model" else 0
+        maps = sum(one.inputs + one.outputs for one in model.linear_layers)
+        graph = 12 * maps * max(BATCH_TOKENS, model.max_length) if self.space == "activations" else 0
+        norms = 8 * model.max_length * model.vocabulary if self.omega == "example" else 0
         fitting = int(4 * numbers * (5 + 5 * twice)) + pairs + sketch + 48 * rows + drawn + max(tiles, norms)
         return fitting + graph, int(8 * numbers * twice) + tiles + graph
 
-    def remarks(self, rows: int) -> list[str]:
+    def notes(self, rows: int) -> list[str]:
         """Whether operators see all of their subsets."""
         size, seen = rows * self.degree // self.subsets, self.updates * self.members
         few = f"an operator sees {seen:,} of the {size:,} examples of its subset: more updates, or more subsets"
         return [few] if seen < size else []
 
-    def measured(self, readout: Readout, fitted: Mapping[str, Array]) -> tuple[Array, Array]:
+    def measured(self, outputs: BatchOutputs, fitted: Mapping[str, Array]) -> tuple[Array, Array]:
         """y by all operators; and of those trained twice, the rank correlation of both answers."""
         import torch
 
         from ..engine.steering.operators import Operators
 
-        _require_fit(fitted, self, self._widths(readout))
+        _require_fit(fitted, self, self._widths(outputs))
 
         def by(prefix: str) -> Array:
-            device = readout.owners.device
+            device = outputs.example_ids.device
             parts = (torch.from_numpy(fitted[f"{prefix}{name}"]).to(device) for name in ("basis", "alpha"))
-            found: Array = self._measured(readout, Operators(*parts)).double().numpy(force=True)
+            found: Array = self._measured(outputs, Operators(*parts)).double().numpy(force=True)
             return found
 
         y = by("")
@@ -206,22 +207,23 @@ class Stride(Measured):
             return y, np.full(len(y), np.nan)
         return y, agreement(y[:, fitted["which"]], by("check_"))
 
-    def _widths(self, readout: Readout) -> tuple[int, int]:
+    def _widths(self, outputs: BatchOutputs) -> tuple[int, int]:
         """D' + 1 and D, of a basis and of operators."""
         if self.space == "activations":
-            width = readout.above().states.shape[2]
+            width = outputs.upper_layers().states.shape[2]
             return width + 1, width
-        return readout.hidden(self.layer(readout.head.sizes)).shape[1] + 1, readout.hidden().shape[1]
+        return outputs.hidden(self.layer(outputs.head.model_shape)).shape[1] + 1, outputs.hidden().shape[1]
 
-    def _measured(self, readout: Readout, operators: Operators) -> torch.Tensor:
+    def _measured(self, outputs: BatchOutputs, operators: Operators) -> torch.Tensor:
         """y (n, K)."""
-        from ..engine.steering.at_layer import measured_above
-        from ..engine.steering.operators import Places, measured
+        from ..engine.fitting.hidden_states import Places
+        from ..engine.steering.at_layer import measured_by_upper_layers
+        from ..engine.steering.operators import measured
 
         if self.space == "activations":
-            return measured_above(readout.head, operators, readout.above())
-        places = Places(readout.hidden(), readout.targets, readout.hidden(self.layer(readout.head.sizes)))
-        return measured(readout.head, operators, places, readout.owners, readout.examples)
+            return measured_by_upper_layers(outputs.head, operators, outputs.upper_layers())
+        places = Places(outputs.hidden(), outputs.targets, outputs.hidden(self.layer(outputs.head.model_shape)))
+        return measured(outputs.head, operators, places, outputs.example_ids, outputs.examples)
 
 
 def _require_fit(fitted: Mapping[str, Array], method: Stride, widths: tuple[int, int]) -> None:

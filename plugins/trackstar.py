@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..engine.arrays.product import products
-from ..engine.damping import inverse_root
-from ..engine.method import BlockSimilarity, QueryMatrix, Sizes
+from ..engine.arrays.kernels.product import products
+from ..engine.arrays.linalg import inverse_root
+from ..engine.interface.method import BlockSimilarity, QueryMatrix
+from ..engine.interface.model_view import ModelShape
 from ..store.errors import SettingsError
 from ..store.layout import Array, Block
 from .gradients import GradDot
@@ -36,7 +37,7 @@ class TrackStar(GradDot, BlockSimilarity):
         if not self.damping > 0:
             raise SettingsError("trackstar needs damping > 0")
 
-    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]]:
+    def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]]:
         """The second moment of the stored gradients."""
         return "gradient", (self.k**2,)
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..engine.arrays.product import products
-from ..engine.damping import preconditioned
-from ..engine.intake.projection import Projection
-from ..engine.intake.residual import Loss
-from ..engine.method import BlockSimilarity, Needs, QueryMatrix, Readout, Sizes
+from ..engine.arrays.kernels.product import products
+from ..engine.arrays.linalg import preconditioned
+from ..engine.interface.method import BlockSimilarity, QueryMatrix
+from ..engine.interface.model_view import BatchOutputs, ModelShape, OutputSpec
+from ..engine.sketches.projections import Projection
+from ..engine.sketches.residual import Loss
 from ..store.errors import SettingsError
 from ..store.layout import Array, Block, Column, column
 from .gradients import GradDot
@@ -38,24 +39,24 @@ class Trak(GradDot, BlockSimilarity):
         if not self.damping > 0:
             raise SettingsError("trak needs damping > 0")
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """φ, the margin's projected gradient, and the weight 1-p."""
         return column("gradient", (self.k**2,), "float32"), column("weight", (), "float32")
 
-    def needs(self, sizes: Sizes) -> Needs:
+    def needs(self, model: ModelShape) -> OutputSpec:
         """Traces of the maps, and losses."""
-        return Needs(reductions=(Loss(),), linears=super().needs(sizes).linears)
+        return OutputSpec(reductions=(Loss(),), linear_layers=super().needs(model).linear_layers)
 
-    def rows(self, readout: Readout, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) and `weight` (n,), float32."""
-        (each,) = readout.reduced(Loss())
-        sums = torch.zeros(readout.examples, device=each.device).index_add_(0, readout.owners, each)
-        counts = torch.bincount(readout.owners, minlength=readout.examples).clamp(min=1)
+        (each,) = outputs.reduced(Loss())
+        sums = torch.zeros(outputs.examples, device=each.device).index_add_(0, outputs.example_ids, each)
+        counts = torch.bincount(outputs.example_ids, minlength=outputs.examples).clamp(min=1)
         weight = -torch.expm1(-sums / counts)  # 1 - p
-        gradient = super().rows(readout, tables)["gradient"] / (counts * weight.clamp(min=1e-6))[:, None]
+        gradient = super().rows(outputs, tables)["gradient"] / (counts * weight.clamp(min=1e-6))[:, None]
         return {"gradient": gradient, "weight": weight}
 
-    def learns(self, sizes: Sizes) -> tuple[str, tuple[int, ...]]:
+    def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]]:
         """ΦᵀΦ/N."""
         return "gradient", (self.k**2,)
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engine.method import BATCH_EXAMPLES, QueryMatrix, Readout, Similarity, Sizes
+from ..engine.interface.method import QueryMatrix, Similarity
+from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, ModelShape
 from ..store.layout import Array, Column, column
 
 
@@ -24,19 +25,19 @@ class Vectors(Similarity):
     unit: bool = False
     """To unit norm: the score is a cosine."""
 
-    def columns(self, sizes: Sizes) -> tuple[Column, ...]:
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The vector."""
-        return (column("vector", (sizes.hidden,), "float32"),)
+        return (column("vector", (model.hidden,), "float32"),)
 
-    def scratch(self, sizes: Sizes, positions: int) -> int:
+    def scratch(self, model: ModelShape, positions: int) -> int:
         """The vectors, and their sums over positions."""
-        return 4 * sizes.hidden * (positions + 3 * min(positions, BATCH_EXAMPLES)) + 8 * positions
+        return 4 * model.hidden * (positions + 3 * min(positions, BATCH_EXAMPLES)) + 8 * positions
 
-    def rows(self, readout: Readout, tables: Any) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
         """`vector` (n, D) float32: what the head reads, summed over positions."""
-        hidden = readout.hidden().float()
-        sums = torch.zeros(readout.examples, hidden.shape[1], device=hidden.device).index_add_(
-            0, readout.owners, hidden
+        hidden = outputs.hidden().float()
+        sums = torch.zeros(outputs.examples, hidden.shape[1], device=hidden.device).index_add_(
+            0, outputs.example_ids, hidden
         )
         return {"vector": torch.nn.functional.normalize(sums, eps=1e-30) if self.unit else sums}
 

@@ -15,9 +15,9 @@ from types import TracebackType
 
 import numpy as np
 
+from .cached import CachedColumn
 from .columns import ColumnReader
 from .errors import DataError
-from .held import HeldColumn
 from .layout import Array, Block
 
 _Buffers = list[Array]
@@ -56,7 +56,9 @@ class SharedBlocks:
             StoreDamaged: a chunk is not what was written. Rows before its end may have been handed out.
         """
         widest = max(c.column.row_bytes for c in self._columns)
-        parts = [_Part(c, self._span if NARROW * c.column.row_bytes <= widest else self._size) for c in self._columns]
+        parts = [
+            _ColumnPart(c, self._span if NARROW * c.column.row_bytes <= widest else self._size) for c in self._columns
+        ]
         try:
             while (first := next(self._firsts, None)) is not None:
                 end = min(self._stop, first + self._span)
@@ -74,18 +76,18 @@ class SharedBlocks:
         self._closed = True
 
 
-class _Part:
+class _ColumnPart:
     """One column's rows in one thread, read so many at a time."""
 
     def __init__(self, column: ColumnReader, size: int) -> None:
         self.name, self._column, self._size = column.column.name, column, size
-        held = isinstance(column, HeldColumn)
+        held = isinstance(column, CachedColumn)
         self._buffer = None if held else np.empty((size, *column.column.shape), column.column.dtype)
         self._first, self._stop = 0, 0
 
     def rows(self, first: int, stop: int, end: int) -> Array:
         """Checked rows, which lie before `end`: in the buffer or, where they are held, as they are."""
-        if isinstance(self._column, HeldColumn):
+        if isinstance(self._column, CachedColumn):
             return self._column.array[first:stop]
         assert self._buffer is not None
         if not self._first <= first < self._stop:

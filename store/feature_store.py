@@ -32,7 +32,7 @@ def method_group(name: str) -> str:
     return f"methods/{name}"
 
 
-def form_group(method: str, form: str) -> str:
+def precision_group(method: str, form: str) -> str:
     """Group that holds a method's rows in another form."""
     return f"forms/{method}.{form}"
 
@@ -120,7 +120,7 @@ class FeatureStore:
 
     def forms(self, method: str) -> list[str]:
         """Names of the forms in which a method's rows are held besides their own."""
-        prefix = form_group(method, "")
+        prefix = precision_group(method, "")
         return [name.removeprefix(prefix) for name in self.groups if name.startswith(prefix)]
 
     def record(self, group: str) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from headwater.engine.method import BlockSimilarity, Method, Needs, QueryMatrix, Similarity, Sizes, TextSimilarity
-from headwater.engine.registry import list_methods, load
-from headwater.plugins.conformance import SIZES, checks
+from headwater.engine.interface.method import BlockSimilarity, Method, QueryMatrix, Similarity, TextSimilarity
+from headwater.engine.interface.model_view import ModelShape, OutputSpec
+from headwater.engine.interface.registry import list_methods, load
+from headwater.plugins.conformance import MODELS, checks
 from headwater.plugins.stride import Stride
 from headwater.store.layout import column
 
@@ -29,7 +30,7 @@ def test_ours_conform(name, check):
 @pytest.mark.parametrize("more", [{"states": "model"}, {"space": "activations", "depth": 0.5}], ids=str)
 def test_stride_conforms_where_it_reads_the_model(more):
     method = Stride(subsets=12, degree=3, updates=4, checked=4, **more)
-    seen = {str(check): check(method) for check in checks(sizes=SIZES[:1]) if str(check) not in OF_THE_CLASS}
+    seen = {str(check): check(method) for check in checks(models=MODELS[:1]) if str(check) not in OF_THE_CLASS}
     assert not seen["a_stopped_fitting_goes_on"] and not seen["measurements_are_each_querys_own"]
 
 
@@ -43,7 +44,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=["linear", "lexical", "semantic"])
 def test_rise_conforms_with_other_settings(settings):
-    for check in checks(sizes=SIZES[:1], finds_itself=0.95 if settings.get("normalize", True) else 0.9):
+    for check in checks(models=MODELS[:1], finds_itself=0.95 if settings.get("normalize", True) else 0.9):
         if str(check) not in OF_THE_CLASS:
             check(load("rise").from_settings(settings))
 
@@ -55,26 +56,26 @@ class Good(Similarity):
     layer: int = 1
     scale: float = 1.0
 
-    def columns(self, sizes: Sizes):
+    def columns(self, sizes: ModelShape):
         return (column("sum", (sizes.hidden,), "float32"),)
 
-    def needs(self, sizes: Sizes):
-        return Needs(layers=(self.layer,))
+    def needs(self, sizes: ModelShape):
+        return OutputSpec(layers=(self.layer,))
 
-    def scratch(self, sizes: Sizes, positions: int):
+    def scratch(self, sizes: ModelShape, positions: int):
         return 4 * sizes.hidden * 4 * positions
 
-    def rows(self, readout: Any, tables: Any):
-        hidden = readout.hidden(self.layer).float()
-        out = torch.zeros(readout.examples, hidden.shape[1])
-        return {"sum": self.scale * torch.nn.functional.normalize(out.index_add_(0, readout.owners, hidden))}
+    def rows(self, outputs: Any, tables: Any):
+        hidden = outputs.hidden(self.layer).float()
+        out = torch.zeros(outputs.examples, hidden.shape[1])
+        return {"sum": self.scale * torch.nn.functional.normalize(out.index_add_(0, outputs.example_ids, hidden))}
 
     def prepare(self, rows: Mapping[str, Any], state: Mapping[str, Any]):
         return QueryMatrix("sum", rows["sum"])
 
 
 def test_a_good_method_passes():
-    why_not = {str(check): check(Good()) for check in checks(sizes=SIZES[:2])}
+    why_not = {str(check): check(Good()) for check in checks(models=MODELS[:2])}
     assert {name for name, why in why_not.items() if why} <= {
         "same_rows_in_another_process",
         "scratch_covers_what_is_allocated",
@@ -94,7 +95,7 @@ class Scored(BlockSimilarity, Good):
 
 
 def test_a_method_with_its_own_score_passes():
-    for check in checks(sizes=SIZES[:1]):
+    for check in checks(models=MODELS[:1]):
         if str(check) not in OF_THE_CLASS:
             check(Scored())
 
@@ -116,7 +117,7 @@ def test_a_method_without_scores_is_not_asked_for_any():
 
 
 def test_a_method_that_is_fitted_passes_and_is_asked_for_no_rows():
-    told = {str(check): check(Fitted()) for check in checks(sizes=SIZES[:1]) if str(check) not in OF_THE_CLASS}
+    told = {str(check): check(StoredFit()) for check in checks(models=MODELS[:1]) if str(check) not in OF_THE_CLASS}
     assert told["columns_match_rows"] == told["an_example_finds_itself"] == "the method stores no rows"
     assert not told["a_design_is_the_same_again"] and not told["measurements_are_each_querys_own"]
 
@@ -160,14 +161,14 @@ class Newer(Good):
 
 @dataclass(frozen=True)
 class OtherName(Good):
-    def rows(self, readout, tables):
-        return {"total": super().rows(readout, tables)["sum"]}
+    def rows(self, outputs, tables):
+        return {"total": super().rows(outputs, tables)["sum"]}
 
 
 @dataclass(frozen=True)
 class OtherShape(Good):
-    def rows(self, readout, tables):
-        return {"sum": super().rows(readout, tables)["sum"][:, 1:]}
+    def rows(self, outputs, tables):
+        return {"sum": super().rows(outputs, tables)["sum"][:, 1:]}
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,8 @@ class Overflowing(Good):
     def columns(self, sizes):
         return (column("sum", (sizes.hidden,), "float16"),)
 
-    def rows(self, readout, tables):
-        return {"sum": 1e6 * super().rows(readout, tables)["sum"]}
+    def rows(self, outputs, tables):
+        return {"sum": 1e6 * super().rows(outputs, tables)["sum"]}
 
 
 @dataclass(frozen=True)
@@ -187,48 +188,48 @@ class Truncating(Good):
 
 @dataclass(frozen=True)
 class Greedy(Good):
-    def rows(self, readout, tables):
-        readout.hidden(2)
-        return super().rows(readout, tables)
+    def rows(self, outputs, tables):
+        outputs.hidden(2)
+        return super().rows(outputs, tables)
 
 
 @dataclass(frozen=True)
 class Centred(Good):
-    def rows(self, readout, tables):
-        rows = super().rows(readout, tables)["sum"]
+    def rows(self, outputs, tables):
+        rows = super().rows(outputs, tables)["sum"]
         return {"sum": (rows - rows.mean(0)) * (rows != 0)}
 
 
 @dataclass(frozen=True)
 class Restless(Good):
-    def rows(self, readout, tables):
-        return {"sum": super().rows(readout, tables)["sum"] + 1}
+    def rows(self, outputs, tables):
+        return {"sum": super().rows(outputs, tables)["sum"] + 1}
 
 
 @dataclass(frozen=True)
 class InPlace(Good):
-    def rows(self, readout, tables):
-        readout.hidden(self.layer).mul_(2)
-        return super().rows(readout, tables)
+    def rows(self, outputs, tables):
+        outputs.hidden(self.layer).mul_(2)
+        return super().rows(outputs, tables)
 
 
 @dataclass(frozen=True)
 class Strict(Good):
-    def rows(self, readout, tables):
-        return {"sum": super().rows(readout, tables)["sum"].to(readout.hidden().dtype)}
+    def rows(self, outputs, tables):
+        return {"sum": super().rows(outputs, tables)["sum"].to(outputs.hidden().dtype)}
 
 
 @dataclass(frozen=True)
 class Random(Good):
-    def rows(self, readout, tables):
-        return {"sum": super().rows(readout, tables)["sum"] * torch.rand(())}
+    def rows(self, outputs, tables):
+        return {"sum": super().rows(outputs, tables)["sum"] * torch.rand(())}
 
 
 @dataclass(frozen=True)
 class Forgetful(Good):
-    def rows(self, readout, tables):
+    def rows(self, outputs, tables):
         CALLS.append(1)
-        return {"sum": super().rows(readout, tables)["sum"] * len(CALLS)}
+        return {"sum": super().rows(outputs, tables)["sum"] * len(CALLS)}
 
 
 @dataclass(frozen=True)
@@ -280,14 +281,14 @@ class Understated(Good):
     def scratch(self, sizes, positions):
         return positions
 
-    def rows(self, readout, tables):
-        hidden = readout.hidden()
+    def rows(self, outputs, tables):
+        hidden = outputs.hidden()
         assert torch.ones(len(hidden), 64, hidden.shape[1]).sum() >= 0  # 128 MiB for 2,048 positions of width 256
-        return super().rows(readout, tables)
+        return super().rows(outputs, tables)
 
 
 @dataclass(frozen=True)
-class Fitted(Stride):
+class StoredFit(Stride):
     """Quick to fit; what the faulty ones below depart from."""
 
     subsets: int = 12
@@ -297,23 +298,23 @@ class Fitted(Stride):
 
 
 @dataclass(frozen=True)
-class OneDesign(Fitted):
+class OneDesign(StoredFit):
     def design(self, rows, base=0):
         return super().design(rows, 0)
 
 
 @dataclass(frozen=True)
-class Oblivious(Fitted):
-    def begun(self, head, states, design, base=0):
-        fitting = super().begun(head, states, design, base)
+class Oblivious(StoredFit):
+    def start_fit(self, head, states, design, base=0):
+        fitting = super().start_fit(head, states, design, base)
         fitting.resume = lambda arrays: None
         return fitting
 
 
 @dataclass(frozen=True)
-class Together(Fitted):
-    def measured(self, readout, fitted):
-        y, agreement = super().measured(readout, fitted)
+class Together(StoredFit):
+    def measured(self, outputs, fitted):
+        y, agreement = super().measured(outputs, fitted)
         return y - y.mean(0), agreement
 
 
@@ -397,7 +398,7 @@ def test_a_class_that_other_processes_cannot_find_does_not_pickle():
 
 def test_rows_that_depend_on_the_process_are_caught(tmp_path, monkeypatch):
     (tmp_path / "hashing_method.py").write_text(
-        "from dataclasses import dataclass\nimport torch\nfrom headwater.engine.method import Method\n"
+        "from dataclasses import dataclass\nimport torch\nfrom headwater.engine.interface.method import Method\n"
         "from headwater.store.layout import column\n\n\n@dataclass(frozen=True)\nclass Hashing(Method):\n"
         "    def columns(self, sizes): return (column('c', (8,), 'float32'),)\n"
         "    def scratch(self, sizes, positions): return positions\n"
@@ -414,9 +415,9 @@ def test_rows_that_depend_on_the_process_are_caught(tmp_path, monkeypatch):
 
 
 def test_a_model_that_cannot_serve_the_method_is_left_out_but_not_every_one():
-    few = checks(sizes=(Sizes(8, 20, 0, 16), Sizes(8, 20, 2, 16)))
+    few = checks(models=(ModelShape(8, 20, 0, 16), ModelShape(8, 20, 2, 16)))
     next(check for check in few if str(check) == "columns_match_rows")(Good())
-    none = checks(sizes=(Sizes(8, 20, 0, 16),))
+    none = checks(models=(ModelShape(8, 20, 0, 16),))
     with pytest.raises(AssertionError, match="pass checks"):
         next(check for check in none if str(check) == "columns_match_rows")(Good())
 

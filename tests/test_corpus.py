@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from headwater.engine.intake import formats
-from headwater.engine.intake.corpus import Document, Faults, Template, read_documents
-from headwater.engine.intake.sources import Source, find_sources
+from headwater.engine.data import formats
+from headwater.engine.data.documents import Document, Faults, Template, read_documents
+from headwater.engine.data.sources import Source, find_sources
 from headwater.store.errors import CorpusError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -11,8 +11,8 @@ import sys
 from itertools import combinations
 
 import pytest
-from headwater.engine.demo import corpus as texts
-from headwater.engine.demo import measure
+from headwater.engine.demo import docstring_corpus as texts
+from headwater.engine.demo import hit_rates as measure
 from headwater.engine.demo.tour import tour
 from headwater.engine.demo.workdir import Workdir
 from headwater.store.errors import CorpusError, SettingsError, StoreMismatch

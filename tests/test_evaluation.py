@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 from headwater.cli import main
 from headwater.engine.evaluation.agreement import evaluate_lds
 from headwater.engine.evaluation.evaluate import lds_of
-from headwater.engine.evaluation.labels import Matching
-from headwater.engine.evaluation.pictures import draw_retrieval
+from headwater.engine.evaluation.labels import TextMatch
 from headwater.engine.evaluation.rankings import Ranking
 from headwater.engine.evaluation.retrieval import evaluate_retrieval
+from headwater.engine.presentation.plots import draw_retrieval
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lds_wikitext_gpt2"
 RANDOM = np.random.default_rng(0)
@@ -245,7 +245,7 @@ def test_seeds_that_contradict_each_other_leave_no_ceiling():
 def test_scores_that_differ_by_their_rounding_are_drawn(tmp_path: Path, values: list[float]) -> None:
     pytest.importorskip("matplotlib", reason="pictures are an extra")
     ranking = Ranking("q", ("a", "b", "c", "d"), ("yes", "no", "no", "no"), np.array(values, np.float32))
-    draw_retrieval(evaluate_retrieval([ranking], Matching("yes"), whole=True), str(tmp_path / "p.png"))
+    draw_retrieval(evaluate_retrieval([ranking], TextMatch("yes"), whole=True), str(tmp_path / "p.png"))
     assert (tmp_path / "p.png").stat().st_size > 1000
 
 

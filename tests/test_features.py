@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.intake.array_files import is_features
-from headwater.engine.intake.corpus import Faults
-from headwater.engine.intake.examples import Example, Place
-from headwater.engine.intake.features import FeatureProvider
-from headwater.engine.intake.readout import merged_needs
-from headwater.engine.intake.residual import SparseResidual
-from headwater.engine.intake.sources import Source
-from headwater.engine.method import Needs
+from headwater.engine.data.array_files import is_features
+from headwater.engine.data.documents import Faults
+from headwater.engine.data.sources import Source
+from headwater.engine.ingest.array_provider import ArrayProvider
+from headwater.engine.ingest.examples import Example, Place
+from headwater.engine.interface.model_view import OutputSpec
+from headwater.engine.models.batch_outputs import merged_specs
+from headwater.engine.sketches.residual import SparseResidual
 from headwater.store.errors import CorpusError, DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,12 +53,12 @@ def written(path: Path, kind: str, made: dict[str, Any]) -> str:
     return str(path)
 
 
-def opened(*paths: str) -> FeatureProvider:
+def opened(*paths: str) -> ArrayProvider:
     """Files as a provider on the CPU."""
-    return FeatureProvider(list(paths), CPU, Faults("fail"))
+    return ArrayProvider(list(paths), CPU, Faults("fail"))
 
 
-def all_of(provider: FeatureProvider) -> list[Example]:
+def all_of(provider: ArrayProvider) -> list[Example]:
     """Every example."""
     return list(provider.examples(Place()))
 
@@ -85,11 +85,11 @@ def test_readouts_are_the_arrays(kind, positions, given, tmp_path):
     examples = all_of(provider)
     assert [example.length for example in examples] == [max(1, positions)] * 7
     assert [example.counted for example in examples] == (labels >= 0).reshape(7, -1).sum(1).tolist()
-    read = provider.read(examples[::-1], merged_needs([Needs(reductions=(ALL,))]))
+    read = provider.read(examples[::-1], merged_specs([OutputSpec(reductions=(ALL,))]))
     flat = (labels >= 0).reshape(7, -1)[::-1]
     np.testing.assert_array_equal(read.hidden().numpy(), made["hidden"].reshape(7, -1, 5)[::-1][flat])
     np.testing.assert_array_equal(read.targets.numpy(), labels.reshape(7, -1)[::-1][flat])
-    np.testing.assert_array_equal(read.owners.numpy(), np.nonzero(flat)[0])
+    np.testing.assert_array_equal(read.example_ids.numpy(), np.nonzero(flat)[0])
     index, value = read.reduced(ALL)
     dense = torch.zeros(len(index), 4).scatter_add_(1, index, value).numpy()
     np.testing.assert_allclose(dense, (p - one).reshape(7, -1, 4)[::-1][flat], atol=1e-5)
@@ -99,7 +99,7 @@ def test_readouts_are_the_arrays(kind, positions, given, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_reading_goes_on_from_every_place_in_several_files(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr("headwater.engine.intake.features._ROWS", 3)
+    monkeypatch.setattr("headwater.engine.ingest.array_provider._ROWS", 3)
     paths = [written(tmp_path / f"f{n}", kind, arrays(rows, seed=n)) for n, rows in enumerate((7, 1, 6))]
     examples = all_of(opened(*paths))
     assert [example.place for example in examples] == [
@@ -153,7 +153,7 @@ def test_other_numbers_become_float32(dtype, tmp_path):
     made["hidden"] = (made["hidden"] * 4).astype(dtype)
     made["weight"], made["labels"] = made["weight"].astype(np.float64), made["labels"].astype(np.int8)
     provider = opened(written(tmp_path / "f", "npz", made))
-    read = provider.read(all_of(provider), merged_needs([]))
+    read = provider.read(all_of(provider), merged_specs([]))
     assert read.hidden().dtype == provider.head.weight.dtype == torch.float32
     assert torch.isfinite(read.losses()).all()
 
@@ -164,7 +164,7 @@ def test_later_files_may_leave_the_head_out_and_may_not_have_another(tmp_path):
     short = {name: second[name] for name in ("hidden", "labels")}
     provider = opened(one, written(tmp_path / "b", "zarr", short))
     assert len(all_of(provider)) == 7 and provider.longest() == 2
-    assert provider.read(all_of(provider), merged_needs([])).losses().shape == (7,)
+    assert provider.read(all_of(provider), merged_specs([])).losses().shape == (7,)
     for name in ("weight", "bias"):
         other = written(tmp_path / name, "npz", {**second, name: second[name] + 1})
         with pytest.raises(DataError, match=f"its {name} differs from that of"):
@@ -223,7 +223,7 @@ def test_arrays_that_do_not_fit_are_refused(case, tmp_path):
 
 @pytest.mark.parametrize("kind", ["npz", "zarr"])
 def test_a_label_beyond_the_head_is_refused_by_its_row(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr("headwater.engine.intake.features._ROWS", 2)
+    monkeypatch.setattr("headwater.engine.ingest.array_provider._ROWS", 2)
     made = arrays()
     made["labels"][5] = 4
     with pytest.raises(DataError, match="row 5 has a label above the last of 4 classes"):
@@ -233,7 +233,7 @@ def test_a_label_beyond_the_head_is_refused_by_its_row(kind, tmp_path, monkeypat
 def test_hidden_layers_are_not_to_be_had(tmp_path):
     provider = opened(written(tmp_path / "f", "npz", arrays()))
     with pytest.raises(DataError, match=r"arrays have no hidden layers \[3\]"):
-        provider.read(all_of(provider), Needs(layers=(3,)))
+        provider.read(all_of(provider), OutputSpec(layers=(3,)))
 
 
 def test_what_is_no_such_file_is_refused(tmp_path):

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from headwater.engine.answers.recovery import RecoveryQuestion
-from headwater.engine.answers.trust import Trust
-from headwater.engine.fitting.fit import FitJob, prepare_fit
-from headwater.engine.fitting.fitted import fitted
-from headwater.engine.intake.corpus import Template
-from headwater.engine.intake.examples import Place
-from headwater.engine.intake.model import ModelChoice, load
-from headwater.engine.intake.providers import Reading, corpus_provider
-from headwater.engine.intake.stored import StoredTexts
-from headwater.engine.recovery.membership import Stored
-from headwater.engine.state import read_arrays, write_arrays
+from headwater.engine.attribution.recovered_session import RecoveredSession
+from headwater.engine.data.documents import Template
+from headwater.engine.fitting.fit_job import FitJob, prepare_fit
+from headwater.engine.fitting.fit_record import fitted
+from headwater.engine.ingest.examples import Place
+from headwater.engine.ingest.open_provider import ReadOptions, corpus_provider
+from headwater.engine.ingest.stored_texts import StoredTexts
+from headwater.engine.models.language_model import ModelChoice, load
+from headwater.engine.recovery.membership import TableMembership
+from headwater.engine.results.diagnostics import RecoveryDiagnostics
 from headwater.store.errors import DataError, StoreBusy
 from headwater.store.feature_store import FeatureStore
 from headwater.store.files import RangeLock
+from headwater.store.state import read_arrays, write_arrays
 from running import done, headwater
 from small import save_model, sentences, tree, write_corpus
 
@@ -78,10 +78,10 @@ def scores_of(folder: Path, name: str = "S", queries: str = "queries.jsonl") -> 
 
 def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(texts: Path) -> None:
     store = FeatureStore.open(texts / "S")
-    question = RecoveryQuestion(store, "stride", str(texts / "queries.jsonl"), ModelChoice(""), Template(), 60, None)
+    question = RecoveredSession(store, "stride", str(texts / "queries.jsonl"), ModelChoice(""), Template(), 60, None)
     results = question.attribute()
     (base,) = question._answered().bases
-    held = Stored.held(fitted(store, "stride").method.design(60))
+    held = TableMembership.held(fitted(store, "stride").method.design(60))
     weights = base.weights.dense(held)
     table = np.zeros((60, 24))
     np.put_along_axis(table, held.table.astype(np.int64), 1, 1)
@@ -154,7 +154,7 @@ def test_a_stored_text_is_read_as_its_file_was(texts: Path) -> None:
     store = FeatureStore.open(texts / "S")
     stored = list(StoredTexts(store, model).examples(Place()))
     read = list(corpus_provider([str(texts / "corpus.jsonl")], ModelChoice(str(texts / "model"), "cpu"),
-                                Reading(Template(), max_length=64)).examples(Place()))  # fmt: skip
+                                ReadOptions(Template(), max_length=64)).examples(Place()))  # fmt: skip
     assert [one.id for one in stored] == [one.id for one in read] and any("#" in one.id for one in read) is False
     assert [one.payload for one in stored] == [one.payload for one in read]
     assert [one.id for one in StoredTexts(store, model).examples(Place(0, 56))] == [one.id for one in read[57:]]
@@ -172,7 +172,7 @@ def test_prompts_and_pieces_of_long_texts_are_read_again(tmp_path: Path) -> None
     done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", "--model", tmp_path / "model", "--max-length", "40")
     stored = list(StoredTexts(FeatureStore.open(tmp_path / "S"), load(choice)).examples(Place()))
     read = list(
-        corpus_provider([str(tmp_path / "c.jsonl")], choice, Reading(Template(), max_length=40)).examples(Place())
+        corpus_provider([str(tmp_path / "c.jsonl")], choice, ReadOptions(Template(), max_length=40)).examples(Place())
     )
     assert len(read) > 3 and [one.id for one in stored] == [one.id for one in read]
     assert stored[-1].payload == read[-1].payload and stored[-1].counted < stored[-1].length - 1
@@ -254,7 +254,7 @@ def test_several_bases_have_designs_of_their_own_and_are_averaged(texts: Path) -
         done("fit", place, "--again", *options(QUICK | {"bases": str(texts / model), "seed": seed}))
     each = []
     for place in single:
-        question = RecoveryQuestion(
+        question = RecoveredSession(
             FeatureStore.open(place), "stride", str(texts / "queries.jsonl"), ModelChoice(""), Template(), 1, None
         )
         (base,) = question._answered().bases
@@ -400,11 +400,11 @@ def test_a_training_goes_on_only_with_the_states_it_began_with(tmp_path: Path) -
     job = FitJob(str(tmp_path / "S"), "stride", {**QUICK, "bases": (str(tmp_path / "base.npz"),)})
     steps: list[int] = []
 
-    def stopped() -> bool:
+    def should_stop() -> bool:
         return len(steps) == 3
 
     assert not prepare_fit(job).run(
-        lambda what, done, *rest: steps.append(done) if "operators" in what else None, stopped
+        lambda what, done, *rest: steps.append(done) if "operators" in what else None, should_stop
     )
     shutil.copy(tmp_path / "b.npz", tmp_path / "base.npz")
     assert prepare_fit(job).run(lambda *told: None)
@@ -416,7 +416,7 @@ def test_a_training_goes_on_only_with_the_states_it_began_with(tmp_path: Path) -
     steps.clear()
     other = FitJob(str(tmp_path / "S"), "stride", {**QUICK, "rank": 2}, again=True)
     assert not prepare_fit(other).run(
-        lambda what, done, *rest: steps.append(done) if "operators" in what else None, stopped
+        lambda what, done, *rest: steps.append(done) if "operators" in what else None, should_stop
     )
     begun = len(steps)
     assert prepare_fit(other).run(lambda what, done, *rest: steps.append(done) if "operators" in what else None)
@@ -450,7 +450,7 @@ def test_a_state_that_is_not_finite_is_named(texts: Path, tmp_path: Path) -> Non
 
 def test_trust_warns_where_it_must() -> None:
     every = np.array([0.9, 0.3, np.nan])
-    trust = Trust(
+    trust = RecoveryDiagnostics(
         10,
         100,
         ("lasso at 0.1",),
@@ -459,19 +459,23 @@ def test_trust_warns_where_it_must() -> None:
         np.array([1e-5, 2e-5, 1.0]),
         np.array([True, True, False]),
     )
-    first, unsteady, blind, slow = trust.remarks
+    first, unsteady, blind, slow = trust.notes
     assert "10 operators for 100 examples (K/N 0.1)" in first and "lasso at 0.1" in first and "1.0e+00" in first
     assert "1 of 3 queries agree by less than 0.6" in unsteady and "1 of 3 queries are not explained" in blind
-    assert len(Trust(5, 100, ("lasso",), np.ones(2), np.ones(2), np.zeros(2), np.ones(2, bool)).remarks) == 2
+    assert (
+        len(RecoveryDiagnostics(5, 100, ("lasso",), np.ones(2), np.ones(2), np.zeros(2), np.ones(2, bool)).notes) == 2
+    )
     assert "1 queries did not converge" in slow and trust.facts()["reliability"] == [0.9, 0.3, None]
-    assert len(Trust(10, 100, ("ridge",), np.ones(2), np.ones(2), np.zeros(2), np.ones(2, bool)).remarks) == 1
+    assert (
+        len(RecoveryDiagnostics(10, 100, ("ridge",), np.ones(2), np.ones(2), np.zeros(2), np.ones(2, bool)).notes) == 1
+    )
 
 
 MEASURE = """
 import sys, numpy as np
-from headwater.engine.memory import peak_bytes, reset_peak, resident_bytes
-from headwater.engine.fitting.fit import FitJob, prepare_fit
-from headwater.engine.answers.ask import ask
+from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
+from headwater.engine.fitting.fit_job import FitJob, prepare_fit
+from headwater.engine.attribution.open_session import ask
 store, queries, more = sys.argv[1:]
 import json
 more = json.loads(more)
@@ -561,11 +565,11 @@ def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> 
 
 def prepared_digest(store: Path) -> str:
     """Of the hidden states that a fit of the store reads."""
-    from headwater.engine.fitting.reading import base_provider
-    from headwater.engine.steering.activations import Activations
+    from headwater.engine.fitting.fit_corpus import base_provider
+    from headwater.engine.fitting.state_files import StateFiles
 
     provider = base_provider(FeatureStore.open(store), "", ModelChoice("", "cpu"), ())
-    return Activations(provider, store, -1, 60).digest
+    return StateFiles(provider, store, -1, 60).digest
 
 
 def test_a_fit_that_another_process_finished_meanwhile_is_not_lost(texts: Path, tmp_path: Path) -> None:

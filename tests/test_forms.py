@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.scan import Shape
-from headwater.engine.arrays.scorers import scorer_of
-from headwater.engine.arrays.similarity import top_k
-from headwater.engine.forms.form import Sign, form_of, listed, recorded_forms
-from headwater.engine.forms.rotation import Rotation, turn
-from headwater.engine.forms.signs import sign_queries
+from headwater.engine.arrays.precision.precisions import Sign, listed, precision_of, recorded_precisions
+from headwater.engine.arrays.precision.rotation import Rotation, turn
+from headwater.engine.arrays.precision.signs import sign_queries
+from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
+from headwater.engine.arrays.scan.scan_loop.top_k import top_k
 from headwater.store.errors import DataError, SettingsError, StoreDamaged
 from headwater.store.layout import Block, column
 from test_similarity import brute_force, nothing, stored
@@ -31,7 +31,7 @@ def unit(seed: int, *shape: int) -> np.ndarray:
 
 def scores(precision: str, rows: np.ndarray, queries: np.ndarray, bits: int = 8192) -> np.ndarray:
     """(Q, rows) as a scan has them."""
-    form = form_of(precision, column("c", rows.shape[1:], "float32"), bits)
+    form = precision_of(precision, column("c", rows.shape[1:], "float32"), bits)
     out = np.empty((len(queries), len(rows)), np.float32)
     scorer_of(form, queries).score(Block(0, form.encode(rows)), out)
     return out
@@ -41,7 +41,7 @@ def scores(precision: str, rows: np.ndarray, queries: np.ndarray, bits: int = 81
     ("precision", "lost"), [("float32", 1e-6), ("float16", 1e-3), ("bf16", 4e-3), ("int8", 3e-2), ("auto", 1e-3)]
 )
 def test_what_a_form_loses(precision: str, lost: float) -> None:
-    form, rows = form_of(precision, DECLARED), unit(0, 50, DEPTH).reshape(50, 10, 20)
+    form, rows = precision_of(precision, DECLARED), unit(0, 50, DEPTH).reshape(50, 10, 20)
     parts = form.encode(rows)
     assert {c.name: (c.shape, c.dtype) for c in form.columns} == {
         n: (v.shape[1:], v.dtype.name) for n, v in parts.items()
@@ -121,7 +121,7 @@ def test_integer_queries_fit_the_tables() -> None:
 def test_every_form_finds_the_best_of_a_store(precision: str, tmp_path: Path) -> None:
     rows = unit(0, 700, DEPTH)
     queries = unit(1, 5, DEPTH) + 2 * rows[[3, 699, 350, 77, 0]]
-    form = form_of(precision, column("c", (DEPTH,), "float32"), 16_384)
+    form = precision_of(precision, column("c", (DEPTH,), "float32"), 16_384)
     columns = stored(tmp_path / "s", rows, form=form)
     found = [top_k(columns, scorer_of(form, queries), 20, Shape(size, 2), nothing) for size in (50, 700)]
     assert np.array_equal(found[0].rows, found[1].rows) and np.array_equal(found[0].scores, found[1].scores)
@@ -136,10 +136,10 @@ def test_what_is_not_finite_is_refused(precision: str, bad: float) -> None:
     rows = unit(0, 3, DEPTH).reshape(3, 10, 20)
     rows[1, 2, 3] = bad
     with pytest.raises(DataError, match="not finite"):
-        form_of(precision, DECLARED).encode(rows)
+        precision_of(precision, DECLARED).encode(rows)
     if precision == "float16":
         with pytest.raises(DataError, match="too large"):
-            form_of(precision, DECLARED).encode(np.full((1, 10, 20), 1e6, np.float32))
+            precision_of(precision, DECLARED).encode(np.full((1, 10, 20), 1e6, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -147,34 +147,34 @@ def test_what_is_not_finite_is_refused(precision: str, bad: float) -> None:
 )
 def test_forms_that_are_none_are_refused(precision: str, bits: int) -> None:
     with pytest.raises(SettingsError, match=r"no precision|come in multiples of 128"):
-        form_of(precision, DECLARED, bits)
+        precision_of(precision, DECLARED, bits)
 
 
 def test_single_numbers_and_integers_stay_as_declared() -> None:
     for declared in (column("norm", (), "float32"), column("ids", (4,), "int32")):
-        assert form_of("sign", declared).columns == (declared,)
+        assert precision_of("sign", declared).columns == (declared,)
 
 
 def test_signs_cannot_be_decoded() -> None:
     with pytest.raises(SettingsError, match="cannot be had back"):
-        form_of("sign", DECLARED).decode({})
+        precision_of("sign", DECLARED).decode({})
 
 
 def test_a_record_that_does_not_fit_its_columns_is_damage() -> None:
-    form = form_of("int8", DECLARED)
+    form = precision_of("int8", DECLARED)
     record = {"settings": {"precision": "int8"}, "declared": listed([DECLARED]), "columns": listed(form.columns)}
-    assert recorded_forms(record) == {"c": form}
-    assert recorded_forms({"columns": listed([DECLARED])}) == {"c": form_of("auto", DECLARED)}
+    assert recorded_precisions(record) == {"c": form}
+    assert recorded_precisions({"columns": listed([DECLARED])}) == {"c": precision_of("auto", DECLARED)}
     for wrong in ({"precision": "sign"}, {"precision": "float32"}, {"precision": "none"}):
         with pytest.raises(StoreDamaged):
-            recorded_forms({**record, "settings": wrong})
+            recorded_precisions({**record, "settings": wrong})
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "float64", "bool"])
 def test_columns_of_other_numbers_mean_themselves(dtype: str) -> None:
     values = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 100, (9, 33)).astype(dtype)
     queries = unit(1, 4, 33)
-    form = form_of("int8" if dtype != "float64" else "auto", column("c", (33,), dtype))
+    form = precision_of("int8" if dtype != "float64" else "auto", column("c", (33,), dtype))
     out = np.empty((4, 9), np.float32)
     scorer_of(form, queries).score(Block(0, form.encode(values)), out)
     np.testing.assert_allclose(out, queries.astype(np.float64) @ values.astype(np.float64).T, atol=1e-3)
@@ -186,6 +186,6 @@ def test_columns_of_other_numbers_mean_themselves(dtype: str) -> None:
 )
 def test_a_record_from_a_stranger_is_one_line(settings: object) -> None:
     with pytest.raises(StoreDamaged):
-        recorded_forms({"settings": settings, "declared": listed([DECLARED]), "columns": listed([DECLARED])})
+        recorded_precisions({"settings": settings, "declared": listed([DECLARED]), "columns": listed([DECLARED])})
     with pytest.raises(StoreDamaged):
-        recorded_forms({"declared": [{"name": "c", "shape": ["a"], "dtype": "x", "chunk_rows": 1}], "columns": []})
+        recorded_precisions({"declared": [{"name": "c", "shape": ["a"], "dtype": "x", "chunk_rows": 1}], "columns": []})

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.arrays.scan import Shape
-from headwater.engine.arrays.scorers import scorer_of
-from headwater.engine.arrays.similarity import top_k
-from headwater.engine.forms.form import form_of
-from headwater.engine.intake.job import IngestJob, prepare
-from headwater.engine.intake.model import ModelChoice
-from headwater.engine.intake.residual import Loss, SparseResidual
+from headwater.engine.arrays.precision.precisions import precision_of
+from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
+from headwater.engine.arrays.scan.scan_loop.top_k import top_k
+from headwater.engine.ingest.ingest_job import IngestJob, prepare
+from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.sketches.residual import Loss, SparseResidual
 from headwater.store.errors import DeviceError
 from headwater.store.feature_store import FeatureStore
 from headwater.store.layout import column
@@ -56,11 +56,11 @@ def test_a_store_made_on_the_device_is_the_cpus(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resident", [True, False])
 def test_a_scan_on_the_device_is_the_cpus(tmp_path: Path, precision: str, resident: bool, monkeypatch) -> None:
     cupy = pytest.importorskip("cupy", reason="scans on a GPU need CuPy")
-    from headwater.engine.arrays import gpu
+    from headwater.engine.arrays.scan.scan_loop import gpu_scan as gpu
 
     rows = np.random.default_rng(0).standard_t(4, (5000, 256)).astype(np.float32)
     matrix = rows[:33] + 1
-    form = form_of(precision, column("c", (256,), "float32"), 1024)
+    form = precision_of(precision, column("c", (256,), "float32"), 1024)
     columns = stored(tmp_path / "s", rows, form=form)
     expected = top_k(columns, scorer_of(form, matrix), 50, Shape(500, 2), lambda done: None)
     monkeypatch.setattr(gpu, "BLOCK_BYTES", 600 * 256)
@@ -78,10 +78,10 @@ def test_a_scan_on_the_device_is_the_cpus(tmp_path: Path, precision: str, reside
 
 def test_a_device_without_room_is_an_error_and_no_answer(tmp_path: Path) -> None:
     pytest.importorskip("cupy", reason="scans on a GPU need CuPy")
-    from headwater.engine.arrays.gpu import GpuScan
+    from headwater.engine.arrays.scan.scan_loop.gpu_scan import GpuScan
 
     rows = np.ones((100_000, 256), np.float32)
-    form = form_of("float32", column("c", (256,), "float32"))
+    form = precision_of("float32", column("c", (256,), "float32"))
     columns = stored(tmp_path / "s", rows, 1 << 20, form)
     with pytest.raises(DeviceError, match="no room"):
         GpuScan(columns, form, 0, 1 << 20).top_k(rows[:1], 10, lambda done: None)
@@ -89,11 +89,11 @@ def test_a_device_without_room_is_an_error_and_no_answer(tmp_path: Path) -> None
 
 def test_a_recovery_on_the_device_is_the_cpus() -> None:
     pytest.importorskip("cupy", reason="recovery on a GPU needs CuPy")
-    from headwater.engine.recovery.design import Design
-    from headwater.engine.recovery.device import DevicePass, cupy_on
+    from headwater.engine.recovery.design import PartitionDesign
+    from headwater.engine.recovery.gpu_pass import DevicePass, cupy_on
     from headwater.engine.recovery.recover import Recovery, recovered
 
-    design = Design(100_000, 1000, 8, 0)
+    design = PartitionDesign(100_000, 1000, 8, 0)
     y = np.random.default_rng(0).normal(size=(4, 1000))
     ours = recovered(design, y, Recovery(solver="lasso"))
     theirs = recovered(design, y, Recovery(solver="lasso"), device=DevicePass(cupy_on(0), design))
@@ -111,9 +111,9 @@ def test_a_recovery_on_the_device_is_the_cpus() -> None:
 )
 def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str, Any]) -> None:
     pytest.importorskip("cupy", reason="recovery on a GPU needs CuPy")
-    from headwater.engine.answers.recovery import RecoveryQuestion
-    from headwater.engine.fitting.fit import FitJob, prepare_fit
-    from headwater.engine.intake.corpus import Template
+    from headwater.engine.attribution.recovered_session import RecoveredSession
+    from headwater.engine.data.documents import Template
+    from headwater.engine.fitting.fit_job import FitJob, prepare_fit
 
     model, corpus = save_model(tmp_path / "model"), write_corpus(tmp_path / "c.jsonl", sentences(100))
     queries = write_corpus(tmp_path / "q.jsonl", sentences(4, seed=3))
@@ -132,7 +132,7 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str
         )
         prepare_fit(job).run(lambda *told: None)
         store = FeatureStore.open(tmp_path / "S")
-        question = RecoveryQuestion(store, "stride", str(queries), choice, Template(), 5, None)
+        question = RecoveredSession(store, "stride", str(queries), choice, Template(), 5, None)
         (base,) = question._answered().bases
         found.append(base.centred)
     assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.99

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny
-from headwater.engine import damping
-from headwater.engine.answers.ask import ask
-from headwater.engine.intake.backward import linear_maps
-from headwater.engine.intake.corpus import Faults, Template
-from headwater.engine.intake.examples import Place
-from headwater.engine.intake.model import ModelChoice, load
-from headwater.engine.intake.projection import projections
-from headwater.engine.intake.readout import merged_needs
-from headwater.engine.intake.sketch import count_sketch
-from headwater.engine.intake.sources import find_sources
-from headwater.engine.intake.text import TextProvider
-from headwater.engine.intake.text_settings import text_settings
-from headwater.engine.method import Similarity
-from headwater.engine.registry import load as load_method
+from headwater.engine.arrays import linalg as damping
+from headwater.engine.attribution.open_session import ask
+from headwater.engine.data.documents import Faults, Template
+from headwater.engine.data.sources import find_sources
+from headwater.engine.ingest.examples import Place
+from headwater.engine.ingest.text_provider import TextProvider
+from headwater.engine.ingest.text_settings import text_settings
+from headwater.engine.interface.method import Similarity
+from headwater.engine.interface.registry import load as load_method
+from headwater.engine.models.batch_outputs import merged_specs
+from headwater.engine.models.language_model import ModelChoice, load
+from headwater.engine.models.linear_io import linear_layers_of
+from headwater.engine.sketches.count_sketch import count_sketch
+from headwater.engine.sketches.projections import projections
 from headwater.plugins.gradients import GradCos, GradDot
 from headwater.plugins.head_gradients import HeadCos, HeadGn
 from headwater.plugins.logra import LoGra
@@ -44,7 +44,7 @@ def world(request, tmp_path_factory) -> tuple[TextProvider, list, list[torch.Ten
     lines = [f'{{"prompt": "{text[:20]}", "completion": "{text[20:]} and so on"}}' for text in sentences(COUNT)]
     corpus.write_text("\n".join(lines))
     model = load(ModelChoice(str(folder), "cpu"))
-    settings = text_settings(model.head.sizes, None, "completion", Template())
+    settings = text_settings(model.head.model_shape, None, "completion", Template())
     provider = TextProvider(model, find_sources([str(corpus)]), settings, Faults("fail"))
     examples = list(provider.examples(Place()))
     return provider, examples, *autograd(folder, examples)
@@ -65,7 +65,7 @@ def autograd(folder: Path, examples: list) -> tuple[list[dict[str, np.ndarray]],
         logits = model(input_ids=tokens).logits[0, :-1]
         keep = torch.arange(1, len(ids)) >= max(1, first)
         torch.nn.functional.cross_entropy(logits[keep], tokens[0, 1:][keep], reduction="sum").backward()
-        maps = linear_maps(model.base_model)
+        maps = linear_layers_of(model.base_model)
         grads = {}
         for name, (module, one) in maps.items():
             grad = module.weight.grad.numpy().astype(np.float64)
@@ -79,8 +79,8 @@ def autograd(folder: Path, examples: list) -> tuple[list[dict[str, np.ndarray]],
 def rows_of(method: Similarity, provider: TextProvider, examples: list) -> dict[str, np.ndarray]:
     """The method's rows, all examples in one batch, as ingestion has them."""
     with torch.inference_mode():
-        readout = provider.read(examples, merged_needs([method.needs(provider.head.sizes)]))
-        found = method.rows(readout, method.tables(provider.head))
+        outputs = provider.read(examples, merged_specs([method.needs(provider.head.model_shape)]))
+        found = method.rows(outputs, method.precompute(provider.head))
     return {name: values.numpy() for name, values in found.items()}
 
 
@@ -92,23 +92,25 @@ def close(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-4) -> N
 
 def sketched(provider: TextProvider, grads: dict[str, np.ndarray], method: GradDot | LoGra) -> list[np.ndarray]:
     """S_out G S_inᵀ of every map, from whole gradients."""
-    made = projections(provider.head.sizes.matching(method.layers), method.k, method.seed, torch.device("cpu"))
+    made = projections(
+        provider.head.model_shape.layers_matching(method.layers), method.k, method.seed, torch.device("cpu")
+    )
     return [(one.errors.numpy().T @ grads[one.name] @ one.inputs.numpy()).reshape(-1) for one in made]
 
 
 def test_traces_are_the_gradients(world):
     provider, examples, trunk, _ = world
-    names = tuple(one.name for one in provider.head.sizes.linears)
+    names = tuple(one.name for one in provider.head.model_shape.linear_layers)
     assert len(names) >= 8
     method = GradDot()
     with torch.inference_mode():
-        readout = provider.read(examples, method.needs(provider.head.sizes))
+        outputs = provider.read(examples, method.needs(provider.head.model_shape))
         for name in names:
-            trace = readout.trace(name)
+            trace = outputs.linear_io(name)
             for number, grads in enumerate(trunk):
-                own = trace.owners == number
+                own = trace.example_ids == number
                 assert int(own.sum()) == examples[number].length
-                close((trace.errors[own].T @ trace.inputs[own]).numpy(), grads[name])
+                close((trace.output_grads[own].T @ trace.inputs[own]).numpy(), grads[name])
 
 
 def test_graddot_is_the_sketch_of_the_whole_gradient(world):
@@ -125,13 +127,13 @@ def test_graddot_is_the_sketch_of_the_whole_gradient(world):
 
 def test_chosen_layers_alone(world):
     provider, examples, trunk, _ = world
-    names = [one.name for one in provider.head.sizes.linears]
+    names = [one.name for one in provider.head.model_shape.linear_layers]
     method = GradDot(layers=(names[1], f"*{names[-1][-6:]}"), k=8)
-    assert len(method.needs(provider.head.sizes).linears) < len(names)
+    assert len(method.needs(provider.head.model_shape).linear_layers) < len(names)
     found = rows_of(method, provider, examples)["gradient"]
     close(found, np.array([sum(sketched(provider, grads, method)) for grads in trunk]))
     with pytest.raises(SettingsError, match="no linear map of the model is named nothing"):
-        GradDot(layers=("nothing",)).needs(provider.head.sizes)
+        GradDot(layers=("nothing",)).needs(provider.head.model_shape)
 
 
 def test_logra_is_its_formula(world):
@@ -140,7 +142,7 @@ def test_logra_is_its_formula(world):
     found = rows_of(method, provider, examples)["gradient"]
     expected = np.array([np.concatenate(sketched(provider, grads, method)) for grads in trunk])
     close(found, expected)
-    column, widths = method.learns(provider.head.sizes)
+    column, widths = method.statistics(provider.head.model_shape)
     parts = np.split(expected, np.cumsum(widths)[:-1], axis=1)
     state = {f"gram{i}": (part.T @ part / COUNT).astype(np.float32) for i, part in enumerate(parts)}
     scores = found @ method.prepare({"gradient": found}, state).matrix.T
@@ -158,8 +160,8 @@ def test_head_gradients_are_sketches_of_the_whole(world):
     if provider.head.softcap or provider.head.scale != 1:
         pytest.skip("r h is the gradient with respect to W where logits are W h + b, without soft-cap or scale")
     k = 12
-    r = count_sketch(provider.head.sizes.vocabulary, k, 0, "head.r").matrix().numpy()
-    h = count_sketch(provider.head.sizes.hidden, k, 0, "head.h").matrix().numpy()
+    r = count_sketch(provider.head.model_shape.vocabulary, k, 0, "head.r").matrix().numpy()
+    h = count_sketch(provider.head.model_shape.hidden, k, 0, "head.h").matrix().numpy()
     expected = np.array([(r.T @ grad @ h).reshape(-1) for grad in head])
     close(rows_of(HeadGn(k=k), provider, examples)["gradient"], expected)
     close(rows_of(HeadCos(k=k), provider, examples)["gradient"], expected / np.linalg.norm(expected, axis=1)[:, None])
@@ -168,7 +170,7 @@ def test_head_gradients_are_sketches_of_the_whole(world):
 def test_rapidin_keeps_sums_of_groups(world):
     provider, examples, trunk, _ = world
     method = RapidIn(groups=512)
-    tables = method.tables(provider.head)
+    tables = method.precompute(provider.head)
     expected = np.zeros((COUNT, 512))
     for number, grads in enumerate(trunk):
         for name, sketch in tables.items():
@@ -193,7 +195,9 @@ def test_trackstar_and_trak_are_their_formulas(world):
     trak = Trak(k=6, damping=0.1)
     found = rows_of(trak, provider, examples)
     with torch.inference_mode():
-        losses = provider.read(examples, merged_needs([trak.needs(provider.head.sizes)])).losses().double().numpy()
+        losses = (
+            provider.read(examples, merged_specs([trak.needs(provider.head.model_shape)])).losses().double().numpy()
+        )
     p, counts = np.exp(-losses), np.array([one.counted for one in examples])
     phi = np.array([sum(sketched(provider, grads, trak)) for grads in trunk]) / (counts * (1 - p))[:, None]
     close(found["gradient"], phi)
@@ -252,7 +256,7 @@ def test_every_baseline_from_corpus_to_answers(name, tmp_path):
     np.testing.assert_array_equal(first.rows, again.rows)
     np.testing.assert_array_equal(first.scores, again.scores)
     kept = list((tmp_path / "S").rglob("state/moments.npz"))
-    assert bool(kept) == (load_method(name)().learns(load(ModelChoice(str(folder))).head.sizes) is not None)
+    assert bool(kept) == (load_method(name)().statistics(load(ModelChoice(str(folder))).head.model_shape) is not None)
     if name not in ("graddot", "trak", "headgn", "logra"):  # whose score is no cosine
         assert first.rows[:, 0].tolist() == [0, 1, 2, 3, 4]
     else:
@@ -267,10 +271,13 @@ def test_experts_that_see_some_tokens_are_refused(tmp_path):
     model = load(ModelChoice(str(tmp_path), "cpu"))
     corpus = write_corpus(tmp_path / "c.jsonl", sentences(3))
     provider = TextProvider(
-        model, find_sources([str(corpus)]), text_settings(model.head.sizes, None, "all", Template()), Faults("fail")
+        model,
+        find_sources([str(corpus)]),
+        text_settings(model.head.model_shape, None, "all", Template()),
+        Faults("fail"),
     )
     examples = list(provider.examples(Place()))
-    names = {one.name: one for one in model.head.sizes.linears}
+    names = {one.name: one for one in model.head.model_shape.linear_layers}
     odd = [name for name in names if "expert" in name or "gate" in name]
     if not odd:
         pytest.skip("this transformers holds its experts in one tensor, which is no linear map")
@@ -323,7 +330,7 @@ def test_a_map_that_is_used_twice_is_refused(tmp_path):
     save_tokenizer(tmp_path, sentences(200), add=False)
     model = load(ModelChoice(str(tmp_path), "cpu"))
     model.trunk.layers[1] = model.trunk.layers[0]
-    settings = text_settings(model.head.sizes, None, "all", Template())
+    settings = text_settings(model.head.model_shape, None, "all", Template())
     corpus = write_corpus(tmp_path / "c.jsonl", sentences(2))
     provider = TextProvider(model, find_sources([str(corpus)]), settings, Faults("fail"))
     with pytest.raises(ModelError, match="more than once"):

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headwater.engine.arrays import bounds
-from headwater.engine.arrays.choice import Choice, Limits, Objective, Room
-from headwater.engine.arrays.greedy import greedy
-from headwater.engine.arrays.kept import Kept, Source
-from headwater.engine.arrays.scan import Shape
-from headwater.engine.forms.form import form_of
+from headwater.engine.arrays.greedy.greedy import bounds
+from headwater.engine.arrays.greedy.greedy.greedy import greedy
+from headwater.engine.arrays.greedy.greedy.problem import Choice, Limits, Objective, Room
+from headwater.engine.arrays.greedy.greedy.row_cache import RowCache, RowSource
+from headwater.engine.arrays.precision.precisions import precision_of
+from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.layout import column
 from test_similarity import nothing, stored
@@ -29,7 +29,7 @@ def past(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
             bounds, "_SHARE", 10
         )  # and every few rows are worth a thread, and a look at a few directions
         monkeypatch.setattr(bounds, "LEVELS", (1, 2, 4))
-        monkeypatch.setattr("headwater.engine.arrays.greedy._START", 0)
+        monkeypatch.setattr("headwater.engine.arrays.greedy.greedy._START", 0)
 
 
 def brute(rows: np.ndarray, v: np.ndarray, c: float, limits: Limits) -> tuple[list[int], list[float]]:
@@ -80,9 +80,9 @@ def instance(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def chosen(folder: Path, rows: np.ndarray, v: np.ndarray, c: float, limits: Limits, pool: int, **more: Any) -> Choice:
-    form = form_of("float16", column("c", (rows.shape[1],), "float16"))
+    form = precision_of("float16", column("c", (rows.shape[1],), "float16"))
     room = Room(pool, more.get("directions", 6), more.get("kept", 30), more.get("shape", Shape(16, 1)))
-    return greedy(Source(stored(folder, rows, form=form), form), Objective(v, c), limits, room, nothing)
+    return greedy(RowSource(stored(folder, rows, form=form), form), Objective(v, c), limits, room, nothing)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -167,8 +167,8 @@ def test_no_penalty_is_the_top_k(tmp_path: Path) -> None:
 def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
     rows = np.ones((40, 4), np.float32)
     rows[33, 2] = 1e30
-    form = form_of("float32", column("c", (4,), "float32"))
-    source, room = Source(stored(tmp_path, rows, form=form), form), Room(8, 2, 9, Shape(16, 1))
+    form = precision_of("float32", column("c", (4,), "float32"))
+    source, room = RowSource(stored(tmp_path, rows, form=form), form), Room(8, 2, 9, Shape(16, 1))
     for penalty in (0.1, 0.0):
         with pytest.raises(DataError, match="row 33 is not finite"):
             greedy(source, Objective(np.ones(4), penalty), Limits(3, np.ones(40, bool)), room, nothing)
@@ -177,11 +177,14 @@ def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
 def test_rows_of_any_form_are_chosen_as_they_are_decoded(tmp_path: Path, past: None, precision: str) -> None:
     chance = np.random.default_rng(0)
-    rows, form = chance.normal(size=(150, 24)).astype(np.float32), form_of(precision, column("c", (24,), "float32"))
+    rows, form = (
+        chance.normal(size=(150, 24)).astype(np.float32),
+        precision_of(precision, column("c", (24,), "float32")),
+    )
     columns = stored(tmp_path, rows, form=form)
     whole = np.asarray(form.decode({one.column.name: one.gather(np.arange(150)) for one in columns}))
     v, limits = rows.mean(0).astype(np.float64), Limits(60, np.ones(150, bool))
-    found = greedy(Source(columns, form), Objective(v, 1 / 20), limits, Room(9, 5, 11, Shape(16, 2)), nothing)
+    found = greedy(RowSource(columns, form), Objective(v, 1 / 20), limits, Room(9, 5, 11, Shape(16, 2)), nothing)
     assert found.rows.tolist() == brute(whole, v, 1 / 20, limits)[0]
 
 
@@ -200,9 +203,9 @@ def test_ties_of_more_rows_than_are_held_go_to_the_lower(tmp_path: Path) -> None
 def test_what_lies_barely_across_the_directions_counts(tmp_path: Path) -> None:
     """Rows that are equal but for a part of 2e-4, seen by a single direction: float32 squares alone would lose it."""
     rows = np.concatenate([np.tile([1, 2e-4], (300, 1)), np.tile([1, -2e-4], (300, 1))]).astype(np.float32)
-    form = form_of("float32", column("c", (2,), "float32"))
+    form = precision_of("float32", column("c", (2,), "float32"))
     limits, v = Limits(60, np.ones(600, bool)), np.array([1.0, 1e-5])
-    source, room = Source(stored(tmp_path, rows, form=form), form), Room(20, 1, 40, Shape(64, 1))
+    source, room = RowSource(stored(tmp_path, rows, form=form), form), Room(20, 1, 40, Shape(64, 1))
     found = greedy(source, Objective(v, 1 / 60), limits, room, nothing)
     expected, gains = brute(rows, v, 1 / 60, limits)
     assert found.rows.tolist() == expected and np.allclose(found.gains, gains)
@@ -228,8 +231,8 @@ def test_sums_are_forgotten_in_time_and_batches_need_room(tmp_path: Path) -> Non
 @pytest.mark.parametrize("room", [0, 3, 40, 500])
 def test_rows_that_are_kept_are_those_that_were_read(tmp_path: Path, room: int) -> None:
     chance = np.random.default_rng(room)
-    rows, form = chance.normal(size=(200, 6)).astype(np.float16), form_of("float16", column("c", (6,), "float16"))
-    kept, asked = Kept(Source(stored(tmp_path, rows, form=form), form), room), set[int]()
+    rows, form = chance.normal(size=(200, 6)).astype(np.float16), precision_of("float16", column("c", (6,), "float16"))
+    kept, asked = RowCache(RowSource(stored(tmp_path, rows, form=form), form), room), set[int]()
     for size in chance.integers(1, 60, 30):
         some = chance.choice(200, size, replace=False)
         assert np.array_equal(kept.gathered(some), rows[some].astype(np.float32))
@@ -240,9 +243,9 @@ def test_rows_that_are_kept_are_those_that_were_read(tmp_path: Path, room: int) 
 def test_a_choice_keeps_to_its_plan(tmp_path: Path) -> None:
     """Narrow rows, all of them tied and kept, where what is known of each row outweighs the rows; and wide ones."""
     for name, shape in (("narrow", (40_000, 4)), ("wide", (3000, 1100))):
-        chance, form = np.random.default_rng(0), form_of("float16", column("c", shape[1:], "float16"))
+        chance, form = np.random.default_rng(0), precision_of("float16", column("c", shape[1:], "float16"))
         rows = (np.ones(shape) if name == "narrow" else chance.normal(size=shape)).astype(np.float16)
-        source = Source(stored(tmp_path / name, rows, form=form), form)
+        source = RowSource(stored(tmp_path / name, rows, form=form), form)
         room = Room(256, 64, shape[0], Shape(1024, 1))
         objective, limits = Objective(rows[0].astype(np.float64), 1e-3), Limits(2, np.ones(len(rows), bool))
         greedy(source, objective, limits, room, nothing)  # kernels are compiled

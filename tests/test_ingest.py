@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.intake.corpus import Template
-from headwater.engine.intake.examples import Place
-from headwater.engine.intake.ingest import Outcome
-from headwater.engine.intake.job import IngestJob, Prepared, prepare
-from headwater.engine.intake.model import ModelChoice
-from headwater.engine.intake.providers import Reading
-from headwater.engine.intake.readout import merged_needs
+from headwater.engine.data.documents import Template
+from headwater.engine.ingest.examples import Place
+from headwater.engine.ingest.ingest_job import IngestJob, PreparedIngest, prepare
+from headwater.engine.ingest.ingestion import IngestResult
+from headwater.engine.ingest.open_provider import ReadOptions
+from headwater.engine.models.batch_outputs import merged_specs
+from headwater.engine.models.language_model import ModelChoice
 from headwater.plugins.rise import Rise
 from headwater.store.errors import CorpusError, DataError, SettingsError, StoreBusy, StoreMismatch
 from headwater.store.feature_store import EXAMPLES, FeatureStore
@@ -51,7 +51,7 @@ def job(corpus: Path | list[str], store: Path, model: Path, **changes: Any) -> I
     return IngestJob(paths, str(store), ModelChoice(str(model), device="cpu"), methods, **changes)
 
 
-def run(prepared: Prepared, stop_after: int | None = None) -> Outcome:
+def run(prepared: PreparedIngest, stop_after: int | None = None) -> IngestResult:
     windows: list[int] = []
     asked = (lambda: False) if stop_after is None else (lambda: len(windows) >= stop_after)
     return prepared.open().run(lambda progress: windows.append(progress.rows), asked)
@@ -74,15 +74,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, corpus: Path) -
 def test_rows_are_those_of_each_example_alone(whole: Path, model: Path, corpus: Path) -> None:
     prepared = prepare(job(corpus, whole, model))
     method, head = prepared.methods["rise"], prepared.provider.head
-    tables, needs = method.tables(head), merged_needs([method.needs(head.sizes)])
+    tables, needs = method.precompute(head), merged_specs([method.needs(head.model_shape)])
     rows, losses = signatures(whole), open_column(FeatureStore.open(whole), EXAMPLES, "loss").gather(np.arange(700))
     for number, example in enumerate(prepared.provider.examples(Place())):
         if number % 97 == 0:
             with torch.inference_mode():
-                readout = prepared.provider.read([example], needs)
-                alone = method.rows(readout, tables)["signature"][0].numpy()
+                outputs = prepared.provider.read([example], needs)
+                alone = method.rows(outputs, tables)["signature"][0].numpy()
             np.testing.assert_allclose(rows[number], alone, atol=2e-3)
-            np.testing.assert_allclose(losses[number], readout.losses()[0], rtol=1e-4)
+            np.testing.assert_allclose(losses[number], outputs.losses()[0], rtol=1e-4)
 
 
 def test_examples_are_kept_in_the_corpus_order(whole: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_file_without_a_usable_record_does_not_bar_what_is_appended_later(mode
     store, bad = tmp_path / "store", tmp_path / "bad.jsonl"
     bad.write_text("no json\n")
     run(prepare(job([named(tmp_path / "x", 30, 1)], store, model)))
-    skipping = Reading(Template(), "skip")
+    skipping = ReadOptions(Template(), "skip")
     assert run(prepare(job([str(bad)], store, model, append=True, reading=skipping))).rows == 30
     assert run(prepare(job([named(tmp_path / "y", 20, 2)], store, model, append=True))).rows == 50
 
@@ -239,12 +239,12 @@ def test_two_that_append_at_once_take_places_of_their_own(model: Path, tmp_path:
 def test_lines_and_precision_stay_with_the_store(model: Path, tmp_path: Path) -> None:
     text, store = tmp_path / "c.txt", tmp_path / "store"
     text.write_text("\n".join(sentences(600)))
-    assert not run(prepare(job([str(text)], store, model, reading=Reading(Template(), lines=True))), 1).finished
+    assert not run(prepare(job([str(text)], store, model, reading=ReadOptions(Template(), lines=True))), 1).finished
     with pytest.raises(StoreMismatch, match="dtype is 'float32' there, 'bfloat16' here"):
         other = ModelChoice(str(model), device="cpu", dtype="bfloat16")
         prepare(IngestJob([str(text)], str(store), other, {"rise": SMALL})).open()
     with pytest.raises(StoreMismatch, match="lines is True there, False here"):
-        prepare(job([str(text)], store, model, reading=Reading(Template(), lines=False))).open()
+        prepare(job([str(text)], store, model, reading=ReadOptions(Template(), lines=False))).open()
     assert run(prepare(job([str(text)], store, model))).rows == 600
 
 
@@ -285,7 +285,7 @@ def test_only_the_differences_are_listed(whole: Path, model: Path, corpus: Path,
     assert "model is" in str(caught.value)
     assert "tokenizer" not in str(caught.value)
     with pytest.raises(StoreMismatch, match=r"max_length is 128 there, 64 here$"):
-        run(prepare(job(corpus, whole, model, reading=Reading(Template(), max_length=64))))
+        run(prepare(job(corpus, whole, model, reading=ReadOptions(Template(), max_length=64))))
     with pytest.raises(StoreMismatch, match=r"rise.tau is 0.1 there, 1.0 here$"):
         prepare(job(corpus, whole, model, methods={"rise": {"tau": 1.0}}))
     with pytest.raises(StoreMismatch, match=r"text is True there, False here$"):
@@ -299,7 +299,7 @@ def test_settings_out_of_range(model: Path, corpus: Path, tmp_path: Path) -> Non
     with pytest.raises(SettingsError, match="tau > 0"):
         prepare(job(corpus, tmp_path / "s", model, methods={"rise": {"tau": -1.0}}))
     with pytest.raises(SettingsError, match="exceeds the model's context of 128 tokens"):
-        prepare(job(corpus, tmp_path / "s", model, reading=Reading(Template(), max_length=500)))
+        prepare(job(corpus, tmp_path / "s", model, reading=ReadOptions(Template(), max_length=500)))
     assert not (tmp_path / "s").exists()
 
 
@@ -331,7 +331,7 @@ def test_bad_records_are_skipped_and_counted_or_fail(model: Path, tmp_path: Path
     corpus.write_text(corpus.read_text() + "not json\n" + '{"text": "last"}\n')
     with pytest.raises(CorpusError, match=r"a.jsonl:21: "):
         run(prepare(job(corpus, tmp_path / "s", model)))
-    outcome = run(prepare(job(corpus, tmp_path / "s", model, reading=Reading(Template(), "skip"))))
+    outcome = run(prepare(job(corpus, tmp_path / "s", model, reading=ReadOptions(Template(), "skip"))))
     assert (outcome.rows, outcome.faults) == (21, 1)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from headwater.cli import main
-from headwater.engine.answers.ask import ask
+from headwater.engine.attribution.open_session import ask
 from headwater.plugins.lexical import Bm25, TfIdf
 from headwater.store.errors import SettingsError
 from sklearn.feature_extraction.text import TfidfVectorizer

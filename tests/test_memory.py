@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headwater.engine.memory import parse_bytes, plan, show_bytes
+from headwater.engine.runtime.memory import parse_bytes, plan, show_bytes
 from headwater.store.errors import BudgetError, SettingsError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,7 +65,7 @@ def test_a_refusal_names_both_numbers_the_largest_part_and_the_smallest_budget()
 def test_the_peak_starts_anew_and_follows_what_is_held() -> None:
     program = """
 import numpy as np
-from headwater.engine.memory import peak_bytes, reset_peak, resident_bytes
+from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 peaks = [peak_bytes()]
 for _ in range(2):
     held = np.ones(40_000_000, np.uint8)
@@ -93,8 +93,8 @@ def stores(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[i
     folder = tmp_path_factory.mktemp("stores")
 
     def make(rows: int, settings: dict[str, int]) -> Path:
-        from headwater.engine.intake.job import IngestJob, prepare
-        from headwater.engine.intake.model import ModelChoice
+        from headwater.engine.ingest.ingest_job import IngestJob, prepare
+        from headwater.engine.models.language_model import ModelChoice
         from headwater.store.writer import GroupWriter
 
         path = folder / f"store{rows}"
@@ -131,9 +131,9 @@ def smallest_named(refused: pytest.ExceptionInfo[BudgetError]) -> int:
 
 
 def test_ingest_runs_in_the_smallest_budget_that_its_refusal_names(model: Path, tmp_path: Path) -> None:
-    from headwater.engine.intake.budget import choose_batch
-    from headwater.engine.intake.job import IngestJob, prepare
-    from headwater.engine.intake.model import ModelChoice
+    from headwater.engine.ingest.ingest_job import IngestJob, prepare
+    from headwater.engine.ingest.ingest_plan import choose_batch
+    from headwater.engine.models.language_model import ModelChoice
 
     def job(memory: int | None) -> Any:
         corpus = str(write_corpus(tmp_path / "c.jsonl", ["a river of stone"] * 5))
@@ -155,7 +155,7 @@ def test_ingest_runs_in_the_smallest_budget_that_its_refusal_names(model: Path, 
 
 
 def asked(store: Path, queries: Path, memory: int | None) -> Any:
-    from headwater.engine.answers.ask import ask
+    from headwater.engine.attribution.open_session import ask
 
     return ask(str(store), "rise", str(queries), top=5, memory=memory)
 
@@ -226,8 +226,8 @@ def test_the_peak_of_ingest_does_not_grow_with_the_corpus(measured: dict[str, An
 
 
 def test_a_batch_that_is_asked_for_is_the_smallest_that_works(model: Path, tmp_path: Path) -> None:
-    from headwater.engine.intake.job import IngestJob, prepare
-    from headwater.engine.intake.model import ModelChoice
+    from headwater.engine.ingest.ingest_job import IngestJob, prepare
+    from headwater.engine.models.language_model import ModelChoice
 
     corpus = [str(write_corpus(tmp_path / "c.jsonl", ["a river"]))]
     choice, methods = ModelChoice(str(model)), {"rise": LITTLE}
@@ -241,7 +241,7 @@ def test_a_batch_that_is_asked_for_is_the_smallest_that_works(model: Path, tmp_p
 
 
 def test_more_results_than_rows_cost_nothing(stores: Any, queries: Path) -> None:
-    from headwater.engine.answers.ask import ask
+    from headwater.engine.attribution.open_session import ask
 
     store = str(stores(1000, LITTLE))
     plans = [ask(store, "rise", str(queries), top=top).plan.total for top in (100, 10**5, 10**9)]
@@ -252,11 +252,11 @@ def test_reading_compressed_chunks_stays_within_the_plan(tmp_path: Path) -> None
     """A store stored anew by zarr, in a fresh process: blocks much smaller than its chunks."""
     program = """
 import sys, numpy as np, zarr
-from headwater.engine.arrays.scan import Shape
-from headwater.engine.arrays.scorers import query_bytes, scorer_of, scratch_bytes, tile_rows
-from headwater.engine.arrays.similarity import scan_parts, top_k
-from headwater.engine.forms.form import form_of
-from headwater.engine.memory import peak_bytes, reset_peak, resident_bytes
+from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scorers import query_bytes, scorer_of, scratch_bytes, tile_rows
+from headwater.engine.arrays.scan.top_k import scan_parts, top_k
+from headwater.engine.arrays.precision.precisions import form_of
+from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from headwater.store.zarr_column import ZarrColumn
 from headwater.store.layout import Column
 rows, width = 8192, 4096

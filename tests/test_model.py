@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny
-from headwater.engine.intake.model import LanguageModel, ModelChoice, load, pick_device
+from headwater.engine.models.language_model import LanguageModel, ModelChoice, load, pick_device
 from headwater.store.errors import DeviceError, ModelError
 from small import save_tokenizer
 
@@ -49,8 +49,8 @@ def test_the_head_gives_the_models_own_logits(family, model_folder):
         own = tiny(kind, **more)(input_ids=IDS).logits
     torch.testing.assert_close(ours(model), own, rtol=1e-4, atol=1e-4)
     assert float(own.std()) > 0.1
-    assert model.head.sizes.vocabulary == 320 and model.head.sizes.hidden == 32
-    assert model.head.sizes.layers == 2 and model.head.sizes.max_length == 64
+    assert model.head.model_shape.vocabulary == 320 and model.head.model_shape.hidden == 32
+    assert model.head.model_shape.layers == 2 and model.head.model_shape.max_length == 64
     assert model.prefix == (0,)
     assert (model.head.bias is not None) == (kind == "Phi")
     assert not model.head.weight.requires_grad

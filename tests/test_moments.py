@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headwater.engine.arrays.moments import column_sums, gram, moment_parts, weighted_sums
-from headwater.engine.arrays.scan import Shape
-from headwater.engine.forms.form import form_of
+from headwater.engine.arrays.precision.precisions import precision_of
+from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
 from headwater.store.errors import DataError, StoreDamaged
 from headwater.store.layout import column
 from test_similarity import nothing, stored
@@ -20,7 +20,7 @@ ROWS, DEPTH = 1500, 40
 @pytest.mark.parametrize("shape", [Shape(64, 1), Shape(7, 2), Shape(10_000, 3)])
 def test_sums_are_those_of_the_decoded_rows(tmp_path: Path, precision: str, shape: Shape) -> None:
     random = np.random.default_rng(0)
-    form = form_of(precision, column("c", (DEPTH,), "float32"))
+    form = precision_of(precision, column("c", (DEPTH,), "float32"))
     data = random.standard_t(4, (ROWS, DEPTH)).astype(np.float32)
     columns = stored(tmp_path / "s", data, form=form)
     rows = form.decode(form.encode(data)).astype(np.float64)
@@ -41,7 +41,7 @@ def test_sums_are_those_of_the_decoded_rows(tmp_path: Path, precision: str, shap
 
 
 def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path: Path) -> None:
-    form = form_of("auto", column("c", (DEPTH,), "float32"))
+    form = precision_of("auto", column("c", (DEPTH,), "float32"))
     columns = stored(tmp_path / "s", np.ones((50, DEPTH), np.float32), form=form)
     for weights in (np.ones((2, 49)), np.ones(50), np.full((1, 50), np.nan), lambda start, stop: np.ones((2, 1))):
         with pytest.raises(DataError, match=r"weights"):
@@ -49,7 +49,7 @@ def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path: Path) -> N
 
 
 def test_a_damaged_chunk_gives_no_sum(tmp_path: Path) -> None:
-    form = form_of("auto", column("c", (DEPTH,), "float32"))
+    form = precision_of("auto", column("c", (DEPTH,), "float32"))
     columns = stored(tmp_path / "s", np.ones((500, DEPTH), np.float32), form=form)
     path = tmp_path / "s/methods/m/columns/c/c/3/0"
     data = bytearray(path.read_bytes())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headwater.engine.arrays.heaps import Heaps, merged
-from headwater.engine.arrays.lookup import SignQueries, has_byte_shuffle
-from headwater.engine.arrays.product import PackedQueries, multiply, pairs, words
-from headwater.engine.forms.quantize import bf16_words, from_bf16, from_int8, int8_queries, int8_rows
-from headwater.engine.forms.rotation import turn
+from headwater.engine.arrays.kernels.heaps import Heaps, merged
+from headwater.engine.arrays.kernels.lookup import SignQueries, has_byte_shuffle
+from headwater.engine.arrays.kernels.product import PackedQueries, multiply, pairs, words
+from headwater.engine.arrays.precision.quantize import bf16_words, from_bf16, from_int8, int8_queries, int8_rows
+from headwater.engine.arrays.precision.rotation import turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

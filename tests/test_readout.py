@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.intake import readout as readout_module
-from headwater.engine.intake.corpus import Faults, Template
-from headwater.engine.intake.examples import Example, Place
-from headwater.engine.intake.model import ModelChoice, load
-from headwater.engine.intake.readout import BatchReadout, LinearHead, NonFiniteLogits, Positions, merged_needs
-from headwater.engine.intake.residual import Loss, SparseResidual
-from headwater.engine.intake.sources import find_sources
-from headwater.engine.intake.text import TextProvider
-from headwater.engine.intake.text_settings import text_settings
-from headwater.engine.method import Needs, Sizes
+from headwater.engine.data.documents import Faults, Template
+from headwater.engine.data.sources import find_sources
+from headwater.engine.ingest.examples import Example, Place
+from headwater.engine.ingest.text_provider import TextProvider
+from headwater.engine.ingest.text_settings import text_settings
+from headwater.engine.interface.model_view import ModelShape, OutputSpec
+from headwater.engine.models import batch_outputs as readout_module
+from headwater.engine.models.batch_outputs import LinearHead, NonFiniteLogits, PackedOutputs, Positions, merged_specs
+from headwater.engine.models.language_model import ModelChoice, load
+from headwater.engine.sketches.residual import Loss, SparseResidual
 from headwater.plugins.rise import Rise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,15 +36,15 @@ def provider(request: Any, model_folder: Callable[..., Path], tmp_path_factory: 
     path = tmp_path_factory.mktemp("corpus") / "c.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     model = load(ModelChoice(str(model_folder(request.param)), device="cpu"))
-    settings = text_settings(model.head.sizes, 64, "completion", Template())
+    settings = text_settings(model.head.model_shape, 64, "completion", Template())
     return TextProvider(model, find_sources([str(path)]), settings, Faults("fail"))
 
 
 def everything(provider: TextProvider, batch: list[Example]) -> list[tuple[torch.Tensor, ...]]:
     """Each example's hidden states of two layers, losses and RISE row, when read as one batch."""
     rise = Rise(tau=1.0, kr=16, kh=16, kg=8)
-    read = provider.read(batch, merged_needs([rise.needs(provider.head.sizes), Needs(layers=(1,))]))
-    rows = rise.rows(read, rise.tables(provider.head))["signature"]
+    read = provider.read(batch, merged_specs([rise.needs(provider.head.model_shape), OutputSpec(layers=(1,))]))
+    rows = rise.rows(read, rise.precompute(provider.head))["signature"]
     parts = [torch.split(read.hidden(layer), read.counts) for layer in (-1, 1)]
     return list(zip(*parts, read.losses(), rows, strict=True))
 
@@ -66,7 +66,7 @@ def test_rows_do_not_depend_on_their_batch(provider):
 def test_layers_are_those_of_the_model(provider):
     example = max(provider.examples(Place()), key=lambda e: e.counted if not e.prompt else 0)
     tokens, first = example.payload
-    read = provider.read([example], Needs(layers=(0, 1)))
+    read = provider.read([example], OutputSpec(layers=(0, 1)))
     with torch.inference_mode():
         out = provider.model.trunk(input_ids=torch.tensor([tokens]), output_hidden_states=True)
     for layer in (0, 1):
@@ -76,23 +76,23 @@ def test_layers_are_those_of_the_model(provider):
 
 
 def test_layers_not_asked_for_are_not_kept(provider):
-    read = provider.read([next(provider.examples(Place()))], Needs())
+    read = provider.read([next(provider.examples(Place()))], OutputSpec())
     with pytest.raises(KeyError):
         read.hidden(1)
 
 
-def random_readout(reductions: tuple[Any, ...], lengths: list[int], **more: Any) -> BatchReadout:
+def random_readout(reductions: tuple[Any, ...], lengths: list[int], **more: Any) -> PackedOutputs:
     """A batch over 50 tokens, without a model; `hurt` maps position to a number that poisons its hidden state."""
     generator = torch.Generator().manual_seed(0)
     positions = sum(lengths)
     hidden = torch.randn(positions, 8, generator=generator)
     for position, value in more.get("hurt", {}).items():
         hidden[position, 3] = value
-    head = LinearHead(Sizes(8, 50, 1, 64), torch.randn(50, 8, generator=generator))
-    owners = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    head = LinearHead(ModelShape(8, 50, 1, 64), torch.randn(50, 8, generator=generator))
+    example_ids = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     targets = torch.randint(50, (positions,), generator=generator)
-    needs = merged_needs([Needs(reductions=reductions)])
-    return BatchReadout(head, {-1: hidden}, Positions(owners, targets, lengths), needs, more.get("logits"))
+    needs = merged_specs([OutputSpec(reductions=reductions)])
+    return PackedOutputs(head, {-1: hidden}, Positions(example_ids, targets, lengths), needs, more.get("logits"))
 
 
 @pytest.mark.parametrize("rows", [16, 17, 100, 1000])
@@ -151,8 +151,8 @@ def test_a_view_of_a_tile_outlives_the_tile(bias, monkeypatch):
 def test_each_reduction_is_computed_once_a_batch(monkeypatch):
     seen: list[int] = []
     first, second = Counting("a", seen), Counting("a", seen)
-    merged = merged_needs([Needs((2, 1), (first, Loss())), Needs((1,), (second, TOP)), Needs()])
-    assert merged == Needs((2, 1), (Loss(), first, TOP))
+    merged = merged_specs([OutputSpec((2, 1), (first, Loss())), OutputSpec((1,), (second, TOP)), OutputSpec()])
+    assert merged == OutputSpec((2, 1), (Loss(), first, TOP))
     monkeypatch.setattr(readout_module, "TILE_BYTES", 40 * 4 * 50)
     read = random_readout((first, second, TOP), [50, 50])
     for _ in range(2):
@@ -194,7 +194,7 @@ def test_the_head_is_its_formula(scale, softcap):
     z = scale * (h @ weight.T + bias)
     wanted = softcap * np.tanh(z / softcap) if softcap else z
     parts = (torch.from_numpy(x.astype(np.float32)) for x in (weight, bias))
-    head = LinearHead(Sizes(4, 9, 1, 8), *parts, scale, softcap)
+    head = LinearHead(ModelShape(4, 9, 1, 8), *parts, scale, softcap)
     hidden = torch.from_numpy(h.astype(np.float32))
     for _ in range(2):  # in place, but not on what it was given
         np.testing.assert_allclose(head.logits(hidden).numpy(), wanted, rtol=1e-5, atol=1e-5)

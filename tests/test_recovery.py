@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.recovery import device
-from headwater.engine.recovery.design import Design, expansion
-from headwater.engine.recovery.device import DevicePass
-from headwater.engine.recovery.lasso import Fit, Lasso, Sparse, predicted
-from headwater.engine.recovery.membership import Stored, correlated, multiplied
+from headwater.engine.recovery import gpu_pass as device
+from headwater.engine.recovery.design import PartitionDesign, expansion
+from headwater.engine.recovery.gpu_pass import DevicePass
+from headwater.engine.recovery.lasso import Lasso, LassoFit, Sparse, predicted
+from headwater.engine.recovery.membership import TableMembership, correlated, multiplied
 from headwater.engine.recovery.recover import Recovery, recovered
 from headwater.engine.recovery.ridge import Ridge, overlaps
 from headwater.store.errors import DataError, SettingsError
@@ -33,9 +33,9 @@ def dense(table: np.ndarray, subsets: int) -> np.ndarray:
 def test_a_design_deals_every_row_out_evenly(rows: int, subsets: int, degree: int, seed: int) -> None:
     if degree > subsets or -(-subsets // degree) > rows:
         with pytest.raises(SettingsError):
-            Design(rows, subsets, degree, seed)
+            PartitionDesign(rows, subsets, degree, seed)
         return
-    design = Design(rows, subsets, degree, seed)
+    design = PartitionDesign(rows, subsets, degree, seed)
     ids = design.ids(0, rows)
     assert ids.shape == (rows, degree) and all(len(set(one)) == degree for one in ids.tolist())
     sizes = np.bincount(ids.ravel(), minlength=subsets)
@@ -47,19 +47,21 @@ def test_a_design_deals_every_row_out_evenly(rows: int, subsets: int, degree: in
         assert np.array_equal(np.sort(design.members(subset)), np.flatnonzero((ids == subset).any(1)))
     some = np.random.default_rng(0).integers(0, rows, 5)
     assert np.array_equal(design.of(some), ids[some])
-    assert np.array_equal(Design(rows, subsets, degree, seed).ids(rows // 2, rows), ids[rows // 2 :])
+    assert np.array_equal(PartitionDesign(rows, subsets, degree, seed).ids(rows // 2, rows), ids[rows // 2 :])
 
 
 def test_designs_are_pinned_and_differ_by_seed() -> None:
     """A store remembers a seed alone, so what it means must never change."""
-    assert Design(1000, 100, 4, 7).ids(0, 3).tolist() == [[4, 29, 72, 96], [4, 31, 53, 92], [24, 46, 58, 94]]
-    assert not np.array_equal(Design(1000, 100, 4, 7).ids(0, 1000), Design(1000, 100, 4, 8).ids(0, 1000))
-    assert Design(10, (1 << 16) - 1, 1 << 14, 0).ids(0, 1).dtype == np.uint16
+    assert PartitionDesign(1000, 100, 4, 7).ids(0, 3).tolist() == [[4, 29, 72, 96], [4, 31, 53, 92], [24, 46, 58, 94]]
+    assert not np.array_equal(
+        PartitionDesign(1000, 100, 4, 7).ids(0, 1000), PartitionDesign(1000, 100, 4, 8).ids(0, 1000)
+    )
+    assert PartitionDesign(10, (1 << 16) - 1, 1 << 14, 0).ids(0, 1).dtype == np.uint16
 
 
 def test_a_designs_partitions_are_as_independent_as_random_ones() -> None:
     """Two rows share a subset of a partition of b blocks with probability 1/b, whatever the other partitions say."""
-    design = Design(4000, 80, 4, 3)
+    design = PartitionDesign(4000, 80, 4, 3)
     ids = design.ids(0, 4000).astype(int)
     one, other = np.random.default_rng(0).integers(0, 4000, (2, 100_000))
     apart = one != other
@@ -73,7 +75,7 @@ def test_expansion_is_counted() -> None:
     apart = np.arange(12).reshape(4, 3)
     assert expansion(apart, 4) == 0.0
     assert np.isclose(expansion(np.array([[0, 1, 2], [0, 1, 3]]), 2), 1 - 4 / 6)
-    assert 0 < expansion(Design(12, 12, 3, 0).ids(0, 12), 3) < 1
+    assert 0 < expansion(PartitionDesign(12, 12, 3, 0).ids(0, 12), 3) < 1
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_correlations_are_sums_over_subsets(seed: int, queries: int, workers: int) -> None:
     chance = np.random.default_rng(seed)
     masks = chance.random((int(chance.integers(1, 40)), int(chance.integers(1, 5000)))) < chance.choice([0.02, 0.5])
-    stored, residual = Stored.of_masks(masks), chance.normal(size=(len(masks), queries))
+    stored, residual = TableMembership.of_masks(masks), chance.normal(size=(len(masks), queries))
     exact = masks.T.astype(float) @ residual
     assert np.allclose(multiplied(stored, residual).T, exact, atol=1e-4)
     rows, size = correlated(stored, residual, min(7, stored.rows), workers)
@@ -103,7 +105,7 @@ def test_it_is_scikit_learns_lasso(seed: int) -> None:
 
     chance = np.random.default_rng(seed)
     rows, subsets = int(chance.integers(150, 3000)) if seed else 20_000, int(chance.choice([80, 200, 500]))
-    design = Stored.held(Design(rows, subsets, int(chance.integers(4, 11)), seed))
+    design = TableMembership.held(PartitionDesign(rows, subsets, int(chance.integers(4, 11)), seed))
     planted = np.zeros(rows)
     planted[chance.choice(rows, 12, replace=False)] = 3 * chance.normal(size=12)
     matrix = dense(design.table, subsets)
@@ -133,7 +135,7 @@ def test_it_is_scikit_learns_lasso(seed: int) -> None:
 
 def test_a_path_of_penalties_ends_where_a_single_one_does() -> None:
     chance = np.random.default_rng(0)
-    design = Stored.held(Design(5000, 300, 8, 0))
+    design = TableMembership.held(PartitionDesign(5000, 300, 8, 0))
     y = chance.normal(size=(3, 300))
     path, alone = Lasso(design, y), Lasso(design, y)
     top = path.largest()
@@ -148,7 +150,7 @@ def test_a_path_of_penalties_ends_where_a_single_one_does() -> None:
 def test_few_causes_are_found_from_few_measurements() -> None:
     """K = 400 of N = 20,000, ten causes: all of them, and their weights."""
     chance = np.random.default_rng(1)
-    design = Stored.held(Design(20_000, 400, 10, 1))
+    design = TableMembership.held(PartitionDesign(20_000, 400, 10, 1))
     rows = np.sort(chance.choice(20_000, 10, replace=False))
     weights = chance.choice([-1, 1], 10) * chance.uniform(1, 2, 10)
     y = predicted(design, [Sparse(rows, weights)], np.zeros(1))
@@ -159,7 +161,7 @@ def test_few_causes_are_found_from_few_measurements() -> None:
     assert np.allclose(found.weights[np.isin(found.rows, rows)], weights, atol=0.1)
 
 
-def true_gap(matrix: np.ndarray, y: np.ndarray, fit: Fit, q: int, penalty: float) -> float:
+def true_gap(matrix: np.ndarray, y: np.ndarray, fit: LassoFit, q: int, penalty: float) -> float:
     """Duality gap over ½‖y − ȳ‖² in float64, of the weights as they are told."""
     weights = np.zeros(matrix.shape[1])
     weights[fit.weights[q].rows] = fit.weights[q].weights
@@ -176,7 +178,7 @@ def test_the_gap_is_a_bound_even_of_half_masks(share: float) -> None:
     chance = np.random.default_rng(0)
     masks = chance.random((600, 200)) < 0.5
     y = (masks @ chance.normal(size=200) + 30 * chance.normal(size=600))[None]
-    problem = Lasso(Stored.of_masks(masks), y)
+    problem = Lasso(TableMembership.of_masks(masks), y)
     penalties = share * problem.largest()
     fit = problem.fit(penalties, 1e-6)
     true = true_gap(masks.astype(float), y[0], fit, 0, float(penalties[0]))
@@ -186,7 +188,7 @@ def test_the_gap_is_a_bound_even_of_half_masks(share: float) -> None:
 @pytest.mark.parametrize("change", ["as it is", "float32", "shifted", "tiny", "huge"])
 def test_size_and_offset_of_measurements_change_nothing(change: str) -> None:
     chance = np.random.default_rng(2)
-    design = Stored.held(Design(3000, 300, 8, 0))
+    design = TableMembership.held(PartitionDesign(3000, 300, 8, 0))
     planted = Sparse(np.arange(0, 800, 100), np.ones(8))
     y = predicted(design, [planted], np.zeros(1)) + 0.1 * chance.normal(size=(1, 300))
     size = {"tiny": 1e-60, "huge": 1e60}.get(change, 1.0)
@@ -201,7 +203,7 @@ def test_size_and_offset_of_measurements_change_nothing(change: str) -> None:
 
 def test_what_does_not_vary_and_what_does_not_count_spoils_nothing() -> None:
     chance = np.random.default_rng(3)
-    design = Stored.held(Design(3000, 300, 8, 0))
+    design = TableMembership.held(PartitionDesign(3000, 300, 8, 0))
     y = predicted(design, [Sparse(np.arange(0, 800, 100), np.ones(8))], np.zeros(1)) + 0.1 * chance.normal(
         size=(1, 300)
     )
@@ -216,14 +218,14 @@ def test_what_does_not_vary_and_what_does_not_count_spoils_nothing() -> None:
     partly = recovered(design, y, Recovery())
     assert partly.solver == "lasso" and partly.explained[0] > 0.5 and np.isfinite(partly.dense(design)).all()
     assert (
-        not recovered(Design(1, 30, 30, 0), chance.normal(size=(1, 30)), Recovery(solver="ridge"))
-        .dense(Design(1, 30, 30, 0))
+        not recovered(PartitionDesign(1, 30, 30, 0), chance.normal(size=(1, 30)), Recovery(solver="ridge"))
+        .dense(PartitionDesign(1, 30, 30, 0))
         .any()
     )
 
 
 def test_noise_alone_is_mostly_left_to_the_sparse_solver() -> None:
-    few = Stored.held(Design(200, 300, 20, 2))
+    few = TableMembership.held(PartitionDesign(200, 300, 20, 2))
     solvers = [
         recovered(few, np.random.default_rng(seed).normal(size=(1, 300)), Recovery()).solver for seed in range(12)
     ]
@@ -231,7 +233,7 @@ def test_noise_alone_is_mostly_left_to_the_sparse_solver() -> None:
 
 
 def test_the_largest_penalty_is_of_the_measurements_whatever_was_solved() -> None:
-    problem = Lasso(Design(500, 60, 4, 0), np.random.default_rng(0).normal(size=(2, 60)))
+    problem = Lasso(PartitionDesign(500, 60, 4, 0), np.random.default_rng(0).normal(size=(2, 60)))
     before = problem.largest()
     problem.fit(0.1 * before)
     assert np.array_equal(problem.largest(), before)
@@ -239,7 +241,7 @@ def test_the_largest_penalty_is_of_the_measurements_whatever_was_solved() -> Non
 
 def test_very_many_subsets_have_their_names() -> None:
     """K = 2¹⁶: the padding is K itself, which uint16 has no room for."""
-    design = Design(70_000, 1 << 16, 2, 0)
+    design = PartitionDesign(70_000, 1 << 16, 2, 0)
     assert design.ids(0, 1).dtype == np.int32
     y = np.random.default_rng(0).normal(size=(1, 1 << 16))
     y[:, 5] = np.nan
@@ -253,10 +255,10 @@ def test_very_many_subsets_have_their_names() -> None:
 
 def test_bad_measurements_are_named() -> None:
     with pytest.raises(DataError, match="two at least"):
-        Lasso(Design(5, 1, 1, 0), np.ones((1, 1)))
+        Lasso(PartitionDesign(5, 1, 1, 0), np.ones((1, 1)))
     with pytest.raises(DataError, match="no examples"):
-        Lasso(Stored.of_masks(np.zeros((4, 0), bool)), np.ones((1, 4)))
-    design = Design(50, 10, 2, 0)
+        Lasso(TableMembership.of_masks(np.zeros((4, 0), bool)), np.ones((1, 4)))
+    design = PartitionDesign(50, 10, 2, 0)
     y = np.ones((2, 10))
     y[1, 3] = np.inf
     with pytest.raises(DataError, match="subset 3: the measurement of query 1"):
@@ -267,7 +269,7 @@ def test_bad_measurements_are_named() -> None:
     with pytest.raises(DataError, match="measurements are"):
         Lasso(design, np.ones((2, 9)))
     with pytest.raises(DataError, match="booleans"):
-        Stored.of_masks(np.ones((3, 4)))
+        TableMembership.of_masks(np.ones((3, 4)))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -275,7 +277,7 @@ def test_a_ridge_is_scikit_learns(seed: int) -> None:
     from sklearn.linear_model import Ridge as Reference
 
     chance = np.random.default_rng(seed)
-    design = Stored.held(Design(700, 90, 6, seed))
+    design = TableMembership.held(PartitionDesign(700, 90, 6, seed))
     y, counted = chance.normal(size=(3, 90)), chance.random(90) < 0.8
     partly = np.where(counted, y, np.nan)
     matrix = dense(design.table, 90)
@@ -288,11 +290,11 @@ def test_a_ridge_is_scikit_learns(seed: int) -> None:
 
 def test_sparse_causes_are_solved_sparsely_and_dense_ones_by_a_ridge() -> None:
     chance = np.random.default_rng(0)
-    design = Stored.held(Design(3000, 300, 8, 2))
+    design = TableMembership.held(PartitionDesign(3000, 300, 8, 2))
     rows = chance.choice(3000, 8, replace=False)
     sparse = np.zeros((6, 3000))
     sparse[:, rows] = 1 + chance.random((6, 8))
-    few = Stored.held(Design(200, 300, 20, 2))
+    few = TableMembership.held(PartitionDesign(200, 300, 20, 2))
     for of, weights, expected in ((design, sparse, "lasso"), (few, chance.normal(size=(6, 200)), "ridge")):
         y = weights @ dense(of.table, 300).T + 0.1 * chance.normal(size=(6, 300))
         found = recovered(of, y, Recovery())
@@ -306,7 +308,7 @@ def test_sparse_causes_are_solved_sparsely_and_dense_ones_by_a_ridge() -> None:
 def test_other_solvers_find_what_was_planted(solver: str) -> None:
     """Without noise the weights themselves, with measurements left out; with noise the causes, and how many of them there are."""
     chance = np.random.default_rng(0)
-    design = Stored.held(Design(2000, 250, 10, 3))
+    design = TableMembership.held(PartitionDesign(2000, 250, 10, 3))
     rows = np.sort(chance.choice(2000, 8, replace=False))
     planted = Sparse(rows, chance.choice([-1, 1], 8) * chance.uniform(1, 2, 8))
     y = predicted(design, [planted, planted], np.array([3.0, -1.0]))
@@ -326,7 +328,7 @@ def test_settings_of_a_recovery_are_checked() -> None:
         with pytest.raises(SettingsError):
             Recovery(**wrong)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="too few"):
-        recovered(Design(50, 4, 2, 0), np.ones((1, 4)), Recovery())
+        recovered(PartitionDesign(50, 4, 2, 0), np.ones((1, 4)), Recovery())
 
 
 @pytest.mark.skipif(not WIKITEXT.exists(), reason="../shared/data is not here")
@@ -336,7 +338,7 @@ def test_subsets_that_were_really_trained_on_are_predicted() -> None:
     masks, gains = masks.astype(bool), -losses.T.astype(float)
 
     def held_out(masks: np.ndarray, asked: Recovery) -> float:
-        design = Stored.of_masks(masks[:80])
+        design = TableMembership.of_masks(masks[:80])
         weights = recovered(design, gains[:, :80], asked).dense(design)
         told = weights @ masks[80:].T.astype(float)
         return float(
@@ -354,7 +356,7 @@ def test_subsets_that_were_really_trained_on_are_predicted() -> None:
 @pytest.mark.parametrize("block", [1 << 16, 33])
 def test_the_devices_pass_finds_what_the_workers_find(most: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_BLOCK", block)
-    design, chance = Design(300, 40, 4, 1), np.random.default_rng(0)
+    design, chance = PartitionDesign(300, 40, 4, 1), np.random.default_rng(0)
     residual = chance.normal(size=(40, 3))
     rows, sizes = DevicePass(np, design).best(residual, most)
     expected_rows, expected = correlated(design, residual, most, 1)
@@ -365,7 +367,7 @@ def test_the_devices_pass_finds_what_the_workers_find(most: int, block: int, mon
 
 
 def test_a_solution_by_the_devices_pass_is_the_workers() -> None:
-    design, chance = Design(400, 120, 5, 2), np.random.default_rng(1)
+    design, chance = PartitionDesign(400, 120, 5, 2), np.random.default_rng(1)
     y = chance.normal(size=(4, 120))
     ours, theirs = (
         recovered(design, y, Recovery(solver="lasso"), device=one) for one in (None, DevicePass(np, design))

@@ -4,15 +4,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from headwater.engine.method import API
-from headwater.engine.registry import GROUP, list_methods, load
+from headwater.engine.interface.method import API
+from headwater.engine.interface.registry import GROUP, list_methods, load
 from headwater.store.errors import BrokenMethod, ClashingMethods, OutdatedMethod, PluginError, UnknownMethod
 
 GOOD = '''"""A fine method.
 
 More of it.
 """
-from headwater.engine.method import QueryMatrix, Similarity
+from headwater.engine.interface.method import QueryMatrix, Similarity
 from headwater.store.layout import column
 
 
@@ -179,7 +179,7 @@ def test_an_api_that_is_no_number_is_a_fault(site):
 def test_a_method_that_names_no_api_was_written_for_the_first(site, monkeypatch):
     """Else it would inherit the number of whatever headwater it meets, and never be outdated."""
     install(site, "old", {"old": "old_one:Fine"}, old_one=GOOD)
-    monkeypatch.setattr("headwater.engine.registry.API", 2)
+    monkeypatch.setattr("headwater.engine.interface.registry.API", 2)
     told = refused("old", OutdatedMethod)
     assert told.endswith("is written for plugin API 1, this is API 2: upgrade old 1.0")
 

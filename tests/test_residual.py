@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from headwater.engine.intake.residual import Loss, SparseResidual
-from headwater.engine.intake.sketch import count_sketch
-from headwater.engine.intake.tensor_sketch import BucketedResidual
+from headwater.engine.sketches.count_sketch import count_sketch
+from headwater.engine.sketches.residual import Loss, SparseResidual
+from headwater.engine.sketches.tensor_sketch import BucketedResidual
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -179,7 +179,7 @@ def test_threads_change_nothing(tmp_path):
     """The kernels on two threads, in a process of their own: this one may have a single thread."""
     code = (
         "import numpy as np, sys, torch\n"
-        "from headwater.engine.intake.residual import Loss, SparseResidual\n"
+        "from headwater.engine.sketches.residual import Loss, SparseResidual\n"
         "draw = np.random.default_rng(0)\n"
         "z = torch.from_numpy(draw.standard_normal((64, 900)).astype('f4') * 3)\n"
         "y = torch.from_numpy(draw.integers(0, 900, 64))\n"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from headwater.engine.intake.readout import BatchReadout, LinearHead, Positions, merged_needs
-from headwater.engine.intake.sketch import CountSketch, count_sketch
-from headwater.engine.method import Sizes
+from headwater.engine.interface.model_view import ModelShape
+from headwater.engine.models.batch_outputs import LinearHead, PackedOutputs, Positions, merged_specs
+from headwater.engine.sketches.count_sketch import CountSketch, count_sketch
 from headwater.plugins.rise import Rise
 from headwater.store.errors import SettingsError
 from hypothesis import given, settings
@@ -89,17 +89,19 @@ def signature(h: np.ndarray, z: np.ndarray, y: np.ndarray, weight: np.ndarray, r
 
 def random_readout(
     seed: int, vocabulary: int, hidden: int, lengths: list[int], spread: float, rise: Rise
-) -> BatchReadout:
+) -> PackedOutputs:
     """Random hidden states through a random head; half of the targets are likely ones."""
     rng = np.random.default_rng(seed)
     positions = sum(lengths)
     weight = torch.from_numpy((spread * rng.standard_normal((vocabulary, hidden)) / np.sqrt(hidden)).astype(np.float32))
-    head = LinearHead(Sizes(hidden, vocabulary, 1, 1024), weight)
+    head = LinearHead(ModelShape(hidden, vocabulary, 1, 1024), weight)
     h = torch.from_numpy((rng.standard_normal((positions, hidden)) + 0.3).astype(np.float32))
     likely = torch.from_numpy(rng.random(positions) < 0.5)
     targets = torch.where(likely, head.logits(h).argmax(1), torch.from_numpy(rng.integers(0, vocabulary, positions)))
-    owners = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
-    return BatchReadout(head, {-1: h}, Positions(owners, targets, lengths), merged_needs([rise.needs(head.sizes)]))
+    example_ids = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
+    return PackedOutputs(
+        head, {-1: h}, Positions(example_ids, targets, lengths), merged_specs([rise.needs(head.model_shape)])
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -118,10 +120,10 @@ def random_readout(
 )
 def test_rows_are_the_formulas(seed, vocabulary, hidden, lengths, spread, sizes, tau, top, mass, least, weights):
     rise = Rise(*sizes, *weights, tau=tau, top=top, mass=mass, least=least, seed=seed % 3)
-    readout = random_readout(seed, vocabulary, hidden, lengths, spread, rise)
-    found = rise.rows(readout, rise.tables(readout.head))["signature"].double().numpy()
-    z, h = readout.head.logits(readout.hidden()).double().numpy(), readout.hidden().double().numpy()
-    weight, y, first = readout.head.weight.double().numpy(), readout.targets.numpy(), 0
+    outputs = random_readout(seed, vocabulary, hidden, lengths, spread, rise)
+    found = rise.rows(outputs, rise.precompute(outputs.head))["signature"].double().numpy()
+    z, h = outputs.head.logits(outputs.hidden()).double().numpy(), outputs.hidden().double().numpy()
+    weight, y, first = outputs.head.weight.double().numpy(), outputs.targets.numpy(), 0
     assert found.shape == (len(lengths), rise.dims)
     for row, length in zip(found, lengths, strict=True):
         part = slice(first, first + length)
@@ -136,14 +138,14 @@ def test_rows_are_the_formulas(seed, vocabulary, hidden, lengths, spread, sizes,
 
 def test_ties_go_to_the_lower_token():
     rise = Rise(tau=1.0, top=6, mass=1.0)
-    readout = random_readout(0, 40, 8, [30], 1.0, rise)
-    given_logits = torch.round(readout.head.logits(readout.hidden()) * 2) / 2
-    needs = merged_needs([rise.needs(readout.head.sizes)])
-    positions = Positions(readout.owners, readout.targets, [30])
-    tied = BatchReadout(readout.head, {-1: readout.hidden()}, positions, needs, given_logits)
-    found = rise.rows(tied, rise.tables(readout.head))["signature"][0].double().numpy()
-    arrays = (x.double().numpy() for x in (readout.hidden(), given_logits))
-    wanted, allowed = signature(*arrays, readout.targets.numpy(), readout.head.weight.double().numpy(), rise)
+    outputs = random_readout(0, 40, 8, [30], 1.0, rise)
+    given_logits = torch.round(outputs.head.logits(outputs.hidden()) * 2) / 2
+    needs = merged_specs([rise.needs(outputs.head.model_shape)])
+    positions = Positions(outputs.example_ids, outputs.targets, [30])
+    tied = PackedOutputs(outputs.head, {-1: outputs.hidden()}, positions, needs, given_logits)
+    found = rise.rows(tied, rise.precompute(outputs.head))["signature"][0].double().numpy()
+    arrays = (x.double().numpy() for x in (outputs.hidden(), given_logits))
+    wanted, allowed = signature(*arrays, outputs.targets.numpy(), outputs.head.weight.double().numpy(), rise)
     assert np.linalg.norm(found - wanted) <= 1e-4 + allowed
 
 
@@ -151,15 +153,15 @@ def test_without_norms_and_truncation_inner_products_are_those_of_head_gradients
     """Unbiased for Σ⟨r_t, r_s⟩⟨h_t, h_s⟩ over 250 seeds, every pair of six examples."""
     lengths = [1, 3, 8, 12, 5, 20]
     exact = {"tau": 1.0, "top": 0, "mass": 1.0, "normalize": False}
-    readout = random_readout(3, 40, 12, lengths, 2.0, Rise(**exact))
-    z = readout.head.logits(readout.hidden()).double()
-    r = torch.softmax(z, 1) - torch.nn.functional.one_hot(readout.targets, 40)
-    outer = torch.einsum("tv,td->tvd", r, readout.hidden().double()).flatten(1)
-    gradients = torch.zeros(len(lengths), outer.shape[1], dtype=torch.float64).index_add_(0, readout.owners, outer)
+    outputs = random_readout(3, 40, 12, lengths, 2.0, Rise(**exact))
+    z = outputs.head.logits(outputs.hidden()).double()
+    r = torch.softmax(z, 1) - torch.nn.functional.one_hot(outputs.targets, 40)
+    outer = torch.einsum("tv,td->tvd", r, outputs.hidden().double()).flatten(1)
+    gradients = torch.zeros(len(lengths), outer.shape[1], dtype=torch.float64).index_add_(0, outputs.example_ids, outer)
     found = []
     for seed in range(250):
         rise = Rise(kr=16, kh=16, kg=0, seed=seed, **exact)
-        rows = rise.rows(readout, rise.tables(readout.head))["signature"].double()
+        rows = rise.rows(outputs, rise.precompute(outputs.head))["signature"].double()
         found.append((rows @ rows.T).numpy())
     estimates = np.array(found)
     apart = np.abs(estimates.mean(0) - (gradients @ gradients.T).numpy())
@@ -169,17 +171,17 @@ def test_without_norms_and_truncation_inner_products_are_those_of_head_gradients
 def test_the_semantic_channel_without_norms_is_that_of_the_errors_sent_back():
     lengths = [4, 9]
     exact = {"tau": 1.0, "top": 0, "mass": 1.0, "normalize": False}
-    readout = random_readout(4, 30, 10, lengths, 2.0, Rise(**exact))
-    z = readout.head.logits(readout.hidden()).double()
-    r = torch.softmax(z, 1) - torch.nn.functional.one_hot(readout.targets, 30)
-    errors = r @ readout.head.weight.double()
+    outputs = random_readout(4, 30, 10, lengths, 2.0, Rise(**exact))
+    z = outputs.head.logits(outputs.hidden()).double()
+    r = torch.softmax(z, 1) - torch.nn.functional.one_hot(outputs.targets, 30)
+    errors = r @ outputs.head.weight.double()
     found = []
     for seed in range(200):
         rise = Rise(kr=0, kh=16, kg=16, lambda_gh=1.0, seed=seed, **exact)
-        rows = rise.rows(readout, rise.tables(readout.head))["signature"].double()
+        rows = rise.rows(outputs, rise.precompute(outputs.head))["signature"].double()
         found.append(float(rows[0] @ rows[1]))
-    a, b = (readout.owners == 0), (readout.owners == 1)
-    h = readout.hidden().double()
+    a, b = (outputs.example_ids == 0), (outputs.example_ids == 1)
+    h = outputs.hidden().double()
     wanted = float(((errors[a] @ errors[b].T) * (h[a] @ h[b].T)).sum())
     assert abs(np.mean(found) - wanted) < 4 * np.std(found) / np.sqrt(len(found))
 
@@ -207,9 +209,9 @@ def test_settings_out_of_range_are_refused_together():
 
 MEASURE = """
 import json, torch
-from headwater.engine.intake.readout import BatchReadout, LinearHead, Positions, merged_needs
-from headwater.engine.memory import peak_bytes, reset_peak, resident_bytes
-from headwater.engine.method import Sizes
+from headwater.engine.models.batch_outputs import BatchReadout, LinearHead, Positions, merged_needs
+from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
+from headwater.engine.interface.method import Sizes
 from headwater.plugins.rise import Rise
 
 rise, sizes = Rise(tau=1.0), Sizes(512, 50304, 4, 4096)

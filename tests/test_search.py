@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.arrays import certify, search
-from headwater.engine.arrays.certify import certified
-from headwater.engine.arrays.compress import Compression, compression
-from headwater.engine.arrays.scan import Shape
-from headwater.engine.arrays.scorers import scorer_of
-from headwater.engine.arrays.search import two_stage
-from headwater.engine.arrays.similarity import TopK, top_k
-from headwater.engine.arrays.stored import StoredRows
+from headwater.engine.arrays.scan.scan_loop import certified as certify
+from headwater.engine.arrays.scan.scan_loop import two_stage as search
+from headwater.engine.arrays.scan.scan_loop.certified import certified
+from headwater.engine.arrays.scan.scan_loop.compress import Compression, compression
+from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
+from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
+from headwater.engine.arrays.scan.scan_loop.top_k import TopK, top_k
+from headwater.engine.arrays.scan.scan_loop.two_stage import two_stage
 from headwater.store.errors import (
     BudgetError,
     DataError,
@@ -23,7 +24,7 @@ from headwater.store.errors import (
     StoreMismatch,
     StoreMissing,
 )
-from headwater.store.feature_store import FeatureStore, form_group, method_group
+from headwater.store.feature_store import FeatureStore, method_group, precision_group
 from headwater.store.layout import column
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
@@ -117,7 +118,7 @@ def test_a_certified_search_without_room_scans_the_finer_column(
 ) -> None:
     small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
     monkeypatch.setattr(certify, "ROOM", 0)
-    narrow = certify._Keeper(certify._Bounds(small.forms["c"], queries), 10, 12)
+    narrow = certify._BoundKeeper(certify._ScoreBounds(small.forms["c"], queries), 10, 12)
     certify.scan(small.open(c.name for c in small.forms["c"].columns), Shape(100, 1), lambda: narrow, nothing)
     assert narrow.full  # the zero query alone ties with every row
     assert same(certified(small, fine, "c", queries, 10, SHAPE, nothing).best, brute(store, queries, 10))
@@ -239,7 +240,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(store: Featur
     assert FeatureStore.open(store.path).groups == before
     make(store, "sign")
     signs = FeatureStore.create(tmp_path / "signs", {}, "test")
-    form = StoredRows(store, form_group("m", "sign1024")).forms["c"]
+    form = StoredRows(store, precision_group("m", "sign1024")).forms["c"]
     notes = {"settings": {"precision": "sign", "bits": 1024}, "declared": store.record("forms/m.sign1024")["declared"]}
     signs.add_group(method_group("m"), list(form.columns), notes)
     with GroupWriter(signs, method_group("m")) as writer:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.scan import ROWS as STEP
-from headwater.engine.arrays.scan import Shape, shapes
-from headwater.engine.arrays.scorers import CustomScorer, Scorer, scorer_of
-from headwater.engine.arrays.similarity import all_scores, top_k
-from headwater.engine.forms.form import Form, form_of
+from headwater.engine.arrays.precision.precisions import Precision, precision_of
+from headwater.engine.arrays.scan.scan_loop.scan_loop import ROWS as STEP
+from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape, shapes
+from headwater.engine.arrays.scan.scan_loop.scorers import CustomScorer, Scorer, scorer_of
+from headwater.engine.arrays.scan.scan_loop.top_k import all_scores, top_k
 from headwater.store.errors import DataError, StoreDamaged
 from headwater.store.feature_store import FeatureStore
 from headwater.store.layout import Block, column
@@ -25,9 +25,11 @@ ROWS, WIDTH = 1000, 24
 SHAPE = Shape(100, 2)
 
 
-def stored(folder: Path, data: np.ndarray, chunk_bytes: int = 4096, form: Form | None = None) -> list[ColumnReader]:
+def stored(
+    folder: Path, data: np.ndarray, chunk_bytes: int = 4096, form: Precision | None = None
+) -> list[ColumnReader]:
     """Rows in a form, by default as they are; readers of what is scanned."""
-    form = form or form_of("auto", column("c", data.shape[1:], data.dtype.name))
+    form = form or precision_of("auto", column("c", data.shape[1:], data.dtype.name))
     store = FeatureStore.create(folder, {}, "test")
     store.add_group("methods/m", [column(c.name, c.shape, c.dtype, chunk_bytes) for c in form.columns], {})
     with GroupWriter(store, "methods/m") as writer:
@@ -38,7 +40,7 @@ def stored(folder: Path, data: np.ndarray, chunk_bytes: int = 4096, form: Form |
 
 def dot(matrix: np.ndarray, dtype: str = "float16") -> Scorer:
     """Inner products with rows of floats."""
-    return scorer_of(form_of("auto", column("c", matrix.shape[1:], dtype)), matrix)
+    return scorer_of(precision_of("auto", column("c", matrix.shape[1:], dtype)), matrix)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from headwater.engine.hashing import hashed
-from headwater.engine.intake.sketch import count_sketch
+from headwater.engine.runtime.hashing import hashed
+from headwater.engine.sketches.count_sketch import count_sketch
 
 GOLDEN = {
     (0, "rise.r"): ([0xADB95071C7AE9FFB, 0xB80A563DD4045B9D], [86, 92, 37, 77, 38, 18, 96, 108], [1, 1, 1, 1, 1, -1, 1, -1]),

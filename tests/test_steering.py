@@ -7,32 +7,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from headwater.engine.intake.corpus import Template
-from headwater.engine.intake.examples import Place
-from headwater.engine.intake.model import ModelChoice
-from headwater.engine.intake.providers import Reading, corpus_provider
-from headwater.engine.intake.readout import LinearHead
-from headwater.engine.method import Needs, Sizes
-from headwater.engine.recovery.design import Design
-from headwater.engine.steering import activations
+from headwater.engine.data.documents import Template
+from headwater.engine.fitting import state_files as activations
+from headwater.engine.fitting.hidden_states import MemoryStates, Places, places_at
+from headwater.engine.fitting.state_files import StateFiles
+from headwater.engine.ingest.examples import Place
+from headwater.engine.ingest.open_provider import ReadOptions, corpus_provider
+from headwater.engine.interface.model_view import ModelShape, OutputSpec
+from headwater.engine.models.batch_outputs import LinearHead
+from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.recovery.design import PartitionDesign
 from headwater.engine.steering import operators as steering
-from headwater.engine.steering.activations import Activations
 from headwater.engine.steering.at_head import AtHead
-from headwater.engine.steering.fitting import Some, SteeringFit
+from headwater.engine.steering.example_weights import even, head_norms
 from headwater.engine.steering.linearity import Linearity
 from headwater.engine.steering.losses import Reference, loss_and_gradient
 from headwater.engine.steering.operators import (
-    Gradients,
+    OperatorGradients,
     Operators,
-    Places,
     add_drift,
     add_fidelity,
     add_losses,
     measured,
 )
-from headwater.engine.steering.states import States
-from headwater.engine.steering.training import Recipe, Training, trained
-from headwater.engine.steering.weights import even, head_norms
+from headwater.engine.steering.steering_fit import DesignSubset, SteeringFit
+from headwater.engine.steering.training import SteeringRecipe, Training, trained
 from headwater.store.errors import DataError, SettingsError
 from small import save_model, sentences, write_corpus
 
@@ -42,8 +41,8 @@ P, D, V, K, R = 11, 6, 17, 5, 3
 def parts(scale: float = 1.0, softcap: float = 0.0) -> tuple[LinearHead, Operators, torch.Tensor, torch.Tensor]:
     """A head, operators that do something, hidden states and targets."""
     torch.manual_seed(0)
-    head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D), torch.randn(V), scale, softcap)
-    operators = Operators.begun(K, (D, D), R, 1)
+    head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D), torch.randn(V), scale, softcap)
+    operators = Operators.initial(K, (D, D), R, 1)
     operators.alpha = 0.3 * torch.randn(K, R, D)
     return head, operators, torch.randn(P, D), torch.randint(0, V, (P,))
 
@@ -76,8 +75,8 @@ def test_gradients_are_those_of_the_loss(
     monkeypatch.setattr(steering, "LEAST_ROWS", 1)
     head, operators, hidden, targets = parts(scale, softcap)
     inner = hidden if depth == D else torch.randn(P, depth)
-    operators.basis = Operators.begun(K, (depth, D), R, 1).basis
-    places, weights, found = Places(hidden, targets, inner), torch.rand(K, P), Gradients.zeros(operators)
+    operators.basis = Operators.initial(K, (depth, D), R, 1).basis
+    places, weights, found = Places(hidden, targets, inner), torch.rand(K, P), OperatorGradients.zeros(operators)
     base, told, basis, alpha = steered(head, operators, inner, hidden)
     each = -told[:, torch.arange(P), targets]
     if loss == "fidelity":
@@ -102,7 +101,7 @@ def test_gradients_are_those_of_the_loss(
 @pytest.mark.parametrize("width", [1, 7, 64, 5000])
 def test_what_is_pulled_is_the_gradient_of_its_loss(width: int, scale: float, softcap: float) -> None:
     draw = torch.Generator().manual_seed(width)
-    head = LinearHead(Sizes(D, width, 1, 8), torch.zeros(width, D), None, scale, softcap)
+    head = LinearHead(ModelShape(D, width, 1, 8), torch.zeros(width, D), None, scale, softcap)
     weights = torch.rand(3, 4, generator=draw)
     weights[1, 2] = 0
     raw = (4 * torch.randn(3, 4, width, generator=draw)).double().requires_grad_()
@@ -121,7 +120,7 @@ def test_what_is_pulled_is_the_gradient_of_its_loss(width: int, scale: float, so
 
 
 def test_a_sure_models_gradient_keeps_its_digits() -> None:
-    head = LinearHead(Sizes(D, 600, 1, 8), torch.zeros(600, D))
+    head = LinearHead(ModelShape(D, 600, 1, 8), torch.zeros(600, D))
     z = torch.zeros(1, 600)
     z[0, 7] = 23.0  # p − 1 is 6e-8: float32 has no digits left of it
     gone = float(599 / (599 + np.exp(23.0)))
@@ -130,7 +129,7 @@ def test_a_sure_models_gradient_keeps_its_digits() -> None:
 
 
 def test_operators_that_do_nothing_drift_nowhere() -> None:
-    head = LinearHead(Sizes(D, 4100, 1, 8), torch.zeros(4100, D))
+    head = LinearHead(ModelShape(D, 4100, 1, 8), torch.zeros(4100, D))
     z = 4 * torch.randn(3, 4100)
     loss, error = loss_and_gradient(head, z.clone(), Reference.of(z), torch.ones(3))
     assert (
@@ -144,13 +143,13 @@ def test_operators_that_do_nothing_drift_nowhere() -> None:
 
 def test_the_linearity_loss_is_that_of_its_formula() -> None:
     head, operators, hidden, targets = parts()
-    design, owners = Design(40, K, 2, 0), np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
-    linearity, found = Linearity(design, 3), Gradients.zeros(operators)
-    space = AtHead(head, States(hidden, targets, np.array([0, 3, 7, P])))
+    design, example_ids = PartitionDesign(40, K, 2, 0), np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
+    linearity, found = Linearity(design, 3), OperatorGradients.zeros(operators)
+    space = AtHead(head, MemoryStates(hidden, targets, np.array([0, 3, 7, P])))
     linearity.add(space, operators, np.arange(3), found)
     base, told, basis, alpha = steered(head, operators, hidden, hidden)
     gains = (told - base)[:, torch.arange(P), targets]  # (K, P)
-    y = torch.stack([gains[:, torch.from_numpy(owners == one)].mean(1) for one in range(3)])
+    y = torch.stack([gains[:, torch.from_numpy(example_ids == one)].mean(1) for one in range(3)])
     left = y @ torch.from_numpy(linearity.unexplained).T
     total = (left**2).sum() / 3
     total.backward()
@@ -165,22 +164,24 @@ def test_the_linearity_loss_is_that_of_its_formula() -> None:
 
 
 def test_operators_begin_as_nothing() -> None:
-    operators = Operators.begun(4, (D, D), R, 7)
+    operators = Operators.initial(4, (D, D), R, 7)
     assert torch.allclose(operators.basis.T @ operators.basis, torch.eye(R), atol=1e-5)
     head, _, hidden, targets = parts()
     found = measured(head, operators, Places(hidden, targets, hidden), torch.zeros(P, dtype=torch.int64), 1)
     assert found.abs().max() < 1e-6
-    assert torch.equal(operators.basis, Operators.begun(4, (D, D), R, 7).basis)
+    assert torch.equal(operators.basis, Operators.initial(4, (D, D), R, 7).basis)
 
 
 def test_a_measurement_is_the_mean_loss_before_less_after(monkeypatch: pytest.MonkeyPatch) -> None:
     head, operators, hidden, targets = parts(0.5, 3.0)
-    owners = torch.tensor([0, 0, 0, 1, 1, 1, 1, 3, 3, 3, 3])
+    example_ids = torch.tensor([0, 0, 0, 1, 1, 1, 1, 3, 3, 3, 3])
     wide = hidden.double()
 
     def mean_losses(states: torch.Tensor) -> torch.Tensor:
         each = torch.nn.functional.cross_entropy(logits(head, states), targets, reduction="none")
-        return torch.stack([each[owners == at].mean() if (owners == at).any() else each.sum() * 0 for at in range(4)])
+        return torch.stack(
+            [each[example_ids == at].mean() if (example_ids == at).any() else each.sum() * 0 for at in range(4)]
+        )
 
     expected = torch.stack([
         mean_losses(wide) - mean_losses(wide + operators.codes(hidden).double() @ operators.alpha[k].double())
@@ -189,7 +190,7 @@ def test_a_measurement_is_the_mean_loss_before_less_after(monkeypatch: pytest.Mo
     for tile in (4 << 20, 1 << 8):
         monkeypatch.setattr(steering, "TILE_BYTES", tile)
         monkeypatch.setattr(steering, "LEAST_ROWS", 1)
-        found = measured(head, operators, Places(hidden, targets, hidden), owners, 4)
+        found = measured(head, operators, Places(hidden, targets, hidden), example_ids, 4)
         assert torch.allclose(found.double(), expected, atol=1e-4)
 
 
@@ -199,7 +200,7 @@ def test_training_lowers_the_loss_inside_and_changes_little_outside() -> None:
     labels = np.arange(120) % 4
     centres = 2 * chance.normal(size=(4, D))
     hidden = torch.from_numpy(centres[labels] + chance.normal(size=(120, D))).float()
-    head = LinearHead(Sizes(D, 4, 1, 1), 0.1 * torch.randn(4, D, generator=torch.Generator().manual_seed(0)))
+    head = LinearHead(ModelShape(D, 4, 1, 1), 0.1 * torch.randn(4, D, generator=torch.Generator().manual_seed(0)))
 
     class ByClass:
         """Two subsets a class, each with half of its rows."""
@@ -215,30 +216,30 @@ def test_training_lowers_the_loss_inside_and_changes_little_outside() -> None:
         def sizes(self) -> np.ndarray:
             return np.full(8, 15)
 
-    states = States(hidden, torch.from_numpy(labels), np.arange(121))
+    states = MemoryStates(hidden, torch.from_numpy(labels), np.arange(121))
     heard: list[tuple[int, float, float]] = []
-    recipe = Recipe(rank=4, updates=60, members=8, rate=2e-2)
+    recipe = SteeringRecipe(rank=4, updates=60, members=8, rate=2e-2)
     found = trained(AtHead(head, states), ByClass(), recipe, lambda *told: heard.append(told))
     again = trained(AtHead(head, states), ByClass(), recipe, lambda *told: None)
     assert torch.equal(found.alpha, again.alpha) and torch.equal(found.basis, again.basis)
     assert len(heard) == 60 and heard[-1][1] < 0.8 * heard[0][1] and heard[0][2] < 1e-6 < heard[-1][2]
-    some = states.places(np.arange(40), torch.device("cpu"))
+    some = places_at(states, np.arange(40), torch.device("cpu"))
     y = measured(head, found, some, torch.arange(40), 40).numpy()
     own = y[np.arange(40)[:, None], np.stack([2 * labels[:40], 2 * labels[:40] + 1], 1)]
     assert own.mean() > 0.1 and own.mean() > 5 * max(0.0, (y.sum() - own.sum()) / (y.size - own.size))
 
 
 def test_every_row_of_a_subset_is_seen_equally_often_and_weighs_by_omega(monkeypatch: pytest.MonkeyPatch) -> None:
-    design, first = Design(60, 12, 3, 0), np.concatenate([[0], np.cumsum(np.arange(60) % 3)])
+    design, first = PartitionDesign(60, 12, 3, 0), np.concatenate([[0], np.cumsum(np.arange(60) % 3)])
     count = int(first[-1])
-    states = States(torch.zeros(count, D), torch.zeros(count, dtype=torch.int64), first, np.linspace(0.1, 1, 60))
-    head, row = LinearHead(Sizes(D, V, 1, 8), torch.zeros(V, D)), np.repeat(np.arange(60), np.arange(60) % 3)
+    states = MemoryStates(torch.zeros(count, D), torch.zeros(count, dtype=torch.int64), first, np.linspace(0.1, 1, 60))
+    head, row = LinearHead(ModelShape(D, V, 1, 8), torch.zeros(V, D)), np.repeat(np.arange(60), np.arange(60) % 3)
     ids = design.ids(0, 60)
     for tile in (1 << 8, 1 << 10, 4 << 20):
         monkeypatch.setattr(steering, "TILE_BYTES", tile)
         monkeypatch.setattr(steering, "LEAST_ROWS", 1)
         space = AtHead(head, states)
-        training, seen = Training(space, design, Recipe(members=5)), np.zeros((12, count))
+        training, seen = Training(space, design, SteeringRecipe(members=5)), np.zeros((12, count))
         for step in range(3):  # a subset has 15 rows
             own, sums = training.inside(step), np.zeros(12)
             for some, positions, weights in space.tiles(0, states, [one.rows for one in own], own):
@@ -255,33 +256,33 @@ def test_every_row_of_a_subset_is_seen_equally_often_and_weighs_by_omega(monkeyp
 
 
 def test_a_stopped_training_goes_on_to_the_same_operators() -> None:
-    design, generator = Design(30, 8, 2, 0), torch.Generator().manual_seed(0)
-    states = States(
+    design, generator = PartitionDesign(30, 8, 2, 0), torch.Generator().manual_seed(0)
+    states = MemoryStates(
         torch.randn(60, D, generator=generator), torch.randint(0, V, (60,), generator=generator), np.arange(0, 61, 2)
     )
-    head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D, generator=generator))
-    recipe = Recipe(rank=3, updates=9, members=4, linearity=0.1)
+    head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D, generator=generator))
+    recipe = SteeringRecipe(rank=3, updates=9, members=4, linearity=0.1)
     whole = trained(AtHead(head, states), design, recipe, lambda *told: None)
     heard: list[int] = []
-    stopped = Training(AtHead(head, states), design, recipe)
-    assert not stopped.run(lambda step, *told: heard.append(step), lambda: len(heard) == 4)
-    held = stopped.arrays()
+    should_stop = Training(AtHead(head, states), design, recipe)
+    assert not should_stop.run(lambda step, *told: heard.append(step), lambda: len(heard) == 4)
+    held = should_stop.arrays()
     continued = Training(AtHead(head, states), design, recipe)
     continued.resume(held)
     assert continued.run(lambda step, *told: heard.append(step)) and heard == list(range(1, 10))
     assert torch.equal(continued.operators.alpha, whole.alpha) and torch.equal(continued.operators.basis, whole.basis)
     with pytest.raises(DataError, match="alpha is"):
-        Training(AtHead(head, states), Design(30, 9, 2, 0), recipe).resume(held)
+        Training(AtHead(head, states), PartitionDesign(30, 9, 2, 0), recipe).resume(held)
     fresh = Training(AtHead(head, states), design, recipe)
     fresh.resume(fresh.arrays())
     assert fresh.run(lambda *told: None) and torch.equal(fresh.operators.alpha, whole.alpha)
 
 
 def test_some_subsets_are_trained_again_with_every_loss() -> None:
-    design, generator = Design(30, 8, 2, 0), torch.Generator().manual_seed(0)
-    states = States(torch.randn(30, D, generator=generator), torch.arange(30) % V, np.arange(31))
-    head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D, generator=generator))
-    fitting = SteeringFit(AtHead(head, states), design, Recipe(rank=3, updates=3, members=4, linearity=0.1), 3)
+    design, generator = PartitionDesign(30, 8, 2, 0), torch.Generator().manual_seed(0)
+    states = MemoryStates(torch.randn(30, D, generator=generator), torch.arange(30) % V, np.arange(31))
+    head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D, generator=generator))
+    fitting = SteeringFit(AtHead(head, states), design, SteeringRecipe(rank=3, updates=3, members=4, linearity=0.1), 3)
     assert fitting.steps == 6 and fitting.run(lambda *told: None, lambda: False) and fitting.step == 6
     found = fitting.fitted()
     assert (
@@ -289,14 +290,15 @@ def test_some_subsets_are_trained_again_with_every_loss() -> None:
         and found["check_alpha"].shape == (3, 3, D)
         and found["alpha"].shape == (8, 3, D)
     )
-    some = Some(design, found["which"])
+    some = DesignSubset(design, found["which"])
     ids = some.of(np.arange(30))
     for at, subset in enumerate(found["which"]):
         rows = np.flatnonzero((ids == at).any(1))
         assert np.array_equal(rows, np.sort(design.members(int(subset)))) and len(some.members(at)) == some.sizes()[at]
     assert ids.max() == 3  # where a row is in fewer
     training, other = (
-        Training(AtHead(head, states), design, Recipe(rank=3, updates=3, members=4, seed=seed)) for seed in (0, 1)
+        Training(AtHead(head, states), design, SteeringRecipe(rank=3, updates=3, members=4, seed=seed))
+        for seed in (0, 1)
     )
     first = [np.concatenate([own.rows for own in one.inside(0)]) for one in (training, other)]
     assert not np.array_equal(*first)  # another seed sees a subset's rows in another order
@@ -305,9 +307,9 @@ def test_some_subsets_are_trained_again_with_every_loss() -> None:
 def test_no_bit_depends_on_which_thread_is_first_and_torch_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steering, "TILE_BYTES", 1 << 10)  # many tiles
     monkeypatch.setattr(steering, "LEAST_ROWS", 4)
-    design, generator = Design(30, 8, 2, 0), torch.Generator().manual_seed(0)
-    states = States(torch.randn(90, D, generator=generator), torch.arange(90) % V, np.arange(0, 91, 3))
-    head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D, generator=generator))
+    design, generator = PartitionDesign(30, 8, 2, 0), torch.Generator().manual_seed(0)
+    states = MemoryStates(torch.randn(90, D, generator=generator), torch.arange(90) % V, np.arange(0, 91, 3))
+    head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D, generator=generator))
     found, before = [], torch.get_num_threads()
     try:
         for threads in (1, 3, 3, 3):
@@ -315,7 +317,7 @@ def test_no_bit_depends_on_which_thread_is_first_and_torch_stays_as_it_was(monke
             space = AtHead(head, states)
             assert space.workers.count == threads
             found.append(
-                trained(space, design, Recipe(rank=3, updates=4, members=4, linearity=0.1), lambda *told: None)
+                trained(space, design, SteeringRecipe(rank=3, updates=4, members=4, linearity=0.1), lambda *told: None)
             )
             assert torch.get_num_threads() == threads
         with pytest.raises(ZeroDivisionError):
@@ -331,23 +333,23 @@ def test_no_bit_depends_on_which_thread_is_first_and_torch_stays_as_it_was(monke
 
 
 def test_an_operator_that_is_not_finite_is_named() -> None:
-    states = States(torch.randn(30, D), torch.zeros(30, dtype=torch.int64), np.arange(31))
+    states = MemoryStates(torch.randn(30, D), torch.zeros(30, dtype=torch.int64), np.arange(31))
     states.hidden[3] = float("nan")
-    head, design = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D)), Design(30, 6, 1, 0)
+    head, design = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D)), PartitionDesign(30, 6, 1, 0)
     with pytest.raises(DataError, match=r"operator \d+ is no longer finite"):
-        trained(AtHead(head, states), design, Recipe(), lambda *told: None)
+        trained(AtHead(head, states), design, SteeringRecipe(), lambda *told: None)
 
 
 def test_settings_of_training_are_checked() -> None:
     for wrong in ({"rank": 0}, {"updates": 0}, {"stability": -1.0}):
         with pytest.raises(SettingsError):
-            Recipe(**wrong)  # type: ignore[arg-type]
+            SteeringRecipe(**wrong)  # type: ignore[arg-type]
 
 
 def test_examples_weigh_against_their_gradient_at_the_head() -> None:
     head, _, hidden, targets = parts()
     first = np.array([0, 3, 3, 7, 11])
-    found = head_norms(head, States(hidden, targets, first))
+    found = head_norms(head, MemoryStates(hidden, targets, first))
     for row in (0, 2, 3):
         weight = head.weight.double().requires_grad_()
         part = slice(first[row], first[row + 1])
@@ -368,7 +370,7 @@ def test_hidden_states_are_read_once_and_a_stopped_pass_goes_on(
     save_model(tmp_path / "model")
     corpus = write_corpus(tmp_path / "corpus.jsonl", ["s", *sentences(50)])  # the first has nothing to predict
     choice = ModelChoice(str(tmp_path / "model"), "cpu", dtype)
-    provider = corpus_provider([str(corpus)], choice, Reading(Template()))
+    provider = corpus_provider([str(corpus)], choice, ReadOptions(Template()))
     told: list[int] = []
 
     def stop(rows: int) -> None:
@@ -377,29 +379,29 @@ def test_hidden_states_are_read_once_and_a_stopped_pass_goes_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Activations(provider, tmp_path / "a", layer).collected(stop)
+        StateFiles(provider, tmp_path / "a", layer).collected(stop)
     with (tmp_path / "a/hidden.bin").open("ab") as torn:
         torn.write(b"half a row")
-    continued = Activations(provider, tmp_path / "a", layer).collected(told.append)
-    whole = Activations(provider, tmp_path / "b", layer).collected()
+    continued = StateFiles(provider, tmp_path / "a", layer).collected(told.append)
+    whole = StateFiles(provider, tmp_path / "b", layer).collected()
     assert told == [16, 32, 48, 51] and continued is not None and whole is not None
     assert torch.equal(continued.hidden, whole.hidden) and torch.equal(continued.targets, whole.targets)
     assert np.array_equal(continued.first, whole.first) and len(whole.first) == 52 and whole.first[1] == 0
     example = list(provider.examples(Place()))[7]
-    readout = provider.read([example], Needs(layers=(1,)))
+    outputs = provider.read([example], OutputSpec(layers=(1,)))
     part = slice(int(whole.first[7]), int(whole.first[8]))
     assert whole.hidden.dtype == getattr(torch, dtype)
     tolerance = 1e-5 if dtype == "float32" else 2e-2
-    assert torch.allclose(whole.hidden[part].float(), readout.hidden().float(), atol=tolerance)
-    assert torch.equal(whole.targets[part], readout.targets)
+    assert torch.allclose(whole.hidden[part].float(), outputs.hidden().float(), atol=tolerance)
+    assert torch.equal(whole.targets[part], outputs.targets)
     assert (whole.inner is None) == (layer < 0) and whole.widths == (whole.hidden.shape[1],) * 2
     if whole.inner is not None:
-        assert torch.allclose(whole.inner[part].float(), readout.hidden(1).float(), atol=tolerance)
+        assert torch.allclose(whole.inner[part].float(), outputs.hidden(1).float(), atol=tolerance)
     assert (
-        Activations(provider, tmp_path / "b", layer).collected(stopped=lambda: True) is not None
+        StateFiles(provider, tmp_path / "b", layer).collected(should_stop=lambda: True) is not None
     )  # there is nothing to do
-    assert Activations(provider, tmp_path / "c", layer).collected(stopped=lambda: True) is None
+    assert StateFiles(provider, tmp_path / "c", layer).collected(should_stop=lambda: True) is None
     write_corpus(corpus, sentences(20, seed=5))  # another corpus under the same name begins anew
-    other = corpus_provider([str(corpus)], choice, Reading(Template()))
-    anew = Activations(other, tmp_path / "a", layer).collected()
+    other = corpus_provider([str(corpus)], choice, ReadOptions(Template()))
+    anew = StateFiles(other, tmp_path / "a", layer).collected()
     assert anew is not None and len(anew.first) == 21

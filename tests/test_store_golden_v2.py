@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from headwater.engine.arrays.compress import check_column, compression, row_checks
-from headwater.engine.arrays.scan import Shape
-from headwater.engine.arrays.scorers import scorer_of
-from headwater.engine.arrays.similarity import top_k
-from headwater.engine.arrays.stored import StoredRows
-from headwater.engine.forms.form import listed
-from headwater.store.feature_store import FeatureStore, form_group, method_group
+from headwater.engine.arrays.precision.precisions import listed
+from headwater.engine.arrays.scan.scan_loop.compress import check_column, compression, row_checks
+from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
+from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
+from headwater.engine.arrays.scan.scan_loop.top_k import top_k
+from headwater.store.feature_store import FeatureStore, method_group, precision_group
 from headwater.store.layout import column
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
@@ -67,7 +67,7 @@ def test_format_2_is_read_and_means_what_it_meant() -> None:
     exact = queries.astype(np.float64) @ rows().astype(np.float64).T
     assert np.abs(scores(StoredRows(store, method_group("m")), queries) - exact).max() < 1e-6
     for form, off in FORMS.items():
-        assert np.abs(scores(StoredRows(store, form_group("m", form)), queries) - exact).max() < off
+        assert np.abs(scores(StoredRows(store, precision_group("m", form)), queries) - exact).max() < off
 
 
 def test_the_bytes_are_those_of_today(tmp_path: Path) -> None:

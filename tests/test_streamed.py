@@ -13,32 +13,32 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from headwater.engine.fitting.fit import FitJob, prepare_fit
-from headwater.engine.fitting.reading import base_provider
-from headwater.engine.intake import above as layers_above
-from headwater.engine.intake.above import Above
-from headwater.engine.intake.corpus import Document, Faults, Template
-from headwater.engine.intake.model import ModelChoice, load
-from headwater.engine.intake.readout import LinearHead, merged_needs
-from headwater.engine.intake.text import TextProvider
-from headwater.engine.intake.text_settings import TextSettings
-from headwater.engine.method import Needs, Sizes
-from headwater.engine.recovery.design import Design
-from headwater.engine.state import read_arrays
-from headwater.engine.steering import activations as kept_states
+from headwater.engine.data.documents import Document, Faults, Template
+from headwater.engine.fitting import state_files as kept_states
+from headwater.engine.fitting import streamed_states as streamed
+from headwater.engine.fitting.fit_corpus import base_provider
+from headwater.engine.fitting.fit_job import FitJob, prepare_fit
+from headwater.engine.fitting.hidden_states import MemoryStates, together
+from headwater.engine.fitting.state_files import StateFiles
+from headwater.engine.fitting.streamed_states import StreamedStates
+from headwater.engine.ingest.text_provider import TextProvider
+from headwater.engine.ingest.text_settings import TextSettings
+from headwater.engine.interface.model_view import ModelShape, OutputSpec
+from headwater.engine.models import upper_layers as layers_above
+from headwater.engine.models.batch_outputs import LinearHead, merged_specs
+from headwater.engine.models.language_model import ModelChoice, load
+from headwater.engine.models.upper_layers import UpperLayers
+from headwater.engine.recovery.design import PartitionDesign
 from headwater.engine.steering import operators as steering
-from headwater.engine.steering import streamed
-from headwater.engine.steering.activations import Activations
 from headwater.engine.steering.at_head import AtHead
-from headwater.engine.steering.at_layer import AtLayer, measured_above
-from headwater.engine.steering.operators import Gradients, Operators, loss_at
+from headwater.engine.steering.at_layer import AtLayer, measured_by_upper_layers
+from headwater.engine.steering.example_weights import even, head_norms
+from headwater.engine.steering.operators import OperatorGradients, Operators, loss_at
 from headwater.engine.steering.space import Drawn, Shared
-from headwater.engine.steering.states import States, together
-from headwater.engine.steering.streamed import Streamed
-from headwater.engine.steering.training import Recipe, trained
-from headwater.engine.steering.weights import even, head_norms
+from headwater.engine.steering.training import SteeringRecipe, trained
 from headwater.store.errors import ModelError, SettingsError
 from headwater.store.feature_store import FeatureStore
+from headwater.store.state import read_arrays
 from running import done, headwater
 from small import save_model, sentences, tree, write_corpus
 
@@ -80,11 +80,11 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def corpora(texts: Path, folder: Path, layer: int) -> tuple[LinearHead, States, Streamed]:
+def corpora(texts: Path, folder: Path, layer: int) -> tuple[LinearHead, MemoryStates, StreamedStates]:
     """The same store's states, kept and made."""
     provider = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
-    kept = Activations(provider, folder, layer, 60).collected()
-    made = Streamed.measured(provider, layer, lambda rows: None)  # type: ignore[arg-type]
+    kept = StateFiles(provider, folder, layer, 60).collected()
+    made = StreamedStates.measured(provider, layer, lambda rows: None)  # type: ignore[arg-type]
     assert kept is not None and made is not None
     return provider.head, kept, made
 
@@ -105,12 +105,12 @@ def test_states_that_are_made_are_those_that_are_kept(texts: Path, tmp_path: Pat
     assert made.drawn(np.array([0]))[0].hidden.shape == (0, 32)
 
 
-@pytest.mark.parametrize("recipe", [Recipe(rank=3, updates=5, members=4, shared=40, rate=1e-2, linearity=0.1)])
+@pytest.mark.parametrize("recipe", [SteeringRecipe(rank=3, updates=5, members=4, shared=40, rate=1e-2, linearity=0.1)])
 def test_operators_trained_on_either_are_the_same(
-    texts: Path, tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    texts: Path, tmp_path: Path, recipe: SteeringRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head, kept, made = corpora(texts, tmp_path, 1)
-    design = Design(60, 12, 3, 0)
+    design = PartitionDesign(60, 12, 3, 0)
     whole = trained(AtHead(head, kept), design, recipe, lambda *told: None)
     reads: list[int] = []
     at = type(made.provider).at
@@ -147,11 +147,11 @@ def test_layers_are_run_again_as_the_model_runs_them(kind: str, monkeypatch: pyt
     ids, counted = torch.randint(50, (4, 7)), torch.rand(4, 7) < 0.7
     which = torch.tensor([2, 0])
     for layer in range(3):
-        above = Above(trunk, 3, layer, ids, counted)
+        above = UpperLayers(trunk, 3, layer, ids, counted)
         above.check()
         other = trunk(inputs_embeds=torch.randn(4, 7, 16), output_hidden_states=True)
         states = other.hidden_states[layer][which].clone().requires_grad_()
-        again = above.again(states, which)
+        again = above.forward_from(states, which)
         assert torch.allclose(again, other.last_hidden_state[which][counted[which]], atol=1e-5)
         (gradient,) = torch.autograd.grad(again.sum(), states)
         assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
@@ -163,9 +163,9 @@ def test_layers_are_run_again_as_the_model_runs_them(kind: str, monkeypatch: pyt
         layers_above, "_given", lambda *told: nullcontext()
     )  # a model that does not read what it is given
     with pytest.raises(ModelError, match="cannot be run again"):
-        Above(trunk, 3, 1, ids, counted).check()
+        UpperLayers(trunk, 3, 1, ids, counted).check()
     with pytest.raises(ModelError, match="no list of 5 layers"):
-        Above(trunk, 5, 1, ids, counted)
+        UpperLayers(trunk, 5, 1, ids, counted)
 
 
 D, V, K, R = 6, 17, 3, 2
@@ -182,7 +182,7 @@ class Mixing:
         self.targets = torch.randint(V, (3, 5), generator=draw)
         self.hidden = torch.tanh(self.states.cumsum(1) @ self.map)  # a token's end depends on those before it
 
-    def again(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    def forward_from(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
         """(P, D)."""
         return torch.tanh(states.cumsum(1) @ self.map.to(states.dtype))[self.counted[which]]
 
@@ -206,11 +206,11 @@ class Three:
 @pytest.mark.parametrize(("scale", "softcap"), [(1.0, 0.0), (0.5, 3.0)])
 def test_gradients_through_layers_are_those_of_the_loss(loss: str, scale: float, softcap: float) -> None:
     head = LinearHead(
-        Sizes(D, V, 1, 8), torch.randn(V, D, generator=torch.Generator().manual_seed(1)), None, scale, softcap
+        ModelShape(D, V, 1, 8), torch.randn(V, D, generator=torch.Generator().manual_seed(1)), None, scale, softcap
     )
     operators, found, mixing = (
-        Operators.begun(K, (D, D), R, 1),
-        Gradients.zeros(Operators.begun(K, (D, D), R, 1)),
+        Operators.initial(K, (D, D), R, 1),
+        OperatorGradients.zeros(Operators.initial(K, (D, D), R, 1)),
         Mixing(),
     )
     operators.alpha = 0.3 * torch.randn(K, R, D, generator=torch.Generator().manual_seed(2))
@@ -224,9 +224,9 @@ def test_gradients_through_layers_are_those_of_the_loss(loss: str, scale: float,
     def each(row: int, k: int) -> torch.Tensor:
         """A row's mean loss, or drift, under an operator."""
         states, at = mixing.states[[row]].double(), torch.tensor([row])
-        told = logits(mixing.again(states + (states @ basis[:-1] + basis[-1]) @ alpha[k], at))
+        told = logits(mixing.forward_from(states + (states @ basis[:-1] + basis[-1]) @ alpha[k], at))
         if loss == "drift":
-            known = logits(mixing.again(states, at))
+            known = logits(mixing.forward_from(states, at))
             return (known.exp() * (known - told)).sum(1).mean()
         return -told.gather(1, mixing.targets[row][mixing.counted[row]][:, None]).mean()
 
@@ -248,17 +248,17 @@ def test_gradients_through_layers_are_those_of_the_loss(loss: str, scale: float,
     assert torch.allclose(found.alpha.double(), alpha.grad, atol=2e-4)
     if loss == "fidelity":
         y = space.measured(operators, np.array([0, 2]))
-        before = [-logits(mixing.again(mixing.states[[row]].double(), torch.tensor([row])))
+        before = [-logits(mixing.forward_from(mixing.states[[row]].double(), torch.tensor([row])))
                   .gather(1, mixing.targets[row][mixing.counted[row]][:, None]).mean() for row in (0, 2)]  # fmt: skip
         expected = torch.stack(
             [torch.stack([before[at] - each(row, k) for k in range(K)]) for at, row in enumerate((0, 2))]
         )
         assert torch.allclose(y.double(), expected, atol=1e-5)
-        assert measured_above(head, operators, mixing)[1].abs().max() == 0  # type: ignore[arg-type]
+        assert measured_by_upper_layers(head, operators, mixing)[1].abs().max() == 0  # type: ignore[arg-type]
 
 
 def test_losses_at_states_are_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    head = LinearHead(Sizes(D, V, 1, 8), torch.randn(V, D))
+    head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D))
     hidden, known, weights = torch.randn(300, D), torch.randn(300, D), torch.rand(300)
     for expected in (known, torch.randint(V, (300,))):
         whole = loss_at(head, hidden, expected, weights)
@@ -367,17 +367,17 @@ def test_arrays_are_read_row_by_row(tmp_path: Path) -> None:
 
 def test_a_flipped_bit_in_kept_states_is_seen(texts: Path, tmp_path: Path) -> None:
     provider = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
-    whole = Activations(provider, tmp_path, -1, 60).collected()
+    whole = StateFiles(provider, tmp_path, -1, 60).collected()
     for name in ("hidden", "targets", "first"):
         file = tmp_path / f"{name}.bin"
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 4
         file.write_bytes(data)
         told: list[int] = []
-        again = Activations(provider, tmp_path, -1, 60).collected(told.append)
+        again = StateFiles(provider, tmp_path, -1, 60).collected(told.append)
         assert told and whole is not None and again is not None and torch.equal(again.hidden, whole.hidden)
         told.clear()
-        assert Activations(provider, tmp_path, -1, 60).collected(told.append) is not None and not told
+        assert StateFiles(provider, tmp_path, -1, 60).collected(told.append) is not None and not told
 
 
 EVERY_WAY = [{"depth": 0.5}, {"states": "model", "omega": "example"}, {"space": "activations", "depth": 0.5}]
@@ -415,7 +415,7 @@ def test_a_model_whose_layers_were_run_again_is_freed_at_once() -> None:
         "num_attention_heads": 2,
     }
     trunk: Any = transformers.LlamaModel(transformers.LlamaConfig(**sizes)).eval()
-    above = Above(trunk, 2, 1, torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.bool))
+    above = UpperLayers(trunk, 2, 1, torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.bool))
     above.check()
     lowest = weakref.ref(trunk.layers[0])
     gc.disable()
@@ -446,10 +446,10 @@ def test_a_row_of_no_tokens_has_no_positions(texts: Path) -> None:
     provider: Any = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
     long, other = list(provider.at(np.array([5, 6])))
     none = replace(other, payload=([], 0), length=0, counted=0)
-    above = provider.read([long, none], merged_needs([Needs(above=1)])).above()
+    above = provider.read([long, none], merged_specs([OutputSpec(upper_layers=1)])).upper_layers()
     assert above.counted.sum(1).tolist() == [long.counted, 0]
     with pytest.raises(SettingsError, match="above 0 and 1"):
-        merged_needs([Needs(above=1), Needs(above=0), Needs()])
+        merged_specs([OutputSpec(upper_layers=1), OutputSpec(upper_layers=0), OutputSpec()])
 
 
 def test_a_fit_from_the_model_leaves_no_states_of_an_earlier_one(texts: Path, tmp_path: Path) -> None:
@@ -470,9 +470,9 @@ def test_half_precision_trains_nearly_the_same(texts: Path, more: dict[str, Any]
         examples = list(provider.encoded(documents, 0))
         provider.at = lambda rows, examples=examples: [examples[row] for row in rows]
         provider.examples = lambda start, examples=examples: iter(examples)
-        corpus = Streamed.measured(provider, 1, lambda rows: None)
+        corpus = StreamedStates.measured(provider, 1, lambda rows: None)
         assert corpus is not None
         space = AtLayer(provider.head, corpus) if "space" in more else AtHead(provider.head, corpus)
-        operators = trained(space, Design(40, 12, 3, 0), Recipe(3, 6, 4, 16, 1e-2), lambda *told: None)
+        operators = trained(space, PartitionDesign(40, 12, 3, 0), SteeringRecipe(3, 6, 4, 16, 1e-2), lambda *told: None)
         found.append(space.measured(operators, np.arange(20)).numpy())
     assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.97

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headwater.engine.arrays.heaps import Heaps, merged
-from headwater.engine.arrays.scorers import scorer_of
-from headwater.engine.arrays.tensors import MOST_ROWS, best_keys, from_keys, planes_of, scores_of
-from headwater.engine.forms.form import form_of
+from headwater.engine.arrays.kernels.heaps import Heaps, merged
+from headwater.engine.arrays.precision.precisions import precision_of
+from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
+from headwater.engine.arrays.scan.scan_loop.tensor_scores import MOST_ROWS, best_keys, from_keys, planes_of, scores_of
 from headwater.store.errors import DataError
 from headwater.store.layout import Block, column
 from hypothesis import given, settings
@@ -23,7 +23,7 @@ def test_scores_are_those_of_the_cpus_kernels(precision: str, queries: int, coun
     random = np.random.default_rng(0)
     rows = random.standard_t(4, (count, depth)).astype(np.float32)
     matrix = 100 * random.standard_t(4, (queries, depth)).astype(np.float32)
-    form = form_of(precision, column("c", (depth,), "float32"), 512)
+    form = precision_of(precision, column("c", (depth,), "float32"), 512)
     parts = form.encode(rows)
     expected = np.empty((queries, count), np.float32)
     scorer_of(form, matrix).score(Block(0, parts), expected)

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from headwater.engine.intake import text as text_module
-from headwater.engine.intake.corpus import Faults, Template
-from headwater.engine.intake.examples import Example, Place
-from headwater.engine.intake.model import LanguageModel, ModelChoice, load
-from headwater.engine.intake.readout import LinearHead
-from headwater.engine.intake.sources import Source, find_sources
-from headwater.engine.intake.text import TextProvider
-from headwater.engine.intake.text_settings import MAX_LENGTH, text_settings
-from headwater.engine.method import Needs, Sizes
+from headwater.engine.data.documents import Faults, Template
+from headwater.engine.data.sources import Source, find_sources
+from headwater.engine.ingest import text_provider as text_module
+from headwater.engine.ingest.examples import Example, Place
+from headwater.engine.ingest.text_provider import TextProvider
+from headwater.engine.ingest.text_settings import MAX_LENGTH, text_settings
+from headwater.engine.interface.model_view import ModelShape, OutputSpec
+from headwater.engine.models.batch_outputs import LinearHead
+from headwater.engine.models.language_model import LanguageModel, ModelChoice, load
 from headwater.store.errors import CorpusError, SettingsError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,7 +43,7 @@ def provider(model: LanguageModel, folder: Path, lines: list[dict[str, Any]], **
     faults = Faults(more.pop("policy", "fail"))
     asked = {"max_length": 64, "attribute": "completion", **more}
     settings = text_settings(
-        model.head.sizes, asked["max_length"], asked["attribute"], Template(), more.get("truncate", False)
+        model.head.model_shape, asked["max_length"], asked["attribute"], Template(), more.get("truncate", False)
     )
     return TextProvider(model, find_sources([str(path)]), settings, faults)
 
@@ -60,7 +60,7 @@ def ids_of(model: LanguageModel, text: str) -> list[int]:
 
 def counted_tokens(source: TextProvider, example: Example) -> list[int]:
     """The tokens that a readout of the example predicts."""
-    return list(source.read([example], Needs()).targets.tolist())
+    return list(source.read([example], OutputSpec()).targets.tolist())
 
 
 def test_of_a_text_every_token_with_one_before_it_counts(model, tmp_path):
@@ -157,7 +157,7 @@ def test_reading_goes_on_from_every_place(model, tmp_path):
 
     def anew() -> TextProvider:
         return TextProvider(
-            model, sources, text_settings(model.head.sizes, 33, "completion", Template()), Faults("skip")
+            model, sources, text_settings(model.head.model_shape, 33, "completion", Template()), Faults("skip")
         )
 
     examples = all_of(anew())
@@ -206,7 +206,7 @@ def test_a_document_without_tokens_is_read_all_the_same(model, tmp_path, monkeyp
     )
     (example,) = all_of(source)
     assert (example.length, example.counted, example.text) == (len(model.prefix), 0, "漢")
-    read = source.read([example], Needs())
+    read = source.read([example], OutputSpec())
     assert read.hidden().shape == (0, 32) and read.counts == [0]
 
 
@@ -216,13 +216,13 @@ def test_a_document_without_tokens_is_read_all_the_same(model, tmp_path, monkeyp
 )
 def test_lengths_out_of_range(asked, told):
     with pytest.raises(SettingsError, match=told):
-        text_settings(Sizes(8, 50, 1, 64), asked, "completion", Template())
+        text_settings(ModelShape(8, 50, 1, 64), asked, "completion", Template())
 
 
 def test_the_default_length_is_the_models_context_or_less():
-    assert text_settings(Sizes(8, 50, 1, 64), None, "all", Template()).max_length == 64
-    assert text_settings(Sizes(8, 50, 1, 10**6), None, "all", Template()).max_length == MAX_LENGTH
-    assert text_settings(Sizes(8, 50, 1, 64), 64, "all", Template()).max_length == 64
+    assert text_settings(ModelShape(8, 50, 1, 64), None, "all", Template()).max_length == 64
+    assert text_settings(ModelShape(8, 50, 1, 10**6), None, "all", Template()).max_length == MAX_LENGTH
+    assert text_settings(ModelShape(8, 50, 1, 64), 64, "all", Template()).max_length == 64
 
 
 def test_what_decides_the_rows_is_in_the_provenance(model, tmp_path):
@@ -256,14 +256,14 @@ def test_a_real_tokenizer_counts_a_completions_own_tokens(tmp_path):
     assert whole[: len(prompt)] == prompt and found == whole[len(prompt) :]
     assert "".join(piece.text for piece in pieces) == LONG
     assert [t for piece in pieces for t in piece.payload[0][1:]] == ids_of(stories, LONG)
-    assert float(source.read([example], Needs()).hidden().abs().max()) > 0
+    assert float(source.read([example], OutputSpec()).hidden().abs().max()) > 0
     story = provider(
         stories, tmp_path, [{"text": "Once upon a time, there was a little girl named Lily."}], name="s.jsonl"
     )
-    from headwater.engine.intake.readout import merged_needs
+    from headwater.engine.models.batch_outputs import merged_specs
 
     with torch.inference_mode():
-        assert float(story.read(all_of(story), merged_needs([])).losses()[0]) < 1.5  # a trained model, read aright
+        assert float(story.read(all_of(story), merged_specs([])).losses()[0]) < 1.5  # a trained model, read aright
 
 
 def test_a_long_text_is_tokenised_in_parts_and_cut_alike(model, tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from headwater.engine.answers.seeds import rank_range
-from headwater.engine.answers.self_influence import SelfInfluence
+from headwater.engine.attribution.seeded_session import rank_range
+from headwater.engine.attribution.self_influence import SelfInfluence
 from running import done, headwater
 from small import save_model, sentences, write_corpus
 

@@ -14,16 +14,16 @@ import torch
 from click.testing import CliRunner, Result
 from headwater.cli import main
 from headwater.engine.evaluation.removal import brittleness, removals
-from headwater.engine.truth.job import TruthJob, prepare_truth
-from headwater.engine.truth.masks import clustered_masks, random_masks, text_clusters
-from headwater.engine.truth.retraining import Recipe, losses, padded, retrained
-from headwater.engine.truth.tokens import Tokens, gathered
+from headwater.engine.retraining.masks import clustered_masks, random_masks, text_clusters
+from headwater.engine.retraining.retraining_job import GroundTruthJob, prepare_truth
+from headwater.engine.retraining.token_sets import TokenSet, gathered
+from headwater.engine.retraining.training_loop import RetrainingRecipe, losses, padded, retrained
 from headwater.store.errors import DataError, SettingsError, StoreMismatch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import save_model, sentences, write_corpus
 
-RECIPE = Recipe(epochs=1, batch=8, learning_rate=3e-3)
+RECIPE = RetrainingRecipe(epochs=1, batch=8, learning_rate=3e-3)
 
 
 def run(*words: object) -> Result:
@@ -39,9 +39,9 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-def job(place: Path, folder: Path, **more) -> TruthJob:
+def job(place: Path, folder: Path, **more) -> GroundTruthJob:
     words = {"subsets": 3, "seeds": 2, "recipe": RECIPE, **more}
-    return TruthJob([str(place / "c.jsonl")], str(place / "q.jsonl"), str(place / "model"), str(folder), **words)
+    return GroundTruthJob([str(place / "c.jsonl")], str(place / "q.jsonl"), str(place / "model"), str(folder), **words)
 
 
 @given(st.integers(1, 20), st.integers(1, 60), st.floats(0.01, 1), st.integers(0, 5))
@@ -73,7 +73,7 @@ def test_like_texts_are_one_cluster():
 def test_tokens_come_back(tmp_path):
     tokens = gathered([([1, 2, 3], 0), ([4, 5], 1), ([6, 7, 8, 9], 3)])
     tokens.save(tmp_path / "t.npz")
-    again = Tokens.load(tmp_path / "t.npz")
+    again = TokenSet.load(tmp_path / "t.npz")
     assert again.digest == tokens.digest and len(again) == 3
     assert again.example(2)[0].tolist() == [6, 7, 8, 9] and again.example(2)[1] == 3 and again.example(0)[1] == 1
     assert gathered([([1, 2, 3], 0), ([4, 5], 2)]).digest != tokens.digest
@@ -99,8 +99,10 @@ def test_losses_are_torchs(place):
 def test_training_teaches_what_it_sees(place):
     job_of = prepare_truth(job(place, place / "unused"))
     tokens = job_of.task.examples
-    before = losses(retrained(str(place / "model"), tokens, [0], Recipe(epochs=0.01), 0), tokens)
-    after = losses(retrained(str(place / "model"), tokens, range(12), Recipe(epochs=60, learning_rate=1e-2), 0), tokens)
+    before = losses(retrained(str(place / "model"), tokens, [0], RetrainingRecipe(epochs=0.01), 0), tokens)
+    after = losses(
+        retrained(str(place / "model"), tokens, range(12), RetrainingRecipe(epochs=60, learning_rate=1e-2), 0), tokens
+    )
     assert after[:12].mean() < 0.7 * before[:12].mean()
     assert after[:12].mean() < after[12:].mean()
 
@@ -161,7 +163,11 @@ def test_a_killed_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):
 
 
 def test_another_question_is_refused_by_the_folder(whole, place):
-    for more, key in [({"recipe": Recipe(epochs=2)}, "recipe"), ({"seed": 1}, "masks"), ({"seeds": 3}, "seeds")]:
+    for more, key in [
+        ({"recipe": RetrainingRecipe(epochs=2)}, "recipe"),
+        ({"seed": 1}, "masks"),
+        ({"seeds": 3}, "seeds"),
+    ]:
         with pytest.raises(StoreMismatch, match=f"another {key}"):
             prepare_truth(job(place, whole, **more))
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.answers.scores import Examples
-from headwater.engine.intake.model import ModelChoice, load
-from headwater.engine.utility.calibrate import calibrated
-from headwater.engine.utility.features import LinearFeatures
-from headwater.engine.utility.surrogate import utilities
+from headwater.engine.models.language_model import ModelChoice, load
+from headwater.engine.results.example_table import Examples
+from headwater.engine.selection.calibration import calibrated
+from headwater.engine.selection.linear_features import LinearFeatures
+from headwater.engine.selection.surrogate import utilities
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.feature_store import FeatureStore
 from headwater.store.reader import open_column
@@ -121,8 +121,8 @@ def test_predictions_are_the_formula(work: Path) -> None:
     lines = [json.loads(line) for line in done("predict", *asked, "--lambda", "0.7", "--json").stdout.splitlines()]
     rows, masks = stored(work), np.load(work / "masks.npy").astype(float)
     features = LinearFeatures(FeatureStore.open(str(work / "S")), "grasp")
-    from headwater.engine.intake.corpus import Template
-    from headwater.engine.utility.targets import read_targets
+    from headwater.engine.data.documents import Template
+    from headwater.engine.selection.targets import read_targets
 
     targets = read_targets(
         features, str(work / "queries.jsonl"), "task", ModelChoice(""), Template(), lambda done: None
@@ -158,8 +158,8 @@ def test_leaving_one_out_is_what_single_examples_score(work: Path) -> None:
     scores = np.asarray(zarr.open_group(str(path), mode="r")["scores"])[:, 0]
     rows = stored(work)
     features = LinearFeatures(FeatureStore.open(str(work / "S")), "grasp")
-    from headwater.engine.intake.corpus import Template
-    from headwater.engine.utility.targets import read_targets
+    from headwater.engine.data.documents import Template
+    from headwater.engine.selection.targets import read_targets
 
     v = read_targets(features, str(one), "", ModelChoice(""), Template(), lambda done: None).vectors[0]
 

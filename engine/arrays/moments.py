@@ -17,9 +17,9 @@ from ...store.blocks import BlockStream
 from ...store.columns import ColumnReader
 from ...store.errors import DataError
 from ...store.layout import Array
-from ..forms.form import Form
-from .scan import Shape, Tell, blocks_bytes
-from .similarity import tiles
+from .precision.precisions import Precision
+from .scan.scan_loop import OnProgress, Shape, blocks_bytes
+from .scan.top_k import tiles
 
 TILE = 512
 """Rows that are multiplied at once."""
@@ -27,20 +27,20 @@ Weights = Array | Callable[[int, int], Array]
 """(B, N), or a function of a first row and an end that gives (B, rows): masks that do not fit in memory come so."""
 
 
-def gram(columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell) -> Array:
+def gram(columns: Sequence[ColumnReader], form: Precision, shape: Shape, on_progress: OnProgress) -> Array:
     """ΦᵀΦ: (D, D) float32, symmetric. The Fisher matrix of the rows, times N.
 
     Sums of tiles are added in float32: an entry's error is N / 512 roundings at most, and typically the root of that.
     """
     total = torch.zeros(form.depth, form.depth)
-    for _, rows in decoded(columns, form, shape, tell):
+    for _, rows in decoded(columns, form, shape, on_progress):
         total.addmm_(rows.T, rows)
     found: Array = total.numpy()
     return found
 
 
 def moments(
-    columns: Sequence[ColumnReader], form: Form, widths: Sequence[int], shape: Shape, tell: Tell
+    columns: Sequence[ColumnReader], form: Precision, widths: Sequence[int], shape: Shape, on_progress: OnProgress
 ) -> tuple[Array, list[Array]]:
     """The mean row (D,) float32, and (1/N) Σ φ φᵀ of consecutive parts of the rows: (w, w) float32 for each of `widths`.
 
@@ -51,7 +51,7 @@ def moments(
         raise DataError(f"parts of {list(widths)} numbers do not make up a row of {form.depth}")
     totals = [torch.zeros(width, width) for width in widths]
     sums = torch.zeros(form.depth, dtype=torch.float64)
-    for _, rows in decoded(columns, form, shape, tell):
+    for _, rows in decoded(columns, form, shape, on_progress):
         sums += rows.sum(0, dtype=torch.float64)
         for total, part in zip(totals, torch.split(rows, list(widths), 1) if totals else (), strict=True):
             total.addmm_(part.T, part)
@@ -59,23 +59,25 @@ def moments(
 
 
 def second_moment_parts(
-    columns: Sequence[ColumnReader], form: Form, widths: Sequence[int], shape: Shape
+    columns: Sequence[ColumnReader], form: Precision, widths: Sequence[int], shape: Shape
 ) -> list[tuple[str, int]]:
     """What that pass holds."""
     parts = moment_parts(columns, form, 1, shape)[:3]
     return [*parts, ("second moments", sum(4 * width * width for width in widths))]
 
 
-def column_sums(columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell) -> Array:
+def column_sums(columns: Sequence[ColumnReader], form: Precision, shape: Shape, on_progress: OnProgress) -> Array:
     """Φᵀ1: (D,) float64."""
     total = torch.zeros(form.depth, dtype=torch.float64)
-    for _, rows in decoded(columns, form, shape, tell):
+    for _, rows in decoded(columns, form, shape, on_progress):
         total += rows.sum(0, dtype=torch.float64)
     found: Array = total.numpy()
     return found
 
 
-def weighted_sums(columns: Sequence[ColumnReader], form: Form, weights: Weights, shape: Shape, tell: Tell) -> Array:
+def weighted_sums(
+    columns: Sequence[ColumnReader], form: Precision, weights: Weights, shape: Shape, on_progress: OnProgress
+) -> Array:
     """WΦ: (B, D) float64, tiles multiplied in float32. Of masks, the sums over subsets; of one row u, Φᵀu.
 
     Raises:
@@ -85,7 +87,7 @@ def weighted_sums(columns: Sequence[ColumnReader], form: Form, weights: Weights,
     if not callable(weights) and (weights.ndim != 2 or weights.shape[1] != count):
         raise DataError(f"weights are (B, {count}), one for each row; these are {weights.shape}")
     total: torch.Tensor | None = None
-    for start, rows in decoded(columns, form, shape, tell):
+    for start, rows in decoded(columns, form, shape, on_progress):
         stop = start + len(rows)
         part = np.asarray(weights(start, stop) if callable(weights) else weights[:, start:stop], np.float32)
         if part.ndim != 2 or part.shape[1] != len(rows) or not np.isfinite(part).all():
@@ -98,7 +100,7 @@ def weighted_sums(columns: Sequence[ColumnReader], form: Form, weights: Weights,
     return found
 
 
-def moment_parts(columns: Sequence[ColumnReader], form: Form, weights: int, shape: Shape) -> list[tuple[str, int]]:
+def moment_parts(columns: Sequence[ColumnReader], form: Precision, weights: int, shape: Shape) -> list[tuple[str, int]]:
     """What a pass holds, for `weights` rows of weights; 0 for a Gram matrix."""
     tile = min(TILE, shape.block_rows)
     return [
@@ -110,12 +112,12 @@ def moment_parts(columns: Sequence[ColumnReader], form: Form, weights: int, shap
 
 
 def decoded(
-    columns: Sequence[ColumnReader], form: Form, shape: Shape, tell: Tell
+    columns: Sequence[ColumnReader], form: Precision, shape: Shape, on_progress: OnProgress
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """(first row, (rows, D) float32), tile after tile, in order."""
     with BlockStream(columns, shape.block_rows, shape.buffers) as stream:
         while (block := stream.take()) is not None:
             for tile in tiles(block, TILE):
                 yield tile.start, torch.from_numpy(form.decode(tile.columns).reshape(tile.rows, -1))
-            tell(block.start + block.rows)
+            on_progress(block.start + block.rows)
             stream.give(block)

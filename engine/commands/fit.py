@@ -54,15 +54,15 @@ def fit(commit_seconds: float, **options: Any) -> None:
 @RUN
 def plan_fit(**options: Any) -> None:
     """The memory of a fit: the same options as `headwater fit`."""
-    from ..answers.report import print_plan
+    from ..presentation.terminal import print_plan
 
     prepared = _prepared(options, 0.0)
-    print_plan(prepared.plan, budget(options["memory"]), "; ".join([f"{prepared.rows:,} examples", *prepared.remarks]))
+    print_plan(prepared.plan, budget(options["memory"]), "; ".join([f"{prepared.rows:,} examples", *prepared.notes]))
 
 
 def _prepared(o: Mapping[str, Any], commit_seconds: float) -> Any:
-    from ..fitting.fit import FitJob, prepare_fit
-    from ..intake.model import ModelChoice
+    from ..fitting.fit_job import FitJob, prepare_fit
+    from ..models.language_model import ModelChoice
 
     given = method_settings((o["method"],), o["settings"])[o["method"]]
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
@@ -80,26 +80,27 @@ def fit_ingested(options: Mapping[str, Any], name: str) -> None:
 
 def _run(prepared: Any) -> None:
     """With progress; leaves with 130 where it was stopped."""
-    from ..console import Stages, StopRequest, clock
+    from ..runtime.cancellation import StopRequest
+    from ..runtime.progress import StageProgress, clock
 
-    for line in prepared.remarks:
+    for line in prepared.notes:
         click.echo(f"note: {line}", err=True)
-    stop, stages = StopRequest(), Stages()
+    stop, stages = StopRequest(), StageProgress()
     with stop, stages:
-        finished = prepared.run(stages.tell, stop.asked)
+        finished = prepared.run(stages.update, stop.asked)
     if not finished:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)
-    took = f" in {clock(time.monotonic() - stages.begun)}" if stages.begun else ": nothing was left to do"
+    took = f" in {clock(time.monotonic() - stages.started)}" if stages.started else ": nothing was left to do"
     click.echo(f"{prepared.store.url}: {prepared.job.method} fitted to {prepared.rows:,} examples{took}", err=True)
 
 
 def fitted_among(names: Sequence[str]) -> list[str]:
     """Those of the methods that are fitted, and store no rows."""
-    from ..method import Measured
-    from ..registry import load
+    from ..interface.registry import load
+    from ..interface.subset_method import SubsetMethod
 
-    return [name for name in names if issubclass(load(name), Measured)]
+    return [name for name in names if issubclass(load(name), SubsetMethod)]
 
 
 def check_settings(name: str, given: Mapping[str, Any], appended: str) -> None:
@@ -109,13 +110,13 @@ def check_settings(name: str, given: Mapping[str, Any], appended: str) -> None:
     from pathlib import Path
 
     from ...store.errors import SettingsError
-    from ..fitting.fitted import recovery_of
-    from ..method import Measured
-    from ..registry import load
+    from ..fitting.fit_record import recovery_of
+    from ..interface.registry import load
+    from ..interface.subset_method import SubsetMethod
 
     try:
         method = load(name).from_settings(given)
-        assert isinstance(method, Measured)
+        assert isinstance(method, SubsetMethod)
         recovery_of(method)
     except SettingsError as error:
         raise SettingsError(f"method {name}: {error}") from None

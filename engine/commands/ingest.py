@@ -25,18 +25,19 @@ def ingest(**options: Any) -> None:
     headwater ingest features.npz --store S
     headwater ingest corpus.jsonl --store S --model M --method rise --method stride
     """
-    from ..console import StopRequest, Ticker, clock
-    from ..intake.estimate import estimate_records, fraction
+    from ..ingest.estimate import estimate_records, fraction
+    from ..runtime.cancellation import StopRequest
+    from ..runtime.progress import ProgressBar, clock
 
     prepared = _prepared(options)
-    for line in prepared.remarks:
+    for line in prepared.notes:
         click.echo(f"note: {line}", err=True)
     ingestion = prepared.open()
     estimates = estimate_records(prepared.provider.sources)
     stop = StopRequest()
-    with Ticker("ingest") as ticker, stop:
+    with ProgressBar("ingest") as progress_bar, stop:
         outcome = ingestion.run(
-            lambda p: ticker.tell(p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s",
+            lambda p: progress_bar.update(p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s",
                                   fraction(p.place, estimates)),
             stop.asked,
         )  # fmt: skip
@@ -56,14 +57,14 @@ def ingest(**options: Any) -> None:
 
 
 def _prepared(options: dict[str, Any]) -> Any:
-    from ..intake.corpus import Template
-    from ..intake.job import IngestJob, prepare
-    from ..intake.model import ModelChoice
-    from ..intake.providers import Reading
+    from ..data.documents import Template
+    from ..ingest.ingest_job import IngestJob, prepare
+    from ..ingest.open_provider import ReadOptions
+    from ..models.language_model import ModelChoice
 
     o = options
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
-    reading = Reading(template, o["on_error"], o["max_length"], o["attribute"], o["truncate"], o["lines"])
+    reading = ReadOptions(template, o["on_error"], o["max_length"], o["attribute"], o["truncate"], o["lines"])
     with_text = None if o["no_text"] is None else not o["no_text"]
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
     fits = fitted_among(o["methods"])
@@ -80,7 +81,7 @@ def _prepared(options: dict[str, Any]) -> Any:
 @RUN
 def plan_ingest(**options: Any) -> None:
     """The memory of an ingestion: the same options as `headwater ingest`."""
-    from ..answers.report import print_plan
+    from ..presentation.terminal import print_plan
 
     prepared = _prepared(options)
     print_plan(prepared.plan, budget(options["memory"]), f"batches of {prepared.tokens:,} tokens")

@@ -98,7 +98,7 @@ OUTCOMES = options(
 
 def budget(text: str | None) -> int | None:
     """What --memory says, in bytes."""
-    from ..memory import parse_bytes
+    from ..runtime.memory import parse_bytes
 
     return None if text is None else parse_bytes(text)
 

@@ -23,12 +23,12 @@ CONTEXT = 512
 """Positions of the model; more than it is trained on at once, so that any question of 512 bytes fits."""
 SHARES = 2
 """Parts of a step that run side by side; fixed, so that the weights do not depend on the number of cores."""
-Tell = Callable[[int, float], None]
+OnProgress = Callable[[int, float], None]
 """Steps done, and the loss now (a running mean, in nats a token)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class DemoModelRecipe:
     """How large the model is, and how long it learns."""
 
     vocabulary: int = 2048
@@ -55,11 +55,11 @@ class Recipe:
     """Of the weights and of the order of the texts."""
 
 
-SHORT = Recipe(vocabulary=1024, width=96, layers=3, inner=256, batch=8, steps=120, warmup=10)
+SHORT = DemoModelRecipe(vocabulary=1024, width=96, layers=3, inner=256, batch=8, steps=120, warmup=10)
 """A model for a smoke test."""
 
 
-def build(texts: Sequence[str], folder: Path, recipe: Recipe, tell: Tell) -> int:
+def build(texts: Sequence[str], folder: Path, recipe: DemoModelRecipe, on_progress: OnProgress) -> int:
     """Train a tokenizer and a model into `folder`, which appears when both are finished; returns the parameters' number.
 
     With the same texts, recipe, torch and kind of processor, the same weights.
@@ -70,7 +70,7 @@ def build(texts: Sequence[str], folder: Path, recipe: Recipe, tell: Tell) -> int
     shutil.rmtree(part, ignore_errors=True)
     tokenizer = train_tokenizer(texts, recipe.vocabulary)
     model = new_model(len(tokenizer), recipe)
-    train(model, packed(texts, tokenizer, recipe), recipe, tell)
+    train(model, packed(texts, tokenizer, recipe), recipe, on_progress)
     logging: Any = transformers.utils.logging
     logging.disable_progress_bar()  # it would write a bar to stderr for a file of 5 MB
     model.save_pretrained(part)
@@ -98,7 +98,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
     return wrapper(tokenizer_object=bpe, bos_token=END, eos_token=END, model_max_length=CONTEXT)
 
 
-def new_model(vocabulary: int, recipe: Recipe) -> Any:
+def new_model(vocabulary: int, recipe: DemoModelRecipe) -> Any:
     """A Llama with random weights and a head of its own (its gradient is what head-based methods look at)."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -111,7 +111,7 @@ def new_model(vocabulary: int, recipe: Recipe) -> Any:
     return LlamaForCausalLM(config)
 
 
-def packed(texts: Sequence[str], tokenizer: Any, recipe: Recipe) -> Iterator[torch.Tensor]:
+def packed(texts: Sequence[str], tokenizer: Any, recipe: DemoModelRecipe) -> Iterator[torch.Tensor]:
     """Batches (batch, length + 1) for ever: texts in a new order each epoch, one after the other, cut to length."""
     encoded = [torch.tensor(one.ids) for one in tokenizer.backend_tokenizer.encode_batch(list(texts))]
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -126,7 +126,7 @@ def packed(texts: Sequence[str], tokenizer: Any, recipe: Recipe) -> Iterator[tor
             stream = stream[size:]
 
 
-def train(model: Any, batches: Iterator[torch.Tensor], recipe: Recipe, tell: Tell) -> None:
+def train(model: Any, batches: Iterator[torch.Tensor], recipe: DemoModelRecipe, on_progress: OnProgress) -> None:
     """AdamW with warm-up and cosine, gradients clipped to unit norm.
 
     A step's sequences go to SHARES threads of one core each, that meet once a step. torch's own threads meet at each of a
@@ -147,7 +147,7 @@ def train(model: Any, batches: Iterator[torch.Tensor], recipe: Recipe, tell: Tel
             schedule.step()
             loss = sum(loss for loss, _ in parts) / len(parts)
             mean = loss if step == 1 else 0.9 * mean + 0.1 * loss
-            tell(step, mean)
+            on_progress(step, mean)
     model.eval()
 
 
@@ -171,7 +171,7 @@ def _gradients(model: Any, weights: list[Any], rows: torch.Tensor) -> tuple[floa
     return loss.item(), torch.autograd.grad(loss, weights)
 
 
-def _rate(step: int, recipe: Recipe) -> float:
+def _rate(step: int, recipe: DemoModelRecipe) -> float:
     """Share of the highest rate."""
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup

@@ -17,18 +17,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...store.feature_store import FeatureStore
-from ..answers.ask import ask
-from ..answers.report import printable
-from ..answers.scores import RESULT_FIELDS, ResultFile, result_rows
-from ..console import Ticker, clock
-from ..intake.corpus import Template
-from ..intake.ingest import Progress
-from ..intake.job import IngestJob, prepare
-from ..intake.model import ModelChoice
-from ..intake.providers import Reading
-from . import corpus as texts
-from . import measure
-from .small_model import SHORT, Recipe, build
+from ..attribution.open_session import ask
+from ..data.documents import Template
+from ..ingest.ingest_job import IngestJob, prepare
+from ..ingest.ingestion import IngestProgress
+from ..ingest.open_provider import ReadOptions
+from ..models.language_model import ModelChoice
+from ..results.printable import printable
+from ..results.result_tables import RESULT_FIELDS, ResultFile, result_rows
+from ..runtime.progress import ProgressBar, clock
+from . import docstring_corpus as texts
+from . import hit_rates as measure
+from .small_model import SHORT, DemoModelRecipe, build
 from .workdir import Workdir
 
 TOP = 10  # examples kept of each question
@@ -44,16 +44,16 @@ class Size:
     """Of the corpus, about; None for all there are."""
     questions: int
     """Held out at most."""
-    recipe: Recipe
+    recipe: DemoModelRecipe
     """The model's."""
 
 
-FULL = Size(None, 150, Recipe())
+FULL = Size(None, 150, DemoModelRecipe())
 BRIEF = Size(800, 40, SHORT)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoResult:
     """What the demo measured."""
 
     questions: int
@@ -64,7 +64,7 @@ class Outcome:
     """Of this run; steps that were done before took none of them."""
 
 
-def tour(workdir: str, method: str, short: bool = False, settings: Mapping[str, Any] | None = None) -> Outcome:
+def tour(workdir: str, method: str, short: bool = False, settings: Mapping[str, Any] | None = None) -> DemoResult:
     """Run the demo, or what is left of it.
 
     Raises:
@@ -79,7 +79,7 @@ def tour(workdir: str, method: str, short: bool = False, settings: Mapping[str, 
     answers = _answers(place, method)
     asked = texts.read_records(place.questions)
     _show(asked[: SHOWN[0]], answers)
-    outcome = Outcome(len(asked), _measured(place, method, asked, answers), time.monotonic() - begun)
+    outcome = DemoResult(len(asked), _measured(place, method, asked, answers), time.monotonic() - begun)
     _show_figures(outcome)
     _show_next(place, method, outcome.seconds)
     return outcome
@@ -103,7 +103,7 @@ def _corpus(place: Workdir, size: Size) -> None:
          f"{len(parts.questions)} more held out as questions")  # fmt: skip
 
 
-def _model(place: Workdir, recipe: Recipe) -> None:
+def _model(place: Workdir, recipe: DemoModelRecipe) -> None:
     if place.has_model():
         _say(f"model: {place.model} is there already")
         return
@@ -112,13 +112,13 @@ def _model(place: Workdir, recipe: Recipe) -> None:
     records = texts.read_records(place.corpus)
     begun = time.monotonic()
     losses: list[float] = []
-    with Ticker("model", recipe.steps, every=10.0) as ticker:
+    with ProgressBar("model", recipe.steps, every=10.0) as progress_bar:
 
-        def tell(step: int, loss: float) -> None:
+        def on_progress(step: int, loss: float) -> None:
             losses.append(loss)
-            ticker.tell(step, f"steps · loss {loss:.2f}")
+            progress_bar.update(step, f"steps · loss {loss:.2f}")
 
-        parameters = build([record["text"] for record in records], place.model, recipe, tell)
+        parameters = build([record["text"] for record in records], place.model, recipe, on_progress)
     _say(f"model: {parameters / 1e6:.1f} M parameters, {recipe.steps} steps in {clock(time.monotonic() - begun)}, "
          f"loss {losses[0]:.2f} → {losses[-1]:.2f} nats a token")  # fmt: skip
 
@@ -126,17 +126,17 @@ def _model(place: Workdir, recipe: Recipe) -> None:
 def _store(place: Workdir, method: str, settings: Mapping[str, Any]) -> None:
     choice = ModelChoice(str(place.model), device="cpu")
     job = IngestJob([str(place.corpus)], str(place.store), choice, {method: settings},
-                    Reading(Template(), max_length=LENGTH))  # fmt: skip
+                    ReadOptions(Template(), max_length=LENGTH))  # fmt: skip
     ingestion = prepare(job).open()
     count = len(texts.read_records(place.corpus))
-    with Ticker("store", every=10.0) as ticker:
+    with ProgressBar("store", every=10.0) as progress_bar:
 
-        def tell(p: Progress) -> None:
-            ticker.tell(
+        def on_progress(p: IngestProgress) -> None:
+            progress_bar.update(
                 p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s", (p.place.record + 1) / count
             )
 
-        outcome = ingestion.run(tell)
+        outcome = ingestion.run(on_progress)
     size = sum(file.stat().st_size for file in place.store.rglob("*") if file.is_file())
     _say(f"store: {outcome.rows:,} examples with {method} ({outcome.added:,} read now, in {clock(outcome.seconds)}), "
          f"{size / 1e6:.0f} MB")  # fmt: skip
@@ -198,7 +198,7 @@ def _folded(mark: str, text: str, width: int = 116, lines: int = 3) -> str:
     return "\n".join(found[:lines]) + " …" * (len(found) > lines)
 
 
-def _show_figures(outcome: Outcome) -> None:
+def _show_figures(outcome: DemoResult) -> None:
     print(f"\nHow often an example comes from the question's own module, over {outcome.questions} questions:\n")
     print(f"  {'':<36} the first   one of the first {measure.DEPTH}")
     for hit in outcome.hits:

@@ -11,9 +11,9 @@ from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.layout import Array
 from .agreement import Agreement, evaluate_lds, evaluate_subsets
-from .labels import Labels, Matching, read_labels
+from .labels import Labels, TextMatch, read_labels
 from .matrices import read_array, read_masks
-from .rankings import Everything, read_answers, require_known
+from .rankings import AllScores, read_answers, require_known
 from .removal import Removal, brittleness
 from .retrieval import CUTS, Retrieval, evaluate_retrieval
 
@@ -64,11 +64,11 @@ def retrieval_of(results: str, scores: str, store: str, labels: Labels, cuts: Se
     opened = FeatureStore.open(store) if store else None
     if scores:
         assert opened
-        every = Everything(scores, opened, texts=isinstance(labels, Matching))
+        every = AllScores(scores, opened, texts=isinstance(labels, TextMatch))
         require_known(labels, every.examples, store)
         return evaluate_retrieval(every, labels, cuts, whole=True)
     if opened:
-        require_known(labels, Everything.names_of(opened), store)
+        require_known(labels, AllScores.names_of(opened), store)
     return evaluate_retrieval(read_answers(results), labels, cuts, whole=False)
 
 
@@ -77,7 +77,7 @@ def labels_of(path: str, column: str, queries: str, pattern: str) -> Labels:
     if bool(path) == bool(pattern):
         raise SettingsError("give either --labels or --match")
     if pattern:
-        return Matching(pattern)
+        return TextMatch(pattern)
     if queries and not column:
         raise SettingsError("--query-labels goes with --column")
     return read_labels(path, column, queries)

@@ -15,8 +15,8 @@ import numpy as np
 
 from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.layout import Array
-from ..intake.formats import read_records
-from ..intake.sources import find_sources
+from ..data.formats import read_records
+from ..data.sources import find_sources
 
 
 class Labels(ABC):
@@ -36,7 +36,7 @@ class Labels(ABC):
         return frozenset()
 
 
-class Listed(Labels):
+class RelevantIds(Labels):
     """Ids that are relevant for every query."""
 
     def __init__(self, ids: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ class Listed(Labels):
         return self._ids
 
 
-class Paired(Labels):
+class RelevantPairs(Labels):
     """Ids that are relevant for each query."""
 
     def __init__(self, pairs: Mapping[str, frozenset[str]]) -> None:
@@ -71,7 +71,7 @@ class Paired(Labels):
         return frozenset().union(*self._pairs.values())
 
 
-class Alike(Labels):
+class SameLabel(Labels):
     """Examples with the query's own value of a column."""
 
     def __init__(self, examples: Mapping[str, Any], queries: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ class Alike(Labels):
         return self._known
 
 
-class Matching(Labels):
+class TextMatch(Labels):
     """Examples whose text a pattern is found in."""
 
     def __init__(self, pattern: str) -> None:
@@ -120,17 +120,17 @@ def read_labels(path: str, column: str = "", queries: str = "") -> Labels:
         CorpusError: the file is not there, or cannot be read. DataError: a column or a label is missing, or there is none.
     """
     if path.endswith(".txt"):
-        return Listed([line for line in (f["text"].strip() for f in _records(path)) if line])
+        return RelevantIds([line for line in (f["text"].strip() for f in _records(path)) if line])
     if not column:
         pairs: dict[str, set[str]] = {}
         for fields in _records(path):
             query, example = (_cell(fields, name, path) for name in ("query_id", "example_id"))
             pairs.setdefault(str(query), set()).add(str(example))
-        return Paired({query: frozenset(ids) for query, ids in pairs.items()})
+        return RelevantPairs({query: frozenset(ids) for query, ids in pairs.items()})
     examples = _column(path, column)
     if queries:
-        return Alike(examples, _column(queries, column))
-    return Listed([name for name, label in examples.items() if _true(label, path)])
+        return SameLabel(examples, _column(queries, column))
+    return RelevantIds([name for name, label in examples.items() if _true(label, path)])
 
 
 _FALSE = {"", "0", "0.0", "f", "false", "n", "no", "none", "null", "nan"}

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
-from ..intake.bergson import is_scores, read_scores
+from ..data.bergson_index import is_scores, read_scores
 
 FORMATS = (".npy", ".parquet", ".zarr")
 

@@ -11,9 +11,9 @@ import numpy as np
 from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import Array
-from ..answers.scores import Examples
-from ..intake.formats import read_records
-from ..intake.sources import find_sources
+from ..data.formats import read_records
+from ..data.sources import find_sources
+from ..results.example_table import Examples
 from .labels import Labels
 from .matrices import read_array
 from .retrieval import Ranking
@@ -58,7 +58,7 @@ def _answer(path: str, query: str, rows: Sequence[Mapping[str, Any]]) -> Ranking
     return Ranking(query, names, [str(rows[at].get("text") or "") for at in order], scores[order])
 
 
-class Everything:
+class AllScores:
     """All scores of all examples of a store."""
 
     def __init__(self, path: str, store: FeatureStore, *, texts: bool) -> None:

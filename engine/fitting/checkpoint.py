@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ...store.errors import DataError
-from ..method import Fitting
-from ..state import read_arrays, write_arrays
+from ...store.state import read_arrays, write_arrays
+from ..interface.subset_method import FitSession
 
 
 class Checkpoint:
@@ -19,7 +19,7 @@ class Checkpoint:
         """`of`: digest of the states that it is trained on."""
         self._file, self._of, self._seconds, self._kept = file, np.array(of), seconds, time.monotonic()
 
-    def resumed(self, fitting: Fitting) -> bool:
+    def resumed(self, fitting: FitSession) -> bool:
         """Go on from what is kept, if it is of the same states; False where it is not whole."""
         held = read_arrays(self._file)
         if held is None or str(held.pop("of", "")) != str(self._of):
@@ -30,7 +30,7 @@ class Checkpoint:
             return False
         return True
 
-    def write(self, fitting: Fitting, *, due: bool = False) -> None:
+    def write(self, fitting: FitSession, *, due: bool = False) -> None:
         """Keep it; with `due`, if it is time to."""
         if not due or time.monotonic() - self._kept >= self._seconds:
             write_arrays(self._file, {"of": self._of, **fitting.arrays()})

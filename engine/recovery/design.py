@@ -17,13 +17,13 @@ from numba import njit
 
 from ...store.errors import SettingsError
 from ...store.layout import Array
-from ..hashing import hashed
+from ..runtime.hashing import hashed
 
 _ROUNDS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Design:
+class PartitionDesign:
     """M ∈ {0, 1}^{K×N}, d ones a column."""
 
     rows: int

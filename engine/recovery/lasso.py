@@ -17,7 +17,7 @@ from numba import njit
 
 from ...store.errors import DataError
 from ...store.layout import Array
-from .device import DevicePass
+from .gpu_pass import DevicePass
 from .membership import Membership, correlated
 
 _JOIN = 64  # rows that may join a working set in a pass, at least
@@ -36,7 +36,7 @@ class Sparse:
 
 
 @dataclass(slots=True)
-class Fit:
+class LassoFit:
     """Solutions for Q queries."""
 
     weights: list[Sparse]
@@ -154,7 +154,7 @@ class Lasso:
         """(Q,) float64: λ_max, from which on every weight is zero; 0 for a query whose measurements are all equal."""
         return self._largest.copy()
 
-    def fit(self, penalties: Array, tolerance: float = 1e-4) -> Fit:
+    def fit(self, penalties: Array, tolerance: float = 1e-4) -> LassoFit:
         """Solve at penalties (Q,) ≥ 0 to a gap of `tolerance` times ½‖y − ȳ‖²; where passes run out, the gap tells."""
         penalties = np.maximum(np.asarray(penalties, np.float64) / self._spread, 1e-12)
         queries, passes = len(self._y), 0
@@ -213,7 +213,7 @@ class Lasso:
         count = counts.sum(1).astype(np.float64)
         return Columns(ids, count, count - count**2 / self.counted.sum())
 
-    def _told(self, penalties: Array, gap: Array, passes: int) -> Fit:
+    def _told(self, penalties: Array, gap: Array, passes: int) -> LassoFit:
         found, intercept, objective = [], self._mean.copy(), np.empty(len(self._y))
         for q in range(len(self._y)):
             order = np.argsort(self._rows[q])
@@ -225,7 +225,7 @@ class Lasso:
             objective[q] *= spread**2
             found[-1].weights[:] *= spread
             intercept[q] -= float(columns.counts @ found[-1].weights) / self.counted.sum()
-        return Fit(found, intercept, objective, gap, passes, (self._residual[:, :-1] * self._spread[:, None]).T)
+        return LassoFit(found, intercept, objective, gap, passes, (self._residual[:, :-1] * self._spread[:, None]).T)
 
 
 def refuse(membership: Membership, y: Array) -> Array:

@@ -11,7 +11,7 @@ from numba import njit
 
 from ...store.errors import DataError
 from ...store.layout import Array
-from ..arrays.heaps import Heaps, merged
+from ..arrays.kernels.heaps import Heaps, merged
 
 _TILE = 2048  # rows whose correlations lie in memory together, a thread
 _SHARE = 1 << 16  # rows for which a thread is worth its start
@@ -33,7 +33,7 @@ class Membership(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class TableMembership:
     """Subsets of every row, in memory."""
 
     table: Array
@@ -52,12 +52,12 @@ class Stored:
         return found
 
     @classmethod
-    def held(cls, design: Membership) -> Stored:
+    def held(cls, design: Membership) -> TableMembership:
         """A design, computed once."""
         return cls(design.of(np.arange(design.rows)), design.subsets)
 
     @classmethod
-    def of_masks(cls, masks: Array) -> Stored:
+    def of_masks(cls, masks: Array) -> TableMembership:
         """Subsets (K, N) bool as they were drawn.
 
         Raises:
@@ -74,7 +74,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Silenced:
+class MaskedMembership:
     """A membership without some of its rows, which had nothing to say in any subset: theirs are weights of zero."""
 
     whole: Membership

@@ -13,8 +13,8 @@ import numpy as np
 
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
-from ..hashing import hashed
-from .device import DevicePass
+from ..runtime.hashing import hashed
+from .gpu_pass import DevicePass
 from .lasso import Lasso, Sparse, predicted, refuse
 from .membership import Membership, multiplied
 from .pursuit import pursued, thresholded
@@ -30,7 +30,7 @@ SOLVERS = ("auto", "lasso", "ridge", "iht", "ssmp")
 DENSE = 4096
 """Subsets from which on no ridge is tried: it holds K × K."""
 _ROUGH = 1e-3  # gap while c is chosen
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 PURSUITS = {"iht": thresholded, "ssmp": pursued}
 
 
@@ -110,7 +110,7 @@ def recovered(
     y: Array,
     asked: Recovery,
     workers: int = 1,
-    tell: Tell = lambda what: None,
+    on_progress: OnProgress = lambda what: None,
     *,
     together: int = 64,
     device: DevicePass | None = None,
@@ -131,12 +131,12 @@ def recovered(
     base = (y[:, held] - train[:, kept].mean(1)[:, None]) ** 2  # (Q, h)
     base[base.max(1) <= (1e-14 * np.nanmax(np.abs(y), 1)) ** 2] = 0  # rounding
     problems = _Problems(membership, workers, device, together)
-    errors, values, shared = _tried(problems, y, train, held, asked, tell)
+    errors, values, shared = _tried(problems, y, train, held, asked, on_progress)
     tried = {name: _told(values[name], errors[name], base) for name in errors}
     solver = _better(errors, tried, base)
     at = int(np.argmax([explained for _, explained in tried[solver]]))
     value, explained = tried[solver][at][0], _explained(errors[solver][at], base)
-    tell(f"{solver}, {value:g}")
+    on_progress(f"{solver}, {value:g}")
     none = np.zeros(len(y))
     if solver == "ridge":
         assert shared is not None
@@ -166,7 +166,7 @@ class _Problems:
 
 
 def _tried(
-    problems: _Problems, y: Array, train: Array, held: Array, asked: Recovery, tell: Tell
+    problems: _Problems, y: Array, train: Array, held: Array, asked: Recovery, on_progress: OnProgress
 ) -> tuple[dict[str, Array], dict[str, Sequence[float]], Array | None]:
     """Of each solver that may be: held-out squared errors (values, Q, h), and the values; M Mᵀ where a ridge may be.
 
@@ -182,12 +182,12 @@ def _tried(
     if asked.solver in PURSUITS:
         kept = int((~np.isnan(train).all(0)).sum())
         sizes = (asked.causes,) if asked.causes else tuple(one for one in CAUSES if 4 * one <= kept) or (1,)
-        errors[asked.solver] = _along_pursuit(membership, y, train, held, sizes, asked.solver, tell)
+        errors[asked.solver] = _along_pursuit(membership, y, train, held, sizes, asked.solver, on_progress)
         values[asked.solver] = sizes
     elif asked.solver != "ridge":
         values["lasso"] = (asked.share,) if asked.share else SHARES
         errors["lasso"] = np.concatenate([
-            _along_lasso(problem, membership, y[some], held, values["lasso"], tell) for some, problem in problems.of(train)
+            _along_lasso(problem, membership, y[some], held, values["lasso"], on_progress) for some, problem in problems.of(train)
         ], 1)  # fmt: skip
     if shared is not None:
         ridge, values["ridge"] = Ridge(shared, train), (asked.share,) if asked.share else STRENGTHS
@@ -207,24 +207,30 @@ def _held_out(counted: Array, asked: Recovery) -> Array:
 
 
 def _along_lasso(
-    problem: Lasso, membership: Membership, y: Array, held: Array, shares: Sequence[float], tell: Tell
+    problem: Lasso, membership: Membership, y: Array, held: Array, shares: Sequence[float], on_progress: OnProgress
 ) -> Array:
     """Held-out squared errors (shares, Q, h) from sparse to dense, each from the one before."""
     errors = []
     for share in shares:
-        tell(f"lasso, {share:g}")
+        on_progress(f"lasso, {share:g}")
         fit = problem.fit(share * problem.largest(), _ROUGH)
         errors.append((predicted(membership, fit.weights, fit.intercept) - y)[:, held] ** 2)
     return np.stack(errors)
 
 
 def _along_pursuit(
-    membership: Membership, y: Array, train: Array, held: Array, sizes: Sequence[int], solver: str, tell: Tell
+    membership: Membership,
+    y: Array,
+    train: Array,
+    held: Array,
+    sizes: Sequence[int],
+    solver: str,
+    on_progress: OnProgress,
 ) -> Array:
     """The same, for numbers of causes."""
     errors = []
     for causes in sizes:
-        tell(f"{solver}, {causes}")
+        on_progress(f"{solver}, {causes}")
         weights, intercept = PURSUITS[solver](membership, train, causes)
         errors.append((predicted(membership, weights, intercept) - y)[:, held] ** 2)
     return np.stack(errors)

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from ...store.layout import Array
-from ..method import Head
-from .operators import Gradients, Operators, add_drift, add_fidelity, add_losses, measured, tile_rows
+from ..fitting.hidden_states import places_at, positions_of, together
+from ..interface.model_view import Head
+from ..interface.subset_method import HiddenStates, StateArrays
+from .operators import OperatorGradients, Operators, add_drift, add_fidelity, add_losses, measured, tile_rows
 from .space import Drawn, Shared
-from .states import Corpus, States, together
 from .workers import Workers
 
 
@@ -24,28 +25,28 @@ class AtHead:
     """The space of the logits."""
 
     head: Head
-    corpus: Corpus
+    corpus: HiddenStates
     workers: Workers = field(init=False)
 
     def __post_init__(self) -> None:
         """As many threads as torch has now."""
         object.__setattr__(self, "workers", Workers.of(self.head.weight.device))
 
-    def begun(self, count: int, rank: int, seed: int) -> Operators:
+    def initial(self, count: int, rank: int, seed: int) -> Operators:
         """Operators that change nothing yet."""
-        return Operators.begun(count, self.corpus.widths, rank, seed, self.head.weight.device)
+        return Operators.initial(count, self.corpus.widths, rank, seed, self.head.weight.device)
 
-    def add_fidelity(self, operators: Operators, some: slice, own: Sequence[Drawn], into: Gradients) -> None:
+    def add_fidelity(self, operators: Operators, some: slice, own: Sequence[Drawn], into: OperatorGradients) -> None:
         """Of each of some operators over its own rows."""
         states, numbers = self.corpus.drawn(np.concatenate([one.rows for one in own]))
         ends = np.cumsum([len(one.rows) for one in own])[:-1]
         tiles = self.tiles(some.start, states, np.split(numbers, ends), own)
 
-        def work(parts: list[tuple[slice, Array, Array]]) -> Gradients:
+        def work(parts: list[tuple[slice, Array, Array]]) -> OperatorGradients:
             """All that the same operators see: they share nothing with others but the basis."""
-            found = Gradients(torch.zeros_like(into.basis), into.alpha)
+            found = OperatorGradients(torch.zeros_like(into.basis), into.alpha)
             for part, positions, weights in parts:
-                places = states.places(positions, self.head.weight.device)
+                places = places_at(states, positions, self.head.weight.device)
                 add_fidelity(self.head, operators, part, places, self._on_device(weights), found)
             return found
 
@@ -54,36 +55,36 @@ class AtHead:
             into.loss += found.loss
 
     def tiles(
-        self, begun: int, states: States, numbers: Sequence[Array], own: Sequence[Drawn]
+        self, begun: int, states: StateArrays, numbers: Sequence[Array], own: Sequence[Drawn]
     ) -> Iterator[tuple[slice, Array, Array]]:
-        """What operators from `begun` on see: some of them, their positions (k, m) and what these weigh, a tile at a time."""
+        """What operators from `start_fit` on see: some of them, their positions (k, m) and what these weigh, a tile at a time."""
         room, most, held = tile_rows(self.head), 0, list[tuple[Array, Array]]()
         for subset, (rows, drawn) in enumerate(zip(numbers, own, strict=True), begun):
-            at, owners, share = states.spread(rows)
+            at, example_ids, share = positions_of(states, rows)
             most = max(most, len(at))
             if held and most * (len(held) + 1) > room:
                 yield from _padded(slice(begun, subset), held, room)
                 begun, most, held = subset, len(at), []
-            held.append((at, share * drawn.weights[owners]))
+            held.append((at, share * drawn.weights[example_ids]))
         yield from _padded(slice(begun, begun + len(held)), held, room)
 
-    def add_drift(self, operators: Operators, shared: Shared, into: Gradients) -> None:
+    def add_drift(self, operators: Operators, shared: Shared, into: OperatorGradients) -> None:
         """At one position of each row."""
         weights = shared.outside / np.maximum(shared.outside.sum(1, keepdims=True), 1)
         for part in together(self.corpus, list(shared.rows[:, None])):
             states, numbers = self.corpus.drawn(shared.rows[part])
             lengths = states.first[numbers + 1] - states.first[numbers]
             at = states.first[numbers] + (shared.at[part] * lengths).astype(np.int64)
-            places = states.places(at, self.head.weight.device)
+            places = places_at(states, at, self.head.weight.device)
             add_drift(self.head, operators, places, self._on_device(weights[:, part]), into, self.workers.each)
 
-    def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: Gradients) -> None:
+    def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: OperatorGradients) -> None:
         """Over all positions of the rows."""
         for part in together(self.corpus, list(rows[:, None])):
             states, numbers = self.corpus.drawn(rows[part])
-            at, owners, share = states.spread(numbers)
-            places = states.places(at, self.head.weight.device)
-            of = weights[:, part][:, torch.from_numpy(owners)] * self._on_device(share)
+            at, example_ids, share = positions_of(states, numbers)
+            places = places_at(states, at, self.head.weight.device)
+            of = weights[:, part][:, torch.from_numpy(example_ids)] * self._on_device(share)
             add_losses(self.head, operators, places, of, into, self.workers.each)
 
     def measured(self, operators: Operators, rows: Array) -> torch.Tensor:
@@ -91,9 +92,9 @@ class AtHead:
         found = []
         for part in together(self.corpus, list(rows[:, None])):
             states, numbers = self.corpus.drawn(rows[part])
-            at, owners, _ = states.spread(numbers)
-            places = states.places(at, self.head.weight.device)
-            of = torch.from_numpy(owners).to(places.hidden.device)
+            at, example_ids, _ = positions_of(states, numbers)
+            places = places_at(states, at, self.head.weight.device)
+            of = torch.from_numpy(example_ids).to(places.hidden.device)
             found.append(measured(self.head, operators, places, of, len(numbers)))
         return torch.cat(found)
 

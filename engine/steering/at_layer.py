@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from ...store.layout import Array
-from ..method import Above, Head
-from .operators import Gradients, Operators, logits_at, loss_at, tile_rows
+from ..interface.model_view import Head, UpperLayers
+from ..interface.subset_method import LayerStates
+from .operators import OperatorGradients, Operators, logits_at, loss_at, tile_rows
 from .space import Drawn, Shared
-from .states import Sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +23,20 @@ class AtLayer:
     """The space of a layer's activations."""
 
     head: Head
-    corpus: Sequences
+    corpus: LayerStates
 
-    def begun(self, count: int, rank: int, seed: int) -> Operators:
+    def initial(self, count: int, rank: int, seed: int) -> Operators:
         """Operators that change nothing yet: they end where they begin, in the layer's width."""
         width = self.corpus.widths[0]
-        return Operators.begun(count, (width, width), rank, seed, self.head.weight.device)
+        return Operators.initial(count, (width, width), rank, seed, self.head.weight.device)
 
-    def add_fidelity(self, operators: Operators, some: slice, own: Sequence[Drawn], into: Gradients) -> None:
+    def add_fidelity(self, operators: Operators, some: slice, own: Sequence[Drawn], into: OperatorGradients) -> None:
         """Of each of some operators over its own rows."""
         for rows, above in self.corpus.sequences(np.concatenate([one.rows for one in own])):
             for subset, one in enumerate(own, some.start):
                 self._add(operators, subset, _part(above, rows, one), into)
 
-    def add_drift(self, operators: Operators, shared: Shared, into: Gradients) -> None:
+    def add_drift(self, operators: Operators, shared: Shared, into: OperatorGradients) -> None:
         """Over whole rows, as many as have about as many positions as there are shared rows."""
         lengths = np.diff(self.corpus.first)[shared.rows]
         count = max(1, int(np.searchsorted(np.cumsum(lengths), len(shared.rows), side="right")))
@@ -46,7 +46,7 @@ class AtLayer:
             for subset in range(len(operators.alpha)):
                 self._add(operators, subset, _part(above, rows, Drawn(chosen, weights[subset]), drift=True), into)
 
-    def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: Gradients) -> None:
+    def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: OperatorGradients) -> None:
         """Over all positions of the rows."""
         told = weights.double().cpu().numpy()
         for some, above in self.corpus.sequences(rows):
@@ -57,18 +57,18 @@ class AtLayer:
         """y (n, K)."""
         found = torch.zeros(len(rows), len(operators.alpha), device=self.head.weight.device)
         for some, above in self.corpus.sequences(rows):
-            y = measured_above(self.head, operators, above)
+            y = measured_by_upper_layers(self.head, operators, above)
             for at, row in enumerate(some):
                 found[torch.from_numpy(np.flatnonzero(rows == row))] = y[at]
         return found
 
-    def _add(self, operators: Operators, subset: int, part: _Part, into: Gradients) -> None:
+    def _add(self, operators: Operators, subset: int, part: _BatchPart, into: OperatorGradients) -> None:
         """One operator's weighted loss or drift on a part of a batch, and its gradients."""
         if not len(part.weights):
             return
         with torch.inference_mode(False), torch.enable_grad():
             basis, alpha = (one.detach().clone().requires_grad_() for one in (operators.basis, operators.alpha[subset]))
-            hidden = part.above.again(_steered(part.above.states[part.which], basis, alpha), part.which)
+            hidden = part.above.forward_from(_steered(part.above.states[part.which], basis, alpha), part.which)
         loss, error = loss_at(self.head, hidden.detach(), part.expected, part.weights)
         by_basis, by_alpha = torch.autograd.grad(hidden, [basis, alpha], error.to(hidden.dtype))
         into.loss += loss
@@ -77,10 +77,10 @@ class AtLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _BatchPart:
     """Examples of a batch, and what is asked of them."""
 
-    above: Above
+    above: UpperLayers
     which: torch.Tensor
     """(m,) int64: the examples."""
     expected: torch.Tensor
@@ -89,7 +89,7 @@ class _Part:
     """(P,) float32."""
 
 
-def _part(above: Above, batch: Array, drawn: Drawn, *, drift: bool = False) -> _Part:
+def _part(above: UpperLayers, batch: Array, drawn: Drawn, *, drift: bool = False) -> _BatchPart:
     """Of a batch, whose rows (n,) are each once, those that are drawn and weigh anything."""
     order = np.argsort(batch)
     place = np.minimum(np.searchsorted(batch[order], drawn.rows), len(batch) - 1)
@@ -98,16 +98,16 @@ def _part(above: Above, batch: Array, drawn: Drawn, *, drift: bool = False) -> _
     counted = above.counted[which]
     share = torch.from_numpy(drawn.weights[there]).to(which.device) / counted.sum(1).clamp(min=1)
     expected = (above.hidden if drift else above.targets)[which][counted]
-    return _Part(above, which, expected, share[:, None].expand(counted.shape)[counted].float())
+    return _BatchPart(above, which, expected, share[:, None].expand(counted.shape)[counted].float())
 
 
-def measured_above(head: Head, operators: Operators, above: Above) -> torch.Tensor:
+def measured_by_upper_layers(head: Head, operators: Operators, above: UpperLayers) -> torch.Tensor:
     """y (n, K) float32 of a batch's n examples: how much each operator lowers the mean loss; 0 where nothing counts."""
     device = above.states.device
     every = torch.arange(len(above.states), device=device)
-    owners = every[:, None].expand_as(above.counted)[above.counted]
+    example_ids = every[:, None].expand_as(above.counted)[above.counted]
     targets = above.targets[above.counted]
-    each = (1 / above.counted.sum(1).clamp(min=1)).float()[owners]
+    each = (1 / above.counted.sum(1).clamp(min=1)).float()[example_ids]
 
     def losses(hidden: torch.Tensor) -> torch.Tensor:
         """(P,) of states (P, D), tile by tile."""
@@ -117,8 +117,8 @@ def measured_above(head: Head, operators: Operators, above: Above) -> torch.Tens
     with torch.no_grad():
         base = losses(above.hidden[above.counted])
         for subset, alpha in enumerate(operators.alpha):
-            told = losses(above.again(_steered(above.states, operators.basis, alpha), every))
-            found[:, subset].index_add_(0, owners, (base - told) * each)
+            told = losses(above.forward_from(_steered(above.states, operators.basis, alpha), every))
+            found[:, subset].index_add_(0, example_ids, (base - told) * each)
     return found
 
 

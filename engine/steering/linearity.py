@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from ...store.layout import Array
-from ..hashing import hashed
-from .operators import Gradients, Operators
+from ..runtime.hashing import hashed
+from .operators import OperatorGradients, Operators
 from .space import Space
 
 if TYPE_CHECKING:
-    from .training import Subsets
+    from ..interface.subset_method import Design
 
 _RIDGE = 0.1  # γ over the mean eigenvalue of M̃ᵀM̃
 _NUMBERS = 1 << 19  # of R, made together
@@ -26,7 +26,7 @@ _NUMBERS = 1 << 19  # of R, made together
 class Linearity:
     """L_LDS of a design."""
 
-    def __init__(self, subsets: Subsets, seed: int) -> None:
+    def __init__(self, subsets: Design, seed: int) -> None:
         """One pass over the design."""
         width = max(1, subsets.subsets // 2)
         sketch = np.zeros((subsets.subsets + 1, width))  # the last stands for none
@@ -46,13 +46,13 @@ class Linearity:
         self.unexplained: Array = sketch @ inverse - np.eye(subsets.subsets)
         """(K, K): y to the part of it that no weights explain, negative."""
 
-    def add(self, space: Space, operators: Operators, rows: Array, into: Gradients) -> None:
+    def add(self, space: Space, operators: Operators, rows: Array, into: OperatorGradients) -> None:
         """Add the mean over rows (n,) of L, and its gradients."""
         y = space.measured(operators, rows)
         left = y.double().cpu().numpy() @ self.unexplained.T  # (n, K)
         into.loss += float((left**2).sum()) / len(rows)
         back = -2 * (left @ self.unexplained) / len(rows)  # by −y, which is a loss
-        steps = Gradients.zeros(operators)
+        steps = OperatorGradients.zeros(operators)
         space.add_losses(operators, rows, torch.from_numpy(back.T.astype(np.float32)).to(y.device), steps)
         into.alpha += steps.alpha
         into.basis += steps.basis

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numba import njit
 
-from ..intake.residual import exp
-from ..method import Head
+from ..interface.model_view import Head
+from ..sketches.residual import exp
 
 _SUM = 4096  # float32 terms, after which a sum is closed in float64
 

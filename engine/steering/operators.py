@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from ..method import Head
+from ..fitting.hidden_states import Places
+from ..interface.model_view import Head
 from .losses import Reference, loss_and_gradient
 
 TILE_BYTES = 4 << 20
@@ -25,27 +26,6 @@ LEAST_ROWS = 128
 """Positions of a tile, at least."""
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """What does the same to each of some items, in order: `map`, or threads that do so at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Positions, as operators see them."""
-
-    hidden: torch.Tensor
-    """(P, D): what the head reads."""
-    targets: torch.Tensor
-    """(P,) int64."""
-    inner: torch.Tensor
-    """(P, D'): what the basis reads; of the last layer the same as `hidden`."""
-
-    def at(self, index: torch.Tensor | slice) -> Places:
-        """Some of them."""
-        return Places(self.hidden[index], self.targets[index], self.inner[index])
-
-    def tiles(self, rows: int) -> Iterator[tuple[slice, Places]]:
-        """So many at a time, with where they stand."""
-        for start in range(0, len(self.targets), rows):
-            yield slice(start, start + rows), self.at(slice(start, start + rows))
 
 
 @dataclass(slots=True)
@@ -58,7 +38,7 @@ class Operators:
     """(K, r, D) float32."""
 
     @classmethod
-    def begun(
+    def initial(
         cls, count: int, widths: tuple[int, int], rank: int, seed: int, device: torch.device | str = "cpu"
     ) -> Operators:
         """An orthonormal basis, and operators that change nothing. `widths`: D', which the basis reads, and D."""
@@ -72,7 +52,7 @@ class Operators:
 
 
 @dataclass(slots=True)
-class Gradients:
+class OperatorGradients:
     """Of a weighted sum of losses, and the sum itself."""
 
     basis: torch.Tensor
@@ -80,18 +60,18 @@ class Gradients:
     loss: float = 0.0
 
     @classmethod
-    def zeros(cls, operators: Operators) -> Gradients:
+    def zeros(cls, operators: Operators) -> OperatorGradients:
         """To be added to."""
         return cls(torch.zeros_like(operators.basis), torch.zeros_like(operators.alpha))
 
 
 def tile_rows(head: Head) -> int:
     """Positions whose logits, or states, fill a tile; of a large vocabulary so many that α_k Wᵀ is not most of the work."""
-    return max(LEAST_ROWS, TILE_BYTES // (4 * max(head.sizes.vocabulary, head.sizes.hidden)))
+    return max(LEAST_ROWS, TILE_BYTES // (4 * max(head.model_shape.vocabulary, head.model_shape.hidden)))
 
 
 def add_fidelity(
-    head: Head, operators: Operators, some: slice, places: Places, weights: torch.Tensor, into: Gradients
+    head: Head, operators: Operators, some: slice, places: Places, weights: torch.Tensor, into: OperatorGradients
 ) -> None:
     """Add Σ weight · −log p_k(y) over places that each of some operators has of its own, and its gradients.
 
@@ -106,7 +86,7 @@ def add_fidelity(
 
 
 def add_drift(
-    head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients, each: Each = map
+    head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: OperatorGradients, each: Each = map
 ) -> None:
     """Add Σ weight · KL(p ‖ p_k) over all operators at places that they share, and its gradients. weights (K, P) float32."""
     for part, here in places.tiles(tile_rows(head)):
@@ -117,7 +97,7 @@ def add_drift(
 
 
 def add_losses(
-    head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: Gradients, each: Each = map
+    head: Head, operators: Operators, places: Places, weights: torch.Tensor, into: OperatorGradients, each: Each = map
 ) -> None:
     """Add Σ weight · −log p_k(y) over all operators at places that they share, and its gradients. weights (K, P) float32."""
     for part, here in places.tiles(tile_rows(head)):
@@ -138,7 +118,7 @@ class _Tile:
     """(K, t)."""
 
 
-def _add_shared(head: Head, operators: Operators, tile: _Tile, into: Gradients, each: Each) -> None:
+def _add_shared(head: Head, operators: Operators, tile: _Tile, into: OperatorGradients, each: Each) -> None:
     """Groups of operators, which share nothing but the tile, may be worked on at once."""
     code = operators.codes(tile.places.inner)  # (t, r)
 
@@ -156,8 +136,8 @@ def _add_shared(head: Head, operators: Operators, tile: _Tile, into: Gradients, 
     _add_basis(into, tile.places.inner, back)
 
 
-def measured(head: Head, operators: Operators, places: Places, owners: torch.Tensor, count: int) -> torch.Tensor:
-    """y (count, K) float32: how much each operator lowers the mean loss of each example, whose positions (P,) `owners` tells."""
+def measured(head: Head, operators: Operators, places: Places, example_ids: torch.Tensor, count: int) -> torch.Tensor:
+    """y (count, K) float32: how much each operator lowers the mean loss of each example, whose positions (P,) `example_ids` tells."""
     found = torch.zeros(len(operators.alpha), count, device=places.hidden.device)
     for part, here in places.tiles(tile_rows(head)):
         code, raw, at = operators.codes(here.inner), _raw(head, here.hidden), here.targets[:, None]
@@ -165,8 +145,8 @@ def measured(head: Head, operators: Operators, places: Places, owners: torch.Ten
         for some in _groups(head, operators, len(code)):
             logits = _bounded(head, torch.matmul(code, _onto_logits(head, operators.alpha[some])).add_(raw))
             told = logits.gather(2, at.expand(len(logits), -1, -1))[:, :, 0] - torch.logsumexp(logits, 2)  # (k, t)
-            found[some].index_add_(1, owners[part], told - base)
-    return (found / torch.bincount(owners, minlength=count).clamp(min=1)).T
+            found[some].index_add_(1, example_ids[part], told - base)
+    return (found / torch.bincount(example_ids, minlength=count).clamp(min=1)).T
 
 
 def loss_at(
@@ -220,7 +200,7 @@ def _onto_hidden(head: Head, error: torch.Tensor) -> torch.Tensor:
     return (error.to(head.weight.dtype) @ head.weight).float()
 
 
-def _add_basis(into: Gradients, inner: torch.Tensor, onto: torch.Tensor) -> None:
+def _add_basis(into: OperatorGradients, inner: torch.Tensor, onto: torch.Tensor) -> None:
     """onto (t, r): gradients at the codes."""
     into.basis[:-1] += inner.float().T @ onto
     into.basis[-1] += onto.sum(0)

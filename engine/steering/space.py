@@ -11,9 +11,9 @@ from typing import Protocol
 import torch
 
 from ...store.layout import Array
-from ..method import Head
-from .operators import Gradients, Operators
-from .states import Corpus
+from ..interface.model_view import Head
+from ..interface.subset_method import HiddenStates
+from .operators import OperatorGradients, Operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,19 @@ class Space(Protocol):
         """The model's."""
 
     @property
-    def corpus(self) -> Corpus:
+    def corpus(self) -> HiddenStates:
         """What rows are of."""
 
-    def begun(self, count: int, rank: int, seed: int) -> Operators:
+    def initial(self, count: int, rank: int, seed: int) -> Operators:
         """Operators that change nothing yet, on the head's device."""
 
-    def add_fidelity(self, operators: Operators, some: slice, own: Sequence[Drawn], into: Gradients) -> None:
+    def add_fidelity(self, operators: Operators, some: slice, own: Sequence[Drawn], into: OperatorGradients) -> None:
         """Add Σ weight · −log p_k(y) of each of some operators over its own rows, which may be held together."""
 
-    def add_drift(self, operators: Operators, shared: Shared, into: Gradients) -> None:
+    def add_drift(self, operators: Operators, shared: Shared, into: OperatorGradients) -> None:
         """Add the mean KL(p ‖ p_k) of every operator over shared rows outside its subset, all of them or the first."""
 
-    def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: Gradients) -> None:
+    def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: OperatorGradients) -> None:
         """Add Σ weight · the row's mean −log p_k(y) over all operators and rows; weights (K, n) float32."""
 
     def measured(self, operators: Operators, rows: Array) -> torch.Tensor:

@@ -11,45 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
-from ..hashing import hashed
+from ..fitting.hidden_states import together
+from ..interface.subset_method import Design
+from ..runtime.hashing import hashed
 from .linearity import Linearity
-from .operators import Gradients, Operators
+from .operators import OperatorGradients, Operators
 from .space import Drawn, Shared, Space
-from .states import together
 
-Tell = Callable[[int, float, float], None]
-
-
-class Subsets(Protocol):
-    """What training asks of a design."""
-
-    @property
-    def rows(self) -> int:
-        """N."""
-
-    @property
-    def subsets(self) -> int:
-        """K."""
-
-    def of(self, rows: Array) -> Array:
-        """(n, d): the subsets of rows (n,), K where a row is in fewer than d."""
-
-    def sizes(self) -> Array:
-        """(K,) int64: rows of each subset."""
-
-    def members(self, subset: int, start: int = 0, stop: int | None = None) -> Array:
-        """(n,) int64: from `start` to `stop` of a subset's rows, in an order that means nothing."""
+OnProgress = Callable[[int, float, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class SteeringRecipe:
     """How operators are trained."""
 
     rank: int = 16
@@ -83,10 +62,10 @@ class Recipe:
 class Training:
     """Operators in training."""
 
-    def __init__(self, space: Space, subsets: Subsets, recipe: Recipe) -> None:
+    def __init__(self, space: Space, subsets: Design, recipe: SteeringRecipe) -> None:
         """Begin with operators that do nothing."""
         self._space, self._subsets, self.recipe = space, subsets, recipe
-        self.operators = space.begun(subsets.subsets, recipe.rank, recipe.seed)
+        self.operators = space.initial(subsets.subsets, recipe.rank, recipe.seed)
         self.step = 0
         self._sizes = subsets.sizes()
         self._begin = hashed(
@@ -140,14 +119,14 @@ class Training:
     def _named(self) -> dict[str, torch.Tensor]:
         return {"basis": self.operators.basis, "alpha": self.operators.alpha}
 
-    def run(self, tell: Tell, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Train to the end, or until stopped: whether it is the end. `tell` hears steps, and the mean losses of an operator."""
+    def run(self, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the end, or until stopped: whether it is the end. `on_progress` hears steps, and the mean losses of an operator."""
         while self.step < self.recipe.updates:
-            if stopped():
+            if should_stop():
                 return False
             fidelity, drift = self._advance()
             self.step += 1
-            tell(self.step, fidelity / self._subsets.subsets, drift / self._subsets.subsets)
+            on_progress(self.step, fidelity / self._subsets.subsets, drift / self._subsets.subsets)
         return True
 
     @torch.no_grad()
@@ -157,7 +136,7 @@ class Training:
         Raises:
             DataError: an operator is no longer finite.
         """
-        inside, outside = Gradients.zeros(self.operators), Gradients.zeros(self.operators)
+        inside, outside = OperatorGradients.zeros(self.operators), OperatorGradients.zeros(self.operators)
         own = self.inside(self.step)
         for some in together(self._space.corpus, [one.rows for one in own]):
             self._space.add_fidelity(self.operators, some, own[some], inside)
@@ -177,7 +156,7 @@ class Training:
         return inside.loss, outside.loss
 
     def _add_linearity(self, linearity: Linearity) -> None:
-        found = Gradients.zeros(self.operators)
+        found = OperatorGradients.zeros(self.operators)
         linearity.add(self._space, self.operators, self._drawn(self.step, 2, self.recipe.members)[0], found)
         for own, more in ((self.operators.alpha.grad, found.alpha), (self.operators.basis.grad, found.basis)):
             assert own is not None
@@ -221,8 +200,8 @@ class Training:
         return chance.integers(0, self._subsets.rows, count), chance
 
 
-def trained(space: Space, subsets: Subsets, recipe: Recipe, tell: Tell) -> Operators:
+def trained(space: Space, subsets: Design, recipe: SteeringRecipe, on_progress: OnProgress) -> Operators:
     """Train all operators from nothing to the end."""
     training = Training(space, subsets, recipe)
-    training.run(tell)
+    training.run(on_progress)
     return training.operators

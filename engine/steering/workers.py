@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 Item = TypeVar("Item")
-Found = TypeVar("Found")
+Output = TypeVar("Output")
 _AHEAD = 2  # items a thread that wait, at most
 
 
@@ -31,14 +31,14 @@ class Workers:
         """For work on a device."""
         return cls(torch.get_num_threads() if device.type == "cpu" else 1)
 
-    def each(self, work: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
+    def each(self, work: Callable[[Item], Output], items: Iterable[Item]) -> Iterator[Output]:
         """work(item), in the items' order; meanwhile torch starts no thread."""
         if self.count == 1:
             yield from map(work, items)
             return
         if not self._pool:
             self._pool.append(ThreadPoolExecutor(self.count, initializer=lambda: torch.set_num_threads(1)))
-        before, waiting = torch.get_num_threads(), deque[Future[Found]]()
+        before, waiting = torch.get_num_threads(), deque[Future[Output]]()
         torch.set_num_threads(1)
         try:
             for item in items:

@@ -79,7 +79,7 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TwoStageResult:
     """How well one method found the poisoned rows, and what it took."""
 
     precision: float
@@ -153,7 +153,7 @@ def _batch_loss(model: Any, batch: list[tuple[torch.Tensor, int]], counted: str)
     return loss
 
 
-def rise(model: Path, task: Task, variant: Variant, seed: int, work: Path) -> Found:
+def rise(model: Path, task: Task, variant: Variant, seed: int, work: Path) -> TwoStageResult:
     """`headwater ingest` and `headwater attribute`, as processes; scores from the file of answers."""
     import pyarrow.parquet as pq
 
@@ -171,7 +171,7 @@ def rise(model: Path, task: Task, variant: Variant, seed: int, work: Path) -> Fo
     at = [int(query.rpartition(":")[2]) - 1 for query in told["query_id"]], np.array(told["line"]) - 1
     scores[at] = told["score"]
     seconds, cpu = sum(u.seconds for u in used), sum(u.cpu_seconds for u in used)
-    return Found(average_precision(scores, task.poisoned), seconds, cpu)
+    return TwoStageResult(average_precision(scores, task.poisoned), seconds, cpu)
 
 
 def tfidf(task: Task) -> np.ndarray:
@@ -214,15 +214,15 @@ def cosines(folder: Path, task: Task, features: Features) -> np.ndarray:
     return (sides[0] @ sides[1].T).numpy()
 
 
-def timed(task: Task, scores: Callable[[], np.ndarray]) -> Found:
+def timed(task: Task, scores: Callable[[], np.ndarray]) -> TwoStageResult:
     """A method that runs in this process."""
     start, cpu = time.monotonic(), time.process_time()
     made = scores()
     seconds, cpu = time.monotonic() - start, time.process_time() - cpu
-    return Found(average_precision(made, task.poisoned), seconds, cpu)
+    return TwoStageResult(average_precision(made, task.poisoned), seconds, cpu)
 
 
-def one_seed(data: Path, seed: int, training: Training, sizes: Sequence[int], work: Path) -> dict[str, Found]:
+def one_seed(data: Path, seed: int, training: Training, sizes: Sequence[int], work: Path) -> dict[str, TwoStageResult]:
     """Every method on one seed's task, by name."""
     task, base, tuned = draw(data, seed, sizes), data / MODEL, work / "tuned"
     for name, rows in (("rows", task.rows), ("queries", task.queries)):
@@ -249,7 +249,7 @@ def _fresh(place: Path, work: Path) -> None:
         shutil.copy(work / name, place / name)
 
 
-def table(seeds: Sequence[int], found: dict[int, dict[str, Found]]) -> str:
+def table(seeds: Sequence[int], found: dict[int, dict[str, TwoStageResult]]) -> str:
     """A line per method: each seed, the mean, and mean seconds."""
     header = ["average precision", *(f"seed {seed}" for seed in seeds), "mean", "seconds", "CPU s"]
     rows = []
@@ -261,7 +261,7 @@ def table(seeds: Sequence[int], found: dict[int, dict[str, Found]]) -> str:
     return machine.markdown(header, rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[int, dict[str, Found]]:
+def main(arguments: Sequence[str] | None = None) -> dict[int, dict[str, TwoStageResult]]:
     """Run, print, write; returns what was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="folder of the real data [../shared/data beside the checkout]")
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[int, dict[str, Found]]:
     return found
 
 
-def _record(found: Found) -> dict[str, float]:
+def _record(found: TwoStageResult) -> dict[str, float]:
     return {"precision": found.precision, "seconds": found.seconds, "cpu_seconds": found.cpu_seconds}
 
 

@@ -38,7 +38,7 @@ numpy.savez(sys.argv[3], scores=scores.numpy(), rows=rows.numpy())
 """
 OURS = f"""
 import sys, time, numpy
-from headwater.engine.answers.ask import ask
+from headwater.engine.attribution.open_session import ask
 begun = time.monotonic()
 question = ask(sys.argv[1], "vectors", sys.argv[2], top={TOP})
 loaded = time.monotonic()

@@ -140,7 +140,7 @@ def bergson(python: str, work: Path) -> list[Run]:
 
 def starts() -> Run:
     """What our command takes before it reads anything: the interpreter, and every import of an ingestion."""
-    imports = "import headwater.engine.intake.job, transformers.models.gpt_neox.modeling_gpt_neox"
+    imports = "import headwater.engine.ingest.ingest_job, transformers.models.gpt_neox.modeling_gpt_neox"
     return measured("headwater start and imports", [sys.executable, "-c", imports], None, 1)
 
 

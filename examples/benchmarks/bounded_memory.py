@@ -37,14 +37,11 @@ def interpreter_share() -> int:
     """Resident bytes once all that a command imports is there and its kernels are loaded; the peak starts anew."""
     import numpy as np
     import torch
-    from headwater.engine.answers import question  # noqa: F401
-    from headwater.engine.answers import scores as results  # noqa: F401
-    from headwater.engine.arrays.heaps import Heaps
-    from headwater.engine.arrays.scorers import scorer_of
-    from headwater.engine.forms.form import form_of
-    from headwater.engine.intake import job  # noqa: F401
-    from headwater.engine.intake.residual import Loss, SparseResidual
-    from headwater.engine.memory import reset_peak, resident_bytes
+    from headwater.engine.arrays.kernels.heaps import Heaps
+    from headwater.engine.arrays.precision.precisions import precision_of
+    from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
+    from headwater.engine.runtime.memory import reset_peak, resident_bytes
+    from headwater.engine.sketches.residual import Loss, SparseResidual
     from headwater.store.layout import Block, column
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
     from transformers.models.gpt_neox import modeling_gpt_neox  # noqa: F401
@@ -54,7 +51,9 @@ def interpreter_share() -> int:
         for reduction in (Loss(), SparseResidual(0.1, 8, 0.9, 4)):
             reduction(logits, targets)
     scores, rows = np.empty((1, 8), np.float32), np.ones((8, 64), np.float16)
-    scorer_of(form_of("auto", column("c", (64,), "float16")), np.ones((1, 64))).score(Block(0, {"c": rows}), scores)
+    scorer_of(precision_of("auto", column("c", (64,), "float16")), np.ones((1, 64))).score(
+        Block(0, {"c": rows}), scores
+    )
     Heaps(1, 2).push(scores, 8, 0)
     reset_peak()
     return resident_bytes()
@@ -69,9 +68,9 @@ def spent() -> float:
 def attribute_here(store: str, queries: str, memory: str, answers: str) -> dict[str, Any]:
     """In a fresh process: ask, write the answers, and say what it took."""
     share = interpreter_share()
-    from headwater.engine.answers.ask import ask
-    from headwater.engine.answers.scores import RESULT_FIELDS, ResultFile, result_rows
-    from headwater.engine.memory import parse_bytes, peak_bytes
+    from headwater.engine.attribution.open_session import ask
+    from headwater.engine.results.result_tables import RESULT_FIELDS, ResultFile, result_rows
+    from headwater.engine.runtime.memory import parse_bytes, peak_bytes
 
     begun, cpu = time.monotonic(), spent()
     question = ask(store, "rise", queries, top=TOP, memory=parse_bytes(memory))
@@ -92,9 +91,9 @@ def attribute_here(store: str, queries: str, memory: str, answers: str) -> dict[
 def ingest_here(corpus: str, model: str, store: str, settings: str = "{}") -> dict[str, Any]:
     """In a fresh process: ingest, and say what it took."""
     share = interpreter_share()
-    from headwater.engine.intake.job import IngestJob, prepare
-    from headwater.engine.intake.model import ModelChoice
-    from headwater.engine.memory import peak_bytes
+    from headwater.engine.ingest.ingest_job import IngestJob, prepare
+    from headwater.engine.models.language_model import ModelChoice
+    from headwater.engine.runtime.memory import peak_bytes
 
     begun, cpu = time.monotonic(), spent()
     prepared = prepare(IngestJob([corpus], store, ModelChoice(model), {"rise": json.loads(settings)}))
@@ -125,8 +124,8 @@ def make_here(work: str, rows: str) -> dict[str, Any]:
 def fill(path: str, corpus: str, model: str, count: int) -> None:
     """A store as `ingest` makes it, with random unit rows in place of sketches: rotations of 2,048 drawn ones."""
     import numpy as np
-    from headwater.engine.intake.job import IngestJob, prepare
-    from headwater.engine.intake.model import ModelChoice
+    from headwater.engine.ingest.ingest_job import IngestJob, prepare
+    from headwater.engine.models.language_model import ModelChoice
     from headwater.store.writer import GroupWriter
 
     store = prepare(IngestJob([corpus], path, ModelChoice(model), {"rise": SKETCH})).open().store

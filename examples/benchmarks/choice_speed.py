@@ -73,8 +73,8 @@ def gram_beside(store: Path) -> dict[str, float]:
     """Seconds of ΦᵀΦ over the store, and of the library's product of as many rows in memory."""
     import torch
     from headwater.engine.arrays.moments import gram
-    from headwater.engine.arrays.scan import shapes
-    from headwater.engine.utility.features import LinearFeatures
+    from headwater.engine.arrays.scan.scan_loop.scan_loop import shapes
+    from headwater.engine.selection.linear_features import LinearFeatures
     from headwater.store.feature_store import FeatureStore
 
     features = LinearFeatures(FeatureStore.open(str(store)), "vectors")
@@ -98,14 +98,14 @@ def gram_beside(store: Path) -> dict[str, float]:
 
 def one_pass(store: Path) -> float:
     """Seconds of one product of every row with a vector, the least that a choice by a pass a pick takes at each."""
-    from headwater.engine.arrays.kept import Kept, Source
-    from headwater.engine.arrays.scan import cores, shapes
-    from headwater.engine.utility.features import LinearFeatures
+    from headwater.engine.arrays.greedy.greedy.row_cache import RowCache, RowSource
+    from headwater.engine.arrays.scan.scan_loop.scan_loop import cores, shapes
+    from headwater.engine.selection.linear_features import LinearFeatures
     from headwater.store.feature_store import FeatureStore
 
     features = LinearFeatures(FeatureStore.open(str(store)), "vectors")
     readers = features.stored.scanned(features.column)
-    kept, shape = Kept(Source(readers, features.form), 0), shapes(readers, cores())[0]
+    kept, shape = RowCache(RowSource(readers, features.form), 0), shapes(readers, cores())[0]
     return float(np.median([_timed(lambda: kept.products(np.ones(DEPTH, np.float32), shape)) for _ in range(5)]))
 
 
@@ -154,7 +154,7 @@ def selected(store: Path, picks: int, memory: str, work: Path) -> tuple[machine.
 
 def brute_force(store: Path, picks: int, work: Path) -> list[int]:
     """The same choice over all rows in memory, in float64, every gain anew for every row."""
-    from headwater.engine.utility.features import LinearFeatures
+    from headwater.engine.selection.linear_features import LinearFeatures
     from headwater.store.feature_store import FeatureStore
 
     features = LinearFeatures(FeatureStore.open(str(store)), "vectors")

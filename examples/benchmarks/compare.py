@@ -47,7 +47,7 @@ Variant: TypeAlias = tuple[str, tuple[str, ...]]
 
 def methods(wanted: Sequence[str]) -> dict[str, Variant]:
     """Name in the table → method, settings: the variants, and all others that are installed and sound; or those wanted."""
-    from headwater.engine.registry import list_methods
+    from headwater.engine.interface.registry import list_methods
 
     others = {one.name: (one.name, ()) for one in list_methods() if not one.fault and one.name not in ABSENT}
     every: dict[str, Variant] = {**VARIANTS, **others}
@@ -76,7 +76,7 @@ def _row_bytes(store: Path, method: str) -> int:
         from headwater.store.feature_store import EXAMPLES, FeatureStore
 
         return files // FeatureStore.open(str(store)).rows(EXAMPLES)
-    from headwater.engine.arrays.stored import StoredRows
+    from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
     from headwater.store.feature_store import FeatureStore, method_group
 
     return sum(
@@ -122,25 +122,25 @@ def measure_together(task: tasks.Task, every: dict[str, Variant], folder: Path) 
 
 
 def _ingest(task: tasks.Task, settings: dict[str, tuple[str, ...]], store: Path) -> None:
-    from headwater.engine.intake.job import IngestJob, prepare
-    from headwater.engine.intake.model import ModelChoice
-    from headwater.engine.intake.providers import Reading
+    from headwater.engine.ingest.ingest_job import IngestJob, prepare
+    from headwater.engine.ingest.open_provider import ReadOptions
+    from headwater.engine.models.language_model import ModelChoice
 
     stored = {method: _typed(given) for method, given in settings.items() if method not in TEXTS} or {"repsim": {}}
-    job = IngestJob([task.corpus], str(store), ModelChoice(task.model, "cpu"), stored, Reading(_template(task)))
+    job = IngestJob([task.corpus], str(store), ModelChoice(task.model, "cpu"), stored, ReadOptions(_template(task)))
     prepare(job).ingest()
 
 
 def _export(task: tasks.Task, store: Path, method: str, scores: Path) -> None:
-    from headwater.engine.answers.ask import ask
-    from headwater.engine.answers.attribution import Search
+    from headwater.engine.attribution.open_session import ask
+    from headwater.engine.attribution.stored_scores import SearchOptions
 
-    question = ask(str(store), method, task.queries, template=_template(task), search=Search(every=True))
+    question = ask(str(store), method, task.queries, template=_template(task), search=SearchOptions(every=True))
     question.export(str(scores))
 
 
 def _template(task: tasks.Task) -> Any:
-    from headwater.engine.intake.corpus import Template
+    from headwater.engine.data.documents import Template
 
     return Template(**{name.removeprefix("--"): value for name, value in zip(*[iter(task.fields)] * 2, strict=True)})
 

@@ -93,13 +93,13 @@ def bare_pass(model: str) -> Callable[[Any], None]:
 
 def watched(clock: Clock) -> list[Callable[[], None]]:
     """Count the parts of an ingestion; `reductions` holds `head product`, so it is taken off again when shown."""
-    from headwater.engine.intake.readout import BatchReadout, LinearHead
-    from headwater.engine.intake.text import TextProvider
+    from headwater.engine.ingest.text_provider import TextProvider
+    from headwater.engine.models.batch_outputs import LinearHead, PackedOutputs
     from headwater.plugins.rise import Rise
     from headwater.store.writer import GroupWriter
 
     parts: list[tuple[Any, str, str]] = [
-        (TextProvider, "read", "trunk"), (LinearHead, "logits", "head product"), (BatchReadout, "_reduce", "reductions"),
+        (TextProvider, "read", "trunk"), (LinearHead, "logits", "head product"), (PackedOutputs, "_reduce", "reductions"),
         (Rise, "rows", "sketch"), (GroupWriter, "append", "write"), (GroupWriter, "commit", "write"),
     ]  # fmt: skip
     return [clock.watch(*part) for part in parts]
@@ -113,9 +113,9 @@ def spent() -> float:
 
 def cost(corpus: str, model: str, store: Path, settings: dict[str, int], bare: Callable[[Any], None]) -> dict[str, Any]:
     """Ingest beside the bare pass: CPU seconds of both, and ours by parts."""
-    from headwater.engine.intake.ingest import Ingestion
-    from headwater.engine.intake.job import IngestJob, prepare
-    from headwater.engine.intake.model import ModelChoice
+    from headwater.engine.ingest.ingest_job import IngestJob, prepare
+    from headwater.engine.ingest.ingestion import Ingestion
+    from headwater.engine.models.language_model import ModelChoice
 
     shutil.rmtree(store, ignore_errors=True)
     clock = Clock()

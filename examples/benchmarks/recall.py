@@ -56,19 +56,19 @@ def _held_out(files: Sequence[Path], count: int) -> tuple[list[dict[str, Any]], 
 
 def measure(store: Path, questions: Path, model: Path) -> dict[str, Any]:
     """Recall of every form and every search."""
-    from headwater.engine.answers.ask import DETECTED
-    from headwater.engine.answers.attribution import Attribution
-    from headwater.engine.answers.queries import read_queries
-    from headwater.engine.arrays.scan import Shape
-    from headwater.engine.arrays.scorers import scorer_of
-    from headwater.engine.arrays.similarity import top_k
-    from headwater.engine.arrays.stored import StoredRows
-    from headwater.engine.intake.model import ModelChoice
-    from headwater.engine.intake.providers import query_provider
-    from headwater.store.feature_store import FeatureStore, form_group, method_group
+    from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
+    from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
+    from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
+    from headwater.engine.arrays.scan.scan_loop.top_k import top_k
+    from headwater.engine.attribution.open_session import DETECTED
+    from headwater.engine.attribution.queries import read_queries
+    from headwater.engine.attribution.stored_scores import StoredScores
+    from headwater.engine.ingest.open_provider import query_provider
+    from headwater.engine.models.language_model import ModelChoice
+    from headwater.store.feature_store import FeatureStore, method_group, precision_group
 
     opened = FeatureStore.open(store)
-    attribution = Attribution(opened, "rise")
+    attribution = StoredScores(opened, "rise")
     provider = query_provider(str(questions), opened, ModelChoice(str(model)), DETECTED)
     matrix = attribution.prepare(provider, read_queries(provider)).matrix
     fine, shape = StoredRows(opened, method_group("rise")), Shape(64, 2)
@@ -76,7 +76,7 @@ def measure(store: Path, questions: Path, model: Path) -> dict[str, Any]:
     lines = []
     for precision, bits in FORMS:
         name = precision + (str(bits) if bits else "")
-        small = StoredRows(opened, form_group("rise", name))
+        small = StoredRows(opened, precision_group("rise", name))
         begun = time.process_time()
         alone = top_k(small.scanned("signature"), scorer_of(small.forms["signature"], matrix), K, shape, _nothing).rows
         line: dict[str, Any] = {
@@ -101,7 +101,7 @@ def _brute(fine: Any, matrix: np.ndarray) -> np.ndarray:
 
 
 def _stages(small: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, shape: Any) -> dict[str, Any]:
-    from headwater.engine.arrays.search import two_stage
+    from headwater.engine.arrays.scan.scan_loop.two_stage import two_stage
 
     found: dict[str, Any] = {}
     for candidates in CANDIDATES:
@@ -113,13 +113,13 @@ def _stages(small: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, shape:
 
 def _certified(opened: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, shape: Any) -> dict[str, Any]:
     """How many queries' certified answers are the scan's own, and how many rows the bound could not rule out."""
-    from headwater.engine.arrays import certify
-    from headwater.engine.arrays.scorers import scorer_of
-    from headwater.engine.arrays.similarity import top_k
-    from headwater.engine.arrays.stored import StoredRows
-    from headwater.store.feature_store import form_group
+    from headwater.engine.arrays.scan.scan_loop import certified as certify
+    from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
+    from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
+    from headwater.engine.arrays.scan.scan_loop.top_k import top_k
+    from headwater.store.feature_store import precision_group
 
-    small = StoredRows(opened, form_group("rise", "int8"))
+    small = StoredRows(opened, precision_group("rise", "int8"))
     scan = top_k(fine.scanned("signature"), scorer_of(fine.forms["signature"], matrix), K, shape, _nothing)
     equal, kept = 0, []
     for at in range(len(matrix)):

@@ -22,9 +22,9 @@ from typing import Any
 
 import machine
 import numpy as np
-from headwater.engine.recovery.design import Design
+from headwater.engine.recovery.design import PartitionDesign
 from headwater.engine.recovery.lasso import Lasso, Sparse, predicted
-from headwater.engine.recovery.membership import Stored
+from headwater.engine.recovery.membership import TableMembership
 
 CELER = """
 import json, sys, time
@@ -45,7 +45,9 @@ print(json.dumps(min(times)))
 TRIALS, ROWS, DEGREE = 10, 2000, 10
 
 
-def planted(design: Design, queries: int, causes: int, noise: float, seed: int) -> tuple[list[Sparse], np.ndarray]:
+def planted(
+    design: PartitionDesign, queries: int, causes: int, noise: float, seed: int
+) -> tuple[list[Sparse], np.ndarray]:
     """Signals of normal weights of at least 0.3, and their measurements (Q, K) with noise, a share of their spread."""
     chance = np.random.default_rng(seed)
     signals = []
@@ -72,8 +74,8 @@ def beside(work: Path, celer: str) -> dict[str, Any]:
     from scipy import sparse
     from sklearn.linear_model import Lasso as Reference
 
-    design = Stored.held(Design(20_000, 1000, 10, 0))
-    _, y = planted(Design(20_000, 1000, 10, 0), 1, 40, 0.05, 0)
+    design = TableMembership.held(PartitionDesign(20_000, 1000, 10, 0))
+    _, y = planted(PartitionDesign(20_000, 1000, 10, 0), 1, 40, 0.05, 0)
     penalty = 0.1 * float(Lasso(design, y).largest()[0])
     columns = np.repeat(np.arange(design.rows), design.table.shape[1])
     matrix = sparse.csc_matrix((np.ones(design.table.size), (design.table.ravel(), columns)), (1000, design.rows))
@@ -140,11 +142,11 @@ AT_SIZE = """
 import json, resource, sys, time
 import numpy as np
 sys.path.insert(0, sys.argv[3])
-from recovery_speed import Design, Lasso, Stored, planted
+from recovery_speed import PartitionDesign, Lasso, Stored, planted
 rows, how = int(sys.argv[1]), sys.argv[2]
-_, y = planted(Design(300, 40, 2, 0), 16, 4, 0.1, 0)
-Lasso(Stored.held(Design(300, 40, 2, 0)), y).fit(np.full(16, 0.5))  # kernels are compiled
-design = Design(rows, 10_000, 8, 0)
+_, y = planted(PartitionDesign(300, 40, 2, 0), 16, 4, 0.1, 0)
+Lasso(Stored.held(PartitionDesign(300, 40, 2, 0)), y).fit(np.full(16, 0.5))  # kernels are compiled
+design = PartitionDesign(rows, 10_000, 8, 0)
 _, y = planted(design, 16, 200, 0.1, 1)
 wall, begun = time.monotonic(), time.process_time()
 of = Stored.held(design) if how == "held" else design
@@ -166,9 +168,9 @@ def at_size(rows: int, how: str) -> dict[str, Any]:
 
 def recovered(subsets: int, causes: int, degree: int, noise: float) -> float:
     """Share of planted signals whose causes are the largest weights."""
-    design = Design(ROWS, subsets, degree, 5)
+    design = PartitionDesign(ROWS, subsets, degree, 5)
     signals, y = planted(design, TRIALS, causes, noise, subsets + 1000 * causes)
-    problem = Lasso(Stored.held(design), y)
+    problem = Lasso(TableMembership.held(design), y)
     top = problem.largest()
     for share in (0.3, 0.1, 0.03, 0.01) if noise == 0 else (0.3, 0.1, 0.05):
         fit = problem.fit(share * top, 1e-5)

@@ -55,7 +55,7 @@ def fastest(run: Callable[[], object], rounds: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Run, print, write; returns what was measured."""
-    from headwater.engine.arrays.lookup import SignQueries
+    from headwater.engine.arrays.kernels.lookup import SignQueries
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=machine.OUT, help="where tables go")

@@ -23,13 +23,14 @@ import machine
 import numpy as np
 import torch
 import zarr
-from headwater.engine.fitting.fitted import fitted
-from headwater.engine.intake.readout import LinearHead
-from headwater.engine.method import Sizes
-from headwater.engine.recovery.design import Design
-from headwater.engine.recovery.membership import Stored, multiplied
+from headwater.engine.fitting.fit_record import fitted
+from headwater.engine.fitting.hidden_states import Places
+from headwater.engine.interface.model_view import ModelShape
+from headwater.engine.models.batch_outputs import LinearHead
+from headwater.engine.recovery.design import PartitionDesign
+from headwater.engine.recovery.membership import TableMembership, multiplied
 from headwater.engine.recovery.recover import Recovery, recovered
-from headwater.engine.steering.operators import Operators, Places, measured
+from headwater.engine.steering.operators import Operators, measured
 from headwater.store.feature_store import FeatureStore
 from networks import Networks
 from scipy.stats import spearmanr
@@ -84,7 +85,7 @@ class Base:
             self.rows, self.queries = net.hidden(x)[0].contiguous(), net.hidden(asked)[0].contiguous()
             self.images = x, asked
             weight, bias = net.weights[2][0].T.contiguous(), net.weights[3][0, 0].clone()
-        self.head, self.labels, self.right = LinearHead(Sizes(WIDTH, 10, 1, 1), weight, bias), y, right
+        self.head, self.labels, self.right = LinearHead(ModelShape(WIDTH, 10, 1, 1), weight, bias), y, right
 
     def gradients(self, hidden: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
         """(n, 10 · (WIDTH + 1)) float64: of the head, bias and all."""
@@ -211,7 +212,7 @@ def scored(
     masks, mean = truth
     degree = 10 if size >= 100 else 3
     store, weights, trust = asked(work, [base.save(work, 77 + seed)], {"subsets": size, "degree": degree, "seed": seed})
-    held, y = Stored.held(Design(ROWS, size, degree, seed)), base.measured(store)
+    held, y = TableMembership.held(PartitionDesign(ROWS, size, degree, seed)), base.measured(store)
     scores = {"stride": lds(weights, masks, mean)}
     scores["back-projection"] = lds(multiplied(held, (y - y.mean(1, keepdims=True)).T), masks, mean)
     for solver in ("lasso", "ridge", "iht"):

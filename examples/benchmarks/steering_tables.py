@@ -10,11 +10,11 @@ import compare
 import machine
 import numpy as np
 
-Found: TypeAlias = Mapping[Any, dict[str, Any]]
+TwoStageResult: TypeAlias = Mapping[Any, dict[str, Any]]
 """`steering.Run` → what was measured."""
 
 
-def show(found: Found, beside: Sequence[dict[str, Any]]) -> str:
+def show(found: TwoStageResult, beside: Sequence[dict[str, Any]]) -> str:
     """Tables: names, backdoor, the N/K curve with signs of trust, settings one at a time, cost."""
     plain = {run: one for run, one in found.items() if not run.choice}
     return "\n\n".join(
@@ -33,7 +33,7 @@ def _interval(figure: dict[str, Any]) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.2f} to {figure['high']:.2f})"
 
 
-def _names(found: Found, beside: Sequence[dict[str, Any]]) -> str:
+def _names(found: TwoStageResult, beside: Sequence[dict[str, Any]]) -> str:
     own: dict[str, list[dict[str, Any]]] = {}
     for run, one in found.items():
         if (run.task, run.degree, run.updates) == ("lds", 10, 150):
@@ -53,7 +53,7 @@ def _over_models(lines: Sequence[dict[str, Any]]) -> tuple[str, str]:
     return ("not defined", "") if np.isnan(values).any() else (_range(values), _interval(lines[0]["figure"]))
 
 
-def _backdoor(found: Found, beside: Sequence[dict[str, Any]]) -> str:
+def _backdoor(found: TwoStageResult, beside: Sequence[dict[str, Any]]) -> str:
     rows = []
     for omega in ("example", "one"):
         for subsets in sorted({run.subsets for run in found if (run.task, run.omega) == ("backdoor", omega)}):
@@ -70,7 +70,7 @@ def _range(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ({min(values):.2f} to {max(values):.2f}; {len(values)})"
 
 
-def show_curve(found: Found) -> str:
+def show_curve(found: TwoStageResult) -> str:
     """K, N/K, signs of trust and figures."""
     rows = []
     for run, one in sorted(
@@ -86,7 +86,7 @@ def show_curve(found: Found) -> str:
     return machine.markdown(header, rows)
 
 
-def _signs(found: Found) -> str:
+def _signs(found: TwoStageResult) -> str:
     """Rank correlations of signs of trust with figures, over all runs of a task."""
     from scipy.stats import spearmanr
 
@@ -105,7 +105,7 @@ def _signs(found: Found) -> str:
     )
 
 
-def _choices(found: Found) -> str:
+def _choices(found: TwoStageResult) -> str:
     plain = next(run for run in found if run.name == "lds-0-300-one-1")
     chosen = {run: one for run, one in found.items() if replace(run, choice="") == plain}
     rows = [[run.choice or "defaults", _interval(one["figure"]), f"{np.median(one['trust']['explained']):.2f}",
@@ -113,7 +113,7 @@ def _choices(found: Found) -> str:
     return machine.markdown(["names, K = 300", "LDS", "explained held out", "fit, CPU s"], rows)
 
 
-def _cost(found: Found, beside: Sequence[dict[str, Any]]) -> str:
+def _cost(found: TwoStageResult, beside: Sequence[dict[str, Any]]) -> str:
     rows = [[f"{run.task}: stride, K = {run.subsets:,}", f"{one['fit']:.0f}", f"{one['query']:.0f}", f"{one['peak'] / 1e6:.0f}"]
             for run, one in found.items() if run.seed == 0 and run.bases == 1 and run.updates == 150]  # fmt: skip
     rows += [[f"{one['task']}: {one['method']}", f"{one['build']:.0f}", f"{one['query']:.0f}", f"{one['peak'] / 1e6:.0f}"]

@@ -26,8 +26,8 @@ def pool(depth: int, rows: int = POOL) -> np.ndarray:
 
 def fill(path: Path, rows: int, depth: int, precision: str, bits: int = 8192) -> Any:
     """A store of one method with `rows` rows in a form; one that is there already is used. Returns its StoredRows."""
-    from headwater.engine.arrays.stored import StoredRows
-    from headwater.engine.forms.form import form_of, listed
+    from headwater.engine.arrays.precision.precisions import listed, precision_of
+    from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
     from headwater.store.feature_store import FeatureStore
     from headwater.store.layout import column
     from headwater.store.writer import GroupWriter
@@ -39,7 +39,7 @@ def fill(path: Path, rows: int, depth: int, precision: str, bits: int = 8192) ->
             return StoredRows(store, group)
         shutil.rmtree(path)
     declared = column("c", (depth,), "float32")
-    form = form_of(precision, declared, bits)
+    form = precision_of(precision, declared, bits)
     store = FeatureStore.create(path, {"text": False}, "benchmark")
     notes = {"settings": {"precision": precision, "bits": bits}, "declared": listed([declared])}
     store.add_group(group, list(form.columns), notes)
@@ -55,8 +55,8 @@ def fill(path: Path, rows: int, depth: int, precision: str, bits: int = 8192) ->
 
 def signs_of(stored: Any, bits: int = 8192) -> Any:
     """The StoredRows of a store's signs, made by `headwater compress` where they are not there yet."""
-    from headwater.engine.arrays.compress import compression
-    from headwater.engine.arrays.stored import StoredRows
+    from headwater.engine.arrays.scan.scan_loop.compress import compression
+    from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
 
     made = compression(stored.store, "made", "sign", bits, None)
     made.run(lambda rows: None)

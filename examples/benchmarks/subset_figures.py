@@ -55,8 +55,8 @@ def judged(
     masks (S, N) counts, outcomes (seeds, S, T) losses of which the first task is the broad one, different (S,).
     """
     from headwater.engine.evaluation.metrics import noise_ceiling
-    from headwater.engine.utility.calibrate import calibrated
-    from headwater.engine.utility.surrogate import utilities
+    from headwater.engine.selection.calibration import calibrated
+    from headwater.engine.selection.surrogate import utilities
 
     gains, held = -outcomes.mean(0), slice(FIRST, None)
     every = {

@@ -194,10 +194,10 @@ def ingested(data: Path, work: Path) -> dict[str, Path]:
 
 def features(data: Path, work: Path) -> dict[str, subset_figures.Feature]:
     """Each feature's means of subsets and vectors of tasks."""
-    from headwater.engine.intake.corpus import Template
-    from headwater.engine.intake.model import ModelChoice
-    from headwater.engine.utility.features import LinearFeatures
-    from headwater.engine.utility.targets import read_targets
+    from headwater.engine.data.documents import Template
+    from headwater.engine.models.language_model import ModelChoice
+    from headwater.engine.selection.linear_features import LinearFeatures
+    from headwater.engine.selection.targets import read_targets
     from headwater.store.feature_store import FeatureStore
 
     stores, found = ingested(data, work), {}

@@ -9,6 +9,6 @@ def test_my_method(check):
 """
 
 from .suite import Check, checks
-from .trial import SIZES
+from .trial import MODELS
 
-__all__ = ["SIZES", "Check", "checks"]
+__all__ = ["MODELS", "Check", "checks"]

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from ...engine.steering.states import States
+from ...engine.fitting.hidden_states import MemoryStates
 from ...store.layout import Array
 
 
-class TrialAbove:
+class TrialUpperLayers:
     """The contract's `Above`: n examples, padded to T tokens."""
 
     def __init__(self, states: Sequence[torch.Tensor], prompt: int, targets: Sequence[torch.Tensor], seed: int) -> None:
@@ -30,12 +30,12 @@ class TrialAbove:
         self._map = drawn.to(self.states)
         self.hidden = torch.tanh(self.states @ self._map)
 
-    def again(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    def forward_from(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
         """(P, D)."""
         return torch.tanh(states @ self._map)[self.counted[which]]
 
 
-class TrialCorpus:
+class TrialStates:
     """Rows of two tokens, one of them counted: the contract's corpus of a method that reads the model."""
 
     weights = None
@@ -51,14 +51,16 @@ class TrialCorpus:
         """A few."""
         return len(rows) <= 8
 
-    def drawn(self, rows: Array) -> tuple[States, Array]:
+    def drawn(self, rows: Array) -> tuple[MemoryStates, Array]:
         """Of the last layer."""
         (_, above), numbers = next(self.sequences(rows)), np.searchsorted(np.unique(rows), rows)
         count = len(above.states)
-        return States(above.hidden[:, 1], above.targets[:, 1], np.arange(count + 1), inner=above.states[:, 1]), numbers
+        return MemoryStates(
+            above.hidden[:, 1], above.targets[:, 1], np.arange(count + 1), inner=above.states[:, 1]
+        ), numbers
 
-    def sequences(self, rows: Array) -> Iterator[tuple[Array, TrialAbove]]:
+    def sequences(self, rows: Array) -> Iterator[tuple[Array, TrialUpperLayers]]:
         """In one batch."""
         each = np.unique(rows)
         at = torch.from_numpy(each)
-        yield each, TrialAbove(list(self._states[at]), 1, list(self._targets[at, None]), 1)
+        yield each, TrialUpperLayers(list(self._states[at]), 1, list(self._targets[at, None]), 1)

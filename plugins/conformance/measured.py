@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ...engine.intake.readout import LinearHead
-from ...engine.method import Fitting, Measured, Method
-from ...engine.steering.states import Corpus, States
-from .above import TrialCorpus
-from .trial import LENGTHS, SIZES, TOLERANCE, Trial, demand
+from ...engine.fitting.hidden_states import MemoryStates
+from ...engine.interface.method import Method
+from ...engine.interface.subset_method import FitSession, HiddenStates, SubsetMethod
+from ...engine.models.batch_outputs import LinearHead
+from .above import TrialStates
+from .trial import LENGTHS, MODELS, TOLERANCE, Trial, demand
 
 _NOT_FITTED = "the method is not fitted"
 _STEPS = 4
@@ -17,7 +18,7 @@ _STEPS = 4
 
 def a_design_is_the_same_again(method: Method) -> str:
     """Each example is in d different subsets, none is empty, every call gives the same, and a further base has its own."""
-    if not isinstance(method, Measured):
+    if not isinstance(method, SubsetMethod):
         return _NOT_FITTED
     rows = 3 * method.design(1 << 20).subsets
     design, again, other = method.design(rows), method.design(rows), method.design(rows, 1)
@@ -35,14 +36,16 @@ def a_design_is_the_same_again(method: Method) -> str:
 
 def a_stopped_fitting_goes_on(method: Method) -> str:
     """Stopped after any step and taken up again from its arrays, a fitting comes to the same bytes."""
-    if not isinstance(method, Measured):
+    if not isinstance(method, SubsetMethod):
         return _NOT_FITTED
-    whole, stopped = _begun(method), _begun(method)
+    whole, should_stop = _begun(method), _begun(method)
     demand(whole.step == 0 and whole.steps >= _STEPS, f"a fitting begins at step 0, and has {_STEPS} at least")
     _advance(whole, _STEPS)
-    _advance(stopped, _STEPS // 2)
-    demand(stopped.step == _STEPS // 2, f"stopped after {_STEPS // 2} steps, it says that {stopped.step} are done")
-    held = {name: np.array(value) for name, value in stopped.arrays().items()}
+    _advance(should_stop, _STEPS // 2)
+    demand(
+        should_stop.step == _STEPS // 2, f"stopped after {_STEPS // 2} steps, it says that {should_stop.step} are done"
+    )
+    held = {name: np.array(value) for name, value in should_stop.arrays().items()}
     continued = _begun(method)
     continued.resume(held)
     demand(
@@ -58,13 +61,13 @@ def a_stopped_fitting_goes_on(method: Method) -> str:
 
 def measurements_are_each_querys_own(method: Method) -> str:
     """(n, K) float64 and (n,), finite where something counts; a query's do not depend on its batch."""
-    if not isinstance(method, Measured):
+    if not isinstance(method, SubsetMethod):
         return _NOT_FITTED
     fitting = _begun(method)
     _advance(fitting, 2)
-    fitted, trial = fitting.fitted(), Trial(method, SIZES[0])
+    fitted, trial = fitting.fitted(), Trial(method, MODELS[0])
     with torch.inference_mode():
-        y, agreement = method.measured(trial.readout(range(len(LENGTHS))), fitted)
+        y, agreement = method.measured(trial.outputs(range(len(LENGTHS))), fitted)
         subsets = method.design(1 << 20).subsets
         demand(y.shape == (len(LENGTHS), subsets) and y.dtype == np.float64, f"measured gives {y.dtype} {y.shape}")
         demand(
@@ -72,28 +75,28 @@ def measurements_are_each_querys_own(method: Method) -> str:
             "measurements are finite, with an agreement each",
         )
         for at in range(len(LENGTHS)):
-            alone, _ = method.measured(trial.readout([at]), fitted)
+            alone, _ = method.measured(trial.outputs([at]), fitted)
             near = np.allclose(alone[0], y[at], atol=TOLERANCE * float(np.abs(y).max()), rtol=0)
             demand(near, "a query's measurements depend on the other queries of its batch")
     return ""
 
 
-def _begun(method: Measured) -> Fitting:
+def _begun(method: SubsetMethod) -> FitSession:
     """A fitting to random states, of the first model size."""
-    sizes, draw = SIZES[0], torch.Generator().manual_seed(0)
+    model, draw = MODELS[0], torch.Generator().manual_seed(0)
     rows = 3 * method.design(1 << 20).subsets
-    hidden = torch.randn(2 * rows, sizes.hidden, generator=draw)
-    targets = torch.randint(sizes.vocabulary, (2 * rows,), generator=draw)
-    inner = hidden.clone() if method.layer(sizes) >= 0 else None
-    weight = torch.randn(sizes.vocabulary, sizes.hidden, generator=draw) / sizes.hidden**0.5
-    states: Corpus = States(hidden, targets, np.arange(0, 2 * rows + 1, 2), inner=inner)
-    if method.reads == "model":
-        states = TrialCorpus(rows, sizes.hidden, sizes.vocabulary)
-    head = LinearHead(sizes, weight)
-    return method.begun(head, method.weighed(head, states, lambda rows: None), method.design(rows))
+    hidden = torch.randn(2 * rows, model.hidden, generator=draw)
+    targets = torch.randint(model.vocabulary, (2 * rows,), generator=draw)
+    inner = hidden.clone() if method.layer(model) >= 0 else None
+    weight = torch.randn(model.vocabulary, model.hidden, generator=draw) / model.hidden**0.5
+    states: HiddenStates = MemoryStates(hidden, targets, np.arange(0, 2 * rows + 1, 2), inner=inner)
+    if method.states_from == "model":
+        states = TrialStates(rows, model.hidden, model.vocabulary)
+    head = LinearHead(model, weight)
+    return method.start_fit(head, method.example_weights(head, states, lambda rows: None), method.design(rows))
 
 
-def _advance(fitting: Fitting, step: int) -> None:
+def _advance(fitting: FitSession, step: int) -> None:
     """To a step."""
     fitting.run(lambda *told: None, lambda: fitting.step >= step)
 

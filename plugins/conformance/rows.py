@@ -14,17 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...engine.method import Method, Reduction, Sizes
+from ...engine.interface.method import Method
+from ...engine.interface.model_view import ModelShape, Reduction
 from ...store.layout import Column
 from .trial import LENGTHS, Trial, alike, demand, rows_elsewhere, trials
 
 _EVERYONE = range(len(LENGTHS))
 
 
-def columns_match_rows(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def columns_match_rows(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """`rows` gives the columns that `columns` declares: names, shapes, dtypes that hold the values, all finite as stored."""
-    for trial in trials(method, sizes, device):
-        columns = method.columns(trial.sizes)
+    for trial in trials(method, models, device):
+        columns = method.columns(trial.model)
         names = [column.name for column in columns]
         demand(names and len(set(names)) == len(names), f"columns declares {names}: one at least, each name once")
         for count in (1, len(LENGTHS)):
@@ -52,14 +53,14 @@ def _values_fit(values: torch.Tensor, column: Column, count: int, device: str) -
     demand(exact, f"{what} has values that {column.dtype} does not hold")
 
 
-def asks_what_it_declared(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def asks_what_it_declared(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """`rows` asks a readout for what `needs` declares; reductions are hashable, and each position's result its own."""
-    for trial in trials(method, sizes, device):
-        again = method.needs(trial.sizes)
+    for trial in trials(method, models, device):
+        again = method.needs(trial.model)
         demand(again == trial.needs and hash(again) == hash(trial.needs), "needs() differs from one call to the next")
         trial.rows(_EVERYONE)
         for reduction in trial.needs.reductions:
-            _reduces_by_tile(reduction, torch.randn(9, trial.sizes.vocabulary, device=device))
+            _reduces_by_tile(reduction, torch.randn(9, trial.model.vocabulary, device=device))
     return ""
 
 
@@ -75,9 +76,9 @@ def _reduces_by_tile(reduction: Reduction, logits: torch.Tensor) -> None:
         demand(same, f"what {reduction} gives for a position depends on the other positions of its tile")
 
 
-def rows_are_each_examples_own(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def rows_are_each_examples_own(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """An example's rows depend on no other example of its batch, nor on their order, within 1e-4 of the row's norm."""
-    for trial in trials(method, sizes, device):
+    for trial in trials(method, models, device):
         everyone = list(_EVERYONE)
         whole = trial.rows(everyone)
         orders = [[i] for i in everyone] + [everyone[::-1], [5, 0, 3], [1, 2]]
@@ -90,9 +91,9 @@ def rows_are_each_examples_own(method: Method, sizes: Sequence[Sizes], device: s
     return ""
 
 
-def nothing_counted_gives_zeros(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def nothing_counted_gives_zeros(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """An example without counted positions gets zeros, beside others and in a batch of such examples alone."""
-    for trial in trials(method, sizes, device):
+    for trial in trials(method, models, device):
         empty = [i for i, length in enumerate(LENGTHS) if not length]
         beside, alone = trial.rows(_EVERYONE), trial.rows(empty)
         for name in beside:
@@ -101,18 +102,18 @@ def nothing_counted_gives_zeros(method: Method, sizes: Sequence[Sizes], device: 
     return ""
 
 
-def inputs_stay_as_they_were(method: Method, sizes: Sequence[Sizes], device: str) -> str:
-    """`tables` and `rows` change no tensor of the readout, nor the head."""
-    for trial in trials(method, sizes, device):
+def inputs_stay_as_they_were(method: Method, models: Sequence[ModelShape], device: str) -> str:
+    """`precompute` and `rows` change no tensor of the readout, nor the head."""
+    for trial in trials(method, models, device):
         changed = ", ".join(trial.changed())
         demand(not changed, f"{changed} changed in tables or rows; all methods of a run share what a readout gives")
     return ""
 
 
-def half_precision_is_read(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def half_precision_is_read(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """Hidden states and head in bfloat16, as models have them on a GPU, give rows of the same shapes and dtypes, finite."""
-    for trial in trials(method, sizes, device):
-        full, half = trial.rows(_EVERYONE), Trial(method, trial.sizes, device, dtype=torch.bfloat16)
+    for trial in trials(method, models, device):
+        full, half = trial.rows(_EVERYONE), Trial(method, trial.model, device, dtype=torch.bfloat16)
         for name, values in half.rows(_EVERYONE).items():
             same = (values.shape, values.dtype) == (full[name].shape, full[name].dtype)
             demand(same, f"rows[{name!r}] is {values.dtype} of a bfloat16 model, {full[name].dtype} of a float32 one")
@@ -120,14 +121,14 @@ def half_precision_is_read(method: Method, sizes: Sequence[Sizes], device: str) 
     return ""
 
 
-def same_rows_every_time(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def same_rows_every_time(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """Rows are a function of settings, model and example, bit by bit on a CPU: no clock, no global random state."""
-    for trial in trials(method, sizes, device):
+    for trial in trials(method, models, device):
         given = []
         with torch.random.fork_rng(devices=[]):
             for seed in (1, 2):
                 torch.manual_seed(seed)
-                again = Trial(type(method).from_settings(method.settings()), trial.sizes, device)
+                again = Trial(type(method).from_settings(method.settings()), trial.model, device)
                 given.append(again.rows(_EVERYONE))
         for name, values in given[0].items():
             same = torch.equal(values, given[1][name]) if device == "cpu" else alike(values, given[1][name])
@@ -135,13 +136,13 @@ def same_rows_every_time(method: Method, sizes: Sequence[Sizes], device: str) ->
     return ""
 
 
-def same_rows_in_another_process(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def same_rows_in_another_process(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """Queries are read by another process than the corpus was: rows must not depend on `hash()`, ids or addresses."""
-    trial = next(trials(method, sizes, "cpu"))
+    trial = next(trials(method, models, "cpu"))
     with tempfile.TemporaryDirectory() as folder:
         asked, answer = Path(folder, "asked"), Path(folder, "answer.npz")
         kind = type(method)
-        asked.write_text(json.dumps([kind.__module__, kind.__qualname__, method.settings(), asdict(trial.sizes)]))
+        asked.write_text(json.dumps([kind.__module__, kind.__qualname__, method.settings(), asdict(trial.model)]))
         code = f"import sys; sys.path[:] = {sys.path!r}\nfrom {rows_elsewhere.__module__} import rows_elsewhere as rows"
         done = subprocess.run(
             [sys.executable, "-c", f"{code}\nrows(*sys.argv[1:])", str(asked), str(answer)],

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ...engine.arrays.scan import Shape
-from ...engine.arrays.scorers import CUSTOM_ROWS as TILE
-from ...engine.arrays.scorers import CustomScorer, Scorer, scorer_of
-from ...engine.arrays.similarity import top_k
-from ...engine.forms.form import form_of
-from ...engine.method import BlockSimilarity, Method, QueryMatrix, Similarity, Sizes, TextSimilarity
+from ...engine.arrays.precision.precisions import precision_of
+from ...engine.arrays.scan.scan_loop import Shape
+from ...engine.arrays.scan.scorers import CUSTOM_ROWS as TILE
+from ...engine.arrays.scan.scorers import CustomScorer, Scorer, scorer_of
+from ...engine.arrays.scan.top_k import top_k
+from ...engine.interface.method import BlockSimilarity, Method, QueryMatrix, Similarity, TextSimilarity
+from ...engine.interface.model_view import ModelShape
 from ...store.layout import Array, Block, Column
 from .trial import TOLERANCE, alike, demand, state, stored_columns, trials
 
@@ -25,7 +26,7 @@ _NO_SIMILARITY = "the method does not score by similarity"
 def _scorer(method: Similarity, matrix: QueryMatrix, columns: Sequence[Column]) -> Scorer:
     if isinstance(method, BlockSimilarity):
         return CustomScorer(len(matrix.matrix), lambda block: method.score(matrix, block))
-    return scorer_of(form_of("auto", next(c for c in columns if c.name == matrix.column)), matrix.matrix)
+    return scorer_of(precision_of("auto", next(c for c in columns if c.name == matrix.column)), matrix.matrix)
 
 
 def _scores(scorer: Scorer, block: Block) -> Array:
@@ -35,33 +36,33 @@ def _scores(scorer: Scorer, block: Block) -> Array:
     return out.T
 
 
-def stored_rows_stay_as_they_were(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def stored_rows_stay_as_they_were(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """`prepare` and `score` change no array they are given."""
     if not isinstance(method, Similarity):
         return _NO_SIMILARITY
-    for trial in trials(method, sizes, device):
+    for trial in trials(method, models, device):
         rows = trial.stored()
         queries = {name: values.astype(np.float32) for name, values in rows.items()}
         before = pickle.dumps((rows, queries))
-        known = state(method, trial.sizes, rows)
+        known = state(method, trial.model, rows)
         matrix = method.prepare(queries, known)
         demand(pickle.dumps((rows, queries)) == before, "prepare changed the rows it was given")
         kept = matrix.matrix.copy()
-        _scores(_scorer(method, matrix, method.columns(trial.sizes)), Block(0, rows))
+        _scores(_scorer(method, matrix, method.columns(trial.model)), Block(0, rows))
         demand(pickle.dumps((rows, queries)) == before, "score changed the block it was given")
         demand(np.array_equal(kept, matrix.matrix), "score changed the queries it was given")
     return ""
 
 
-def queries_are_each_their_own(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def queries_are_each_their_own(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """`prepare` gives (Q, D) float32 for a column that is there, and a query's vector depends on no other query."""
     if not isinstance(method, Similarity):
         return _NO_SIMILARITY
-    for trial in trials(method, sizes, device, lengths=(9, 4, 17, 1)):
+    for trial in trials(method, models, device, lengths=(9, 4, 17, 1)):
         rows = {name: values.astype(np.float32) for name, values in trial.stored().items()}
         known, widths = (
-            state(method, trial.sizes, rows),
-            {c.name: math.prod(c.shape) for c in method.columns(trial.sizes)},
+            state(method, trial.model, rows),
+            {c.name: math.prod(c.shape) for c in method.columns(trial.model)},
         )
         together = method.prepare(rows, known)
         demand(together.column in widths, f"prepare names the column {together.column}; there are {sorted(widths)}")
@@ -75,17 +76,17 @@ def queries_are_each_their_own(method: Method, sizes: Sequence[Sizes], device: s
     return ""
 
 
-def splits_change_no_score(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def splits_change_no_score(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """The best rows are the same, bit by bit, whatever block the store is read in; a score is of its own row alone."""
     if not isinstance(method, Similarity):
         return _NO_SIMILARITY
-    trial = next(trials(method, sizes, device, lengths=[3 + i % 5 for i in range(2 * TILE + 9)]))
+    trial = next(trials(method, models, device, lengths=[3 + i % 5 for i in range(2 * TILE + 9)]))
     rows = trial.stored()
     asked = {name: values[:5].astype(np.float32) for name, values in rows.items()}
-    matrix = method.prepare(asked, state(method, trial.sizes, rows))
-    scorer = _scorer(method, matrix, method.columns(trial.sizes))
+    matrix = method.prepare(asked, state(method, trial.model, rows))
+    scorer = _scorer(method, matrix, method.columns(trial.model))
     with tempfile.TemporaryDirectory() as folder:
-        readers = stored_columns(folder, method.columns(trial.sizes), rows)
+        readers = stored_columns(folder, method.columns(trial.model), rows)
         shapes = [Shape(rows, workers) for rows, workers in ((TILE, 1), (2 * TILE, 2), (7, 1 + scorer.parallel))]
         first, *others = [top_k(readers, scorer, 20, shape, lambda done: None) for shape in shapes]
     for other in others:
@@ -100,17 +101,17 @@ def splits_change_no_score(method: Method, sizes: Sequence[Sizes], device: str) 
     return ""
 
 
-def an_example_finds_itself(method: Method, sizes: Sequence[Sizes], device: str, share: float) -> str:
+def an_example_finds_itself(method: Method, models: Sequence[ModelShape], device: str, share: float) -> str:
     """Of 200 examples, most rank first when asked for by their own row, read anew."""
     if not isinstance(method, Similarity) or not share:
         return _NO_SIMILARITY if share else "its author opted out"
     trial = max(
-        trials(method, sizes, device, lengths=[8 + i % 17 for i in range(200)]),
-        key=lambda one: (one.sizes.max_length > 1, one.sizes.vocabulary),
+        trials(method, models, device, lengths=[8 + i % 17 for i in range(200)]),
+        key=lambda one: (one.model.max_length > 1, one.model.vocabulary),
     )
     asked = {name: values.float().cpu().numpy() for name, values in trial.rows(range(100)).items()}
     rows = trial.stored()
-    scorer = _scorer(method, method.prepare(asked, state(method, trial.sizes, rows)), method.columns(trial.sizes))
+    scorer = _scorer(method, method.prepare(asked, state(method, trial.model, rows)), method.columns(trial.model))
     tiles = [{name: values[at : at + TILE] for name, values in rows.items()} for at in range(0, 200, TILE)]
     scores = np.concatenate([_scores(scorer, Block(TILE * i, tile)) for i, tile in enumerate(tiles)])
     first = float(np.mean([(scores[:, q] <= scores[q, q]).all() for q in range(100)]))

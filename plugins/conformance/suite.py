@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...engine.memory import reset_peak
-from ...engine.method import API, BATCH_EXAMPLES, Linear, Measured, Method, Sizes, TextSimilarity
+from ...engine.interface.method import API, Method, TextSimilarity
+from ...engine.interface.model_view import BATCH_EXAMPLES, LinearLayer, ModelShape
+from ...engine.interface.subset_method import SubsetMethod
+from ...engine.runtime.memory import reset_peak
 from ...store.errors import SettingsError
 from .measured import MEASURED_CHECKS
 from .rows import ROW_CHECKS
 from .scores import SCORE_CHECKS, an_example_finds_itself, parts_change_no_score
-from .trial import SIZES, demand, trials
+from .trial import MODELS, demand, trials
 
 _SLACK = 8 << 20  # of the allocator: arenas of threads, pages of small objects
 
@@ -39,7 +41,7 @@ class Check:
         Raises:
             AssertionError: the method does not hold it.
         """
-        if isinstance(method, TextSimilarity | Measured) and self.arguments:
+        if isinstance(method, TextSimilarity | SubsetMethod) and self.arguments:
             return "the method stores no rows"
         return self.about(method, *self.arguments)
 
@@ -47,7 +49,7 @@ class Check:
         return self.about.__name__
 
 
-def checks(*, finds_itself: float = 0.95, sizes: Sequence[Sizes] = SIZES, device: str = "cpu") -> list[Check]:
+def checks(*, finds_itself: float = 0.95, models: Sequence[ModelShape] = MODELS, device: str = "cpu") -> list[Check]:
     """All checks.
 
     `finds_itself`: share of examples that must rank first when asked for by their own row. A cosine reaches 1; a method whose
@@ -57,8 +59,8 @@ def checks(*, finds_itself: float = 0.95, sizes: Sequence[Sizes] = SIZES, device
     tried = [*ROW_CHECKS, *SCORE_CHECKS, scratch_grows_with_positions, scratch_covers_what_is_allocated]
     return [
         *(Check(check) for check in (*_PLAIN, parts_change_no_score, *MEASURED_CHECKS)),
-        *(Check(check, (tuple(sizes), device)) for check in tried),
-        Check(an_example_finds_itself, (tuple(sizes), device, finds_itself)),
+        *(Check(check, (tuple(models), device)) for check in tried),
+        Check(an_example_finds_itself, (tuple(models), device, finds_itself)),
     ]
 
 
@@ -117,23 +119,23 @@ def is_of_this_api(method: Method) -> str:
     return ""
 
 
-def scratch_grows_with_positions(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def scratch_grows_with_positions(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """`scratch` is whole bytes, never less for more positions, and more for a wide batch than for one position."""
-    for trial in trials(method, sizes, device):
+    for trial in trials(method, models, device):
         counts = [1, 2, 16, 100, 1024, 4096, 65536]
-        given = [method.scratch(trial.sizes, count) for count in counts]
+        given = [method.scratch(trial.model, count) for count in counts]
         demand(all(type(size) is int and size >= 0 for size in given), f"scratch gives {given}, not whole bytes")
         demand(given == sorted(given), f"scratch falls as positions grow: {dict(zip(counts, given, strict=True))}")
         demand(given[-1] > given[0], f"scratch says {given[0]} bytes for 1 position and for {counts[-1]}")
     return ""
 
 
-def scratch_covers_what_is_allocated(method: Method, sizes: Sequence[Sizes], device: str) -> str:
+def scratch_covers_what_is_allocated(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """Tables and rows take no more memory than `scratch` says (and 8 MiB), of many short examples and of one long one."""
     if device != "cpu" or not reset_peak():
         return "resident memory is measured on a CPU, where the system keeps its peak (Linux)"
-    maps = tuple(Linear(one.name, 256, 256) for one in max((one.linears for one in sizes), key=len))
-    large = Sizes(256, 4096, max(one.layers for one in sizes), 2048, maps)
+    maps = tuple(LinearLayer(one.name, 256, 256) for one in max((one.linear_layers for one in models), key=len))
+    large = ModelShape(256, 4096, max(one.layers for one in models), 2048, maps)
     next(trials(method, [large], device)).rows([0, 1])  # compile, load, start threads
     for lengths in ([2048 // BATCH_EXAMPLES] * BATCH_EXAMPLES, [2048]):
         trial = next(trials(method, [large], device, lengths=lengths))

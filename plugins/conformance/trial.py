@@ -1,4 +1,4 @@
-"""What the conformance suite tries a method on: a random model of given sizes, ragged random examples, and a readout that
+"""What the conformance suite tries a method on: a random model of given model, ragged random examples, and a readout that
 gives what the contract promises and no more. Knows no method and no check.
 """
 
@@ -15,20 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...engine.intake.readout import BatchReadout, LinearHead, Positions
-from ...engine.memory import peak_bytes, reset_peak, resident_bytes
-from ...engine.method import Above, Linear, Method, Needs, Reduction, Similarity, Sizes, Trace
+from ...engine.interface.method import Method, Similarity
+from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape, OutputSpec, Reduction, UpperLayers
+from ...engine.models.batch_outputs import LinearHead, PackedOutputs, Positions
+from ...engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Column
 from ...store.reader import ColumnReader, open_column
 from ...store.writer import GroupWriter
-from .above import TrialAbove
+from .above import TrialUpperLayers
 
 LENGTHS = (5, 1, 0, 300, 12, 3, 0, 1)
 """Counted positions of the examples: none, one, a few, and more than a usual window."""
-_MAPS = (Linear("blocks.0.up", 16, 24), Linear("blocks.0.down", 24, 16))
-SIZES = (Sizes(16, 50, 4, 512, _MAPS), Sizes(24, 331, 12, 512, _MAPS[:1]), Sizes(6, 3, 0, 1))
+_MAPS = (LinearLayer("blocks.0.up", 16, 24), LinearLayer("blocks.0.down", 24, 16))
+MODELS = (ModelShape(16, 50, 4, 512, _MAPS), ModelShape(24, 331, 12, 512, _MAPS[:1]), ModelShape(6, 3, 0, 1))
 """Two small language models and a classifier, whose examples have one position and whose trunk has no layers."""
 PROMPT = 3
 """Tokens before the counted positions of an example, which a trace has too."""
@@ -39,19 +40,19 @@ TOLERANCE = 1e-4
 class TrialHead:
     """The contract's `Head`, nothing else."""
 
-    def __init__(self, sizes: Sizes, weight: torch.Tensor) -> None:
+    def __init__(self, model: ModelShape, weight: torch.Tensor) -> None:
         """(V, D)."""
-        self.sizes, self.weight = sizes, weight
+        self.model_shape, self.weight = model, weight
         self.bias, self.scale, self.softcap = None, 1.0, 0.0
 
 
-class TrialReadout:
-    """The contract's `Readout`, nothing else: what was not declared is not given."""
+class TrialOutputs:
+    """The contract's `BatchOutputs`, nothing else: what was not declared is not given."""
 
-    def __init__(self, inner: BatchReadout, head: TrialHead, needs: Needs) -> None:
+    def __init__(self, inner: PackedOutputs, head: TrialHead, needs: OutputSpec) -> None:
         """`inner` does the work."""
         self._inner, self._needs, self.head = inner, needs, head
-        self.examples, self.owners, self.targets = inner.examples, inner.owners, inner.targets
+        self.examples, self.example_ids, self.targets = inner.examples, inner.example_ids, inner.targets
 
     def hidden(self, layer: int = -1) -> torch.Tensor:
         """(P, D)."""
@@ -65,30 +66,35 @@ class TrialReadout:
             raise AssertionError(f"rows asks for the reduction {reduction}, which needs() does not declare")
         return self._inner.reduced(reduction)
 
-    def trace(self, name: str) -> Trace:
+    def linear_io(self, name: str) -> LinearIO:
         """(T, inputs), (T, outputs), (T,)."""
-        if name not in self._needs.linears:
+        if name not in self._needs.linear_layers:
             raise AssertionError(f"rows asks for trace({name}), which needs() does not declare")
-        return self._inner.trace(name)
+        return self._inner.linear_io(name)
 
-    def above(self) -> Above:
+    def upper_layers(self) -> UpperLayers:
         """(n, T, D)."""
-        if self._needs.above < 0:
-            raise AssertionError("measured asks for above(), which needs() does not declare")
-        return self._inner.above()
+        if self._needs.upper_layers < 0:
+            raise AssertionError("measured asks for upper_layers(), which needs() does not declare")
+        return self._inner.upper_layers()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All that a method can reach, by name."""
-        found = {"owners": self.owners, "targets": self.targets, "head.weight": self.head.weight}
+        found = {"owners": self.example_ids, "targets": self.targets, "head.weight": self.head.weight}
         found.update({f"hidden({layer})": self._inner.hidden(layer) for layer in (-1, *self._needs.layers)})
         for reduction in self._needs.reductions:
             parts = self._inner.reduced(reduction)
             found.update({f"reduced({type(reduction).__name__})[{i}]": part for i, part in enumerate(parts)})
-        for name in self._needs.linears:
-            trace = self._inner.trace(name)
-            found.update({f"trace({name}).inputs": trace.inputs, f"trace({name}).errors": trace.errors})
-        if self._needs.above >= 0:
-            found.update({"above().states": self._inner.above().states, "above().hidden": self._inner.above().hidden})
+        for name in self._needs.linear_layers:
+            trace = self._inner.linear_io(name)
+            found.update({f"trace({name}).inputs": trace.inputs, f"trace({name}).errors": trace.output_grads})
+        if self._needs.upper_layers >= 0:
+            found.update(
+                {
+                    "upper_layers().states": self._inner.upper_layers().states,
+                    "upper_layers().hidden": self._inner.upper_layers().hidden,
+                }
+            )
         return found
 
 
@@ -98,21 +104,21 @@ class Trial:
     def __init__(
         self,
         method: Method,
-        sizes: Sizes,
+        model: ModelShape,
         device: str = "cpu",
         lengths: Sequence[int] = LENGTHS,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`lengths` are the examples' counted positions, cut at the sizes' longest example."""
-        self.method, self.sizes, self.device, self.dtype = method, sizes, device, dtype
-        self.lengths, self.needs = [min(length, sizes.max_length) for length in lengths], method.needs(sizes)
-        self.head = TrialHead(sizes, self._random(0, sizes.vocabulary) / sizes.hidden**0.5)
+        """`lengths` are the examples' counted positions, cut at the model' longest example."""
+        self.method, self.model, self.device, self.dtype = method, model, device, dtype
+        self.lengths, self.needs = [min(length, model.max_length) for length in lengths], method.needs(model)
+        self.head = TrialHead(model, self._random(0, model.vocabulary) / model.hidden**0.5)
 
     def _random(self, seed: int, rows: int, width: int = 0) -> torch.Tensor:
-        values = torch.randn(rows, width or self.sizes.hidden, generator=torch.Generator().manual_seed(seed))
+        values = torch.randn(rows, width or self.model.hidden, generator=torch.Generator().manual_seed(seed))
         return values.to(self.device, self.dtype)
 
-    def _trace(self, number: int, one: Linear, examples: Sequence[int]) -> Trace:
+    def _trace(self, number: int, one: LinearLayer, examples: Sequence[int]) -> LinearIO:
         """Random numbers at every token of the examples, prompts too; an example without counted positions has no errors."""
         counts = [self.lengths[i] + PROMPT for i in examples]
         inputs, errors = (
@@ -120,58 +126,60 @@ class Trial:
                        for i, n in zip(examples, counts, strict=True)])
             for side, width in ((0, one.inputs), (1, one.outputs))
         )  # fmt: skip
-        owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.device)
-        return Trace(inputs, errors, owners)
+        example_ids = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.device)
+        return LinearIO(inputs, errors, example_ids)
 
-    def _above(self, examples: Sequence[int], targets: Sequence[torch.Tensor]) -> TrialAbove:
+    def _above(self, examples: Sequence[int], targets: Sequence[torch.Tensor]) -> TrialUpperLayers:
         """Random states at every token of the examples, prompts too."""
         states = [self._random(50_000 + i, self.lengths[i] + PROMPT) for i in examples]
-        return TrialAbove(states, PROMPT, targets, self.needs.above)
+        return TrialUpperLayers(states, PROMPT, targets, self.needs.upper_layers)
 
     @cached_property
-    def tables(self) -> Any:
+    def precompute(self) -> Any:
         """The method's tables."""
-        return self.method.tables(self.head)
+        return self.method.precompute(self.head)
 
-    def readout(self, examples: Sequence[int]) -> TrialReadout:
+    def outputs(self, examples: Sequence[int]) -> TrialOutputs:
         """A batch of these examples, in this order; an example's numbers depend on its own number alone."""
         counts = [self.lengths[i] for i in examples]
         hiddens = {
             layer: torch.cat([self._random(1000 * (layer + 2) + i, self.lengths[i]) for i in examples])
             for layer in (-1, *self.needs.layers)
         }
-        owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.device)
-        targets = [torch.randint(self.sizes.vocabulary, (self.lengths[i],), generator=torch.Generator().manual_seed(i))
+        example_ids = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.device)
+        targets = [torch.randint(self.model.vocabulary, (self.lengths[i],), generator=torch.Generator().manual_seed(i))
                    for i in examples]  # fmt: skip
-        head = LinearHead(self.sizes, self.head.weight)
-        maps = [(number, one) for number, one in enumerate(self.sizes.linears) if one.name in self.needs.linears]
+        head = LinearHead(self.model, self.head.weight)
+        maps = [
+            (number, one) for number, one in enumerate(self.model.linear_layers) if one.name in self.needs.linear_layers
+        ]
         traces = {one.name: self._trace(number, one, examples) for number, one in maps}
-        positions = Positions(owners, torch.cat(targets).to(self.device), counts)
-        above = self._above(examples, targets) if self.needs.above >= 0 and examples else None
-        inner = BatchReadout(head, hiddens, positions, self.needs, traces=traces, above=above)
-        return TrialReadout(inner, self.head, self.needs)
+        positions = Positions(example_ids, torch.cat(targets).to(self.device), counts)
+        above = self._above(examples, targets) if self.needs.upper_layers >= 0 and examples else None
+        inner = PackedOutputs(head, hiddens, positions, self.needs, traces=traces, upper_layers=above)
+        return TrialOutputs(inner, self.head, self.needs)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:
         """The method's rows of a batch, as ingestion asks for them."""
         with torch.inference_mode():
-            return self.method.rows(self.readout(examples), self.tables)
+            return self.method.rows(self.outputs(examples), self.precompute)
 
     def changed(self) -> list[str]:
-        """Names of the tensors that `tables` or `rows` changed."""
+        """Names of the tensors that `precompute` or `rows` changed."""
         with torch.inference_mode():
-            readout = self.readout(range(len(self.lengths)))
-            before = {name: tensor.clone() for name, tensor in readout.tensors().items()}
-            self.method.rows(readout, self.method.tables(self.head))
-        return [name for name, tensor in readout.tensors().items() if not torch.equal(tensor, before[name])]
+            outputs = self.outputs(range(len(self.lengths)))
+            before = {name: tensor.clone() for name, tensor in outputs.tensors().items()}
+            self.method.rows(outputs, self.method.precompute(self.head))
+        return [name for name, tensor in outputs.tensors().items() if not torch.equal(tensor, before[name])]
 
     def allocated(self) -> int:
-        """Bytes that `tables` and `rows` take at their peak, with what the reductions keep (:func:`reset_peak` must work)."""
+        """Bytes that `precompute` and `rows` take at their peak, with what the reductions keep (:func:`reset_peak` must work)."""
         with torch.inference_mode():
-            readout = self.readout(range(len(self.lengths)))
-            kept = sum(t.nbytes for name, t in readout.tensors().items() if name.startswith("reduced"))
+            outputs = self.outputs(range(len(self.lengths)))
+            kept = sum(t.nbytes for name, t in outputs.tensors().items() if name.startswith("reduced"))
             before = resident_bytes()
             reset_peak()
-            rows = self.method.rows(readout, self.method.tables(self.head))
+            rows = self.method.rows(outputs, self.method.precompute(self.head))
             peak = peak_bytes()
         del rows
         return peak - before + kept
@@ -180,13 +188,13 @@ class Trial:
         """All examples' rows, as the store holds them."""
         count = len(self.lengths)
         parts = [self.rows(range(start, min(count, start + step))) for start in range(0, count, step)]
-        dtypes = {column.name: column.dtype for column in self.method.columns(self.sizes)}
+        dtypes = {column.name: column.dtype for column in self.method.columns(self.model)}
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy().astype(dtypes[name]) for name in dtypes}
 
 
-def state(method: Similarity, sizes: Sizes, rows: dict[str, Array]) -> dict[str, Array]:
+def state(method: Similarity, model: ModelShape, rows: dict[str, Array]) -> dict[str, Array]:
     """What the method learns of these rows, as the engine would tell it."""
-    wanted = method.learns(sizes)
+    wanted = method.statistics(model)
     if wanted is None:
         return {}
     column, widths = wanted
@@ -199,24 +207,24 @@ def state(method: Similarity, sizes: Sizes, rows: dict[str, Array]) -> dict[str,
     return known | {f"gram{number}": part.T @ part / len(part) for number, part in enumerate(parts)}
 
 
-def trials(method: Method, sizes: Sequence[Sizes], device: str, **other: Any) -> Iterator[Trial]:
+def trials(method: Method, models: Sequence[ModelShape], device: str, **other: Any) -> Iterator[Trial]:
     """A trial for each model that can serve the method.
 
     Raises:
         AssertionError: none can.
     """
-    fitting = [one for one in sizes if _serves(method, one)]
+    fitting = [one for one in models if _serves(method, one)]
     if not fitting:
-        raise AssertionError(f"no model of {list(sizes)} serves {method}: pass checks(sizes=…) one that does")
+        raise AssertionError(f"no model of {list(models)} serves {method}: pass checks(models=…) one that does")
     for one in fitting:
         yield Trial(method, one, device, **other)
 
 
-def _serves(method: Method, sizes: Sizes) -> bool:
+def _serves(method: Method, model: ModelShape) -> bool:
     """Whether the model has what the method needs; a method may also say SettingsError to one."""
     try:
-        method.columns(sizes)
-        return not method.needs(sizes).beyond(sizes)
+        method.columns(model)
+        return not method.needs(model).beyond(model)
     except SettingsError:
         return False
 
@@ -250,12 +258,12 @@ def rows_elsewhere(asked: str, answer: str) -> None:
     """In another process: rows of the method that the JSON file `asked` describes into the .npz `answer`; no file if its
     module is not one that can be imported there, such as a test file.
     """
-    module, name, settings, sizes = json.loads(Path(asked).read_text())
+    module, name, settings, model = json.loads(Path(asked).read_text())
     try:
         kind = operator.attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError):
         return
-    known = Sizes(**{**sizes, "linears": tuple(Linear(**one) for one in sizes["linears"])})
+    known = ModelShape(**{**model, "linears": tuple(LinearLayer(**one) for one in model["linears"])})
     rows = Trial(kind.from_settings(settings), known).rows(range(len(LENGTHS)))
     arrays: dict[str, Any] = {name: values.numpy() for name, values in rows.items()}
     np.savez(answer, **arrays)

@@ -1,1 +1,0 @@
-"""From questions to results, standing on intake and arrays."""

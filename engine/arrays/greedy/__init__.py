@@ -1,0 +1,1 @@
+"""Greedy choice of rows, out of core and exact."""

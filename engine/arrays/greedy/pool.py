@@ -1,0 +1,47 @@
+"""Rows in memory, of which some are exchanged for others as a choice goes on. Knows rows by number, and their norms."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ....store.layout import Array
+
+
+class Pool:
+    """At most `size` rows of `depth` numbers, of `rows` that there are."""
+
+    def __init__(self, size: int, depth: int, rows: int) -> None:
+        """Empty."""
+        self.size, self.count = size, 0
+        self._rows, self._features = np.zeros(size, np.int64), np.zeros((size, depth), np.float32)
+        self._squares = np.zeros(size)
+        self.slot = np.full(rows, -1, np.int32)
+        """(N,): a row's place, or -1."""
+
+    @property
+    def rows(self) -> Array:
+        """(count,) row numbers."""
+        return self._rows[: self.count]
+
+    @property
+    def features(self) -> Array:
+        """(count, D) float32."""
+        return self._features[: self.count]
+
+    @property
+    def squares(self) -> Array:
+        """(count,) float64: ‖φ‖²."""
+        return self._squares[: self.count]
+
+    def take(self, rows: Array) -> Array:
+        """(n, D): the features of rows that are held."""
+        return self._features[self.slot[rows]]
+
+    def put(self, rows: Array, features: Array, places: Array) -> None:
+        """Rows that are not held, into `places`: new ones follow those that there are, the others are given up."""
+        given_up = places[places < self.count]
+        self.slot[self._rows[given_up]] = -1
+        self._rows[places], self._features[places] = rows, features
+        self._squares[places] = np.einsum("nd,nd->n", features, features, dtype=np.float64)
+        self.slot[rows] = places
+        self.count = max(self.count, int(places.max(initial=-1)) + 1)

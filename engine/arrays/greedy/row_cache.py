@@ -1,0 +1,107 @@
+"""Stored rows for a choice: by their numbers, where those asked for lately stay in memory as they are stored; all of them in a
+pass, decoded or multiplied. Knows columns and forms, not what rows are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ....store.columns import ColumnReader
+from ....store.layout import Array, Block
+from ..kernels.product import products
+from ..moments import TILE
+from ..precision.precisions import BFloat16, Floats, Precision
+from ..scan.scan_loop import Shape, scan
+from ..scan.scorers import scorer_of
+from ..scan.top_k import tiles
+
+
+@dataclass(frozen=True, slots=True)
+class RowSource:
+    """Where rows are."""
+
+    columns: Sequence[ColumnReader]
+    form: Precision
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.columns[0].rows
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row as it is stored."""
+        return sum(reader.column.row_bytes for reader in self.columns)
+
+
+class RowCache:
+    """Reads rows by number, and keeps some."""
+
+    def __init__(self, source: RowSource, room: int) -> None:
+        """`room` rows are kept; the longest there gives way."""
+        self.source, self.fetched, self.passes = source, 0, 0
+        self._slot = np.full(source.rows, -1, np.int32)
+        self._rows = np.full(min(room, source.rows), -1, np.int64)
+        self._parts = {reader.column.name: np.empty((len(self._rows), *reader.column.shape), reader.column.dtype)
+                       for reader in source.columns}  # fmt: skip
+        self._next = 0
+
+    def gathered(self, rows: Array) -> Array:
+        """(n, D) float32 of distinct rows; what is not kept is read, and counted in `fetched`."""
+        slots = self._slot[rows]
+        absent = slots < 0
+        parts = {name: held[np.maximum(slots, 0)] if len(held) else np.empty((len(rows), *held.shape[1:]), held.dtype)
+                 for name, held in self._parts.items()}  # fmt: skip
+        if absent.any():
+            new = rows[absent]
+            read = {reader.column.name: reader.gather(new) for reader in self.source.columns}
+            for name, values in read.items():
+                parts[name][absent] = values
+            self._keep(new, read)
+            self.fetched += len(new)
+        found: Array = np.asarray(self.source.form.decode(parts), np.float32).reshape(len(rows), -1)
+        return found
+
+    def show(self, shape: Shape, use: Callable[[int, Array], None]) -> None:
+        """Call `use` with a first row and (n, D) float32, for all rows, in any order and from several threads: a pass."""
+        form = self.source.form
+
+        def shown(block: Block) -> None:
+            for tile in tiles(block, TILE):
+                use(tile.start, np.asarray(form.decode(tile.columns), np.float32).reshape(tile.rows, -1))
+
+        self.passes += 1
+        scan(self.source.columns, shape, lambda: shown, lambda done: None)
+
+    def products(self, vector: Array, shape: Shape) -> Array:
+        """(N,) float32: every row's product with a vector (D,) float32: a pass."""
+        found = np.empty(self.source.rows, np.float32)
+        if not isinstance(self.source.form, Floats | BFloat16):  # their scorers round the vector, too
+            self.show(shape, lambda start, rows: _fill(found, start, products(rows, vector[None])[:, 0]))
+            return found
+        scorer = scorer_of(self.source.form, vector[None])
+
+        def multiplied(block: Block) -> None:
+            for tile in tiles(block, scorer.tile_rows):
+                scorer.score(tile, found[None, tile.start : tile.start + tile.rows])
+
+        self.passes += 1
+        scan(self.source.columns, shape, lambda: multiplied, lambda done: None)
+        return found
+
+    def _keep(self, rows: Array, read: dict[str, Array]) -> None:
+        rows = rows[: len(self._rows)]
+        places = (self._next + np.arange(len(rows))) % max(1, len(self._rows))
+        left = self._rows[places]
+        self._slot[left[left >= 0]] = -1
+        self._rows[places], self._slot[rows] = rows, places
+        for name, values in read.items():
+            self._parts[name][places] = values[: len(rows)]
+        self._next = int(self._next + len(rows)) % max(1, len(self._rows))
+
+
+def _fill(found: Array, start: int, values: Array) -> None:
+    found[start : start + len(values)] = values

@@ -1,0 +1,1 @@
+"""Compiled loops: products, sign look-up, heaps."""

@@ -1,0 +1,1 @@
+"""The precisions in which rows are stored."""

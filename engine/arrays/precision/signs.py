@@ -1,0 +1,43 @@
+"""Sign bits of randomly rotated rows (SimHash), and queries as the small integers that meet them. Knows nothing of columns.
+
+Rotation: a row, padded to a power of two n, has its signs flipped at random, goes through a Hadamard transform, and both
+once more; the signs of the first `bits` coordinates are kept. The query keeps its numbers, and
+
+    ⟨q, x⟩ ≈ ‖x‖ · sqrt(π n / 2) / bits · Σ_{i < bits} (Pq)_i · sign((Px)_i)        (Charikar 2002; P orthonormal)
+
+Its numbers become integers small enough for a table: of four neighbours the magnitudes sum to 63 at most, so that the sixteen
+sums that four sign bits can make of them are bytes. Everything after the query's rounding is exact, on any processor.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ....store.layout import Array
+from .rotation import Rotation
+
+BITS = 128
+"""`bits` is a multiple of this: what a kernel takes of a row at once."""
+LARGEST_FOUR = 63
+"""Sum of magnitudes of four neighbours of a query, at most: four entries of a table add up in a byte."""
+
+
+def sign_rows(rows: Array, rotation: Rotation) -> tuple[Array, Array]:
+    """Rows (n, D) → packed signs (n, bits/8) uint8, lowest bit first, and scale (n,) float32: ‖x‖ sqrt(πn/2) / bits."""
+    rotated = rotation.apply(rows)
+    packed = np.packbits(rotated > 0, axis=1, bitorder="little")
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return packed, (norms * (math.sqrt(math.pi * rotation.size / 2) / rotation.bits)).astype(np.float32)
+
+
+def sign_queries(matrix: Array, rotation: Rotation) -> tuple[Array, Array]:
+    """Queries (Q, D) → int16 (Q, bits) and scale (Q,) float32: Pq ≈ scale · int16, four neighbours' magnitudes ≤ 63."""
+    rotated = rotation.apply(matrix).astype(np.float64)
+    fours = np.abs(rotated).reshape(len(matrix), -1, 4).sum(2)
+    largest = fours.max(1, initial=0)
+    factor = np.where(
+        largest > 0, (LARGEST_FOUR - 2) / np.where(largest > 0, largest, 1), 1.0
+    )  # rounding adds 2 at most
+    return np.rint(rotated * factor[:, None]).astype(np.int16), (1 / factor).astype(np.float32)

@@ -1,0 +1,147 @@
+"""The scan on one GPU: blocks go from the chunk files to pinned buffers and to the device on a stream of their own, while the
+block before is multiplied. Not run on a GPU yet: untested; its arithmetic, `tensors.py`, is tested on the CPU.
+
+CuPy has the device's memory, with a pool whose limit is the plan, and the streams; torch multiplies, over the same memory by
+DLPack. Rows that fit stay on the device between batches of queries. Knows columns, blocks and forms; no method.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from ....store.blocks import BlockStream
+from ....store.columns import ColumnReader
+from ....store.errors import DeviceError
+from ....store.layout import Array, Block
+from ..precision.precisions import Precision, Sign
+from .scan_loop import OnProgress, Shape, row_bytes
+from .tensor_scores import best_keys, from_keys, planes_of, scores_of
+from .top_k import TopK
+
+BLOCK_BYTES = 64 << 20
+"""Of a block on its way to the device: a copy of this size reaches the bus's rate."""
+_SLOTS = 2
+
+
+class GpuScan:
+    """A column's rows, ready to be asked on a device."""
+
+    def __init__(self, columns: Sequence[ColumnReader], form: Precision, device: int, memory: int) -> None:
+        """`memory`: bytes of the device that may be taken.
+
+        Raises:
+            DeviceError: CuPy or the device is not there.
+        """
+        try:
+            import cupy
+        except ImportError as error:
+            raise DeviceError(f"scans on a GPU need CuPy: pip install 'headwater[cuda12]' ({error})") from None
+        self._cupy, self._columns, self._form, self._memory = cupy, columns, form, memory
+        self._device = torch.device("cuda", device)
+        self._resident: list[Block] = []
+        with self._guarded():
+            cupy.cuda.Device(device).use()
+            cupy.get_default_memory_pool().set_limit(size=memory // 2)  # rows; the other half is for scores and keys
+            total = torch.cuda.get_device_properties(self._device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, memory / 2 / total), self._device)
+            self._copies = cupy.cuda.Stream(non_blocking=True)
+
+    def top_k(self, matrix: Array, k: int, on_progress: OnProgress) -> TopK:
+        """The k best rows for each query (Q, D), as :func:`similarity.top_k` has them.
+
+        Blocks for which the device has no room are made smaller once; then that is an error, never half an answer.
+
+        Raises:
+            DeviceError: out of memory twice, or the device was lost.
+        """
+        rows = self._block_rows(len(matrix), k)
+        with self._guarded():
+            try:
+                return self._scanned(matrix, k, rows, on_progress)
+            except (self._cupy.cuda.memory.OutOfMemoryError, torch.cuda.OutOfMemoryError) as error:
+                traceback.clear_frames(error.__traceback__)  # they hold the arrays that there was no room beside
+            self._resident.clear()
+            self._cupy.get_default_memory_pool().free_all_blocks()
+            torch.cuda.empty_cache()
+            told = f"the device has no room for blocks of {rows:,} rows: trying {max(1, rows // 4):,}"
+            print(told, file=sys.stderr)
+            return self._scanned(matrix, k, max(1, rows // 4), on_progress)
+
+    def _block_rows(self, queries: int, k: int) -> int:
+        """Rows of a block: `BLOCK_BYTES`, or fewer where scores and keys (some 60 bytes a row and query) would take too much."""
+        row = row_bytes(self._columns)
+        work = 60 * queries + (16 if isinstance(self._form, Sign) else 2) * row
+        return max(1, min(BLOCK_BYTES // row, (self._memory // 2 - 24 * queries * k) // work))
+
+    def _scanned(self, matrix: Array, k: int, rows: int, on_progress: OnProgress) -> TopK:
+        queries, keys, done = planes_of(self._form, matrix, self._device), None, 0
+        name = self._form.declared.name
+        for block in self._blocks(rows):
+            parts = {n: torch.utils.dlpack.from_dlpack(v) for n, v in block.columns.items()}
+            scores = scores_of(self._form, parts[name], parts.get(f"{name}.scale"), queries)
+            keys = best_keys(keys, scores, block.start, k)
+            done += block.rows
+            on_progress(done)
+        assert keys is not None
+        return from_keys(keys)
+
+    def _blocks(self, rows: int) -> Iterator[Block]:
+        """Blocks of device arrays; they are kept where all of them fit in a quarter of the memory."""
+        if self._resident:
+            yield from self._resident
+            return
+        whole = row_bytes(self._columns) * self._columns[0].rows
+        keep = 4 * whole <= self._memory
+        kept = []
+        for block in self._copied(rows, keep):
+            yield block
+            if keep:
+                kept.append(block)
+        self._resident = kept
+
+    def _copied(self, rows: int, keep: bool) -> Iterator[Block]:
+        """Blocks as they arrive: the next one is on its way while this one is used."""
+        cupy = self._cupy
+        import cupyx
+
+        slots: list[dict[str, Any]] = [{} for _ in range(_SLOTS)]
+        shape = Shape(rows, 1)
+        with BlockStream(self._columns, rows, shape.buffers, allocate=cupyx.empty_pinned) as stream:
+            before: Block | None = None
+            number = 0
+            while (block := stream.take()) is not None:
+                slot = {} if keep else slots[number % _SLOTS]
+                arrays: dict[str, Any] = {}
+                for name, values in block.columns.items():
+                    if name not in slot:
+                        slot[name] = cupy.empty((rows, *values.shape[1:]), values.dtype)
+                    arrays[name] = slot[name][: block.rows]
+                    arrays[name].set(np.ascontiguousarray(values), stream=self._copies)
+                arrived = self._copies.record()
+                if before is not None:
+                    yield before  # multiplied while the copy runs
+                arrived.synchronize()
+                torch.cuda.synchronize(self._device)
+                before, number = Block(block.start, arrays), number + 1
+                stream.give(block)
+            if before is not None:
+                yield before
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turn what the driver says into one of our errors; out of memory is the caller's affair first."""
+        cupy = self._cupy
+        room = (cupy.cuda.memory.OutOfMemoryError, torch.cuda.OutOfMemoryError)
+        try:
+            yield
+        except room as error:
+            raise DeviceError(f"the device has no room: {' '.join(str(error).split())[:200]}") from None
+        except (cupy.cuda.runtime.CUDARuntimeError, torch.AcceleratorError) as error:
+            raise DeviceError(f"the device was lost or refused: {' '.join(str(error).split())[:200]}") from None

@@ -1,0 +1,190 @@
+"""What scores stored rows, by the form they are stored in. Knows forms and kernels; no file and no method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+from ....store.errors import DataError, SettingsError
+from ....store.layout import Array, Block
+from ..kernels import lookup
+from ..kernels.product import PackedQueries, float_words, multiply, packed_bytes, pairs, words
+from ..precision.precisions import BFloat16, Int8, Precision, Sign
+from ..precision.quantize import int8_queries
+from ..precision.signs import sign_queries
+
+SCORES = 1 << 16
+"""Scores of a tile, at most, where a tile of 64 rows has no more: 256 KB, which the second-level cache holds."""
+CUSTOM_ROWS = 128
+"""Rows of a tile that a method scores itself."""
+_LEAST, _MOST = 64, 4096
+
+
+class Scorer(ABC):
+    """Scores of rows, each from its own row and query alone."""
+
+    def __init__(self, queries: int) -> None:
+        """For Q queries."""
+        self.queries = queries
+
+    @property
+    def parallel(self) -> bool:
+        """Whether several threads may score at once."""
+        return True
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows that are scored at once."""
+        return tile_rows(self.queries)
+
+    @abstractmethod
+    def score(self, block: Block, out: Array) -> None:
+        """out[:, :rows] = the scores of a tile's rows; out (Q, ≥ rows) float32, C order."""
+
+    def pairs(self, block: Block, row_at: Array, query_at: Array) -> Array:
+        """(p,) float32: the scores of the block's rows `row_at` with queries `query_at`, each equal to what `score` gives.
+
+        Raises:
+            SettingsError: this scorer cannot.
+        """
+        raise SettingsError("single rows can be scored again only where they are stored as numbers")
+
+
+class CustomScorer(Scorer):
+    """A method's own function of a tile of rows, (rows, Q) float32, on one thread: what it keeps is its own affair."""
+
+    def __init__(self, queries: int, function: Callable[[Block], Array]) -> None:
+        """The function must not change the tile."""
+        super().__init__(queries)
+        self._function = function
+
+    @property
+    def parallel(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def tile_rows(self) -> int:
+        """Few, whatever the queries: a method's scratch grows with them."""
+        return CUSTOM_ROWS
+
+    def score(self, block: Block, out: Array) -> None:
+        """As promised."""
+        out[:, : block.rows] = np.asarray(self._function(block)).T
+
+
+def tile_rows(queries: int) -> int:
+    """Rows that a form's scorer takes at once."""
+    return min(_MOST, max(_LEAST, SCORES // max(1, queries) // _LEAST * _LEAST))
+
+
+def scorer_of(form: Precision, matrix: Array) -> Scorer:
+    """Inner products of rows in a form with queries (Q, D) float32; of signs, estimates of them.
+
+    Raises:
+        DataError: queries of another width than the rows, or not finite. Kernels check nothing.
+    """
+    require_queries(form, matrix)
+    if isinstance(form, Int8):
+        return _Int8Scorer(form.declared.name, matrix)
+    if isinstance(form, Sign):
+        return _SignScorer(form, matrix)
+    return _FloatScorer(form, matrix)
+
+
+def require_queries(form: Precision, matrix: Array) -> None:
+    """Raise DataError for queries that rows in this form cannot be multiplied with."""
+    if matrix.ndim != 2 or matrix.shape[1] != form.depth:
+        raise DataError(f"queries are {matrix.shape}, rows of {form.declared.name} have {form.depth} numbers")
+    bad = np.flatnonzero(~np.isfinite(matrix).all(1))
+    if len(bad):
+        raise DataError(f"query {bad[0] + 1} of {len(matrix)} has numbers that are not finite")
+
+
+def query_bytes(form: Precision, queries: int) -> int:
+    """Memory of a scorer, shared by workers, and of making it."""
+    if isinstance(form, Sign):
+        return lookup.query_bytes(queries, form.bits) + 16 * form.rotation().size
+    rounding = 26 * queries * form.depth if isinstance(form, Int8) else 0
+    return packed_bytes(queries, form.depth) + 4 * queries * form.depth + rounding
+
+
+def scratch_bytes(form: Precision, queries: int, rows: int) -> int:
+    """Memory that one worker's scoring of `rows` rows takes besides the scores: integer sums, copies of rows of odd length
+    or of a precision that no kernel knows.
+    """
+    if isinstance(form, Sign):
+        return 4 * queries * rows + lookup.scratch_bytes(queries, form.bits)
+    if isinstance(form, Int8):
+        return 4 * queries * rows + (rows * (form.depth + 16) if form.depth % 16 else 0)
+    plain = form.depth % 8 == 0 and (isinstance(form, BFloat16) or form.declared.dtype in ("float16", "float32"))
+    return 0 if plain else 8 * rows * (form.depth + 8)
+
+
+class _FloatScorer(Scorer):
+    """Floats or bf16 words with float32 queries."""
+
+    def __init__(self, form: Precision, matrix: Array) -> None:
+        super().__init__(len(matrix))
+        self._name = form.declared.name
+        self._rows = words if isinstance(form, BFloat16) else float_words
+        row_dtype = self._rows(np.zeros((1, 1), form.columns[0].dtype)).dtype.name
+        self._matrix = np.ascontiguousarray(matrix, np.float32)
+        self._packed = PackedQueries(self._matrix, row_dtype)
+
+    def score(self, block: Block, out: Array) -> None:
+        multiply(self._rows(block.columns[self._name]), self._packed, out)
+
+    def pairs(self, block: Block, row_at: Array, query_at: Array) -> Array:
+        return pairs(self._rows(block.columns[self._name]), self._matrix, row_at, query_at)
+
+
+class _Int8Scorer(Scorer):
+    """Integers with integer queries."""
+
+    def __init__(self, name: str, matrix: Array) -> None:
+        super().__init__(len(matrix))
+        self._name = name
+        self._values, self._scale = int8_queries(matrix)
+        self._packed = PackedQueries(self._values, "int8")
+
+    def score(self, block: Block, out: Array) -> None:
+        sums = np.empty((self.queries, block.rows), np.int32)
+        multiply(words(block.columns[self._name]), self._packed, sums)
+        _scale(sums, block.columns[f"{self._name}.scale"], self._scale, out)
+
+    def pairs(self, block: Block, row_at: Array, query_at: Array) -> Array:
+        sums = pairs(words(block.columns[self._name]), self._values, row_at, query_at).astype(np.float32)
+        found: Array = sums * block.columns[f"{self._name}.scale"][row_at] * self._scale[query_at]
+        return found
+
+
+class _SignScorer(Scorer):
+    """Sign bits with integer queries."""
+
+    def __init__(self, form: Sign, matrix: Array) -> None:
+        super().__init__(len(matrix))
+        self._name = form.declared.name
+        values, self._scale = sign_queries(matrix, form.rotation())
+        self._signs = lookup.SignQueries(values)
+
+    def score(self, block: Block, out: Array) -> None:
+        sums = np.empty((self.queries, block.rows), np.int32)
+        self._signs.multiply(block.columns[self._name], sums)
+        _scale(sums, block.columns[f"{self._name}.scale"], self._scale, out)
+
+
+def _scale(sums: Array, row_scale: Array, query_scale: Array, out: Array) -> None:
+    """out = sums · row_scale · query_scale in float32, rounded in this order; sums and out (Q, ≥ n), scales (n,) and (Q,)."""
+    _scaled(sums, np.ascontiguousarray(row_scale), query_scale, out)
+
+
+@njit(cache=True)
+def _scaled(sums: Array, row_scale: Array, query_scale: Array, out: Array) -> None:
+    for q in range(len(query_scale)):
+        factor = query_scale[q]
+        for i in range(len(row_scale)):
+            out[q, i] = (np.float32(sums[q, i]) * row_scale[i]) * factor

@@ -1,0 +1,129 @@
+"""The scan's arithmetic on torch tensors, for a GPU: products of rows in a form with queries, and a top-k that knows ties.
+
+Integers are multiplied exactly, so scores of int8 rows and of sign bits equal the CPU's to the last bit; a query of 15 bits is
+128 · a + b with a and b in int8. Halves are multiplied with a query in two halves, summed in float32. Runs on any device of
+torch's; what feeds it is `gpu.py`. Knows forms; no file and no stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ....store.errors import DataError
+from ....store.layout import Array
+from ..precision.precisions import BFloat16, Int8, Precision, Sign
+from ..precision.quantize import int8_queries
+from ..precision.signs import sign_queries
+from .top_k import TopK
+
+MOST_ROWS = 1 << 32
+"""Rows that a key has room for."""
+_STEP = {torch.float16: 2.0**11, torch.bfloat16: 2.0**8}  # what a number of so few bits loses is below its 1/step
+_MULTIPLE, _LEAST = 8, 32  # sizes of an int8 product on a GPU are multiples of 8, and rows and queries more than 16
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """Queries as what a device multiplies."""
+
+    planes: list[torch.Tensor]
+    """Of (D, Q'), Q' ≥ Q: queries are Σ plane · factor."""
+    factors: list[float]
+    """One for each plane."""
+    scale: torch.Tensor | None
+    """(Q,) float32 where rows and queries are integers."""
+    queries: int
+    """Q."""
+
+
+def planes_of(form: Precision, matrix: Array, device: torch.device) -> Planes:
+    """Queries (Q, D) float32, made ready for rows in a form."""
+    count = len(matrix)
+    if isinstance(form, Int8 | Sign):
+        values, scale = sign_queries(matrix, form.rotation()) if isinstance(form, Sign) else int8_queries(matrix)
+        upper = (values.astype(np.int32) + 64) >> 7
+        parts, factors = [upper, values - 128 * upper], [128.0, 1.0]
+        if isinstance(form, Sign):
+            parts, factors = [values], [1.0]
+        planes = [torch.from_numpy(_padded(part.astype(np.int8))).to(device).T for part in parts]
+        return Planes(planes, factors, torch.from_numpy(scale).to(device), count)
+    whole = torch.from_numpy(np.array(matrix, np.float32)).to(device)
+    dtype = torch.bfloat16 if isinstance(form, BFloat16) else getattr(torch, form.declared.dtype, torch.float32)
+    if dtype not in _STEP:
+        return Planes([whole.T], [1.0], None, count)
+    largest = whole.abs().max().clamp(min=1e-30).item()
+    upper_half = (whole / largest).to(dtype)
+    rest = ((whole / largest - upper_half.float()) * _STEP[dtype]).to(dtype)
+    return Planes([upper_half.T, rest.T], [largest, largest / _STEP[dtype]], None, count)
+
+
+def _padded(values: Array) -> Array:
+    """(Q, D) with both a multiple of 8, and Q above 16."""
+    count, depth = (-(-size // _MULTIPLE) * _MULTIPLE for size in values.shape)
+    out = np.zeros((max(_LEAST, count), depth), values.dtype)
+    out[: len(values), : values.shape[1]] = values
+    return out
+
+
+def scores_of(form: Precision, rows: torch.Tensor, row_scale: torch.Tensor | None, queries: Planes) -> torch.Tensor:
+    """(n, Q) float32 from rows (n, …) as they are stored, on the device."""
+    rows = _unpacked(rows) if isinstance(form, Sign) else rows.reshape(len(rows), -1)
+    if queries.scale is not None:
+        short = (0, -rows.shape[1] % _MULTIPLE, 0, max(0, _LEAST - len(rows)))
+        wide = torch.nn.functional.pad(rows, short) if any(short) else rows
+        sums = sum(torch._int_mm(wide, p) * int(f) for p, f in zip(queries.planes, queries.factors, strict=True))
+        assert isinstance(sums, torch.Tensor) and row_scale is not None
+        return (sums[: len(rows), : queries.queries].float() * row_scale[:, None]) * queries.scale
+    if isinstance(form, BFloat16):
+        rows = rows.view(torch.bfloat16)
+    elif rows.dtype not in _STEP:
+        rows = rows.float()
+    found = torch.zeros(len(rows), queries.queries, device=rows.device)
+    for plane, factor in zip(queries.planes, queries.factors, strict=True):
+        found += _product(rows, plane) * factor
+    return found
+
+
+def _product(rows: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
+    """rows @ plane, summed in float32 and left there."""
+    if rows.dtype in _STEP and rows.device.type == "cuda":
+        return torch.mm(rows, plane, out_dtype=torch.float32)
+    return rows.float() @ plane.float()
+
+
+def _unpacked(bits: torch.Tensor) -> torch.Tensor:
+    """(n, bits/8) uint8, lowest bit first → (n, bits) int8 of ±1."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    signs = ((bits[:, :, None] >> shifts) & 1).to(torch.int8)
+    return (signs * 2 - 1).reshape(len(bits), -1)
+
+
+def best_keys(keys: torch.Tensor | None, scores: torch.Tensor, start: int, k: int) -> torch.Tensor:
+    """(Q, ≤ k) int64 keys of the best rows so far and of scores (n, Q) of rows from `start`.
+
+    A key is a score's bits, made to ascend with it, above the row's number counted down from 2³²: keys are all different, so
+    a device's top-k has no tie to break its own way.
+
+    Raises:
+        DataError: a score is NaN, or a row is beyond 2³².
+    """
+    if start + len(scores) > MOST_ROWS:
+        raise DataError(f"a device's scan takes {MOST_ROWS} rows at most")
+    if torch.isnan(scores).any():
+        raise DataError(f"a score between rows {start} and {start + len(scores) - 1} is not a number")
+    words = (scores + 0.0).contiguous().view(torch.int32)  # -0 becomes 0
+    ascending = (words ^ ((words >> 31) & 0x7FFFFFFF)).to(torch.int64)
+    rows = torch.arange(start, start + len(scores), device=scores.device, dtype=torch.int64)
+    found = ((ascending << 32) | (MOST_ROWS - 1 - rows)[:, None]).T
+    together = found if keys is None else torch.cat([keys, found], 1)
+    return torch.topk(together, min(k, together.shape[1]), dim=1).values
+
+
+def from_keys(keys: torch.Tensor) -> TopK:
+    """Scores and rows, best first."""
+    words = (keys >> 32).to(torch.int32)
+    scores = (words ^ ((words >> 31) & 0x7FFFFFFF)).contiguous().view(torch.float32)
+    return TopK(scores.cpu().numpy(), (MOST_ROWS - 1 - (keys & (MOST_ROWS - 1))).cpu().numpy())

@@ -1,0 +1,94 @@
+"""Blocked similarity: streamed rows against queries, with a running top-k. No N × Q array is ever whole.
+
+A score depends on its row and its query alone, to the last bit, and ties go to the lower row; so an answer depends neither on
+the budget nor on blocks, tiles, workers, or the other queries. Knows columns, blocks and scorers; no model, no text, no method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ....store.blocks import BlockStream
+from ....store.columns import ColumnReader
+from ....store.errors import DataError
+from ....store.layout import Array, Block
+from ..kernels.heaps import Heaps, heap_bytes, merged
+from .scan_loop import OnProgress, Shape, blocks_bytes, scan
+from .scorers import Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """The best rows of each query, best first; ties go to the lower row."""
+
+    scores: Array
+    """(Q, k) float32."""
+    rows: Array
+    """(Q, k) int64."""
+
+
+class _Keeper:
+    """A worker that keeps the best rows of the blocks it sees."""
+
+    def __init__(self, scorer: Scorer, k: int) -> None:
+        self._scorer, self.heaps = scorer, Heaps(scorer.queries, k)
+        self._scores = np.empty((scorer.queries, scorer.tile_rows), np.float32)
+
+    def __call__(self, block: Block) -> None:
+        for tile in tiles(block, self._scorer.tile_rows):
+            self._scorer.score(tile, self._scores)
+            if self.heaps.push(self._scores, tile.rows, tile.start):
+                raise DataError(f"a score between rows {tile.start} and {tile.start + tile.rows - 1} is not a number")
+
+
+def tiles(block: Block, rows: int) -> Iterator[Block]:
+    """A block in parts of so many rows."""
+    for start in range(0, block.rows, rows):
+        yield block.part(start, min(block.rows, start + rows))
+
+
+def top_k(
+    columns: Sequence[ColumnReader],
+    scorer: Scorer,
+    k: int,
+    shape: Shape,
+    on_progress: OnProgress,
+    stop: int | None = None,
+) -> TopK:
+    """The k best rows (before `stop`) for each query, in one pass. `on_progress` hears how many rows are done.
+
+    Raises:
+        StoreDamaged: a chunk differs from its checksum.
+        DataError: a score is NaN.
+    """
+    k = min(k, columns[0].rows if stop is None else stop)
+    workers = scan(columns, shape, lambda: _Keeper(scorer, k), on_progress, stop)
+    return TopK(*merged([worker.heaps for worker in workers]))
+
+
+def all_scores(
+    columns: Sequence[ColumnReader], scorer: Scorer, shape: Shape, on_progress: OnProgress
+) -> Iterator[tuple[int, Array]]:
+    """(first row, (rows, Q) float32 scores), tile after tile, in order. An array holds until the next is asked for."""
+    scores = np.empty((scorer.queries, scorer.tile_rows), np.float32)
+    with BlockStream(columns, shape.block_rows, shape.buffers) as stream:
+        while (block := stream.take()) is not None:
+            for tile in tiles(block, scorer.tile_rows):
+                scorer.score(tile, scores)
+                yield tile.start, scores[:, : tile.rows].T
+            on_progress(block.start + block.rows)
+            stream.give(block)
+
+
+def scan_parts(columns: Sequence[ColumnReader], queries: int, k: int, shape: Shape, tile: int) -> list[tuple[str, int]]:
+    """What a scan holds in tiles of `tile` rows, without what a form adds: blocks, scores, heaps and their merging."""
+    rows = columns[0].rows
+    return [
+        ("blocks in flight", blocks_bytes(columns, shape)),
+        ("decoding", sum(c.scratch_bytes for c in columns)),
+        ("scores of a tile", shape.workers * queries * tile * 4),
+        ("results", (shape.workers * 4 + 2) * heap_bytes(queries, min(k, rows))),
+    ]

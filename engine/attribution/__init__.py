@@ -1,0 +1,1 @@
+"""Query sessions: prepare, score, recover."""

@@ -1,0 +1,91 @@
+"""What a method learns of its stored rows, such as their second moment: one pass, kept beside them for the next question.
+
+It is kept in `methods/<name>/state/moments.npz` of a local store, with the number of rows that it is of: rows are never
+changed, so equal numbers mean equal moments. Knows no method by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from ...store.layout import Array
+from ...store.state import read_arrays, write_arrays
+from ..arrays.moments import moments, second_moment_parts
+from ..arrays.scan.scan_loop import OnProgress, Shape, shapes
+from ..arrays.scan.stored_rows import StoredRows, fitted
+from ..interface.method import Similarity
+from ..interface.model_view import ModelShape
+from ..runtime.memory import Part, Plan, plan
+
+_FILE = "moments.npz"
+
+
+def statistics_of(
+    stored: StoredRows, method: Similarity, model_shape: ModelShape, memory: int | None, on_progress: OnProgress
+) -> dict[str, Array]:
+    """The method's state: rows, mean, gram0, gram1, …; from the store if it is there, else by one pass over the rows.
+
+    Raises:
+        BudgetError: the moments do not fit the budget. StoreDamaged: a chunk differs from its checksum.
+    """
+    wanted = method.statistics(model_shape)
+    if wanted is None:
+        return {}
+    column, widths = wanted
+    held = _read(stored, widths)
+    if held is None:
+        _, shape = fitted(((made, shape) for shape, made in _plans(stored, column, widths)), (), memory)
+        form = stored.forms[column]
+        mean, second = moments(stored.open(form.scanned), form, widths, shape, on_progress)
+        held = {"rows": np.array(stored.rows), "mean": mean} | {
+            f"gram{number}": each for number, each in enumerate(second)
+        }
+        _write(stored, held)
+    return held
+
+
+def statistics_parts(stored: StoredRows, method: Similarity, model_shape: ModelShape) -> tuple[Part, ...]:
+    """What learning, and what was learnt, holds: the smallest pass there is."""
+    wanted = method.statistics(model_shape)
+    if wanted is None:
+        return ()
+    smallest = min((made for _, made in _plans(stored, *wanted)), key=lambda made: made.total)
+    inverses = plan([("inverses", 24 * max(wanted[1], default=0) ** 2)])
+    return (*smallest.parts, *inverses.parts)
+
+
+def _plans(stored: StoredRows, column: str, widths: Sequence[int]) -> list[tuple[Shape, Plan]]:
+    form = stored.forms[column]
+    readers = stored.open(form.scanned)
+    return [(shape, plan(second_moment_parts(readers, form, widths, shape))) for shape in shapes(readers, 1)]
+
+
+def _file(stored: StoredRows) -> Path | None:
+    """Where moments are kept; nowhere for a store that is not on this machine."""
+    return None if stored.store.remote else stored.store.path / stored.group / "state" / _FILE
+
+
+def _read(stored: StoredRows, widths: Sequence[int]) -> dict[str, Array] | None:
+    """Moments of as many rows and of these widths, if they were kept whole."""
+    file = _file(stored)
+    found = read_arrays(file) if file is not None else None
+    if found is None or len(found) != len(widths) + 2 or not {"rows", "mean"} <= set(found):
+        return None
+    second = [found.get(f"gram{number}") for number in range(len(widths))]
+    fits = all(
+        moment is not None and moment.shape == (width, width) for moment, width in zip(second, widths, strict=True)
+    )
+    same = found["rows"].shape == () and int(found["rows"]) == stored.rows
+    return found if same and fits and found["mean"].ndim == 1 else None
+
+
+def _write(stored: StoredRows, held: Mapping[str, Array]) -> None:
+    """Keep them where that is possible; a store that nobody may write to is asked all the same."""
+    file = _file(stored)
+    if file is not None:
+        with suppress(OSError):
+            write_arrays(file, held)

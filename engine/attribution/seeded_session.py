@@ -1,0 +1,134 @@
+"""One question to several sketches of the same method under independent seeds: mean scores, and what of a ranking is noise.
+
+A sketch's score is right on average and wrong by chance; sketches of other seeds are wrong independently. So their mean is
+closer to what none of them sees, the standard error of that mean is known, and two examples whose difference is within it
+are not in an order that anyone should read. Knows no method by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from ...store.errors import SettingsError, StoreMissing
+from ...store.feature_store import FeatureStore, method_group
+from ...store.layout import Array
+from ..results.results import Results
+from ..runtime.memory import Plan, plan
+from .stored_session import StoredSession
+
+CONFIDENCE = 0.95
+OnProgress = Callable[[int], None]
+
+
+def seeds_of(store: FeatureStore, name: str) -> list[str]:
+    """Names of a method's rows in the store that differ by their seeds alone, the method's own first.
+
+    Raises:
+        SettingsError: there are fewer than two.
+    """
+    there = {one: dict(store.groups[method_group(one)]["settings"]) for one in store.methods}
+    own = {key: value for key, value in there.get(name, {}).items() if key != "seed"}
+    found: dict[int, str] = {}
+    for one, settings in there.items():
+        seed = settings.pop("seed", None)
+        if seed is not None and settings == own and one.partition("@")[0] == name.partition("@")[0]:
+            found.setdefault(seed, one)
+    names = [name, *(one for one in found.values() if one != name)] if name in found.values() else []
+    if len(names) < 2:
+        raise SettingsError(
+            f"{store.url} holds {name} under one seed or none; headwater ingest --method {name} --seeds 5 adds more"
+        )
+    return names
+
+
+class SeededSession:
+    """The same queries to each of several sketches, planned, with nothing computed yet."""
+
+    def __init__(self, name: str, questions: Sequence[StoredSession], top: int, memory: int | None) -> None:
+        """`questions`: one a seed, of one store.
+
+        Raises:
+            BudgetError: they do not fit together. StoreMissing: one has fewer rows than another.
+        """
+        self._name, self._each, self._top = name, questions, top
+        rows = [question.rows for question in questions]
+        if len(set(rows)) > 1:
+            told = f"seeds of {name} have {min(rows):,} to {max(rows):,} rows"
+            raise StoreMissing(f"{told}: ingest --method {name} --seeds {len(rows)} goes on")
+        self.store, self.rows, self.queries = questions[0].store, questions[0].rows, questions[0].queries
+        count, k = len(self.queries), min(top, self.rows)
+        tile = 4 * max(question.shape.block_rows for question in questions) * count * (len(questions) + 4)
+        kept = 24 * count * k * (len(questions) + 2)
+        self.plan = Plan((*(part for question in questions for part in question.plan.parts),
+                          *plan([("scores of all seeds", tile), ("results of all seeds", kept)]).parts))  # fmt: skip
+        self.plan.check(memory, self.plan.total)
+
+    @property
+    def notes(self) -> list[str]:
+        """Nothing: scores are what they are."""
+        return []
+
+    def attribute(self, on_progress: OnProgress = lambda rows: None) -> Results:
+        """The best examples of each query, by their mean scores."""
+        return self._best(list(self.queries), self._each_score(on_progress))
+
+    def most_valuable(self, on_progress: OnProgress = lambda rows: None) -> Results:
+        """The best examples for all queries together."""
+        means = ((first, scores.mean(2, keepdims=True)) for first, scores in self._each_score(on_progress))
+        return self._best(["all queries"], means)
+
+    def value(self, on_progress: OnProgress = lambda rows: None) -> Iterator[tuple[int, Array]]:
+        """(first row, (rows,) mean score over queries and seeds) of every example, in order."""
+        for first, scores in self._each_score(on_progress):
+            yield first, scores.mean((0, 2)).astype(np.float32)
+
+    def scores(self, on_progress: OnProgress = lambda rows: None) -> Iterator[tuple[int, Array]]:
+        """(first row, (rows, Q) mean scores) of every example, in order."""
+        for first, scores in self._each_score(on_progress):
+            yield first, scores.mean(0).astype(np.float32)
+
+    def _each_score(self, on_progress: OnProgress) -> Iterator[tuple[int, Array]]:
+        """(first row, (seeds, rows, Q) float64), in order: the sketches are scanned side by side."""
+        heard = [on_progress, *(lambda rows: None for _ in self._each[1:])]
+        scans = [question.scores(hear) for question, hear in zip(self._each, heard, strict=True)]
+        for parts in zip(*scans, strict=True):
+            yield parts[0][0], np.stack([scores for _, scores in parts]).astype(np.float64)
+
+    def _best(self, queries: list[str], scores: Iterator[tuple[int, Array]]) -> Results:
+        seeds, k = len(self._each), min(self._top, self.rows)
+        kept = np.zeros((seeds, len(queries), 0))
+        rows = np.zeros((len(queries), 0), np.int64)
+        for first, part in scores:
+            numbers = np.broadcast_to(np.arange(first, first + part.shape[1]), (len(queries), part.shape[1]))
+            kept = np.concatenate([kept, part.transpose(0, 2, 1)], 2)
+            rows = np.concatenate([rows, numbers], 1)
+            order = np.argsort(-kept.mean(0), 1, kind="stable")[:, :k]  # of equal ones the lower row was there before
+            kept, rows = np.take_along_axis(kept, order[None], 2), np.take_along_axis(rows, order, 1)
+        ranges = [rank_range(one) for one in kept.transpose(1, 0, 2)]
+        return Results(
+            f"{self._name}, {seeds} seeds", queries, rows, kept.mean(0).astype(np.float32),
+            error=(kept.std(0, ddof=1) / math.sqrt(seeds)).astype(np.float32),
+            rank_low=np.array([low for low, _ in ranges]), rank_high=np.array([high for _, high in ranges]),
+        )  # fmt: skip
+
+
+def rank_range(scores: Array) -> tuple[Array, Array]:
+    """(seeds, k) scores of k examples → the first and the last rank (k,), (k,) that each may have among them.
+
+    Two are in an order if the mean of their paired differences lies outside its 95 % interval by Student's t with
+    seeds − 1 degrees of freedom, two-sided, each pair for itself.
+    """
+    from scipy.stats import t
+
+    seeds, k = scores.shape
+    far = float(t.ppf(0.5 + CONFIDENCE / 2, seeds - 1)) / math.sqrt(seeds)
+    low, high = np.ones(k, np.int64), np.full(k, k, np.int64)
+    for at in range(k):
+        apart = scores - scores[:, at : at + 1]  # (seeds, k)
+        mean, room = apart.mean(0), far * apart.std(0, ddof=1)
+        low[at] += int((mean > room).sum())
+        high[at] -= int((mean < -room).sum())
+    return low, high

@@ -1,0 +1,121 @@
+"""Self-influence: every example's score for itself. What only its own gradient explains, such as a wrong label or an outlier,
+has much of it (Pruthi et al. 2020, arXiv 2002.08484, section 4.1).
+
+One pass over the store: a stored row is made ready as a query's row is, and multiplied with itself. No N × N, no forward pass.
+Knows no method by name and no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ...store.blocks import BlockStream
+from ...store.errors import SettingsError
+from ...store.feature_store import FeatureStore, method_group
+from ...store.layout import Array, Block
+from ..arrays.kernels.heaps import Heaps, merged
+from ..arrays.scan.scan_loop import shapes
+from ..arrays.scan.stored_rows import StoredRows, fitted
+from ..arrays.scan.top_k import scan_parts, tiles
+from ..data.documents import Faults
+from ..ingest.array_provider import ArrayProvider
+from ..interface.method import BlockSimilarity, Similarity
+from ..interface.model_view import ModelShape
+from ..models.language_model import ModelChoice, model_shape_of, pick_device
+from ..results.results import Results
+from ..runtime.memory import plan
+from .row_statistics import statistics_of, statistics_parts
+from .stored_scores import stored_method
+
+_ROWS = 64
+"""Rows that are made ready at once."""
+_OWN_ROWS = 16
+"""The same where a method scores a tile itself: all of it by all of it, for the diagonal."""
+_EQUAL = 1e-3
+"""Relative spread below which self-influences tell nothing."""
+OnProgress = Callable[[int], None]
+
+
+class SelfInfluence:
+    """The self-influence of a store's examples, planned, with nothing computed yet."""
+
+    def __init__(self, store: str, method: str, model: str = "", memory: int | None = None) -> None:
+        """`model`: where the store's model (or one of its files of arrays) is now, for methods that learn from stored rows.
+
+        Raises:
+            HeadwaterError: the store holds no such rows, or the plan does not fit the budget.
+        """
+        self.store, self._name, self._memory = FeatureStore.open(store), method, memory
+        self._least, self._most = np.inf, -np.inf
+        self.queries: dict[str, str] = {}
+        self._method = stored_method(self.store, method)
+        self._stored = StoredRows(self.store, method_group(method))
+        self.rows = self._stored.rows
+        self._sizes = _sizes(self.store, model) if type(self._method).statistics is not Similarity.statistics else None
+        readers = self._stored.every()
+        decoded = sum(4 * form.depth for form in self._stored.forms.values())
+        others = plan([
+            ("rows made ready", 8 * _ROWS * decoded),
+            *((p.name, p.bytes) for p in (statistics_parts(self._stored, self._method, self._sizes) if self._sizes else ())),
+        ]).parts  # fmt: skip
+        cuts = ((plan(scan_parts(readers, 1, 0, shape, _ROWS)), shape) for shape in shapes(readers, 1))
+        self.plan, self._shape = fitted(cuts, others, memory)
+
+    def scores(self, on_progress: OnProgress = lambda rows: None) -> Iterator[tuple[int, Array]]:
+        """(first row, (rows,) float32) of every example, in order.
+
+        Raises:
+            StoreDamaged: a chunk differs from its checksum.
+        """
+        state = (
+            statistics_of(self._stored, self._method, self._sizes, self._memory, lambda rows: None)
+            if self._sizes
+            else {}
+        )
+        readers, forms = self._stored.every(), self._stored.forms
+        size = _OWN_ROWS if isinstance(self._method, BlockSimilarity) else _ROWS
+        with BlockStream(readers, self._shape.block_rows, self._shape.buffers) as stream:
+            while (block := stream.take()) is not None:
+                for tile in tiles(block, size):
+                    decoded = Block(tile.start, {name: form.decode(tile.columns) for name, form in forms.items()})
+                    found = self._tile(decoded, state)
+                    some = found[found != 0]  # the others have no counted positions
+                    self._least = min(self._least, float(some.min(initial=np.inf)))
+                    self._most = max(self._most, float(some.max(initial=-np.inf)))
+                    yield tile.start, found
+                on_progress(block.start + block.rows)
+                stream.give(block)
+
+    def best(self, k: int, scores: Iterator[tuple[int, Array]]) -> Results:
+        """The k examples with most of it."""
+        heaps = Heaps(1, min(k, self.rows))
+        for first, values in scores:
+            heaps.push(values[None], len(values), first)
+        found, rows = merged([heaps])
+        return Results(self._name, ["self-influence"], rows, found)
+
+    @property
+    def alike(self) -> bool:
+        """Whether those computed so far differ by no more than rounding, as those of rows of unit norm do."""
+        return self._least <= self._most <= self._least + _EQUAL * abs(self._most)
+
+    def _tile(self, tile: Block, state: dict[str, Array]) -> Array:
+        columns = {name: np.asarray(values, np.float32) for name, values in tile.columns.items()}
+        ready = self._method.prepare(columns, state)
+        if isinstance(self._method, BlockSimilarity):
+            return np.ascontiguousarray(np.diagonal(self._method.score(ready, tile)), np.float32)
+        rows = columns[ready.column].reshape(tile.rows, -1)
+        products: Array = np.einsum("nd,nd->n", rows, ready.matrix, dtype=np.float64).astype(np.float32)
+        return products
+
+
+def _sizes(store: FeatureStore, model: str) -> ModelShape:
+    if store.provenance["kind"] != "arrays":
+        return model_shape_of(model or str(store.provenance["model_path"]))
+    if not model:
+        raise SettingsError(
+            f"{store.url} was made from arrays, and the method wants their head: --model FILE names one"
+        )
+    return ArrayProvider([model], pick_device(ModelChoice("").device), Faults("fail")).head.model_shape

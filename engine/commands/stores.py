@@ -1,0 +1,97 @@
+"""`info`, `verify`, `compress` and `methods`: what is there. Knows nothing of what rows mean."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from .options import budget
+
+
+@click.command()
+@click.argument("store")
+@click.option("--method", default="rise", show_default=True, metavar="NAME", help="Method whose rows are made smaller.")
+@click.option(
+    "--precision", required=True, type=click.Choice(["float16", "bf16", "int8", "sign"]), help="Of the new form."
+)
+@click.option("--bits", default=8192, show_default=True, help="Sign bits of a row, for --precision sign.")
+@click.option("--memory", metavar="BYTES", help="Refuse to start if the plan exceeds this: 512MB, 2GB, 1.5GiB.")
+def compress(store: str, method: str, precision: str, bits: int, memory: str | None) -> None:
+    """Make a smaller form of stored rows, beside them, for `attribute --scan` and `--certify`.
+
+    Run it again to go on where it stopped, or after `ingest --append`.
+
+    \b
+    headwater compress S --precision int8
+    headwater compress S --precision sign --bits 8192
+    """
+    from ...store.feature_store import FeatureStore
+    from ..arrays.scan.compress import compression
+    from ..runtime.cancellation import StopRequest
+    from ..runtime.progress import ProgressBar
+
+    planned = compression(FeatureStore.open(store), method, precision, bits, budget(memory))
+    stop = StopRequest()
+    with ProgressBar("compress", planned.source.rows) as progress_bar, stop:
+        rows = planned.run(lambda done: progress_bar.update(done, "examples"), stop.asked)
+    click.echo(f"{store}: {rows:,} of {planned.source.rows:,} rows of {method} as {planned.name}", err=True)
+    if rows < planned.source.rows:
+        click.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+def methods(as_json: bool) -> None:
+    """The attribution methods that are installed, broken ones included."""
+    from dataclasses import asdict
+
+    from ..interface.registry import list_methods
+
+    for listed in list_methods():
+        if as_json:
+            click.echo(json.dumps(asdict(listed)))
+        else:
+            click.echo(
+                f"{listed.name:<12} {listed.distribution:<24} {(listed.fault and 'BROKEN: ' + listed.fault) or listed.about}"
+            )
+
+
+@click.command()
+@click.argument("store")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(store: str, as_json: bool) -> None:
+    """What a store holds and what it was made from."""
+    from ..presentation.terminal import print_info
+    from ..results.store_info import store_facts
+
+    facts = store_facts(store)
+    click.echo(json.dumps(facts, indent=1)) if as_json else print_info(facts)
+
+
+@click.command()
+@click.argument("store")
+def verify(store: str) -> None:
+    """Check every chunk against its checksum; exit 1 if any differs."""
+    from ...store.feature_store import FeatureStore
+    from ...store.verify import chunk_count
+    from ...store.verify import verify as check
+    from ..fitting.fit_record import fits_of
+    from ..runtime.progress import ProgressBar
+
+    opened = FeatureStore.open(store)
+    total, damaged = chunk_count(opened), 0
+    with ProgressBar("verify", total) as progress_bar:
+        for done, damage in enumerate(check(opened), 1):
+            progress_bar.update(done, "chunks")
+            if damage:
+                damaged += 1
+                click.echo(str(damage))
+    fits = ", ".join(sorted(fits_of(opened)))
+    if fits:
+        click.echo(f"note: fits ({fits}) are checked where they are read, and not here", err=True)
+    told = f"{damaged} damaged: restore these files from a copy, or ingest into a new store" if damaged else "all whole"
+    click.echo(f"{store}: {total} chunks, {told}", err=True)
+    sys.exit(1 if damaged else 0)

@@ -1,0 +1,1 @@
+"""From files to documents: sources, formats, array files, indexes of other tools."""

@@ -1,1 +1,0 @@
-"""How rows are stored: precisions, and what turns rows into them."""

@@ -1,0 +1,231 @@
+"""From a corpus to a store: one forward pass for every method that is behind, written by a thread of its own, resumable.
+
+Each group of the store (the examples', and each method's) carries its own progress: rows, place in the corpus, and a digest
+chained over the examples so far. A run brings the groups that lag furthest to the next one's level, all of them together
+from there on. So a killed run, a method added later and documents appended later are one and the same case. Knows no method
+by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...store.errors import DataError, StoreBusy, StoreMismatch
+from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.layout import Array
+from ...store.writer import GroupWriter
+from ..interface.method import Method
+from ..models.batch_outputs import NonFiniteLogits, merged_specs
+from .examples import Example, Place, batches, example_rows, windows
+from .provider import Provider
+from .stored_columns import precisions_of
+from .writer_thread import WriterThread
+
+
+@dataclass(frozen=True, slots=True)
+class IngestProgress:
+    """Where an ingestion stands."""
+
+    rows: int
+    """Rows of this run's pass that are read out."""
+    tokens: int
+    """Tokens of this run so far."""
+    place: Place
+    """The last example's place in the corpus."""
+    seconds: float
+    """Since the run began."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What an ingestion came to."""
+
+    rows: int
+    """Examples in the store."""
+    added: int
+    """Rows read out by this run."""
+    tokens: int
+    """Tokens read by this run."""
+    seconds: float
+    """Wall time of this run."""
+    faults: int
+    """Bad records skipped by this run."""
+    finished: bool
+    """False after an interruption."""
+
+
+class Ingestion:
+    """One run of `ingest` over an opened store."""
+
+    def __init__(
+        self, provider: Provider, store: FeatureStore, methods: Mapping[str, Method], tokens: int, commit_seconds: float
+    ) -> None:
+        """`tokens`: padded tokens of a batch; `commit_seconds`: at most so much work is lost by a kill."""
+        self.provider, self.store, self.methods = provider, store, dict(methods)
+        self.tokens, self.commit_seconds = tokens, commit_seconds
+        self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
+        self._tables = {name: method.precompute(provider.head) for name, method in self.methods.items()}
+        self._forms = {name: precisions_of(method, provider.head.model_shape) for name, method in self.methods.items()}
+        self._needs = merged_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
+
+    def run(
+        self, on_progress: Callable[[IngestProgress], None], should_stop: Callable[[], bool] = lambda: False
+    ) -> IngestResult:
+        """Bring every group to the corpus's end. `on_progress` hears of every window; `should_stop` is asked before each.
+
+        Raises:
+            DataError: NaN or Inf in an example's logits (the example is named); what came before it is committed.
+            StoreFull: no room left; what was committed stays.
+        """
+        finished = False
+        while not finished:
+            behind, level = self._behind()
+            if not behind:
+                finished = True
+                break
+            if not self._advance(behind, level, on_progress, should_stop):
+                break
+        seconds = time.monotonic() - self.started
+        return IngestResult(
+            self.store.rows(EXAMPLES), self.added, self.read_tokens, seconds, self.provider.faults.count, finished
+        )
+
+    def _groups(self) -> list[str]:
+        return [EXAMPLES, *(method_group(name) for name in self.methods)]
+
+    def _behind(self) -> tuple[list[str], int | None]:
+        """The groups that lag furthest, and the row at which they meet the next one; none when all are complete."""
+        rows = {group: self.store.rows(group) for group in self._groups()}
+        open_groups = [g for g in rows if not self.store.groups[g]["complete"]]
+        if not open_groups:
+            return [], None
+        low = min(rows[group] for group in open_groups)
+        above = [count for count in rows.values() if count > low]
+        return [g for g in open_groups if rows[g] == low], min(above, default=None)
+
+    def _advance(
+        self,
+        behind: list[str],
+        level: int | None,
+        on_progress: Callable[[IngestProgress], None],
+        should_stop: Callable[[], bool],
+    ) -> bool:
+        """Read from the lagging groups' place to the next level or the end; false when stopped before."""
+        with WriterThread(self._writers(behind), self.commit_seconds) as writer:
+            record = self.store.groups[behind[0]]  # fresh: the writers have the store to themselves now
+            digest, first, added = record["digest"], self.store.rows(behind[0]), self.added
+            start = max(Place(*record["place"]), Place(record.get("sources", 0)))
+            examples: Iterator[Example] = self.provider.examples(start)
+            if level is not None:
+                examples = islice(examples, level - first)
+            for window in windows(examples):
+                if should_stop():
+                    return False
+                rows = self._window(window, behind)
+                digest, place = _chained(digest, window), window[-1].place
+                self.added += len(window)
+                self.read_tokens += sum(example.length for example in window)
+                writer.put(rows, {"place": [place.source, place.record, place.piece], "digest": digest})
+                on_progress(
+                    IngestProgress(first + self.added - added, self.read_tokens, place, time.monotonic() - self.started)
+                )
+            if level is None:
+                writer.finish(complete=True)
+        if level is not None:
+            self._meet(behind, level)
+        return True
+
+    def _writers(self, groups: list[str]) -> list[GroupWriter]:
+        writers: list[GroupWriter] = []
+        try:
+            for group in groups:
+                writers.append(GroupWriter(self.store, group))
+            if len({writer.rows for writer in writers}) != 1:
+                raise StoreBusy(
+                    f"another process has written to {self.store.path} just now: run the same command again"
+                )
+        except BaseException:
+            for writer in writers:
+                writer.close()
+            raise
+        return writers
+
+    def _meet(self, behind: list[str], level: int) -> None:
+        """The lagging groups must have seen what those ahead of them saw; a level that ends the corpus is the end."""
+        leader = next(g for g in self._groups() if self.store.rows(g) == level and g not in behind)
+        for group in behind:
+            if self.store.groups[group]["digest"] != self.store.groups[leader]["digest"]:
+                raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: "
+                                    f"{self.store.rows(group)} examples here, {level} there, or other texts")  # fmt: skip
+        if self.store.groups[leader]["complete"]:
+
+            def change(attributes: dict[str, Any]) -> None:
+                for group in behind:
+                    attributes["groups"][group]["complete"] = True
+
+            self.store.update(change)
+
+    def _window(self, window: list[Example], groups: list[str]) -> dict[str, dict[str, Any]]:
+        """All groups' rows of one window, in the corpus's order."""
+        names = [name for name in self.methods if method_group(name) in groups]
+        kept: dict[str, dict[str, Array]] = {name: {} for name in names}
+        losses = torch.zeros(len(window))
+        for batch in batches(window, self.tokens):
+            self._read_batch([window[i] for i in batch], batch, len(window), kept, losses)
+        rows: dict[str, dict[str, Any]] = {method_group(n): dict(kept[n]) for n in names}
+        if EXAMPLES in groups:
+            rows[EXAMPLES] = example_rows(window, losses.numpy())
+        return rows
+
+    def _read_batch(
+        self, examples: list[Example], at: list[int], size: int, kept: dict[str, dict[str, Array]], losses: torch.Tensor
+    ) -> None:
+        with torch.inference_mode():
+            outputs = self.provider.read(examples, self._needs)
+            try:
+                losses[torch.tensor(at)] = outputs.losses().cpu()
+            except NonFiniteLogits as error:
+                bad = examples[error.example]
+                raise DataError(f"NaN or Inf in the logits of example {_named(bad)}") from None
+            for name, columns in kept.items():
+                for column, values in self.methods[name].rows(outputs, self._tables[name]).items():
+                    for part, rows in self._encoded(name, column, values, examples).items():
+                        if part not in columns:
+                            columns[part] = np.zeros((size, *rows.shape[1:]), rows.dtype)
+                        columns[part][at] = rows
+
+    def _encoded(self, name: str, column: str, values: torch.Tensor, examples: list[Example]) -> dict[str, Array]:
+        """A batch's rows of one declared column as they are stored; a row that cannot be would rank first for ever."""
+        forms = self._forms[name]
+        if column not in forms:
+            raise DataError(f"method {name} gave a column {column} that it does not declare: {', '.join(forms)}")
+        rows = (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).cpu().numpy()
+        try:
+            return forms[column].encode(rows)
+        except DataError:
+            for example, row in zip(examples, rows, strict=True):
+                try:
+                    forms[column].encode(row[None])
+                except DataError:
+                    raise DataError(f"method {name} gave NaN or Inf for example {_named(example)}") from None
+            raise
+
+
+def _named(example: Example) -> str:
+    place = f"{example.source}:{example.line}"
+    return place if example.id == place else f"{example.id} ({place})"
+
+
+def _chained(digest: str, window: list[Example]) -> str:
+    for example in window:
+        told = f"{digest}\0{example.id}\0{example.prompt}\0{example.text}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(told, digest_size=16).hexdigest()
+    return digest

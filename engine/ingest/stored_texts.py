@@ -1,0 +1,101 @@
+"""A store's own texts as a provider: the corpus is read again from the store that was made of it.
+
+Every stored row is one example, in the store's order. A stored piece of a longer text may be tokenised a token longer than it
+was; what does not fit is cut. Knows a store's examples and a model; no method.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ...store.errors import SettingsError
+from ...store.feature_store import EXAMPLES, FeatureStore
+from ...store.layout import TEXT_CHUNK_ROWS, Array
+from ...store.reader import open_column
+from ..data.documents import Document, Faults, Template
+from ..data.sources import Source
+from ..interface.model_view import OutputSpec
+from ..models.batch_outputs import LinearHead, PackedOutputs
+from ..models.language_model import LanguageModel
+from .examples import Example, Place
+from .text_provider import TextProvider
+from .text_settings import text_settings
+
+_ROWS = TEXT_CHUNK_ROWS  # decoded together
+_FIELDS = ("id", "source", "line", "prompt", "text")
+
+
+class StoredTexts:
+    """Reads a store's rows through a language model."""
+
+    def __init__(self, store: FeatureStore, model: LanguageModel) -> None:
+        """`model`: the store's, or another one to read the same texts with.
+
+        Raises:
+            SettingsError: the store keeps no texts.
+        """
+        there = store.provenance
+        if not there.get("text"):
+            raise SettingsError(f"{store.url} keeps no texts to read again")
+        length = min(int(there["max_length"]), model.head.model_shape.max_length)
+        settings = text_settings(model.head.model_shape, length, there["attribute"], Template(), truncate=True)
+        self.sources = [Source(store.url, one["name"], "store", one["size"], one["digest"]) for one in there["sources"]]
+        self.faults = Faults("fail")
+        self._texts = TextProvider(model, self.sources, settings, self.faults)
+        self._store = store
+        self._columns = {name: open_column(store, EXAMPLES, name) for name in _FIELDS}
+
+    @property
+    def head(self) -> LinearHead:
+        """The model's head."""
+        return self._texts.head
+
+    def provenance(self) -> dict[str, Any]:
+        """The model's, and how long examples are."""
+        return self._texts.provenance()
+
+    def origin(self) -> dict[str, Any]:
+        """Where the model came from."""
+        return self._texts.origin()
+
+    def memory(self, tokens: int) -> list[tuple[str, int]]:
+        """Those of reading texts through the model."""
+        return self._texts.memory(tokens)
+
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return self._texts.longest()
+
+    def examples(self, start: Place) -> Iterator[Example]:
+        """The stored rows after a place, whose record is the row's number."""
+        total = self._store.rows(EXAMPLES)
+        for first in range(start.record + 1, total, _ROWS):
+            yield from self._read(np.arange(first, min(first + _ROWS, total)), _FIELDS)
+
+    def at(self, rows: Array) -> Iterator[Example]:
+        """Rows (n,) ascending, without source and line: every column costs as much as the text where rows lie apart."""
+        for begin in range(0, len(rows), _ROWS):
+            yield from self._read(rows[begin : begin + _ROWS], ("id", "prompt", "text"))
+
+    def _read(self, some: Array, fields: Sequence[str]) -> Iterator[Example]:
+        """A few rows."""
+        values = {name: self._columns[name].gather(some) for name in fields}
+        none = itertools.repeat("")
+        told = zip(some, values["id"], values.get("source", none), values.get("line", itertools.repeat(0)),
+                   values["prompt"], values["text"], strict=False)  # fmt: skip
+        documents = (
+            Document(name, source, int(line), int(row), prompt, text) for row, name, source, line, prompt, text in told
+        )
+        names = dict(zip(some.tolist(), values["id"], strict=True))
+        for example in self._texts.encoded(documents, 0):
+            if example.place.piece == 0:
+                yield replace(example, id=str(names[example.place.record]))
+
+    def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:
+        """One forward pass over a batch."""
+        return self._texts.read(batch, needs)

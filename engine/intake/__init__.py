@@ -1,1 +1,0 @@
-"""From files to rows: corpora, models, readouts, sketches, ingestion. Knows no kernels over stores."""

@@ -1,0 +1,1 @@
+"""Language models: loading, fingerprints, and what a batch gives."""

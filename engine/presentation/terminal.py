@@ -1,0 +1,131 @@
+"""What a person reads on a terminal: results, what a store holds, plans. Knows no method and computes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ..arrays.scan.forecast import Forecast
+from ..arrays.scan.scan_loop import Shape
+from ..results.printable import printable
+from ..runtime.memory import Plan, resident_bytes, show_bytes
+from ..runtime.progress import clock
+
+
+def print_results(columns: Mapping[str, list[Any]], queries: Mapping[str, str]) -> None:
+    """Results as columns of `RESULT_FIELDS`: a heading a query (with its text, by id), a line an example, texts cut to the
+    terminal's width.
+    """
+    width = max(60, shutil.get_terminal_size((120, 24)).columns)
+    names = max(len(printable(name)) for name in columns["example_id"])
+    query = None
+    for row in (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)):
+        if row["query_id"] != query:
+            query = row["query_id"]
+            print("\n" + _cut(f"{_on_a_line(query)}  {_on_a_line(queries.get(query, ''))}", width))
+        name, text = _on_a_line(row["example_id"]), _on_a_line(row["text"])
+        noise = ""
+        if "error" in row:
+            span = f"{row['rank_low']} to {row['rank_high']}" if row["rank_low"] < row["rank_high"] else ""
+            noise = f" ± {row['error']:.4f}  {span:<9}"
+        score = "tie" if row.get("tie") else f"{row['score']:.4f}"
+        line = f"{row['rank']:>5}  {score:>8}{noise}  {name:<{min(names, 40)}}  {text}"
+        print(_cut(line, width))
+
+
+def print_groups(columns: Mapping[str, list[Any]], top: int) -> None:
+    """One query's groups as columns of `GROUP_FIELDS`: a heading, and a line for each of the first."""
+    width = max(60, shutil.get_terminal_size((120, 24)).columns)
+    names = min(40, max(len(printable(name)) for name in columns["group"]))
+    print("\n" + _cut(_on_a_line(columns["query_id"][0]), width))
+    print(f"{'':>5}  {'mean':>8}  {'total':>10}  {'examples':>8}  {'group':<{names}}  best")
+    for at in range(min(top, len(columns["rank"]))):
+        row = {key: values[at] for key, values in columns.items()}
+        told = f"{row['best']:.4f} {_on_a_line(row['best_example'])}"
+        print(_cut(f"{row['rank']:>5}  {row['mean']:>8.4f}  {row['total']:>10.4f}  {row['examples']:>8}  "
+                   f"{_on_a_line(row['group']):<{names}}  {told}", width))  # fmt: skip
+
+
+def _cut(line: str, width: int) -> str:
+    line = line.rstrip()
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _on_a_line(text: str) -> str:
+    return " ".join(printable(text).split())
+
+
+def print_info(facts: Mapping[str, Any]) -> None:
+    """The facts of :func:`store_facts`, for people."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    there = facts["provenance"]
+    state = "complete" if facts["complete"] else "unfinished: run ingest again to go on"
+    console.print(f"{facts['store']}: {facts['examples']:,} examples, {state}; made by headwater {facts['version']}")
+    console.print(f"model      {there.get('model_path', 'arrays')} ({there['model']})")
+    console.print(f"corpus     {', '.join(source['name'] for source in there['sources'])}")
+    for key in ("max_length", "attribute", "truncate", "text"):
+        if key in there:
+            console.print(f"{key:<10} {there[key]}")
+    for name, method in facts["methods"].items():
+        size = show_bytes(method["bytes_per_example"])
+        console.print(f"method     {name}: {method['rows']:,} rows of {size}; "
+                      + ", ".join(f"{key} {value}" for key, value in method["settings"].items()))  # fmt: skip
+        for form, facts_of in method["forms"].items():
+            size = show_bytes(facts_of["bytes_per_example"])
+            console.print(f"  form     {form}: {facts_of['rows']:,} rows of {size}")
+    for name, record in facts["fits"].items():
+        console.print(_fit_line(name, record))
+
+
+def _fit_line(name: str, record: Mapping[str, Any]) -> str:
+    """What was fitted, to how much, and whether it is done."""
+    left = len(record["bases"]) - record["done"]
+    bases = f" over {len(record['bases'])} base models" if len(record["bases"]) > 1 else ""
+    state = "" if not left else ", unfinished: run fit again to go on"
+    subsets = record["settings"].get("subsets", 0)
+    return f"fit        {name}: {subsets:,} subsets of {record['examples']:,} examples{bases}{state}"
+
+
+def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
+    """The parts of a plan, their sum, the budget, and the interpreter's own share beside them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("part")
+    table.add_column("at most", justify="right")
+    for part in sorted(plan.parts, key=lambda part: -part.bytes):
+        table.add_row(part.name, show_bytes(part.bytes))
+    table.add_row("total", show_bytes(plan.total))
+    console = Console(highlight=False)
+    console.print(table)
+    allowed = "no budget" if budget is None else f"budget {show_bytes(budget)}"
+    console.print(
+        f"{unit}; {allowed}; this process, its libraries and the model hold {show_bytes(resident_bytes())} now"
+    )
+
+
+def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast | None) -> dict[str, Any]:
+    """A plan and its forecast, as JSON values."""
+    return {
+        "parts": {part.name: part.bytes for part in plan.parts},
+        "total": plan.total,
+        "budget": budget,
+        "block_rows": shape.block_rows,
+        "workers": shape.workers,
+        "forecast": asdict(forecast) if forecast else None,
+    }
+
+
+def show_forecast(forecast: Forecast | None) -> str:
+    """A forecast, in words."""
+    if forecast is None:
+        return "no forecast: the method scores rows itself"
+    seconds = forecast.seconds
+    told = f"{seconds:.1f} s" if seconds < 100 else clock(seconds)
+    return (f"reads {show_bytes(forecast.bytes)} in about {told}, after the queries' forward pass "
+            f"({show_bytes(int(forecast.rate))}/s, measured on {show_bytes(forecast.sample)} of it)")  # fmt: skip

@@ -1,0 +1,1 @@
+"""What an answer is, as plain data, and how it is written."""

@@ -1,0 +1,199 @@
+"""Results on their way out: rows with the examples' ids and texts, as a table, JSONL, CSV or Parquet, written in parts.
+Knows no method and no model.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...store.errors import HeadwaterError, SettingsError, StoreFull
+from ...store.feature_store import FeatureStore
+from ...store.layout import Array
+from .example_table import Examples
+from .results import RESULT_QUERIES, Results
+
+RESULT_FIELDS = {
+    "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(), "text": pa.string(),
+    "row": pa.int64(), "source": pa.string(), "line": pa.int64(), "method": pa.string(), "exact": pa.bool_(),
+}  # fmt: skip
+MEASURED_FIELDS = {**RESULT_FIELDS, "tie": pa.bool_(), "explained": pa.float32(), "reliability": pa.float32(),
+                   "gap": pa.float32()}  # fmt: skip
+SEEDED_FIELDS = {**RESULT_FIELDS, "error": pa.float32(), "rank_low": pa.int32(), "rank_high": pa.int32()}
+VALUE_FIELDS = {
+    "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
+}  # fmt: skip
+FORMATS = ("jsonl", "csv", "parquet")
+
+
+def result_rows(results: Results, store: FeatureStore) -> Iterator[dict[str, list[Any]]]:
+    """Results with their examples, some queries at a time, as columns of :func:`fields_of`."""
+    examples, k = Examples(store), results.rows.shape[1]
+    noise = {"error": results.error, "rank_low": results.rank_low, "rank_high": results.rank_high}
+    further = {name: value for name, value in noise.items() if value is not None} | dict(results.more)
+    for start in range(0, len(results.queries), RESULT_QUERIES):
+        rows = results.rows[start : start + RESULT_QUERIES].reshape(-1)
+        ids = results.queries[start : start + RESULT_QUERIES]
+        yield {
+            "query_id": [query for query in ids for _ in range(k)],
+            "rank": [rank + 1 for _ in ids for rank in range(k)],
+            "example_id": examples.get("id", rows),
+            "score": results.scores[start : start + RESULT_QUERIES].reshape(-1).tolist(),
+            "text": examples.texts(rows),
+            "row": rows.tolist(),
+            "source": examples.get("source", rows),
+            "line": examples.get("line", rows),
+            "method": [results.method] * len(rows),
+            "exact": [results.exact] * len(rows),
+            **{name: value[start : start + RESULT_QUERIES].reshape(-1).tolist() for name, value in further.items()},
+        }
+
+
+def fields_of(results: Results) -> dict[str, Any]:
+    """The columns that results have."""
+    if results.more:
+        return MEASURED_FIELDS
+    return RESULT_FIELDS if results.error is None else SEEDED_FIELDS
+
+
+def value_rows(
+    scores: Iterable[tuple[int, Array]], store: FeatureStore, size: int = 8192
+) -> Iterator[dict[str, list[Any]]]:
+    """Values with their examples, as columns of `VALUE_FIELDS`, `size` rows at a time."""
+    examples = Examples(store)
+    held: list[tuple[int, Array]] = []
+    for item in scores:
+        held.append((item[0], item[1].copy()))
+        if sum(len(part) for _, part in held) >= size:
+            yield _values(held, examples)
+            held = []
+    if held:
+        yield _values(held, examples)
+
+
+def _values(held: list[tuple[int, Array]], examples: Examples) -> dict[str, list[Any]]:
+    scores = np.concatenate([part for _, part in held])
+    rows = np.arange(held[0][0], held[0][0] + len(scores))
+    return {
+        "example_id": examples.get("id", rows),
+        "score": scores.tolist(),
+        "row": rows.tolist(),
+        "source": examples.get("source", rows),
+        "line": examples.get("line", rows),
+    }
+
+
+def format_of(path: str) -> str:
+    """The format that a file's name asks for.
+
+    Raises:
+        SettingsError: none that we write.
+    """
+    suffix = Path(path).suffix.lstrip(".").lower()
+    if suffix not in FORMATS:
+        raise SettingsError(f"{path}: results are written as .{', .'.join(FORMATS)}")
+    if Path(path).is_dir():
+        raise SettingsError(f"{path} is a folder: name a file for the results")
+    return suffix
+
+
+class ResultFile:
+    """A file of results that appears whole when all parts are written, and not at all otherwise."""
+
+    def __init__(self, path: str, fields: dict[str, pa.DataType]) -> None:
+        """The suffix of `path` chooses the format."""
+        self.path, self.fields, self._format = Path(path), fields, format_of(path)
+        self._hidden = self.path.with_name(f".{self.path.name}.part")
+
+    def __enter__(self) -> ResultFile:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._sink: Any = _SINKS[self._format](self._hidden, self.fields)
+        except OSError as error:
+            raise SettingsError(f"{self.path} cannot be written: {error.strerror or error}") from None
+        return self
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        """Add rows, given as columns."""
+        try:
+            self._sink.write(columns)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _failed(self, error: OSError) -> HeadwaterError:
+        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else SettingsError
+        return kind(f"{self.path} cannot be written: {error.strerror or error}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._sink.close()
+            if kind is None:
+                self._hidden.replace(self.path)
+        except OSError as failure:
+            if kind is None:
+                raise self._failed(failure) from None
+        finally:
+            self._hidden.unlink(missing_ok=True)
+
+
+class _Jsonl:
+    def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
+        self._file: IO[str] = path.open("w", encoding="utf-8")
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        write_jsonl(self._file, columns)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Csv:
+    def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(fields)
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        self._writer.writerows(zip(*columns.values(), strict=True))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Parquet:
+    def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
+        self._schema = pa.schema(list(fields.items()))
+        self._writer = pq.ParquetWriter(path, self._schema)
+
+    def write(self, columns: dict[str, list[Any]]) -> None:
+        self._writer.write_table(pa.table(columns, schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+_SINKS = {"jsonl": _Jsonl, "csv": _Csv, "parquet": _Parquet}
+
+
+def _known(values: list[Any]) -> list[Any]:
+    """None where a number is none: JSON has no NaN."""
+    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
+
+
+def write_jsonl(file: IO[str], columns: dict[str, list[Any]]) -> None:
+    """Rows, given as columns, one JSON object a line."""
+    columns = {name: _known(values) for name, values in columns.items()}
+    for values in zip(*columns.values(), strict=True):
+        file.write(json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False) + "\n")

@@ -1,0 +1,40 @@
+"""What a store holds, as JSON values. Knows no method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precision_group
+from ..fitting.fit_record import fits_of
+
+
+def store_facts(path: str) -> dict[str, Any]:
+    """What a store holds, as JSON values."""
+    store = FeatureStore.open(path)
+    return {
+        "store": store.url,
+        "version": store.version,
+        "provenance": store.provenance,
+        "examples": store.rows(EXAMPLES) if EXAMPLES in store.groups else 0,
+        "complete": all(
+            record.get("complete") for name, record in store.groups.items() if not name.startswith("forms/")
+        ),
+        "methods": {name: _method_facts(store, name) for name in store.methods},
+        "fits": fits_of(store),
+    }
+
+
+def _method_facts(store: FeatureStore, name: str) -> dict[str, Any]:
+    group = method_group(name)
+    columns = store.columns(group)
+    return {
+        "rows": store.rows(group),
+        "bytes_per_example": sum(column.row_bytes for column in columns),
+        "columns": {column.name: {"shape": list(column.shape), "dtype": column.dtype} for column in columns},
+        "settings": store.groups[group].get("settings", {}),
+        "forms": {form: _form_facts(store, precision_group(name, form)) for form in store.forms(name)},
+    }
+
+
+def _form_facts(store: FeatureStore, group: str) -> dict[str, Any]:
+    return {"rows": store.rows(group), "bytes_per_example": sum(column.row_bytes for column in store.columns(group))}

@@ -1,0 +1,1 @@
+"""What every long operation is given: memory plans, progress, cancellation, pinned hashes."""

@@ -1,0 +1,111 @@
+"""Memory, promised beforehand: a peak as a sum of named parts, refused before any work if it exceeds the budget.
+
+The budget bounds what headwater allocates for the work. The interpreter with its libraries is a share of its own: measured,
+stated beside the plan, and not part of the budget. Knows nothing of what the parts hold.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...store.errors import BudgetError, SettingsError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One named share of the peak."""
+
+    name: str
+    """What it is."""
+    bytes: int
+    """How much at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The parts that a run holds at its peak."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def total(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.bytes for part in self.parts)
+
+    def check(self, budget: int | None, smallest: int) -> None:
+        """Refuse a plan above the budget; `smallest` is the least total that any choice of block or batch would reach.
+
+        Raises:
+            BudgetError: with both numbers, the largest part, and the smallest budget that works.
+        """
+        if budget is not None and self.total > budget:
+            largest = max(self.parts, key=lambda part: part.bytes)
+            raise BudgetError(
+                f"the plan needs {show_bytes(self.total)}, --memory allows {show_bytes(budget)}; the largest part is "
+                f"{largest.name} ({show_bytes(largest.bytes)}); the smallest budget that works is "
+                f"{show_bytes(smallest, up=True)}"
+            )
+
+
+def plan(parts: Iterable[tuple[str, int]]) -> Plan:
+    """A plan of (name, bytes) parts; empty parts are left out."""
+    return Plan(tuple(Part(name, int(size)) for name, size in parts if size > 0))
+
+
+def parse_bytes(text: str) -> int:
+    """`2GB`, `512 MiB`, `1.5e9` → bytes.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?I?)B?\s*", text.upper().replace("E", "e"))
+    try:
+        if not match:
+            raise ValueError
+        return round(float(match[1]) * _UNITS[match[2]])
+    except (ValueError, KeyError, OverflowError):
+        raise SettingsError(f"{text!r} is no amount of memory; write 512MB, 2GB or 1.5GiB") from None
+
+
+def show_bytes(count: int, *, up: bool = False) -> str:
+    """Bytes for people, in decimal units that :func:`parse_bytes` reads back; `up` rounds upwards."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            value = count / size
+            return f"{-(-count * 100 // size) / 100 if up else value:.2f}".rstrip("0").rstrip(".") + unit
+    return f"{count}B"
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now; where the system does not tell, the peak so far."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return peak_bytes()
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far, or since :func:`reset_peak`."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if found:
+            return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak() -> bool:
+    """Start the peak anew, where the system allows it (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Utilities of subsets, calibration, greedy selection."""

@@ -1,0 +1,116 @@
+"""The head's gradient as one short vector: the TensorSketch of residual ⊗ hidden state, averaged over an example's positions.
+
+TensorSketch (Pham & Pagh 2013) of r ⊗ h is the circular convolution of two CountSketches, so a product in Fourier space; what
+is linear in it, the mean over positions, is taken there, and one inverse transform a row is all that is left:
+φ = irfft(mean_t rfft(CS_r r_t) · rfft(CS_h h_t)). ⟨φ, φ'⟩ is unbiased for the product of mean head gradients. Knows no method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit, prange
+
+from ..interface.model_view import BatchOutputs
+from .count_sketch import CountSketch, count_sketch
+from .residual import exp
+
+_POSITIONS = 512  # transformed at once
+
+
+@dataclass(frozen=True, slots=True)
+class BucketedResidual:
+    """The whole residual, softmax − onehot at τ = 1, in `buckets` numbers, by addition instead of a product: (p, buckets)."""
+
+    buckets: int
+    seed: int
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(p, V), (p,) → ((p, buckets),)."""
+        sketch = _sketch(logits.shape[1], self.buckets, self.seed, "tensor.r", str(logits.device))
+        if logits.device.type != "cpu":
+            return (self.by_torch(logits, targets, sketch),)
+        found = np.empty((len(targets), self.buckets), np.float32)
+        bucket, sign = sketch.bucket.numpy().astype(np.int32), sketch.sign.numpy()
+        _bucketed(logits.numpy(), targets.numpy(), bucket, sign, found)
+        return (torch.from_numpy(found),)
+
+    def by_torch(self, logits: torch.Tensor, targets: torch.Tensor, sketch: CountSketch) -> torch.Tensor:
+        """The same by torch operations, on any device: (p, buckets)."""
+        residual = torch.softmax(logits, 1)
+        residual[torch.arange(len(targets), device=logits.device), targets] -= 1
+        signed = residual.mul_(sketch.sign).T.contiguous()  # whole rows are added, not single numbers
+        found = torch.zeros(self.buckets, len(targets), device=logits.device)
+        return found.index_add_(0, sketch.bucket, signed).T.contiguous()
+
+
+@njit(cache=True, fastmath=True, parallel=True)
+def _bucketed(logits: Any, targets: Any, bucket: Any, sign: Any, out: Any) -> None:
+    """out[i] = CountSketch of softmax(logits[i]) − onehot; four copies of the buckets, so that no sum waits for the one before.
+
+    The target's p − 1 is made as minus the others' sum: where the model is sure, the difference would be rounding alone.
+    """
+    rows, width = logits.shape
+    whole = width // 4 * 4
+    for i in prange(rows):
+        row, target, held = logits[i], targets[i], np.empty(width, np.float32)
+        peak = row[0]
+        for j in range(width):
+            peak = max(peak, row[j])
+        for j in range(width):
+            held[j] = exp(row[j] - peak)
+        own = np.float64(held[target])
+        held[target] = 0
+        others = 0.0
+        for first in range(0, width, 4096):
+            part: Any = np.float32(0)
+            for j in range(first, min(first + 4096, width)):
+                part = part + held[j]
+            others += part
+        sums = np.zeros((4, out.shape[1]), np.float32)
+        for j in range(0, whole, 4):
+            for lane in range(4):
+                sums[lane, bucket[j + lane]] += sign[j + lane] * held[j + lane]
+        for j in range(whole, width):
+            sums[0, bucket[j]] += sign[j] * held[j]
+        sums[0, bucket[target]] -= sign[target] * np.float32(others)
+        over = np.float32(1 / (others + own))
+        for k in range(out.shape[1]):
+            out[i, k] = ((sums[0, k] + sums[1, k]) + (sums[2, k] + sums[3, k])) * over
+
+
+def tensor_sketches(outputs: BatchOutputs, residual: BucketedResidual) -> torch.Tensor:
+    """(n, residual.buckets) float32: the mean over an example's positions of −(residual ⊗ hidden state), sketched.
+
+    The sign is that of a step downhill: φ = −∇ of the mean loss with respect to the head.
+    """
+    (r,), hidden, m = outputs.reduced(residual), outputs.hidden(), residual.buckets
+    sketch = _sketch(hidden.shape[1], m, residual.seed, "tensor.h", str(hidden.device))
+    total = torch.zeros(outputs.examples, m // 2 + 1, dtype=torch.complex64, device=hidden.device)
+    for start in range(0, len(r), _POSITIONS):
+        part = slice(start, start + _POSITIONS)
+        h = torch.zeros(len(r[part]), m, device=hidden.device)
+        h.index_add_(1, sketch.bucket, hidden[part].float() * sketch.sign)
+        products = torch.fft.rfft(r[part]).mul_(torch.fft.rfft(h))
+        example_ids, counts = torch.unique_consecutive(outputs.example_ids[part], return_counts=True)
+        for owner, rows in zip(example_ids.tolist(), products.split(counts.tolist()), strict=True):
+            total[owner] += rows.sum(0)
+    counts = torch.bincount(outputs.example_ids, minlength=outputs.examples).clamp(min=1)
+    found: torch.Tensor = -torch.fft.irfft(total / counts[:, None], n=m)
+    return found
+
+
+def tensor_sketch_bytes(hidden: int, vocabulary: int, m: int, positions: int, examples: int) -> int:
+    """Memory of both sketches and how they are made, the sketched residuals, a tile of probabilities, transforms, the rows."""
+    tables = 60 * (hidden + vocabulary)
+    transforms = min(positions, _POSITIONS) * (4 * hidden + 32 * m)
+    return tables + 8 * m * positions + 8 * vocabulary * min(positions, 4096) + transforms + 24 * m * examples
+
+
+@lru_cache(maxsize=8)
+def _sketch(size: int, buckets: int, seed: int, stream: str, device: str) -> CountSketch:
+    return count_sketch(size, buckets, seed, stream, device)
