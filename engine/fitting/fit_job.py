@@ -190,8 +190,12 @@ class FitRun:
         place, bases = self._place(base), len(self._record["bases"])
         name = f" of base {base + 1}" if bases > 1 else ""
         try:
-            corpus, digest = self._corpus(base, provider, lambda what, rows: on_progress(f"{what}{name}", rows, self.rows, "examples"),
-                                          should_stop)  # fmt: skip
+            corpus, digest = self._corpus(
+                base,
+                provider,
+                lambda what, rows: on_progress(f"{what}{name}", rows, self.rows, "examples"),
+                should_stop,
+            )
         except _StoppedError:
             return False
         begun = partial(self.method.start_fit, provider.head, corpus, self.method.design(self.rows, base), base)

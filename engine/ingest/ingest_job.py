@@ -77,7 +77,8 @@ class PreparedIngest:
             return []
         some = ", ".join(model_shape.skipped_weights[:2]) + (" …" if len(model_shape.skipped_weights) > 2 else "")
         return [
-            f"{', '.join(blind)}: the gradients of {len(model_shape.skipped_weights)} weights that are no linear map ({some}) are left out"
+            f"{', '.join(blind)}: the gradients of {len(model_shape.skipped_weights)} weights that are in no linear layer "
+            f"({some}) are left out"
         ]
 
     def ingest(self) -> IngestResult:

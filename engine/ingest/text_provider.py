@@ -188,7 +188,8 @@ class TextProvider:
     def _too_long(self, document: Document, size: str, ordinal: int) -> None:
         self.faults.report(
             f"{self.sources[ordinal].path}:{document.line}: prompt and completion are {size}, --max-length is "
-            f"{self.settings.max_length} (the model's context: {self.head.model_shape.max_length}); --truncate cuts the prompt's start"
+            f"{self.settings.max_length} (the model's context: {self.head.model_shape.max_length}); "
+            "--truncate cuts the prompt's start"
         )
 
     def _chat(self) -> Any:
