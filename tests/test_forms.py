@@ -10,9 +10,9 @@ import pytest
 from headwater.engine.arrays.precision.precisions import Sign, listed, precision_of, recorded_precisions
 from headwater.engine.arrays.precision.rotation import Rotation, turn
 from headwater.engine.arrays.precision.signs import sign_queries
-from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
-from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
-from headwater.engine.arrays.scan.scan_loop.top_k import top_k
+from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scorers import scorer_of
+from headwater.engine.arrays.scan.top_k import top_k
 from headwater.store.errors import DataError, SettingsError, StoreDamaged
 from headwater.store.layout import Block, column
 from test_similarity import brute_force, nothing, stored

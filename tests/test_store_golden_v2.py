@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from headwater.engine.arrays.precision.precisions import listed
-from headwater.engine.arrays.scan.scan_loop.compress import check_column, compression, row_checks
-from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
-from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
-from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
-from headwater.engine.arrays.scan.scan_loop.top_k import top_k
+from headwater.engine.arrays.scan.compress import check_column, compression, row_checks
+from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scorers import scorer_of
+from headwater.engine.arrays.scan.stored_rows import StoredRows
+from headwater.engine.arrays.scan.top_k import top_k
 from headwater.store.feature_store import FeatureStore, method_group, precision_group
 from headwater.store.layout import column
 from headwater.store.verify import verify

@@ -119,11 +119,11 @@ def _scanned(stored: Any) -> list[Path]:
 
 def _asking(stored: Any, small: Any, count: int) -> Callable[[], object]:
     """One scan or search for so many queries, or a scan that only reads."""
-    from headwater.engine.arrays.scan.scan_loop.scan_loop import scan
-    from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
-    from headwater.engine.arrays.scan.scan_loop.stored_rows import fitted, scan_shapes
-    from headwater.engine.arrays.scan.scan_loop.top_k import top_k
-    from headwater.engine.arrays.scan.scan_loop.two_stage import two_stage
+    from headwater.engine.arrays.scan.scan_loop import scan
+    from headwater.engine.arrays.scan.scorers import scorer_of
+    from headwater.engine.arrays.scan.stored_rows import fitted, scan_shapes
+    from headwater.engine.arrays.scan.top_k import top_k
+    from headwater.engine.arrays.scan.two_stage import two_stage
     from headwater.engine.runtime.memory import parse_bytes
 
     scanned = small or stored
@@ -165,9 +165,9 @@ def _nothing(rows: object) -> None:
 
 def here(task: str, *words: str) -> None:
     """In a fresh process: one scan, and its peak memory over what was there before it."""
-    from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
-    from headwater.engine.arrays.scan.scan_loop.stored_rows import fitted, scan_shapes
-    from headwater.engine.arrays.scan.scan_loop.top_k import top_k
+    from headwater.engine.arrays.scan.scorers import scorer_of
+    from headwater.engine.arrays.scan.stored_rows import fitted, scan_shapes
+    from headwater.engine.arrays.scan.top_k import top_k
     from headwater.engine.runtime.memory import parse_bytes, peak_bytes, reset_peak, resident_bytes
 
     path, rows, depth, precision, count, memory = words
