@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
-from documents import GUIDES, ROOT, blocks, commands, fill, fill_demo, run
+from documents import DOCUMENTS, GUIDES, ROOT, blocks, commands, fill, fill_demo, run
+from headwater.cli import main
+from headwater.engine.interface.registry import load
 from small import sentences
 
 
@@ -43,3 +48,23 @@ def test_every_python_block_of_a_guide_runs(
         exec(compile(code, guide.name, "exec"), {})
     if guide.stem == "from-python":
         assert sentences(60)[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_settings_that_a_document_names_exist(document: Path) -> None:
+    named = re.findall(r"-o ([a-z0-9]+)(?:@\w+)?\.(?!jsonl?|csv|parquet|npy)(\w+)", document.read_text("utf-8"))
+    unknown = [(name, setting) for name, setting in named if setting not in load(name)().settings()]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_options_that_a_document_names_exist(document: Path) -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", document.read_text("utf-8"))) - {"--help"}
+    assert named <= {option for command in every_command(main) for part in command.params for option in part.opts}
+
+
+def every_command(group: click.Command) -> Iterator[click.Command]:
+    """A command and all below it."""
+    yield group
+    for command in getattr(group, "commands", {}).values():
+        yield from every_command(command)
