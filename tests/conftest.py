@@ -1,6 +1,7 @@
 """Fixtures that several test files share: small random models with a tokenizer, saved as a user's are, once a session."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,35 @@ def tiny(kind: str, **more: Any) -> Any:
             elif name.endswith("bias"):
                 weight.normal_(0.0, 0.5)
     return made
+
+
+def _numerical_settings() -> dict[str, object]:
+    """What decides a process's floating-point results, of the libraries that are loaded by now."""
+    torch, numba = sys.modules.get("torch"), sys.modules.get("numba")
+    settings: dict[str, object] = {}
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        settings["torch's threads"] = torch.get_num_threads()
+        settings["torch's dtype"] = torch.get_default_dtype()
+        settings["torch's deterministic mode"] = torch.are_deterministic_algorithms_enabled()
+        settings["denormals"] = float(torch.full((), 1e-30) * 1e-10) > 0
+    if numba is not None and hasattr(numba, "get_num_threads"):
+        settings["numba's threads"] = numba.get_num_threads()
+    return settings
+
+
+@pytest.fixture(autouse=True)
+def same_state_for_every_test() -> Iterator[None]:
+    """Seed torch's generator, and refuse a test that leaves numerical settings changed.
+
+    A test that draws from torch without a seed otherwise sees numbers that depend on which tests ran before it in its worker.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "manual_seed"):
+        torch.manual_seed(0)
+    before = _numerical_settings()
+    yield
+    after = _numerical_settings()
+    assert {name: after[name] for name in before} == before, "a test left numerical settings changed"
 
 
 @pytest.fixture

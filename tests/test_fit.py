@@ -483,7 +483,7 @@ small = {"subsets": 12, "degree": 3, "updates": 1, "checked": 0, **more}
 prepare_fit(FitJob(store, "stride", small)).run(lambda *told: None)  # compile, load, start threads
 ask(store, "stride", queries, top=5).attribute()
 settings = {"degree": 5, "updates": 2, "checked": 50, "members": 8, **more}
-settings["subsets"] = 60 if "space" in more else 3000
+settings["subsets"] = 60 if "space" in more else 1500
 fit = prepare_fit(FitJob(store, "stride", settings, again=True))
 reset_peak(); share = resident_bytes()
 fit.run(lambda *told: None)
@@ -496,17 +496,25 @@ print(json.dumps({"planned": question.plan.total, "used": peak_bytes() - share})
 """
 
 
+@pytest.fixture(scope="module")
+def large(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with queries and a store of 500 examples, not fitted."""
+    folder = tmp_path_factory.mktemp("large")
+    write_corpus(folder / "c.jsonl", short(500, seed=4))
+    write_corpus(folder / "q.jsonl", short(24, seed=5))
+    done("ingest", folder / "c.jsonl", "--store", folder / "S", "--model", texts / "model", "--method", "repsim")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("more", "loose"),
     [({}, 40), ({"states": "model", "omega": "example"}, 80), ({"space": "activations", "depth": 0.5}, 160)],
 )
 def test_fit_and_attribute_stay_within_their_plans(
-    texts: Path, tmp_path: Path, more: dict[str, Any], loose: int
+    large: Path, tmp_path: Path, more: dict[str, Any], loose: int
 ) -> None:
-    write_corpus(tmp_path / "c.jsonl", short(1500, seed=4))
-    write_corpus(tmp_path / "q.jsonl", short(24, seed=5))
-    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", "--model", texts / "model", "--method", "repsim")
-    command = [sys.executable, "-c", MEASURE, str(tmp_path / "S"), str(tmp_path / "q.jsonl"), json.dumps(more)]
+    shutil.copytree(large / "S", tmp_path / "S")
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "S"), str(large / "q.jsonl"), json.dumps(more)]
     out = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
     assert out.returncode == 0, out.stderr
     for line in out.stdout.splitlines():

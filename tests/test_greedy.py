@@ -242,7 +242,7 @@ def test_rows_that_are_kept_are_those_that_were_read(tmp_path: Path, room: int) 
 
 def test_a_choice_keeps_to_its_plan(tmp_path: Path) -> None:
     """Narrow rows, all of them tied and kept, where what is known of each row outweighs the rows; and wide ones."""
-    for name, shape in (("narrow", (40_000, 4)), ("wide", (3000, 1100))):
+    for name, shape in (("narrow", (12_000, 4)), ("wide", (1200, 1100))):
         chance, form = np.random.default_rng(0), precision_of("float16", column("c", shape[1:], "float16"))
         rows = (np.ones(shape) if name == "narrow" else chance.normal(size=shape)).astype(np.float16)
         source = RowSource(stored(tmp_path / name, rows, form=form), form)

@@ -351,7 +351,7 @@ def command(corpus: Path, store: Path, model: Path, *more: str) -> list[str]:
 
 
 def test_ctrl_c_loses_nothing(model: Path, tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "a.jsonl", sentences(3000))
+    corpus = write_corpus(tmp_path / "a.jsonl", sentences(1600))
     process = subprocess.Popen(command(corpus, tmp_path / "s", model), stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "s/methods/rise/columns/signature/c").exists():
         time.sleep(0.05)
@@ -362,10 +362,10 @@ def test_ctrl_c_loses_nothing(model: Path, tmp_path: Path) -> None:
     assert "stopped; the same command goes on from here" in told
     assert "Traceback" not in told
     rows = FeatureStore.open(tmp_path / "s").rows("methods/rise")
-    assert 0 < rows < 3000
+    assert 0 < rows < 1600
     assert rows % 512 == 0
     assert subprocess.run(command(corpus, tmp_path / "s", model), capture_output=True).returncode == 0
-    assert FeatureStore.open(tmp_path / "s").rows("methods/rise") == 3000
+    assert FeatureStore.open(tmp_path / "s").rows("methods/rise") == 1600
 
 
 @pytest.mark.slow
@@ -391,7 +391,7 @@ def test_killed_at_twenty_moments(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_what_is_committed(model: Path, tmp_path: Path) -> None:
-    corpus, store = write_corpus(tmp_path / "a.jsonl", sentences(3000)), tmp_path / "s"
+    corpus, store = write_corpus(tmp_path / "a.jsonl", sentences(1600)), tmp_path / "s"
     wide = ("-o", "rise.kr", "500", "-o", "rise.kh", "32")
 
     def limit() -> None:
@@ -402,9 +402,9 @@ def test_a_full_disk_keeps_what_is_committed(model: Path, tmp_path: Path) -> Non
     assert full.returncode == 1
     assert full.stderr.strip().splitlines()[-1].startswith("error: no room left on the device while writing ")
     assert "Traceback" not in full.stderr
-    assert FeatureStore.open(store).rows("methods/rise") < 3000
+    assert FeatureStore.open(store).rows("methods/rise") < 1600
     assert subprocess.run(command(corpus, store, model, *wide), capture_output=True).returncode == 0
-    assert FeatureStore.open(store).rows("methods/rise") == 3000
+    assert FeatureStore.open(store).rows("methods/rise") == 1600
     assert not [damage for damage in verify(FeatureStore.open(store)) if damage]
 
 
