@@ -255,7 +255,7 @@ import sys, numpy as np, zarr
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.engine.arrays.scan.scorers import query_bytes, scorer_of, scratch_bytes, tile_rows
 from headwater.engine.arrays.scan.top_k import scan_parts, top_k
-from headwater.engine.arrays.precision.precisions import form_of
+from headwater.engine.arrays.precision.precisions import precision_of
 from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from headwater.store.zarr_column import ZarrColumn
 from headwater.store.layout import Column
@@ -266,7 +266,7 @@ del data
 column = ZarrColumn(Column("x", (width,), "float32", 2048), rows, "x", sys.argv[1], own=False)
 queries = np.ones((4, width), np.float32)
 np.asarray(column._array[:1])  # zarr's threads and codecs are the interpreter's share
-form, shape = form_of("auto", column.column), Shape(128, 2)
+form, shape = precision_of("auto", column.column), Shape(128, 2)
 scorer_of(form, queries)
 planned = sum(size for _, size in scan_parts([column], 4, 10, shape, 128))
 planned += query_bytes(form, 4) + 2 * scratch_bytes(form, 4, 128)
