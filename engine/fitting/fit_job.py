@@ -25,6 +25,7 @@ from ...store.files import RangeLock
 from ...store.reader import open_column
 from ...store.state import write_arrays
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
+from ..ingest.outputs import BATCH_TOKENS
 from ..ingest.provider import Provider, RandomAccessProvider
 from ..interface.model_view import BATCH_EXAMPLES
 from ..interface.registry import load
@@ -47,7 +48,6 @@ from .fit_record import (
     state_folder,
     whole_operators,
 )
-from .read_states import BATCH_TOKENS
 from .state_files import StateFiles, part_bytes
 from .streamed_states import StreamedStates
 
