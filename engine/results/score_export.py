@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...store.errors import HeadwaterError, SettingsError, StoreFull
+from ...store.errors import SettingsError
+from ...store.files import whole_file
 from ...store.layout import Array
 
 _CHUNK_BYTES = 8 << 20
@@ -38,18 +38,8 @@ def export(
 
     It takes its name when it is whole. Raises StoreFull, SettingsError.
     """
-    hidden = Path(path).with_name(f".{Path(path).name}.part")
-    shutil.rmtree(hidden, ignore_errors=True)
-    try:
+    with whole_file(Path(path)) as hidden:
         _write(hidden, scores, rows, queries, {"method": method, **facts})
-        hidden.rename(path)
-    except HeadwaterError:
-        raise  # a damaged chunk of the store is an OSError, and none of this file's
-    except OSError as error:
-        kind = StoreFull if error.errno in (28, 122) else SettingsError  # ENOSPC, EDQUOT
-        raise kind(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _write(

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.errors import DataError, SettingsError
+from ...store.files import whole_file
 from ...store.layout import Array
 from ..arrays.greedy.greedy import greedy
 from ..arrays.greedy.problem import DIRECTIONS, KEPT_BYTES, Choice, Limits, Objective, Room
@@ -209,20 +210,9 @@ def refuse_training(path: str) -> None:
 
 def write_training(path: str, parts: Iterator[dict[str, list[Any]]]) -> None:
     """JSON lines ready for training: `text`, or `prompt` and `completion`, with id, order, gain, row and source."""
-    file = Path(path)
-    hidden = file.with_name(f".{file.name}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with hidden.open("w", encoding="utf-8") as out:
-            for part in parts:
-                for values in zip(*part.values(), strict=True):
-                    record = dict(zip(part, values, strict=True))
-                    empty = ("text",) if record["prompt"] else ("prompt", "completion")
-                    out.write(
-                        json.dumps({k: v for k, v in record.items() if k not in empty}, ensure_ascii=False) + "\n"
-                    )
-        hidden.replace(file)
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        hidden.unlink(missing_ok=True)
+    with whole_file(Path(path)) as hidden, hidden.open("w", encoding="utf-8") as out:
+        for part in parts:
+            for values in zip(*part.values(), strict=True):
+                record = dict(zip(part, values, strict=True))
+                empty = ("text",) if record["prompt"] else ("prompt", "completion")
+                out.write(json.dumps({k: v for k, v in record.items() if k not in empty}, ensure_ascii=False) + "\n")
