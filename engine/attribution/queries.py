@@ -7,10 +7,12 @@ import numpy as np
 from ...store.errors import CorpusError
 from ...store.layout import Array
 from ..ingest.examples import Example, Place
+from ..ingest.ingest_plan import TOKEN_BYTES
 from ..ingest.outputs import Batching, batching_for, outputs
 from ..ingest.provider import Provider
 from ..interface.method import Method
 from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..runtime.memory import Part
 
 _BATCH_TOKENS = 2048
 
@@ -41,6 +43,12 @@ def batch_tokens(queries: list[Example]) -> int:
 def query_batching(queries: list[Example]) -> Batching:
     """How queries are read: in their own batches, and called so."""
     return batching_for(queries, _BATCH_TOKENS, noun="query")
+
+
+def queries_part(queries: list[Example]) -> Part:
+    """What queries hold: tokens, texts and ids, and as many bytes again for each as a table of texts by id takes."""
+    texts = sum(2 * (len(query.id) + len(query.prompt) + len(query.text)) + 400 for query in queries)
+    return Part("queries' tokens and texts", TOKEN_BYTES * sum(query.length for query in queries) + 2 * texts)
 
 
 def query_rows(method: Method, provider: Provider, queries: list[Example]) -> dict[str, Array]:

@@ -31,7 +31,7 @@ from ..interface.model_view import BATCH_EXAMPLES
 from ..interface.registry import load
 from ..interface.subset_method import HiddenStates, SubsetMethod
 from ..models.language_model import ModelChoice
-from ..runtime.memory import Plan, plan, show_bytes
+from ..runtime.memory import Part, Plan, show_bytes
 from .checkpoint import Checkpoint
 from .fit_corpus import absolute, base_provider, made_of, require_rows, require_source
 from .fit_record import (
@@ -118,14 +118,13 @@ class FitRun:
         """What a base model's fit holds: reading first, training after it."""
         tokens, model_shape = max(BATCH_TOKENS, provider.longest()), provider.head.model_shape
         inner, files = self.method.layer(model_shape) >= 0, self.method.states_from == "files"
-        return plan([
-            *provider.memory(tokens),
+        return provider.memory(tokens) + Plan.of(
             layers_part(model_shape, [self.method.needs(model_shape)], tokens),
-            ("hidden states on their way out", files * part_bytes(model_shape, inner=inner)),
-            ("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
-            (f"{self.job.method}'s operators in training", self.method.held(model_shape, self.rows)[0]),
-            ("places of examples", (16 if files else 96) * self.rows),
-        ])  # fmt: skip
+            Part("hidden states on their way out", files * part_bytes(model_shape, inner=inner)),
+            Part("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
+            Part(f"{self.job.method}'s operators in training", self.method.held(model_shape, self.rows)[0]),
+            Part("places of examples", (16 if files else 96) * self.rows),
+        )
 
     def run(self, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False) -> bool:
         """Fit what is left; False when stopped before the end.

@@ -11,14 +11,15 @@ import numpy as np
 from ...store.errors import SettingsError
 from ...store.files import whole_file
 from ...store.layout import Array
+from ..runtime.memory import Part, Plan
 
 _CHUNK_BYTES = 8 << 20
 _NONE: Mapping[str, Any] = {}
 
 
-def export_parts(queries: int, rows: int) -> list[tuple[str, int]]:
+def export_parts(queries: int, rows: int) -> Plan:
     """What an export holds besides the scan: a chunk as it fills, and as zarr writes it."""
-    return [("scores on their way out", 4 * min(max(_CHUNK_BYTES, 4 * queries), 4 * queries * rows))]
+    return Plan.of(Part("scores on their way out", 4 * min(max(_CHUNK_BYTES, 4 * queries), 4 * queries * rows)))
 
 
 def refuse_path(path: str) -> None:

@@ -25,7 +25,7 @@ from ..ingest.outputs import batching_for, outputs
 from ..ingest.provider import Provider
 from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import PackedOutputs, merged_specs
-from ..runtime.memory import plan
+from ..runtime.memory import Part, Plan
 
 _PART = 512  # examples of a target that are read at once
 OnProgress = Callable[[int], None]
@@ -57,8 +57,8 @@ class LinearFeatures:
     def mean(self, on_progress: OnProgress) -> Array:
         """(D,) float64: the mean over all examples, in one pass."""
         readers = self.stored.scanned(self.column)
-        cuts = ((plan(moment_parts(readers, self.form, 1, shape)), shape) for shape in shapes(readers, 1))
-        _, shape = fitted(cuts, (), self.memory)
+        cuts = ((moment_parts(readers, self.form, 1, shape), shape) for shape in shapes(readers, 1))
+        _, shape = fitted(cuts, Plan(()), self.memory)
         found: Array = column_sums(readers, self.form, shape, on_progress) / self.rows
         return found
 
@@ -69,10 +69,8 @@ class LinearFeatures:
             BudgetError: the sums do not fit the budget.
         """
         readers, columns = self.stored.scanned(self.column), scipy.sparse.csc_array(subsets)
-        held = plan([("subsets", 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes))]).parts
-        cuts = (
-            (plan(moment_parts(readers, self.form, subsets.shape[0], shape)), shape) for shape in shapes(readers, 1)
-        )
+        held = Plan.of(Part("subsets", 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes)))
+        cuts = ((moment_parts(readers, self.form, subsets.shape[0], shape), shape) for shape in shapes(readers, 1))
         _, shape = fitted(cuts, held, self.memory)
         weights = lambda start, stop: columns[:, start:stop].toarray()  # noqa: E731
         sums = weighted_sums(readers, self.form, weights, shape, on_progress)

@@ -25,7 +25,7 @@ from ..arrays.scan.scan_loop import cores, shapes
 from ..arrays.scan.stored_rows import fitted
 from ..results.example_table import Examples
 from ..results.groups import Groups
-from ..runtime.memory import Plan, plan
+from ..runtime.memory import Part, Plan
 from .linear_features import LinearFeatures
 from .subsets import ids_or_mask
 
@@ -98,9 +98,9 @@ class Selection:
         rooms = [Room(pool, directions, kept // self._source.row_bytes, shape)
                  for shape in shapes(readers, cores())[:1] + shapes(readers, 1)[-1:]
                  for directions in DIRECTIONS for pool in pools for kept in KEPT_BYTES]  # fmt: skip
-        held = plan([("examples' lengths and groups", 24 * features.rows)]).parts
+        held = Plan.of(Part("examples' lengths and groups", 24 * features.rows))
         self.plan: Plan
-        cuts = ((plan(room.parts(self._source)), room) for room in rooms)
+        cuts = ((room.parts(self._source), room) for room in rooms)
         self.plan, self._room = fitted(cuts, held, features.memory)
 
     def run(
