@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headwater.engine.runtime.memory import parse_bytes, show_bytes
+from headwater.engine.runtime.memory import Part, Plan, parse_bytes, show_bytes
 from headwater.store.errors import BudgetError, SettingsError
 from hypothesis import given
 from hypothesis import strategies as st
