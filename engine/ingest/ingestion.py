@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -23,8 +24,9 @@ from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
 from ...store.writer import GroupWriter
 from ..interface.method import Method
-from ..models.batch_outputs import NonFiniteLogits, merged_specs
-from .examples import Example, Place, batches, example_rows, windows
+from ..models.batch_outputs import PackedOutputs, merged_specs
+from .examples import Example, Place, example_rows, windows
+from .outputs import Batching, named, outputs
 from .provider import Provider
 from .stored_columns import precisions_of
 from .writer_thread import WriterThread
@@ -176,31 +178,29 @@ class Ingestion:
     def _window(self, window: list[Example], groups: list[str]) -> dict[str, dict[str, Any]]:
         """All groups' rows of one window, in the corpus's order."""
         names = [name for name in self.methods if method_group(name) in groups]
-        kept: dict[str, dict[str, Array]] = {name: {} for name in names}
+        columns: dict[str, dict[str, Array]] = {name: {} for name in names}
         losses = torch.zeros(len(window))
-        for batch in batches(window, self.tokens):
-            self._read_batch([window[i] for i in batch], batch, len(window), kept, losses)
-        rows: dict[str, dict[str, Any]] = {method_group(n): dict(kept[n]) for n in names}
+        compute = partial(self._sketched, names=names)
+        for batch, (batch_losses, sketches) in outputs(
+            self.provider, window, self._needs, compute, Batching(self.tokens)
+        ):
+            losses[torch.tensor(batch)] = batch_losses
+            for name, column, values in ((name, *item) for name, rows in sketches.items() for item in rows.items()):
+                for part, encoded in self._encoded(name, column, values, [window[i] for i in batch]).items():
+                    if part not in columns[name]:
+                        columns[name][part] = np.zeros((len(window), *encoded.shape[1:]), encoded.dtype)
+                    columns[name][part][batch] = encoded
+        rows: dict[str, dict[str, Any]] = {method_group(name): dict(columns[name]) for name in names}
         if EXAMPLES in groups:
             rows[EXAMPLES] = example_rows(window, losses.numpy())
         return rows
 
-    def _read_batch(
-        self, examples: list[Example], at: list[int], size: int, kept: dict[str, dict[str, Array]], losses: torch.Tensor
-    ) -> None:
-        with torch.inference_mode():
-            outputs = self.provider.read(examples, self._needs)
-            try:
-                losses[torch.tensor(at)] = outputs.losses().cpu()
-            except NonFiniteLogits as error:
-                bad = examples[error.example]
-                raise DataError(f"NaN or Inf in the logits of example {_named(bad)}") from None
-            for name, columns in kept.items():
-                for column, values in self.methods[name].rows(outputs, self._tables[name]).items():
-                    for part, rows in self._encoded(name, column, values, examples).items():
-                        if part not in columns:
-                            columns[part] = np.zeros((size, *rows.shape[1:]), rows.dtype)
-                        columns[part][at] = rows
+    def _sketched(
+        self, read: PackedOutputs, names: list[str]
+    ) -> tuple[torch.Tensor, dict[str, dict[str, torch.Tensor]]]:
+        """A batch's losses (n,), and of each method the rows of its declared columns."""
+        rows = {name: dict(self.methods[name].rows(read, self._tables[name])) for name in names}
+        return read.losses().cpu(), rows
 
     def _encoded(self, name: str, column: str, values: torch.Tensor, examples: list[Example]) -> dict[str, Array]:
         """A batch's rows of one declared column as they are stored; a row that cannot be would rank first for ever."""
@@ -215,13 +215,8 @@ class Ingestion:
                 try:
                     forms[column].encode(row[None])
                 except DataError:
-                    raise DataError(f"method {name} gave NaN or Inf for example {_named(example)}") from None
+                    raise DataError(f"method {name} gave NaN or Inf for example {named(example)}") from None
             raise
-
-
-def _named(example: Example) -> str:
-    place = f"{example.source}:{example.line}"
-    return place if example.id == place else f"{example.id} ({place})"
 
 
 def _chained(digest: str, window: list[Example]) -> str:
