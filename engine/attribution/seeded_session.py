@@ -29,7 +29,7 @@ def seeds_of(store: FeatureStore, name: str) -> list[str]:
     Raises:
         SettingsError: there are fewer than two.
     """
-    there = {one: dict(store.groups[method_group(one)]["settings"]) for one in store.methods}
+    there = {one: store.groups[method_group(one)].settings for one in store.methods}
     own = {key: value for key, value in there.get(name, {}).items() if key != "seed"}
     found: dict[int, str] = {}
     for one, settings in there.items():

@@ -70,7 +70,7 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
                 f"method {name} stores no rows in {store.url}: it is fitted, and asked by attribute and value alone"
             )
         raise StoreMissing(f"{store.url} holds no rows of method {name} (it holds: {held}); ingest adds them")
-    method = load(name).from_settings(store.groups[group]["settings"])
+    method = load(name).from_settings(store.groups[group].settings)
     if not isinstance(method, Similarity):
         raise BrokenMethod(f"method {name} does not score single examples by similarity")
     return method

@@ -277,7 +277,7 @@ def prepare_fit(job: FitJob) -> FitRun:
         raise SettingsError(
             f"method {job.method} has nothing to fit: headwater ingest --method {job.method} stores its rows"
         )
-    if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.groups[EXAMPLES].get("complete"):
+    if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.groups[EXAMPLES].complete:
         raise StoreMissing(f"{store.url} does not hold all of its examples yet: run ingest again to go on")
     there = held_record(store, job.method) if job.again else read_record(store, job.method)
     try:

@@ -129,7 +129,7 @@ def _method(name: str, given: Mapping[str, Any], store: FeatureStore | None) -> 
     try:
         if store is None or method_group(name) not in store.groups:
             return kind.from_settings(given)
-        there = kind.from_settings(store.groups[method_group(name)]["settings"]).settings()
+        there = kind.from_settings(store.groups[method_group(name)].settings).settings()
         asked = kind.from_settings({**there, **given})
     except SettingsError as error:
         raise SettingsError(f"method {name}: {error}") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
+from ...store.manifest import StoreRecord
 from ...store.writer import GroupWriter
 from ..interface.method import Method
 from ..models.batch_outputs import PackedOutputs, merged_specs
@@ -106,7 +107,7 @@ class Ingestion:
     def _behind(self) -> tuple[list[str], int | None]:
         """The groups that lag furthest, and the row at which they meet the next one; none when all are complete."""
         rows = {group: self.store.rows(group) for group in self._groups()}
-        open_groups = [g for g in rows if not self.store.groups[g]["complete"]]
+        open_groups = [g for g in rows if not self.store.groups[g].complete]
         if not open_groups:
             return [], None
         low = min(rows[group] for group in open_groups)
@@ -123,8 +124,8 @@ class Ingestion:
         """Read from the lagging groups' place to the next level or the end; false when stopped before."""
         with WriterThread(self._writers(behind), self.commit_seconds) as writer:
             record = self.store.groups[behind[0]]  # fresh: the writers have the store to themselves now
-            digest, first, added = record["digest"], self.store.rows(behind[0]), self.added
-            start = max(Place(*record["place"]), Place(record.get("sources", 0)))
+            digest, first, added = record.digest, self.store.rows(behind[0]), self.added
+            start = max(Place(*record.place), Place(record.sources))
             examples: Iterator[Example] = self.provider.examples(start)
             if level is not None:
                 examples = islice(examples, level - first)
@@ -164,14 +165,14 @@ class Ingestion:
         """The lagging groups must have seen what those ahead of them saw; a level that ends the corpus is the end."""
         leader = next(g for g in self._groups() if self.store.rows(g) == level and g not in behind)
         for group in behind:
-            if self.store.groups[group]["digest"] != self.store.groups[leader]["digest"]:
+            if self.store.groups[group].digest != self.store.groups[leader].digest:
                 raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: "
                                     f"{self.store.rows(group)} examples here, {level} there, or other texts")  # fmt: skip
-        if self.store.groups[leader]["complete"]:
+        if self.store.groups[leader].complete:
 
-            def change(attributes: dict[str, Any]) -> None:
-                for group in behind:
-                    attributes["groups"][group]["complete"] = True
+            def change(root: StoreRecord) -> StoreRecord:
+                ended = {group: root.groups[group].noted(complete=True) for group in behind}
+                return replace(root, groups={**root.groups, **ended})
 
             self.store.update(change)
 

@@ -19,9 +19,10 @@ from ....store.checksums import crc32c
 from ....store.errors import SettingsError, StoreMismatch
 from ....store.feature_store import FeatureStore, method_group, precision_group
 from ....store.layout import Array, Block, Column, column
+from ....store.manifest import columns_json
 from ....store.writer import GroupWriter
 from ...runtime.memory import Part, Plan
-from ..precision.precisions import Precision, Sign, listed, precision_of
+from ..precision.precisions import Precision, Sign, precision_of
 from .scan_loop import OnProgress, Shape, blocks_bytes
 from .stored_rows import StoredRows, fitted, scan_shapes
 
@@ -142,7 +143,7 @@ def compression(
     shapes = scan_shapes(source)
     made, shape = fitted(((_plan(source, forms, columns, shape), shape) for shape in shapes), Plan(()), memory)
     notes = {"settings": {"precision": precision, "bits": bits}, "complete": False,
-             "declared": listed([form.declared for form in forms.values()])}  # fmt: skip
+             "declared": columns_json([form.declared for form in forms.values()])}  # fmt: skip
     store.require_local()
     if declare and group not in store.groups:
         store.add_group(group, columns, notes)
