@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,24 @@ def test_a_design_deals_every_row_out_evenly(rows: int, subsets: int, degree: in
     some = np.random.default_rng(0).integers(0, rows, 5)
     assert np.array_equal(design.of(some), ids[some])
     assert np.array_equal(PartitionDesign(rows, subsets, degree, seed).ids(rows // 2, rows), ids[rows // 2 :])
+
+
+def test_members_are_pinned_with_their_order() -> None:
+    """Training reads them in this order; the digest is that of a design which computed everything anew at each call."""
+    digest = hashlib.blake2b(digest_size=8)
+    for fields in ((1000, 100, 4, 7), (61, 12, 3, 0), (7, 9, 2, 5), (70000, 70, 7, 2**31)):
+        design = PartitionDesign(*fields)
+        for subset in range(design.subsets):
+            for part in (slice(None), slice(1, 5), slice(-2, None)):
+                digest.update(design.members(subset, part.start or 0, part.stop).tobytes())
+        digest.update(design.ids(0, design.rows).tobytes() + design.sizes().tobytes())
+    assert digest.hexdigest() == "12d4e55d2183afd6"
+
+
+def test_what_a_design_computes_once_is_read_only_and_not_pickled() -> None:
+    design = PartitionDesign(61, 12, 3, 0)
+    assert design.blocks is PartitionDesign(61, 12, 3, 0).blocks and not design.blocks.flags.writeable
+    assert pickle.loads(pickle.dumps(design)) == design and len(pickle.dumps(design)) < 200
 
 
 def test_designs_are_pinned_and_differ_by_seed() -> None:

@@ -35,7 +35,7 @@ class Fine(Similarity):
 def site(tmp_path, monkeypatch):
     """A folder on the path, empty of packages; modules imported from it are forgotten afterwards."""
     before = set(sys.modules)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # another path: the registry searches anew
     yield tmp_path
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
@@ -88,6 +88,29 @@ def test_names_are_listed_in_order(site):
     assert names == sorted(names) and {"alpha", "zeta"} <= set(names)
 
 
+def test_the_path_is_searched_once_and_nobody_elses_metadata_is_read(site, monkeypatch):
+    from importlib.metadata import PathDistribution
+
+    install(site, "fine-methods", {"fine": "fine_one:Fine"}, fine_one=GOOD)
+    (install(site, "other", {}) / "entry_points.txt").unlink()
+    read, read_text = [], PathDistribution.read_text
+
+    def recorded(self, filename):
+        read.append((self._path.name, filename))
+        return read_text(self, filename)
+
+    monkeypatch.setattr(PathDistribution, "read_text", recorded)
+    assert not listed("fine").fault
+    assert ("other-1.0.dist-info", "entry_points.txt") in read  # how a distribution says that it offers nothing
+    owners = {folder for folder, file in read if file in ("METADATA", "PKG-INFO")}
+    assert "fine_methods-1.0.dist-info" in owners and len(owners) == len({line.distribution for line in list_methods()})
+    del read[:]
+    assert load("fine").__name__ == "Fine" and not read
+    with pytest.raises(UnknownMethod):
+        load("finer")
+    assert not read
+
+
 BROKEN = {
     "raises": ('"""About."""\nraise RuntimeError("no luck today\\nsecond line")\n', "RuntimeError: no luck today"),
     "exits": ('"""About."""\nimport sys\nsys.exit(3)\n', "SystemExit: 3"),
@@ -123,7 +146,7 @@ FAULTS = {
     "syntax": ("faulty:Method", '"""About."""\ndef (:\n', "faulty does not parse in line 2: "),
     "absent": ("not_there:Method", "", "module not_there is not there"),
     "inside": ("faulty.inner:Method", "", "module faulty.inner is not there"),
-    "coding": ("faulty:Method", b'"""\xff\xfe"""\n', "faulty does not parse: "),
+    "coding": ("faulty:Method", b'"""\xff\xfe"""\n', "faulty does not parse in line 1: "),
     "null": ("faulty:Method", '"""About."""\n\0', ""),
     "deep": ("faulty:Method", "x = " + "(" * 5000 + ")" * 5000, "faulty "),
     "no-class": ("faulty", GOOD, "its entry point 'faulty' is not module:Class"),
@@ -149,7 +172,7 @@ def test_a_module_without_source_is_no_fault(site):
     install(site, "compiled", {"compiled": "compiled_one:Fine"}, compiled_one=GOOD)
     py_compile.compile(str(site / "compiled_one.py"), str(site / "compiled_one.pyc"))
     (site / "compiled_one.py").unlink()
-    assert (listed("compiled").about, listed("compiled").fault) == ("", "")
+    assert (listed("compiled").about, listed("compiled").fault) == ("A fine method.", "")
     assert load("compiled").__name__ == "Fine"
 
 
