@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-gpu lint types bench compare clean
+.PHONY: demo test test-slow test-gpu lint types tree bench compare clean
 
 demo: $(READY)  ## the whole job on an embedded corpus, in minutes
 	$(BIN)/headwater demo
@@ -26,6 +26,9 @@ lint: $(READY)  ## style and formatting
 types: $(READY)  ## the package under its own name: mypy knows nothing of package-dir
 	mkdir -p build/types && ln -sfn ../.. build/types/headwater
 	MYPYPATH=build/types $(BIN)/mypy -p headwater.store -p headwater.engine -p headwater.plugins -m headwater.cli
+
+tree: $(READY)  ## the tree in ARCHITECTURE.md, made anew from the modules' docstrings
+	$(BIN)/python tests/tree.py
 
 bench: $(READY)  ## every benchmark, long; see examples/benchmarks/README.md
 	$(PIP) -e '.[bench]'

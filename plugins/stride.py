@@ -164,8 +164,8 @@ class Stride(SubsetMethod):
         """Operators, their gradients of two losses and Adam's moments, a copy for the checkpoint; tiles, ω; the operators."""
         import torch
 
-        from ..engine.fitting.read_states import BATCH_TOKENS
         from ..engine.fitting.streamed_states import ROOM_BYTES
+        from ..engine.ingest.outputs import BATCH_TOKENS
         from ..engine.steering.operators import LEAST_ROWS, TILE_BYTES
 
         numbers = self.subsets * self.rank * model.hidden + (model.hidden + 1) * self.rank

@@ -351,5 +351,5 @@ def test_weights_out_of_reach_are_named_at_ingestion(tmp_path: Path) -> None:
     words = ["ingest", str(corpus), "--model", str(tmp_path / "model"), "--store"]
     done = CliRunner().invoke(main, [*words, str(tmp_path / "S"), "--method", "graddot"])
     assert done.exit_code == 0, (done.output, done.exception)
-    assert "note: graddot: the gradients of 3 weights that are no linear map (layers.0.mlp." in done.stderr
+    assert "note: graddot: the gradients of 3 weights that are in no linear layer (layers.0.mlp." in done.stderr
     assert "note: " not in CliRunner().invoke(main, [*words, str(tmp_path / "T"), "--method", "repsim"]).stderr

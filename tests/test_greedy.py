@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.greedy.greedy import bounds
-from headwater.engine.arrays.greedy.greedy.greedy import greedy
-from headwater.engine.arrays.greedy.greedy.problem import Choice, Limits, Objective, Room
-from headwater.engine.arrays.greedy.greedy.row_cache import RowCache, RowSource
+from headwater.engine.arrays.greedy import bounds
+from headwater.engine.arrays.greedy.greedy import greedy
+from headwater.engine.arrays.greedy.problem import Choice, Limits, Objective, Room
+from headwater.engine.arrays.greedy.row_cache import RowCache, RowSource
 from headwater.engine.arrays.precision.precisions import precision_of
-from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.layout import column
 from test_similarity import nothing, stored
@@ -253,4 +253,4 @@ def test_a_choice_keeps_to_its_plan(tmp_path: Path) -> None:
         greedy(source, objective, limits, room, nothing)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert 0.2 < peak / sum(size for _, size in room.parts(source)) <= 1, name
+        assert 0.2 < peak / room.parts(source).total <= 1, name

@@ -409,5 +409,5 @@ def test_a_full_disk_keeps_what_is_committed(model: Path, tmp_path: Path) -> Non
 
 
 def test_the_method_is_frozen_with_the_store(whole: Path) -> None:
-    stored = FeatureStore.open(whole).groups["methods/rise"]["settings"]
+    stored = FeatureStore.open(whole).groups["methods/rise"].settings
     assert Rise.from_settings(stored) == Rise(kr=12, kh=8, kg=4)

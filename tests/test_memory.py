@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headwater.engine.runtime.memory import parse_bytes, plan, show_bytes
+from headwater.engine.runtime.memory import Part, Plan, parse_bytes, show_bytes
 from headwater.store.errors import BudgetError, SettingsError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,15 +46,15 @@ def test_what_is_shown_is_read_back(count: int) -> None:
 
 
 def test_a_plan_is_its_parts_without_the_empty_ones() -> None:
-    made = plan([("weights", 300), ("nothing", 0), ("blocks", 700)])
+    made = Plan.of(Part("weights", 300), Part("nothing", 0)) + Plan.of(Part("blocks", 700))
     assert [(part.name, part.bytes) for part in made.parts] == [("weights", 300), ("blocks", 700)]
-    assert made.total == 1000 and plan([]).total == 0
+    assert made.total == 1000 and Plan.of().total == 0
     made.check(None, 1000)
     made.check(1000, 1000)
 
 
 def test_a_refusal_names_both_numbers_the_largest_part_and_the_smallest_budget() -> None:
-    made = plan([("weights", 300_000), ("blocks in flight", 700_001)])
+    made = Plan.of(Part("weights", 300_000), Part("blocks in flight", 700_001))
     with pytest.raises(BudgetError) as refused:
         made.check(999_000, 400_001)
     told = str(refused.value)
@@ -255,7 +255,7 @@ import sys, numpy as np, zarr
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.engine.arrays.scan.scorers import query_bytes, scorer_of, scratch_bytes, tile_rows
 from headwater.engine.arrays.scan.top_k import scan_parts, top_k
-from headwater.engine.arrays.precision.precisions import form_of
+from headwater.engine.arrays.precision.precisions import precision_of
 from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from headwater.store.zarr_column import ZarrColumn
 from headwater.store.layout import Column
@@ -266,9 +266,9 @@ del data
 column = ZarrColumn(Column("x", (width,), "float32", 2048), rows, "x", sys.argv[1], own=False)
 queries = np.ones((4, width), np.float32)
 np.asarray(column._array[:1])  # zarr's threads and codecs are the interpreter's share
-form, shape = form_of("auto", column.column), Shape(128, 2)
+form, shape = precision_of("auto", column.column), Shape(128, 2)
 scorer_of(form, queries)
-planned = sum(size for _, size in scan_parts([column], 4, 10, shape, 128))
+planned = scan_parts([column], 4, 10, shape, 128).total
 planned += query_bytes(form, 4) + 2 * scratch_bytes(form, 4, 128)
 top_k([ZarrColumn(column.column, 2048, "x", sys.argv[1], own=False)], scorer_of(form, queries), 10, shape, print)
 assert reset_peak()

@@ -101,7 +101,8 @@ def test_the_wheel_registers_command_and_methods(unpacked):
     methods = project["entry-points"]["headwater.methods"]
     assert "headwater = headwater.cli:main" in told
     assert methods and all(f"{name} = {target}" in told for name, target in methods.items())
-    code = "from headwater.engine.interface.registry import list_methods\nfor m in list_methods(): print(m.name, m.distribution, m.fault)"
+    code = "from headwater.engine.interface.registry import list_methods\n"
+    code += "for m in list_methods(): print(m.name, m.distribution, m.fault)"
     assert elsewhere(unpacked, code).splitlines() == [f"{name} headwater {VERSION} " for name in sorted(methods)]
 
 

@@ -155,14 +155,14 @@ def test_closed_early_it_reads_nothing_more(columns):
         reads = 0
 
         def load(self, start: int, stop: int, out: Array) -> None:
-            Counting.states_from += 1
+            Counting.reads += 1
             super().load(start, stop, out)
 
     first = columns[0]
     blocks = read_blocks([Counting(first.column, first.rows, first.name, first.folder)], 1, ahead=8)
     next(blocks)
     blocks.close()
-    assert Counting.states_from <= 10
+    assert Counting.reads <= 10
 
 
 @pytest.mark.parametrize("error", [StoreDamaged("x"), MemoryError(), KeyboardInterrupt()])

@@ -58,8 +58,8 @@ def test_format_1_is_read():
     assert store.methods == ["rise"]
     for group, columns in GROUPS.items():
         assert store.rows(group) == ROWS
-        assert store.record(group)["settings"] == {"seed": 0} and store.record(group)["complete"] is True
-        assert store.columns(group) == [declared(name, values) for name, values in columns.items()]
+        assert store.record(group).settings == {"seed": 0} and store.record(group).complete
+        assert store.columns(group) == tuple(declared(name, values) for name, values in columns.items())
         for name, values in columns.items():
             expected = np.asarray(values) if name != "text" else values
             assert open_column(store, group, name).gather(range(ROWS)).tolist() == list(map(_plain, expected))

@@ -27,7 +27,7 @@ from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models import upper_layers as layers_above
 from headwater.engine.models.batch_outputs import LinearHead, merged_specs
 from headwater.engine.models.language_model import ModelChoice, load
-from headwater.engine.models.upper_layers import UpperLayers
+from headwater.engine.models.upper_layers import TrunkUpperLayers
 from headwater.engine.recovery.design import PartitionDesign
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.at_head import AtHead
@@ -147,7 +147,7 @@ def test_layers_are_run_again_as_the_model_runs_them(kind: str, monkeypatch: pyt
     ids, counted = torch.randint(50, (4, 7)), torch.rand(4, 7) < 0.7
     which = torch.tensor([2, 0])
     for layer in range(3):
-        above = UpperLayers(trunk, 3, layer, ids, counted)
+        above = TrunkUpperLayers(trunk, 3, layer, ids, counted)
         above.check()
         other = trunk(inputs_embeds=torch.randn(4, 7, 16), output_hidden_states=True)
         states = other.hidden_states[layer][which].clone().requires_grad_()
@@ -163,9 +163,9 @@ def test_layers_are_run_again_as_the_model_runs_them(kind: str, monkeypatch: pyt
         layers_above, "_given", lambda *told: nullcontext()
     )  # a model that does not read what it is given
     with pytest.raises(ModelError, match="cannot be run again"):
-        UpperLayers(trunk, 3, 1, ids, counted).check()
+        TrunkUpperLayers(trunk, 3, 1, ids, counted).check()
     with pytest.raises(ModelError, match="no list of 5 layers"):
-        UpperLayers(trunk, 5, 1, ids, counted)
+        TrunkUpperLayers(trunk, 5, 1, ids, counted)
 
 
 D, V, K, R = 6, 17, 3, 2
@@ -415,7 +415,7 @@ def test_a_model_whose_layers_were_run_again_is_freed_at_once() -> None:
         "num_attention_heads": 2,
     }
     trunk: Any = transformers.LlamaModel(transformers.LlamaConfig(**sizes)).eval()
-    above = UpperLayers(trunk, 2, 1, torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.bool))
+    above = TrunkUpperLayers(trunk, 2, 1, torch.zeros(1, 4, dtype=torch.int64), torch.ones(1, 4, dtype=torch.bool))
     above.check()
     lowest = weakref.ref(trunk.layers[0])
     gc.disable()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from headwater.engine.arrays.kernels.heaps import Heaps, merged
 from headwater.engine.arrays.precision.precisions import precision_of
-from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
-from headwater.engine.arrays.scan.scan_loop.tensor_scores import MOST_ROWS, best_keys, from_keys, planes_of, scores_of
+from headwater.engine.arrays.scan.scorers import scorer_of
+from headwater.engine.arrays.scan.tensor_scores import MOST_ROWS, best_keys, from_keys, planes_of, scores_of
 from headwater.store.errors import DataError
 from headwater.store.layout import Block, column
 from hypothesis import given, settings

@@ -239,7 +239,7 @@ def test_what_decides_the_rows_is_in_the_provenance(model, tmp_path):
     }
     assert source.longest() == 33 and Path(source.origin()["model_path"]).is_dir()
     assert isinstance(source.head, LinearHead) and source.device.type == "cpu"
-    assert {name for name, size in source.memory(100) if size > 0} == {
+    assert {part.name for part in source.memory(100).parts} == {
         "model weights", "activations", "hidden states", "logits tile", "texts being tokenised",
     }  # fmt: skip
 

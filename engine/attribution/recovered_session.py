@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from ...store.errors import DataError, InputError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
@@ -23,12 +22,13 @@ from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape, cores
 from ..data.documents import Template
 from ..fitting.fit_record import fitted, recovery_of
-from ..ingest.examples import Example, batches
-from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
+from ..ingest.examples import Example
+from ..ingest.ingest_plan import TEXT_BYTES, layers_part
 from ..ingest.open_provider import query_provider
+from ..ingest.outputs import outputs
 from ..ingest.provider import Provider
 from ..interface.subset_method import Design
-from ..models.batch_outputs import NonFiniteLogits, merged_specs
+from ..models.batch_outputs import merged_specs
 from ..models.language_model import ModelChoice, pick_device
 from ..recovery.gpu_pass import DevicePass, cupy_on
 from ..recovery.membership import MaskedMembership, Membership, TableMembership
@@ -36,8 +36,8 @@ from ..recovery.recover import recovered, recovery_bytes
 from ..results.diagnostics import RecoveryDiagnostics
 from ..results.results import RESULT_QUERIES, Results
 from ..results.score_export import export, export_parts
-from ..runtime.memory import Plan, plan
-from .queries import batch_tokens, read_queries
+from ..runtime.memory import Part, Plan
+from .queries import batch_tokens, queries_part, query_batching, read_queries
 from .recovered_weights import BLOCK, BaseWeights, RecoveredWeights
 
 OnProgress = Callable[[int], None]
@@ -124,19 +124,21 @@ class RecoveredSession:
         longest = (
             int(self.store.provenance.get("max_length", 0)) * TEXT_BYTES if self.store.provenance.get("text") else 0
         )
-        return plan([
-            *provider.memory(tokens),
-            layers_part(model_shape, [method.needs(model_shape)], tokens),
-            (f"{self._name}'s operators", method.held(model_shape, self.rows)[1]),
-            ("measurements", 24 * count * subsets * bases),
-            ("recovery", recovery_bytes(count, subsets, together, cores())),
-            ("subsets of examples", (held * table + self.rows) * bases),
-            ("weights", 16 * min(count * self.rows, count * subsets) * bases + 24 * block * count),
-            ("results", 6 * heap_bytes(count, k)),
-            ("texts of results", (3 * min(TEXT_CHUNK_ROWS, self.rows) + 2 * RESULT_QUERIES * k) * longest),
-            ("queries' tokens and texts", sum(query.length for query in self._queries) * (TOKEN_BYTES + TEXT_BYTES)),
-            *export_parts(count, self.rows),
-        ])  # fmt: skip
+        return (
+            provider.memory(tokens)
+            + export_parts(count, self.rows)
+            + Plan.of(
+                layers_part(model_shape, [method.needs(model_shape)], tokens),
+                Part(f"{self._name}'s operators", method.held(model_shape, self.rows)[1]),
+                Part("measurements", 24 * count * subsets * bases),
+                Part("recovery", recovery_bytes(count, subsets, together, cores())),
+                Part("subsets of examples", (held * table + self.rows) * bases),
+                Part("weights", 16 * min(count * self.rows, count * subsets) * bases + 24 * block * count),
+                Part("results", 6 * heap_bytes(count, k)),
+                Part("texts of results", (3 * min(TEXT_CHUNK_ROWS, self.rows) + 2 * RESULT_QUERIES * k) * longest),
+                queries_part(self._queries),
+            )
+        )
 
     @property
     def queries(self) -> dict[str, str]:
@@ -284,14 +286,10 @@ class RecoveredSession:
         done = 0
         y, reliability = np.zeros((len(queries), method.design(self.rows, base).subsets)), np.zeros(len(queries))
         needs = merged_specs([method.needs(provider.head.model_shape)])
-        for batch in batches(queries, batch_tokens(queries)):
-            with torch.inference_mode():
-                outputs = provider.read([queries[at] for at in batch], needs)
-                try:
-                    outputs.losses()
-                except NonFiniteLogits as error:
-                    raise DataError(f"NaN or Inf in the logits of query {queries[batch[error.example]].id}") from None
-                y[batch], reliability[batch] = method.measured(outputs, operators)
+        for batch, measurements in outputs(
+            provider, queries, needs, lambda read: method.measured(read, operators), query_batching(queries)
+        ):
+            y[batch], reliability[batch] = measurements
             done += len(batch)
             on_progress(done)
         return y, reliability

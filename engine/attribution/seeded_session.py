@@ -16,7 +16,7 @@ from ...store.errors import SettingsError, StoreMissing
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
 from ..results.results import Results
-from ..runtime.memory import Plan, plan
+from ..runtime.memory import Part, Plan
 from .stored_session import StoredSession
 
 CONFIDENCE = 0.95
@@ -29,7 +29,7 @@ def seeds_of(store: FeatureStore, name: str) -> list[str]:
     Raises:
         SettingsError: there are fewer than two.
     """
-    there = {one: dict(store.groups[method_group(one)]["settings"]) for one in store.methods}
+    there = {one: store.groups[method_group(one)].settings for one in store.methods}
     own = {key: value for key, value in there.get(name, {}).items() if key != "seed"}
     found: dict[int, str] = {}
     for one, settings in there.items():
@@ -62,8 +62,9 @@ class SeededSession:
         count, k = len(self.queries), min(top, self.rows)
         tile = 4 * max(question.shape.block_rows for question in questions) * count * (len(questions) + 4)
         kept = 24 * count * k * (len(questions) + 2)
-        self.plan = Plan((*(part for question in questions for part in question.plan.parts),
-                          *plan([("scores of all seeds", tile), ("results of all seeds", kept)]).parts))  # fmt: skip
+        self.plan = sum((question.plan for question in questions), Plan(())) + Plan.of(
+            Part("scores of all seeds", tile), Part("results of all seeds", kept)
+        )
         self.plan.check(memory, self.plan.total)
 
     @property

@@ -25,7 +25,7 @@ from ..interface.method import BlockSimilarity, Similarity
 from ..interface.model_view import ModelShape
 from ..models.language_model import ModelChoice, model_shape_of, pick_device
 from ..results.results import Results
-from ..runtime.memory import plan
+from ..runtime.memory import Part, Plan
 from .row_statistics import statistics_of, statistics_parts
 from .stored_scores import stored_method
 
@@ -56,11 +56,10 @@ class SelfInfluence:
         self._sizes = _sizes(self.store, model) if type(self._method).statistics is not Similarity.statistics else None
         readers = self._stored.every()
         decoded = sum(4 * form.depth for form in self._stored.forms.values())
-        others = plan([
-            ("rows made ready", 8 * _ROWS * decoded),
-            *((p.name, p.bytes) for p in (statistics_parts(self._stored, self._method, self._sizes) if self._sizes else ())),
-        ]).parts  # fmt: skip
-        cuts = ((plan(scan_parts(readers, 1, 0, shape, _ROWS)), shape) for shape in shapes(readers, 1))
+        others = Plan.of(Part("rows made ready", 8 * _ROWS * decoded))
+        if self._sizes:
+            others += statistics_parts(self._stored, self._method, self._sizes)
+        cuts = ((scan_parts(readers, 1, 0, shape, _ROWS), shape) for shape in shapes(readers, 1))
         self.plan, self._shape = fitted(cuts, others, memory)
 
     def scores(self, on_progress: OnProgress = lambda rows: None) -> Iterator[tuple[int, Array]]:

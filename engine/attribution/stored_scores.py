@@ -25,15 +25,15 @@ from ..arrays.scan.stored_rows import StoredRows, fitted, scan_shapes
 from ..arrays.scan.top_k import TopK, all_scores, top_k
 from ..arrays.scan.two_stage import default_candidates, require_alike, search_parts, two_stage
 from ..ingest.examples import Example
-from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part, traces_part
+from ..ingest.ingest_plan import TEXT_BYTES, layers_part, traces_part
 from ..ingest.provider import Provider
 from ..interface.method import BlockSimilarity, QueryMatrix, Similarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..results.results import RESULT_QUERIES, Results
 from ..results.score_export import export_parts
-from ..runtime.memory import Part, Plan, plan
-from .queries import batch_tokens, query_rows
+from ..runtime.memory import Part, Plan
+from .queries import batch_tokens, queries_part, query_rows
 from .row_statistics import statistics_of, statistics_parts
 
 
@@ -70,7 +70,7 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
                 f"method {name} stores no rows in {store.url}: it is fitted, and asked by attribute and value alone"
             )
         raise StoreMissing(f"{store.url} holds no rows of method {name} (it holds: {held}); ingest adds them")
-    method = load(name).from_settings(store.groups[group]["settings"])
+    method = load(name).from_settings(store.groups[group].settings)
     if not isinstance(method, Similarity):
         raise BrokenMethod(f"method {name} does not score single examples by similarity")
     return method
@@ -149,9 +149,9 @@ class StoredScores:
         form = self._small.widest
         wanted = shape.workers * room_for(self.rows, k) if self._search.certify else self._candidates(k)
         kept = shape.workers * keeper_bytes(count, k, self.rows) if self._search.certify else 0
-        parts = [*search_parts(self._stored, form.declared.name, count, wanted), ("candidates of workers", kept)]
+        parts = search_parts(self._stored, form.declared.name, count, wanted)
         small = self._small.scan_plan(count, k if self._search.certify else wanted, shape)
-        both = Plan((*small.parts, *plan(parts).parts))
+        both = small + parts + Plan.of(Part("candidates of workers", kept))
         return max(both, whole, key=lambda one: one.total) if self._search.certify else both
 
     def hold(self) -> int:
@@ -171,20 +171,19 @@ class StoredScores:
         asked = self._search.candidates
         return min(self.rows, max(k, default_candidates(self._small.widest, k) if asked is None else asked))
 
-    def _asking(self, provider: Provider, queries: list[Example], k: int) -> tuple[Part, ...]:
+    def _asking(self, provider: Provider, queries: list[Example], k: int) -> Plan:
         """What a run holds besides the scan."""
         tokens, model_shape = batch_tokens(queries), provider.head.model_shape
-        parts = [
-            *provider.memory(tokens),
-            layers_part(model_shape, [self.method.needs(model_shape)], tokens),
-            traces_part(model_shape, [self.method.needs(model_shape)], tokens),
-            (f"{self.name} scratch", self.method.scratch(model_shape, tokens)),
-            *((part.name, part.bytes) for part in statistics_parts(self._stored, self.method, model_shape)),
-            ("queries' tokens and texts", sum(query.length for query in queries) * (TOKEN_BYTES + TEXT_BYTES)),
-            ("texts of results", self._text_bytes(k)),
-            *(export_parts(len(queries), self.rows) if self._search.every else []),
-        ]
-        return plan(parts).parts
+        needs = [self.method.needs(model_shape)]
+        parts = Plan.of(
+            layers_part(model_shape, needs, tokens),
+            traces_part(model_shape, needs, tokens),
+            Part(f"{self.name} scratch", self.method.scratch(model_shape, tokens)),
+            queries_part(queries),
+            Part("texts of results", self._text_bytes(k)),
+        )
+        parts += provider.memory(tokens) + statistics_parts(self._stored, self.method, model_shape)
+        return parts + export_parts(len(queries), self.rows) if self._search.every else parts
 
     def _text_bytes(self, k: int) -> int:
         """A chunk of stored texts, decoded, and those of one part of the results."""

@@ -23,7 +23,7 @@ from ..interface.method import TextSimilarity
 from ..results.example_table import Examples
 from ..results.results import RESULT_QUERIES, Results
 from ..results.score_export import export, export_parts
-from ..runtime.memory import Plan, plan
+from ..runtime.memory import Part, Plan
 
 OnProgress = Callable[[int], None]
 
@@ -71,14 +71,14 @@ class TextSession:
         count, longest = len(self._queries), int(self.store.provenance["max_length"]) * TEXT_BYTES
         k = min(self._top, self.rows)
         tokens = int(Examples(self.store).numbers("tokens").sum())
-        return plan([
-            (f"{self._name}'s words", self._method.memory(self.rows, tokens, count)),
-            ("texts", 4 * min(TEXT_CHUNK_ROWS, self.rows) * longest),
-            ("texts of results", 2 * RESULT_QUERIES * k * longest),
-            ("scores", 12 * min(TEXT_CHUNK_ROWS, self.rows) * count),
-            ("results", 6 * heap_bytes(count, k)),
-            *export_parts(count, self.rows),
-        ])  # fmt: skip
+        return export_parts(count, self.rows) + Plan.of(
+            Part(f"{self._name}'s words", self._method.memory(self.rows, tokens, count)),
+            Part("texts", 4 * min(TEXT_CHUNK_ROWS, self.rows) * longest),
+            Part("texts of results", 2 * RESULT_QUERIES * k * longest),
+            Part("scores", 12 * min(TEXT_CHUNK_ROWS, self.rows) * count),
+            Part("results", 6 * heap_bytes(count, k)),
+            Part("queries' texts", sum(4 * (len(query.id) + len(query.text)) + 800 for query in self._queries)),
+        )
 
     @property
     def queries(self) -> dict[str, str]:

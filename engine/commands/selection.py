@@ -139,7 +139,7 @@ def select(
     refuse_training(output)
     features, targets = _task(o)
     chosen_penalty = 0.0 if additive else penalty_of(features, penalty)
-    wanted = SelectionRequest(o["count"], o["tokens"], chosen_penalty, o["batch"], tuple(_quota(one) for one in quotas), o["columns"],
+    wanted = SelectionRequest(o["count"], o["tokens"], chosen_penalty, o["batch"], tuple(map(_quota, quotas)), o["columns"],
                     o["candidates"], o["exclude"])  # fmt: skip
     selection, stop = Selection(features, wanted), StopRequest()
     with ProgressBar("select", selection.count) as progress_bar, stop:

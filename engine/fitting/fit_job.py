@@ -25,12 +25,13 @@ from ...store.files import RangeLock
 from ...store.reader import open_column
 from ...store.state import write_arrays
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
+from ..ingest.outputs import BATCH_TOKENS
 from ..ingest.provider import Provider, RandomAccessProvider
 from ..interface.model_view import BATCH_EXAMPLES
 from ..interface.registry import load
 from ..interface.subset_method import HiddenStates, SubsetMethod
 from ..models.language_model import ModelChoice
-from ..runtime.memory import Plan, plan, show_bytes
+from ..runtime.memory import Part, Plan, show_bytes
 from .checkpoint import Checkpoint
 from .fit_corpus import absolute, base_provider, made_of, require_rows, require_source
 from .fit_record import (
@@ -47,7 +48,6 @@ from .fit_record import (
     state_folder,
     whole_operators,
 )
-from .read_states import BATCH_TOKENS
 from .state_files import StateFiles, part_bytes
 from .streamed_states import StreamedStates
 
@@ -118,14 +118,13 @@ class FitRun:
         """What a base model's fit holds: reading first, training after it."""
         tokens, model_shape = max(BATCH_TOKENS, provider.longest()), provider.head.model_shape
         inner, files = self.method.layer(model_shape) >= 0, self.method.states_from == "files"
-        return plan([
-            *provider.memory(tokens),
+        return provider.memory(tokens) + Plan.of(
             layers_part(model_shape, [self.method.needs(model_shape)], tokens),
-            ("hidden states on their way out", files * part_bytes(model_shape, inner=inner)),
-            ("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
-            (f"{self.job.method}'s operators in training", self.method.held(model_shape, self.rows)[0]),
-            ("places of examples", (16 if files else 96) * self.rows),
-        ])  # fmt: skip
+            Part("hidden states on their way out", files * part_bytes(model_shape, inner=inner)),
+            Part("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
+            Part(f"{self.job.method}'s operators in training", self.method.held(model_shape, self.rows)[0]),
+            Part("places of examples", (16 if files else 96) * self.rows),
+        )
 
     def run(self, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False) -> bool:
         """Fit what is left; False when stopped before the end.
@@ -190,8 +189,12 @@ class FitRun:
         place, bases = self._place(base), len(self._record["bases"])
         name = f" of base {base + 1}" if bases > 1 else ""
         try:
-            corpus, digest = self._corpus(base, provider, lambda what, rows: on_progress(f"{what}{name}", rows, self.rows, "examples"),
-                                          should_stop)  # fmt: skip
+            corpus, digest = self._corpus(
+                base,
+                provider,
+                lambda what, rows: on_progress(f"{what}{name}", rows, self.rows, "examples"),
+                should_stop,
+            )
         except _StoppedError:
             return False
         begun = partial(self.method.start_fit, provider.head, corpus, self.method.design(self.rows, base), base)
@@ -274,7 +277,7 @@ def prepare_fit(job: FitJob) -> FitRun:
         raise SettingsError(
             f"method {job.method} has nothing to fit: headwater ingest --method {job.method} stores its rows"
         )
-    if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.groups[EXAMPLES].get("complete"):
+    if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.groups[EXAMPLES].complete:
         raise StoreMissing(f"{store.url} does not hold all of its examples yet: run ingest again to go on")
     there = held_record(store, job.method) if job.again else read_record(store, job.method)
     try:

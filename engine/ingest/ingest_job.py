@@ -77,7 +77,8 @@ class PreparedIngest:
             return []
         some = ", ".join(model_shape.skipped_weights[:2]) + (" …" if len(model_shape.skipped_weights) > 2 else "")
         return [
-            f"{', '.join(blind)}: the gradients of {len(model_shape.skipped_weights)} weights that are no linear map ({some}) are left out"
+            f"{', '.join(blind)}: the gradients of {len(model_shape.skipped_weights)} weights that are in no linear layer "
+            f"({some}) are left out"
         ]
 
     def ingest(self) -> IngestResult:
@@ -128,7 +129,7 @@ def _method(name: str, given: Mapping[str, Any], store: FeatureStore | None) -> 
     try:
         if store is None or method_group(name) not in store.groups:
             return kind.from_settings(given)
-        there = kind.from_settings(store.groups[method_group(name)]["settings"]).settings()
+        there = kind.from_settings(store.groups[method_group(name)].settings).settings()
         asked = kind.from_settings({**there, **given})
     except SettingsError as error:
         raise SettingsError(f"method {name}: {error}") from None

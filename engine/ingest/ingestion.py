@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,10 +22,12 @@ import torch
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
+from ...store.manifest import StoreRecord
 from ...store.writer import GroupWriter
 from ..interface.method import Method
-from ..models.batch_outputs import NonFiniteLogits, merged_specs
-from .examples import Example, Place, batches, example_rows, windows
+from ..models.batch_outputs import PackedOutputs, merged_specs
+from .examples import Example, Place, example_rows, windows
+from .outputs import Batching, named, outputs
 from .provider import Provider
 from .stored_columns import precisions_of
 from .writer_thread import WriterThread
@@ -104,7 +107,7 @@ class Ingestion:
     def _behind(self) -> tuple[list[str], int | None]:
         """The groups that lag furthest, and the row at which they meet the next one; none when all are complete."""
         rows = {group: self.store.rows(group) for group in self._groups()}
-        open_groups = [g for g in rows if not self.store.groups[g]["complete"]]
+        open_groups = [g for g in rows if not self.store.groups[g].complete]
         if not open_groups:
             return [], None
         low = min(rows[group] for group in open_groups)
@@ -121,8 +124,8 @@ class Ingestion:
         """Read from the lagging groups' place to the next level or the end; false when stopped before."""
         with WriterThread(self._writers(behind), self.commit_seconds) as writer:
             record = self.store.groups[behind[0]]  # fresh: the writers have the store to themselves now
-            digest, first, added = record["digest"], self.store.rows(behind[0]), self.added
-            start = max(Place(*record["place"]), Place(record.get("sources", 0)))
+            digest, first, added = record.digest, self.store.rows(behind[0]), self.added
+            start = max(Place(*record.place), Place(record.sources))
             examples: Iterator[Example] = self.provider.examples(start)
             if level is not None:
                 examples = islice(examples, level - first)
@@ -162,45 +165,43 @@ class Ingestion:
         """The lagging groups must have seen what those ahead of them saw; a level that ends the corpus is the end."""
         leader = next(g for g in self._groups() if self.store.rows(g) == level and g not in behind)
         for group in behind:
-            if self.store.groups[group]["digest"] != self.store.groups[leader]["digest"]:
+            if self.store.groups[group].digest != self.store.groups[leader].digest:
                 raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: "
                                     f"{self.store.rows(group)} examples here, {level} there, or other texts")  # fmt: skip
-        if self.store.groups[leader]["complete"]:
+        if self.store.groups[leader].complete:
 
-            def change(attributes: dict[str, Any]) -> None:
-                for group in behind:
-                    attributes["groups"][group]["complete"] = True
+            def change(root: StoreRecord) -> StoreRecord:
+                ended = {group: root.groups[group].noted(complete=True) for group in behind}
+                return replace(root, groups={**root.groups, **ended})
 
             self.store.update(change)
 
     def _window(self, window: list[Example], groups: list[str]) -> dict[str, dict[str, Any]]:
         """All groups' rows of one window, in the corpus's order."""
         names = [name for name in self.methods if method_group(name) in groups]
-        kept: dict[str, dict[str, Array]] = {name: {} for name in names}
+        columns: dict[str, dict[str, Array]] = {name: {} for name in names}
         losses = torch.zeros(len(window))
-        for batch in batches(window, self.tokens):
-            self._read_batch([window[i] for i in batch], batch, len(window), kept, losses)
-        rows: dict[str, dict[str, Any]] = {method_group(n): dict(kept[n]) for n in names}
+        compute = partial(self._sketched, names=names)
+        for batch, (batch_losses, sketches) in outputs(
+            self.provider, window, self._needs, compute, Batching(self.tokens)
+        ):
+            losses[torch.tensor(batch)] = batch_losses
+            for name, column, values in ((name, *item) for name, rows in sketches.items() for item in rows.items()):
+                for part, encoded in self._encoded(name, column, values, [window[i] for i in batch]).items():
+                    if part not in columns[name]:
+                        columns[name][part] = np.zeros((len(window), *encoded.shape[1:]), encoded.dtype)
+                    columns[name][part][batch] = encoded
+        rows: dict[str, dict[str, Any]] = {method_group(name): dict(columns[name]) for name in names}
         if EXAMPLES in groups:
             rows[EXAMPLES] = example_rows(window, losses.numpy())
         return rows
 
-    def _read_batch(
-        self, examples: list[Example], at: list[int], size: int, kept: dict[str, dict[str, Array]], losses: torch.Tensor
-    ) -> None:
-        with torch.inference_mode():
-            outputs = self.provider.read(examples, self._needs)
-            try:
-                losses[torch.tensor(at)] = outputs.losses().cpu()
-            except NonFiniteLogits as error:
-                bad = examples[error.example]
-                raise DataError(f"NaN or Inf in the logits of example {_named(bad)}") from None
-            for name, columns in kept.items():
-                for column, values in self.methods[name].rows(outputs, self._tables[name]).items():
-                    for part, rows in self._encoded(name, column, values, examples).items():
-                        if part not in columns:
-                            columns[part] = np.zeros((size, *rows.shape[1:]), rows.dtype)
-                        columns[part][at] = rows
+    def _sketched(
+        self, read: PackedOutputs, names: list[str]
+    ) -> tuple[torch.Tensor, dict[str, dict[str, torch.Tensor]]]:
+        """A batch's losses (n,), and of each method the rows of its declared columns."""
+        rows = {name: dict(self.methods[name].rows(read, self._tables[name])) for name in names}
+        return read.losses().cpu(), rows
 
     def _encoded(self, name: str, column: str, values: torch.Tensor, examples: list[Example]) -> dict[str, Array]:
         """A batch's rows of one declared column as they are stored; a row that cannot be would rank first for ever."""
@@ -215,13 +216,8 @@ class Ingestion:
                 try:
                     forms[column].encode(row[None])
                 except DataError:
-                    raise DataError(f"method {name} gave NaN or Inf for example {_named(example)}") from None
+                    raise DataError(f"method {name} gave NaN or Inf for example {named(example)}") from None
             raise
-
-
-def _named(example: Example) -> str:
-    place = f"{example.source}:{example.line}"
-    return place if example.id == place else f"{example.id} ({place})"
 
 
 def _chained(digest: str, window: list[Example]) -> str:

@@ -19,7 +19,7 @@ float, str, or a tuple of one of these. `plugins/conformance` checks a method ag
 | `score_texts(…)`      | must (TextSimilarity)    | attribute, value   | once for all queries; needs no model           |
 | `design(rows, base)`  | must (Measured)          | fit, attribute     | once a base model                              |
 | `states_from`               | default: files           | fit                | once a base model                              |
-| `example_weights(head, corpus)` | default: as it is (Measured) | fit          | once a base model, before `start_fit`              |
+| `example_weights(…)`  | default: none (Measured) | fit                | once a base model, before `start_fit`          |
 | `start_fit(head, corpus, design)` | must (Measured)  | fit                | once a base model, with its hidden states      |
 | `held(model, rows)`   | must (Measured)          | fit, attribute     | with the plan, before any work                 |
 | `measured(outputs, fitted)` | must (Measured)    | attribute, value   | once a batch of queries                        |

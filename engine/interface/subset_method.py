@@ -163,8 +163,8 @@ class SubsetMethod(Method):
 
     @property
     def states_from(self) -> str:
-        """Where `start_fit` finds hidden states: `files`, which one pass fills; or `model`, which runs anew on the rows that a step
-        draws, and of which nothing is kept (its corpus is a `steering.streamed.Streamed`).
+        """Where `start_fit` finds hidden states: `files`, which one pass fills; or `model`, which runs anew on the rows that a
+        step draws, and of which nothing is kept (its corpus is a `steering.streamed.Streamed`).
         """
         return "files"
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ...store.errors import HeadwaterError, SettingsError, StoreMismatch
+from ...store.files import whole_file, write_json
 from ...store.layout import Array
 from ..evaluation.metrics import noise_ceiling
 from .token_sets import TokenSet
@@ -151,9 +152,7 @@ class GroundTruth:
         self._note({key: value if np.isfinite(value) else None for key, value in told.items()})
 
     def _note(self, more: dict[str, Any]) -> None:
-        hidden = self.folder / f".{TRUTH}.part"
-        hidden.write_text(json.dumps({"settings": self._settings, **more}, indent=1) + "\n")
-        hidden.replace(self.folder / TRUTH)
+        write_json(self.folder / TRUTH, {"settings": self._settings, **more})
 
 
 def _deaf() -> None:
@@ -179,9 +178,8 @@ def _run_path(folder: Path, subset: int, seed: int) -> Path:
 
 
 def _save(path: Path, values: Array) -> None:
-    hidden = path.with_name(f".{path.name}.part.npy")
-    np.save(hidden, values)
-    hidden.replace(path)
+    with whole_file(path) as hidden, hidden.open("wb") as file:
+        np.save(file, values)
 
 
 def _require_same(there: dict[str, Any], wanted: dict[str, Any], folder: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse
-import torch
 
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
@@ -21,13 +20,14 @@ from ..arrays.precision.precisions import Sign
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..attribution.stored_scores import require_whole, stored_method
-from ..ingest.examples import Example, Place, batches
+from ..ingest.examples import Example, Place
+from ..ingest.outputs import batching_for, outputs
 from ..ingest.provider import Provider
-from ..models.batch_outputs import merged_specs
-from ..runtime.memory import plan
+from ..interface.model_view import OutputSpec
+from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..runtime.memory import Part, Plan
 
 _PART = 512  # examples of a target that are read at once
-_TOKENS = 4096
 OnProgress = Callable[[int], None]
 
 
@@ -57,8 +57,8 @@ class LinearFeatures:
     def mean(self, on_progress: OnProgress) -> Array:
         """(D,) float64: the mean over all examples, in one pass."""
         readers = self.stored.scanned(self.column)
-        cuts = ((plan(moment_parts(readers, self.form, 1, shape)), shape) for shape in shapes(readers, 1))
-        _, shape = fitted(cuts, (), self.memory)
+        cuts = ((moment_parts(readers, self.form, 1, shape), shape) for shape in shapes(readers, 1))
+        _, shape = fitted(cuts, Plan(()), self.memory)
         found: Array = column_sums(readers, self.form, shape, on_progress) / self.rows
         return found
 
@@ -69,10 +69,8 @@ class LinearFeatures:
             BudgetError: the sums do not fit the budget.
         """
         readers, columns = self.stored.scanned(self.column), scipy.sparse.csc_array(subsets)
-        held = plan([("subsets", 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes))]).parts
-        cuts = (
-            (plan(moment_parts(readers, self.form, subsets.shape[0], shape)), shape) for shape in shapes(readers, 1)
-        )
+        held = Plan.of(Part("subsets", 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes)))
+        cuts = ((moment_parts(readers, self.form, subsets.shape[0], shape), shape) for shape in shapes(readers, 1))
         _, shape = fitted(cuts, held, self.memory)
         weights = lambda start, stop: columns[:, start:stop].toarray()  # noqa: E731
         sums = weighted_sums(readers, self.form, weights, shape, on_progress)
@@ -97,13 +95,15 @@ class LinearFeatures:
             on_progress(done + len(part))
 
     def _read(
-        self, provider: Provider, part: list[Example], tables: object, needs: object
+        self, provider: Provider, part: list[Example], tables: object, needs: OutputSpec
     ) -> tuple[list[Example], Array]:
         places = [at for at, example in enumerate(part) if example.counted]
-        counted, found = [part[at] for at in places], np.zeros((len(part), self.depth))
-        for batch in batches(counted, max(_TOKENS, *(example.length for example in counted), 1)) if counted else ():
-            with torch.inference_mode():
-                outputs = provider.read([counted[at] for at in batch], needs)  # type: ignore[arg-type]
-                rows = self.method.rows(outputs, tables)[self.column]
-            found[[places[at] for at in batch]] = rows.reshape(len(batch), -1).double().cpu().numpy()
-        return part, found
+        counted, vectors = [part[at] for at in places], np.zeros((len(part), self.depth))
+
+        def sketched(read: PackedOutputs) -> Array:
+            rows: Array = self.method.rows(read, tables)[self.column].double().cpu().numpy()
+            return rows.reshape(len(rows), -1)
+
+        for batch, rows in outputs(provider, counted, needs, sketched, batching_for(counted, noun="query")):
+            vectors[[places[at] for at in batch]] = rows
+        return part, vectors

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.errors import DataError, SettingsError
+from ...store.files import whole_file
 from ...store.layout import Array
 from ..evaluation.matrices import read_array
 from ..results.result_tables import ResultFile, format_of
@@ -164,10 +165,8 @@ def write_utilities(path: str, found: Utilities) -> None:
         SettingsError: none of our formats, or it cannot be written.
     """
     if Path(path).suffix == ".npy":
-        try:
-            np.save(path, found.values)
-        except OSError as error:
-            raise SettingsError(f"{path} cannot be written: {error.strerror or error}") from None
+        with whole_file(Path(path)) as hidden, hidden.open("wb") as opened:
+            np.save(opened, found.values)
         return
     format_of(path)
     lines = list(found.lines())

@@ -137,7 +137,7 @@ def _add_shared(head: Head, operators: Operators, tile: _Tile, into: OperatorGra
 
 
 def measured(head: Head, operators: Operators, places: Places, example_ids: torch.Tensor, count: int) -> torch.Tensor:
-    """y (count, K) float32: how much each operator lowers the mean loss of each example, whose positions (P,) `example_ids` tells."""
+    """y (count, K) float32: how much each operator lowers the mean loss of each example, by positions' `example_ids` (P,)."""
     found = torch.zeros(len(operators.alpha), count, device=places.hidden.device)
     for part, here in places.tiles(tile_rows(head)):
         code, raw, at = operators.codes(here.inner), _raw(head, here.hidden), here.targets[:, None]

@@ -120,7 +120,7 @@ class Training:
         return {"basis": self.operators.basis, "alpha": self.operators.alpha}
 
     def run(self, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train to the end, or until stopped: whether it is the end. `on_progress` hears steps, and the mean losses of an operator."""
+        """Train to the end, or until stopped: whether it is the end. `on_progress` gets steps and the mean losses."""
         while self.step < self.recipe.updates:
             if should_stop():
                 return False

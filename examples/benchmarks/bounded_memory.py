@@ -39,7 +39,7 @@ def interpreter_share() -> int:
     import torch
     from headwater.engine.arrays.kernels.heaps import Heaps
     from headwater.engine.arrays.precision.precisions import precision_of
-    from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
+    from headwater.engine.arrays.scan.scorers import scorer_of
     from headwater.engine.runtime.memory import reset_peak, resident_bytes
     from headwater.engine.sketches.residual import Loss, SparseResidual
     from headwater.store.layout import Block, column

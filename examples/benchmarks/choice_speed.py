@@ -73,7 +73,7 @@ def gram_beside(store: Path) -> dict[str, float]:
     """Seconds of ΦᵀΦ over the store, and of the library's product of as many rows in memory."""
     import torch
     from headwater.engine.arrays.moments import gram
-    from headwater.engine.arrays.scan.scan_loop.scan_loop import shapes
+    from headwater.engine.arrays.scan.scan_loop import shapes
     from headwater.engine.selection.linear_features import LinearFeatures
     from headwater.store.feature_store import FeatureStore
 
@@ -98,8 +98,8 @@ def gram_beside(store: Path) -> dict[str, float]:
 
 def one_pass(store: Path) -> float:
     """Seconds of one product of every row with a vector, the least that a choice by a pass a pick takes at each."""
-    from headwater.engine.arrays.greedy.greedy.row_cache import RowCache, RowSource
-    from headwater.engine.arrays.scan.scan_loop.scan_loop import cores, shapes
+    from headwater.engine.arrays.greedy.row_cache import RowCache, RowSource
+    from headwater.engine.arrays.scan.scan_loop import cores, shapes
     from headwater.engine.selection.linear_features import LinearFeatures
     from headwater.store.feature_store import FeatureStore
 

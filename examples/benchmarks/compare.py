@@ -76,7 +76,7 @@ def _row_bytes(store: Path, method: str) -> int:
         from headwater.store.feature_store import EXAMPLES, FeatureStore
 
         return files // FeatureStore.open(str(store)).rows(EXAMPLES)
-    from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
+    from headwater.engine.arrays.scan.stored_rows import StoredRows
     from headwater.store.feature_store import FeatureStore, method_group
 
     return sum(

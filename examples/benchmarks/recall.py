@@ -56,10 +56,10 @@ def _held_out(files: Sequence[Path], count: int) -> tuple[list[dict[str, Any]], 
 
 def measure(store: Path, questions: Path, model: Path) -> dict[str, Any]:
     """Recall of every form and every search."""
-    from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
-    from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
-    from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
-    from headwater.engine.arrays.scan.scan_loop.top_k import top_k
+    from headwater.engine.arrays.scan.scan_loop import Shape
+    from headwater.engine.arrays.scan.scorers import scorer_of
+    from headwater.engine.arrays.scan.stored_rows import StoredRows
+    from headwater.engine.arrays.scan.top_k import top_k
     from headwater.engine.attribution.open_session import DETECTED
     from headwater.engine.attribution.queries import read_queries
     from headwater.engine.attribution.stored_scores import StoredScores
@@ -101,7 +101,7 @@ def _brute(fine: Any, matrix: np.ndarray) -> np.ndarray:
 
 
 def _stages(small: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, shape: Any) -> dict[str, Any]:
-    from headwater.engine.arrays.scan.scan_loop.two_stage import two_stage
+    from headwater.engine.arrays.scan.two_stage import two_stage
 
     found: dict[str, Any] = {}
     for candidates in CANDIDATES:
@@ -113,10 +113,10 @@ def _stages(small: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, shape:
 
 def _certified(opened: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, shape: Any) -> dict[str, Any]:
     """How many queries' certified answers are the scan's own, and how many rows the bound could not rule out."""
-    from headwater.engine.arrays.scan.scan_loop import certified as certify
-    from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
-    from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
-    from headwater.engine.arrays.scan.scan_loop.top_k import top_k
+    from headwater.engine.arrays.scan import certified as certify
+    from headwater.engine.arrays.scan.scorers import scorer_of
+    from headwater.engine.arrays.scan.stored_rows import StoredRows
+    from headwater.engine.arrays.scan.top_k import top_k
     from headwater.store.feature_store import precision_group
 
     small = StoredRows(opened, precision_group("rise", "int8"))

@@ -27,7 +27,7 @@ def pool(depth: int, rows: int = POOL) -> np.ndarray:
 def fill(path: Path, rows: int, depth: int, precision: str, bits: int = 8192) -> Any:
     """A store of one method with `rows` rows in a form; one that is there already is used. Returns its StoredRows."""
     from headwater.engine.arrays.precision.precisions import listed, precision_of
-    from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
+    from headwater.engine.arrays.scan.stored_rows import StoredRows
     from headwater.store.feature_store import FeatureStore
     from headwater.store.layout import column
     from headwater.store.writer import GroupWriter
@@ -55,8 +55,8 @@ def fill(path: Path, rows: int, depth: int, precision: str, bits: int = 8192) ->
 
 def signs_of(stored: Any, bits: int = 8192) -> Any:
     """The StoredRows of a store's signs, made by `headwater compress` where they are not there yet."""
-    from headwater.engine.arrays.scan.scan_loop.compress import compression
-    from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
+    from headwater.engine.arrays.scan.compress import compression
+    from headwater.engine.arrays.scan.stored_rows import StoredRows
 
     made = compression(stored.store, "made", "sign", bits, None)
     made.run(lambda rows: None)

@@ -263,7 +263,7 @@ def rows_elsewhere(asked: str, answer: str) -> None:
         kind = operator.attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError):
         return
-    known = ModelShape(**{**model, "linears": tuple(LinearLayer(**one) for one in model["linears"])})
+    known = ModelShape(**{**model, "linear_layers": tuple(LinearLayer(**one) for one in model["linear_layers"])})
     rows = Trial(kind.from_settings(settings), known).rows(range(len(LENGTHS)))
     arrays: dict[str, Any] = {name: values.numpy() for name, values in rows.items()}
     np.savez(answer, **arrays)

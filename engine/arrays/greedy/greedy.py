@@ -37,8 +37,8 @@ def greedy(
 ) -> Choice:
     """Choose up to `limits.count` rows.
 
-    `on_progress` hears how many are chosen. Where a cost is set, the choice ends as no affordable row gains anything; else it goes on
-    to the count.
+    `on_progress` hears how many are chosen. Where a cost is set, the choice ends when no affordable row gains anything; else at
+    the count.
 
     Raises:
         StoreDamaged: a chunk differs from its checksum. DataError: a row is not finite. SettingsError: a batch beyond the pool.

@@ -149,7 +149,7 @@ def _folded(b: ir.IRBuilder, total: ir.Value) -> ir.Value:
 
 @intrinsic(prefer_literal=True)
 def dot_block(typing: Any, rows: Any, packed: Any, steps: Any, out: Any, fresh: Any, height: Any, width: Any) -> Any:
-    """out[j, i] (+)= Σ_k rows[i, k] · q_j[k] for i < height, j < width, both literal; all three are `VectorPart`s, lines by pitch.
+    """out[j, i] (+)= Σ_k rows[i, k] · q_j[k] for i < height, j < width, both literal; all three are parts, lines by pitch.
 
     rows: int8, int16 (float16's words), uint16 (bf16's) or float32; `packed`: int16 for int8 rows, else float32, `steps` × width
     × LANES numbers; out: int32 or float32. `fresh` starts the sums anew.
@@ -199,8 +199,8 @@ def _multiply(x: Array, lanes: int, packed: Array, widths: Array, part: int, out
         for i in range(0, rows, 2):
             for k in range(0, depth, part):
                 queries = VectorPart(packed, k * widths[0], 0)
-                _strip(VectorPart(x, i * depth + k, depth), queries, min(part, depth - k) // lanes, VectorPart(out, i, out.shape[1]),
-                       k == 0, i + 1 < rows, widths[0])  # fmt: skip
+                _strip(VectorPart(x, i * depth + k, depth), queries, min(part, depth - k) // lanes,
+                       VectorPart(out, i, out.shape[1]), k == 0, i + 1 < rows, widths[0])  # fmt: skip
         return
     for k in range(0, depth, part):
         steps, j = min(part, depth - k) // lanes, 0

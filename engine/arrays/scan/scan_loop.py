@@ -93,7 +93,8 @@ def scan(
     on_progress: OnProgress,
     stop: int | None = None,
 ) -> list[W]:
-    """Show every row (before `stop`) to one of `shape.workers` workers; those are returned. `on_progress` hears how many are done.
+    """Show every row (before `stop`) to one of `shape.workers` workers; those are returned. `on_progress` gets how many
+    are done.
 
     Raises:
         StoreDamaged: a chunk differs from its checksum. Whatever a worker raises.

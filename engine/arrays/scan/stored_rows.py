@@ -10,7 +10,7 @@ from ....store.columns import ColumnReader
 from ....store.errors import StoreMissing
 from ....store.feature_store import FeatureStore
 from ....store.reader import open_column
-from ...runtime.memory import Part, Plan, plan
+from ...runtime.memory import Part, Plan
 from ..precision.precisions import Precision, recorded_precisions
 from .scan_loop import Shape, cores, shapes
 from .scorers import CUSTOM_ROWS, query_bytes, scratch_bytes, tile_rows
@@ -64,14 +64,16 @@ class StoredRows:
         decoded = sum(12 * tile * max(1, one.depth) for one in self.forms.values()) if whole else 0
         scratch = shape.workers * scratch_bytes(form, queries, tile) + decoded
         held = 8 * queries * form.depth + query_bytes(form, queries)
-        return plan([*parts, ("workers' scratch", scratch), ("queries", held), ("threads", (shape.workers + 1) << 20)])
+        return parts + Plan.of(
+            Part("workers' scratch", scratch), Part("queries", held), Part("threads", (shape.workers + 1) << 20)
+        )
 
     def every(self) -> list[ColumnReader]:
         """Readers of all that all columns' rows are made of."""
         return self.open(name for form in self.forms.values() for name in form.scanned)
 
 
-def fitted(plans: Iterable[tuple[Plan, T]], others: tuple[Part, ...], memory: int | None) -> tuple[Plan, T]:
+def fitted(plans: Iterable[tuple[Plan, T]], others: Plan, memory: int | None) -> tuple[Plan, T]:
     """The first of the plans, each with its way to cut a run, that with the other parts fits the budget.
 
     Raises:
@@ -79,7 +81,7 @@ def fitted(plans: Iterable[tuple[Plan, T]], others: tuple[Part, ...], memory: in
     """
     found = []
     for made, shape in plans:
-        whole = Plan((*others, *made.parts))
+        whole = others + made
         if memory is None or whole.total <= memory:
             return whole, shape
         found.append((whole, shape))
