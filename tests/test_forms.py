@@ -16,7 +16,7 @@ from headwater.engine.arrays.scan.top_k import top_k
 from headwater.store.errors import DataError, SettingsError, StoreDamaged
 from headwater.store.layout import Block, column
 from headwater.store.manifest import GroupRecord, columns_json
-from test_similarity import brute_force, nothing, stored
+from scanned import brute_force, nothing, stored
 
 DEPTH = 200
 DECLARED = column("c", (10, 20), "float16")

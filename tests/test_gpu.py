@@ -19,8 +19,8 @@ from headwater.store.errors import DeviceError
 from headwater.store.feature_store import FeatureStore
 from headwater.store.layout import column
 from headwater.store.reader import open_column
+from scanned import stored
 from small import save_model, sentences, write_corpus
-from test_similarity import stored
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
 from headwater.engine.arrays import linalg as damping
 from headwater.engine.attribution.open_session import ask
 from headwater.engine.data.documents import Faults, Template
@@ -28,6 +27,7 @@ from headwater.plugins.repsim import RepSim
 from headwater.plugins.trackstar import TrackStar
 from headwater.plugins.trak import Trak
 from headwater.store.errors import DataError, ModelError, SettingsError
+from random_models import tiny
 from small import save_tokenizer, sentences, write_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,7 +17,7 @@ from headwater.engine.arrays.precision.precisions import precision_of
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.layout import column
-from test_similarity import nothing, stored
+from scanned import nothing, stored
 
 
 @pytest.fixture(params=[3, 512])

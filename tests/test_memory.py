@@ -15,9 +15,10 @@ from headwater.engine.runtime.memory import Part, Plan, parse_bytes, show_bytes
 from headwater.store.errors import BudgetError, SettingsError
 from hypothesis import given
 from hypothesis import strategies as st
+from places import BENCHMARKS
 from small import save_model, write_corpus
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "benchmarks" / "bounded_memory.py"
+SCRIPT = BENCHMARKS / "bounded_memory.py"
 LITTLE = {"kr": 32, "kh": 32, "kg": 16}
 WIDE = {"kr": 64, "kh": 128, "kg": 32}
 NARROW = {"kr": 8, "kh": 8, "kg": 4}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +17,10 @@ from headwater.engine.recovery.ridge import Ridge, overlaps
 from headwater.store.errors import DataError, SettingsError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from places import SHARED
 from scipy.stats import spearmanr
 
-WIKITEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "lds_wikitext_gpt2"
+WIKITEXT = SHARED / "lds_wikitext_gpt2"
 
 
 def dense(table: np.ndarray, subsets: int) -> np.ndarray:

@@ -30,7 +30,7 @@ from headwater.store.layout import column
 from headwater.store.manifest import StoreRecord
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
-from test_similarity import nothing
+from scanned import nothing
 
 ROWS, DEPTH = 3000, 96
 SHAPE = Shape(256, 2)

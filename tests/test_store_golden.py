@@ -17,8 +17,9 @@ from headwater.store.layout import FORMAT, TEXT, Column, column
 from headwater.store.reader import open_column
 from headwater.store.verify import chunk_count, verify
 from headwater.store.writer import GroupWriter
+from places import GOLDEN as STORES
 
-GOLDEN = Path(__file__).parent / "data" / "store_v1"
+GOLDEN = STORES / "store_v1"
 ROWS = 11
 PROVENANCE = {"model": {"name": "tiny", "fingerprint": "0123abcd"}, "corpus": {"fingerprint": "feed"}}
 TEXTS = ["a", "", "two\nlines", "ünïcödé 🙂", "nul\0inside", *(f"example {row}" for row in range(5, ROWS))]

@@ -17,8 +17,9 @@ from headwater.store.layout import column
 from headwater.store.manifest import columns_json
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
+from places import GOLDEN as STORES
 
-GOLDEN = Path(__file__).parent / "data" / "store_v2"
+GOLDEN = STORES / "store_v2"
 ROWS, DEPTH = 11, 48
 FORMS = {"bf16": 4e-3, "int8": 1e-2, "sign256": 0.5}
 """Form → what its scores are off by at most."""

@@ -16,9 +16,10 @@ from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models.batch_outputs import LinearHead
 from headwater.engine.models.language_model import LanguageModel, ModelChoice, load
 from headwater.store.errors import CorpusError, SettingsError
+from places import SHARED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-STORIES = Path(__file__).parent.parent.parent / "shared/data/models/stories260K"
+STORIES = SHARED / "models/stories260K"
 LONG = " ".join(f"the river runs down to the sea, {n}; ünïcödé 漢字 🙂" for n in range(9))
 
 

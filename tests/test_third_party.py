@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from click.testing import Result
+from places import ROOT
 from running import headwater as run
 
-EXAMPLE = Path(__file__).parent.parent / "examples/third_party_method"
+EXAMPLE = ROOT / "examples/third_party_method"
 CORPUS = [
     "the river runs down to the sea",
     "one two three four five",

@@ -18,6 +18,7 @@ from headwater.engine.selection.surrogate import utilities
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.feature_store import FeatureStore
 from headwater.store.reader import open_column
+from places import ROOT
 from running import done, headwater
 from small import save_model, sentences, write_corpus
 
@@ -372,7 +373,7 @@ def test_rows_of_all_examples_are_wanted_and_long_texts_are_known_by_their_id(wo
 def test_words_choose_without_a_model(tmp_path: Path) -> None:
     """The example's arrays, taken in and chosen from: texts come out ready for training, copies are not chosen again."""
     pytest.importorskip("sklearn")
-    script = Path(__file__).resolve().parents[1] / "examples" / "words_as_vectors.py"
+    script = ROOT / "examples" / "words_as_vectors.py"
     if not script.exists():
         pytest.skip(f"no {script}: not a checkout")
     texts = ["the cat sat on the mat", "a dog barks at night", "the cat sat on the mat", "numbers add up to nine"]
