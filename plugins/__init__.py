@@ -1,1 +1,1 @@
-"""Attribution methods, one file each, and the suite that outsiders run on theirs. Knows nothing of the command line."""
+"""Attribution methods, one file each, and the public names that authors of methods import. Knows nothing of the command line."""

@@ -1,4 +1,5 @@
-"""Gradient dot product and cosine: TracIn at one checkpoint, on sketched gradients (Pruthi et al. 2020, equation 1).
+"""`graddot`, `gradcos`: inner product or cosine of sketched trunk gradients. TracIn at one checkpoint (Pruthi et al. 2020,
+equation 1).
 
 Kept: the inner product of the loss's gradients of two examples, by one backward pass a batch. Dropped: checkpoints along the
 training (one is enough here), the head's and the embeddings' gradients (`headcos` has the head's; the trunk's linear maps are

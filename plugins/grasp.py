@@ -1,4 +1,5 @@
-"""GRASP: the utility of sets, by a quadratic surrogate over sketched head gradients (arXiv 2606.06892; the surrogate is ours).
+"""GRASP: utility of sets of examples, from sketched head gradients. A quadratic surrogate (arXiv 2606.06892; the surrogate is
+ours).
 
 φ_i is the mean over i's positions of −∇ of the loss with respect to the head, as a TensorSketch of residual ⊗ hidden state:
 linear in the examples, so that a set is the mean of its rows, Φ̄_S. With v the mean row of a target task, the descent lemma gives

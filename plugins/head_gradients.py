@@ -1,4 +1,4 @@
-"""The head's gradient, by a forward pass alone: its cosine (`headcos`), and influence with its damped second moment (`headgn`).
+"""`headcos`, `headgn`: the head's sketched gradient, its cosine or preconditioned by its damped second moment.
 
 `headcos` keeps the cosine of two examples' head gradients Σ r_t h_tᵀ, sketched to k² numbers; it drops the rest of the model.
 RISE is its refinement: truncated residuals, each position to unit norm, and the error sent back into the trunk beside it.

@@ -1,4 +1,5 @@
-"""Words alone: TF-IDF cosine (Salton & Buckley 1988) and BM25 (Robertson & Zaragoza 2009), what every method must beat.
+"""`tfidf`, `bm25`: word overlap without a model. TF-IDF cosine (Salton & Buckley 1988) and BM25 (Robertson & Zaragoza 2009),
+what every method must beat.
 
 Kept: scikit-learn's TF-IDF (sublinear term counts, unit norms) and bm25s's BM25 (Lucene's variant) with their defaults else.
 Dropped: nothing. Texts are prompt and completion together, in the corpus as in the queries; words are runs of letters and

@@ -1,5 +1,5 @@
-"""LoGra: influence by gradients projected on both sides of every linear map, with a damped Fisher matrix a map
-(Choe et al. 2024, arXiv 2405.13954, section 3.1).
+"""LoGra: gradients projected layer by layer, with a damped Fisher matrix per layer. Choe et al. 2024, arXiv 2405.13954,
+section 3.1.
 
 Kept: a low-rank projection of inputs and errors of each map, a block-diagonal Fisher of the projected gradients, its damped
 inverse on the query's side. Dropped: projections along principal components (theirs start from PCA or at random; here they

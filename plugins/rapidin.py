@@ -1,4 +1,4 @@
-"""RapidIn's index: whole gradients, shuffled and summed in groups to K numbers (Lin et al. 2024, arXiv 2405.11724, section 3.2).
+"""RapidIn: whole gradients, shuffled and summed in K groups. Lin et al. 2024, arXiv 2405.11724, section 3.2.
 
 Kept: a random order and random signs of all of a gradient's numbers, summed in groups to K = 65,536 half-precision ones, which
 is what its store costs; the inner product of two such rows. Dropped: LoRA (all chosen maps are taken), several shuffles one

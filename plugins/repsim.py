@@ -1,4 +1,4 @@
-"""RepSim: the cosine of mean hidden states at a layer, with no gradient at all (Pezeshkpour et al. 2021, among others).
+"""RepSim: cosine of mean hidden states of a layer, no gradient. Pezeshkpour et al. 2021, among others.
 
 Kept: hidden states of the chosen layer, averaged over the counted positions, cosine. Dropped: nothing; which layer and which
 positions differ from paper to paper. Says whether two texts look alike to the model, not whether one taught it the other.

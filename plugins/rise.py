@@ -1,4 +1,4 @@
-"""RISE: sketched influence through the model's head, by a forward pass alone (arXiv 2604.16197).
+"""RISE: sketched gradients of the head, by a forward pass alone (arXiv 2604.16197).
 
 The gradient of the head is an outer product, r_t h_tᵀ, so an example is signed by a sum over its positions of outer products
 of two sketches: the residual's with the hidden state's (RH, lexical), and the error sent back into the trunk, Wᵀr_t, with the

@@ -1,4 +1,4 @@
-"""STRIDE: steering operators and sparse recovery (arXiv 2606.05165).
+"""STRIDE: steering operators fitted to subsets, weights by sparse recovery (arXiv 2606.05165).
 
 K subsets of the corpus, each example in d of them; for each subset an operator that changes the model's last hidden state (or a
 layer's, `space`) a little, as training on the subset would change the model; a query's K measurements, how much each operator

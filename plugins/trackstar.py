@@ -1,5 +1,4 @@
-"""TrackStar: projected gradients, preconditioned on both sides by a damped second moment, to unit norm
-(Chang et al. 2024, arXiv 2410.17413, section 4).
+"""TrackStar: projected gradients, preconditioned on both sides, to unit norm. Chang et al. 2024, arXiv 2410.17413, section 4.
 
 Score: ⟨G(i), G(q)⟩ with G(z) = R g_z / ‖R g_z‖, R² = the damped inverse of the second moment of projected gradients. Kept: the
 projection on both sides of each map, R from the stored gradients, unit norms. Dropped: the optimizer's second moments that

@@ -1,4 +1,4 @@
-"""TRAK at one checkpoint: a kernel regression on projected gradients of the margin (Park et al. 2023, arXiv 2303.14186, eq. 17).
+"""TRAK at one checkpoint: kernel regression on projected gradients of the margin. Park et al. 2023, arXiv 2303.14186, eq. 17.
 
 With p the geometric mean of an example's token probabilities and f = log(p/(1-p)) its margin, ∇f = -∇ℓ/(1-p), ℓ the mean
 loss. Score: φ(q)ᵀ (ΦᵀΦ + λ)⁻¹ φ(i) (1-p_i). Kept: the projection, ΦᵀΦ of the stored rows, the weight 1-p. Dropped: several

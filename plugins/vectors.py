@@ -1,4 +1,4 @@
-"""Vectors made elsewhere, such as gradients of another tool's index: their inner product, or their cosine.
+"""Vectors that another tool computed, such as gradients of its index: inner product or cosine.
 
 For stores made from an array `vectors`, or from an index of bergson's. Kept: the numbers as they are (or smaller, by
 `precision`). Dropped: whatever the other tool does to them when it is asked, such as its own preconditioning.

@@ -1,4 +1,4 @@
-"""Attribution as one call: what the command line and the Python API ask. Knows no method by name.
+"""Opens the query session that fits a method: the entry point of attribution for commands and Python. Knows no method by name.
 
 question = ask("store", "rise", "questions.jsonl", top=10)
 results = question.attribute()          # results.rows, results.scores: (queries, 10)

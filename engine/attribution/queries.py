@@ -1,4 +1,4 @@
-"""Queries: read whole from a provider, and made into rows by a method as a corpus's examples are. Knows no store."""
+"""Reads queries and makes them into rows by a method, as a corpus's examples are made. Knows no store."""
 
 from __future__ import annotations
 

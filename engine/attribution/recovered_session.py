@@ -1,4 +1,4 @@
-"""Questions to what was fitted to a corpus: measurements of each query, and from them a weight of every example.
+"""Query session of subset methods: measures each query, recovers a weight of every example.
 
 It answers what :class:`question.Question` answers, in the same words. Positive: the example lowered the query's loss. Most
 weights of a sparse answer are zero; these examples are ordered by back-projection, Mᵀ(y − ȳ), below all that helped and above all

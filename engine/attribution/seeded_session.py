@@ -1,4 +1,4 @@
-"""One question to several sketches of the same method under independent seeds: mean scores, and what of a ranking is noise.
+"""Query session over several seeds of one method: mean scores, standard errors, rank intervals.
 
 A sketch's score is right on average and wrong by chance; sketches of other seeds are wrong independently. So their mean is
 closer to what none of them sees, the standard error of that mean is known, and two examples whose difference is within it

@@ -1,4 +1,4 @@
-"""`attribute` and `value`: queries become rows by the same method and model as the store's, then one pass over the store.
+"""Scores of queries against stored rows, and the options of a search: top-k, all scores, mean value.
 
 Knows no method by name and no file format.
 """

@@ -1,4 +1,4 @@
-"""Queries to the rows of a method, planned, and answered when asked. Knows no method by name."""
+"""Query session of methods with stored rows: planned, then answered in one pass. Knows no method by name."""
 
 from __future__ import annotations
 

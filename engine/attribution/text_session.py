@@ -1,4 +1,4 @@
-"""Questions to a store's texts, by methods that need no model. Knows no method by name.
+"""Query session of methods that compare texts and need no model. Knows no method by name.
 
 It answers what :class:`question.Question` answers, in the same words.
 """

@@ -1,4 +1,4 @@
-"""`fit`: what a method learns of the whole corpus at once. Knows nothing of how operators are trained."""
+"""`fit` and `plan fit`: fits a subset method to a store's examples. Knows nothing of how operators are trained."""
 
 from __future__ import annotations
 

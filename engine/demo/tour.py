@@ -1,4 +1,4 @@
-"""`headwater demo`: a corpus from Python's own library, a model trained on it, a store, questions, and how good the answers are.
+"""`headwater demo`: corpus, model, store, answers and hit rates, step by step.
 
     tour("demo", "rise", settings={"kr": 64, "kh": 64, "kg": 32})
 

@@ -1,4 +1,4 @@
-"""Where a training stands, kept now and then. Knows no method."""
+"""Checkpoints of a fit that can be interrupted at any step. Knows no method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a fit reads its corpus: from the store's own texts, from the files it was made of, or from arrays. Knows no method."""
+"""Where a fit reads its corpus: the store's own texts, the files it was made of, or arrays. Knows no method."""
 
 from __future__ import annotations
 

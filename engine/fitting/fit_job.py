@@ -1,5 +1,4 @@
-"""`fit`: hidden states of the corpus once, then a training that may be stopped anywhere, for each base model. Knows no method by
-name.
+"""`fit` as one call: hidden states once, then an interruptible training for each base model. Knows no method by name.
 
 fit = prepare_fit(FitJob("store", "stride", {"subsets": 300}))
 finished = fit.run(lambda what, done, of, note: None)

@@ -1,4 +1,4 @@
-"""What a fit left beside a store's rows: its record, and of each base model the operators. Knows no method by name.
+"""What a fit leaves in the store: its record, and the parameters for each base model. Knows no method by name.
 
 methods/NAME/state/fit.json                what was fitted: settings, examples, corpus, bases, and how many of these are done
 methods/NAME/state/base0/operators.npz     of the first base model

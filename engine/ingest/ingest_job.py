@@ -1,4 +1,4 @@
-"""Ingestion as one call: what the command line and the Python API ask for. Knows no method by name.
+"""`ingest` as one call: prepare the store, the model and the plan, then run. Knows no method by name.
 
 job = IngestJob(["corpus.jsonl"], "store", ModelChoice("model"), {"rise": {"tau": 1.0}})
 outcome = prepare(job).ingest()

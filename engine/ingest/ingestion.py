@@ -1,4 +1,4 @@
-"""From a corpus to a store: one forward pass for every method that is behind, written by a thread of its own, resumable.
+"""The run of an ingestion: one forward pass for every method that lacks rows, resumable.
 
 Each group of the store (the examples', and each method's) carries its own progress: rows, place in the corpus, and a digest
 chained over the examples so far. A run brings the groups that lag furthest to the next one's level, all of them together

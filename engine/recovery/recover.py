@@ -1,4 +1,4 @@
-"""From measurements of a few subsets to a weight of every example, with what tells whether to believe it.
+"""From measurements to weights: chooses solver and penalty on held-out measurements, with diagnostics.
 
 A tenth of the measurements is held out; how sparse the answer is (c of λ = c·λ_max), or how strong a ridge, is what predicts them
 best, pooled over queries; the answer then comes from all of them. Knows memberships; no store, no method.

@@ -1,4 +1,4 @@
-"""Scores added up by source, or by any column of the corpus: which books, sites or authors did it, rather than which lines.
+"""Scores added up by source or by any column of the corpus: by book, site or author.
 
 Knows no method and no model; scores stream by, and what is held is one line a group and query.
 """

@@ -1,4 +1,4 @@
-"""`ground-truth`: every (subset, seed) trained once, in processes beside each other, resumed where it stopped.
+"""`ground-truth`: trains every (subset, seed) once, in parallel processes, and continues where it stopped.
 
 | file             | what                                                                                          |
 |------------------|-----------------------------------------------------------------------------------------------|

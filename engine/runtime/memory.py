@@ -1,4 +1,4 @@
-"""Memory, promised beforehand: a peak as a sum of named parts, refused before any work if it exceeds the budget.
+"""The memory plan: a peak as a sum of named parts, refused before any work if it exceeds the budget.
 
 The budget bounds what headwater allocates for the work. The interpreter with its libraries is a share of its own: measured,
 stated beside the plan, and not part of the budget. Knows nothing of what the parts hold.

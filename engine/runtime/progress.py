@@ -1,4 +1,4 @@
-"""What long work tells a person: a bar on a terminal, plain lines elsewhere, always on stderr. Knows nothing of the work."""
+"""Progress of long work on stderr: a bar on a terminal, plain lines elsewhere. Knows nothing of the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stored linear feature: one vector an example, such that a set is the mean of its vectors. Knows no method by name.
+"""Stored rows as linear features: a set is the mean of its examples' vectors. Knows no method by name.
 
 Any method's widest stored column can be one: GRASP's sketched gradients, representations, projected gradients, vectors that
 were made elsewhere. The surrogate, its calibration and the choice ask for nothing else.

@@ -1,4 +1,4 @@
-"""`predict` and `calibrate` as calls: subsets and tasks become utilities in one pass over the store. Knows no method by name."""
+"""`predict` and `calibrate` as calls: utilities of subsets for tasks, in one pass over the store. Knows no method by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a subset should be good for: of each task the mean vector v of its examples, and how many these are.
+"""Task vectors v: the mean row of each task's examples.
 
 v = −∇L_τ(θ0) where the vectors are −∇ of examples' mean losses. Tasks are the values of a column of the query file, or the
 file is one task. A task is kept beside the rows under its fingerprint, and not read again. Knows no method by name.

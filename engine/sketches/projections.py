@@ -1,4 +1,4 @@
-"""Gradients of linear maps, sketched on both sides: Σ_t (S_out e_t)(S_in a_t)ᵀ for each example. Knows no method.
+"""Gradients of linear layers, sketched on both sides: Σ_t (S_out e_t)(S_in a_t)ᵀ for each example. Knows no method.
 
 A map's gradient is Σ_t e_t a_tᵀ, inputs a and errors e. With independent CountSketches of both sides the inner product of two
 sketched gradients is unbiased for that of the gradients (Pham & Pagh 2013: a sketch of outer products), and sketches of

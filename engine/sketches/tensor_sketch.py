@@ -1,4 +1,4 @@
-"""The head's gradient as one short vector: the TensorSketch of residual ⊗ hidden state, averaged over an example's positions.
+"""TensorSketch of the head's gradient: one short vector per example, the mean over its target positions.
 
 TensorSketch (Pham & Pagh 2013) of r ⊗ h is the circular convolution of two CountSketches, so a product in Fourier space; what
 is linear in it, the mean over positions, is taken there, and one inverse transform a row is all that is left:

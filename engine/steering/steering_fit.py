@@ -1,4 +1,4 @@
-"""The fitting of operators as the contract has it: all of them, and some of them a second time, to see how far they agree.
+"""STRIDE's fit session: all operators, and some of them a second time to measure agreement.
 
 What a training leaves to chance (which rows come when, where the basis begins) is noise in every measurement. Some operators are
 trained again under another seed; how well the two answers to a query agree tells how far any of them can be trusted. Knows what

@@ -1,4 +1,4 @@
-"""Training of steering operators: every one takes every step, on rows of its own subset and on rows that all of them share.
+"""The training loop of steering operators: every operator takes every step.
 
 The differences between subsets are small, and unequal progress would drown them: at a step each operator sees the next `members`
 rows of its subset (in an order of the design's, so that all are seen equally often), and of positions drawn for all

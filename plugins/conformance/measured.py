@@ -1,4 +1,4 @@
-"""Checks of methods that are fitted to subsets of a corpus: their designs, their fitting, their measurements."""
+"""Checks of subset methods: designs, fits, measurements."""
 
 from __future__ import annotations
 

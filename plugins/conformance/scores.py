@@ -1,4 +1,4 @@
-"""Conformance of a similarity method's scores: each of its own row, whatever the block. See `suite.py`."""
+"""Checks of a similarity method's scores: each from its own row, whatever the block. See `suite.py`."""
 
 from __future__ import annotations
 

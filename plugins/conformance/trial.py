@@ -1,5 +1,5 @@
-"""What the conformance suite tries a method on: a random model of given model, ragged random examples, and a readout that
-gives what the contract promises and no more. Knows no method and no check.
+"""The trial that checks run on: a random model, ragged random examples, outputs that give only what the contract promises.
+Knows no method and no check.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A group of rows as a store holds them: their forms, their columns, what a scan of them takes. Knows no method."""
+"""One method's rows in a store: their precisions, their columns, the memory that a scan of them takes. Knows no method."""
 
 from __future__ import annotations
 
