@@ -130,7 +130,7 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str
             model=choice,
             again=True,
         )
-        prepare_fit(job).run(lambda *told: None)
+        prepare_fit(job).run()
         store = FeatureStore.open(tmp_path / "S")
         question = RecoveredSession(store, "stride", str(queries), choice, Template(), 5, None)
         (base,) = question._answered().bases

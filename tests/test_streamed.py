@@ -29,6 +29,7 @@ from headwater.engine.models.batch_outputs import LinearHead, merged_specs
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.models.upper_layers import TrunkUpperLayers
 from headwater.engine.recovery.design import PartitionDesign
+from headwater.engine.runtime.run import Run
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.at_head import AtHead
 from headwater.engine.steering.at_layer import AtLayer, measured_by_upper_layers
@@ -301,7 +302,12 @@ def test_a_fit_from_the_model_that_was_stopped_goes_on(texts: Path, tmp_path: Pa
     def run(stop_after: int) -> bool:
         job, begun = FitJob(str(tmp_path / "parts"), "stride", settings, commit_seconds=0), len(told)
         fit = prepare_fit(job)
-        return fit.run(lambda what, done, *rest: told.append((what, done)), lambda: len(told) - begun >= stop_after)
+        return fit.run(
+            Run(
+                on_progress=lambda progress: told.append((progress.stage, progress.done)),
+                should_stop=lambda: len(told) - begun >= stop_after,
+            )
+        )
 
     while not run(3):
         pass

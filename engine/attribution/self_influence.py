@@ -7,15 +7,12 @@ Knows no method by name and no text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 
 from ...store.blocks import BlockStream
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Block
-from ..arrays.kernels.heaps import Heaps, merged
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..arrays.scan.top_k import scan_parts, tiles
@@ -26,6 +23,8 @@ from ..interface.model_view import ModelShape
 from ..models.language_model import ModelChoice, model_shape_of, pick_device
 from ..results.results import Results
 from ..runtime.memory import Part, Plan
+from ..runtime.run import SILENT, Run
+from .query_session import ScoreBlocks, best_values
 from .row_statistics import statistics_of, statistics_parts
 from .stored_scores import stored_method
 
@@ -35,19 +34,18 @@ _OWN_ROWS = 16
 """The same where a method scores a tile itself: all of it by all of it, for the diagonal."""
 _EQUAL = 1e-3
 """Relative spread below which self-influences tell nothing."""
-OnProgress = Callable[[int], None]
 
 
 class SelfInfluence:
     """The self-influence of a store's examples, planned, with nothing computed yet."""
 
-    def __init__(self, store: str, method: str, model: str = "", memory: int | None = None) -> None:
+    def __init__(self, store: str, method: str, model: str = "", run: Run = SILENT) -> None:
         """`model`: where the store's model (or one of its files of arrays) is now, for methods that learn from stored rows.
 
         Raises:
             HeadwaterError: the store holds no such rows, or the plan does not fit the budget.
         """
-        self.store, self._name, self._memory = FeatureStore.open(store), method, memory
+        self.store, self.name, self._run = FeatureStore.open(store), method, run
         self._least, self._most = np.inf, -np.inf
         self.queries: dict[str, str] = {}
         self._method = stored_method(self.store, method)
@@ -60,20 +58,21 @@ class SelfInfluence:
         if self._sizes:
             others += statistics_parts(self._stored, self._method, self._sizes)
         cuts = ((scan_parts(readers, 1, 0, shape, _ROWS), shape) for shape in shapes(readers, 1))
-        self.plan, self._shape = fitted(cuts, others, memory)
+        self.plan, self._shape = fitted(cuts, others, run.budget)
 
-    def scores(self, on_progress: OnProgress = lambda rows: None) -> Iterator[tuple[int, Array]]:
+    def scores(self) -> ScoreBlocks:
         """(first row, (rows,) float32) of every example, in order.
 
         Raises:
             StoreDamaged: a chunk differs from its checksum.
         """
         state = (
-            statistics_of(self._stored, self._method, self._sizes, self._memory, lambda rows: None)
+            statistics_of(self._stored, self._method, self._sizes, self._run.budget, lambda rows: None)
             if self._sizes
             else {}
         )
         readers, forms = self._stored.every(), self._stored.forms
+        on_progress = self._run.counter("self-influence", self.rows)
         size = _OWN_ROWS if isinstance(self._method, BlockSimilarity) else _ROWS
         with BlockStream(readers, self._shape.block_rows, self._shape.buffers) as stream:
             while (block := stream.take()) is not None:
@@ -87,13 +86,10 @@ class SelfInfluence:
                 on_progress(block.start + block.rows)
                 stream.give(block)
 
-    def best(self, k: int, scores: Iterator[tuple[int, Array]]) -> Results:
+    def best(self, k: int, scores: ScoreBlocks) -> Results:
         """The k examples with most of it."""
-        heaps = Heaps(1, min(k, self.rows))
-        for first, values in scores:
-            heaps.push(values[None], len(values), first)
-        found, rows = merged([heaps])
-        return Results(self._name, ["self-influence"], rows, found)
+        found, rows = best_values(scores, min(k, self.rows))
+        return Results(self.name, ["self-influence"], rows, found)
 
     @property
     def alike(self) -> bool:
