@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.arrays.precision.precisions import precision_of
-from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
-from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
-from headwater.engine.arrays.scan.scan_loop.top_k import top_k
+from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scorers import scorer_of
+from headwater.engine.arrays.scan.top_k import top_k
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
 from headwater.engine.models.language_model import ModelChoice
 from headwater.engine.sketches.residual import Loss, SparseResidual
@@ -78,7 +78,7 @@ def test_a_scan_on_the_device_is_the_cpus(tmp_path: Path, precision: str, reside
 
 def test_a_device_without_room_is_an_error_and_no_answer(tmp_path: Path) -> None:
     pytest.importorskip("cupy", reason="scans on a GPU need CuPy")
-    from headwater.engine.arrays.scan.scan_loop.gpu_scan import GpuScan
+    from headwater.engine.arrays.scan.gpu_scan import GpuScan
 
     rows = np.ones((100_000, 256), np.float32)
     form = precision_of("float32", column("c", (256,), "float32"))
@@ -97,7 +97,9 @@ def test_a_recovery_on_the_device_is_the_cpus() -> None:
     y = np.random.default_rng(0).normal(size=(4, 1000))
     ours = recovered(design, y, Recovery(solver="lasso"))
     theirs = recovered(design, y, Recovery(solver="lasso"), device=DevicePass(cupy_on(0), design))
-    assert ours.share == theirs.share and np.allclose(ours.dense(design), theirs.dense(design), atol=1e-3)
+    assert ours.regularization == theirs.regularization and np.allclose(
+        ours.dense(design), theirs.dense(design), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_a_recovery_on_the_device_is_the_cpus() -> None:
     [
         {},
         {"omega": "example"},
-        {"states": "model", "depth": 0.5},
+        {"states_from": "forward", "depth": 0.5},
         {"space": "activations", "depth": 0.5, "linearity": 0.1},
     ],
 )

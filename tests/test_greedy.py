@@ -14,7 +14,7 @@ from headwater.engine.arrays.greedy.greedy.greedy import greedy
 from headwater.engine.arrays.greedy.greedy.problem import Choice, Limits, Objective, Room
 from headwater.engine.arrays.greedy.greedy.row_cache import RowCache, RowSource
 from headwater.engine.arrays.precision.precisions import precision_of
-from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.layout import column
 from test_similarity import nothing, stored

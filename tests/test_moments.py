@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from headwater.engine.arrays.moments import column_sums, gram, moment_parts, weighted_sums
 from headwater.engine.arrays.precision.precisions import precision_of
-from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.store.errors import DataError, StoreDamaged
 from headwater.store.layout import column
 from test_similarity import nothing, stored

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.scan.scan_loop import certified as certify
-from headwater.engine.arrays.scan.scan_loop import two_stage as search
-from headwater.engine.arrays.scan.scan_loop.certified import certified
-from headwater.engine.arrays.scan.scan_loop.compress import Compression, compression
-from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape
-from headwater.engine.arrays.scan.scan_loop.scorers import scorer_of
-from headwater.engine.arrays.scan.scan_loop.stored_rows import StoredRows
-from headwater.engine.arrays.scan.scan_loop.top_k import TopK, top_k
-from headwater.engine.arrays.scan.scan_loop.two_stage import two_stage
+from headwater.engine.arrays.scan import certified as certify
+from headwater.engine.arrays.scan import two_stage as search
+from headwater.engine.arrays.scan.certified import certified
+from headwater.engine.arrays.scan.compress import Compression, compression
+from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scorers import scorer_of
+from headwater.engine.arrays.scan.stored_rows import StoredRows
+from headwater.engine.arrays.scan.top_k import TopK, top_k
+from headwater.engine.arrays.scan.two_stage import two_stage
 from headwater.store.errors import (
     BudgetError,
     DataError,

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headwater.engine.arrays.precision.precisions import Precision, precision_of
-from headwater.engine.arrays.scan.scan_loop.scan_loop import ROWS as STEP
-from headwater.engine.arrays.scan.scan_loop.scan_loop import Shape, shapes
-from headwater.engine.arrays.scan.scan_loop.scorers import CustomScorer, Scorer, scorer_of
-from headwater.engine.arrays.scan.scan_loop.top_k import all_scores, top_k
+from headwater.engine.arrays.scan.scan_loop import ROWS as STEP
+from headwater.engine.arrays.scan.scan_loop import Shape, shapes
+from headwater.engine.arrays.scan.scorers import CustomScorer, Scorer, scorer_of
+from headwater.engine.arrays.scan.top_k import all_scores, top_k
 from headwater.store.errors import DataError, StoreDamaged
 from headwater.store.feature_store import FeatureStore
 from headwater.store.layout import Block, column

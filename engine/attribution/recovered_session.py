@@ -127,7 +127,7 @@ class RecoveredSession:
         return plan([
             *provider.memory(tokens),
             layers_part(model_shape, [method.needs(model_shape)], tokens),
-            (f"{self._name}'s operators", method.held(model_shape, self.rows)[1]),
+            (f"{self._name}'s operators", method.memory(model_shape, self.rows).measuring),
             ("measurements", 24 * count * subsets * bases),
             ("recovery", recovery_bytes(count, subsets, together, cores())),
             ("subsets of examples", (held * table + self.rows) * bases),
@@ -211,7 +211,7 @@ class RecoveredSession:
             bases = [self._solved(base, on_progress) for base in range(len(self._fitted.bases))]
             each = [base.weights for base in bases]
             self.trust = RecoveryDiagnostics(
-                bases[0].membership.subsets, self.rows, tuple(f"{one.solver} at {one.share:.2g}" for one in each),
+                bases[0].membership.subsets, self.rows, tuple(f"{one.solver} at {one.regularization:.2g}" for one in each),
                 np.mean([base.reliability for base in bases], 0), np.mean([one.explained for one in each], 0),
                 np.max([one.gap for one in each], 0), np.all([one.converged for one in each], 0),
             )  # fmt: skip
@@ -291,7 +291,7 @@ class RecoveredSession:
                     outputs.losses()
                 except NonFiniteLogits as error:
                     raise DataError(f"NaN or Inf in the logits of query {queries[batch[error.example]].id}") from None
-                y[batch], reliability[batch] = method.measured(outputs, operators)
+                y[batch], reliability[batch] = method.measure(outputs, operators)
             done += len(batch)
             on_progress(done)
         return y, reliability

@@ -16,6 +16,7 @@ from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Block
 from ..arrays.kernels.heaps import Heaps, merged
+from ..arrays.scan.fixed_tiles import FixedTiles, tiles_bytes
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..arrays.scan.top_k import scan_parts, tiles
@@ -31,8 +32,6 @@ from .stored_scores import stored_method
 
 _ROWS = 64
 """Rows that are made ready at once."""
-_OWN_ROWS = 16
-"""The same where a method scores a tile itself: all of it by all of it, for the diagonal."""
 _EQUAL = 1e-3
 """Relative spread below which self-influences tell nothing."""
 OnProgress = Callable[[int], None]
@@ -58,6 +57,7 @@ class SelfInfluence:
         decoded = sum(4 * form.depth for form in self._stored.forms.values())
         others = plan([
             ("rows made ready", 8 * _ROWS * decoded),
+            ("tiles", tiles_bytes(_ROWS, decoded // 4, decoded)),
             *((p.name, p.bytes) for p in (statistics_parts(self._stored, self._method, self._sizes) if self._sizes else ())),
         ]).parts  # fmt: skip
         cuts = ((plan(scan_parts(readers, 1, 0, shape, _ROWS)), shape) for shape in shapes(readers, 1))
@@ -75,10 +75,9 @@ class SelfInfluence:
             else {}
         )
         readers, forms = self._stored.every(), self._stored.forms
-        size = _OWN_ROWS if isinstance(self._method, BlockSimilarity) else _ROWS
         with BlockStream(readers, self._shape.block_rows, self._shape.buffers) as stream:
             while (block := stream.take()) is not None:
-                for tile in tiles(block, size):
+                for tile in tiles(block, _ROWS):
                     decoded = Block(tile.start, {name: form.decode(tile.columns) for name, form in forms.items()})
                     found = self._tile(decoded, state)
                     some = found[found != 0]  # the others have no counted positions
@@ -105,7 +104,7 @@ class SelfInfluence:
         columns = {name: np.asarray(values, np.float32) for name, values in tile.columns.items()}
         ready = self._method.prepare(columns, state)
         if isinstance(self._method, BlockSimilarity):
-            return np.ascontiguousarray(np.diagonal(self._method.score(ready, tile)), np.float32)
+            return np.ascontiguousarray(np.diagonal(FixedTiles(self._method.score, ready).scores(tile)))
         rows = columns[ready.column].reshape(tile.rows, -1)
         products: Array = np.einsum("nd,nd->n", rows, ready.matrix, dtype=np.float64).astype(np.float32)
         return products

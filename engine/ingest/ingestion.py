@@ -72,7 +72,7 @@ class Ingestion:
         self.provider, self.store, self.methods = provider, store, dict(methods)
         self.tokens, self.commit_seconds = tokens, commit_seconds
         self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
-        self._tables = {name: method.precompute(provider.head) for name, method in self.methods.items()}
+        self._tables = {name: method.precompute(provider.head, {}) for name, method in self.methods.items()}
         self._forms = {name: precisions_of(method, provider.head.model_shape) for name, method in self.methods.items()}
         self._needs = merged_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
 

@@ -82,7 +82,7 @@ class LinearFeatures:
     def of(self, provider: Provider, on_progress: OnProgress) -> Iterator[tuple[list[Example], Array]]:
         """Examples of a provider, some at a time, with their vectors (n, D) float64: zeros where nothing counts."""
         model_shape = provider.head.model_shape
-        tables, needs = self.method.precompute(provider.head), merged_specs([self.method.needs(model_shape)])
+        tables, needs = self.method.precompute(provider.head, {}), merged_specs([self.method.needs(model_shape)])
         part: list[Example] = []
         done = 0
         for example in provider.examples(Place()):
