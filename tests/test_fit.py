@@ -227,7 +227,7 @@ def test_a_fit_is_of_its_settings_and_examples(texts: Path) -> None:
     assert wrong.exit_code == 1 and "subsets is 24 there, 30 here; --again begins anew" in wrong.stderr
     before = tree(store / "methods/stride")
     done(
-        "fit", store, "-o", "stride.solver", "ridge", "-o", "stride.share", 1.0
+        "fit", store, "-o", "stride.solver", "ridge", "-o", "stride.regularization", 1.0
     )  # how answers are recovered binds nothing
     after = tree(store / "methods/stride")
     assert {name for name in after if after[name] != before.get(name)} == {"state/fit.json"}
@@ -325,7 +325,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
      ({"depth": 1.5}, "depth is a share"), ({"held_out": 2.0}, "0 < held_out < 1"),
      ({"omega": "all"}, "omega is one or example"), ({"updates": 0}, "updates"), ({"rank": -1}, "rank"),
      ({"subsets": "many"}, "subsets is int"), ({"checked": -1}, "checked and seed"), ({"seed": -1}, "checked and seed"),
-     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "share": 2.5}, "share is a number of causes")],
+     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "regularization": 2.5}, "regularization is a number of causes")],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_before_any_work(texts: Path, settings: dict[str, Any], told: str) -> None:
     shutil.copytree(texts / "S", texts / "refused", dirs_exist_ok=True)
@@ -510,7 +510,7 @@ def large(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("more", "loose"),
-    [({}, 40), ({"states": "model", "omega": "example"}, 80), ({"space": "activations", "depth": 0.5}, 160)],
+    [({}, 40), ({"states_from": "forward", "omega": "example"}, 80), ({"space": "activations", "depth": 0.5}, 160)],
 )
 def test_fit_and_attribute_stay_within_their_plans(
     large: Path, tmp_path: Path, more: dict[str, Any], loose: int

@@ -81,7 +81,7 @@ def rows_of(method: Similarity, provider: TextProvider, examples: list) -> dict[
     """The method's rows, all examples in one batch, as ingestion has them."""
     with torch.inference_mode():
         outputs = provider.read(examples, merged_specs([method.needs(provider.head.model_shape)]))
-        found = method.rows(outputs, method.precompute(provider.head))
+        found = method.rows(outputs, method.precompute(provider.head, {}))
     return {name: values.numpy() for name, values in found.items()}
 
 
@@ -171,7 +171,7 @@ def test_head_gradients_are_sketches_of_the_whole(world):
 def test_rapidin_keeps_sums_of_groups(world):
     provider, examples, trunk, _ = world
     method = RapidIn(groups=512)
-    tables = method.precompute(provider.head)
+    tables = method.precompute(provider.head, {})
     expected = np.zeros((COUNT, 512))
     for number, grads in enumerate(trunk):
         for name, sketch in tables.items():

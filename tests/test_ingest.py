@@ -75,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, corpus: Path) -
 def test_rows_are_those_of_each_example_alone(whole: Path, model: Path, corpus: Path) -> None:
     prepared = prepare(job(corpus, whole, model))
     method, head = prepared.methods["rise"], prepared.provider.head
-    tables, needs = method.precompute(head), merged_specs([method.needs(head.model_shape)])
+    tables, needs = method.precompute(head, {}), merged_specs([method.needs(head.model_shape)])
     rows, losses = signatures(whole), open_column(FeatureStore.open(whole), EXAMPLES, "loss").gather(np.arange(700))
     for number, example in enumerate(prepared.provider.examples(Place())):
         if number % 97 == 0:

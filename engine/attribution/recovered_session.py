@@ -124,7 +124,7 @@ class RecoveredSession:
             + export_parts(count, self.rows)
             + Plan.of(
                 layers_part(model_shape, [method.needs(model_shape)], tokens),
-                Part(f"{self.name}'s operators", method.held(model_shape, self.rows)[1]),
+                Part(f"{self.name}'s operators", method.memory(model_shape, self.rows).measuring),
                 Part("measurements", 24 * count * subsets * bases),
                 Part("recovery", recovery_bytes(count, subsets, together, cores())),
                 Part("subsets of examples", (held * table + self.rows) * bases),
@@ -201,7 +201,7 @@ class RecoveredSession:
             bases = [self._solved(base) for base in range(len(self._fitted.bases))]
             each = [base.weights for base in bases]
             self.trust = RecoveryDiagnostics(
-                bases[0].membership.subsets, self.rows, tuple(f"{one.solver} at {one.share:.2g}" for one in each),
+                bases[0].membership.subsets, self.rows, tuple(f"{one.solver} at {one.regularization:.2g}" for one in each),
                 np.mean([base.reliability for base in bases], 0), np.mean([one.explained for one in each], 0),
                 np.max([one.gap for one in each], 0), np.all([one.converged for one in each], 0),
             )  # fmt: skip
@@ -275,7 +275,7 @@ class RecoveredSession:
         y, reliability = np.zeros((len(queries), method.design(self.rows, base).subsets)), np.zeros(len(queries))
         needs = merged_specs([method.needs(provider.head.model_shape)])
         for batch, measurements in outputs(
-            provider, queries, needs, lambda read: method.measured(read, operators), query_batching(queries)
+            provider, queries, needs, lambda read: method.measure(read, operators), query_batching(queries)
         ):
             y[batch], reliability[batch] = measurements
             done += len(batch)

@@ -13,6 +13,7 @@ from ...store.blocks import BlockStream
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Block
+from ..arrays.scan.fixed_tiles import FixedTiles, tiles_bytes
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..arrays.scan.top_k import scan_parts, tiles
@@ -30,8 +31,6 @@ from .stored_scores import stored_method
 
 _ROWS = 64
 """Rows that are made ready at once."""
-_OWN_ROWS = 16
-"""The same where a method scores a tile itself: all of it by all of it, for the diagonal."""
 _EQUAL = 1e-3
 """Relative spread below which self-influences tell nothing."""
 
@@ -54,7 +53,9 @@ class SelfInfluence:
         self._sizes = _sizes(self.store, model) if type(self._method).statistics is not Similarity.statistics else None
         readers = self._stored.every()
         decoded = sum(4 * form.depth for form in self._stored.forms.values())
-        others = Plan.of(Part("rows made ready", 8 * _ROWS * decoded))
+        others = Plan.of(
+            Part("rows made ready", 8 * _ROWS * decoded), Part("tiles", tiles_bytes(_ROWS, decoded // 4, decoded))
+        )
         if self._sizes:
             others += statistics_parts(self._stored, self._method, self._sizes)
         cuts = ((scan_parts(readers, 1, 0, shape, _ROWS), shape) for shape in shapes(readers, 1))
@@ -73,10 +74,9 @@ class SelfInfluence:
         )
         readers, forms = self._stored.every(), self._stored.forms
         on_progress = self._run.counter("self-influence", self.rows)
-        size = _OWN_ROWS if isinstance(self._method, BlockSimilarity) else _ROWS
         with BlockStream(readers, self._shape.block_rows, self._shape.buffers) as stream:
             while (block := stream.take()) is not None:
-                for tile in tiles(block, size):
+                for tile in tiles(block, _ROWS):
                     decoded = Block(tile.start, {name: form.decode(tile.columns) for name, form in forms.items()})
                     found = self._tile(decoded, state)
                     some = found[found != 0]  # the others have no counted positions
@@ -100,7 +100,7 @@ class SelfInfluence:
         columns = {name: np.asarray(values, np.float32) for name, values in tile.columns.items()}
         ready = self._method.prepare(columns, state)
         if isinstance(self._method, BlockSimilarity):
-            return np.ascontiguousarray(np.diagonal(self._method.score(ready, tile)), np.float32)
+            return np.ascontiguousarray(np.diagonal(FixedTiles(self._method.score, ready).scores(tile)))
         rows = columns[ready.column].reshape(tile.rows, -1)
         products: Array = np.einsum("nd,nd->n", rows, ready.matrix, dtype=np.float64).astype(np.float32)
         return products

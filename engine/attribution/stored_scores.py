@@ -6,7 +6,7 @@ Knows no method by name and no file format.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precisi
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
 from ..arrays.precision.precisions import Sign
 from ..arrays.scan.certified import ROOM, certified, keeper_bytes, room_for
+from ..arrays.scan.fixed_tiles import FixedTiles
 from ..arrays.scan.forecast import Forecast, forecast
 from ..arrays.scan.scan_loop import OnProgress, Shape
 from ..arrays.scan.scorers import CustomScorer, Scorer, scorer_of
@@ -254,20 +255,19 @@ class StoredScores:
 
     def _scorer(self, matrix: QueryMatrix) -> Scorer:
         if isinstance(self.method, BlockSimilarity):
-            return CustomScorer(len(matrix.matrix), lambda block: self._own_scores(matrix, block))
+            return CustomScorer(len(matrix.matrix), self._own_scores(matrix))
         return scorer_of(self._stored.forms[matrix.column], matrix.matrix)
 
     def _mean_scorer(self, matrix: QueryMatrix) -> Scorer:
         """The mean over the queries; of inner products it is the product with the mean query."""
         if isinstance(self.method, BlockSimilarity):
-            return CustomScorer(
-                1, lambda block: self._own_scores(matrix, block).mean(1, keepdims=True, dtype=np.float64)
-            )
+            scores = self._own_scores(matrix)
+            return CustomScorer(1, lambda block: scores(block).mean(1, keepdims=True, dtype=np.float64))
         mean = matrix.matrix.mean(0, keepdims=True, dtype=np.float64)
         return scorer_of(self._stored.forms[matrix.column], mean)
 
-    def _own_scores(self, matrix: QueryMatrix, block: Block) -> Array:
-        """The method's own function of a tile, whose columns are as it declared them."""
+    def _own_scores(self, matrix: QueryMatrix) -> Callable[[Block], Array]:
+        """The method's own scores of a block of rows as they are stored: (rows, Q) float32."""
         assert isinstance(self.method, BlockSimilarity)
-        forms = self._stored.forms
-        return self.method.score(matrix, Block(block.start, {n: f.decode(block.columns) for n, f in forms.items()}))
+        forms, tiles = self._stored.forms, FixedTiles(self.method.score, matrix)
+        return lambda block: tiles.scores(Block(block.start, {n: f.decode(block.columns) for n, f in forms.items()}))

@@ -39,14 +39,14 @@ FITTING = options(
 def fit(commit_seconds: float, **options: Any) -> None:
     """Fit a method to all examples of STORE, for `attribute` and `value` to ask.
 
-    Running it again goes on where it stopped. How answers are recovered (solver, share, held_out, tolerance) may be changed
-    at any time, and costs nothing.
+    Running it again goes on where it stopped. How answers are recovered (solver, regularization, held_out, tolerance) may be
+    changed at any time, and costs nothing.
 
     \b
     headwater fit S --method stride
     headwater fit S --method stride -o stride.subsets 300 -o stride.omega example
     headwater fit S --method stride -o stride.bases early,middle,late
-    headwater fit S --method stride -o stride.states model
+    headwater fit S --method stride -o stride.states_from forward
     headwater fit S --method stride -o stride.solver ridge
     """
     _run(_prepared(options, commit_seconds))

@@ -99,7 +99,7 @@ class FitRun:
         """What whoever starts it should know: a line each."""
         if self._next is None:
             return []
-        if self.method.states_from == "model":
+        if self.method.states_from == "forward":
             return [*self.method.notes(self.rows), "hidden states are not kept: the model runs at every step"]
         model_shape, bases = self._next.head.model_shape, len(self._record["bases"])
         counted = open_column(self.store, EXAMPLES, "counted").gather(np.arange(self.rows)).sum(dtype=np.int64)
@@ -115,12 +115,12 @@ class FitRun:
     def _planned(self, provider: Provider) -> Plan:
         """What a base model's fit holds: reading first, training after it."""
         tokens, model_shape = max(BATCH_TOKENS, provider.longest()), provider.head.model_shape
-        inner, files = self.method.layer(model_shape) >= 0, self.method.states_from == "files"
+        inner, files = self.method.layer(model_shape) >= 0, self.method.states_from == "cache"
         return provider.memory(tokens) + Plan.of(
             layers_part(model_shape, [self.method.needs(model_shape)], tokens),
             Part("hidden states on their way out", files * part_bytes(model_shape, inner=inner)),
             Part("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
-            Part(f"{self.job.method}'s operators in training", self.method.held(model_shape, self.rows)[0]),
+            Part(f"{self.job.method}'s operators in training", self.method.memory(model_shape, self.rows).fitting),
             Part("places of examples", (16 if files else 96) * self.rows),
         )
 
@@ -203,7 +203,7 @@ class FitRun:
         if not fitting.run(step, run.should_stop):
             keep.write(fitting)
             return False
-        write_arrays(place / "operators.npz", {"of": np.array(fit_digest(self._record, base)), **fitting.fitted()})
+        write_arrays(place / "operators.npz", {"of": np.array(fit_digest(self._record, base)), **fitting.parameters()})
         return True
 
     def _corpus(self, base: int, provider: Provider, name: str, run: Run) -> tuple[HiddenStates, str]:
@@ -221,7 +221,7 @@ class FitRun:
                 raise _StoppedError
 
         corpus: HiddenStates | None
-        if self.method.states_from == "files":
+        if self.method.states_from == "cache":
             corpus = activations.collected(run.counter(f"hidden states{name}", self.rows), run.should_stop)
         else:
             activations.removed()

@@ -64,7 +64,7 @@ class Ingestion:
         self.tokens, self.commit_seconds = tokens, commit_seconds
         self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
         self._estimates: list[float] = []
-        self._tables = {name: method.precompute(provider.head) for name, method in self.methods.items()}
+        self._tables = {name: method.precompute(provider.head, {}) for name, method in self.methods.items()}
         self._forms = {name: precisions_of(method, provider.head.model_shape) for name, method in self.methods.items()}
         self._needs = merged_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
 

@@ -85,7 +85,7 @@ class LinearFeatures:
     def of(self, provider: Provider) -> Iterator[tuple[list[Example], Array]]:
         """Examples of a provider, some at a time, with their vectors (n, D) float64: zeros where nothing counts."""
         model_shape = provider.head.model_shape
-        tables, needs = self.method.precompute(provider.head), merged_specs([self.method.needs(model_shape)])
+        tables, needs = self.method.precompute(provider.head, {}), merged_specs([self.method.needs(model_shape)])
         on_progress = self.run.counter("queries", None)
         part: list[Example] = []
         done = 0
