@@ -12,40 +12,38 @@ commit. Knows nothing of what rows mean.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .errors import DataError, StoreDamaged, StoreError, StoreMismatch, StoreMissing
 from .files import hidden_name, locked, make_folder, read_json, write_json
 from .layout import FORMAT, Column, array_metadata, group_metadata
+from .manifest import (
+    EXAMPLES,
+    FORMS,
+    METHODS,
+    GroupRecord,
+    StoreRecord,
+    method_group,
+    precision_group,
+    require_name,
+)
 
-EXAMPLES = "examples"
+__all__ = ["EXAMPLES", "ROOT", "FeatureStore", "method_group", "precision_group"]
 ROOT = "zarr.json"
-_NAME = re.compile(r"\w[\w.@-]*(?<!zarr\.json)")
-
-
-def method_group(name: str) -> str:
-    """Group that holds a method's columns."""
-    return f"methods/{name}"
-
-
-def precision_group(method: str, form: str) -> str:
-    """Group that holds a method's rows in another form."""
-    return f"forms/{method}.{form}"
 
 
 class FeatureStore:
     """An existing store. Reading it takes no lock; every change goes through :meth:`update`."""
 
-    def __init__(self, path: str | Path, attributes: dict[str, Any], *, remote: bool = False) -> None:
+    def __init__(self, path: str | Path, root: StoreRecord, *, remote: bool = False) -> None:
         """Use :meth:`open` or :meth:`create`."""
         self.path = Path(path)
         self.url = str(path)
         self.remote = remote
-        self._attributes = attributes
+        self.root = root
 
     @classmethod
     def create(cls, path: str | Path, provenance: dict[str, Any], version: str) -> FeatureStore:
@@ -58,14 +56,14 @@ class FeatureStore:
         if folder.exists() and not folder.is_dir():
             raise StoreMismatch(f"{folder} is a file; name another place for the store")
         make_folder(folder)
-        headwater = {"format": FORMAT, "version": version, "provenance": provenance, "groups": {}}
+        root = StoreRecord(FORMAT, version, provenance)
         with locked(folder):
             if cls.exists(folder):
                 raise StoreMismatch(f"{folder} holds a store already; name another place for a new one")
             if any(found != hidden_name(folder / ROOT) for found in folder.iterdir()):
                 raise StoreMismatch(f"{folder} exists and is not a headwater store; name another place for the store")
-            write_json(folder / ROOT, group_metadata({"headwater": headwater}))
-        return cls(folder, headwater)
+            write_json(folder / ROOT, group_metadata({"headwater": root.to_json()}))
+        return cls(folder, root)
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
@@ -84,12 +82,10 @@ class FeatureStore:
             raise StoreMissing(f"{path} is a Zarr group, but no headwater store")
         if not isinstance(attributes, dict) or not isinstance(attributes.get("format"), int):
             raise StoreDamaged(f"{path}/{ROOT} names no format of the store")
-        if attributes["format"] <= FORMAT and not _is_whole(attributes):
-            raise StoreDamaged(f"{path}/{ROOT} does not describe a store's groups and where they came from")
         if attributes["format"] > FORMAT:
             raise StoreMismatch(f"{path} has format {attributes['format']}; this version reads up to {FORMAT}: "
                                 f"upgrade headwater (the store was made by {attributes.get('version')})")  # fmt: skip
-        return cls(path, attributes, remote=remote)
+        return cls(path, _record(path, attributes), remote=remote)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -97,33 +93,31 @@ class FeatureStore:
         return (Path(path) / ROOT).is_file()
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Mapping[str, Any]:
         """What the rows were made from and how, as recorded at creation (and at each append)."""
-        found: dict[str, Any] = self._attributes["provenance"]
-        return found
+        return self.root.provenance
 
     @property
     def version(self) -> str:
         """Version of headwater that created the store."""
-        return str(self._attributes["version"])
+        return self.root.version
 
     @property
-    def groups(self) -> dict[str, dict[str, Any]]:
-        """Group name to its record: `columns`, `done`, and what its writer noted."""
-        found: dict[str, dict[str, Any]] = self._attributes["groups"]
-        return found
+    def groups(self) -> Mapping[str, GroupRecord]:
+        """Group name to its record."""
+        return self.root.groups
 
     @property
     def methods(self) -> list[str]:
         """Names of the methods whose columns are here, complete or not."""
-        return [name.removeprefix("methods/") for name in self.groups if name.startswith("methods/")]
+        return [name.removeprefix(f"{METHODS}/") for name in self.groups if name.startswith(f"{METHODS}/")]
 
     def forms(self, method: str) -> list[str]:
         """Names of the forms in which a method's rows are held besides their own."""
-        prefix = precision_group(method, "")
+        prefix = f"{FORMS}/{method}."
         return [name.removeprefix(prefix) for name in self.groups if name.startswith(prefix)]
 
-    def record(self, group: str) -> dict[str, Any]:
+    def record(self, group: str) -> GroupRecord:
         """The record of one group.
 
         Raises:
@@ -135,18 +129,15 @@ class FeatureStore:
 
     def rows(self, group: str) -> int:
         """Committed rows of a group: those that a reader sees."""
-        done = self.record(group)["done"]
-        return int(done[0][1]) if done and done[0][0] == 0 else 0
+        return self.record(group).rows
 
     def folder(self, group: str, column: str) -> str:
         """Path of a column's array below the root."""
         return f"{group}/{column}" if group == EXAMPLES else f"{group}/columns/{column}"
 
-    def columns(self, group: str) -> list[Column]:
+    def columns(self, group: str) -> tuple[Column, ...]:
         """The columns of a group."""
-        return [
-            Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"]) for c in self.record(group)["columns"]
-        ]
+        return self.record(group).columns
 
     def array_metadata(self, group: str, column: str) -> dict[str, Any]:
         """A column's own `zarr.json`; it may differ from what headwater wrote, if the array was stored anew."""
@@ -158,19 +149,18 @@ class FeatureStore:
         except StoreMissing:
             raise StoreDamaged(f"{self.path / folder / ROOT} is missing: run headwater verify") from None
 
-    def update(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Change the root's attributes, alone among all processes, in one step: the commit of everything.
+    def update(self, change: Callable[[StoreRecord], StoreRecord]) -> None:
+        """Replace the root's record, alone among all processes, in one step: the commit of everything.
 
-        `change` gets the freshest attributes and mutates them.
+        `change` gets the record as it is now and returns the new one. Other attributes of the root stay as they are.
         """
         self.require_local()
         with locked(self.path):
             every = read_json(self.path / ROOT)["attributes"]
-            before = json.dumps(every)
-            change(every["headwater"])
-            if json.dumps(every) != before:
-                write_json(self.path / ROOT, group_metadata(every))
-            self._attributes = every["headwater"]
+            before = _record(self.path, every["headwater"])
+            self.root = change(before)
+            if self.root != before:
+                write_json(self.path / ROOT, group_metadata({**every, "headwater": self.root.to_json()}))
 
     def require_local(self) -> None:
         """Raise StoreError if the store is behind a URL: such a store is only read."""
@@ -185,26 +175,24 @@ class FeatureStore:
             DataError: columns that cannot be told apart, or cannot be folders.
         """
         names = [c.name for c in columns]
-        if not names or len(set(names)) < len(names) or not all(_NAME.fullmatch(n) for n in names):
-            raise DataError(f"{group} cannot have the columns {names}: each needs its own name, of letters and digits")
-        record = {
-            "columns": [
-                {"name": c.name, "shape": list(c.shape), "dtype": c.dtype, "chunk_rows": c.chunk_rows} for c in columns
-            ],
-            "done": [],
-            **notes,
-        }
+        if not names or len(set(names)) < len(names):
+            raise DataError(f"{group} cannot have the columns {names}: each needs its own name")
+        for name in names:
+            require_name(name, "column")
+        record = GroupRecord(tuple(columns), (), notes)
 
-        def declare(attributes: dict[str, Any]) -> None:
-            newer = group.startswith("forms/") or "declared" in notes
-            attributes["format"] = max(attributes["format"], 2 if newer else 1)
-            known = attributes["groups"].setdefault(group, record)
-            if known["columns"] != record["columns"]:
+        def declare(root: StoreRecord) -> StoreRecord:
+            newer = group.startswith(f"{FORMS}/") or "declared" in notes
+            root = replace(root, format=max(root.format, 2 if newer else 1))
+            known = root.groups.get(group)
+            if known is None:
+                self._make_arrays(group, columns)
+                return root.with_group(group, record)
+            if known.columns != record.columns:
                 raise StoreMismatch(
                     f"{self.path} holds {group} with other columns: {_listed(known)}, not {_listed(record)}"
                 )
-            if known is record:
-                self._make_arrays(group, columns)
+            return root
 
         self.update(declare)
 
@@ -217,20 +205,16 @@ class FeatureStore:
             write_json(self.path / self.folder(group, column.name) / ROOT, array_metadata(column, 0))
 
 
-def _is_whole(attributes: Mapping[str, Any]) -> bool:
-    """Whether the root says what a root must, with names that stay below it: a store may come from a stranger."""
+def _record(path: str | Path, attributes: Mapping[str, Any]) -> StoreRecord:
+    """The root's record.
+
+    Raises:
+        StoreDamaged: it does not say what a root must.
+    """
     try:
-        for group, record in attributes["groups"].items():
-            kind, _, name = group.partition("/")
-            named = group == EXAMPLES or (kind in ("methods", "forms") and _NAME.fullmatch(name))
-            bounds = all(0 <= start <= stop for start, stop in record["done"])
-            columns = [Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"]) for c in record["columns"]]
-            sized = all(c.chunk_rows >= 1 and c.row_bytes >= 0 and _NAME.fullmatch(c.name) for c in columns)
-            if not (named and bounds and sized and columns):
-                return False
-        return isinstance(attributes["provenance"], dict)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return False
+        return StoreRecord.from_json(attributes)
+    except (KeyError, TypeError, ValueError, AttributeError):  # a DataError is a ValueError
+        raise StoreDamaged(f"{path}/{ROOT} does not describe a store's groups and where they came from") from None
 
 
 def _parents(group: str) -> list[str]:
@@ -239,8 +223,8 @@ def _parents(group: str) -> list[str]:
     return [group.partition("/")[0], group, f"{group}/columns"]
 
 
-def _listed(record: dict[str, Any]) -> str:
-    return ", ".join(f"{c['name']} {c['dtype']} {c['shape']} by {c['chunk_rows']}" for c in record["columns"])
+def _listed(record: GroupRecord) -> str:
+    return ", ".join(f"{c.name} {c.dtype} {list(c.shape)} by {c.chunk_rows}" for c in record.columns)
 
 
 def _remote_metadata(url: str) -> dict[str, Any]:

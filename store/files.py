@@ -10,13 +10,14 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import StoreBusy, StoreDamaged, StoreError, StoreFull, StoreMissing
+from .errors import HeadwaterError, SettingsError, StoreBusy, StoreDamaged, StoreError, StoreFull, StoreMissing
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, len, pid
@@ -46,7 +47,47 @@ def write_file(path: Path, parts: list[bytes | memoryview], size: int | None = N
             with suppress(OSError):
                 hidden.unlink()
             raise
-        _sync_folder(path.parent)
+        _sync(path.parent)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file (or a folder) that a user named: a hidden sibling, which is flushed to the device and takes its name
+    when the block ends, and is removed when the block raises. Folders above it are made.
+
+    Raises:
+        StoreFull: no room. SettingsError: it cannot be written there. The path is as it was before.
+    """
+    hidden = hidden_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(hidden)
+        yield hidden
+        for file in [hidden] if hidden.is_file() else [file for file in hidden.rglob("*") if file.is_file()]:
+            _sync(file)
+        hidden.replace(path)
+        _sync(path.parent)
+    except HeadwaterError:
+        raise  # a damaged chunk of a store is an OSError, and none of this file's
+    except OSError as error:
+        raise write_error(path, error) from None
+    finally:
+        _remove(hidden)
+
+
+def write_error(path: Path, error: OSError) -> HeadwaterError:
+    """What to raise where the operating system refused to write a file that a user named."""
+    if error.errno in _FULL:
+        return StoreFull(f"{path} cannot be written: no room left on the device ({error.strerror}); free some space")
+    return SettingsError(f"{path} cannot be written: {error.strerror or error}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def hidden_name(path: Path) -> Path:
@@ -61,7 +102,7 @@ def make_folder(path: Path) -> None:
     make_folder(path.parent)
     with _writing(path):
         path.mkdir(exist_ok=True)
-        _sync_folder(path.parent)
+        _sync(path.parent)
 
 
 @contextmanager
@@ -78,12 +119,13 @@ def _writing(path: Path) -> Iterator[None]:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the device."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

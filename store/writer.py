@@ -9,6 +9,7 @@ writing the same rows again gives the same bytes. Knows nothing of what rows mea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from .errors import DataError, StoreDamaged, StoreError, StoreMismatch
 from .feature_store import ROOT, FeatureStore
 from .files import RangeLock, write_file, write_json
 from .layout import CHECKSUM_BYTES, Array, Column, array_metadata, column_from, is_own
+from .manifest import StoreRecord
 
 Rows = Mapping[str, Array | Sequence[str]]
+Ranges = tuple[tuple[int, int], ...]
 _ZEROS = np.zeros(1 << 20, dtype=np.uint8)
 
 
@@ -57,20 +60,20 @@ class GroupWriter:
             self.close()
             raise
 
-    def _claim(self, attributes: dict[str, Any]) -> None:
+    def _claim(self, root: StoreRecord) -> StoreRecord:
         """Go on behind what is committed; forget ranges further on, for their chunks are about to be written again."""
-        record = attributes["groups"][self.group]
-        for first, end in record["done"]:
+        record = root.groups[self.group]
+        for first, end in record.done:
             if first <= self.start <= end:
                 self.start = end if self.stop is None else min(end, self.stop)
         self.rows = self.start
-        record["done"] = self._done(record["done"])
+        return root.with_group(self.group, replace(record, done=self._done(record.done)))
 
-    def _done(self, before: list[list[int]]) -> list[list[int]]:
+    def _done(self, before: Ranges) -> Ranges:
         """Committed ranges: those of others as they were, and this writer's own rows so far."""
-        below = [[first, min(end, self.start)] for first, end in before]
-        above = [] if self.stop is None else [[max(first, self.stop), end] for first, end in before]
-        return _merged([*below, *above, [self.start, self.rows]])
+        below = [(first, min(end, self.start)) for first, end in before]
+        above = [] if self.stop is None else [(max(first, self.stop), end) for first, end in before]
+        return _merged([*below, *above, (self.start, self.rows)])
 
     def append(self, rows: Rows) -> None:
         """Take the next rows: for each column (rows, *row shape), or strings.
@@ -108,13 +111,12 @@ class GroupWriter:
         for tail in self._tails:
             tail.flush()
 
-        def change(attributes: dict[str, Any]) -> None:
-            record = attributes["groups"][self.group]
-            record["done"] = done = self._done(record["done"])
-            record.update(notes)
-            visible = done[0][1] if done and done[0][0] == 0 else 0
+        def change(root: StoreRecord) -> StoreRecord:
+            before = root.groups[self.group]
+            record = replace(before, done=self._done(before.done)).noted(**notes)
             for tail in self._tails:
-                tail.describe(visible)
+                tail.describe(record.rows)
+            return root.with_group(self.group, record)
 
         self.store.update(change)
 
@@ -134,14 +136,14 @@ class GroupWriter:
         self.close()
 
 
-def _merged(ranges: list[list[int]]) -> list[list[int]]:
-    merged: list[list[int]] = []
+def _merged(ranges: list[tuple[int, int]]) -> Ranges:
+    merged: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if merged and start <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], stop)
+            merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
         elif stop > start:
-            merged.append([start, stop])
-    return merged
+            merged.append((start, stop))
+    return tuple(merged)
 
 
 def _tail(store: FeatureStore, group: str, column: Column, row: int) -> _NumberTail | _TextTail:

@@ -1,6 +1,7 @@
 """Fixtures that several test files share: small random models with a tokenizer, saved as a user's are, once a session."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,39 +11,37 @@ for threads in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # for tiny tensors a s
     os.environ.setdefault(threads, "1")
 
 import pytest  # noqa: E402 — after what is read at import
+from random_models import tiny  # noqa: E402
 from small import save_tokenizer  # noqa: E402
 
 
-def tiny(kind: str, **more: Any) -> Any:
-    """A random causal LM of one layer or two, 320 tokens, width 32, context 64; `kind` is its config's prefix."""
-    import torch
-    import transformers
+def _numerical_settings() -> dict[str, object]:
+    """What decides a process's floating-point results, of the libraries that are loaded by now."""
+    torch, numba = sys.modules.get("torch"), sys.modules.get("numba")
+    settings: dict[str, object] = {}
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        settings["torch's threads"] = torch.get_num_threads()
+        settings["torch's dtype"] = torch.get_default_dtype()
+        settings["torch's deterministic mode"] = torch.are_deterministic_algorithms_enabled()
+        settings["denormals"] = float(torch.full((), 1e-30) * 1e-10) > 0
+    if numba is not None and hasattr(numba, "get_num_threads"):
+        settings["numba's threads"] = numba.get_num_threads()
+    return settings
 
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0,
-    }  # fmt: skip
-    if kind == "GPT2":
-        sizes = {
-            "vocab_size": 320,
-            "n_embd": 32,
-            "n_layer": 2,
-            "n_head": 4,
-            "n_positions": 64,
-            "bos_token_id": 0,
-            "eos_token_id": 0,
-        }
-    model = getattr(transformers, f"{kind}ForCausalLM" if kind != "GPT2" else "GPT2LMHeadModel")
-    config = getattr(transformers, f"{kind}Config")(**{**sizes, **more})
-    made = model(config).eval()
-    with torch.no_grad():  # larger than usual, so that logits differ and soft-caps bite
-        for name, weight in made.named_parameters():
-            if weight.ndim == 2:
-                weight.normal_(0.0, 0.3)
-            elif name.endswith("bias"):
-                weight.normal_(0.0, 0.5)
-    return made
+
+@pytest.fixture(autouse=True)
+def same_state_for_every_test() -> Iterator[None]:
+    """Seed torch's generator, and refuse a test that leaves numerical settings changed.
+
+    A test that draws from torch without a seed otherwise sees numbers that depend on which tests ran before it in its worker.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "manual_seed"):
+        torch.manual_seed(0)
+    before = _numerical_settings()
+    yield
+    after = _numerical_settings()
+    assert {name: after[name] for name in before} == before, "a test left numerical settings changed"
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner
 from headwater.cli import main
+from places import ROOT
 from small import save_model, sentences, write_corpus
 
-ROOT = Path(__file__).resolve().parents[1]
 GUIDES = sorted((ROOT / "examples/guides").glob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *GUIDES]
 FASTER = {

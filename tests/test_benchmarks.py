@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import BENCHMARKS, SHARED
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SCRIPTS = BENCHMARKS
+DATA = SHARED
 pytestmark = pytest.mark.skipif(not SCRIPTS.exists(), reason=f"no {SCRIPTS}: not a checkout")
 Load = Callable[[str], Any]
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no real data at {DATA}")

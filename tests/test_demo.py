@@ -74,7 +74,7 @@ def test_it_leaves_corpus_questions_model_store_and_answers(run):
     assert {"corpus.jsonl", "questions.jsonl", "model", "store", "answers.jsonl"} <= {
         path.name for path in folder.iterdir()
     }
-    assert not list(folder.glob(".*.part"))
+    assert not list(folder.glob(".*.new"))
     assert (folder / "model" / "model.safetensors").is_file() and (folder / "model" / "tokenizer.json").is_file()
 
 
@@ -144,10 +144,10 @@ def test_without_its_model_model_and_store_are_made_again(run, tmp_path):
     folder = tmp_path / "again"
     shutil.copytree(run[0], folder)
     shutil.rmtree(folder / "model")
-    (folder / ".model.part").mkdir()
+    (folder / ".model.new").mkdir()
     outcome = tour(str(folder), "rise", short=True, settings=SETTINGS)
     assert outcome.questions == run[1].questions and (folder / "model" / "config.json").is_file()
-    assert not (folder / ".model.part").exists()
+    assert not (folder / ".model.new").exists()
 
 
 def test_a_folder_that_holds_something_else_is_refused_and_kept(tmp_path):
@@ -176,7 +176,7 @@ def test_a_damaged_note_is_one_of_our_errors(tmp_path, note):
 
 
 def test_a_folder_killed_before_its_note_was_finished_is_taken(tmp_path):
-    (tmp_path / ".demo.json.part").write_text('{"de')
+    (tmp_path / ".demo.json.new").write_text('{"de')
     Workdir(str(tmp_path)).claim({"demo": 1})
     Workdir(str(tmp_path)).claim({"demo": 1})
     assert lines(tmp_path / "demo.json") == [{"demo": 1}]

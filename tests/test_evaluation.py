@@ -16,8 +16,9 @@ from headwater.engine.evaluation.labels import TextMatch
 from headwater.engine.evaluation.rankings import Ranking
 from headwater.engine.evaluation.retrieval import evaluate_retrieval
 from headwater.engine.presentation.plots import draw_retrieval
+from places import SHARED
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lds_wikitext_gpt2"
+DATA = SHARED / "lds_wikitext_gpt2"
 RANDOM = np.random.default_rng(0)
 
 

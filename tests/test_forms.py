@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.precision.precisions import Sign, listed, precision_of, recorded_precisions
+from headwater.engine.arrays.precision.precisions import Sign, precision_of, recorded_precisions
 from headwater.engine.arrays.precision.rotation import Rotation, turn
 from headwater.engine.arrays.precision.signs import sign_queries
 from headwater.engine.arrays.scan.scan_loop import Shape
@@ -15,7 +15,8 @@ from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.top_k import top_k
 from headwater.store.errors import DataError, SettingsError, StoreDamaged
 from headwater.store.layout import Block, column
-from test_similarity import brute_force, nothing, stored
+from headwater.store.manifest import GroupRecord, columns_json
+from scanned import brute_force, nothing, stored
 
 DEPTH = 200
 DECLARED = column("c", (10, 20), "float16")
@@ -162,12 +163,12 @@ def test_signs_cannot_be_decoded() -> None:
 
 def test_a_record_that_does_not_fit_its_columns_is_damage() -> None:
     form = precision_of("int8", DECLARED)
-    record = {"settings": {"precision": "int8"}, "declared": listed([DECLARED]), "columns": listed(form.columns)}
+    record = GroupRecord(form.columns, (), {"settings": {"precision": "int8"}, "declared": columns_json([DECLARED])})
     assert recorded_precisions(record) == {"c": form}
-    assert recorded_precisions({"columns": listed([DECLARED])}) == {"c": precision_of("auto", DECLARED)}
+    assert recorded_precisions(GroupRecord((DECLARED,))) == {"c": precision_of("auto", DECLARED)}
     for wrong in ({"precision": "sign"}, {"precision": "float32"}, {"precision": "none"}):
         with pytest.raises(StoreDamaged):
-            recorded_precisions({**record, "settings": wrong})
+            recorded_precisions(record.noted(settings=wrong))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "float64", "bool"])
@@ -186,6 +187,8 @@ def test_columns_of_other_numbers_mean_themselves(dtype: str) -> None:
 )
 def test_a_record_from_a_stranger_is_one_line(settings: object) -> None:
     with pytest.raises(StoreDamaged):
-        recorded_precisions({"settings": settings, "declared": listed([DECLARED]), "columns": listed([DECLARED])})
+        recorded_precisions(GroupRecord((DECLARED,), (), {"settings": settings}))
     with pytest.raises(StoreDamaged):
-        recorded_precisions({"declared": [{"name": "c", "shape": ["a"], "dtype": "x", "chunk_rows": 1}], "columns": []})
+        recorded_precisions(
+            GroupRecord((DECLARED,), (), {"declared": [{"name": "c", "shape": ["a"], "dtype": "x", "chunk_rows": 1}]})
+        )

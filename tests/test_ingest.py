@@ -24,6 +24,7 @@ from headwater.engine.ingest.ingestion import IngestResult
 from headwater.engine.ingest.open_provider import ReadOptions
 from headwater.engine.models.batch_outputs import merged_specs
 from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.runtime.run import Run
 from headwater.plugins.rise import Rise
 from headwater.store.errors import CorpusError, DataError, SettingsError, StoreBusy, StoreMismatch
 from headwater.store.feature_store import EXAMPLES, FeatureStore
@@ -54,7 +55,7 @@ def job(corpus: Path | list[str], store: Path, model: Path, **changes: Any) -> I
 def run(prepared: PreparedIngest, stop_after: int | None = None) -> IngestResult:
     windows: list[int] = []
     asked = (lambda: False) if stop_after is None else (lambda: len(windows) >= stop_after)
-    return prepared.open().run(lambda progress: windows.append(progress.rows), asked)
+    return prepared.open().run(Run(on_progress=lambda progress: windows.append(progress.done), should_stop=asked))
 
 
 def signatures(store: Path, method: str = "rise", column: str = "signature") -> np.ndarray:
@@ -74,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, corpus: Path) -
 def test_rows_are_those_of_each_example_alone(whole: Path, model: Path, corpus: Path) -> None:
     prepared = prepare(job(corpus, whole, model))
     method, head = prepared.methods["rise"], prepared.provider.head
-    tables, needs = method.precompute(head), merged_specs([method.needs(head.model_shape)])
+    tables, needs = method.precompute(head, {}), merged_specs([method.needs(head.model_shape)])
     rows, losses = signatures(whole), open_column(FeatureStore.open(whole), EXAMPLES, "loss").gather(np.arange(700))
     for number, example in enumerate(prepared.provider.examples(Place())):
         if number % 97 == 0:
@@ -232,7 +233,7 @@ def test_two_that_append_at_once_take_places_of_their_own(model: Path, tmp_path:
     opened = appends[0].open()
     with pytest.raises(StoreMismatch, match=r"y/data\.jsonl must be named too"):
         appends[1].open()
-    assert opened.run(lambda progress: None).rows == 40
+    assert opened.run().rows == 40
     assert run(appends[1]).rows == 80
 
 
@@ -253,7 +254,7 @@ def test_progress_counts_each_row_once(model: Path, corpus: Path, tmp_path: Path
     run(prepare(job(corpus, tmp_path / "store", model)), stop_after=1)
     with entry_points(tmp_path, second="headwater.plugins.rise:Rise"):
         prepared = prepare(job(corpus, tmp_path / "store", model, methods=both))
-        prepared.open().run(lambda progress: rows.append(progress.rows))
+        prepared.open().run(Run(on_progress=lambda progress: rows.append(progress.done)))
     assert rows == [512, 700]
 
 
@@ -340,7 +341,7 @@ def test_a_second_writer_is_refused(whole: Path, model: Path, tmp_path: Path) ->
     prepared = prepare(job(corpus, tmp_path / "s", model))
     ingestion = prepared.open()
     with GroupWriter(FeatureStore.open(tmp_path / "s"), EXAMPLES), pytest.raises(StoreBusy):
-        ingestion.run(lambda progress: None)
+        ingestion.run()
     assert run(prepared).rows == 20
 
 
@@ -351,7 +352,7 @@ def command(corpus: Path, store: Path, model: Path, *more: str) -> list[str]:
 
 
 def test_ctrl_c_loses_nothing(model: Path, tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "a.jsonl", sentences(3000))
+    corpus = write_corpus(tmp_path / "a.jsonl", sentences(1600))
     process = subprocess.Popen(command(corpus, tmp_path / "s", model), stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "s/methods/rise/columns/signature/c").exists():
         time.sleep(0.05)
@@ -362,10 +363,10 @@ def test_ctrl_c_loses_nothing(model: Path, tmp_path: Path) -> None:
     assert "stopped; the same command goes on from here" in told
     assert "Traceback" not in told
     rows = FeatureStore.open(tmp_path / "s").rows("methods/rise")
-    assert 0 < rows < 3000
+    assert 0 < rows < 1600
     assert rows % 512 == 0
     assert subprocess.run(command(corpus, tmp_path / "s", model), capture_output=True).returncode == 0
-    assert FeatureStore.open(tmp_path / "s").rows("methods/rise") == 3000
+    assert FeatureStore.open(tmp_path / "s").rows("methods/rise") == 1600
 
 
 @pytest.mark.slow
@@ -391,7 +392,7 @@ def test_killed_at_twenty_moments(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_what_is_committed(model: Path, tmp_path: Path) -> None:
-    corpus, store = write_corpus(tmp_path / "a.jsonl", sentences(3000)), tmp_path / "s"
+    corpus, store = write_corpus(tmp_path / "a.jsonl", sentences(1600)), tmp_path / "s"
     wide = ("-o", "rise.kr", "500", "-o", "rise.kh", "32")
 
     def limit() -> None:
@@ -402,12 +403,12 @@ def test_a_full_disk_keeps_what_is_committed(model: Path, tmp_path: Path) -> Non
     assert full.returncode == 1
     assert full.stderr.strip().splitlines()[-1].startswith("error: no room left on the device while writing ")
     assert "Traceback" not in full.stderr
-    assert FeatureStore.open(store).rows("methods/rise") < 3000
+    assert FeatureStore.open(store).rows("methods/rise") < 1600
     assert subprocess.run(command(corpus, store, model, *wide), capture_output=True).returncode == 0
-    assert FeatureStore.open(store).rows("methods/rise") == 3000
+    assert FeatureStore.open(store).rows("methods/rise") == 1600
     assert not [damage for damage in verify(FeatureStore.open(store)) if damage]
 
 
 def test_the_method_is_frozen_with_the_store(whole: Path) -> None:
-    stored = FeatureStore.open(whole).groups["methods/rise"]["settings"]
+    stored = FeatureStore.open(whole).groups["methods/rise"].settings
     assert Rise.from_settings(stored) == Rise(kr=12, kh=8, kg=4)

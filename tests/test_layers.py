@@ -8,8 +8,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 LAYERS = ("engine", "plugins", "store")
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 PACKAGE = [*MODULES, *(path for path in (ROOT / "cli.py", ROOT / "__main__.py") if path.exists())]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny
 from headwater.engine.models.language_model import LanguageModel, ModelChoice, load, pick_device
 from headwater.store.errors import DeviceError, ModelError
+from random_models import tiny
 from small import save_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

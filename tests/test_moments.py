@@ -11,7 +11,7 @@ from headwater.engine.arrays.precision.precisions import precision_of
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.store.errors import DataError, StoreDamaged
 from headwater.store.layout import column
-from test_similarity import nothing, stored
+from scanned import nothing, stored
 
 ROWS, DEPTH = 1500, 40
 
@@ -37,7 +37,7 @@ def test_sums_are_those_of_the_decoded_rows(tmp_path: Path, precision: str, shap
     assert told[-1] == ROWS
     u = random.standard_normal((1, ROWS))
     assert np.allclose(weighted_sums(columns, form, u, shape, nothing), u @ rows, atol=1e-3)
-    assert sum(size for _, size in moment_parts(columns, form, 0, shape)) > 4 * DEPTH**2
+    assert moment_parts(columns, form, 0, shape).total > 4 * DEPTH**2
 
 
 def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path, PurePath
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 VERSION = "0.1.0"
 MODULES = {
     "headwater/" + path.relative_to(ROOT).as_posix()

@@ -12,18 +12,19 @@ GOOD = '''"""A fine method.
 
 More of it.
 """
-from headwater.engine.interface.method import QueryMatrix, Similarity
-from headwater.store.layout import column
+from headwater.plugins import QueryMatrix, Similarity, column
 
 
 class Fine(Similarity):
-    def columns(self, sizes):
+    api = 2
+
+    def columns(self, model):
         return (column("c", (1,), "float32"),)
 
-    def scratch(self, sizes, positions):
+    def scratch(self, model, positions):
         return positions
 
-    def rows(self, readout, tables):
+    def sketch(self, outputs, precomputed):
         raise AssertionError("listing and loading run no method")
 
     def prepare(self, rows, state):
@@ -35,7 +36,7 @@ class Fine(Similarity):
 def site(tmp_path, monkeypatch):
     """A folder on the path, empty of packages; modules imported from it are forgotten afterwards."""
     before = set(sys.modules)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # another path: the registry searches anew
     yield tmp_path
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
@@ -88,6 +89,29 @@ def test_names_are_listed_in_order(site):
     assert names == sorted(names) and {"alpha", "zeta"} <= set(names)
 
 
+def test_the_path_is_searched_once_and_nobody_elses_metadata_is_read(site, monkeypatch):
+    from importlib.metadata import PathDistribution
+
+    install(site, "fine-methods", {"fine": "fine_one:Fine"}, fine_one=GOOD)
+    (install(site, "other", {}) / "entry_points.txt").unlink()
+    read, read_text = [], PathDistribution.read_text
+
+    def recorded(self, filename):
+        read.append((self._path.name, filename))
+        return read_text(self, filename)
+
+    monkeypatch.setattr(PathDistribution, "read_text", recorded)
+    assert not listed("fine").fault
+    assert ("other-1.0.dist-info", "entry_points.txt") in read  # how a distribution says that it offers nothing
+    owners = {folder for folder, file in read if file in ("METADATA", "PKG-INFO")}
+    assert "fine_methods-1.0.dist-info" in owners and len(owners) == len({line.distribution for line in list_methods()})
+    del read[:]
+    assert load("fine").__name__ == "Fine" and not read
+    with pytest.raises(UnknownMethod):
+        load("finer")
+    assert not read
+
+
 BROKEN = {
     "raises": ('"""About."""\nraise RuntimeError("no luck today\\nsecond line")\n', "RuntimeError: no luck today"),
     "exits": ('"""About."""\nimport sys\nsys.exit(3)\n', "SystemExit: 3"),
@@ -123,7 +147,7 @@ FAULTS = {
     "syntax": ("faulty:Method", '"""About."""\ndef (:\n', "faulty does not parse in line 2: "),
     "absent": ("not_there:Method", "", "module not_there is not there"),
     "inside": ("faulty.inner:Method", "", "module faulty.inner is not there"),
-    "coding": ("faulty:Method", b'"""\xff\xfe"""\n', "faulty does not parse: "),
+    "coding": ("faulty:Method", b'"""\xff\xfe"""\n', "faulty does not parse in line 1: "),
     "null": ("faulty:Method", '"""About."""\n\0', ""),
     "deep": ("faulty:Method", "x = " + "(" * 5000 + ")" * 5000, "faulty "),
     "no-class": ("faulty", GOOD, "its entry point 'faulty' is not module:Class"),
@@ -149,7 +173,7 @@ def test_a_module_without_source_is_no_fault(site):
     install(site, "compiled", {"compiled": "compiled_one:Fine"}, compiled_one=GOOD)
     py_compile.compile(str(site / "compiled_one.py"), str(site / "compiled_one.pyc"))
     (site / "compiled_one.py").unlink()
-    assert (listed("compiled").about, listed("compiled").fault) == ("", "")
+    assert (listed("compiled").about, listed("compiled").fault) == ("A fine method.", "")
     assert load("compiled").__name__ == "Fine"
 
 
@@ -176,10 +200,9 @@ def test_an_api_that_is_no_number_is_a_fault(site):
     assert "'1' as its plugin API" in refused("versioned", BrokenMethod)
 
 
-def test_a_method_that_names_no_api_was_written_for_the_first(site, monkeypatch):
+def test_a_method_that_names_no_api_was_written_for_the_first(site):
     """Else it would inherit the number of whatever headwater it meets, and never be outdated."""
-    install(site, "old", {"old": "old_one:Fine"}, old_one=GOOD)
-    monkeypatch.setattr("headwater.engine.interface.registry.API", 2)
+    install(site, "old", {"old": "old_one:Fine"}, old_one=GOOD.replace("    api = 2\n\n", ""))
     told = refused("old", OutdatedMethod)
     assert told.endswith("is written for plugin API 1, this is API 2: upgrade old 1.0")
 
@@ -215,7 +238,7 @@ NOT_METHODS = {
     "function": ("def Fine(): pass\n", "is no class but function"),
     "instance": (GOOD + "\nFine = Fine()\n", "is no class but Fine"),
     "stranger": ("class Fine: pass\n", "does not extend it"),
-    "abstract": (GOOD.replace("def rows", "def ruws").replace("def prepare", "def prep"), "lacks prepare, rows"),
+    "abstract": (GOOD.replace("def sketch", "def skitch").replace("def prepare", "def prep"), "lacks prepare, sketch"),
 }
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from headwater.engine.arrays.scan import certified as certify
+from headwater.engine.arrays.scan import two_stage as search
 from headwater.engine.arrays.scan.certified import certified
 from headwater.engine.arrays.scan.compress import Compression, compression
 from headwater.engine.arrays.scan.scan_loop import Shape
-from headwater.engine.arrays.scan.scan_loop import two_stage as search
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import TopK, top_k
@@ -26,9 +27,10 @@ from headwater.store.errors import (
 )
 from headwater.store.feature_store import FeatureStore, method_group, precision_group
 from headwater.store.layout import column
+from headwater.store.manifest import StoreRecord
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
-from test_similarity import nothing
+from scanned import nothing
 
 ROWS, DEPTH = 3000, 96
 SHAPE = Shape(256, 2)
@@ -241,7 +243,10 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(store: Featur
     make(store, "sign")
     signs = FeatureStore.create(tmp_path / "signs", {}, "test")
     form = StoredRows(store, precision_group("m", "sign1024")).forms["c"]
-    notes = {"settings": {"precision": "sign", "bits": 1024}, "declared": store.record("forms/m.sign1024")["declared"]}
+    notes = {
+        "settings": {"precision": "sign", "bits": 1024},
+        "declared": store.record("forms/m.sign1024").notes["declared"],
+    }
     signs.add_group(method_group("m"), list(form.columns), notes)
     with GroupWriter(signs, method_group("m")) as writer:
         writer.append(form.encode(clustered(0, 10)))
@@ -253,8 +258,8 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(store: Featur
 def test_a_form_of_other_rows_is_refused(store: FeatureStore) -> None:
     make(store, "int8")
 
-    def cut(attributes: dict) -> None:
-        attributes["groups"]["methods/m"]["done"] = [[0, 100]]
+    def cut(root: StoreRecord) -> StoreRecord:
+        return root.with_group("methods/m", replace(root.groups["methods/m"], done=((0, 100),)))
 
     store.update(cut)
     with pytest.raises(StoreMismatch, match="made of other rows"):

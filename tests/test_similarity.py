@@ -8,34 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.precision.precisions import Precision, precision_of
+from headwater.engine.arrays.precision.precisions import precision_of
 from headwater.engine.arrays.scan.scan_loop import ROWS as STEP
 from headwater.engine.arrays.scan.scan_loop import Shape, shapes
 from headwater.engine.arrays.scan.scorers import CustomScorer, Scorer, scorer_of
 from headwater.engine.arrays.scan.top_k import all_scores, top_k
 from headwater.store.errors import DataError, StoreDamaged
-from headwater.store.feature_store import FeatureStore
 from headwater.store.layout import Block, column
-from headwater.store.reader import ColumnReader, open_column
-from headwater.store.writer import GroupWriter
+from headwater.store.reader import ColumnReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scanned import brute_force, nothing, stored
 
 ROWS, WIDTH = 1000, 24
 SHAPE = Shape(100, 2)
-
-
-def stored(
-    folder: Path, data: np.ndarray, chunk_bytes: int = 4096, form: Precision | None = None
-) -> list[ColumnReader]:
-    """Rows in a form, by default as they are; readers of what is scanned."""
-    form = form or precision_of("auto", column("c", data.shape[1:], data.dtype.name))
-    store = FeatureStore.create(folder, {}, "test")
-    store.add_group("methods/m", [column(c.name, c.shape, c.dtype, chunk_bytes) for c in form.columns], {})
-    with GroupWriter(store, "methods/m") as writer:
-        writer.append(form.encode(data))
-        writer.commit()
-    return [open_column(store, "methods/m", name) for name in form.scanned]
 
 
 def dot(matrix: np.ndarray, dtype: str = "float16") -> Scorer:
@@ -51,17 +37,6 @@ def data() -> np.ndarray:
 @pytest.fixture(scope="module")
 def columns(tmp_path_factory: pytest.TempPathFactory, data: np.ndarray) -> Iterator[list[ColumnReader]]:
     return stored(tmp_path_factory.mktemp("similarity") / "s", data)
-
-
-def brute_force(data: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Float64 scores, sorted by descending score, ties by row."""
-    scores = queries.astype(np.float64) @ data.astype(np.float64).T
-    order = np.lexsort((np.broadcast_to(np.arange(len(data)), scores.shape), -scores), axis=1)[:, :k]
-    return np.take_along_axis(scores, order, 1), order
-
-
-def nothing(rows: int) -> None:
-    """Progress that nobody hears."""
 
 
 @settings(deadline=None, max_examples=25)

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,9 +189,9 @@ def test_a_writer_that_failed_amid_its_columns_is_closed(store):
 
 def test_a_store_that_went_away_is_missed(store):
     Path(store.path / "zarr.json").unlink()
-    assert "has no zarr.json" in refused(StoreMissing, lambda: store.update(dict))
+    assert "has no zarr.json" in refused(StoreMissing, lambda: store.update(lambda root: root))
     store.path.rename(store.path.with_name("elsewhere"))
-    assert "No such file" in refused(StoreError, lambda: store.update(dict))
+    assert "No such file" in refused(StoreError, lambda: store.update(lambda root: root))
 
 
 @pytest.mark.parametrize(
@@ -247,5 +248,5 @@ def test_a_codec_that_is_not_installed_is_named(store):
 
 def test_what_is_no_number_in_json_is_not_written(store):
     with pytest.raises(ValueError, match="JSON compliant"):
-        store.update(lambda attributes: attributes["provenance"].update(tau=float("nan")))
+        store.update(lambda root: replace(root, provenance={"tau": float("nan")}))
     assert FeatureStore.open(store.path).provenance == {}

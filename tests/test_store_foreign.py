@@ -106,7 +106,7 @@ def test_a_store_behind_a_url_reads_the_same(store, in_memory):
 
 def test_a_store_behind_a_url_is_not_written(in_memory):
     for change in (
-        lambda: in_memory.update(dict),
+        lambda: in_memory.update(lambda root: root),
         lambda: in_memory.add_group("methods/a", [Column("x", (), "int8", 1)], {}),
         lambda: GroupWriter(in_memory, EXAMPLES),
     ):

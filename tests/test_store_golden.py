@@ -17,8 +17,9 @@ from headwater.store.layout import FORMAT, TEXT, Column, column
 from headwater.store.reader import open_column
 from headwater.store.verify import chunk_count, verify
 from headwater.store.writer import GroupWriter
+from places import GOLDEN as STORES
 
-GOLDEN = Path(__file__).parent / "data" / "store_v1"
+GOLDEN = STORES / "store_v1"
 ROWS = 11
 PROVENANCE = {"model": {"name": "tiny", "fingerprint": "0123abcd"}, "corpus": {"fingerprint": "feed"}}
 TEXTS = ["a", "", "two\nlines", "ünïcödé 🙂", "nul\0inside", *(f"example {row}" for row in range(5, ROWS))]
@@ -58,8 +59,8 @@ def test_format_1_is_read():
     assert store.methods == ["rise"]
     for group, columns in GROUPS.items():
         assert store.rows(group) == ROWS
-        assert store.record(group)["settings"] == {"seed": 0} and store.record(group)["complete"] is True
-        assert store.columns(group) == [declared(name, values) for name, values in columns.items()]
+        assert store.record(group).settings == {"seed": 0} and store.record(group).complete
+        assert store.columns(group) == tuple(declared(name, values) for name, values in columns.items())
         for name, values in columns.items():
             expected = np.asarray(values) if name != "text" else values
             assert open_column(store, group, name).gather(range(ROWS)).tolist() == list(map(_plain, expected))

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from headwater.engine.arrays.precision.precisions import listed
 from headwater.engine.arrays.scan.compress import check_column, compression, row_checks
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.engine.arrays.scan.scorers import scorer_of
@@ -15,10 +14,12 @@ from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import top_k
 from headwater.store.feature_store import FeatureStore, method_group, precision_group
 from headwater.store.layout import column
+from headwater.store.manifest import columns_json
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
+from places import GOLDEN as STORES
 
-GOLDEN = Path(__file__).parent / "data" / "store_v2"
+GOLDEN = STORES / "store_v2"
 ROWS, DEPTH = 11, 48
 FORMS = {"bf16": 4e-3, "int8": 1e-2, "sign256": 0.5}
 """Form → what its scores are off by at most."""
@@ -47,7 +48,7 @@ def _add(store: FeatureStore, precision: str) -> None:
     """A form as `headwater compress` makes it, in small chunks."""
     made = compression(FeatureStore.open(store.path), "m", precision, 256, None, declare=False)
     columns = [*made.forms["c"].columns, check_column("c")]
-    notes = {"settings": {"precision": precision, "bits": 256}, "declared": listed([made.forms["c"].declared])}
+    notes = {"settings": {"precision": precision, "bits": 256}, "declared": columns_json([made.forms["c"].declared])}
     store.add_group(made.group, [column(c.name, c.shape, c.dtype, 512) for c in columns], notes)
     with GroupWriter(store, made.group) as writer:
         writer.append({**made.forms["c"].encode(rows().astype(np.float32)), "c.check": row_checks(rows())})

@@ -76,7 +76,7 @@ def test_the_visible_rows_are_one_piece_in_any_order(tmp_path, order):
             write(writer, (part + 1) * UNIT)
         written.add(part)
         assert seen(tmp_path) == UNIT * next(n for n in range(4) if n not in written)
-    assert FeatureStore.open(tmp_path).record(EXAMPLES)["done"] == [[0, 3 * UNIT]]
+    assert FeatureStore.open(tmp_path).record(EXAMPLES).done == ((0, 3 * UNIT),)
 
 
 def test_three_processes_write_at_once(tmp_path):

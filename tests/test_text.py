@@ -16,9 +16,10 @@ from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models.batch_outputs import LinearHead
 from headwater.engine.models.language_model import LanguageModel, ModelChoice, load
 from headwater.store.errors import CorpusError, SettingsError
+from places import SHARED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-STORIES = Path(__file__).parent.parent.parent / "shared/data/models/stories260K"
+STORIES = SHARED / "models/stories260K"
 LONG = " ".join(f"the river runs down to the sea, {n}; ünïcödé 漢字 🙂" for n in range(9))
 
 
@@ -239,7 +240,7 @@ def test_what_decides_the_rows_is_in_the_provenance(model, tmp_path):
     }
     assert source.longest() == 33 and Path(source.origin()["model_path"]).is_dir()
     assert isinstance(source.head, LinearHead) and source.device.type == "cpu"
-    assert {name for name, size in source.memory(100) if size > 0} == {
+    assert {part.name for part in source.memory(100).parts} == {
         "model weights", "activations", "hidden states", "logits tile", "texts being tokenised",
     }  # fmt: skip
 

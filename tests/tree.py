@@ -9,7 +9,8 @@ import ast
 import re
 from pathlib import Path
 
-from test_layers import LAYERS, ORDER, ROOT, is_below, room_of
+from places import ROOT
+from test_layers import LAYERS, ORDER, is_below, room_of
 
 TREE = re.compile(r"(?<=<!-- tree -->\n```text\n).*?(?=```\n<!-- end of tree -->)", re.S)
 WIDTH = 110

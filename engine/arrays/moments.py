@@ -17,6 +17,7 @@ from ...store.blocks import BlockStream
 from ...store.columns import ColumnReader
 from ...store.errors import DataError
 from ...store.layout import Array
+from ..runtime.memory import Part, Plan
 from .precision.precisions import Precision
 from .scan.scan_loop import OnProgress, Shape, blocks_bytes
 from .scan.top_k import tiles
@@ -58,12 +59,11 @@ def moments(
     return (sums / columns[0].rows).float().numpy(), [(total / columns[0].rows).numpy() for total in totals]
 
 
-def second_moment_parts(
-    columns: Sequence[ColumnReader], form: Precision, widths: Sequence[int], shape: Shape
-) -> list[tuple[str, int]]:
+def second_moment_parts(columns: Sequence[ColumnReader], form: Precision, widths: Sequence[int], shape: Shape) -> Plan:
     """What that pass holds."""
-    parts = moment_parts(columns, form, 1, shape)[:3]
-    return [*parts, ("second moments", sum(4 * width * width for width in widths))]
+    return _decoding_parts(columns, form, shape) + Plan.of(
+        Part("second moments", sum(4 * width * width for width in widths))
+    )
 
 
 def column_sums(columns: Sequence[ColumnReader], form: Precision, shape: Shape, on_progress: OnProgress) -> Array:
@@ -100,15 +100,20 @@ def weighted_sums(
     return found
 
 
-def moment_parts(columns: Sequence[ColumnReader], form: Precision, weights: int, shape: Shape) -> list[tuple[str, int]]:
+def moment_parts(columns: Sequence[ColumnReader], form: Precision, weights: int, shape: Shape) -> Plan:
     """What a pass holds, for `weights` rows of weights; 0 for a Gram matrix."""
     tile = min(TILE, shape.block_rows)
-    return [
-        ("blocks in flight", blocks_bytes(columns, shape)),
-        ("decoding", sum(c.scratch_bytes for c in columns)),
-        ("rows in float32", 12 * tile * form.depth),
-        ("sums", 24 * weights * form.depth + 8 * weights * tile if weights else 4 * form.depth**2),
-    ]
+    sums = 24 * weights * form.depth + 8 * weights * tile if weights else 4 * form.depth**2
+    return _decoding_parts(columns, form, shape) + Plan.of(Part("sums", sums))
+
+
+def _decoding_parts(columns: Sequence[ColumnReader], form: Precision, shape: Shape) -> Plan:
+    """Blocks as they are read, and a tile of them in float32."""
+    return Plan.of(
+        Part("blocks in flight", blocks_bytes(columns, shape)),
+        Part("decoding", sum(c.scratch_bytes for c in columns)),
+        Part("rows in float32", 12 * min(TILE, shape.block_rows) * form.depth),
+    )
 
 
 def decoded(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from ...store.errors import CorpusError, DataError
+from ...store.errors import CorpusError
 from ...store.layout import Array
-from ..ingest.examples import Example, Place, batches
+from ..ingest.examples import Example, Place
+from ..ingest.ingest_plan import TOKEN_BYTES
+from ..ingest.outputs import Batching, batching_for, outputs
 from ..ingest.provider import Provider
 from ..interface.method import Method
-from ..models.batch_outputs import NonFiniteLogits, merged_specs
+from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..runtime.memory import Part
 
 _BATCH_TOKENS = 2048
 
@@ -38,6 +40,17 @@ def batch_tokens(queries: list[Example]) -> int:
     return max(_BATCH_TOKENS, max(query.length for query in queries))
 
 
+def query_batching(queries: list[Example]) -> Batching:
+    """How queries are read: in their own batches, and called so."""
+    return batching_for(queries, _BATCH_TOKENS, noun="query")
+
+
+def queries_part(queries: list[Example]) -> Part:
+    """What queries hold: tokens, texts and ids, and as many bytes again for each as a table of texts by id takes."""
+    texts = sum(2 * (len(query.id) + len(query.prompt) + len(query.text)) + 400 for query in queries)
+    return Part("queries' tokens and texts", TOKEN_BYTES * sum(query.length for query in queries) + 2 * texts)
+
+
 def query_rows(method: Method, provider: Provider, queries: list[Example]) -> dict[str, Array]:
     """The method's columns for each query, by one forward pass: (Q, *row shape) float32.
 
@@ -45,15 +58,13 @@ def query_rows(method: Method, provider: Provider, queries: list[Example]) -> di
         DataError: NaN or Inf in a query's logits.
     """
     model_shape = provider.head.model_shape
-    tables, needs = method.precompute(provider.head), merged_specs([method.needs(model_shape)])
+    tables, needs = method.precompute(provider.head, {}), merged_specs([method.needs(model_shape)])
     rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in method.columns(model_shape)}
-    for batch in batches(queries, batch_tokens(queries)):
-        with torch.inference_mode():
-            outputs = provider.read([queries[i] for i in batch], needs)
-            try:
-                outputs.losses()
-            except NonFiniteLogits as error:
-                raise DataError(f"NaN or Inf in the logits of query {queries[batch[error.example]].id}") from None
-            for name, values in method.rows(outputs, tables).items():
-                rows[name][batch] = values.float().cpu().numpy()
+
+    def sketched(read: PackedOutputs) -> dict[str, Array]:
+        return {name: values.float().cpu().numpy() for name, values in method.rows(read, tables).items()}
+
+    for batch, columns in outputs(provider, queries, needs, sketched, query_batching(queries)):
+        for name, values in columns.items():
+            rows[name][batch] = values
     return rows

@@ -19,7 +19,7 @@ from ..arrays.scan.scan_loop import OnProgress, Shape, shapes
 from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..interface.method import Similarity
 from ..interface.model_view import ModelShape
-from ..runtime.memory import Part, Plan, plan
+from ..runtime.memory import Part, Plan
 
 _FILE = "moments.npz"
 
@@ -38,7 +38,7 @@ def statistics_of(
     column, widths = wanted
     held = _read(stored, widths)
     if held is None:
-        _, shape = fitted(((made, shape) for shape, made in _plans(stored, column, widths)), (), memory)
+        _, shape = fitted(((made, shape) for shape, made in _plans(stored, column, widths)), Plan(()), memory)
         form = stored.forms[column]
         mean, second = moments(stored.open(form.scanned), form, widths, shape, on_progress)
         held = {"rows": np.array(stored.rows), "mean": mean} | {
@@ -48,20 +48,19 @@ def statistics_of(
     return held
 
 
-def statistics_parts(stored: StoredRows, method: Similarity, model_shape: ModelShape) -> tuple[Part, ...]:
+def statistics_parts(stored: StoredRows, method: Similarity, model_shape: ModelShape) -> Plan:
     """What learning, and what was learnt, holds: the smallest pass there is."""
     wanted = method.statistics(model_shape)
     if wanted is None:
-        return ()
+        return Plan(())
     smallest = min((made for _, made in _plans(stored, *wanted)), key=lambda made: made.total)
-    inverses = plan([("inverses", 24 * max(wanted[1], default=0) ** 2)])
-    return (*smallest.parts, *inverses.parts)
+    return smallest + Plan.of(Part("inverses", 24 * max(wanted[1], default=0) ** 2))
 
 
 def _plans(stored: StoredRows, column: str, widths: Sequence[int]) -> list[tuple[Shape, Plan]]:
     form = stored.forms[column]
     readers = stored.open(form.scanned)
-    return [(shape, plan(second_moment_parts(readers, form, widths, shape))) for shape in shapes(readers, 1)]
+    return [(shape, second_moment_parts(readers, form, widths, shape)) for shape in shapes(readers, 1)]
 
 
 def _file(stored: StoredRows) -> Path | None:

@@ -18,6 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ...store.errors import CorpusError
+from ...store.files import whole_file
 
 SHORTEST = 40  # characters: below, a docstring says too little to be an example of anything
 QUESTION = (160, 480)  # characters of a held-out text: some sentences, and no more tokens than a context of 512
@@ -196,9 +197,8 @@ def write_questions(path: Path, questions: list[Docstring]) -> None:
 
 
 def _write(path: Path, records: list[dict[str, str]]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as hidden:
+        hidden.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def read_records(path: Path) -> list[dict[str, str]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from ...store.files import whole_file
 
 END = "<|end|>"
 """The one special token: before every text, and so between two."""
@@ -66,17 +67,15 @@ def build(texts: Sequence[str], folder: Path, recipe: DemoModelRecipe, on_progre
     """
     import transformers
 
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     tokenizer = train_tokenizer(texts, recipe.vocabulary)
     model = new_model(len(tokenizer), recipe)
     train(model, packed(texts, tokenizer, recipe), recipe, on_progress)
     logging: Any = transformers.utils.logging
     logging.disable_progress_bar()  # it would write a bar to stderr for a file of 5 MB
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    (part / "recipe.json").write_text(json.dumps(asdict(recipe)) + "\n")
-    part.replace(folder)
+    with whole_file(folder) as hidden:
+        model.save_pretrained(hidden)
+        tokenizer.save_pretrained(hidden)
+        (hidden / "recipe.json").write_text(json.dumps(asdict(recipe)) + "\n")
     return sum(weights.numel() for weights in model.parameters())
 
 

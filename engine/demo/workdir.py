@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ...store.errors import SettingsError, StoreMismatch
+from ...store.files import hidden_name, whole_file
 
-_NOTE, _PART = "demo.json", ".demo.json.part"
+_NOTE = "demo.json"
 
 
 class Workdir:
@@ -41,8 +42,8 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             if not note.exists():
                 self._refuse_strangers()
-                (self.path / _PART).write_text(json.dumps(made_with) + "\n", encoding="utf-8")
-                (self.path / _PART).replace(note)
+                with whole_file(note) as hidden:
+                    hidden.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
             there = json.loads(note.read_text(encoding="utf-8"))
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be used as a folder: {error.strerror or error}") from None
@@ -56,7 +57,9 @@ class Workdir:
             raise StoreMismatch(f"{self.path} holds a demo made otherwise: {'; '.join(apart)}; name another --workdir")
 
     def _refuse_strangers(self) -> None:
-        strangers = sorted(entry.name for entry in self.path.iterdir() if entry.name != _PART)
+        strangers = sorted(
+            entry.name for entry in self.path.iterdir() if entry.name != hidden_name(self.path / _NOTE).name
+        )
         if strangers:
             raise SettingsError(f"{self.path} holds something else ({', '.join(strangers[:3])}): "
                                 "--workdir needs a folder that is new, empty or a demo's own")  # fmt: skip

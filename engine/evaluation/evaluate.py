@@ -9,6 +9,7 @@ from typing import Any
 
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
+from ...store.files import whole_file
 from ...store.layout import Array
 from .agreement import Agreement, evaluate_lds, evaluate_subsets
 from .labels import Labels, TextMatch, read_labels
@@ -88,15 +89,8 @@ def save(facts: dict[str, Any], path: str) -> None:
     file = Path(path)
     if file.suffix != ".json":
         raise SettingsError(f"{path}: figures are written as .json")
-    hidden = file.with_name(f".{file.name}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as hidden:
         hidden.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        hidden.replace(file)
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        hidden.unlink(missing_ok=True)
 
 
 def _span(text: str) -> slice:

@@ -64,7 +64,7 @@ def made_of(provider: Provider) -> dict[str, Any]:
 
 def require_source(store: FeatureStore, name: str, method: SubsetMethod) -> None:
     """Raise SettingsError where a method reads rows in any order, and a store neither keeps texts nor is of arrays."""
-    if method.states_from == "model" and not (store.provenance["kind"] == "arrays" or store.provenance.get("text")):
+    if method.states_from == "forward" and not (store.provenance["kind"] == "arrays" or store.provenance.get("text")):
         raise SettingsError(
             f"{store.url} keeps no texts, and {name} with these settings reads them at every step: ingest without --no-text"
         )

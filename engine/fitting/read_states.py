@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...store.errors import DataError
 from ...store.layout import Array
-from ..ingest.examples import Example, batches
+from ..ingest.examples import Example
+from ..ingest.outputs import batching_for, outputs
 from ..ingest.provider import Provider
 from ..interface.model_view import OutputSpec
-from ..models.batch_outputs import merged_specs
-
-BATCH_TOKENS = 4096
-"""Padded tokens of a batch."""
+from ..models.batch_outputs import PackedOutputs, merged_specs
 
 
 def states_of(provider: Provider, part: list[Example], layer: int) -> tuple[Array, dict[str, torch.Tensor]]:
@@ -31,24 +28,18 @@ def states_of(provider: Provider, part: list[Example], layer: int) -> tuple[Arra
     if not wanted:
         return counts, none
     parts: dict[str, list[Any]] = {name: [None] * len(wanted) for name in none}
-    for batch in batches(wanted, max(BATCH_TOKENS, *(one.length for one in wanted))):
-        for name, values in _batch_states(provider, [wanted[at] for at in batch], layer).items():
+    spec = merged_specs([OutputSpec(layers=(layer,) if layer >= 0 else ())])
+
+    def states(read: PackedOutputs) -> dict[str, tuple[torch.Tensor, ...]]:
+        """Tensors of each example of a batch."""
+        dtype, tensors = provider.head.weight.dtype, {"hidden": read.hidden(), "targets": read.targets}
+        if layer >= 0:
+            tensors["inner"] = read.hidden(layer)
+        host = {name: (value if name == "targets" else value.to(dtype)).cpu() for name, value in tensors.items()}
+        return {name: torch.split(value, read.counts) for name, value in host.items()}
+
+    for batch, tensors in outputs(provider, wanted, spec, states, batching_for(wanted, noun="example", logits=False)):
+        for name, values in tensors.items():
             for at, value in zip(batch, values, strict=True):
                 parts[name][at] = value
     return counts, {name: torch.cat(values) for name, values in parts.items()}
-
-
-def _batch_states(provider: Provider, batch: list[Example], layer: int) -> dict[str, tuple[torch.Tensor, ...]]:
-    """Tensors of each example of a batch."""
-    with torch.inference_mode():
-        outputs = provider.read(batch, merged_specs([OutputSpec(layers=(layer,) if layer >= 0 else ())]))
-        dtype, tensors = provider.head.weight.dtype, {"hidden": outputs.hidden(), "targets": outputs.targets}
-        if layer >= 0:
-            tensors["inner"] = outputs.hidden(layer)
-        finite = torch.isfinite(tensors["hidden"].float().sum(1))
-        if not finite.all():
-            raise DataError(
-                f"a hidden state of example {batch[int(outputs.example_ids[int(finite.int().argmin())])].id} is not finite"
-            )
-    told = {name: (value if name == "targets" else value.to(dtype)).cpu() for name, value in tensors.items()}
-    return {name: torch.split(value, [example.counted for example in batch]) for name, value in told.items()}

@@ -13,12 +13,13 @@ import torch
 
 from ...store.errors import DataError
 from ...store.layout import Array
-from ..ingest.examples import Place, batches
+from ..ingest.examples import Place
+from ..ingest.outputs import batching_for, named, outputs
 from ..ingest.provider import RandomAccessProvider
 from ..interface.model_view import OutputSpec, UpperLayers
 from ..models.batch_outputs import merged_specs
 from .hidden_states import MemoryStates
-from .read_states import BATCH_TOKENS, states_of
+from .read_states import states_of
 from .state_files import OnProgress
 
 ROOM_BYTES = 256 << 20
@@ -87,12 +88,15 @@ class StreamedStates:
         if not len(each):
             return
         examples, needs = list(self.provider.at(each)), merged_specs([OutputSpec(upper_layers=self.layer)])
-        for batch in batches(examples, max(BATCH_TOKENS, *(one.length for one in examples))):
-            with torch.inference_mode():
-                above = self.provider.read([examples[at] for at in batch], needs).upper_layers()
+        for batch, above in outputs(
+            self.provider,
+            examples,
+            needs,
+            lambda read: read.upper_layers(),
+            batching_for(examples, noun="example", logits=False),
+        ):
             finite = (torch.isfinite(above.hidden.float().sum(2)) | ~above.counted).all(1)
             if not finite.all():
-                raise DataError(
-                    f"a hidden state of example {examples[batch[int(finite.int().argmin())]].id} is not finite"
-                )
+                example = examples[batch[int(finite.int().argmin())]]
+                raise DataError(f"a hidden state of example {named(example)} is not finite")
             yield each[batch], above

@@ -32,6 +32,7 @@ from ..data.documents import Faults
 from ..data.sources import Source
 from ..interface.model_view import ModelShape, OutputSpec
 from ..models.batch_outputs import LinearHead, PackedOutputs, Positions
+from ..runtime.memory import Part, Plan
 from .examples import Example, Place
 from .provider import remaining
 
@@ -77,12 +78,14 @@ class ArrayProvider:
         """The head is in the files themselves."""
         return {}
 
-    def memory(self, tokens: int) -> list[tuple[str, int]]:
+    def memory(self, tokens: int) -> Plan:
         """The head and the rows read at once."""
         model_shape = self.head.model_shape
         width = model_shape.hidden + (model_shape.vocabulary if any(file.has_logits for file in self._files) else 0)
         read = _ROWS * model_shape.max_length * width * 8
-        return [("model weights", 4 * self.head.weight.numel()), ("rows read", read + tokens * width * 16)]
+        return Plan.of(
+            Part("model weights", 4 * self.head.weight.numel()), Part("rows read", read + tokens * width * 16)
+        )
 
     def longest(self) -> int:
         """Positions of an example."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ...store.layout import TEXT_CHUNK_ROWS
 from ..interface.method import Method
 from ..interface.model_view import BATCH_EXAMPLES, ModelShape, OutputSpec
-from ..runtime.memory import Plan, plan
+from ..runtime.memory import Part, Plan
 from .examples import WINDOW, example_columns
 from .provider import Provider
 from .stored_columns import precisions_of
@@ -31,37 +31,34 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
     batch = min(tokens, BATCH_EXAMPLES)
     numbers = [c for c in [*columns, *example_columns(with_text)] if not c.is_text]
     longest = provider.longest()
-    return plan(
-        [
-            *provider.memory(tokens),
-            layers_part(model_shape, [method.needs(model_shape) for method in methods.values()], tokens),
-            traces_part(model_shape, [method.needs(model_shape) for method in methods.values()], tokens),
-            *((f"{name} scratch", method.scratch(model_shape, tokens)) for name, method in methods.items()),
-            ("rows being rounded", max((form.encode_bytes(batch) for form in forms), default=0)),
-            ("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
-            ("chunks being filled", sum(c.chunk_bytes for c in numbers)),
-            ("tokens", (2 * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
-            ("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * with_text) * longest * TEXT_BYTES),
-        ]
+    needs = [method.needs(model_shape) for method in methods.values()]
+    return provider.memory(tokens) + Plan.of(
+        layers_part(model_shape, needs, tokens),
+        traces_part(model_shape, needs, tokens),
+        *(Part(f"{name} scratch", method.scratch(model_shape, tokens)) for name, method in methods.items()),
+        Part("rows being rounded", max((form.encode_bytes(batch) for form in forms), default=0)),
+        Part("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
+        Part("chunks being filled", sum(c.chunk_bytes for c in numbers)),
+        Part("tokens", (2 * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
+        Part("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * with_text) * longest * TEXT_BYTES),
     )
 
 
-def layers_part(model_shape: ModelShape, needs: Sequence[OutputSpec], tokens: int) -> tuple[str, int]:
+def layers_part(model_shape: ModelShape, needs: Sequence[OutputSpec], tokens: int) -> Part:
     """The hidden states of every layer, which a pass keeps as soon as a method asks for one below the last."""
     asked = {layer for need in needs for layer in need.layers}
-    return "all layers' hidden states", bool(asked) * 4 * tokens * model_shape.hidden * (
-        model_shape.layers + 2 + len(asked)
-    )
+    width = model_shape.hidden * (model_shape.layers + 2 + len(asked))
+    return Part("all layers' hidden states", bool(asked) * 4 * tokens * width)
 
 
-def traces_part(model_shape: ModelShape, needs: Sequence[OutputSpec], tokens: int) -> tuple[str, int]:
+def traces_part(model_shape: ModelShape, needs: Sequence[OutputSpec], tokens: int) -> Part:
     """What a backward pass keeps as soon as a method asks for gradients: all maps' inputs and outputs for the graph, those of
     the maps asked for once more with their errors.
     """
     asked = {name for need in needs for name in need.linear_layers}
     graph = 3 * sum(one.inputs + one.outputs for one in model_shape.linear_layers)
     kept = sum(2 * (one.inputs + one.outputs) for one in model_shape.linear_layers if one.name in asked)
-    return "backward pass", bool(asked) * 4 * tokens * (graph + kept)
+    return Part("backward pass", bool(asked) * 4 * tokens * (graph + kept))
 
 
 def choose_batch(

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,27 +22,17 @@ import torch
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
+from ...store.manifest import StoreRecord
 from ...store.writer import GroupWriter
 from ..interface.method import Method
-from ..models.batch_outputs import NonFiniteLogits, merged_specs
-from .examples import Example, Place, batches, example_rows, windows
+from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..runtime.run import SILENT, Progress, Run, silent
+from .estimate import estimate_records, fraction
+from .examples import Example, Place, example_rows, windows
+from .outputs import Batching, named, outputs
 from .provider import Provider
 from .stored_columns import precisions_of
 from .writer_thread import WriterThread
-
-
-@dataclass(frozen=True, slots=True)
-class IngestProgress:
-    """Where an ingestion stands."""
-
-    rows: int
-    """Rows of this run's pass that are read out."""
-    tokens: int
-    """Tokens of this run so far."""
-    place: Place
-    """The last example's place in the corpus."""
-    seconds: float
-    """Since the run began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +63,26 @@ class Ingestion:
         self.provider, self.store, self.methods = provider, store, dict(methods)
         self.tokens, self.commit_seconds = tokens, commit_seconds
         self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
-        self._tables = {name: method.precompute(provider.head) for name, method in self.methods.items()}
+        self._estimates: list[float] = []
+        self._tables = {name: method.precompute(provider.head, {}) for name, method in self.methods.items()}
         self._forms = {name: precisions_of(method, provider.head.model_shape) for name, method in self.methods.items()}
         self._needs = merged_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
 
-    def run(
-        self, on_progress: Callable[[IngestProgress], None], should_stop: Callable[[], bool] = lambda: False
-    ) -> IngestResult:
-        """Bring every group to the corpus's end. `on_progress` hears of every window; `should_stop` is asked before each.
+    def run(self, run: Run = SILENT) -> IngestResult:
+        """Bring every group to the corpus's end. Progress is reported after every window of rows, a stop is asked for before.
 
         Raises:
             DataError: NaN or Inf in an example's logits (the example is named); what came before it is committed.
             StoreFull: no room left; what was committed stays.
         """
         finished = False
+        self._estimates = estimate_records(self.provider.sources) if run.on_progress is not silent else []
         while not finished:
             behind, level = self._behind()
             if not behind:
                 finished = True
                 break
-            if not self._advance(behind, level, on_progress, should_stop):
+            if not self._advance(behind, level, run):
                 break
         seconds = time.monotonic() - self.started
         return IngestResult(
@@ -104,44 +95,42 @@ class Ingestion:
     def _behind(self) -> tuple[list[str], int | None]:
         """The groups that lag furthest, and the row at which they meet the next one; none when all are complete."""
         rows = {group: self.store.rows(group) for group in self._groups()}
-        open_groups = [g for g in rows if not self.store.groups[g]["complete"]]
+        open_groups = [g for g in rows if not self.store.groups[g].complete]
         if not open_groups:
             return [], None
         low = min(rows[group] for group in open_groups)
         above = [count for count in rows.values() if count > low]
         return [g for g in open_groups if rows[g] == low], min(above, default=None)
 
-    def _advance(
-        self,
-        behind: list[str],
-        level: int | None,
-        on_progress: Callable[[IngestProgress], None],
-        should_stop: Callable[[], bool],
-    ) -> bool:
+    def _advance(self, behind: list[str], level: int | None, run: Run) -> bool:
         """Read from the lagging groups' place to the next level or the end; false when stopped before."""
         with WriterThread(self._writers(behind), self.commit_seconds) as writer:
             record = self.store.groups[behind[0]]  # fresh: the writers have the store to themselves now
-            digest, first, added = record["digest"], self.store.rows(behind[0]), self.added
-            start = max(Place(*record["place"]), Place(record.get("sources", 0)))
+            digest, first, added = record.digest, self.store.rows(behind[0]), self.added
+            start = max(Place(*record.place), Place(record.sources))
             examples: Iterator[Example] = self.provider.examples(start)
             if level is not None:
                 examples = islice(examples, level - first)
             for window in windows(examples):
-                if should_stop():
+                if run.should_stop():
                     return False
                 rows = self._window(window, behind)
                 digest, place = _chained(digest, window), window[-1].place
                 self.added += len(window)
                 self.read_tokens += sum(example.length for example in window)
                 writer.put(rows, {"place": [place.source, place.record, place.piece], "digest": digest})
-                on_progress(
-                    IngestProgress(first + self.added - added, self.read_tokens, place, time.monotonic() - self.started)
-                )
+                self._report(run, first + self.added - added, place)
             if level is None:
                 writer.finish(complete=True)
         if level is not None:
             self._meet(behind, level)
         return True
+
+    def _report(self, run: Run, rows: int, place: Place) -> None:
+        """Report the rows that are read, the rate, and the share of the corpus that an estimate of its size gives."""
+        rate = self.read_tokens / max(time.monotonic() - self.started, 1e-9)
+        share = fraction(place, self._estimates)
+        run.on_progress(Progress("ingest", rows, None, f"examples · {rate:,.0f} tokens/s", share))
 
     def _writers(self, groups: list[str]) -> list[GroupWriter]:
         writers: list[GroupWriter] = []
@@ -162,45 +151,43 @@ class Ingestion:
         """The lagging groups must have seen what those ahead of them saw; a level that ends the corpus is the end."""
         leader = next(g for g in self._groups() if self.store.rows(g) == level and g not in behind)
         for group in behind:
-            if self.store.groups[group]["digest"] != self.store.groups[leader]["digest"]:
+            if self.store.groups[group].digest != self.store.groups[leader].digest:
                 raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: "
                                     f"{self.store.rows(group)} examples here, {level} there, or other texts")  # fmt: skip
-        if self.store.groups[leader]["complete"]:
+        if self.store.groups[leader].complete:
 
-            def change(attributes: dict[str, Any]) -> None:
-                for group in behind:
-                    attributes["groups"][group]["complete"] = True
+            def change(root: StoreRecord) -> StoreRecord:
+                ended = {group: root.groups[group].noted(complete=True) for group in behind}
+                return replace(root, groups={**root.groups, **ended})
 
             self.store.update(change)
 
     def _window(self, window: list[Example], groups: list[str]) -> dict[str, dict[str, Any]]:
         """All groups' rows of one window, in the corpus's order."""
         names = [name for name in self.methods if method_group(name) in groups]
-        kept: dict[str, dict[str, Array]] = {name: {} for name in names}
+        columns: dict[str, dict[str, Array]] = {name: {} for name in names}
         losses = torch.zeros(len(window))
-        for batch in batches(window, self.tokens):
-            self._read_batch([window[i] for i in batch], batch, len(window), kept, losses)
-        rows: dict[str, dict[str, Any]] = {method_group(n): dict(kept[n]) for n in names}
+        compute = partial(self._sketched, names=names)
+        for batch, (batch_losses, sketches) in outputs(
+            self.provider, window, self._needs, compute, Batching(self.tokens)
+        ):
+            losses[torch.tensor(batch)] = batch_losses
+            for name, column, values in ((name, *item) for name, rows in sketches.items() for item in rows.items()):
+                for part, encoded in self._encoded(name, column, values, [window[i] for i in batch]).items():
+                    if part not in columns[name]:
+                        columns[name][part] = np.zeros((len(window), *encoded.shape[1:]), encoded.dtype)
+                    columns[name][part][batch] = encoded
+        rows: dict[str, dict[str, Any]] = {method_group(name): dict(columns[name]) for name in names}
         if EXAMPLES in groups:
             rows[EXAMPLES] = example_rows(window, losses.numpy())
         return rows
 
-    def _read_batch(
-        self, examples: list[Example], at: list[int], size: int, kept: dict[str, dict[str, Array]], losses: torch.Tensor
-    ) -> None:
-        with torch.inference_mode():
-            outputs = self.provider.read(examples, self._needs)
-            try:
-                losses[torch.tensor(at)] = outputs.losses().cpu()
-            except NonFiniteLogits as error:
-                bad = examples[error.example]
-                raise DataError(f"NaN or Inf in the logits of example {_named(bad)}") from None
-            for name, columns in kept.items():
-                for column, values in self.methods[name].rows(outputs, self._tables[name]).items():
-                    for part, rows in self._encoded(name, column, values, examples).items():
-                        if part not in columns:
-                            columns[part] = np.zeros((size, *rows.shape[1:]), rows.dtype)
-                        columns[part][at] = rows
+    def _sketched(
+        self, read: PackedOutputs, names: list[str]
+    ) -> tuple[torch.Tensor, dict[str, dict[str, torch.Tensor]]]:
+        """A batch's losses (n,), and of each method the rows of its declared columns."""
+        rows = {name: dict(self.methods[name].rows(read, self._tables[name])) for name in names}
+        return read.losses().cpu(), rows
 
     def _encoded(self, name: str, column: str, values: torch.Tensor, examples: list[Example]) -> dict[str, Array]:
         """A batch's rows of one declared column as they are stored; a row that cannot be would rank first for ever."""
@@ -215,13 +202,8 @@ class Ingestion:
                 try:
                     forms[column].encode(row[None])
                 except DataError:
-                    raise DataError(f"method {name} gave NaN or Inf for example {_named(example)}") from None
+                    raise DataError(f"method {name} gave NaN or Inf for example {named(example)}") from None
             raise
-
-
-def _named(example: Example) -> str:
-    place = f"{example.source}:{example.line}"
-    return place if example.id == place else f"{example.id} ({place})"
 
 
 def _chained(digest: str, window: list[Example]) -> str:

@@ -13,6 +13,7 @@ from ..data.documents import Faults
 from ..data.sources import Source
 from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import LinearHead, PackedOutputs
+from ..runtime.memory import Plan
 from .examples import Example, Place
 
 
@@ -32,8 +33,8 @@ class Provider(Protocol):
     def origin(self) -> dict[str, Any]:
         """What is worth keeping beside the provenance and is not compared."""
 
-    def memory(self, tokens: int) -> list[tuple[str, int]]:
-        """Named bytes that reading out a batch of so many padded tokens takes."""
+    def memory(self, tokens: int) -> Plan:
+        """What reading out a batch of so many padded tokens takes."""
 
     def longest(self) -> int:
         """Tokens of the longest example possible."""

@@ -13,7 +13,7 @@ from typing import Any
 from ...store.errors import StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Column
-from ..arrays.precision.precisions import listed
+from ...store.manifest import GroupRecord, StoreRecord, columns_json
 from ..data.sources import Source
 from ..interface.method import Method
 from .examples import example_columns
@@ -40,7 +40,7 @@ def open_for_ingest(
     for name, method in methods.items():
         model_shape = provider.head.model_shape
         stored = tuple(column for form in precisions_of(method, model_shape).values() for column in form.columns)
-        notes = {"settings": method.settings(), "declared": listed(method.columns(model_shape))}
+        notes = {"settings": method.settings(), "declared": columns_json(method.columns(model_shape))}
         groups[method_group(name)] = (stored, notes)
     for group, (columns, notes) in groups.items():
         if group not in store.groups:
@@ -74,22 +74,23 @@ def _merge_sources(store: FeatureStore, provider: Provider, asked: Sequence[str]
     A file is known by what it holds; it keeps the name that the store knows it by, whatever it is called now.
     """
 
-    def change(attributes: dict[str, Any]) -> None:
-        known, groups = attributes["provenance"]["sources"], attributes["groups"]
+    def change(root: StoreRecord) -> StoreRecord:
+        known = root.provenance["sources"]
         ordered, new = _matched(known, provider.sources)
         _refuse_changed(store, known, ordered, new)
         if new and not append:
             raise StoreMismatch(f"{store.path} holds another corpus ({', '.join(f['name'] for f in known[:3])}); "
                                 f"--append adds {', '.join(s.name for s in new[:3])} to it")  # fmt: skip
-        done = min((_finished_sources(groups.get(group), len(known)) for group in asked), default=0)
+        done = min((_finished_sources(root.groups.get(group), len(known)) for group in asked), default=0)
         absent = [source.name for source in ordered[done:] if source.format == "absent"]
         if absent:
             raise StoreMismatch(f"{store.path} is made of more files: {', '.join(absent[:3])} must be named too")
         provider.sources[:] = ordered + new
-        for record in groups.values():
-            if new and record["complete"]:
-                record |= {"complete": False, "sources": len(known)}
-        attributes["provenance"]["sources"] = known + _facts(new)
+        groups = {
+            name: record.noted(complete=False, sources=len(known)) if new and record.complete else record
+            for name, record in root.groups.items()
+        }
+        return replace(root, groups=groups, provenance={**root.provenance, "sources": known + _facts(new)})
 
     store.update(change)
 
@@ -126,8 +127,8 @@ def _refuse_changed(
                                     f"({fact['size']} bytes then, {source.size} now)")  # fmt: skip
 
 
-def _finished_sources(record: Mapping[str, Any] | None, known: int) -> int:
+def _finished_sources(record: GroupRecord | None, known: int) -> int:
     """How many of the known files a group has read to their end."""
     if record is None:
         return 0
-    return known if record["complete"] else max(record["place"][0], record.get("sources", 0))
+    return known if record.complete else max(record.place[0], record.sources)

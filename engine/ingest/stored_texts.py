@@ -22,6 +22,7 @@ from ..data.sources import Source
 from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import LinearHead, PackedOutputs
 from ..models.language_model import LanguageModel
+from ..runtime.memory import Plan
 from .examples import Example, Place
 from .text_provider import TextProvider
 from .text_settings import text_settings
@@ -63,7 +64,7 @@ class StoredTexts:
         """Where the model came from."""
         return self._texts.origin()
 
-    def memory(self, tokens: int) -> list[tuple[str, int]]:
+    def memory(self, tokens: int) -> Plan:
         """Those of reading texts through the model."""
         return self._texts.memory(tokens)
 

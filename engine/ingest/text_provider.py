@@ -19,6 +19,7 @@ from ..models.batch_outputs import LinearHead, PackedOutputs, Positions
 from ..models.language_model import LanguageModel
 from ..models.linear_io import forward_with_linear_io
 from ..models.upper_layers import TrunkUpperLayers
+from ..runtime.memory import Part, Plan
 from .examples import Example, Place
 from .provider import remaining
 from .text_settings import TextSettings
@@ -67,17 +68,17 @@ class TextProvider:
         """Where the model came from, for the next command's sake."""
         return {"model_path": self.model.path}
 
-    def memory(self, tokens: int) -> list[tuple[str, int]]:
+    def memory(self, tokens: int) -> Plan:
         """Weights, one layer's activations, the hidden states kept, a tile of logits with what reductions allocate."""
         head, copies = self.model.head, 2 if self.device.type == "cpu" else 3
         tile = 4 * head.model_shape.vocabulary * min(tokens, head.tile_rows())
-        return [
-            ("model weights", self.model.memory["weights"]),
-            ("activations", tokens * self.model.memory["activations"]),
-            ("hidden states", tokens * head.model_shape.hidden * 8),
-            ("logits tile", copies * tile),
-            ("texts being tokenised", ENCODED_BYTES * self._at_once),
-        ]
+        return Plan.of(
+            Part("model weights", self.model.memory["weights"]),
+            Part("activations", tokens * self.model.memory["activations"]),
+            Part("hidden states", tokens * head.model_shape.hidden * 8),
+            Part("logits tile", copies * tile),
+            Part("texts being tokenised", ENCODED_BYTES * self._at_once),
+        )
 
     def longest(self) -> int:
         """The maximal length."""

@@ -9,6 +9,7 @@ subset are found by the permutation's inverse, without a look at other rows. Kno
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -38,23 +39,24 @@ class PartitionDesign:
         """Refuse a design that cannot be."""
         if not 1 <= self.degree <= self.subsets:
             raise SettingsError(f"a row is in 1 to K subsets: d = {self.degree}, K = {self.subsets}")
-        if self.blocks.max() > self.rows:
+        largest = self.blocks.max()
+        if largest > self.rows:
             raise SettingsError(
-                f"of K = {self.subsets} subsets at d = {self.degree}, {self.blocks.max()} share {self.rows} examples: "
+                f"of K = {self.subsets} subsets at d = {self.degree}, {largest} share {self.rows} examples: "
                 f"some would be empty (K ≤ {self.rows * self.degree})"
             )
 
     @property
     def blocks(self) -> Array:
-        """(d,) int64: subsets of each partition."""
-        found: Array = self.subsets // self.degree + (np.arange(self.degree) < self.subsets % self.degree)
-        return found.astype(np.int64)
+        """(d,) int64, read-only: subsets of each partition."""
+        blocks: Array = _layout(self).blocks
+        return blocks
 
     @property
     def firsts(self) -> Array:
-        """(d,) int64: the first subset of each partition."""
-        found: Array = np.cumsum(self.blocks) - self.blocks
-        return found
+        """(d,) int64, read-only: the first subset of each partition."""
+        firsts: Array = _layout(self).firsts
+        return firsts
 
     def ids(self, start: int, stop: int) -> Array:
         """(n, d): the subsets of rows [start, stop), uint16 where K allows."""
@@ -69,7 +71,7 @@ class PartitionDesign:
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
             raise IndexError(f"rows are 0 to {self.rows - 1}")
         found = np.empty((len(rows), self.degree), id_dtype(self.subsets))
-        _subsets(np.asarray(rows, np.int64), self.rows, self.blocks, self.firsts, self._keys(), found)
+        _subsets(np.asarray(rows, np.int64), self.rows, self.blocks, self.firsts, _layout(self).keys, found)
         return found
 
     def members(self, subset: int, start: int = 0, stop: int | None = None) -> Array:
@@ -80,11 +82,12 @@ class PartitionDesign:
         """
         if not 0 <= subset < self.subsets:
             raise IndexError(f"subsets are 0 to {self.subsets - 1}")
-        part = int(np.searchsorted(self.firsts, subset, side="right")) - 1
-        block, blocks = subset - int(self.firsts[part]), int(self.blocks[part])
-        ends = [-(-at * self.rows // blocks) for at in (block, block + 1)]
-        found = np.array(range(*ends)[start:stop], np.int64)
-        _inverse(found, self.rows, self._keys()[part])
+        layout = _layout(self)
+        part = int(layout.firsts.searchsorted(subset, side="right")) - 1
+        block, blocks = subset - int(layout.firsts[part]), int(layout.blocks[part])
+        places = range(-(-block * self.rows // blocks), -(-(block + 1) * self.rows // blocks))[start:stop]
+        found: Array = np.arange(places.start, places.stop, places.step, dtype=np.int64)
+        _inverse(found, self.rows, layout.keys[part])
         return found
 
     def sizes(self) -> Array:
@@ -92,9 +95,29 @@ class PartitionDesign:
         ends = [-(-np.arange(blocks + 1) * self.rows // blocks) for blocks in self.blocks.tolist()]
         return np.concatenate([np.diff(one) for one in ends])
 
-    def _keys(self) -> Array:
-        """(d, rounds) uint64."""
-        return hashed(self.seed, "design", self.degree * _ROUNDS).reshape(self.degree, _ROUNDS)
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What a design computes once from its fields; read-only arrays. A fit asks for the members of a subset 157,500 times."""
+
+    blocks: Array
+    """(d,) int64: subsets of each partition."""
+    firsts: Array
+    """(d,) int64: the first subset of each partition."""
+    keys: Array
+    """(d, rounds) uint64: of each partition's permutation."""
+
+
+@lru_cache(maxsize=64)
+def _layout(design: PartitionDesign) -> _Layout:
+    """Kept beside the designs, which are values: equal designs share it, and pickling one carries none of it."""
+    degree = design.degree
+    blocks: Array = (design.subsets // degree + (np.arange(degree) < design.subsets % degree)).astype(np.int64)
+    keys = hashed(design.seed, "design", degree * _ROUNDS).reshape(degree, _ROUNDS)
+    layout = _Layout(blocks, np.cumsum(blocks) - blocks, keys)
+    for array in (layout.blocks, layout.firsts, layout.keys):
+        array.flags.writeable = False
+    return layout
 
 
 def id_dtype(subsets: int) -> Any:

@@ -5,20 +5,21 @@ and no model.
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...store.errors import HeadwaterError, SettingsError, StoreFull
+from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
+from ...store.files import whole_file, write_error
 from ...store.layout import Array
 from .example_table import Examples
 from .results import RESULT_QUERIES, Results
@@ -34,9 +35,11 @@ VALUE_FIELDS = {
     "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
 }  # fmt: skip
 FORMATS = ("jsonl", "csv", "parquet")
+Columns = dict[str, list[Any]]
+"""Rows as columns: name → a value of each row (strings, numbers or booleans)."""
 
 
-def result_rows(results: Results, store: FeatureStore) -> Iterator[dict[str, list[Any]]]:
+def result_rows(results: Results, store: FeatureStore) -> Iterator[Columns]:
     """Results with their examples, some queries at a time, as columns of :func:`fields_of`."""
     examples, k = Examples(store), results.rows.shape[1]
     noise = {"error": results.error, "rank_low": results.rank_low, "rank_high": results.rank_high}
@@ -66,9 +69,7 @@ def fields_of(results: Results) -> dict[str, Any]:
     return RESULT_FIELDS if results.error is None else SEEDED_FIELDS
 
 
-def value_rows(
-    scores: Iterable[tuple[int, Array]], store: FeatureStore, size: int = 8192
-) -> Iterator[dict[str, list[Any]]]:
+def value_rows(scores: Iterable[tuple[int, Array]], store: FeatureStore, size: int = 8192) -> Iterator[Columns]:
     """Values with their examples, as columns of `VALUE_FIELDS`, `size` rows at a time."""
     examples = Examples(store)
     held: list[tuple[int, Array]] = []
@@ -81,7 +82,7 @@ def value_rows(
         yield _values(held, examples)
 
 
-def _values(held: list[tuple[int, Array]], examples: Examples) -> dict[str, list[Any]]:
+def _values(held: list[tuple[int, Array]], examples: Examples) -> Columns:
     scores = np.concatenate([part for _, part in held])
     rows = np.arange(held[0][0], held[0][0] + len(scores))
     return {
@@ -113,46 +114,43 @@ class ResultFile:
     def __init__(self, path: str, fields: dict[str, pa.DataType]) -> None:
         """The suffix of `path` chooses the format."""
         self.path, self.fields, self._format = Path(path), fields, format_of(path)
-        self._hidden = self.path.with_name(f".{self.path.name}.part")
 
     def __enter__(self) -> ResultFile:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._sink: Any = _SINKS[self._format](self._hidden, self.fields)
-        except OSError as error:
-            raise SettingsError(f"{self.path} cannot be written: {error.strerror or error}") from None
+        with ExitStack() as stack:
+            hidden = stack.enter_context(whole_file(self.path))
+            self._sink = _SINKS[self._format](hidden, self.fields)
+            stack.callback(self._sink.close)  # before the file takes its name
+            self._stack = stack.pop_all()
         return self
 
-    def write(self, columns: dict[str, list[Any]]) -> None:
+    def write(self, columns: Columns) -> None:
         """Add rows, given as columns."""
         try:
             self._sink.write(columns)
         except OSError as error:
-            raise self._failed(error) from None
-
-    def _failed(self, error: OSError) -> HeadwaterError:
-        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else SettingsError
-        return kind(f"{self.path} cannot be written: {error.strerror or error}")
+            raise write_error(self.path, error) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._sink.close()
-            if kind is None:
-                self._hidden.replace(self.path)
-        except OSError as failure:
-            if kind is None:
-                raise self._failed(failure) from None
-        finally:
-            self._hidden.unlink(missing_ok=True)
+        self._stack.__exit__(kind, error, trace)
+
+
+class _Sink(Protocol):
+    """A file of one format, open for writing."""
+
+    def write(self, columns: Columns) -> None:
+        """Add rows, given as columns."""
+
+    def close(self) -> None:
+        """Write what is still to be written."""
 
 
 class _Jsonl:
     def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
         self._file: IO[str] = path.open("w", encoding="utf-8")
 
-    def write(self, columns: dict[str, list[Any]]) -> None:
+    def write(self, columns: Columns) -> None:
         write_jsonl(self._file, columns)
 
     def close(self) -> None:
@@ -165,7 +163,7 @@ class _Csv:
         self._writer = csv.writer(self._file)
         self._writer.writerow(fields)
 
-    def write(self, columns: dict[str, list[Any]]) -> None:
+    def write(self, columns: Columns) -> None:
         self._writer.writerows(zip(*columns.values(), strict=True))
 
     def close(self) -> None:
@@ -177,14 +175,14 @@ class _Parquet:
         self._schema = pa.schema(list(fields.items()))
         self._writer = pq.ParquetWriter(path, self._schema)
 
-    def write(self, columns: dict[str, list[Any]]) -> None:
+    def write(self, columns: Columns) -> None:
         self._writer.write_table(pa.table(columns, schema=self._schema))
 
     def close(self) -> None:
         self._writer.close()
 
 
-_SINKS = {"jsonl": _Jsonl, "csv": _Csv, "parquet": _Parquet}
+_SINKS: dict[str, Callable[[Path, dict[str, pa.DataType]], _Sink]] = {"jsonl": _Jsonl, "csv": _Csv, "parquet": _Parquet}
 
 
 def _known(values: list[Any]) -> list[Any]:
@@ -192,7 +190,7 @@ def _known(values: list[Any]) -> list[Any]:
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
 
 
-def write_jsonl(file: IO[str], columns: dict[str, list[Any]]) -> None:
+def write_jsonl(file: IO[str], columns: Columns) -> None:
     """Rows, given as columns, one JSON object a line."""
     columns = {name: _known(values) for name, values in columns.items()}
     for values in zip(*columns.values(), strict=True):

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...store.errors import HeadwaterError, SettingsError, StoreFull
+from ...store.errors import SettingsError
+from ...store.files import whole_file
 from ...store.layout import Array
+from ..runtime.memory import Part, Plan
 
 _CHUNK_BYTES = 8 << 20
 _NONE: Mapping[str, Any] = {}
 
 
-def export_parts(queries: int, rows: int) -> list[tuple[str, int]]:
+def export_parts(queries: int, rows: int) -> Plan:
     """What an export holds besides the scan: a chunk as it fills, and as zarr writes it."""
-    return [("scores on their way out", 4 * min(max(_CHUNK_BYTES, 4 * queries), 4 * queries * rows))]
+    return Plan.of(Part("scores on their way out", 4 * min(max(_CHUNK_BYTES, 4 * queries), 4 * queries * rows)))
 
 
 def refuse_path(path: str) -> None:
@@ -38,18 +39,8 @@ def export(
 
     It takes its name when it is whole. Raises StoreFull, SettingsError.
     """
-    hidden = Path(path).with_name(f".{Path(path).name}.part")
-    shutil.rmtree(hidden, ignore_errors=True)
-    try:
+    with whole_file(Path(path)) as hidden:
         _write(hidden, scores, rows, queries, {"method": method, **facts})
-        hidden.rename(path)
-    except HeadwaterError:
-        raise  # a damaged chunk of the store is an OSError, and none of this file's
-    except OSError as error:
-        kind = StoreFull if error.errno in (28, 122) else SettingsError  # ENOSPC, EDQUOT
-        raise kind(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _write(

@@ -16,9 +16,7 @@ def store_facts(path: str) -> dict[str, Any]:
         "version": store.version,
         "provenance": store.provenance,
         "examples": store.rows(EXAMPLES) if EXAMPLES in store.groups else 0,
-        "complete": all(
-            record.get("complete") for name, record in store.groups.items() if not name.startswith("forms/")
-        ),
+        "complete": all(record.complete for name, record in store.groups.items() if not name.startswith("forms/")),
         "methods": {name: _method_facts(store, name) for name in store.methods},
         "fits": fits_of(store),
     }
@@ -31,7 +29,7 @@ def _method_facts(store: FeatureStore, name: str) -> dict[str, Any]:
         "rows": store.rows(group),
         "bytes_per_example": sum(column.row_bytes for column in columns),
         "columns": {column.name: {"shape": list(column.shape), "dtype": column.dtype} for column in columns},
-        "settings": store.groups[group].get("settings", {}),
+        "settings": store.groups[group].settings,
         "forms": {form: _form_facts(store, precision_group(name, form)) for form in store.forms(name)},
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...store.files import whole_file
 from ...store.layout import Array
 
 
@@ -42,9 +43,8 @@ class TokenSet:
 
     def save(self, path: Path) -> None:
         """Write a .npz of plain arrays."""
-        hidden = path.with_name(f".{path.name}.part.npz")
-        np.savez(hidden, ids=self.ids, ends=self.ends, first=self.first)
-        hidden.replace(path)
+        with whole_file(path) as hidden, hidden.open("wb") as file:
+            np.savez(file, ids=self.ids, ends=self.ends, first=self.first)
 
     @classmethod
     def load(cls, path: Path) -> TokenSet:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import resource
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +33,18 @@ class Plan:
 
     parts: tuple[Part, ...]
 
+    @classmethod
+    def of(cls, *parts: Part) -> Plan:
+        """A plan of these parts; empty ones are left out."""
+        return cls(tuple(part for part in parts if part.bytes > 0))
+
+    def __add__(self, other: Plan) -> Plan:
+        """What both hold, at the same time; parts of one name are added up."""
+        sizes: dict[str, int] = {}
+        for part in (*self.parts, *other.parts):
+            sizes[part.name] = sizes.get(part.name, 0) + part.bytes
+        return Plan(tuple(Part(name, size) for name, size in sizes.items()))
+
     @property
     def total(self) -> int:
         """Bytes of all parts."""
@@ -52,11 +63,6 @@ class Plan:
                 f"{largest.name} ({show_bytes(largest.bytes)}); the smallest budget that works is "
                 f"{show_bytes(smallest, up=True)}"
             )
-
-
-def plan(parts: Iterable[tuple[str, int]]) -> Plan:
-    """A plan of (name, bytes) parts; empty parts are left out."""
-    return Plan(tuple(Part(name, int(size)) for name, size in parts if size > 0))
 
 
 def parse_bytes(text: str) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ...store.errors import DataError, SettingsError
+from ...store.files import write_json
 from ...store.layout import Array
 from ..evaluation.metrics import spearman
 from .surrogate import GRID, INCUMBENT, utilities
@@ -130,15 +130,9 @@ def keep(found: Calibration, state: Path) -> None:
     """Write it beside the rows, whole or not at all.
 
     Raises:
-        SettingsError: it cannot be written there.
+        StoreError: it cannot be written there.
     """
-    hidden = state / f".{_FILE}.{os.getpid()}.part"
-    try:
-        state.mkdir(exist_ok=True)
-        hidden.write_text(json.dumps(found.facts(), indent=1))
-        hidden.replace(state / _FILE)
-    except OSError as error:
-        raise SettingsError(f"{state / _FILE} cannot be written: {error.strerror or error}") from None
+    write_json(state / _FILE, found.facts())
 
 
 def kept(state: Path | None) -> Calibration | None:

@@ -6,12 +6,11 @@ were made elsewhere. The surrogate, its calibration and the choice ask for nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse
-import torch
 
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
@@ -21,26 +20,27 @@ from ..arrays.precision.precisions import Sign
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..attribution.stored_scores import require_whole, stored_method
-from ..ingest.examples import Example, Place, batches
+from ..ingest.examples import Example, Place
+from ..ingest.outputs import batching_for, outputs
 from ..ingest.provider import Provider
-from ..models.batch_outputs import merged_specs
-from ..runtime.memory import plan
+from ..interface.model_view import OutputSpec
+from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..runtime.memory import Part, Plan
+from ..runtime.run import SILENT, Run
 
 _PART = 512  # examples of a target that are read at once
-_TOKENS = 4096
-OnProgress = Callable[[int], None]
 
 
 class LinearFeatures:
     """A method's stored vectors."""
 
-    def __init__(self, store: FeatureStore, name: str, memory: int | None = None) -> None:
-        """`memory`: the budget in bytes, or none.
+    def __init__(self, store: FeatureStore, name: str, run: Run = SILENT) -> None:
+        """`run`: its budget holds for every pass.
 
         Raises:
             StoreMissing: the store holds no rows of the method, or not all. SettingsError: they are signs, which do not add up.
         """
-        self.store, self.name, self.memory = store, name, memory
+        self.store, self.name, self.run = store, name, run
         self.method = stored_method(store, name)
         require_whole(store, name)
         self.stored = StoredRows(store, method_group(name))
@@ -54,35 +54,39 @@ class LinearFeatures:
         """Where what is known of them is kept; nowhere for a store that is not on this machine."""
         return None if self.store.remote else self.store.path / self.stored.group / "state"
 
-    def mean(self, on_progress: OnProgress) -> Array:
+    def mean(self) -> Array:
         """(D,) float64: the mean over all examples, in one pass."""
         readers = self.stored.scanned(self.column)
-        cuts = ((plan(moment_parts(readers, self.form, 1, shape)), shape) for shape in shapes(readers, 1))
-        _, shape = fitted(cuts, (), self.memory)
-        found: Array = column_sums(readers, self.form, shape, on_progress) / self.rows
+        cuts = ((moment_parts(readers, self.form, 1, shape), shape) for shape in shapes(readers, 1))
+        _, shape = fitted(cuts, Plan(()), self.run.budget)
+        found: Array = column_sums(readers, self.form, shape, self.run.counter("mean", self.rows)) / self.rows
         return found
 
-    def means(self, subsets: scipy.sparse.csr_array, on_progress: OnProgress) -> Array:
-        """(S, D) float64: the mean over each subset, in one pass. subsets (S, N): how often each holds each example.
+    def means(self, subsets: scipy.sparse.csr_array, results: int = 0) -> Array:
+        """(S, D) float64: the mean over each subset, in one pass. subsets (S, N): how often each holds each example. `results`:
+        bytes that the caller holds besides.
 
         Raises:
             BudgetError: the sums do not fit the budget.
         """
         readers, columns = self.stored.scanned(self.column), scipy.sparse.csc_array(subsets)
-        held = plan([("subsets", 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes))]).parts
-        cuts = (
-            (plan(moment_parts(readers, self.form, subsets.shape[0], shape)), shape) for shape in shapes(readers, 1)
+        count = subsets.shape[0]
+        masks = 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes)
+        held = Plan.of(
+            Part("subsets", masks), Part("means of subsets", 8 * count * self.depth), Part("results", results)
         )
-        _, shape = fitted(cuts, held, self.memory)
+        cuts = ((moment_parts(readers, self.form, subsets.shape[0], shape), shape) for shape in shapes(readers, 1))
+        _, shape = fitted(cuts, held, self.run.budget)
         weights = lambda start, stop: columns[:, start:stop].toarray()  # noqa: E731
-        sums = weighted_sums(readers, self.form, weights, shape, on_progress)
+        sums = weighted_sums(readers, self.form, weights, shape, self.run.counter("sums over subsets", self.rows))
         found: Array = sums / np.asarray(subsets.sum(1), np.float64)[:, None]
         return found
 
-    def of(self, provider: Provider, on_progress: OnProgress) -> Iterator[tuple[list[Example], Array]]:
+    def of(self, provider: Provider) -> Iterator[tuple[list[Example], Array]]:
         """Examples of a provider, some at a time, with their vectors (n, D) float64: zeros where nothing counts."""
         model_shape = provider.head.model_shape
-        tables, needs = self.method.precompute(provider.head), merged_specs([self.method.needs(model_shape)])
+        tables, needs = self.method.precompute(provider.head, {}), merged_specs([self.method.needs(model_shape)])
+        on_progress = self.run.counter("queries", None)
         part: list[Example] = []
         done = 0
         for example in provider.examples(Place()):
@@ -97,13 +101,15 @@ class LinearFeatures:
             on_progress(done + len(part))
 
     def _read(
-        self, provider: Provider, part: list[Example], tables: object, needs: object
+        self, provider: Provider, part: list[Example], tables: object, needs: OutputSpec
     ) -> tuple[list[Example], Array]:
         places = [at for at, example in enumerate(part) if example.counted]
-        counted, found = [part[at] for at in places], np.zeros((len(part), self.depth))
-        for batch in batches(counted, max(_TOKENS, *(example.length for example in counted), 1)) if counted else ():
-            with torch.inference_mode():
-                outputs = provider.read([counted[at] for at in batch], needs)  # type: ignore[arg-type]
-                rows = self.method.rows(outputs, tables)[self.column]
-            found[[places[at] for at in batch]] = rows.reshape(len(batch), -1).double().cpu().numpy()
-        return part, found
+        counted, vectors = [part[at] for at in places], np.zeros((len(part), self.depth))
+
+        def sketched(read: PackedOutputs) -> Array:
+            rows: Array = self.method.rows(read, tables)[self.column].double().cpu().numpy()
+            return rows.reshape(len(rows), -1)
+
+        for batch, rows in outputs(provider, counted, needs, sketched, batching_for(counted, noun="query")):
+            vectors[[places[at] for at in batch]] = rows
+        return part, vectors

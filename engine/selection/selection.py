@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.errors import DataError, SettingsError
+from ...store.files import whole_file
 from ...store.layout import Array
 from ..arrays.greedy.greedy import greedy
 from ..arrays.greedy.problem import DIRECTIONS, KEPT_BYTES, Choice, Limits, Objective, Room
@@ -24,7 +25,7 @@ from ..arrays.scan.scan_loop import cores, shapes
 from ..arrays.scan.stored_rows import fitted
 from ..results.example_table import Examples
 from ..results.groups import Groups
-from ..runtime.memory import Plan, plan
+from ..runtime.memory import Part, Plan
 from .linear_features import LinearFeatures
 from .subsets import ids_or_mask
 
@@ -34,7 +35,7 @@ CHOSEN_FIELDS = {
 }  # fmt: skip
 _POOLS, _POOL_BYTES = (4096, 1024, 128), 512 << 20
 _PART = 512
-OnProgress = Callable[[int], None]
+_ID_BYTES = 300  # of an id with its row or its value, in a table of Python objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +98,29 @@ class Selection:
         rooms = [Room(pool, directions, kept // self._source.row_bytes, shape)
                  for shape in shapes(readers, cores())[:1] + shapes(readers, 1)[-1:]
                  for directions in DIRECTIONS for pool in pools for kept in KEPT_BYTES]  # fmt: skip
-        held = plan([("examples' lengths and groups", 24 * features.rows)]).parts
+        held = Plan.of(
+            Part("examples' lengths and groups", 24 * features.rows),
+            Part("what is chosen", 64 * self.count),
+            Part(
+                "ids of files", _ID_BYTES * features.rows * bool(wanted.candidates or wanted.exclude or wanted.columns)
+            ),
+        )
         self.plan: Plan
-        cuts = ((plan(room.parts(self._source)), room) for room in rooms)
-        self.plan, self._room = fitted(cuts, held, features.memory)
+        cuts = ((room.parts(self._source), room) for room in rooms)
+        self.plan, self._room = fitted(cuts, held, features.run.budget)
 
-    def run(
-        self, vector: Array, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False
-    ) -> SelectionResult:
+    def run(self, vector: Array) -> SelectionResult:
         """Choose for a task's vector (D,)."""
+        run = self._features.run
         wanted = self._wanted
         cost = None if wanted.tokens is None else np.maximum(self._tokens, 1).astype(np.float32)
         budget = float(wanted.tokens or np.inf)
         limits = Limits(self.count, self._open, cost, budget, self._groups, self._caps, wanted.batch)
         c = wanted.penalty / self._size
         objective = Objective(np.asarray(vector, np.float64), c)
-        choice = greedy(self._source, objective, limits, self._room, on_progress, should_stop)
+        choice = greedy(
+            self._source, objective, limits, self._room, run.counter("select", self.count, "chosen"), run.should_stop
+        )
         size = max(1, len(choice.rows))
         mean = choice.total / size
         additive = float(vector @ mean)
@@ -209,20 +217,9 @@ def refuse_training(path: str) -> None:
 
 def write_training(path: str, parts: Iterator[dict[str, list[Any]]]) -> None:
     """JSON lines ready for training: `text`, or `prompt` and `completion`, with id, order, gain, row and source."""
-    file = Path(path)
-    hidden = file.with_name(f".{file.name}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with hidden.open("w", encoding="utf-8") as out:
-            for part in parts:
-                for values in zip(*part.values(), strict=True):
-                    record = dict(zip(part, values, strict=True))
-                    empty = ("text",) if record["prompt"] else ("prompt", "completion")
-                    out.write(
-                        json.dumps({k: v for k, v in record.items() if k not in empty}, ensure_ascii=False) + "\n"
-                    )
-        hidden.replace(file)
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        hidden.unlink(missing_ok=True)
+    with whole_file(Path(path)) as hidden, hidden.open("w", encoding="utf-8") as out:
+        for part in parts:
+            for values in zip(*part.values(), strict=True):
+                record = dict(zip(part, values, strict=True))
+                empty = ("text",) if record["prompt"] else ("prompt", "completion")
+                out.write(json.dumps({k: v for k, v in record.items() if k not in empty}, ensure_ascii=False) + "\n")

@@ -30,7 +30,7 @@ class SketchedResidual:
         return (found - sketch[targets],)
 
 
-def head_gradients(outputs: BatchOutputs, residual: SketchedResidual, buckets: int) -> torch.Tensor:
+def head_gradient_sums(outputs: BatchOutputs, residual: SketchedResidual, buckets: int) -> torch.Tensor:
     """(n, residual.buckets · buckets) float32: the examples' sketched head gradients, of the summed loss."""
     (r,) = outputs.reduced(residual)
     hidden = outputs.hidden().float()

@@ -72,9 +72,9 @@ def require_sketch(name: str, k: int) -> None:
         raise SettingsError(f"{name} needs 1 ≤ k ≤ 4096")
 
 
-def unit(rows: torch.Tensor) -> torch.Tensor:
-    """(n, D) to unit norm; 0 stays 0."""
+def unit(rows: torch.Tensor, parts: torch.Tensor | None = None) -> torch.Tensor:
+    """(n, D) to unit norm; 0 stays 0. With `parts` (n, D), these over the norms of `rows`."""
     largest = rows.abs().amax(1, keepdim=True).clamp(min=1e-38)
     scaled = rows / largest
     norms: torch.Tensor = scaled.norm(dim=1, keepdim=True)
-    return scaled / norms.clamp(min=1e-38)
+    return (scaled if parts is None else parts / largest) / norms.clamp(min=1e-38)

@@ -98,7 +98,7 @@ def gram_beside(store: Path) -> dict[str, float]:
 
 def one_pass(store: Path) -> float:
     """Seconds of one product of every row with a vector, the least that a choice by a pass a pick takes at each."""
-    from headwater.engine.arrays.greedy.greedy.row_cache import RowCache, RowSource
+    from headwater.engine.arrays.greedy.row_cache import RowCache, RowSource
     from headwater.engine.arrays.scan.scan_loop import cores, shapes
     from headwater.engine.selection.linear_features import LinearFeatures
     from headwater.store.feature_store import FeatureStore

@@ -124,11 +124,11 @@ def _asking(stored: Any, small: Any, count: int) -> Callable[[], object]:
     from headwater.engine.arrays.scan.stored_rows import fitted, scan_shapes
     from headwater.engine.arrays.scan.top_k import top_k
     from headwater.engine.arrays.scan.two_stage import two_stage
-    from headwater.engine.runtime.memory import parse_bytes
+    from headwater.engine.runtime.memory import Plan, parse_bytes
 
     scanned = small or stored
     plans = ((scanned.scan_plan(max(1, count), RESCORED if small else K, s), s) for s in scan_shapes(scanned))
-    _, shape = fitted(plans, (), parse_bytes(MEMORY))
+    _, shape = fitted(plans, Plan(()), parse_bytes(MEMORY))
     if not count:
         return lambda: scan(stored.scanned("c"), shape, lambda: _nothing, _nothing)
     matrix = stores.queries(count, stored.forms["c"].depth)
@@ -168,13 +168,13 @@ def here(task: str, *words: str) -> None:
     from headwater.engine.arrays.scan.scorers import scorer_of
     from headwater.engine.arrays.scan.stored_rows import fitted, scan_shapes
     from headwater.engine.arrays.scan.top_k import top_k
-    from headwater.engine.runtime.memory import parse_bytes, peak_bytes, reset_peak, resident_bytes
+    from headwater.engine.runtime.memory import Plan, parse_bytes, peak_bytes, reset_peak, resident_bytes
 
     path, rows, depth, precision, count, memory = words
     stored = stores.fill(Path(path), int(rows), int(depth), precision)
     matrix = stores.queries(int(count), int(depth))
     shapes = scan_shapes(stored)
-    plan, shape = fitted(((stored.scan_plan(len(matrix), K, s), s) for s in shapes), (), parse_bytes(memory))
+    plan, shape = fitted(((stored.scan_plan(len(matrix), K, s), s) for s in shapes), Plan(()), parse_bytes(memory))
     top_k(stored.scanned("c"), scorer_of(stored.forms["c"], matrix[:7]), K, shape, _nothing, stop=64)  # compiles
     reset_peak()
     before, wall, cpu = resident_bytes(), time.perf_counter(), time.process_time()

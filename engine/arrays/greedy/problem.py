@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....store.layout import Array
+from ...runtime.memory import Part, Plan
 from ..moments import TILE
 from ..scan.scan_loop import Shape, blocks_bytes
 from .bounds import PAST
@@ -84,19 +85,16 @@ class Room:
     shape: Shape
     """How all rows are read."""
 
-    def parts(self, source: RowSource) -> list[tuple[str, int]]:
+    def parts(self, source: RowSource) -> Plan:
         """The memory of it."""
         depth, sample, workers = source.form.depth, sampled(source.rows, source.form.depth), self.shape.workers
-        return [
-            ("blocks in flight", blocks_bytes(source.columns, self.shape)),
-            ("decoding", workers * sum(reader.scratch_bytes for reader in source.columns)),
-            ("rows in float32", workers * 20 * min(TILE, self.shape.block_rows) * depth),
-            (
-                "pool of rows",
-                12 * min(self.pool, source.rows) * depth + (2 << 20),
-            ),  # decoded, and as they are exchanged
-            ("earlier vectors", 24 * PAST * depth),
-            ("directions", 8 * depth * (2 * sample + 2 * self.directions) + 40 * min(sample, depth) ** 2),
-            ("bounds of all rows", (96 + 4 * min(self.directions, depth)) * source.rows),
-            ("rows kept", min(self.kept, source.rows) * (source.row_bytes + 8)),
-        ]
+        return Plan.of(
+            Part("blocks in flight", blocks_bytes(source.columns, self.shape)),
+            Part("decoding", workers * sum(reader.scratch_bytes for reader in source.columns)),
+            Part("rows in float32", workers * 20 * min(TILE, self.shape.block_rows) * depth),
+            Part("pool of rows", 12 * min(self.pool, source.rows) * depth + (2 << 20)),  # decoded, and while exchanged
+            Part("earlier vectors", 24 * PAST * depth),
+            Part("directions", 8 * depth * (2 * sample + 2 * self.directions) + 40 * min(sample, depth) ** 2),
+            Part("bounds of all rows", (96 + 4 * min(self.directions, depth)) * source.rows),
+            Part("rows kept", min(self.kept, source.rows) * (source.row_bytes + 8)),
+        )

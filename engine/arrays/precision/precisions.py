@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ....store.errors import DataError, SettingsError, StoreDamaged
 from ....store.layout import Array, Column, column
+from ....store.manifest import GroupRecord
 from . import signs
 from .quantize import bf16_words, from_bf16, from_int8, int8_rows
 from .rotation import Rotation, rotation
@@ -200,12 +200,7 @@ def precision_of(precision: str, declared: Column, bits: int = 8192) -> Precisio
     return {"bf16": BFloat16(declared), "int8": Int8(declared), "sign": Sign(declared, bits)}[precision]
 
 
-def listed(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Columns as JSON values."""
-    return [{"name": c.name, "shape": list(c.shape), "dtype": c.dtype, "chunk_rows": c.chunk_rows} for c in columns]
-
-
-def recorded_precisions(record: Mapping[str, Any]) -> dict[str, Precision]:
+def recorded_precisions(record: GroupRecord) -> dict[str, Precision]:
     """Declared column → its form, as a group's record in a store tells.
 
     Raises:
@@ -213,15 +208,13 @@ def recorded_precisions(record: Mapping[str, Any]) -> dict[str, Precision]:
     """
     precision = "unknown"
     try:
-        settings = record.get("settings", {})
-        precision, bits = settings.get("precision", "auto"), settings.get("bits", 8192)
+        precision, bits = record.settings.get("precision", "auto"), record.settings.get("bits", 8192)
         if type(bits) is not int:
             raise TypeError(f"bits {bits!r}")
-        stored = {c["name"]: (tuple(c["shape"]), c["dtype"]) for c in record["columns"]}
-        forms = {c["name"]: precision_of(precision, Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"]), bits)
-                 for c in record.get("declared", record["columns"])}  # fmt: skip
+        forms = {c.name: precision_of(precision, c, bits) for c in record.declared}
     except (SettingsError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreDamaged(f"the store's root describes no form of its rows: {error}") from None
+    stored = {c.name: (c.shape, c.dtype) for c in record.columns}
     for part in (part for form in forms.values() for part in form.columns):
         if stored.get(part.name) != (part.shape, part.dtype):
             raise StoreDamaged(f"column {part.name} is not stored as the precision {precision} says: "

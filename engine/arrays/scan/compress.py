@@ -19,9 +19,10 @@ from ....store.checksums import crc32c
 from ....store.errors import SettingsError, StoreMismatch
 from ....store.feature_store import FeatureStore, method_group, precision_group
 from ....store.layout import Array, Block, Column, column
+from ....store.manifest import columns_json
 from ....store.writer import GroupWriter
-from ...runtime.memory import Plan, plan
-from ..precision.precisions import Precision, Sign, listed, precision_of
+from ...runtime.memory import Part, Plan
+from ..precision.precisions import Precision, Sign, precision_of
 from .scan_loop import OnProgress, Shape, blocks_bytes
 from .stored_rows import StoredRows, fitted, scan_shapes
 
@@ -140,9 +141,9 @@ def compression(
     group = precision_group(method, widest.name)
     columns = [stored for name, form in forms.items() for stored in (*form.columns, check_column(name))]
     shapes = scan_shapes(source)
-    made, shape = fitted(((_plan(source, forms, columns, shape), shape) for shape in shapes), (), memory)
+    made, shape = fitted(((_plan(source, forms, columns, shape), shape) for shape in shapes), Plan(()), memory)
     notes = {"settings": {"precision": precision, "bits": bits}, "complete": False,
-             "declared": listed([form.declared for form in forms.values()])}  # fmt: skip
+             "declared": columns_json([form.declared for form in forms.values()])}  # fmt: skip
     store.require_local()
     if declare and group not in store.groups:
         store.add_group(group, columns, notes)
@@ -153,9 +154,9 @@ def _plan(source: StoredRows, forms: dict[str, Precision], columns: list[Column]
     readers = source.open(name for column in forms for name in source.forms[column].scanned)
     rounding = max(form.encode_bytes(_TILE) + 8 * _TILE * form.depth for form in forms.values())
     rounded = sum(stored.row_bytes for stored in columns) * shape.block_rows
-    return plan([
-        ("blocks in flight", blocks_bytes(readers, shape)),
-        ("decoding", sum(reader.scratch_bytes for reader in readers)),
-        ("rows being rounded", (shape.workers + 1) * rounding + rounded),
-        ("chunks being filled", sum(stored.chunk_bytes for stored in columns)),
-    ])  # fmt: skip
+    return Plan.of(
+        Part("blocks in flight", blocks_bytes(readers, shape)),
+        Part("decoding", sum(reader.scratch_bytes for reader in readers)),
+        Part("rows being rounded", (shape.workers + 1) * rounding + rounded),
+        Part("chunks being filled", sum(stored.chunk_bytes for stored in columns)),
+    )

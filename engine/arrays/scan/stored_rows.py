@@ -10,10 +10,11 @@ from ....store.columns import ColumnReader
 from ....store.errors import StoreMissing
 from ....store.feature_store import FeatureStore
 from ....store.reader import open_column
-from ...runtime.memory import Part, Plan, plan
+from ...runtime.memory import Part, Plan
 from ..precision.precisions import Precision, recorded_precisions
+from .fixed_tiles import TILE_ROWS, tiles_bytes
 from .scan_loop import Shape, cores, shapes
-from .scorers import CUSTOM_ROWS, query_bytes, scratch_bytes, tile_rows
+from .scorers import query_bytes, scratch_bytes, tile_rows
 from .top_k import scan_parts
 
 T = TypeVar("T")
@@ -59,19 +60,23 @@ class StoredRows:
     def scan_plan(self, queries: int, k: int, shape: Shape, *, whole: bool = False) -> Plan:
         """What a scan of the widest form holds; `whole`: of all columns, decoded a tile at a time for a method's own scores."""
         form = self.widest
-        tile = min(CUSTOM_ROWS if whole else tile_rows(queries), shape.block_rows)
+        tile = min(TILE_ROWS if whole else tile_rows(queries), shape.block_rows)
         parts = scan_parts(self.every() if whole else self.scanned(form.declared.name), queries, k, shape, tile)
         decoded = sum(12 * tile * max(1, one.depth) for one in self.forms.values()) if whole else 0
         scratch = shape.workers * scratch_bytes(form, queries, tile) + decoded
-        held = 8 * queries * form.depth + query_bytes(form, queries)
-        return plan([*parts, ("workers' scratch", scratch), ("queries", held), ("threads", (shape.workers + 1) << 20)])
+        width = sum(4 * one.depth for one in self.forms.values())
+        packed = tiles_bytes(queries, form.depth, width) if whole else query_bytes(form, queries)
+        held = 8 * queries * form.depth + packed
+        return parts + Plan.of(
+            Part("workers' scratch", scratch), Part("queries", held), Part("threads", (shape.workers + 1) << 20)
+        )
 
     def every(self) -> list[ColumnReader]:
         """Readers of all that all columns' rows are made of."""
         return self.open(name for form in self.forms.values() for name in form.scanned)
 
 
-def fitted(plans: Iterable[tuple[Plan, T]], others: tuple[Part, ...], memory: int | None) -> tuple[Plan, T]:
+def fitted(plans: Iterable[tuple[Plan, T]], others: Plan, memory: int | None) -> tuple[Plan, T]:
     """The first of the plans, each with its way to cut a run, that with the other parts fits the budget.
 
     Raises:
@@ -79,7 +84,7 @@ def fitted(plans: Iterable[tuple[Plan, T]], others: tuple[Part, ...], memory: in
     """
     found = []
     for made, shape in plans:
-        whole = Plan((*others, *made.parts))
+        whole = others + made
         if memory is None or whole.total <= memory:
             return whole, shape
         found.append((whole, shape))

@@ -15,6 +15,7 @@ from ....store.blocks import BlockStream
 from ....store.columns import ColumnReader
 from ....store.errors import DataError
 from ....store.layout import Array, Block
+from ...runtime.memory import Part, Plan
 from ..kernels.heaps import Heaps, heap_bytes, merged
 from .scan_loop import OnProgress, Shape, blocks_bytes, scan
 from .scorers import Scorer
@@ -83,12 +84,12 @@ def all_scores(
             stream.give(block)
 
 
-def scan_parts(columns: Sequence[ColumnReader], queries: int, k: int, shape: Shape, tile: int) -> list[tuple[str, int]]:
+def scan_parts(columns: Sequence[ColumnReader], queries: int, k: int, shape: Shape, tile: int) -> Plan:
     """What a scan holds in tiles of `tile` rows, without what a form adds: blocks, scores, heaps and their merging."""
     rows = columns[0].rows
-    return [
-        ("blocks in flight", blocks_bytes(columns, shape)),
-        ("decoding", sum(c.scratch_bytes for c in columns)),
-        ("scores of a tile", shape.workers * queries * tile * 4),
-        ("results", (shape.workers * 4 + 2) * heap_bytes(queries, min(k, rows))),
-    ]
+    return Plan.of(
+        Part("blocks in flight", blocks_bytes(columns, shape)),
+        Part("decoding", sum(c.scratch_bytes for c in columns)),
+        Part("scores of a tile", shape.workers * queries * tile * 4),
+        Part("results", (shape.workers * 4 + 2) * heap_bytes(queries, min(k, rows))),
+    )

@@ -15,6 +15,7 @@ from scipy.special import erfc
 
 from ....store.errors import DataError, StoreDamaged
 from ....store.layout import Array, Block
+from ...runtime.memory import Part, Plan
 from ..precision.precisions import Precision, Sign
 from .compress import check_column, row_checks
 from .scan_loop import OnProgress, Shape
@@ -67,15 +68,15 @@ def default_candidates(form: Precision, k: int) -> int:
     return max(10 * k, 1000) if isinstance(form, Sign) else max(2 * k, 100)
 
 
-def search_parts(fine: StoredRows, column: str, queries: int, candidates: int) -> list[tuple[str, int]]:
+def search_parts(fine: StoredRows, column: str, queries: int, candidates: int) -> Plan:
     """What scoring candidates again holds: rows as they are gathered, and every candidate's row, estimate and score."""
     row = fine.forms[column].depth * 4 + sum(stored.row_bytes for stored in fine.forms[column].columns)
-    return [
-        ("finer rows", 2 * max(row, min(GATHERED, queries * candidates * row))),
-        ("decoding of finer rows", sum(reader.scratch_bytes for reader in fine.scanned(column))),
-        ("candidates", 80 * queries * min(candidates, fine.rows)),
-        ("finer queries", query_bytes(fine.forms[column], queries)),
-    ]
+    return Plan.of(
+        Part("finer rows", 2 * max(row, min(GATHERED, queries * candidates * row))),
+        Part("decoding of finer rows", sum(reader.scratch_bytes for reader in fine.scanned(column))),
+        Part("candidates", 80 * queries * min(candidates, fine.rows)),
+        Part("finer queries", query_bytes(fine.forms[column], queries)),
+    )
 
 
 def require_alike(small: StoredRows, fine: StoredRows) -> None:
