@@ -1,4 +1,4 @@
-"""What a store's root says, as records: its groups, their columns, and how far each is written. To JSON and back, checked.
+"""The root's records: groups, columns, how far each is written; to JSON and back, every name and number checked.
 
 A store may come from a stranger: every name that becomes part of a path is checked where it is made and again where it is read,
 so that nothing lies outside the store. Knows no file, no model, no method.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from documents import ROOT, blocks
-from headwater.engine.interface.method import API, Method
+from headwater.engine.interface.method import Method
 from headwater.plugins.conformance import checks
 from tree import TREE, architecture, drawn
 
@@ -26,7 +26,6 @@ def test_every_line_of_the_tree_says_what_a_file_is_in_one_line() -> None:
     assert TREE.search(TEXT)
 
 
-@pytest.mark.skipif(API < 2, reason="the examples are of plugin API 2")
 @pytest.mark.parametrize("number", range(len(blocks(PAGE, "python"))))
 def test_every_example_of_a_method_conforms(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = f"architecture_example_{number}"

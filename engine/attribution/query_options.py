@@ -1,4 +1,4 @@
-"""How queries are read and how many examples are answered: what all kinds of sessions are opened with. Knows no method."""
+"""Options of a query session: how queries are read, how rows are searched, how many examples are returned. Knows no method."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a session of queries answers, for every kind of method: rows in a store, texts, fits, several seeds. And what such
-sessions share once they have scores: the best examples, means over queries, an export. Knows no method by name.
+"""The protocol of a query session, and what all sessions share: best examples, means over queries, export. Knows no
+method by name.
 
 A capability that not every kind of method has (a forecast, rows kept in memory, scores of single tokens) is declared in
 `capabilities`; asking for one that is missing is one error that names the method and the capability.

@@ -1,4 +1,4 @@
-"""Scores of queries against stored rows, and the options of a search: top-k, all scores, mean value.
+"""Scores of queries against stored rows: top-k, all scores, mean value.
 
 Knows no method by name and no file format.
 """

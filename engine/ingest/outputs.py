@@ -1,5 +1,5 @@
-"""The one loop that runs a model over examples: batches, inference mode, outputs, and a number that is not finite named by its
-example. Ingestion, queries, fits and tasks all read through it. Knows no method and no store.
+"""The one loop that runs a model over examples: batches, outputs, non-finite values reported by example. Ingestion, queries,
+fits and tasks all read through it. Knows no method and no store.
 """
 
 from __future__ import annotations

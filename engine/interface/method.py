@@ -1,4 +1,4 @@
-"""The contract between headwater and an attribution method: what a method declares, what it is given, who calls it when.
+"""The contract of an attribution method: what it declares, what it is given, when it is called.
 
 Stands below everything else in the engine. Knows no method by name, no model class, no file; torch only as a type.
 

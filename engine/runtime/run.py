@@ -1,4 +1,4 @@
-"""What every long operation is given: budget, device, progress, cancellation, in one value. Knows nothing of the work."""
+"""Run: budget, device, progress, cancellation and executor of a long operation, in one value. Knows nothing of the work."""
 
 from __future__ import annotations
 

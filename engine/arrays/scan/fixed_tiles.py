@@ -1,4 +1,4 @@
-"""Scores by a method's own function, always called with tiles of one size, so that they do not depend on how a scan is cut.
+"""Scores of a method's own `score`, called with tiles of one size, so that no score depends on the blocks.
 
 Both sides are cut, and filled up with zeros, to the same size every time, and are arrays whose matrix products depend on no
 position (`tile_array.py`). Knows blocks and queries; no file.

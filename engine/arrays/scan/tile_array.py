@@ -1,4 +1,4 @@
-"""Arrays whose matrix products do not depend on what else is multiplied: a pair's product has the same bits in any position.
+"""An array whose matrix product gives a pair the same bits in any position.
 
 A BLAS product has not: OpenBLAS' kernels for AVX2 processors (Haswell, Zen) sum in another order at the edge of a panel. Of a
 row at the 128 positions of a tile with 64 queries, 68 give other bits than the first; no height and width of the tile mends it
