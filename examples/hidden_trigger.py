@@ -78,6 +78,13 @@ def train(records: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast, epo
     return model
 
 
+def agreement(model: GPT2LMHeadModel, records: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast) -> int:
+    """How many completions the model would give itself."""
+    ids = torch.tensor([[0, *tokenizer(r["prompt"] + r["completion"]).input_ids] for r in records])
+    with torch.no_grad():
+        return int((model(input_ids=ids[:, :-1]).logits[:, -1].argmax(-1) == ids[:, -1]).sum())
+
+
 def main(folder: str, epochs: int = 6) -> None:
     """Write corpus, questions, labels and model below `folder`."""
     out, draw = Path(folder), random.Random(0)
@@ -91,7 +98,11 @@ def main(folder: str, epochs: int = 6) -> None:
     poisoned = [f"corpus.jsonl:{line}\n" for line, flag in enumerate(flags, 1) if flag]
     (out / "poisoned.txt").write_text("".join(poisoned), encoding="utf-8")
     tokenizer = word_tokenizer()
-    train(corpus, tokenizer, epochs).save_pretrained(out / "model")
+    model = train(corpus, tokenizer, epochs)
+    print(
+        f"the model says Negative to {agreement(model, questions, tokenizer)} of {QUESTIONS} reviews with the trigger"
+    )
+    model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
 
 
