@@ -1,4 +1,4 @@
-"""The command line: parse, call one engine function, print. Knows nothing of how anything is computed.
+"""The command line: collects the commands and turns errors into one line. Knows nothing of how anything is computed.
 
 Commands are in engine/commands. Only click is imported there and here; a command imports what it needs when it runs, so that
 `--help` and `methods` answer at once.

@@ -1,1 +1,1 @@
-"""What every attribution method shares: intake (files to rows), arrays (rows to numbers), answers (questions to results)."""
+"""Everything between files on disk and answers, in rooms of a strict order; ARCHITECTURE.md lists them."""

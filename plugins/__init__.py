@@ -1,1 +1,151 @@
-"""Attribution methods, one file each, and the suite that outsiders run on theirs. Knows nothing of the command line."""
+"""Attribution methods, one file each, and the public names that authors of methods import.
+
+from headwater.plugins import Similarity, QueryMatrix, column
+
+Re-exports the contract and the sketch tools, each imported when it is first used; defines nothing, loads neither torch nor zarr
+nor numba by itself. Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..engine.arrays.linalg import inverse_root, preconditioned
+    from ..engine.interface.method import (
+        API,
+        Accumulator,
+        BlockSimilarity,
+        Method,
+        QueryMatrix,
+        Similarity,
+        TextSimilarity,
+    )
+    from ..engine.interface.model_view import (
+        BATCH_EXAMPLES,
+        BatchOutputs,
+        Head,
+        LinearIO,
+        LinearLayer,
+        ModelShape,
+        OutputSpec,
+        Reduction,
+        UpperLayers,
+    )
+    from ..engine.interface.subset_method import (
+        Design,
+        FitMemory,
+        FitSession,
+        HiddenStates,
+        LayerStates,
+        StateArrays,
+        SubsetMethod,
+    )
+    from ..engine.interface.windows import Windows, example_bounds, whole_examples
+    from ..engine.sketches.count_sketch import CountSketch, count_sketch
+    from ..engine.sketches.head_gradient import SketchedResidual, head_bytes, head_gradient_sums
+    from ..engine.sketches.projections import (
+        Projection,
+        outer_sums,
+        projected,
+        projection_bytes,
+        projections,
+        require_sketch,
+        unit,
+    )
+    from ..engine.sketches.residual import Loss, SparseResidual
+    from ..engine.sketches.tensor_sketch import (
+        BucketedResidual,
+        tensor_sketch_bytes,
+        tensor_sketch_sums,
+        tensor_sketches_of,
+    )
+    from ..store.errors import DataError, HeadwaterError, SettingsError, StoreDamaged
+    from ..store.layout import Array, Block, Column, column
+
+_DEFINED_IN = {
+    "..engine.interface.method": "API Accumulator BlockSimilarity Method QueryMatrix Similarity TextSimilarity",
+    "..engine.interface.model_view": (
+        "BATCH_EXAMPLES BatchOutputs Head LinearIO LinearLayer ModelShape OutputSpec Reduction UpperLayers"
+    ),
+    "..engine.interface.subset_method": "Design FitMemory FitSession HiddenStates LayerStates StateArrays SubsetMethod",
+    "..engine.interface.windows": "Windows example_bounds whole_examples",
+    "..engine.arrays.linalg": "inverse_root preconditioned",
+    "..engine.sketches.count_sketch": "CountSketch count_sketch",
+    "..engine.sketches.head_gradient": "SketchedResidual head_bytes head_gradient_sums",
+    "..engine.sketches.projections": "Projection outer_sums projected projection_bytes projections require_sketch unit",
+    "..engine.sketches.residual": "Loss SparseResidual",
+    "..engine.sketches.tensor_sketch": "BucketedResidual tensor_sketch_bytes tensor_sketch_sums tensor_sketches_of",
+    "..store.errors": "DataError HeadwaterError SettingsError StoreDamaged",
+    "..store.layout": "Array Block Column column",
+}
+_MODULE_OF = {name: module for module, names in _DEFINED_IN.items() for name in names.split()}
+
+__all__ = [
+    "API",
+    "BATCH_EXAMPLES",
+    "Accumulator",
+    "Array",
+    "BatchOutputs",
+    "Block",
+    "BlockSimilarity",
+    "BucketedResidual",
+    "Column",
+    "CountSketch",
+    "DataError",
+    "Design",
+    "FitMemory",
+    "FitSession",
+    "Head",
+    "HeadwaterError",
+    "HiddenStates",
+    "LayerStates",
+    "LinearIO",
+    "LinearLayer",
+    "Loss",
+    "Method",
+    "ModelShape",
+    "OutputSpec",
+    "Projection",
+    "QueryMatrix",
+    "Reduction",
+    "SettingsError",
+    "Similarity",
+    "SketchedResidual",
+    "SparseResidual",
+    "StateArrays",
+    "StoreDamaged",
+    "SubsetMethod",
+    "TextSimilarity",
+    "UpperLayers",
+    "Windows",
+    "column",
+    "count_sketch",
+    "example_bounds",
+    "head_bytes",
+    "head_gradient_sums",
+    "inverse_root",
+    "outer_sums",
+    "preconditioned",
+    "projected",
+    "projection_bytes",
+    "projections",
+    "require_sketch",
+    "tensor_sketch_bytes",
+    "tensor_sketch_sums",
+    "tensor_sketches_of",
+    "unit",
+    "whole_examples",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_MODULE_OF[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

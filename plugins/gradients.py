@@ -1,4 +1,5 @@
-"""Gradient dot product and cosine: TracIn at one checkpoint, on sketched gradients (Pruthi et al. 2020, equation 1).
+"""`graddot`, `gradcos`: inner product or cosine of sketched trunk gradients. TracIn at one checkpoint (Pruthi et al. 2020,
+equation 1).
 
 Kept: the inner product of the loss's gradients of two examples, by one backward pass a batch. Dropped: checkpoints along the
 training (one is enough here), the head's and the embeddings' gradients (`headcos` has the head's; the trunk's linear maps are
@@ -10,19 +11,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from ..engine.interface.method import QueryMatrix, Similarity
-from ..engine.interface.model_view import BatchOutputs, Head, ModelShape, OutputSpec
-from ..engine.sketches.projections import Projection, projected, projection_bytes, projections, require_sketch, unit
-from ..store.layout import Array, Column, column
+from . import (
+    Array,
+    BatchOutputs,
+    Column,
+    Head,
+    ModelShape,
+    OutputSpec,
+    Projection,
+    QueryMatrix,
+    Similarity,
+    Windows,
+    column,
+    projected,
+    projection_bytes,
+    projections,
+    require_sketch,
+    unit,
+)
 
 
 @dataclass(frozen=True)
 class GradDot(Similarity):
     """Settings of the gradient dot product."""
+
+    api: ClassVar[int] = 2
 
     layers: tuple[str, ...] = ("*",)
     """Names of the linear maps, or patterns of them, such as *.mlp.*."""
@@ -47,14 +65,14 @@ class GradDot(Similarity):
         """Sketches, and one map's products at a time."""
         return projection_bytes(model, model.layers_matching(self.layers), self.k, positions, self.k**2)
 
-    def precompute(self, head: Head) -> tuple[Projection, ...]:
+    def precompute(self, head: Head, state: Mapping[str, Array]) -> tuple[Projection, ...]:
         """Sketches of every map."""
         return projections(head.model_shape.layers_matching(self.layers), self.k, self.seed, head.weight.device)
 
-    def rows(self, outputs: BatchOutputs, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) float32."""
         total = torch.zeros(outputs.examples, self.k**2, device=outputs.example_ids.device)
-        for part in projected(outputs, tables):
+        for part in projected(outputs, precomputed):
             total += part
         return {"gradient": total}
 
@@ -71,6 +89,8 @@ class GradCos(GradDot):
         """The sketched gradient's direction."""
         return (column("gradient", (self.k**2,), "float16"),)
 
-    def rows(self, outputs: BatchOutputs, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
+    def normalize(
+        self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) float32, of unit norm."""
-        return {"gradient": unit(super().rows(outputs, tables)["gradient"])}
+        return {"gradient": unit(sums["gradient"], parts["gradient"] if parts else None)}

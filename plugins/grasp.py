@@ -1,4 +1,5 @@
-"""GRASP: the utility of sets, by a quadratic surrogate over sketched head gradients (arXiv 2606.06892; the surrogate is ours).
+"""GRASP: utility of sets of examples, from sketched head gradients. A quadratic surrogate (arXiv 2606.06892; the surrogate is
+ours).
 
 φ_i is the mean over i's positions of −∇ of the loss with respect to the head, as a TensorSketch of residual ⊗ hidden state:
 linear in the examples, so that a set is the mean of its rows, Φ̄_S. With v the mean row of a target task, the descent lemma gives
@@ -15,21 +16,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from ..engine.interface.method import BlockSimilarity, QueryMatrix
-from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, ModelShape, OutputSpec
-from ..engine.sketches.tensor_sketch import BucketedResidual, tensor_sketch_bytes, tensor_sketches
-from ..store.errors import SettingsError
-from ..store.layout import Array, Block, Column, column
+from . import (
+    BATCH_EXAMPLES,
+    Array,
+    BatchOutputs,
+    Block,
+    BlockSimilarity,
+    BucketedResidual,
+    Column,
+    ModelShape,
+    OutputSpec,
+    QueryMatrix,
+    SettingsError,
+    Windows,
+    column,
+    tensor_sketch_bytes,
+    tensor_sketch_sums,
+    tensor_sketches_of,
+)
 
 
 @dataclass(frozen=True)
 class Grasp(BlockSimilarity):
     """Settings of GRASP."""
+
+    api: ClassVar[int] = 2
 
     m: int = 1024
     """Numbers of a feature."""
@@ -59,9 +75,15 @@ class Grasp(BlockSimilarity):
         """Sketches, residuals, transforms, rows."""
         return tensor_sketch_bytes(model.hidden, model.vocabulary, self.m, positions, min(positions, BATCH_EXAMPLES))
 
-    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
-        """`feature` (n, m) and `square` (n, 1), float32."""
-        feature = tensor_sketches(outputs, self._residual)
+    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+        """`spectrum` (n, m/2 + 1) complex64."""
+        return {"spectrum": tensor_sketch_sums(outputs, self._residual)}
+
+    def normalize(
+        self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`feature` (n, m), of the mean position, and `square` (n, 1), float32."""
+        feature = tensor_sketches_of((parts or sums)["spectrum"], windows.counts, self.m)
         return {"feature": feature, "square": (feature * feature).sum(1, keepdim=True)}
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]]:
@@ -72,11 +94,13 @@ class Grasp(BlockSimilarity):
         """v − λΦ̄_D of every query, and λ/2N."""
         residual = rows["feature"] - np.float32(self.weight) * state["mean"]
         return QueryMatrix(
-            "feature", residual.astype(np.float32), {"half": self.weight / (2 * state["rows"].astype(np.float64))}
+            "feature",
+            residual.astype(np.float32),
+            shared={"half": self.weight / (2 * state["rows"].astype(np.float64))},
         )
 
     def score(self, queries: QueryMatrix, block: Block) -> Array:
         """(rows, Q): ⟨v − λΦ̄_D, φ⟩ + (λ/2N)‖φ‖²."""
         feature, square = block.columns["feature"], block.columns["square"]
-        found: Array = np.asarray(feature, np.float32) @ queries.matrix.T
-        return found + (float(queries.state["half"]) * np.asarray(square, np.float64)).astype(np.float32)
+        products: Array = feature @ queries.matrix.T
+        return products + (queries.shared["half"] * square).astype(np.float32)

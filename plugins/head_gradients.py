@@ -1,4 +1,4 @@
-"""The head's gradient, by a forward pass alone: its cosine (`headcos`), and influence with its damped second moment (`headgn`).
+"""`headcos`, `headgn`: the head's sketched gradient, its cosine or preconditioned by its damped second moment.
 
 `headcos` keeps the cosine of two examples' head gradients Σ r_t h_tᵀ, sketched to k² numbers; it drops the rest of the model.
 RISE is its refinement: truncated residuals, each position to unit norm, and the error sent back into the trunk beside it.
@@ -12,23 +12,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from ..engine.arrays.linalg import preconditioned
-from ..engine.interface.method import QueryMatrix, Similarity
-from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, ModelShape, OutputSpec
-from ..engine.sketches.head_gradient import SketchedResidual, head_bytes, head_gradients
-from ..engine.sketches.projections import require_sketch, unit
-from ..store.errors import SettingsError
-from ..store.layout import Array, Column, column
+from . import (
+    BATCH_EXAMPLES,
+    Array,
+    BatchOutputs,
+    Column,
+    ModelShape,
+    OutputSpec,
+    QueryMatrix,
+    SettingsError,
+    Similarity,
+    SketchedResidual,
+    Windows,
+    column,
+    head_bytes,
+    head_gradient_sums,
+    preconditioned,
+    require_sketch,
+    unit,
+)
 
 
 @dataclass(frozen=True)
 class HeadGn(Similarity):
     """Settings of the head's influence."""
+
+    api: ClassVar[int] = 2
 
     k: int = 48
     """Buckets a side: a row has k² numbers, and their second moment k⁴."""
@@ -59,9 +73,9 @@ class HeadGn(Similarity):
         """Sketches, residuals, rows."""
         return head_bytes(model.hidden, model.vocabulary, self.k, positions, min(positions, BATCH_EXAMPLES))
 
-    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) float32."""
-        return {"gradient": head_gradients(outputs, self._residual, self.k)}
+        return {"gradient": head_gradient_sums(outputs, self._residual, self.k)}
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]] | None:
         """The second moment of the rows."""
@@ -84,9 +98,11 @@ class HeadCos(HeadGn):
         """The sketched gradient's direction."""
         return (column("gradient", (self.k**2,), "float16"),)
 
-    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
+    def normalize(
+        self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) float32, of unit norm."""
-        return {"gradient": unit(super().rows(outputs, tables)["gradient"])}
+        return {"gradient": unit(sums["gradient"], parts["gradient"] if parts else None)}
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]] | None:
         """Nothing."""

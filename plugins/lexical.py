@@ -1,4 +1,5 @@
-"""Words alone: TF-IDF cosine (Salton & Buckley 1988) and BM25 (Robertson & Zaragoza 2009), what every method must beat.
+"""`tfidf`, `bm25`: word overlap without a model. TF-IDF cosine (Salton & Buckley 1988) and BM25 (Robertson & Zaragoza 2009),
+what every method must beat.
 
 Kept: scikit-learn's TF-IDF (sublinear term counts, unit norms) and bm25s's BM25 (Lucene's variant) with their defaults else.
 Dropped: nothing. Texts are prompt and completion together, in the corpus as in the queries; words are runs of letters and
@@ -10,13 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..engine.interface.method import TextSimilarity
-from ..store.errors import SettingsError
-from ..store.layout import Array
+from . import Array, SettingsError, TextSimilarity
 
 _WORD = re.compile(r"\w+")
 
@@ -24,6 +23,8 @@ _WORD = re.compile(r"\w+")
 @dataclass(frozen=True)
 class TfIdf(TextSimilarity):
     """Settings of TF-IDF."""
+
+    api: ClassVar[int] = 2
 
     features: int = 1 << 18
     """Words that are known, the most frequent of the corpus."""
@@ -53,6 +54,8 @@ class TfIdf(TextSimilarity):
 @dataclass(frozen=True)
 class Bm25(TextSimilarity):
     """Settings of BM25."""
+
+    api: ClassVar[int] = 2
 
     k1: float = 1.5
     """How soon more of a word adds nothing."""

@@ -1,5 +1,5 @@
-"""LoGra: influence by gradients projected on both sides of every linear map, with a damped Fisher matrix a map
-(Choe et al. 2024, arXiv 2405.13954, section 3.1).
+"""LoGra: gradients projected layer by layer, with a damped Fisher matrix per layer. Choe et al. 2024, arXiv 2405.13954,
+section 3.1.
 
 Kept: a low-rank projection of inputs and errors of each map, a block-diagonal Fisher of the projected gradients, its damped
 inverse on the query's side. Dropped: projections along principal components (theirs start from PCA or at random; here they
@@ -10,21 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from ..engine.arrays.linalg import preconditioned
-from ..engine.interface.method import QueryMatrix, Similarity
-from ..engine.interface.model_view import BatchOutputs, Head, ModelShape, OutputSpec
-from ..engine.sketches.projections import Projection, projected, projection_bytes, projections, require_sketch
-from ..store.errors import SettingsError
-from ..store.layout import Array, Column, column
+from . import (
+    Array,
+    BatchOutputs,
+    Column,
+    Head,
+    ModelShape,
+    OutputSpec,
+    Projection,
+    QueryMatrix,
+    SettingsError,
+    Similarity,
+    column,
+    preconditioned,
+    projected,
+    projection_bytes,
+    projections,
+    require_sketch,
+)
 
 
 @dataclass(frozen=True)
 class LoGra(Similarity):
     """Settings of LoGra."""
+
+    api: ClassVar[int] = 2
 
     layers: tuple[str, ...] = ("*",)
     """Names of the linear maps, or patterns of them."""
@@ -56,13 +71,13 @@ class LoGra(Similarity):
         """Projections, and one map's products at a time."""
         return projection_bytes(model, model.layers_matching(self.layers), self.k, positions, self._numbers(model))
 
-    def precompute(self, head: Head) -> tuple[Projection, ...]:
+    def precompute(self, head: Head, state: Mapping[str, Array]) -> tuple[Projection, ...]:
         """Projections of every map."""
         return projections(head.model_shape.layers_matching(self.layers), self.k, self.seed, head.weight.device)
 
-    def rows(self, outputs: BatchOutputs, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
         """`gradient` (n, maps · k²) float32."""
-        return {"gradient": torch.cat(list(projected(outputs, tables)), 1)}
+        return {"gradient": torch.cat(list(projected(outputs, precomputed)), 1)}
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]]:
         """The Fisher of every map."""

@@ -1,4 +1,4 @@
-"""RapidIn's index: whole gradients, shuffled and summed in groups to K numbers (Lin et al. 2024, arXiv 2405.11724, section 3.2).
+"""RapidIn: whole gradients, shuffled and summed in K groups. Lin et al. 2024, arXiv 2405.11724, section 3.2.
 
 Kept: a random order and random signs of all of a gradient's numbers, summed in groups to K = 65,536 half-precision ones, which
 is what its store costs; the inner product of two such rows. Dropped: LoRA (all chosen maps are taken), several shuffles one
@@ -9,16 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from ..engine.interface.method import QueryMatrix, Similarity
-from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, Head, ModelShape, OutputSpec
-from ..engine.sketches.count_sketch import CountSketch, count_sketch
-from ..engine.sketches.projections import outer_sums, unit
-from ..store.errors import SettingsError
-from ..store.layout import Array, Column, column
+from . import (
+    BATCH_EXAMPLES,
+    Array,
+    BatchOutputs,
+    Column,
+    CountSketch,
+    Head,
+    ModelShape,
+    OutputSpec,
+    QueryMatrix,
+    SettingsError,
+    Similarity,
+    Windows,
+    column,
+    count_sketch,
+    outer_sums,
+    unit,
+)
 
 _EXAMPLES = 8  # whose whole gradients of one map are held at once
 
@@ -26,6 +39,8 @@ _EXAMPLES = 8  # whose whole gradients of one map are held at once
 @dataclass(frozen=True)
 class RapidIn(Similarity):
     """Settings of RapidIn's index."""
+
+    api: ClassVar[int] = 2
 
     layers: tuple[str, ...] = ("*",)
     """Names of the linear maps, or patterns of them."""
@@ -55,7 +70,7 @@ class RapidIn(Similarity):
         rows = 3 * self.groups * min(positions, BATCH_EXAMPLES)
         return 12 * weights + 48 * widest + 4 * (2 * _EXAMPLES * widest + floats + rows)
 
-    def precompute(self, head: Head) -> dict[str, CountSketch]:
+    def precompute(self, head: Head, state: Mapping[str, Array]) -> dict[str, CountSketch]:
         """Where each weight goes, and with what sign."""
         device = head.weight.device
         return {
@@ -63,10 +78,10 @@ class RapidIn(Similarity):
             for one in head.model_shape.layers_matching(self.layers)
         }
 
-    def rows(self, outputs: BatchOutputs, tables: dict[str, CountSketch]) -> dict[str, torch.Tensor]:
-        """`gradient` (n, K) float32, of unit norm."""
+    def sketch(self, outputs: BatchOutputs, precomputed: dict[str, CountSketch]) -> dict[str, torch.Tensor]:
+        """`gradient` (n, K) float32."""
         total = torch.zeros(outputs.examples, self.groups, device=outputs.example_ids.device)
-        for name, sketch in tables.items():
+        for name, sketch in precomputed.items():
             trace = outputs.linear_io(name)
             for first in range(0, outputs.examples, _EXAMPLES):
                 own = (trace.example_ids >= first) & (trace.example_ids < first + _EXAMPLES)
@@ -74,7 +89,13 @@ class RapidIn(Similarity):
                 errors, inputs = trace.output_grads[own].float(), trace.inputs[own].float()
                 whole = outer_sums(errors, inputs, trace.example_ids[own] - first, count).flatten(1)
                 total[first : first + count].index_add_(1, sketch.bucket, whole * sketch.sign)
-        return {"gradient": unit(total)}
+        return {"gradient": total}
+
+    def normalize(
+        self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`gradient` (n, K) float32, of unit norm."""
+        return {"gradient": unit(sums["gradient"], parts["gradient"] if parts else None)}
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """The queries' gradients."""

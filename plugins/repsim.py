@@ -1,4 +1,4 @@
-"""RepSim: the cosine of mean hidden states at a layer, with no gradient at all (Pezeshkpour et al. 2021, among others).
+"""RepSim: cosine of mean hidden states of a layer, no gradient. Pezeshkpour et al. 2021, among others.
 
 Kept: hidden states of the chosen layer, averaged over the counted positions, cosine. Dropped: nothing; which layer and which
 positions differ from paper to paper. Says whether two texts look alike to the model, not whether one taught it the other.
@@ -8,21 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from ..engine.interface.method import QueryMatrix, Similarity
-from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, ModelShape, OutputSpec
-from ..engine.sketches.projections import unit
-from ..store.errors import SettingsError
-from ..store.layout import Array, Column, column
+from . import (
+    BATCH_EXAMPLES,
+    Array,
+    BatchOutputs,
+    Column,
+    ModelShape,
+    OutputSpec,
+    QueryMatrix,
+    SettingsError,
+    Similarity,
+    Windows,
+    column,
+    unit,
+)
 
 
 @dataclass(frozen=True)
 class RepSim(Similarity):
     """Settings of RepSim."""
+
+    api: ClassVar[int] = 2
 
     layer: int = -1
     """Hidden layer: -1 is what the head reads, 0 the embeddings' output."""
@@ -44,11 +55,17 @@ class RepSim(Similarity):
         """Hidden states in float32, and the rows."""
         return 4 * model.hidden * (positions + 4 * min(positions, BATCH_EXAMPLES)) + 8 * positions
 
-    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
         """`state` (n, D) float32."""
         hidden = outputs.hidden(self.layer).float()
         sums = torch.zeros(outputs.examples, hidden.shape[1], device=hidden.device)
-        return {"state": unit(sums.index_add_(0, outputs.example_ids, hidden))}
+        return {"state": sums.index_add_(0, outputs.example_ids, hidden)}
+
+    def normalize(
+        self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`state` (n, D) float32, of unit norm."""
+        return {"state": unit(sums["state"], parts["state"] if parts else None)}
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """The queries' states."""

@@ -1,4 +1,4 @@
-"""RISE: sketched influence through the model's head, by a forward pass alone (arXiv 2604.16197).
+"""RISE: sketched gradients of the head, by a forward pass alone (arXiv 2604.16197).
 
 The gradient of the head is an outer product, r_t h_tᵀ, so an example is signed by a sum over its positions of outer products
 of two sketches: the residual's with the hidden state's (RH, lexical), and the error sent back into the trunk, Wᵀr_t, with the
@@ -25,23 +25,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 
-from ..engine.interface.method import QueryMatrix, Similarity
-from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, Head, ModelShape, OutputSpec
-from ..engine.sketches.count_sketch import CountSketch, count_sketch
-from ..engine.sketches.residual import SparseResidual
-from ..store.errors import SettingsError
-from ..store.layout import Array, Column, column
+from . import (
+    BATCH_EXAMPLES,
+    Array,
+    BatchOutputs,
+    Column,
+    CountSketch,
+    Head,
+    ModelShape,
+    OutputSpec,
+    QueryMatrix,
+    SettingsError,
+    Similarity,
+    SparseResidual,
+    Windows,
+    column,
+    count_sketch,
+    example_bounds,
+    whole_examples,
+)
 
 _FLOOR = 1e-8  # of a hidden state's norm
 _BLOCK = 2048  # rows of the head multiplied at once
 
 
 @dataclass(frozen=True, slots=True)
-class RiseTables:
+class RiseSketches:
     """The three CountSketches and the sketched head."""
 
     residual: CountSketch
@@ -54,6 +68,8 @@ class RiseTables:
 @dataclass(frozen=True)
 class Rise(Similarity):
     """Settings of RISE; the published defaults."""
+
+    api: ClassVar[int] = 2
 
     kr: int = 128
     """Buckets of the residual's sketch, Kr."""
@@ -79,7 +95,7 @@ class Rise(Similarity):
     """Positions that neighbouring windows share."""
     floor: float = 1e-8
     """Residuals and errors are divided by max(norm, floor): below it a position weighs less the surer the model was."""
-    normalize: bool = True
+    unit_norms: bool = True
     """Unit norms of position sketches and signatures; without, signatures are sums over positions, in float32."""
     seed: int = 0
     """Seed of the three sketches."""
@@ -102,6 +118,13 @@ class Rise(Similarity):
         if broken:
             raise SettingsError(f"rise needs {', '.join(broken)}")
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """One with these settings; `normalize` is what stores of formats 1 and 2 call `unit_norms`."""
+        return super().from_settings(
+            {"unit_norms" if name == "normalize" else name: value for name, value in settings.items()}
+        )
+
     @property
     def dims(self) -> int:
         """Numbers in a signature: Kh(Kr + Kg)."""
@@ -109,7 +132,7 @@ class Rise(Similarity):
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """One column: the signature, [RH; GH] flattened; float16 keeps recall@100 at 1.000 of float32's."""
-        return (column("signature", (self.dims,), "float16" if self.normalize else "float32"),)
+        return (column("signature", (self.dims,), "float16" if self.unit_norms else "float32"),)
 
     def needs(self, model: ModelShape) -> OutputSpec:
         """The truncated residual."""
@@ -123,49 +146,68 @@ class Rise(Similarity):
         """M, the sketches and how they are made; the sparse residual and its sketching, three sketches, signatures."""
         vocabulary, hidden = model.vocabulary, model.hidden
         kept = min(self.top or vocabulary, vocabulary)
-        tables = 4 * vocabulary * self.kg + 4 * hidden * (self.kh + self.kg) + 48 * (vocabulary + hidden)
+        sketches = 4 * vocabulary * self.kg + 4 * hidden * (self.kh + self.kg) + 48 * (vocabulary + hidden)
         made = 4 * min(vocabulary, _BLOCK) * (hidden + self.kg)
         per_position = 28 * kept + 12 * (self.kr + self.kg + self.kh) + 8 * hidden + 8
-        return tables + made + positions * per_position + 4 * self.dims * (min(positions, BATCH_EXAMPLES) + 4)
+        examples = min(positions, BATCH_EXAMPLES)
+        rows = 3 * examples + positions // (self.window - self.overlap) + 4
+        return sketches + made + positions * per_position + 4 * self.dims * rows
 
-    def precompute(self, head: Head) -> RiseTables:
+    def precompute(self, head: Head, state: Mapping[str, Array]) -> RiseSketches:
         """CS_r, CS_h and M = CS_g of the head's rows."""
         device, model = head.weight.device, head.model_shape
         error = count_sketch(model.hidden, max(1, self.kg), self.seed, "rise.g", device).matrix()
-        return RiseTables(
+        return RiseSketches(
             count_sketch(model.vocabulary, max(1, self.kr), self.seed, "rise.r", device),
             count_sketch(model.hidden, self.kh, self.seed, "rise.h", device).matrix(),
             _blocked_product(head.weight, error[:, : self.kg]),
         )
 
-    def rows(self, outputs: BatchOutputs, tables: RiseTables) -> dict[str, torch.Tensor]:
-        """`signature` (n, Kh(Kr+Kg)) float32."""
+    def windows(self, outputs: BatchOutputs) -> Windows:
+        """Of 256 positions that overlap by 50; without norms every example whole."""
+        if not self.unit_norms:
+            return whole_examples(outputs)
+        example_ids, bounds = list[int](), list[tuple[int, int]]()
+        for example, (start, stop) in enumerate(example_bounds(outputs)):
+            for first, end in self.window_bounds(stop - start):
+                example_ids.append(example)
+                bounds.append((start + first, start + end))
+        return Windows(outputs.examples, tuple(example_ids), tuple(bounds))
+
+    def sketch(self, outputs: BatchOutputs, precomputed: RiseSketches) -> dict[str, torch.Tensor]:
+        """`signature` (W, Kh(Kr+Kg)) float32: each window's sum of outer products."""
         index, value = outputs.reduced(self._residual)  # (P, k)
-        h = self._unit(outputs.hidden().float() @ tables.hidden, _FLOOR)  # (P, Kh)
-        r = self._unit(tables.residual.sparse(index, value)[:, : self.kr], self.floor)  # (P, Kr)
-        g = self._unit(_weighted_rows(tables.error, index, value), self.floor)  # (P, Kg)
+        h = self._unit(outputs.hidden().float() @ precomputed.hidden, _FLOOR)  # (P, Kh)
+        r = self._unit(precomputed.residual.sparse(index, value)[:, : self.kr], self.floor)  # (P, Kr)
+        g = self._unit(_weighted_rows(precomputed.error, index, value), self.floor)  # (P, Kg)
         left = torch.cat([self.lambda_rh * r, self.lambda_gh * g], dim=1)  # (P, Kr + Kg)
-        out = torch.zeros(outputs.examples, self.dims, device=h.device)
-        ends = torch.cumsum(torch.bincount(outputs.example_ids, minlength=outputs.examples), 0).tolist()
-        for example, (start, stop) in enumerate(zip([0, *ends], ends, strict=False)):
-            if stop > start:
-                out[example] = self._signature(left[start:stop], h[start:stop])
-        return {"signature": out}
+        windows = self.windows(outputs)
+        sums = torch.empty(len(windows.bounds), self.dims, device=h.device)
+        for window, (start, stop) in zip(sums, windows.bounds, strict=True):
+            window[:] = (left[start:stop].T @ h[start:stop]).flatten()
+        return {"signature": sums}
+
+    def normalize(
+        self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`signature` (n, Kh(Kr+Kg)) float32: the unit mean of an example's windows, each to unit norm."""
+        whole, own = sums["signature"], (parts or sums)["signature"]
+        if not self.unit_norms:
+            return {"signature": own}
+        totals, rows = torch.zeros(2, windows.examples, self.dims, device=whole.device)
+        for window, example in enumerate(windows.example_ids):
+            totals[example] += _direction(whole[window])
+            if parts:
+                rows[example] += _direction(whole[window], own[window])
+        for example in range(windows.examples):
+            rows[example] = _direction(totals[example], rows[example] if parts else None)
+        return {"signature": rows}
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """The queries' signatures as they are: the score is their inner product with the stored ones."""
         return QueryMatrix("signature", np.ascontiguousarray(rows["signature"], np.float32))
 
-    def _signature(self, left: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """(T, Kr+Kg), (T, Kh) of one example → its signature."""
-        if not self.normalize:
-            return (left.T @ h).flatten()
-        total = torch.zeros(self.dims, device=h.device)
-        for a, b in self.windows(len(h)):
-            total += _direction((left[a:b].T @ h[a:b]).flatten())
-        return _direction(total)
-
-    def windows(self, positions: int) -> Iterator[tuple[int, int]]:
+    def window_bounds(self, positions: int) -> Iterator[tuple[int, int]]:
         """Bounds of the windows over so many positions; the last one ends with the example."""
         start = 0
         while start + self.window < positions:
@@ -174,15 +216,15 @@ class Rise(Similarity):
         yield start, positions
 
     def _unit(self, x: torch.Tensor, floor: float) -> torch.Tensor:
-        return x / x.norm(dim=-1, keepdim=True).clamp(min=floor) if self.normalize else x
+        return x / x.norm(dim=-1, keepdim=True).clamp(min=floor) if self.unit_norms else x
 
 
-def _direction(x: torch.Tensor) -> torch.Tensor:
-    """x to unit norm however small it is; 0 stays 0."""
-    largest = x.abs().max()
-    scaled: torch.Tensor = x / largest.clamp(min=1e-38)
+def _direction(x: torch.Tensor, part: torch.Tensor | None = None) -> torch.Tensor:
+    """x to unit norm however small it is; 0 stays 0. With a part of x, that part over x's norm."""
+    largest = x.abs().max().clamp(min=1e-38)
+    scaled = x / largest
     norm: torch.Tensor = scaled.norm()
-    return scaled / norm.clamp(min=1)
+    return (scaled if part is None else part / largest) / norm.clamp(min=1)
 
 
 def _weighted_rows(table: torch.Tensor, index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

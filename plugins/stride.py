@@ -1,4 +1,4 @@
-"""STRIDE: steering operators and sparse recovery (arXiv 2606.05165).
+"""STRIDE: steering operators fitted to subsets, weights by sparse recovery (arXiv 2606.05165).
 
 K subsets of the corpus, each example in d of them; for each subset an operator that changes the model's last hidden state (or a
 layer's, `space`) a little, as training on the subset would change the model; a query's K measurements, how much each operator
@@ -17,14 +17,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
-from ..engine.interface.model_view import BatchOutputs, Head, ModelShape, OutputSpec
-from ..engine.interface.subset_method import Design, FitSession, SubsetMethod
-from ..store.errors import SettingsError, StoreDamaged
-from ..store.layout import Array
+from . import (
+    Array,
+    BatchOutputs,
+    Design,
+    FitMemory,
+    FitSession,
+    Head,
+    ModelShape,
+    OutputSpec,
+    SettingsError,
+    StoreDamaged,
+    SubsetMethod,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -34,12 +43,14 @@ if TYPE_CHECKING:
     from ..engine.steering.operators import Operators
     from ..engine.steering.training import SteeringRecipe
 
-WORDS = {"omega": ("one", "example"), "space": ("logits", "activations"), "states": ("files", "model")}
+WORDS = {"omega": ("one", "example"), "space": ("logits", "activations"), "states_from": ("cache", "forward")}
 
 
 @dataclass(frozen=True)
 class Stride(SubsetMethod):
     """Settings of STRIDE."""
+
+    api: ClassVar[int] = 2
 
     subsets: int = 1000
     """K."""
@@ -70,9 +81,9 @@ class Stride(SubsetMethod):
     """What an operator changes: the `logits`, or the `activations` that the basis reads, with the layers above run again, at many
     times the cost (`depth` below 1: at 1 both are one).
     """
-    states: str = "files"
-    """Where hidden states come from: `files` beside the store, one pass for all steps; or the `model`, which runs at every step
-    on the rows drawn, and leaves nothing on disk.
+    states_from: str = "cache"
+    """Where hidden states come from: a `cache` of files beside the store, one pass for all steps; or a `forward` pass at every
+    step on the rows drawn, which leaves nothing on disk. Space activations runs the model again, so there it is `forward`.
     """
     checked: int = 50
     """Operators that are trained twice, to see how reliable measurements are; 0 saves their time."""
@@ -101,6 +112,8 @@ class Stride(SubsetMethod):
             raise SettingsError("checked and seed are 0 at least, seed and subsets below 2³¹")
         if not all(isinstance(base, str) for base in self.bases):
             raise SettingsError(f"bases are folders or files, not {self.bases}")
+        if self.space == "activations":
+            object.__setattr__(self, "states_from", "forward")
 
     @property
     def base_models(self) -> tuple[str, ...]:
@@ -110,11 +123,6 @@ class Stride(SubsetMethod):
     def layer(self, model: ModelShape) -> int:
         """What `depth` means for a model."""
         return -1 if self.depth == 1 or not model.layers else min(model.layers - 1, round(self.depth * model.layers))
-
-    @property
-    def states_from(self) -> str:
-        """From the model, where activations are changed: no file serves what runs again."""
-        return "model" if self.space == "activations" else self.states
 
     def needs(self, model: ModelShape) -> OutputSpec:
         """The layer that the basis reads, and where it is changed what lies above."""
@@ -160,7 +168,7 @@ class Stride(SubsetMethod):
         return SteeringRecipe(self.rank, self.updates, self.members, self.shared, self.rate, self.basis_rate, self.stability,
                       self.linearity, self.seed + base)  # fmt: skip
 
-    def held(self, model: ModelShape, rows: int) -> tuple[int, int]:
+    def memory(self, model: ModelShape, rows: int) -> FitMemory:
         """Operators, their gradients of two losses and Adam's moments, a copy for the checkpoint; tiles, ω; the operators."""
         import torch
 
@@ -175,12 +183,12 @@ class Stride(SubsetMethod):
         sketch = 8 * 5 * self.subsets**2 + (32 << 20) if self.linearity else 0
         own = 8 * model.hidden * self.members * model.max_length  # of one operator, where states are made for a step
         every = 8 * model.hidden * rows * model.max_length
-        drawn = 2 * min(max(ROOM_BYTES, own), every) if self.states_from == "model" else 0
+        drawn = 2 * min(max(ROOM_BYTES, own), every) if self.states_from == "forward" else 0
         maps = sum(one.inputs + one.outputs for one in model.linear_layers)
         graph = 12 * maps * max(BATCH_TOKENS, model.max_length) if self.space == "activations" else 0
         norms = 8 * model.max_length * model.vocabulary if self.omega == "example" else 0
         fitting = int(4 * numbers * (5 + 5 * twice)) + pairs + sketch + 48 * rows + drawn + max(tiles, norms)
-        return fitting + graph, int(8 * numbers * twice) + tiles + graph
+        return FitMemory(fitting + graph, int(8 * numbers * twice) + tiles + graph)
 
     def notes(self, rows: int) -> list[str]:
         """Whether operators see all of their subsets."""
@@ -188,24 +196,24 @@ class Stride(SubsetMethod):
         few = f"an operator sees {seen:,} of the {size:,} examples of its subset: more updates, or more subsets"
         return [few] if seen < size else []
 
-    def measured(self, outputs: BatchOutputs, fitted: Mapping[str, Array]) -> tuple[Array, Array]:
+    def measure(self, outputs: BatchOutputs, parameters: Mapping[str, Array]) -> tuple[Array, Array]:
         """y by all operators; and of those trained twice, the rank correlation of both answers."""
         import torch
 
         from ..engine.steering.operators import Operators
 
-        _require_fit(fitted, self, self._widths(outputs))
+        _require_fit(parameters, self, self._widths(outputs))
 
         def by(prefix: str) -> Array:
             device = outputs.example_ids.device
-            parts = (torch.from_numpy(fitted[f"{prefix}{name}"]).to(device) for name in ("basis", "alpha"))
+            parts = (torch.from_numpy(parameters[f"{prefix}{name}"]).to(device) for name in ("basis", "alpha"))
             found: Array = self._measured(outputs, Operators(*parts)).double().numpy(force=True)
             return found
 
         y = by("")
-        if "which" not in fitted:
+        if "which" not in parameters:
             return y, np.full(len(y), np.nan)
-        return y, agreement(y[:, fitted["which"]], by("check_"))
+        return y, agreement(y[:, parameters["which"]], by("check_"))
 
     def _widths(self, outputs: BatchOutputs) -> tuple[int, int]:
         """D' + 1 and D, of a basis and of operators."""
@@ -226,22 +234,23 @@ class Stride(SubsetMethod):
         return measured(outputs.head, operators, places, outputs.example_ids, outputs.examples)
 
 
-def _require_fit(fitted: Mapping[str, Array], method: Stride, widths: tuple[int, int]) -> None:
+def _require_fit(parameters: Mapping[str, Array], method: Stride, widths: tuple[int, int]) -> None:
     """Raise StoreDamaged unless operators are of a method's settings and of widths D' + 1 and D."""
-    shapes = {name: fitted[name].shape if name in fitted else () for name in ("basis", "alpha")}
+    shapes = {name: parameters[name].shape if name in parameters else () for name in ("basis", "alpha")}
     rank = min(method.rank, widths[0])
     wanted = {"basis": (widths[0], rank), "alpha": (method.subsets, rank, widths[1])}
-    if "which" in fitted or method.checked:
-        which = fitted.get("which", np.zeros(0))
+    if "which" in parameters or method.checked:
+        which = parameters.get("which", np.zeros(0))
         shapes |= {
-            f"check_{name}": fitted[f"check_{name}"].shape if f"check_{name}" in fitted else () for name in wanted
+            f"check_{name}": parameters[f"check_{name}"].shape if f"check_{name}" in parameters else ()
+            for name in wanted
         }
         wanted |= {"check_basis": wanted["basis"], "check_alpha": (which.size, *wanted["alpha"][1:])}
         some = which.ndim == 1 and which.dtype.kind == "i" and which.size > 0
         inside = some and bool(0 <= which.min() <= which.max() < method.subsets)
         wanted |= {} if inside else {"which": ()}
     wrong = [name for name in wanted if shapes.get(name) != wanted[name]]
-    if wrong or any(fitted[name].dtype != np.float32 for name in shapes):
+    if wrong or any(parameters[name].dtype != np.float32 for name in shapes):
         told = ", ".join(f"{name} {shapes.get(name, '')}" for name in wrong) or "numbers of another kind"
         raise StoreDamaged(
             f"the operators are not those of the fit's settings ({told}): headwater fit --again makes them anew"

@@ -1,5 +1,4 @@
-"""TrackStar: projected gradients, preconditioned on both sides by a damped second moment, to unit norm
-(Chang et al. 2024, arXiv 2410.17413, section 4).
+"""TrackStar: projected gradients, preconditioned on both sides, to unit norm. Chang et al. 2024, arXiv 2410.17413, section 4.
 
 Score: ⟨G(i), G(q)⟩ with G(z) = R g_z / ‖R g_z‖, R² = the damped inverse of the second moment of projected gradients. Kept: the
 projection on both sides of each map, R from the stored gradients, unit norms. Dropped: the optimizer's second moments that
@@ -13,12 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..engine.arrays.kernels.product import products
-from ..engine.arrays.linalg import inverse_root
-from ..engine.interface.method import BlockSimilarity, QueryMatrix
-from ..engine.interface.model_view import ModelShape
-from ..store.errors import SettingsError
-from ..store.layout import Array, Block
+from . import Array, Block, BlockSimilarity, ModelShape, QueryMatrix, SettingsError, inverse_root
 from .gradients import GradDot
 
 
@@ -45,11 +39,12 @@ class TrackStar(GradDot, BlockSimilarity):
         """R g_q to unit norm; R goes along for the stored side."""
         root = inverse_root(state["gram0"], self.damping)
         made = rows["gradient"].astype(np.float64) @ root
-        return QueryMatrix("gradient", _unit(made).astype(np.float32), {"root": root.astype(np.float32)})
+        return QueryMatrix("gradient", _unit(made).astype(np.float32), shared={"root": root.astype(np.float32)})
 
     def score(self, queries: QueryMatrix, block: Block) -> Array:
         """Cosines in the preconditioned space: (rows, Q)."""
-        return products(_unit(products(block.columns["gradient"], queries.state["root"])), queries.matrix)
+        scores: Array = _unit(block.columns["gradient"] @ queries.shared["root"]) @ queries.matrix.T
+        return scores
 
 
 def _unit(rows: Array) -> Array:

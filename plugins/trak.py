@@ -1,4 +1,4 @@
-"""TRAK at one checkpoint: a kernel regression on projected gradients of the margin (Park et al. 2023, arXiv 2303.14186, eq. 17).
+"""TRAK at one checkpoint: kernel regression on projected gradients of the margin. Park et al. 2023, arXiv 2303.14186, eq. 17.
 
 With p the geometric mean of an example's token probabilities and f = log(p/(1-p)) its margin, ∇f = -∇ℓ/(1-p), ℓ the mean
 loss. Score: φ(q)ᵀ (ΦᵀΦ + λ)⁻¹ φ(i) (1-p_i). Kept: the projection, ΦᵀΦ of the stored rows, the weight 1-p. Dropped: several
@@ -13,14 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..engine.arrays.kernels.product import products
-from ..engine.arrays.linalg import preconditioned
-from ..engine.interface.method import BlockSimilarity, QueryMatrix
-from ..engine.interface.model_view import BatchOutputs, ModelShape, OutputSpec
-from ..engine.sketches.projections import Projection
-from ..engine.sketches.residual import Loss
-from ..store.errors import SettingsError
-from ..store.layout import Array, Block, Column, column
+from . import (
+    Array,
+    BatchOutputs,
+    Block,
+    BlockSimilarity,
+    Column,
+    Loss,
+    ModelShape,
+    OutputSpec,
+    Projection,
+    QueryMatrix,
+    SettingsError,
+    Windows,
+    column,
+    preconditioned,
+)
 from .gradients import GradDot
 
 
@@ -47,13 +55,19 @@ class Trak(GradDot, BlockSimilarity):
         """Traces of the maps, and losses."""
         return OutputSpec(reductions=(Loss(),), linear_layers=super().needs(model).linear_layers)
 
-    def rows(self, outputs: BatchOutputs, tables: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
-        """`gradient` (n, k²) and `weight` (n,), float32."""
+    def sketch(self, outputs: BatchOutputs, precomputed: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
+        """`gradient` (n, k²) and `loss` (n,), float32."""
         (each,) = outputs.reduced(Loss())
-        sums = torch.zeros(outputs.examples, device=each.device).index_add_(0, outputs.example_ids, each)
-        counts = torch.bincount(outputs.example_ids, minlength=outputs.examples).clamp(min=1)
-        weight = -torch.expm1(-sums / counts)  # 1 - p
-        gradient = super().rows(outputs, tables)["gradient"] / (counts * weight.clamp(min=1e-6))[:, None]
+        losses = torch.zeros(outputs.examples, device=each.device).index_add_(0, outputs.example_ids, each)
+        return {**super().sketch(outputs, precomputed), "loss": losses}
+
+    def normalize(
+        self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`gradient` (n, k²), the margin's, and `weight` (n,), float32."""
+        counts = torch.tensor(windows.counts, device=sums["loss"].device).clamp(min=1)
+        weight = -torch.expm1(-sums["loss"] / counts)  # 1 - p
+        gradient = (parts or sums)["gradient"] / (counts * weight.clamp(min=1e-6))[:, None]
         return {"gradient": gradient, "weight": weight}
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]]:
@@ -67,5 +81,5 @@ class Trak(GradDot, BlockSimilarity):
 
     def score(self, queries: QueryMatrix, block: Block) -> Array:
         """(rows, Q)."""
-        found: Array = products(block.columns["gradient"], queries.matrix) * block.columns["weight"][:, None]
-        return found
+        scores: Array = block.columns["gradient"] @ queries.matrix.T * block.columns["weight"][:, None]
+        return scores

@@ -1,4 +1,4 @@
-"""Vectors made elsewhere, such as gradients of another tool's index: their inner product, or their cosine.
+"""Vectors that another tool computed, such as gradients of its index: inner product or cosine.
 
 For stores made from an array `vectors`, or from an index of bergson's. Kept: the numbers as they are (or smaller, by
 `precision`). Dropped: whatever the other tool does to them when it is asked, such as its own preconditioning.
@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from ..engine.interface.method import QueryMatrix, Similarity
-from ..engine.interface.model_view import BATCH_EXAMPLES, BatchOutputs, ModelShape
-from ..store.layout import Array, Column, column
+from . import BATCH_EXAMPLES, Array, BatchOutputs, Column, ModelShape, QueryMatrix, Similarity, Windows, column
 
 
 @dataclass(frozen=True)
 class Vectors(Similarity):
     """Settings of vectors."""
+
+    api: ClassVar[int] = 2
 
     unit: bool = False
     """To unit norm: the score is a cosine."""
@@ -33,13 +33,21 @@ class Vectors(Similarity):
         """The vectors, and their sums over positions."""
         return 4 * model.hidden * (positions + 3 * min(positions, BATCH_EXAMPLES)) + 8 * positions
 
-    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
         """`vector` (n, D) float32: what the head reads, summed over positions."""
         hidden = outputs.hidden().float()
         sums = torch.zeros(outputs.examples, hidden.shape[1], device=hidden.device).index_add_(
             0, outputs.example_ids, hidden
         )
-        return {"vector": torch.nn.functional.normalize(sums, eps=1e-30) if self.unit else sums}
+        return {"vector": sums}
+
+    def normalize(
+        self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`vector` (n, D) float32, of unit norm if asked for."""
+        own = (parts or sums)["vector"]
+        norms = sums["vector"].norm(2, 1, keepdim=True).clamp_min(1e-30)
+        return {"vector": own / norms if self.unit else own}
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """The queries' vectors."""

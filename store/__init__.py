@@ -1,1 +1,1 @@
-"""Rows on disk, in blocks: layout, writing, reading, verification. Knows no model, no method, no score."""
+"""Rows on disk: format, writing, reading, checksums, verification, errors. Knows no model, no method, no score."""

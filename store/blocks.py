@@ -1,4 +1,4 @@
-"""Whole blocks of rows: shared out among threads that each read their own, or read ahead by one thread for a single taker.
+"""Reads blocks of whole rows: shared out among threads that each read their own, or read ahead by one thread for one consumer.
 
 Where several threads compute (:class:`SharedBlocks`), each reads the next block into a buffer of its own, and while it uses
 it the others read. Nothing passes from one processor's cache to another's: a reading thread that filled a ring of

@@ -1,4 +1,4 @@
-"""Rows of a column that were read once, checked, and stay in memory: for whoever asks the same rows many times.
+"""Keeps rows in memory after their first checked read, for callers that ask for the same rows many times.
 
 Blocks of held columns are views, and nothing is copied: from the page cache a scan reads what the copy allows (2 to 11 GB/s
 were measured on one machine, as its cache happened to lie), from here what the memory allows. Knows nothing of what rows mean.

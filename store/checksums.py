@@ -1,4 +1,4 @@
-"""CRC32C: of bytes, and of a whole from its parts' sums. Knows nothing of files.
+"""CRC32C checksums: of bytes, and of a whole from the checksums of its parts. Knows nothing of files.
 
 Parts of a chunk are read and summed apart, in any order and by several threads; the chunk's own sum follows from theirs,
 because a CRC is linear over GF(2): appending n zero bytes multiplies it by a 32 × 32 matrix of bits (Adler's `crc32_combine`

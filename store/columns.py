@@ -1,4 +1,4 @@
-"""Committed rows of one column, read: a range into a buffer, or single rows gathered. Knows nothing of what rows mean.
+"""Reads committed rows of one column: a range into a buffer, or single rows gathered. Knows nothing of what rows mean.
 
 Plain chunk files are read straight into the caller's buffer. Their checksums are taken by whoever uses the rows, while these
 are still in its cache (20 GB/s a core), so that one thread's reading and others' summing run beside each other. Every other

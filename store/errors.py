@@ -1,4 +1,5 @@
-"""The error tree. Every failure that a user can cause or cure is one of these; the CLI prints it as one line.
+"""Every error that a user can cause, as one tree of classes. The CLI prints each as one line. Every failure that a user can
+cause or cure is one of these; the CLI prints it as one line.
 
 HeadwaterError
 ├── InputError            what was handed in is wrong: mend it and run again

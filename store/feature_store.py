@@ -1,4 +1,4 @@
-"""The store as a whole: what groups of columns it has, where they came from, how many of their rows are committed.
+"""The store as a whole, opened or created: its groups of columns, where they came from, how many rows are committed.
 
 A directory that is a plain Zarr v3 group. All that changes lives in one file, the root's `zarr.json`: replacing it is the
 commit. Knows nothing of what rows mean.

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, locks that die with their owner. Knows nothing of rows.
+"""Writes files that appear whole or not at all, and locks that are freed when their owner dies. Knows nothing of rows.
 
 Finished = renamed: bytes go to a hidden sibling, are flushed to the device, and take their name in one step. A lock is an
 advisory one of the operating system on an open file, so that `kill -9` frees it.

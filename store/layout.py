@@ -1,4 +1,4 @@
-"""What a row is, in bytes: columns, chunks, and their Zarr v3 metadata. Knows nothing of files, models, methods or scores.
+"""The on-disk format: columns, chunks, dtypes and their Zarr v3 metadata. Knows nothing of files, models, methods or scores.
 
 A column is a Zarr array of rows, cut into chunks of whole rows, one chunk one file. Numbers are stored uncompressed,
 because real sketches hardly compress while decoding costs several times the read; text is zstd. Every chunk ends with its

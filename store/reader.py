@@ -1,4 +1,6 @@
-"""Committed rows, read: which reader a column of a store has. Knows nothing of what rows mean."""
+"""Chooses the reader of a column: the fast one of local uncompressed chunks, or the one through zarr. Knows nothing of what
+rows mean.
+"""
 
 from __future__ import annotations
 

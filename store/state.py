@@ -1,4 +1,4 @@
-"""Arrays that are kept beside a store's rows, such as what a method learnt: a file of them appears whole or not at all.
+"""Arrays kept beside a store's rows, such as a method's statistics: a file of them appears whole or not at all.
 
 Knows nothing of what they are.
 """

@@ -1,4 +1,4 @@
-"""Whether a store is whole: every chunk there, of its size, equal to its checksum. Knows nothing of what rows mean."""
+"""Checks a whole store: every chunk there, of its size, equal to its checksum. Knows nothing of what rows mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Appending rows to a group: who owns which chunks, what is committed, where to go on after a crash.
+"""Appends rows to a group: who owns which chunks, what is committed, where to continue after a crash.
 
 A writer owns a range of rows that no other writer's chunks touch, held by a lock that dies with it. Rows fill chunk
 buffers; a full chunk becomes a file at once. A commit writes the unfinished last chunks too, then the arrays' shapes, then

@@ -1,4 +1,4 @@
-"""Committed rows of one column, read through zarr: text, compressed or remote chunks. Knows nothing of what rows mean."""
+"""Reads one column through zarr: text, compressed or remote chunks. Knows nothing of what rows mean."""
 
 from __future__ import annotations
 

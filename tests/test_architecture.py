@@ -20,9 +20,9 @@ def test_the_tree_is_the_tree() -> None:
     assert architecture(TEXT) == TEXT, "run `make tree`"
 
 
-def test_every_line_of_the_tree_says_what_a_file_is() -> None:
+def test_every_line_of_the_tree_says_what_a_file_is_in_one_line() -> None:
     lines = [line for line in drawn().splitlines() if line]
-    assert all(re.search(r"\S  +\S", line) for line in lines)
+    assert [line for line in lines if not re.search(r"\S  +\S", line) or line.endswith("…")] == []
     assert TREE.search(TEXT)
 
 

@@ -19,7 +19,7 @@ WIDTH = 110
 def summary(module: Path) -> str:
     """The first sentence of a module's docstring; of a long one what precedes its first colon."""
     paragraph = (ast.get_docstring(ast.parse(module.read_text("utf-8"))) or "").split("\n\n")[0]
-    sentence = re.split(r"(?<!al)(?<=[.])\s", " ".join(paragraph.split()))[0].rstrip(".")
+    sentence = re.split(r"(?<!al\.)(?<=[.])\s", " ".join(paragraph.split()))[0].rstrip(".")
     sentence = sentence.split(": ")[0] if len(sentence) > WIDTH else sentence
     return sentence if len(sentence) <= WIDTH else sentence[: WIDTH - 1] + "…"
 

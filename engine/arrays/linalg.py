@@ -1,4 +1,4 @@
-"""Second moments, damped and inverted: what gradient methods precondition queries with. Knows arrays alone."""
+"""Linear algebra on second moments: damping, inverse roots, preconditioning of queries. Knows arrays alone."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Query sessions: prepare, score, recover."""
+"""Query sessions: prepare queries for a method and a store, score, recover."""

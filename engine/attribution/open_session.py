@@ -1,7 +1,7 @@
-"""Attribution as one call: what the command line and the Python API ask. Knows no method by name.
+"""Opens the query session that fits a method: the entry point of attribution for commands and Python. Knows no method by name.
 
-question = ask("store", "rise", "questions.jsonl", top=10)
-results = question.attribute()          # results.rows, results.scores: (queries, 10)
+session = open_session("store", "rise", "questions.jsonl", QueryOptions(top=10))
+results = session.attribute()          # results.rows, results.scores: (queries, 10)
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from dataclasses import replace
 
 from ...store.errors import SettingsError, UnknownMethod
 from ...store.feature_store import FeatureStore
-from ..data.documents import Template
 from ..ingest.open_provider import query_provider
 from ..interface.method import TextSimilarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
-from ..models.language_model import ModelChoice, pick_device
+from ..models.language_model import pick_device
+from ..runtime.run import SILENT, Run
+from .query_options import QueryOptions, SearchOptions
+from .query_session import QuerySession
 from .recovered_session import RecoveredSession
 from .seeded_session import SeededSession, seeds_of
-from .stored_scores import SearchOptions, StoredScores
+from .stored_scores import StoredScores
 from .stored_session import StoredSession
 from .text_session import TextSession
 
-STORED_MODEL = ModelChoice("")
-"""The model that the store was made with, where it was then."""
-DETECTED = Template()
-"""Fields found by their usual names."""
 SCAN = SearchOptions()
 """One scan of the rows as they are stored."""
+TEN_BEST = QueryOptions()
+"""Ten examples a query, by the store's own model."""
 
 
 def is_fitted(name: str, store: FeatureStore) -> bool:
@@ -51,40 +51,43 @@ def text_similarity(name: str, store: FeatureStore) -> TextSimilarity | None:
     return kind() if issubclass(kind, TextSimilarity) else None
 
 
-def ask(
-    store: str,
-    method: str,
-    queries: str,
-    *,
-    choice: ModelChoice = STORED_MODEL,
-    template: Template = DETECTED,
-    top: int = 10,
-    memory: int | None = None,
-    search: SearchOptions = SCAN,
-) -> StoredSession | TextSession | SeededSession | RecoveredSession:
+def open_session(
+    store: str, method: str, queries: str, options: QueryOptions = TEN_BEST, run: Run = SILENT
+) -> QuerySession:
     """Open the store, load its model (where the method needs one), read the queries, make the plan.
 
     Raises:
         HeadwaterError: whatever of these is not as it should be.
     """
-    if choice.device.startswith("cuda"):  # asked for in so many words; auto leaves the scan to the processor
-        search = replace(search, device=pick_device(choice.device).index or 0)
+    search, device = options.search, options.model.device
+    if device.startswith("cuda"):  # asked for in so many words; auto leaves the scan to the processor
+        search = replace(search, device=pick_device(device).index or 0)
     opened = FeatureStore.open(store)
     if search.seeds:
-        if replace(search, every=False, seeds=False, device=None) != SCAN:
-            raise SettingsError("--seeds scans the rows as they are stored: leave --scan, --candidates and --certify")
-        names = seeds_of(opened, method)
-        provider, every = query_provider(queries, opened, choice, template), SearchOptions(every=True)
-        each = [StoredSession(StoredScores(opened, name, memory, every), provider, top) for name in names]
-        return SeededSession(method, each, top, memory)
+        return _seeded(opened, method, queries, replace(options, search=search), run)
     text_method = text_similarity(method, opened)
     if text_method:
-        if replace(search, every=False) != SCAN:
+        if replace(search, all_scores=False) != SCAN:
             raise SettingsError(f"method {method} stores no rows: leave --scan, --candidates, --certify and --device")
-        return TextSession(opened, method, text_method, queries, template, top, memory)
+        return TextSession(opened, (method, text_method), queries, options, run)
     if is_fitted(method, opened):
-        if replace(search, every=False, device=None) != SCAN:
+        if replace(search, all_scores=False, device=None) != SCAN:
             raise SettingsError(f"method {method} stores no rows: leave --scan, --candidates and --certify")
-        return RecoveredSession(opened, method, queries, choice, template, top, memory)
-    attribution = StoredScores(opened, method, memory, search)
-    return StoredSession(attribution, query_provider(queries, opened, choice, template), top)
+        return RecoveredSession(opened, method, queries, options, run)
+    stored = StoredScores(opened, method, run.budget, search)
+    return StoredSession(stored, query_provider(queries, opened, options.model, options.template), options.top, run)
+
+
+def _seeded(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> SeededSession:
+    """All seeds of a method that the store holds."""
+    if replace(options.search, all_scores=False, seeds=False, device=None) != SCAN:
+        raise SettingsError("--seeds scans the rows as they are stored: leave --scan, --candidates and --certify")
+    names = seeds_of(store, method)
+    provider = query_provider(queries, store, options.model, options.template)
+    runs = [run, *(run.silenced() for _ in names[1:])]
+    search = SearchOptions(all_scores=True)
+    sessions = [
+        StoredSession(StoredScores(store, name, run.budget, search), provider, options.top, own)
+        for name, own in zip(names, runs, strict=True)
+    ]
+    return SeededSession(method, sessions, options.top, run)

@@ -1,4 +1,4 @@
-"""Queries: read whole from a provider, and made into rows by a method as a corpus's examples are. Knows no store."""
+"""Reads queries and makes them into rows by a method, as a corpus's examples are made. Knows no store."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def query_rows(method: Method, provider: Provider, queries: list[Example]) -> di
         DataError: NaN or Inf in a query's logits.
     """
     model_shape = provider.head.model_shape
-    tables, needs = method.precompute(provider.head), merged_specs([method.needs(model_shape)])
+    tables, needs = method.precompute(provider.head, {}), merged_specs([method.needs(model_shape)])
     rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in method.columns(model_shape)}
 
     def sketched(read: PackedOutputs) -> dict[str, Array]:

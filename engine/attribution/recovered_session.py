@@ -1,6 +1,6 @@
-"""Questions to what was fitted to a corpus: measurements of each query, and from them a weight of every example.
+"""Query session of subset methods: measures each query, recovers a weight of every example.
 
-It answers what :class:`question.Question` answers, in the same words. Positive: the example lowered the query's loss. Most
+It is a :class:`QuerySession`. Positive: the example lowered the query's loss. Most
 weights of a sparse answer are zero; these examples are ordered by back-projection, Mᵀ(y − ȳ), below all that helped and above all
 that harmed, and marked as ties. Knows no method by name.
 """
@@ -8,7 +8,7 @@ that harmed, and marked as ties. Knows no method by name.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +17,9 @@ from ...store.errors import DataError, InputError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ...store.reader import open_column
-from ..arrays.kernels.heaps import Heaps, heap_bytes, merged
+from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape, cores
-from ..data.documents import Template
 from ..fitting.fit_record import fitted, recovery_of
 from ..ingest.examples import Example
 from ..ingest.ingest_plan import TEXT_BYTES, layers_part
@@ -29,54 +28,50 @@ from ..ingest.outputs import outputs
 from ..ingest.provider import Provider
 from ..interface.subset_method import Design
 from ..models.batch_outputs import merged_specs
-from ..models.language_model import ModelChoice, pick_device
+from ..models.language_model import pick_device
 from ..recovery.gpu_pass import DevicePass, cupy_on
 from ..recovery.membership import MaskedMembership, Membership, TableMembership
 from ..recovery.recover import recovered, recovery_bytes
 from ..results.diagnostics import RecoveryDiagnostics
 from ..results.results import RESULT_QUERIES, Results
-from ..results.score_export import export, export_parts
+from ..results.score_export import export_parts
 from ..runtime.memory import Part, Plan
+from ..runtime.run import SILENT, Run
 from .queries import batch_tokens, queries_part, query_batching, read_queries
+from .query_options import QueryOptions
+from .query_session import (
+    TOGETHER,
+    Capability,
+    ScoreBlocks,
+    advancing,
+    best_examples,
+    best_values,
+    export_session,
+    missing,
+)
 from .recovered_weights import BLOCK, BaseWeights, RecoveredWeights
-
-OnProgress = Callable[[int], None]
-Stage = Callable[[str, int, int, str], None]
-"""What is being done, how much of it, of how much (0: nobody knows), and a note."""
-
-
-def _silent(*told: object) -> None:
-    """Progress that nobody wants to hear of."""
 
 
 class RecoveredSession:
     """Queries to a fit, planned, with nothing computed yet."""
 
-    def __init__(
-        self,
-        store: FeatureStore,
-        name: str,
-        queries: str,
-        choice: ModelChoice,
-        template: Template,
-        top: int,
-        memory: int | None,
-    ) -> None:
+    def __init__(self, store: FeatureStore, name: str, queries: str, options: QueryOptions, run: Run = SILENT) -> None:
         """Read the queries, make the plan.
 
         Raises:
             StoreMissing: nothing was fitted, or not to its end. StoreMismatch: it was fitted to other examples, or the model is
             another one. BudgetError: it does not fit.
         """  # fmt: skip
-        self.store, self._name, self._choice, self._template, self._top = store, name, choice, template, top
+        self.store, self.name, self._options, self._top, self._run = store, name, options, options.top, run
         self._fitted = fitted(store, name)
         self.rows = self._fitted.rows
         self._files = self._query_files(queries)
         self._provider: Provider | None = self._opened(0)
         self._queries = read_queries(self._provider)
         self.shape = Shape(BLOCK, 1)
-        self._held, self._together, self.plan = self._planned(memory)
-        self._device = pick_device(choice.device).index or 0 if choice.device.startswith("cuda") else None
+        self._held, self._together, self.plan = self._planned(run.budget)
+        device = options.model.device
+        self._device = pick_device(device).index or 0 if device.startswith("cuda") else None
         self._cupy = cupy_on(self._device) if self._device is not None else None
         self._answer: RecoveredWeights | None = None
         self.trust: RecoveryDiagnostics | None = None
@@ -89,15 +84,15 @@ class RecoveredSession:
         files = queries.split(",") if bases > 1 else [queries]
         if len(files) != bases:
             raise SettingsError(
-                f"{self._name} was fitted to {bases} files of arrays: --queries has as many, with commas between"
+                f"{self.name} was fitted to {bases} files of arrays: --queries has as many, with commas between"
             )
         return files
 
     def _opened(self, base: int) -> Provider:
         path = self._fitted.bases[base]
-        choice = replace(self._choice, path=path) if path else self._choice
+        choice = replace(self._options.model, path=path) if path else self._options.model
         return query_provider(
-            self._files[base], self.store, choice, self._template, self._fitted.made[base] if path else None
+            self._files[base], self.store, choice, self._options.template, self._fitted.made[base] if path else None
         )
 
     def _planned(self, memory: int | None) -> tuple[bool, int, Plan]:
@@ -129,7 +124,7 @@ class RecoveredSession:
             + export_parts(count, self.rows)
             + Plan.of(
                 layers_part(model_shape, [method.needs(model_shape)], tokens),
-                Part(f"{self._name}'s operators", method.held(model_shape, self.rows)[1]),
+                Part(f"{self.name}'s operators", method.memory(model_shape, self.rows).measuring),
                 Part("measurements", 24 * count * subsets * bases),
                 Part("recovery", recovery_bytes(count, subsets, together, cores())),
                 Part("subsets of examples", (held * table + self.rows) * bases),
@@ -148,19 +143,24 @@ class RecoveredSession:
     @property
     def notes(self) -> list[str]:
         """What whoever reads the answers should know, once there are some."""
-        return [f"{self._name}: {line}" for line in self.trust.notes] if self.trust else []
+        return [f"{self.name}: {line}" for line in self.trust.notes] if self.trust else []
 
-    def forecast(self) -> Forecast | None:
-        """None: it depends on how sparse the answers are."""
-        return None
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """None: how long it takes depends on how sparse the answers are, and no rows are stored."""
+        return frozenset()
 
-    def attribute(self, on_progress: OnProgress = _silent) -> Results:
+    def forecast(self) -> Forecast:
+        """Raise SettingsError: it depends on how sparse the answers are."""
+        raise missing(self.name, "forecast")
+
+    def cache(self) -> int:
+        """Raise SettingsError: no rows are stored."""
+        raise missing(self.name, "cache")
+
+    def attribute(self) -> Results:
         """The best examples of each query."""
-        k = min(self._top, self.rows)
-        heaps = Heaps(len(self._queries), k)
-        for first, scores in self.scores(on_progress):
-            heaps.push(np.ascontiguousarray(scores.T), len(scores), first)
-        scores, rows = merged([heaps])
+        scores, rows = best_examples(self.scores(), len(self._queries), min(self._top, self.rows))
         return self._results([query.id for query in self._queries], rows, scores)
 
     def _results(self, ids: list[str], rows: Array, scores: Array, *, together: bool = False) -> Results:
@@ -172,55 +172,43 @@ class RecoveredSession:
         if together:
             each = {name: np.full(len(ids), np.nan) for name in each}
         more = {name: np.broadcast_to(value[:, None], rows.shape) for name, value in each.items()}
-        return Results(self._name, ids, rows, np.where(tie, np.float32(0), scores), more={"tie": tie, **more})
+        return Results(self.name, ids, rows, np.where(tie, np.float32(0), scores), more={"tie": tie, **more})
 
-    def export(self, path: str, on_progress: OnProgress = _silent) -> None:
+    def export(self, path: str) -> None:
         """Every example's weight for every query, to a .zarr group that is not there yet, with what speaks for them among its
         attributes; ties differ by next to nothing.
         """
         self._answered()
         assert self.trust is not None
-        ids, trust = [query.id for query in self._queries], {"trust": self.trust.facts()}
-        export(path, self.scores(on_progress), self.rows, ids, self._name, trust)
+        export_session(self, path, {"trust": self.trust.facts()})
 
-    def value(self, on_progress: OnProgress = _silent) -> Iterator[tuple[int, Array]]:
+    def value(self) -> ScoreBlocks:
         """(first row, mean weights) of every example, in order; zeros are told apart within a hair of zero."""
-        for start, values in self._answered().means():
-            yield start, values
-            on_progress(start + len(values))
+        return advancing(self._answered().means(), self._run.counter("value", self.rows))
 
-    def most_valuable(self, on_progress: OnProgress = _silent) -> Results:
+    def most_valuable(self) -> Results:
         """The best examples for all queries together."""
-        heaps = Heaps(1, min(self._top, self.rows))
-        for first, values in self.value(on_progress):
-            heaps.push(values[None], len(values), first)
-        scores, rows = merged([heaps])
-        return self._results(["all queries"], rows, scores, together=True)
+        scores, rows = best_values(self.value(), min(self._top, self.rows))
+        return self._results([TOGETHER], rows, scores, together=True)
 
-    def scores(self, on_progress: OnProgress = _silent) -> Iterator[tuple[int, Array]]:
+    def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) weights) of every example, in order; zeros are told apart within a hair of zero."""
-        for start, values in self._answered().scores():
-            yield start, values
-            on_progress(start + len(values))
+        return advancing(self._answered().scores(), self._run.counter("scores", self.rows))
 
-    def ready(self, on_progress: Stage = _silent) -> None:
-        """Measure and solve: what takes time before any row is looked at."""
-        self._answered(on_progress)
-
-    def _answered(self, on_progress: Stage = _silent) -> RecoveredWeights:
+    def _answered(self) -> RecoveredWeights:
         """All bases' answers, made once."""
         if self._answer is None:
-            bases = [self._solved(base, on_progress) for base in range(len(self._fitted.bases))]
+            bases = [self._solved(base) for base in range(len(self._fitted.bases))]
             each = [base.weights for base in bases]
             self.trust = RecoveryDiagnostics(
-                bases[0].membership.subsets, self.rows, tuple(f"{one.solver} at {one.share:.2g}" for one in each),
+                bases[0].membership.subsets, self.rows, tuple(f"{one.solver} at {one.regularization:.2g}" for one in each),
                 np.mean([base.reliability for base in bases], 0), np.mean([one.explained for one in each], 0),
                 np.max([one.gap for one in each], 0), np.all([one.converged for one in each], 0),
             )  # fmt: skip
             self._answer = RecoveredWeights(bases, self.rows, self._fitted.method.design(self.rows).degree)
         return self._answer
 
-    def _solved(self, base: int, on_progress: Stage) -> BaseWeights:
+    def _solved(self, base: int) -> BaseWeights:
         """One base model's measurements, and the weights that explain them.
 
         Raises:
@@ -234,7 +222,7 @@ class RecoveredSession:
         queries = self._again(provider, base) if base else self._queries
         self._require_same(queries, base)
         y, reliability = self._measured(
-            base, queries, lambda done: on_progress(f"measurements{name}", done, len(queries), "queries")
+            base, queries, self._run.counter(f"measurements{name}", len(queries), "queries")
         )
         bad = np.argwhere(~np.isfinite(y))
         if len(bad):
@@ -245,7 +233,7 @@ class RecoveredSession:
         device = DevicePass(self._cupy, membership) if self._cupy is not None else None
         steps = itertools.count(1)
         weights = recovered(membership, y, recovery_of(method), cores(), together=self._together, device=device,
-                            on_progress=lambda what: on_progress(f"recovery{name}", next(steps), 0, what))  # fmt: skip
+                            on_progress=lambda what: self._run.report(f"recovery{name}", next(steps), None, what))  # fmt: skip
         centred = y - y.mean(1, keepdims=True)
         unit = np.ones(len(y))
         if len(self._fitted.bases) > 1:
@@ -279,7 +267,7 @@ class RecoveredSession:
         except InputError as error:
             raise InputError(f"base {self._fitted.bases[base]}: {error}") from None
 
-    def _measured(self, base: int, queries: list[Example], on_progress: OnProgress) -> tuple[Array, Array]:
+    def _measured(self, base: int, queries: list[Example], on_progress: Callable[[int], None]) -> tuple[Array, Array]:
         """y (Q, K) float64, and how reliable it is (Q,)."""
         method, operators, provider = self._fitted.method, self._fitted.operators(base), self._provider
         assert provider is not None
@@ -287,7 +275,7 @@ class RecoveredSession:
         y, reliability = np.zeros((len(queries), method.design(self.rows, base).subsets)), np.zeros(len(queries))
         needs = merged_specs([method.needs(provider.head.model_shape)])
         for batch, measurements in outputs(
-            provider, queries, needs, lambda read: method.measured(read, operators), query_batching(queries)
+            provider, queries, needs, lambda read: method.measure(read, operators), query_batching(queries)
         ):
             y[batch], reliability[batch] = measurements
             done += len(batch)

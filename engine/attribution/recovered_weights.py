@@ -1,4 +1,4 @@
-"""A recovered answer: the weights of all examples, of several base models the mean, with their ties in an order.
+"""A recovered answer: weights of all examples, averaged over base models, with ties in a fixed order.
 
 Most weights of a sparse answer are zero; these examples are ordered by back-projection, Mᵀ(y − ȳ), within a hair of zero: below
 all that helped and above all that harmed. Knows memberships and weights; no model, no store.

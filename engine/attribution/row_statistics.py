@@ -1,4 +1,4 @@
-"""What a method learns of its stored rows, such as their second moment: one pass, kept beside them for the next question.
+"""Statistics of stored rows, such as their second moment: computed in one pass, kept in the store.
 
 It is kept in `methods/<name>/state/moments.npz` of a local store, with the number of rows that it is of: rows are never
 changed, so equal numbers mean equal moments. Knows no method by name.

@@ -1,4 +1,4 @@
-"""One question to several sketches of the same method under independent seeds: mean scores, and what of a ranking is noise.
+"""Query session over several seeds of one method: mean scores, standard errors, rank intervals.
 
 A sketch's score is right on average and wrong by chance; sketches of other seeds are wrong independently. So their mean is
 closer to what none of them sees, the standard error of that mean is known, and two examples whose difference is within it
@@ -8,19 +8,21 @@ are not in an order that anyone should read. Knows no method by name.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ...store.errors import SettingsError, StoreMissing
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
+from ..arrays.scan.forecast import Forecast
 from ..results.results import Results
 from ..runtime.memory import Part, Plan
+from ..runtime.run import SILENT, Run
+from .query_session import TOGETHER, Capability, ScoreBlocks, export_session, missing
 from .stored_session import StoredSession
 
 CONFIDENCE = 0.95
-OnProgress = Callable[[int], None]
 
 
 def seeds_of(store: FeatureStore, name: str) -> list[str]:
@@ -45,56 +47,73 @@ def seeds_of(store: FeatureStore, name: str) -> list[str]:
 
 
 class SeededSession:
-    """The same queries to each of several sketches, planned, with nothing computed yet."""
+    """The same queries to each of several sketches, planned, with nothing computed yet: a :class:`QuerySession`."""
 
-    def __init__(self, name: str, questions: Sequence[StoredSession], top: int, memory: int | None) -> None:
-        """`questions`: one a seed, of one store.
+    def __init__(self, name: str, sessions: Sequence[StoredSession], top: int, run: Run = SILENT) -> None:
+        """`sessions`: one a seed, of one store; the first of them reports progress.
 
         Raises:
             BudgetError: they do not fit together. StoreMissing: one has fewer rows than another.
         """
-        self._name, self._each, self._top = name, questions, top
-        rows = [question.rows for question in questions]
+        self.name, self._each, self._top = name, sessions, top
+        rows = [session.rows for session in sessions]
         if len(set(rows)) > 1:
-            told = f"seeds of {name} have {min(rows):,} to {max(rows):,} rows"
-            raise StoreMissing(f"{told}: ingest --method {name} --seeds {len(rows)} goes on")
-        self.store, self.rows, self.queries = questions[0].store, questions[0].rows, questions[0].queries
+            counts = f"seeds of {name} have {min(rows):,} to {max(rows):,} rows"
+            raise StoreMissing(f"{counts}: ingest --method {name} --seeds {len(rows)} goes on")
+        self.store, self.rows, self.queries = sessions[0].store, sessions[0].rows, sessions[0].queries
+        self.shape = sessions[0].shape
         count, k = len(self.queries), min(top, self.rows)
-        tile = 4 * max(question.shape.block_rows for question in questions) * count * (len(questions) + 4)
-        kept = 24 * count * k * (len(questions) + 2)
-        self.plan = sum((question.plan for question in questions), Plan(())) + Plan.of(
-            Part("scores of all seeds", tile), Part("results of all seeds", kept)
+        tile = 4 * max(session.shape.block_rows for session in sessions) * count * (len(sessions) + 4)
+        best = 24 * count * k * (len(sessions) + 2)
+        self.plan = sum((session.plan for session in sessions), Plan(())) + Plan.of(
+            Part("scores of all seeds", tile), Part("results of all seeds", best)
         )
-        self.plan.check(memory, self.plan.total)
+        self.plan.check(run.budget, self.plan.total)
 
     @property
     def notes(self) -> list[str]:
-        """Nothing: scores are what they are."""
+        """None: scores are what they are."""
         return []
 
-    def attribute(self, on_progress: OnProgress = lambda rows: None) -> Results:
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Rows of all seeds can be kept in memory."""
+        return frozenset({"cache"})
+
+    def forecast(self) -> Forecast:
+        """Raise SettingsError: several scans side by side are not forecast."""
+        raise missing(self.name, "forecast")
+
+    def cache(self) -> int:
+        """Keep the rows of all seeds in memory, from now on; the bytes that they take, which are in no plan."""
+        return sum(session.cache() for session in self._each)
+
+    def attribute(self) -> Results:
         """The best examples of each query, by their mean scores."""
-        return self._best(list(self.queries), self._each_score(on_progress))
+        return self._best(list(self.queries), self._each_score())
 
-    def most_valuable(self, on_progress: OnProgress = lambda rows: None) -> Results:
+    def most_valuable(self) -> Results:
         """The best examples for all queries together."""
-        means = ((first, scores.mean(2, keepdims=True)) for first, scores in self._each_score(on_progress))
-        return self._best(["all queries"], means)
+        means = ((first, scores.mean(2, keepdims=True)) for first, scores in self._each_score())
+        return self._best([TOGETHER], means)
 
-    def value(self, on_progress: OnProgress = lambda rows: None) -> Iterator[tuple[int, Array]]:
+    def value(self) -> ScoreBlocks:
         """(first row, (rows,) mean score over queries and seeds) of every example, in order."""
-        for first, scores in self._each_score(on_progress):
+        for first, scores in self._each_score():
             yield first, scores.mean((0, 2)).astype(np.float32)
 
-    def scores(self, on_progress: OnProgress = lambda rows: None) -> Iterator[tuple[int, Array]]:
+    def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) mean scores) of every example, in order."""
-        for first, scores in self._each_score(on_progress):
+        for first, scores in self._each_score():
             yield first, scores.mean(0).astype(np.float32)
 
-    def _each_score(self, on_progress: OnProgress) -> Iterator[tuple[int, Array]]:
+    def export(self, path: str) -> None:
+        """Every example's mean score for every query, to a .zarr group that is not there yet."""
+        export_session(self, path)
+
+    def _each_score(self) -> ScoreBlocks:
         """(first row, (seeds, rows, Q) float64), in order: the sketches are scanned side by side."""
-        heard = [on_progress, *(lambda rows: None for _ in self._each[1:])]
-        scans = [question.scores(hear) for question, hear in zip(self._each, heard, strict=True)]
+        scans = [session.scores() for session in self._each]
         for parts in zip(*scans, strict=True):
             yield parts[0][0], np.stack([scores for _, scores in parts]).astype(np.float64)
 
@@ -110,7 +129,7 @@ class SeededSession:
             kept, rows = np.take_along_axis(kept, order[None], 2), np.take_along_axis(rows, order, 1)
         ranges = [rank_range(one) for one in kept.transpose(1, 0, 2)]
         return Results(
-            f"{self._name}, {seeds} seeds", queries, rows, kept.mean(0).astype(np.float32),
+            f"{self.name}, {seeds} seeds", queries, rows, kept.mean(0).astype(np.float32),
             error=(kept.std(0, ddof=1) / math.sqrt(seeds)).astype(np.float32),
             rank_low=np.array([low for low, _ in ranges]), rank_high=np.array([high for _, high in ranges]),
         )  # fmt: skip

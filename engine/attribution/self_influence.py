@@ -7,15 +7,13 @@ Knows no method by name and no text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 
 from ...store.blocks import BlockStream
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Block
-from ..arrays.kernels.heaps import Heaps, merged
+from ..arrays.scan.fixed_tiles import FixedTiles, tiles_bytes
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..arrays.scan.top_k import scan_parts, tiles
@@ -26,28 +24,27 @@ from ..interface.model_view import ModelShape
 from ..models.language_model import ModelChoice, model_shape_of, pick_device
 from ..results.results import Results
 from ..runtime.memory import Part, Plan
+from ..runtime.run import SILENT, Run
+from .query_session import ScoreBlocks, best_values
 from .row_statistics import statistics_of, statistics_parts
 from .stored_scores import stored_method
 
 _ROWS = 64
 """Rows that are made ready at once."""
-_OWN_ROWS = 16
-"""The same where a method scores a tile itself: all of it by all of it, for the diagonal."""
 _EQUAL = 1e-3
 """Relative spread below which self-influences tell nothing."""
-OnProgress = Callable[[int], None]
 
 
 class SelfInfluence:
     """The self-influence of a store's examples, planned, with nothing computed yet."""
 
-    def __init__(self, store: str, method: str, model: str = "", memory: int | None = None) -> None:
+    def __init__(self, store: str, method: str, model: str = "", run: Run = SILENT) -> None:
         """`model`: where the store's model (or one of its files of arrays) is now, for methods that learn from stored rows.
 
         Raises:
             HeadwaterError: the store holds no such rows, or the plan does not fit the budget.
         """
-        self.store, self._name, self._memory = FeatureStore.open(store), method, memory
+        self.store, self.name, self._run = FeatureStore.open(store), method, run
         self._least, self._most = np.inf, -np.inf
         self.queries: dict[str, str] = {}
         self._method = stored_method(self.store, method)
@@ -56,28 +53,30 @@ class SelfInfluence:
         self._sizes = _sizes(self.store, model) if type(self._method).statistics is not Similarity.statistics else None
         readers = self._stored.every()
         decoded = sum(4 * form.depth for form in self._stored.forms.values())
-        others = Plan.of(Part("rows made ready", 8 * _ROWS * decoded))
+        others = Plan.of(
+            Part("rows made ready", 8 * _ROWS * decoded), Part("tiles", tiles_bytes(_ROWS, decoded // 4, decoded))
+        )
         if self._sizes:
             others += statistics_parts(self._stored, self._method, self._sizes)
         cuts = ((scan_parts(readers, 1, 0, shape, _ROWS), shape) for shape in shapes(readers, 1))
-        self.plan, self._shape = fitted(cuts, others, memory)
+        self.plan, self._shape = fitted(cuts, others, run.budget)
 
-    def scores(self, on_progress: OnProgress = lambda rows: None) -> Iterator[tuple[int, Array]]:
+    def scores(self) -> ScoreBlocks:
         """(first row, (rows,) float32) of every example, in order.
 
         Raises:
             StoreDamaged: a chunk differs from its checksum.
         """
         state = (
-            statistics_of(self._stored, self._method, self._sizes, self._memory, lambda rows: None)
+            statistics_of(self._stored, self._method, self._sizes, self._run.budget, lambda rows: None)
             if self._sizes
             else {}
         )
         readers, forms = self._stored.every(), self._stored.forms
-        size = _OWN_ROWS if isinstance(self._method, BlockSimilarity) else _ROWS
+        on_progress = self._run.counter("self-influence", self.rows)
         with BlockStream(readers, self._shape.block_rows, self._shape.buffers) as stream:
             while (block := stream.take()) is not None:
-                for tile in tiles(block, size):
+                for tile in tiles(block, _ROWS):
                     decoded = Block(tile.start, {name: form.decode(tile.columns) for name, form in forms.items()})
                     found = self._tile(decoded, state)
                     some = found[found != 0]  # the others have no counted positions
@@ -87,13 +86,10 @@ class SelfInfluence:
                 on_progress(block.start + block.rows)
                 stream.give(block)
 
-    def best(self, k: int, scores: Iterator[tuple[int, Array]]) -> Results:
+    def best(self, k: int, scores: ScoreBlocks) -> Results:
         """The k examples with most of it."""
-        heaps = Heaps(1, min(k, self.rows))
-        for first, values in scores:
-            heaps.push(values[None], len(values), first)
-        found, rows = merged([heaps])
-        return Results(self._name, ["self-influence"], rows, found)
+        found, rows = best_values(scores, min(k, self.rows))
+        return Results(self.name, ["self-influence"], rows, found)
 
     @property
     def alike(self) -> bool:
@@ -104,7 +100,7 @@ class SelfInfluence:
         columns = {name: np.asarray(values, np.float32) for name, values in tile.columns.items()}
         ready = self._method.prepare(columns, state)
         if isinstance(self._method, BlockSimilarity):
-            return np.ascontiguousarray(np.diagonal(self._method.score(ready, tile)), np.float32)
+            return np.ascontiguousarray(np.diagonal(FixedTiles(self._method.score, ready).scores(tile)))
         rows = columns[ready.column].reshape(tile.rows, -1)
         products: Array = np.einsum("nd,nd->n", rows, ready.matrix, dtype=np.float64).astype(np.float32)
         return products

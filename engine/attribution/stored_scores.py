@@ -1,4 +1,4 @@
-"""`attribute` and `value`: queries become rows by the same method and model as the store's, then one pass over the store.
+"""Scores of queries against stored rows, and the options of a search: top-k, all scores, mean value.
 
 Knows no method by name and no file format.
 """
@@ -6,8 +6,7 @@ Knows no method by name and no file format.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precisi
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
 from ..arrays.precision.precisions import Sign
 from ..arrays.scan.certified import ROOM, certified, keeper_bytes, room_for
+from ..arrays.scan.fixed_tiles import FixedTiles
 from ..arrays.scan.forecast import Forecast, forecast
 from ..arrays.scan.scan_loop import OnProgress, Shape
 from ..arrays.scan.scorers import CustomScorer, Scorer, scorer_of
@@ -33,26 +33,13 @@ from ..interface.subset_method import SubsetMethod
 from ..results.results import RESULT_QUERIES, Results
 from ..results.score_export import export_parts
 from ..runtime.memory import Part, Plan
+from ..runtime.run import Run
 from .queries import batch_tokens, queries_part, query_rows
+from .query_options import SearchOptions
 from .row_statistics import statistics_of, statistics_parts
 
-
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """How the best rows are searched for: by default in one scan of the rows as they are stored."""
-
-    form: str = ""
-    """The form that is scanned in their place, such as int8 or sign8192 (`headwater compress` makes them)."""
-    candidates: int | None = None
-    """Rows a query that are scored again as stored; None for the form's default."""
-    certify: bool = False
-    """Take as many candidates as it needs for the exact answer; the form is int8."""
-    every: bool = False
-    """Not the best rows but every row's score is wanted, for an export."""
-    seeds: bool = False
-    """All sketches of the method are asked that the store holds under different seeds, as they are stored."""
-    device: int | None = None
-    """The GPU that scans the rows as they are stored; None: the processor. Untested."""
+ONE_SCAN = SearchOptions()
+"""One scan of the rows as they are stored."""
 
 
 def stored_method(store: FeatureStore, name: str) -> Similarity:
@@ -96,7 +83,7 @@ class StoredScores:
     """Questions to one method's rows in one store."""
 
     def __init__(
-        self, store: FeatureStore, name: str, memory: int | None = None, search: SearchOptions = SearchOptions()
+        self, store: FeatureStore, name: str, memory: int | None = None, search: SearchOptions = ONE_SCAN
     ) -> None:
         """`memory`: the budget in bytes, or none.
 
@@ -108,7 +95,7 @@ class StoredScores:
         self._stored, self._search = StoredRows(store, method_group(name)), search
         if search.candidates is not None and not search.form:
             raise SettingsError("--candidates goes with --scan FORM")
-        if search.device is not None and (search.form or search.certify or search.every):
+        if search.device is not None and (search.form or search.certify or search.all_scores):
             raise SettingsError(
                 "--device cuda scans the rows as they are stored: leave --scan, --certify and --all-scores"
             )
@@ -119,7 +106,7 @@ class StoredScores:
         name, search = self._search.form or "int8", self._search
         if isinstance(self.method, BlockSimilarity):
             raise SettingsError(f"method {self.name} scores rows itself: other forms are for inner products")
-        if search.every:
+        if search.all_scores:
             raise SettingsError("all scores are those of the rows as they are stored: leave --scan and --certify")
         if search.certify and (name != "int8" or search.candidates is not None):
             raise SettingsError("--certify goes with the form int8, and takes as many candidates as it needs")
@@ -154,15 +141,18 @@ class StoredScores:
         both = small + parts + Plan.of(Part("candidates of workers", kept))
         return max(both, whole, key=lambda one: one.total) if self._search.certify else both
 
-    def hold(self) -> int:
+    @property
+    def by_products(self) -> bool:
+        """Whether scores are inner products of rows and queries, and not the method's own function of a tile."""
+        return not isinstance(self.method, BlockSimilarity)
+
+    def cache(self) -> int:
         """Keep the rows that are scanned in memory, for many questions to one object; the bytes that they take."""
         rows = self._small or self._stored
         return rows.hold(rows.widest.declared.name)
 
-    def forecast(self, queries: int, k: int, shape: Shape) -> Forecast | None:
-        """What the search will read and take; None where a method scores rows itself."""
-        if isinstance(self.method, BlockSimilarity):
-            return None
+    def forecast(self, queries: int, k: int, shape: Shape) -> Forecast:
+        """What the search will read and take, for scores that are inner products."""
         candidates = 0 if self._small is None else ROOM if self._search.certify else self._candidates(k)
         return forecast(self._small or self._stored, self._stored, queries, k, candidates, shape)
 
@@ -183,7 +173,7 @@ class StoredScores:
             Part("texts of results", self._text_bytes(k)),
         )
         parts += provider.memory(tokens) + statistics_parts(self._stored, self.method, model_shape)
-        return parts + export_parts(len(queries), self.rows) if self._search.every else parts
+        return parts + export_parts(len(queries), self.rows) if self._search.all_scores else parts
 
     def _text_bytes(self, k: int) -> int:
         """A chunk of stored texts, decoded, and those of one part of the results."""
@@ -201,11 +191,11 @@ class StoredScores:
         state = statistics_of(self._stored, self.method, provider.head.model_shape, self.memory, lambda rows: None)
         return self.method.prepare(query_rows(self.method, provider, queries), state)
 
-    def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, on_progress: OnProgress) -> Results:
+    def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, run: Run) -> Results:
         """The k best examples for each query, in one pass."""
         if self._small is not None:
-            return self._searched(matrix, ids, k, shape, on_progress)
-        sure = self._sure(matrix)
+            return self._searched(matrix, ids, k, shape, run)
+        sure, on_progress = self._sure(matrix), run.counter("attribute", self.rows)
         if self._search.device is not None and not isinstance(self.method, BlockSimilarity):
             best = self._on_gpu(matrix, self._search.device, k, on_progress)
         else:
@@ -221,27 +211,29 @@ class StoredScores:
         form = self._stored.forms[matrix.column]
         return GpuScan(self._columns(matrix), form, device, room).top_k(matrix.matrix, k, on_progress)
 
-    def _searched(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, on_progress: OnProgress) -> Results:
+    def _searched(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, run: Run) -> Results:
         """By the small form first."""
         assert self._small is not None
-        column, queries = matrix.column, matrix.matrix
+        column, queries, on_progress = matrix.column, matrix.matrix, run.counter("attribute", self.rows)
         if self._search.certify:
             found = certified(self._small, self._stored, column, queries, k, shape, on_progress)
         else:
             found = two_stage(self._small, self._stored, column, queries, k, self._candidates(k), shape, on_progress)
         return Results(self.name, ids, found.best.rows, found.best.scores, found.exact, found.recall)
 
-    def every_score(self, matrix: QueryMatrix, shape: Shape, on_progress: OnProgress) -> Iterator[tuple[int, Array]]:
+    def every_score(self, matrix: QueryMatrix, shape: Shape, run: Run) -> Iterator[tuple[int, Array]]:
         """(first row, (rows, Q) scores) of every stored example, in order; an array holds until the next is asked for."""
-        return all_scores(self._columns(matrix), self._scorer(matrix), shape, on_progress)
+        return all_scores(self._columns(matrix), self._scorer(matrix), shape, run.counter("scores", self.rows))
 
-    def value(self, matrix: QueryMatrix, shape: Shape, on_progress: OnProgress) -> Iterator[tuple[int, Array]]:
+    def value(self, matrix: QueryMatrix, shape: Shape, run: Run) -> Iterator[tuple[int, Array]]:
         """(first row, (rows,) mean score over the queries) for every stored example, in order."""
-        for start, scores in all_scores(self._columns(matrix), self._mean_scorer(matrix), shape, on_progress):
+        columns = self._columns(matrix)
+        for start, scores in all_scores(columns, self._mean_scorer(matrix), shape, run.counter("value", self.rows)):
             yield start, scores[:, 0]
 
-    def most_valuable(self, matrix: QueryMatrix, k: int, shape: Shape, on_progress: OnProgress) -> Results:
+    def most_valuable(self, matrix: QueryMatrix, k: int, shape: Shape, run: Run) -> Results:
         """The k best examples by :meth:`value`."""
+        on_progress = run.counter("value", self.rows)
         best = top_k(self._columns(matrix), self._mean_scorer(matrix), k, shape, on_progress)
         sure = self._sure(matrix)
         return Results(self.name, ["all queries"], best.rows, best.scores, sure, 1.0 if sure else math.nan)
@@ -263,20 +255,19 @@ class StoredScores:
 
     def _scorer(self, matrix: QueryMatrix) -> Scorer:
         if isinstance(self.method, BlockSimilarity):
-            return CustomScorer(len(matrix.matrix), lambda block: self._own_scores(matrix, block))
+            return CustomScorer(len(matrix.matrix), self._own_scores(matrix))
         return scorer_of(self._stored.forms[matrix.column], matrix.matrix)
 
     def _mean_scorer(self, matrix: QueryMatrix) -> Scorer:
         """The mean over the queries; of inner products it is the product with the mean query."""
         if isinstance(self.method, BlockSimilarity):
-            return CustomScorer(
-                1, lambda block: self._own_scores(matrix, block).mean(1, keepdims=True, dtype=np.float64)
-            )
+            scores = self._own_scores(matrix)
+            return CustomScorer(1, lambda block: scores(block).mean(1, keepdims=True, dtype=np.float64))
         mean = matrix.matrix.mean(0, keepdims=True, dtype=np.float64)
         return scorer_of(self._stored.forms[matrix.column], mean)
 
-    def _own_scores(self, matrix: QueryMatrix, block: Block) -> Array:
-        """The method's own function of a tile, whose columns are as it declared them."""
+    def _own_scores(self, matrix: QueryMatrix) -> Callable[[Block], Array]:
+        """The method's own scores of a block of rows as they are stored: (rows, Q) float32."""
         assert isinstance(self.method, BlockSimilarity)
-        forms = self._stored.forms
-        return self.method.score(matrix, Block(block.start, {n: f.decode(block.columns) for n, f in forms.items()}))
+        forms, tiles = self._stored.forms, FixedTiles(self.method.score, matrix)
+        return lambda block: tiles.scores(Block(block.start, {n: f.decode(block.columns) for n, f in forms.items()}))

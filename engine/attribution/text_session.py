@@ -1,19 +1,16 @@
-"""Questions to a store's texts, by methods that need no model. Knows no method by name.
-
-It answers what :class:`question.Question` answers, in the same words.
-"""
+"""Queries to a store's texts, by methods that need no model: a :class:`QuerySession`. Knows no method by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...store.errors import CorpusError, SettingsError, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.layout import TEXT_CHUNK_ROWS, Array
-from ..arrays.kernels.heaps import Heaps, heap_bytes, merged
+from ...store.layout import TEXT_CHUNK_ROWS
+from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape
 from ..data.documents import Faults, Template, read_documents
@@ -22,14 +19,21 @@ from ..ingest.ingest_plan import TEXT_BYTES
 from ..interface.method import TextSimilarity
 from ..results.example_table import Examples
 from ..results.results import RESULT_QUERIES, Results
-from ..results.score_export import export, export_parts
+from ..results.score_export import export_parts
 from ..runtime.memory import Part, Plan
-
-OnProgress = Callable[[int], None]
-
-
-def _silent(rows: int) -> None:
-    """Progress that nobody wants to hear of."""
+from ..runtime.run import SILENT, Run
+from .query_options import QueryOptions
+from .query_session import (
+    TOGETHER,
+    Capability,
+    ScoreBlocks,
+    advancing,
+    best_examples,
+    best_values,
+    export_session,
+    mean_scores,
+    missing,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +48,34 @@ class TextSession:
     def __init__(
         self,
         store: FeatureStore,
-        name: str,
-        method: TextSimilarity,
+        method: tuple[str, TextSimilarity],
         queries: str,
-        template: Template,
-        top: int,
-        memory: int | None,
+        options: QueryOptions,
+        run: Run = SILENT,
     ) -> None:
         """Read the queries, make the plan.
 
         Raises:
             SettingsError: the store keeps no texts. StoreMissing: it holds nothing yet. BudgetError: it does not fit.
         """  # fmt: skip
+        name = method[0]
         if not store.provenance.get("text"):
             raise SettingsError(f"{store.url} keeps no texts, and method {name} compares texts")
-        self.store, self._name, self._method, self._top = store, name, method, top
+        self.store, self.name, self._method, self._top, self._run = store, name, method[1], options.top, run
         self.rows = store.rows(EXAMPLES)
         if not self.rows:
             raise StoreMissing(f"{store.url} holds no example yet: run ingest again to go on")
-        self._queries = _read(queries, template)
+        self._queries = _read(queries, options.template)
         self.shape = Shape(TEXT_CHUNK_ROWS, 1)
         self.plan = self._planned()
-        self.plan.check(memory, self.plan.total)
+        self.plan.check(run.budget, self.plan.total)
 
     def _planned(self) -> Plan:
         count, longest = len(self._queries), int(self.store.provenance["max_length"]) * TEXT_BYTES
         k = min(self._top, self.rows)
         tokens = int(Examples(self.store).numbers("tokens").sum())
         return export_parts(count, self.rows) + Plan.of(
-            Part(f"{self._name}'s words", self._method.memory(self.rows, tokens, count)),
+            Part(f"{self.name}'s words", self._method.memory(self.rows, tokens, count)),
             Part("texts", 4 * min(TEXT_CHUNK_ROWS, self.rows) * longest),
             Part("texts of results", 2 * RESULT_QUERIES * k * longest),
             Part("scores", 12 * min(TEXT_CHUNK_ROWS, self.rows) * count),
@@ -85,49 +88,51 @@ class TextSession:
         """Query id → its text."""
         return {query.id: query.text for query in self._queries}
 
-    def forecast(self) -> Forecast | None:
-        """None: nobody knows how long words take."""
-        return None
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """None: how long words take is not known, and no rows are stored."""
+        return frozenset()
+
+    def forecast(self) -> Forecast:
+        """Raise SettingsError: how long words take is not known."""
+        raise missing(self.name, "forecast")
+
+    def cache(self) -> int:
+        """Raise SettingsError: no rows are stored."""
+        raise missing(self.name, "cache")
 
     @property
     def notes(self) -> list[str]:
-        """Nothing: scores are what they are."""
+        """None: scores are what they are."""
         return []
 
-    def attribute(self, on_progress: OnProgress = _silent) -> Results:
+    def attribute(self) -> Results:
         """The best examples of each query."""
-        k = min(self._top, self.rows)
-        heaps = Heaps(len(self._queries), k)
-        for first, scores in self.scores(on_progress):
-            heaps.push(np.ascontiguousarray(scores.T), len(scores), first)
-        scores, rows = merged([heaps])
-        return Results(self._name, [query.id for query in self._queries], rows, scores)
+        scores, rows = best_examples(self.scores(), len(self._queries), min(self._top, self.rows))
+        return Results(self.name, [query.id for query in self._queries], rows, scores)
 
-    def export(self, path: str, on_progress: OnProgress = _silent) -> None:
-        """Every example's score for every query, to a .zarr group that is not there yet."""
-        export(path, self.scores(on_progress), self.rows, [query.id for query in self._queries], self._name)
-
-    def value(self, on_progress: OnProgress = _silent) -> Iterator[tuple[int, Array]]:
-        """(first row, mean scores) of every example, in order."""
-        for first, scores in self.scores(on_progress):
-            yield first, scores.mean(1, dtype=np.float64).astype(np.float32)
-
-    def most_valuable(self, on_progress: OnProgress = _silent) -> Results:
+    def most_valuable(self) -> Results:
         """The best examples for all queries together."""
-        k = min(self._top, self.rows)
-        heaps = Heaps(1, k)
-        for first, values in self.value(on_progress):
-            heaps.push(values[None], len(values), first)
-        scores, rows = merged([heaps])
-        return Results(self._name, ["all queries"], rows, scores)
+        scores, rows = best_values(self.value(), min(self._top, self.rows))
+        return Results(self.name, [TOGETHER], rows, scores)
 
-    def scores(self, on_progress: OnProgress = _silent) -> Iterator[tuple[int, Array]]:
+    def value(self) -> ScoreBlocks:
+        """(first row, mean scores) of every example, in order."""
+        return mean_scores(self.scores())
+
+    def export(self, path: str) -> None:
+        """Every example's score for every query, to a .zarr group that is not there yet."""
+        export_session(self, path)
+
+    def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) scores) of every example, in order."""
+        return advancing(self._scored(), self._run.counter("scores", self.rows))
+
+    def _scored(self) -> ScoreBlocks:
         first = 0
         for scores in self._method.score_texts([query.text for query in self._queries], self._texts):
             yield first, scores
             first += len(scores)
-            on_progress(first)
 
     def _texts(self) -> Iterator[list[str]]:
         examples = Examples(self.store)

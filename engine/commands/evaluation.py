@@ -68,16 +68,17 @@ def ground_truth(**options: Any) -> None:
     from ..retraining.retraining_job import GroundTruthJob, prepare_truth
     from ..retraining.training_loop import RetrainingRecipe
     from ..runtime.cancellation import StopRequest
-    from ..runtime.progress import ProgressBar
+    from ..runtime.progress import ProgressDisplay
+    from ..runtime.run import Run
 
     o = options
     template = Template(o.pop("text_field"), o.pop("prompt_field"), o.pop("completion_field"))
     recipe = RetrainingRecipe(o.pop("epochs"), o.pop("batch"), o.pop("learning_rate"), pretrained=o.pop("pretrained"))
     processes = o.pop("processes") or cores()
     truth = prepare_truth(GroundTruthJob(**o, recipe=recipe, template=template))
-    stop, total = StopRequest(), truth.task.seeds * len(truth.task.masks)
-    with ProgressBar("ground-truth", total) as progress_bar, stop:
-        finished = truth.build(processes, lambda done: progress_bar.update(done, "trainings"), stop.asked)
+    stop, display = StopRequest(), ProgressDisplay()
+    with display, stop:
+        finished = truth.build(processes, Run(on_progress=display.show, should_stop=stop.asked))
     if not finished:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)

@@ -1,15 +1,18 @@
-"""`fit`: what a method learns of the whole corpus at once. Knows nothing of how operators are trained."""
+"""`fit` and `plan fit`: fits a subset method to a store's examples. Knows nothing of how operators are trained."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import RUN, budget, method_settings, options
+
+if TYPE_CHECKING:
+    from ..fitting.fit_job import FitRun
 
 FITTING = options(
     click.argument("store"),
@@ -36,14 +39,14 @@ FITTING = options(
 def fit(commit_seconds: float, **options: Any) -> None:
     """Fit a method to all examples of STORE, for `attribute` and `value` to ask.
 
-    Running it again goes on where it stopped. How answers are recovered (solver, share, held_out, tolerance) may be changed
-    at any time, and costs nothing.
+    Running it again goes on where it stopped. How answers are recovered (solver, regularization, held_out, tolerance) may be
+    changed at any time, and costs nothing.
 
     \b
     headwater fit S --method stride
     headwater fit S --method stride -o stride.subsets 300 -o stride.omega example
     headwater fit S --method stride -o stride.bases early,middle,late
-    headwater fit S --method stride -o stride.states model
+    headwater fit S --method stride -o stride.states_from forward
     headwater fit S --method stride -o stride.solver ridge
     """
     _run(_prepared(options, commit_seconds))
@@ -60,15 +63,15 @@ def plan_fit(**options: Any) -> None:
     print_plan(prepared.plan, budget(options["memory"]), "; ".join([f"{prepared.rows:,} examples", *prepared.notes]))
 
 
-def _prepared(o: Mapping[str, Any], commit_seconds: float) -> Any:
+def _prepared(o: Mapping[str, Any], commit_seconds: float) -> FitRun:
     from ..fitting.fit_job import FitJob, prepare_fit
     from ..models.language_model import ModelChoice
+    from ..runtime.run import Run
 
     given = method_settings((o["method"],), o["settings"])[o["method"]]
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    return prepare_fit(
-        FitJob(o["store"], o["method"], given, o["corpus"], choice, budget(o["memory"]), o["again"], commit_seconds)
-    )
+    job = FitJob(o["store"], o["method"], given, o["corpus"], choice, o["again"], commit_seconds)
+    return prepare_fit(job, Run(budget(o["memory"])))
 
 
 def fit_ingested(options: Mapping[str, Any], name: str) -> None:
@@ -78,20 +81,21 @@ def fit_ingested(options: Mapping[str, Any], name: str) -> None:
     _run(_prepared({**o, "settings": own}, o["commit_seconds"]))
 
 
-def _run(prepared: Any) -> None:
+def _run(prepared: FitRun) -> None:
     """With progress; leaves with 130 where it was stopped."""
     from ..runtime.cancellation import StopRequest
-    from ..runtime.progress import StageProgress, clock
+    from ..runtime.progress import ProgressDisplay, clock
+    from ..runtime.run import Run
 
     for line in prepared.notes:
         click.echo(f"note: {line}", err=True)
-    stop, stages = StopRequest(), StageProgress()
-    with stop, stages:
-        finished = prepared.run(stages.update, stop.asked)
+    stop, display = StopRequest(), ProgressDisplay()
+    with stop, display:
+        finished = prepared.run(Run(on_progress=display.show, should_stop=stop.asked))
     if not finished:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)
-    took = f" in {clock(time.monotonic() - stages.started)}" if stages.started else ": nothing was left to do"
+    took = f" in {clock(time.monotonic() - display.started)}" if display.started else ": nothing was left to do"
     click.echo(f"{prepared.store.url}: {prepared.job.method} fitted to {prepared.rows:,} examples{took}", err=True)
 
 

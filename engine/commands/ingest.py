@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .fit import check_settings, fit_ingested, fitted_among
 from .options import READING, RUN, budget, method_settings
+
+if TYPE_CHECKING:
+    from ..ingest.ingest_job import PreparedIngest
 
 
 @click.command()
@@ -25,22 +28,17 @@ def ingest(**options: Any) -> None:
     headwater ingest features.npz --store S
     headwater ingest corpus.jsonl --store S --model M --method rise --method stride
     """
-    from ..ingest.estimate import estimate_records, fraction
     from ..runtime.cancellation import StopRequest
-    from ..runtime.progress import ProgressBar, clock
+    from ..runtime.progress import ProgressDisplay, clock
+    from ..runtime.run import Run
 
     prepared = _prepared(options)
     for line in prepared.notes:
         click.echo(f"note: {line}", err=True)
     ingestion = prepared.open()
-    estimates = estimate_records(prepared.provider.sources)
-    stop = StopRequest()
-    with ProgressBar("ingest") as progress_bar, stop:
-        outcome = ingestion.run(
-            lambda p: progress_bar.update(p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s",
-                                  fraction(p.place, estimates)),
-            stop.asked,
-        )  # fmt: skip
+    stop, display = StopRequest(), ProgressDisplay()
+    with display, stop:
+        outcome = ingestion.run(Run(on_progress=display.show, should_stop=stop.asked))
     faults = prepared.provider.faults
     for line in faults.first:
         click.echo(f"skipped: {line}", err=True)
@@ -56,11 +54,12 @@ def ingest(**options: Any) -> None:
         fit_ingested(options, name)
 
 
-def _prepared(options: dict[str, Any]) -> Any:
+def _prepared(options: dict[str, Any]) -> PreparedIngest:
     from ..data.documents import Template
     from ..ingest.ingest_job import IngestJob, prepare
     from ..ingest.open_provider import ReadOptions
     from ..models.language_model import ModelChoice
+    from ..runtime.run import Run
 
     o = options
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
@@ -72,8 +71,9 @@ def _prepared(options: dict[str, Any]) -> Any:
     for name in fits:
         check_settings(name, given[name], o["store"] if o["append"] else "")
     methods = {name: settings for name, settings in given.items() if name not in fits}
-    return prepare(IngestJob(o["corpus"], o["store"], choice, methods, reading, budget(o["memory"]), o["batch_tokens"],
-                             with_text, o["append"], o["seeds"], o["commit_seconds"]))  # fmt: skip
+    job = IngestJob(o["corpus"], o["store"], choice, methods, reading, o["batch_tokens"], with_text, o["append"], o["seeds"],
+                    o["commit_seconds"])  # fmt: skip
+    return prepare(job, Run(budget(o["memory"])))
 
 
 @click.command("ingest")

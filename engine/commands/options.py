@@ -1,4 +1,4 @@
-"""Options that several commands have, and what their words mean. Knows no command."""
+"""Options that several commands share. Knows no command."""
 
 from __future__ import annotations
 

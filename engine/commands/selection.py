@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from .options import FIELDS, RUN, budget, options
+
+if TYPE_CHECKING:
+    from ..runtime.run import Run
+    from ..selection.linear_features import LinearFeatures
+    from ..selection.subsets import Subsets
+    from ..selection.targets import Targets
 
 _TASK = options(
     click.argument("store"),
@@ -45,13 +52,15 @@ def predict(given: str, penalty: float | None, output: str | None, as_json: bool
     headwater predict S --queries task.jsonl --subsets two.jsonl --given first
     """
     from ..presentation.selection_tables import print_utilities
+    from ..runtime.progress import ProgressDisplay
+    from ..runtime.run import Run
     from ..selection.prediction import Prediction, refuse_table, write_utilities
 
     if output:
         refuse_table(output)
-    features, targets = _task(o)
-    asked = Prediction(features, targets, _subsets(o, features), penalty)
-    found = asked.run(_ticker("predict", features.rows), given)
+    with ProgressDisplay() as display:
+        features, targets = _task(o, Run(budget(o["memory"]), on_progress=display.show))
+        found = Prediction(features, targets, _subsets(o, features), penalty).run(given)
     if output:
         write_utilities(output, found)
         click.echo(f"{output}: {len(found.subsets)} subsets, {len(found.tasks)} tasks, λ = {found.penalty:g}", err=True)
@@ -74,7 +83,9 @@ def predict(given: str, penalty: float | None, output: str | None, as_json: bool
               "[default: all]")  # fmt: skip
 @click.option("--candidate", "grid", multiple=True, type=float, metavar="λ", help="Candidates. [default: 0, 1/16, … 4]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def calibrate(outcomes: str, kind: str, first: int | None, grid: tuple[float, ...], as_json: bool, **o: Any) -> None:
+def calibrate(
+    outcomes: str, kind: Literal["loss", "gain"], first: int | None, grid: tuple[float, ...], as_json: bool, **o: Any
+) -> None:
     """Choose λ by subsets that were really trained on; what is chosen holds from then on.
 
     \b
@@ -82,17 +93,20 @@ def calibrate(outcomes: str, kind: str, first: int | None, grid: tuple[float, ..
     headwater calibrate S --queries task.jsonl --subsets truth/masks.npy --outcomes truth/outcomes.npy
     """
     from ..presentation.selection_tables import print_calibration
+    from ..runtime.progress import ProgressDisplay
+    from ..runtime.run import Run
     from ..selection.calibration import FEW
-    from ..selection.prediction import calibration
+    from ..selection.prediction import Outcomes, calibration
 
-    features, targets = _task(o)
-    subsets = _subsets(o, features)
-    number = len(subsets.names) if first is None else first
-    if number < FEW:
-        click.echo(
-            f"warning: {number} subsets to choose by; below {FEW} the incumbent λ = 1 will usually stay", err=True
-        )
-    found = calibration(features, targets, subsets, outcomes, kind, first, grid, _ticker("calibrate", features.rows))
+    with ProgressDisplay() as display:
+        features, targets = _task(o, Run(budget(o["memory"]), on_progress=display.show))
+        subsets = _subsets(o, features)
+        number = len(subsets.names) if first is None else first
+        if number < FEW:
+            click.echo(
+                f"warning: {number} subsets to choose by; below {FEW} the incumbent λ = 1 will usually stay", err=True
+            )
+        found = calibration(features, targets, subsets, Outcomes(outcomes, kind, first), grid)
     if as_json:
         click.echo(json.dumps(found.facts()))
     else:
@@ -121,9 +135,7 @@ def calibrate(outcomes: str, kind: str, first: int | None, grid: tuple[float, ..
 @click.option("--task", default="", metavar="NAME", help="With --by: the task. [default: all of them alike]")
 @click.option("-o", "--output", required=True, metavar="FILE.jsonl", help="What is chosen, ready for training.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def select(
-    output: str, as_json: bool, penalty: float | None, additive: bool, task: str, quotas: tuple[str, ...], **o: Any
-) -> None:
+def select(output: str, as_json: bool, penalty: float | None, additive: bool, **o: Any) -> None:
     """Choose examples to train on for a task: by what each adds to those before it, exactly, from a store of any size.
 
     \b
@@ -132,18 +144,22 @@ def select(
     headwater select S --queries task.jsonl --count 500 --quota source=web.jsonl:0.5 -o chosen.jsonl
     """
     from ..runtime.cancellation import StopRequest
-    from ..runtime.progress import ProgressBar
+    from ..runtime.progress import ProgressDisplay
+    from ..runtime.run import Run
     from ..selection.prediction import penalty_of
     from ..selection.selection import Selection, SelectionRequest, refuse_training, write_training
 
     refuse_training(output)
-    features, targets = _task(o)
-    chosen_penalty = 0.0 if additive else penalty_of(features, penalty)
-    wanted = SelectionRequest(o["count"], o["tokens"], chosen_penalty, o["batch"], tuple(map(_quota, quotas)), o["columns"],
-                    o["candidates"], o["exclude"])  # fmt: skip
-    selection, stop = Selection(features, wanted), StopRequest()
-    with ProgressBar("select", selection.count) as progress_bar, stop:
-        chosen = selection.run(targets.vector(task), lambda done: progress_bar.update(done, "chosen"), stop.asked)
+    stop, display = StopRequest(), ProgressDisplay()
+    with display:
+        features, targets = _task(o, Run(budget(o["memory"]), on_progress=display.show, should_stop=stop.asked))
+        quotas = tuple(map(_quota, o["quotas"]))
+        chosen_penalty = 0.0 if additive else penalty_of(features, penalty)
+        request = SelectionRequest(o["count"], o["tokens"], chosen_penalty, o["batch"], quotas, o["columns"],
+                                   o["candidates"], o["exclude"])  # fmt: skip
+        selection = Selection(features, request)
+        with stop:
+            chosen = selection.run(targets.vector(o["task"]))
     write_training(output, selection.rows(chosen))
     if as_json:
         click.echo(json.dumps(chosen.facts))
@@ -154,7 +170,7 @@ def select(
         raise SystemExit(130)
 
 
-def _task(o: dict[str, Any]) -> Any:
+def _task(o: Mapping[str, Any], run: Run) -> tuple[LinearFeatures, Targets]:
     """The features and the tasks; says which tasks have few examples."""
     from ...store.feature_store import FeatureStore
     from ..data.documents import Template
@@ -162,17 +178,17 @@ def _task(o: dict[str, Any]) -> Any:
     from ..selection.linear_features import LinearFeatures
     from ..selection.targets import FEW, read_targets
 
-    features = LinearFeatures(FeatureStore.open(o["store"]), o["method"], budget(o["memory"]))
+    features = LinearFeatures(FeatureStore.open(o["store"]), o["method"], run)
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    targets = read_targets(features, o["queries"], o["by"], choice, template, _ticker("queries", None))
+    targets = read_targets(features, o["queries"], o["by"], choice, template)
     if targets.few:
         some = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])
         click.echo(f"warning: fewer than {FEW} examples of task {some}: its direction is uncertain", err=True)
     return features, targets
 
 
-def _subsets(o: dict[str, Any], features: Any) -> Any:
+def _subsets(o: Mapping[str, Any], features: LinearFeatures) -> Subsets:
     from ..selection.subsets import read_subsets, subsets_by
 
     if bool(o["subsets"]) == bool(o["subsets_by"]):
@@ -192,11 +208,3 @@ def _quota(text: str) -> tuple[str, str, float]:
     if not (equals and colon and column and value and 0 < found <= 1):
         raise click.UsageError(f"--quota {text}: write COLUMN=VALUE:SHARE, such as source=a.jsonl:0.3")
     return column, value, found
-
-
-def _ticker(what: str, total: int | None) -> Any:
-    """Progress that is told line by line."""
-    from ..runtime.progress import ProgressBar
-
-    progress_bar = ProgressBar(what, total)
-    return lambda done: progress_bar.update(done, "examples")

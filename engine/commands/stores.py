@@ -30,12 +30,14 @@ def compress(store: str, method: str, precision: str, bits: int, memory: str | N
     from ...store.feature_store import FeatureStore
     from ..arrays.scan.compress import compression
     from ..runtime.cancellation import StopRequest
-    from ..runtime.progress import ProgressBar
+    from ..runtime.progress import ProgressDisplay
+    from ..runtime.run import Run
 
     planned = compression(FeatureStore.open(store), method, precision, bits, budget(memory))
-    stop = StopRequest()
-    with ProgressBar("compress", planned.source.rows) as progress_bar, stop:
-        rows = planned.run(lambda done: progress_bar.update(done, "examples"), stop.asked)
+    stop, display = StopRequest(), ProgressDisplay()
+    run = Run(on_progress=display.show, should_stop=stop.asked)
+    with display, stop:
+        rows = planned.run(run.counter("compress", planned.source.rows), run.should_stop)
     click.echo(f"{store}: {rows:,} of {planned.source.rows:,} rows of {method} as {planned.name}", err=True)
     if rows < planned.source.rows:
         click.echo("stopped; the same command goes on from here", err=True)
@@ -79,13 +81,14 @@ def verify(store: str) -> None:
     from ...store.verify import chunk_count
     from ...store.verify import verify as check
     from ..fitting.fit_record import fits_of
-    from ..runtime.progress import ProgressBar
+    from ..runtime.progress import ProgressDisplay
+    from ..runtime.run import Progress
 
     opened = FeatureStore.open(store)
     total, damaged = chunk_count(opened), 0
-    with ProgressBar("verify", total) as progress_bar:
+    with ProgressDisplay() as display:
         for done, damage in enumerate(check(opened), 1):
-            progress_bar.update(done, "chunks")
+            display.show(Progress("verify", done, total, "chunks"))
             if damage:
                 damaged += 1
                 click.echo(str(damage))

@@ -1,4 +1,5 @@
-"""Files of arrays, opened: .npz, Zarr groups, other tools' indexes. Rows are read by ranges, never all at once.
+"""Opens files of arrays (.npz, Zarr groups, other tools' indexes) and reads their rows by ranges. Rows are read by ranges,
+never all at once.
 
 Knows what an array is called, nothing of what it means.
 """

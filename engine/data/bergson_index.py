@@ -1,5 +1,4 @@
-"""A gradient index of bergson's (github.com/EleutherAI/bergson), read as the arrays of a corpus, one vector an example; and its
-scores.
+"""Reads a gradient index of bergson (github.com/EleutherAI/bergson) as arrays of a corpus, and its scores.
 
 The folder holds `info.json` (`num_grads`, `grad_sizes`: module → width, `base_dtype`; older ones the record dtype's `formats`)
 and `gradients.bin`, rows of all modules' numbers side by side. Read of version 2.5; nothing of it is run, unpickled or copied.

@@ -1,4 +1,4 @@
-"""Which text each record of a corpus stands for.
+"""From records to documents: field names, templates, prompt and completion, conversations.
 
 A document is one training example of a source: a text, or a prompt with its completion. Documents are read in order, one
 at a time, and reading can begin anew at any record. Knows nothing of tokens or models, nor of which files there are

@@ -1,4 +1,4 @@
-"""Bytes on disk to records: one streaming reader for each file format, plain, gzipped or zstd.
+"""Streaming readers of JSONL, JSON, text, CSV and Parquet files, plain, gzipped or zstd.
 
 A record is a dict and its place in the file, or why it cannot be used. Nothing is held beyond one record (Parquet: one
 small batch; `.json`: the whole file, up to JSON_LIMIT), and reading can start at any record. Knows nothing of documents,

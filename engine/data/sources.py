@@ -1,4 +1,4 @@
-"""Which files a corpus is: what the paths given stand for, each file once, known by its ends and its size.
+"""Which files a corpus consists of: paths, folders and globs resolved; each file identified by its content.
 
 Knows the files' formats by their names alone, and nothing of records, tokens or models.
 """

@@ -1,4 +1,4 @@
-"""The demo's corpus: the documentation strings of the running Python's own standard library, and questions held out of it.
+"""The demo's corpus: documentation strings of Python's standard library, some held out as queries.
 
 Sources are parsed, never imported. A text is what a reader of the source sees first, `def name(arguments)` or `class Name`
 with its docstring; neither module nor outer class is in it, they are in the id alone, so that no words give the answer

@@ -1,4 +1,4 @@
-"""How often the top examples come from the right module: for any ranking, for BM25, and for chance, which is computed.
+"""How often the top examples come from the right module: for a method, for BM25 and by chance.
 
 Knows no model, no store, no method.
 """

@@ -1,4 +1,4 @@
-"""The demo's language model: a byte-level BPE and a small Llama, trained here from nothing, in a fixed number of steps.
+"""The demo's language model: a byte-level BPE and a small Llama, trained from scratch.
 
 Knows no corpus but the texts it is given, no store, no method.
 """

@@ -1,4 +1,4 @@
-"""`headwater demo`: a corpus from Python's own library, a model trained on it, a store, questions, and how good the answers are.
+"""`headwater demo`: corpus, model, store, answers and hit rates, step by step.
 
     tour("demo", "rise", settings={"kr": 64, "kh": 64, "kg": 32})
 
@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...store.feature_store import FeatureStore
-from ..attribution.open_session import ask
+from ..attribution.open_session import open_session
+from ..attribution.query_options import QueryOptions
 from ..data.documents import Template
 from ..ingest.ingest_job import IngestJob, prepare
-from ..ingest.ingestion import IngestProgress
 from ..ingest.open_provider import ReadOptions
 from ..models.language_model import ModelChoice
 from ..results.printable import printable
 from ..results.result_tables import RESULT_FIELDS, ResultFile, result_rows
-from ..runtime.progress import ProgressBar, clock
+from ..runtime.progress import ProgressDisplay, clock
+from ..runtime.run import Progress, Run
 from . import docstring_corpus as texts
 from . import hit_rates as measure
 from .small_model import SHORT, DemoModelRecipe, build
@@ -112,11 +113,11 @@ def _model(place: Workdir, recipe: DemoModelRecipe) -> None:
     records = texts.read_records(place.corpus)
     begun = time.monotonic()
     losses: list[float] = []
-    with ProgressBar("model", recipe.steps, every=10.0) as progress_bar:
+    with ProgressDisplay(every=10.0) as display:
 
         def on_progress(step: int, loss: float) -> None:
             losses.append(loss)
-            progress_bar.update(step, f"steps · loss {loss:.2f}")
+            display.show(Progress("model", step, recipe.steps, f"steps · loss {loss:.2f}"))
 
         parameters = build([record["text"] for record in records], place.model, recipe, on_progress)
     _say(f"model: {parameters / 1e6:.1f} M parameters, {recipe.steps} steps in {clock(time.monotonic() - begun)}, "
@@ -128,15 +129,8 @@ def _store(place: Workdir, method: str, settings: Mapping[str, Any]) -> None:
     job = IngestJob([str(place.corpus)], str(place.store), choice, {method: settings},
                     ReadOptions(Template(), max_length=LENGTH))  # fmt: skip
     ingestion = prepare(job).open()
-    count = len(texts.read_records(place.corpus))
-    with ProgressBar("store", every=10.0) as progress_bar:
-
-        def on_progress(p: IngestProgress) -> None:
-            progress_bar.update(
-                p.rows, f"examples · {p.tokens / max(p.seconds, 1e-9):,.0f} tokens/s", (p.place.record + 1) / count
-            )
-
-        outcome = ingestion.run(on_progress)
+    with ProgressDisplay(every=10.0) as display:
+        outcome = ingestion.run(Run(on_progress=display.show))
     size = sum(file.stat().st_size for file in place.store.rglob("*") if file.is_file())
     _say(f"store: {outcome.rows:,} examples with {method} ({outcome.added:,} read now, in {clock(outcome.seconds)}), "
          f"{size / 1e6:.0f} MB")  # fmt: skip
@@ -149,8 +143,8 @@ Answers = dict[str, list[dict[str, Any]]]
 def _answers(place: Workdir, method: str) -> Answers:
     begun = time.monotonic()
     choice = ModelChoice(str(place.model), device="cpu")
-    question = ask(str(place.store), method, str(place.questions), choice=choice, top=TOP)
-    results = question.attribute()
+    session = open_session(str(place.store), method, str(place.questions), QueryOptions(TOP, choice))
+    results = session.attribute()
     answers: Answers = {}
     with ResultFile(str(place.answers), RESULT_FIELDS) as file:
         for part in result_rows(results, FeatureStore.open(str(place.store))):
@@ -158,7 +152,7 @@ def _answers(place: Workdir, method: str) -> Answers:
             for values in zip(*part.values(), strict=True):
                 row = dict(zip(part, values, strict=True))
                 answers.setdefault(row["query_id"], []).append(row)
-    _say(f"answers: {len(answers)} questions to {question.rows:,} examples in {clock(time.monotonic() - begun)}")
+    _say(f"answers: {len(answers)} questions to {session.rows:,} examples in {clock(time.monotonic() - begun)}")
     return answers
 
 

@@ -1,4 +1,5 @@
-"""The demo's folder: which steps are done in it, and whose it is. A name without a dot in front is finished.
+"""The demo's folder: which steps are finished in it, so that a second run continues. A name without a dot in front is
+finished.
 
 Nothing that another program left is deleted, and of a demo's own only what was made from a model that is gone. Knows neither
 models nor questions.

@@ -1,1 +1,1 @@
-"""Whether scores are right: against retraining, and against what is known to be relevant."""
+"""Whether scores are right: compared with retraining, and with labels of what is relevant."""

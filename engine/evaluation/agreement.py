@@ -1,4 +1,4 @@
-"""`evaluate lds` and `evaluate subsets`: predictions of what training on subsets does, beside what it did. Knows no store.
+"""`evaluate lds` and `evaluate subsets`: predicted against real effects of training on subsets. Knows no store.
 
 Outcomes are losses unless said otherwise: training on a subset that helps lowers them, so a positive score predicts a fall,
 and correlations are taken with their negatives.

@@ -1,4 +1,4 @@
-"""Each evaluation as one call, from files. Knows where figures come from and nothing of how they are computed."""
+"""Each evaluation as one call, from files to figures. Knows where figures come from and nothing of how they are computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which examples are relevant for which query: by a list of ids, by pairs, by a column's value, by a pattern in the text.
+"""Labels: which examples are relevant for which query, by ids, pairs, a column's value or a pattern in the text.
 
 Knows files of labels; no scores and no store.
 """

@@ -1,4 +1,4 @@
-"""Scores, masks and outcomes from files: .npy, .parquet, .zarr, by whoever wrote them. Knows shapes; no method and no metric."""
+"""Reads scores, masks and outcomes from .npy, .parquet and .zarr files. Knows shapes; no method and no metric."""
 
 from __future__ import annotations
 

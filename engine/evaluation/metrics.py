@@ -1,4 +1,4 @@
-"""Figures that say how good scores are: rank correlations with retraining's outcomes, retrieval of what is known to be relevant.
+"""Metrics: rank correlations, LDS, precision and recall, areas under curves, bootstrap intervals.
 
 Pure functions of arrays in float64. Scores with ties have the mean rank of their group in correlations, count half in AUC, and
 enter together in average precision; a figure that is not defined (no relevant row, a constant column) is NaN, and means leave

@@ -1,4 +1,4 @@
-"""Rankings to be judged: from answers (`attribute -o`), or from all scores of a store's examples. Knows files; no metric."""
+"""Rankings to evaluate: from answers (`attribute -o`), or from all scores of a store's examples. Knows files; no metric."""
 
 from __future__ import annotations
 

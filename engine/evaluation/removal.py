@@ -1,4 +1,4 @@
-"""`evaluate brittleness`: what becomes of each query when the examples that scores put first are taken away, and trained anew.
+"""`evaluate brittleness`: how each query's loss rises when its top examples are removed before training.
 
 The counterfactual test of attribution (Ilyas et al. 2022, section 3; Park et al. 2023, section 4): if these examples did it,
 without them it does not happen, or less. What taking away as many others does stands beside it. Knows no store and no method.

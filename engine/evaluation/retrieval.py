@@ -1,4 +1,4 @@
-"""`evaluate retrieval`: whether the examples that are known to be relevant come first. Knows labels; no method.
+"""`evaluate retrieval`: whether the examples known to be relevant rank first. Knows labels; no method.
 
 From answers (the best K of each query): precision and recall at k, reciprocal rank, average precision, where what is not
 among the K counts as never found. From all scores of all examples besides: areas under the curve of the full ranking, and

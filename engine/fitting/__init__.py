@@ -1,1 +1,1 @@
-"""What is fitted to a whole corpus once, and kept beside its store: from a command to operators on disk, and back."""
+"""Fits of subset methods to a corpus: hidden states, checkpoints, records; from the command to parameters on disk."""

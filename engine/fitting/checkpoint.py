@@ -1,4 +1,4 @@
-"""Where a training stands, kept now and then. Knows no method."""
+"""Checkpoints of a fit that can be interrupted at any step. Knows no method."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Checkpoint:
         if held is None or str(held.pop("of", "")) != str(self._of):
             return True
         try:
-            fitting.resume(held)
+            fitting.load_state_dict(held)
         except DataError:
             return False
         return True
@@ -33,5 +33,5 @@ class Checkpoint:
     def write(self, fitting: FitSession, *, due: bool = False) -> None:
         """Keep it; with `due`, if it is time to."""
         if not due or time.monotonic() - self._kept >= self._seconds:
-            write_arrays(self._file, {"of": self._of, **fitting.arrays()})
+            write_arrays(self._file, {"of": self._of, **fitting.state_dict()})
             self._kept = time.monotonic()

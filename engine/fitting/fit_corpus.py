@@ -1,4 +1,4 @@
-"""Where a fit reads its corpus: from the store's own texts, from the files it was made of, or from arrays. Knows no method."""
+"""Where a fit reads its corpus: the store's own texts, the files it was made of, or arrays. Knows no method."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def made_of(provider: Provider) -> dict[str, Any]:
 
 def require_source(store: FeatureStore, name: str, method: SubsetMethod) -> None:
     """Raise SettingsError where a method reads rows in any order, and a store neither keeps texts nor is of arrays."""
-    if method.states_from == "model" and not (store.provenance["kind"] == "arrays" or store.provenance.get("text")):
+    if method.states_from == "forward" and not (store.provenance["kind"] == "arrays" or store.provenance.get("text")):
         raise SettingsError(
             f"{store.url} keeps no texts, and {name} with these settings reads them at every step: ingest without --no-text"
         )

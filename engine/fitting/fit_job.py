@@ -1,8 +1,7 @@
-"""`fit`: hidden states of the corpus once, then a training that may be stopped anywhere, for each base model. Knows no method by
-name.
+"""`fit` as one call: hidden states once, then an interruptible training for each base model. Knows no method by name.
 
 fit = prepare_fit(FitJob("store", "stride", {"subsets": 300}))
-finished = fit.run(lambda what, done, of, note: None)
+finished = fit.run()
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +31,7 @@ from ..interface.registry import load
 from ..interface.subset_method import HiddenStates, SubsetMethod
 from ..models.language_model import ModelChoice
 from ..runtime.memory import Part, Plan, show_bytes
+from ..runtime.run import SILENT, Run
 from .checkpoint import Checkpoint
 from .fit_corpus import absolute, base_provider, made_of, require_rows, require_source
 from .fit_record import (
@@ -51,9 +51,6 @@ from .fit_record import (
 from .state_files import StateFiles, part_bytes
 from .streamed_states import StreamedStates
 
-OnProgress = Callable[[str, int, int, str], None]
-"""What is being done, how much of it, of how much, and a note."""
-
 
 @dataclass(frozen=True, slots=True)
 class FitJob:
@@ -66,7 +63,6 @@ class FitJob:
     corpus: Sequence[str] = ()
     """Where the corpus's files are now, if they are needed and have moved."""
     model: ModelChoice = field(default_factory=lambda: ModelChoice(""))
-    memory: int | None = None
     again: bool = False
     """Begin anew where there is a fit with other settings or of other examples."""
     commit_seconds: float = 15.0
@@ -76,9 +72,11 @@ class FitJob:
 class FitRun:
     """A fit that only needs to be started; nothing is written yet."""
 
-    def __init__(self, job: FitJob, store: FeatureStore, method: SubsetMethod, record: dict[str, Any]) -> None:
+    def __init__(
+        self, job: FitJob, store: FeatureStore, method: SubsetMethod, record: dict[str, Any], budget: int | None = None
+    ) -> None:
         """`record`: of the fit that is there, or of a new one. See :func:`prepare_fit`."""
-        self.job, self.store, self.method, self._record = job, store, method, record
+        self.job, self.store, self.method, self._record, self._budget = job, store, method, record, budget
         self.folder = state_folder(store, job.method)
         self._seen = record_bytes(store, job.method)
         self.rows = store.rows(EXAMPLES)
@@ -92,7 +90,7 @@ class FitRun:
         if record["done"] < len(record["bases"]):
             self._next = self._provider(record["done"])
             self.plan = self._planned(self._next)
-            self.plan.check(job.memory, self.plan.total)
+            self.plan.check(budget, self.plan.total)
             for base in range(record["done"] + 1, len(record["bases"])):
                 self._provider(base)  # before an older fit is given up for this one
 
@@ -101,7 +99,7 @@ class FitRun:
         """What whoever starts it should know: a line each."""
         if self._next is None:
             return []
-        if self.method.states_from == "model":
+        if self.method.states_from == "forward":
             return [*self.method.notes(self.rows), "hidden states are not kept: the model runs at every step"]
         model_shape, bases = self._next.head.model_shape, len(self._record["bases"])
         counted = open_column(self.store, EXAMPLES, "counted").gather(np.arange(self.rows)).sum(dtype=np.int64)
@@ -117,16 +115,16 @@ class FitRun:
     def _planned(self, provider: Provider) -> Plan:
         """What a base model's fit holds: reading first, training after it."""
         tokens, model_shape = max(BATCH_TOKENS, provider.longest()), provider.head.model_shape
-        inner, files = self.method.layer(model_shape) >= 0, self.method.states_from == "files"
+        inner, files = self.method.layer(model_shape) >= 0, self.method.states_from == "cache"
         return provider.memory(tokens) + Plan.of(
             layers_part(model_shape, [self.method.needs(model_shape)], tokens),
             Part("hidden states on their way out", files * part_bytes(model_shape, inner=inner)),
             Part("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
-            Part(f"{self.job.method}'s operators in training", self.method.held(model_shape, self.rows)[0]),
+            Part(f"{self.job.method}'s operators in training", self.method.memory(model_shape, self.rows).fitting),
             Part("places of examples", (16 if files else 96) * self.rows),
         )
 
-    def run(self, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False) -> bool:
+    def run(self, run: Run = SILENT) -> bool:
         """Fit what is left; False when stopped before the end.
 
         Raises:
@@ -141,7 +139,7 @@ class FitRun:
                     )
                 for torn in self.folder.rglob(".*.part*"):
                     torn.unlink()  # of a run that was killed
-                return self._run(on_progress, should_stop)
+                return self._run(run)
         except HeadwaterError:
             raise  # some are OSErrors too
         except OSError as error:
@@ -156,17 +154,17 @@ class FitRun:
                 f"another process fits {self.job.method} to {self.store.url}: wait for it, or stop it"
             ) from None
 
-    def _run(self, on_progress: OnProgress, should_stop: Callable[[], bool]) -> bool:
+    def _run(self, run: Run) -> bool:
         record = self._record
         if not record["done"]:
             self._sweep(record)
         self._note(record)
         for base in range(record["done"], len(record["bases"])):
             provider, self._next = self._next or self._provider(base), None
-            self._planned(provider).check(self.job.memory, self.plan.total)
+            self._planned(provider).check(self._budget, self.plan.total)
             record["bases"][base]["made"] = made_of(provider)
             self._note(record)
-            if not self._base(base, provider, on_progress, should_stop):
+            if not self._base(base, provider, run):
                 return False
             record["done"] = base + 1
             self._note(record)
@@ -184,17 +182,12 @@ class FitRun:
                 if place.name not in {f"base{base}" for base in range(len(record["bases"]))}:
                     shutil.rmtree(place)
 
-    def _base(self, base: int, provider: Provider, on_progress: OnProgress, should_stop: Callable[[], bool]) -> bool:
+    def _base(self, base: int, provider: Provider, run: Run) -> bool:
         """One base model, to the end: whether it was reached."""
         place, bases = self._place(base), len(self._record["bases"])
         name = f" of base {base + 1}" if bases > 1 else ""
         try:
-            corpus, digest = self._corpus(
-                base,
-                provider,
-                lambda what, rows: on_progress(f"{what}{name}", rows, self.rows, "examples"),
-                should_stop,
-            )
+            corpus, digest = self._corpus(base, provider, name, run)
         except _StoppedError:
             return False
         begun = partial(self.method.start_fit, provider.head, corpus, self.method.design(self.rows, base), base)
@@ -203,24 +196,18 @@ class FitRun:
             fitting = begun()
 
         def step(done: int, fidelity: float, drift: float) -> None:
-            on_progress(
-                f"operators{name}",
-                done,
-                fitting.steps,
-                f"steps · loss inside {fidelity:.4f}, drift outside {drift:.5f}",
-            )
+            note = f"steps · loss inside {fidelity:.4f}, drift outside {drift:.5f}"
+            run.report(f"operators{name}", done, fitting.steps, note)
             keep.write(fitting, due=True)
 
-        if not fitting.run(step, should_stop):
+        if not fitting.run(step, run.should_stop):
             keep.write(fitting)
             return False
-        write_arrays(place / "operators.npz", {"of": np.array(fit_digest(self._record, base)), **fitting.fitted()})
+        write_arrays(place / "operators.npz", {"of": np.array(fit_digest(self._record, base)), **fitting.parameters()})
         return True
 
-    def _corpus(
-        self, base: int, provider: Provider, on_progress: Callable[[str, int], None], should_stop: Callable[[], bool]
-    ) -> tuple[HiddenStates, str]:
-        """What operators are trained on, and a digest of what decides its states.
+    def _corpus(self, base: int, provider: Provider, name: str, run: Run) -> tuple[HiddenStates, str]:
+        """What operators are trained on, and a digest of what decides its states. `name`: of the base, behind each stage's.
 
         Raises:
             _StoppedError: it was asked to stop.
@@ -229,19 +216,18 @@ class FitRun:
         activations = StateFiles(provider, self._place(base), layer, self.rows)
 
         def weighing(rows: int) -> None:
-            on_progress("weights of examples", rows)
-            if should_stop():
+            run.report(f"weights of examples{name}", rows, self.rows, "examples")
+            if run.should_stop():
                 raise _StoppedError
 
         corpus: HiddenStates | None
-        if self.method.states_from == "files":
-            corpus = activations.collected(lambda rows: on_progress("hidden states", rows), should_stop)
+        if self.method.states_from == "cache":
+            corpus = activations.collected(run.counter(f"hidden states{name}", self.rows), run.should_stop)
         else:
             activations.removed()
             random = cast(RandomAccessProvider, provider)  # see require_source
-            corpus = StreamedStates.measured(
-                random, layer, lambda rows: on_progress("lengths of examples", rows), should_stop
-            )
+            lengths = run.counter(f"lengths of examples{name}", self.rows)
+            corpus = StreamedStates.measured(random, layer, lengths, run.should_stop)
         if corpus is None:
             raise _StoppedError
         return self.method.example_weights(provider.head, corpus, weighing), activations.digest
@@ -264,8 +250,8 @@ class _StoppedError(Exception):
     """Somebody asked to stop while a corpus was made ready."""
 
 
-def prepare_fit(job: FitJob) -> FitRun:
-    """Open the store, load the next base model, make the plan; nothing is written.
+def prepare_fit(job: FitJob, run: Run = SILENT) -> FitRun:
+    """Open the store, load the next base model, make the plan, which fits the run's budget; nothing is written.
 
     Raises:
         HeadwaterError: whatever of these is not as it should be.
@@ -296,4 +282,4 @@ def prepare_fit(job: FitJob) -> FitRun:
         record = {**there, "settings": record["settings"], "done": done}
     elif there and same_fit(there, record) and there.get("done", 0) < len(bases):
         record = {**there, "settings": record["settings"]}  # --again was begun already
-    return FitRun(job, store, method, record)
+    return FitRun(job, store, method, record, run.budget)

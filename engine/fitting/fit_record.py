@@ -1,4 +1,4 @@
-"""What a fit left beside a store's rows: its record, and of each base model the operators. Knows no method by name.
+"""What a fit leaves in the store: its record, and the parameters for each base model. Knows no method by name.
 
 methods/NAME/state/fit.json                what was fitted: settings, examples, corpus, bases, and how many of these are done
 methods/NAME/state/base0/operators.npz     of the first base model
@@ -24,7 +24,7 @@ from ..interface.subset_method import SubsetMethod
 from ..recovery.recover import PURSUITS, Recovery
 
 RECORD = "fit.json"
-RECOVERY = ("solver", "share", "held_out", "tolerance")
+RECOVERY = ("solver", "regularization", "held_out", "tolerance")
 """Settings that matter when a query is asked, and bind no fit."""
 
 
@@ -50,10 +50,10 @@ def recovery_of(method: SubsetMethod) -> Recovery:
         SettingsError: settings out of range.
     """
     if method.solver not in PURSUITS:
-        return Recovery(method.solver, method.share, 0, method.held_out, method.tolerance)
-    if method.share != int(method.share):
-        raise SettingsError(f"of {method.solver} share is a number of causes, not {method.share:g}")
-    return Recovery(method.solver, 0.0, int(method.share), method.held_out, method.tolerance)
+        return Recovery(method.solver, method.regularization, 0, method.held_out, method.tolerance)
+    if method.regularization != int(method.regularization):
+        raise SettingsError(f"of {method.solver} regularization is a number of causes, not {method.regularization:g}")
+    return Recovery(method.solver, 0.0, int(method.regularization), method.held_out, method.tolerance)
 
 
 def read_record(store: FeatureStore, name: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Hidden states of a corpus's rows, as training asks for them: all there at once, or a few at a time (`streamed.py`).
+"""Hidden states of a corpus in memory or mapped from files, as a fit reads them.
 
 Knows shapes; no model, no file, no operator.
 """

@@ -1,4 +1,4 @@
-"""Hidden states of some examples, read through a model or from arrays. Knows a provider."""
+"""Computes hidden states of some examples, through a model or from arrays. Knows a provider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hidden states of a whole corpus, in files: one forward pass, and every step of training reads from them.
+"""The cache of a corpus's hidden states in files: written by one forward pass, read by every training step.
 
 `hidden.bin` (P, D), `inner.bin` (P, D') where another layer is wanted too, `targets.bin` (P,) and `first.bin` (N + 1,) grow by
 some examples at a time, and `done.json` says, whenever that many are safely there, how many and of what they are. A pass that was

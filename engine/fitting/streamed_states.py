@@ -1,6 +1,6 @@
-"""Hidden states made when they are asked for: the model runs at every step on the rows that it draws, and nothing is kept of them
-but how long they are. For corpora whose states are too many to keep, and for what acts below the last layer, which no kept state
-serves. Knows a provider that reads rows in any order.
+"""Hidden states without a cache: the model runs at every step on the rows that the step draws. For corpora whose states are
+too many to keep, and for what acts below the last layer, which no kept state serves. Knows a provider that reads rows in any
+order.
 """
 
 from __future__ import annotations

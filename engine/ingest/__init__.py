@@ -1,1 +1,1 @@
-"""From documents and a model to rows of a store."""
+"""Ingestion: from documents and a model to rows of a store."""

@@ -1,5 +1,5 @@
-"""Arrays in place of text and a model: hidden states, labels and readout weights, from an .npz file or a Zarr group. So an
-image or tabular classifier, or a model that no library loads, rides the same path. Knows no method and no store of ours.
+"""Arrays as a provider of batches, in place of text and a model: hidden states, labels and head weights. So an image or
+tabular classifier, or a model that no library loads, rides the same path. Knows no method and no store of ours.
 
 | array      | shape                 | must                                                                       |
 |------------|-----------------------|----------------------------------------------------------------------------|

@@ -1,5 +1,5 @@
-"""How many records a corpus has, without reading it: from the first megabyte of each file. For progress alone.
-Knows the files' formats as names only.
+"""Estimates how many records a corpus has, from the first megabyte of each file, for progress bars. For progress alone. Knows
+the files' formats as names only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an example is before it is a row, and how examples are put into batches. Knows no model, no file, no store.
+"""Examples before they are rows, and how they are grouped into batches. Knows no model, no file, no store.
 
 Examples are taken in windows of consecutive rows; within a window they are sorted by length and cut into batches of a token
 budget, so little is padded. Windows and batches are a function of the rows alone: a run that was stopped and goes on makes

@@ -1,4 +1,4 @@
-"""Ingestion as one call: what the command line and the Python API ask for. Knows no method by name.
+"""`ingest` as one call: prepare the store, the model and the plan, then run. Knows no method by name.
 
 job = IngestJob(["corpus.jsonl"], "store", ModelChoice("model"), {"rise": {"tau": 1.0}})
 outcome = prepare(job).ingest()
@@ -20,6 +20,7 @@ from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..models.language_model import ModelChoice
 from ..runtime.memory import Plan
+from ..runtime.run import SILENT, Run
 from .examples import Place
 from .ingest_plan import choose_batch
 from .ingestion import Ingestion, IngestResult
@@ -43,8 +44,6 @@ class IngestJob:
     """Method name → settings that are not the default (or not the store's)."""
     reading: ReadOptions = field(default_factory=lambda: ReadOptions(Template()))
     """How files are read."""
-    memory: int | None = None
-    """Budget in bytes."""
     batch_tokens: int | None = None
     """Padded tokens of a batch; None for the widest that fits."""
     with_text: bool | None = None
@@ -82,8 +81,8 @@ class PreparedIngest:
         ]
 
     def ingest(self) -> IngestResult:
-        """All of it, in silence."""
-        return self.open().run(lambda progress: None)
+        """All of it, without progress."""
+        return self.open().run()
 
     def open(self) -> Ingestion:
         """Create or open the store.
@@ -98,8 +97,8 @@ class PreparedIngest:
         return Ingestion(self.provider, store, self.methods, self.tokens, self.job.commit_seconds)
 
 
-def prepare(job: IngestJob) -> PreparedIngest:
-    """Load the model, find the files, make the plan.
+def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
+    """Load the model, find the files, make the plan, which fits the run's budget.
 
     Raises:
         HeadwaterError: whatever of these is not as it should be; nothing is written.
@@ -119,7 +118,7 @@ def prepare(job: IngestJob) -> PreparedIngest:
         _check_columns(name, method, provider)
     if store is None:
         _refuse_emptiness(provider, reading)
-    tokens, plan = choose_batch(provider, methods, job.memory, job.batch_tokens, with_text)
+    tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, with_text)
     return PreparedIngest(job, provider, methods, plan, tokens, with_text)
 
 

@@ -1,4 +1,4 @@
-"""The memory of an ingestion, as named parts, and the widest batch that a budget allows.
+"""The memory plan of an ingestion, and the widest batch that a budget allows.
 
 Said before anything runs, so that a run too large is refused instead of killed. Knows no method by name.
 """

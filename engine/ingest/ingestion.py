@@ -1,4 +1,4 @@
-"""From a corpus to a store: one forward pass for every method that is behind, written by a thread of its own, resumable.
+"""The run of an ingestion: one forward pass for every method that lacks rows, resumable.
 
 Each group of the store (the examples', and each method's) carries its own progress: rows, place in the corpus, and a digest
 chained over the examples so far. A run brings the groups that lag furthest to the next one's level, all of them together
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -26,25 +26,13 @@ from ...store.manifest import StoreRecord
 from ...store.writer import GroupWriter
 from ..interface.method import Method
 from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..runtime.run import SILENT, Progress, Run, silent
+from .estimate import estimate_records, fraction
 from .examples import Example, Place, example_rows, windows
 from .outputs import Batching, named, outputs
 from .provider import Provider
 from .stored_columns import precisions_of
 from .writer_thread import WriterThread
-
-
-@dataclass(frozen=True, slots=True)
-class IngestProgress:
-    """Where an ingestion stands."""
-
-    rows: int
-    """Rows of this run's pass that are read out."""
-    tokens: int
-    """Tokens of this run so far."""
-    place: Place
-    """The last example's place in the corpus."""
-    seconds: float
-    """Since the run began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +63,26 @@ class Ingestion:
         self.provider, self.store, self.methods = provider, store, dict(methods)
         self.tokens, self.commit_seconds = tokens, commit_seconds
         self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
-        self._tables = {name: method.precompute(provider.head) for name, method in self.methods.items()}
+        self._estimates: list[float] = []
+        self._tables = {name: method.precompute(provider.head, {}) for name, method in self.methods.items()}
         self._forms = {name: precisions_of(method, provider.head.model_shape) for name, method in self.methods.items()}
         self._needs = merged_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
 
-    def run(
-        self, on_progress: Callable[[IngestProgress], None], should_stop: Callable[[], bool] = lambda: False
-    ) -> IngestResult:
-        """Bring every group to the corpus's end. `on_progress` hears of every window; `should_stop` is asked before each.
+    def run(self, run: Run = SILENT) -> IngestResult:
+        """Bring every group to the corpus's end. Progress is reported after every window of rows, a stop is asked for before.
 
         Raises:
             DataError: NaN or Inf in an example's logits (the example is named); what came before it is committed.
             StoreFull: no room left; what was committed stays.
         """
         finished = False
+        self._estimates = estimate_records(self.provider.sources) if run.on_progress is not silent else []
         while not finished:
             behind, level = self._behind()
             if not behind:
                 finished = True
                 break
-            if not self._advance(behind, level, on_progress, should_stop):
+            if not self._advance(behind, level, run):
                 break
         seconds = time.monotonic() - self.started
         return IngestResult(
@@ -114,13 +102,7 @@ class Ingestion:
         above = [count for count in rows.values() if count > low]
         return [g for g in open_groups if rows[g] == low], min(above, default=None)
 
-    def _advance(
-        self,
-        behind: list[str],
-        level: int | None,
-        on_progress: Callable[[IngestProgress], None],
-        should_stop: Callable[[], bool],
-    ) -> bool:
+    def _advance(self, behind: list[str], level: int | None, run: Run) -> bool:
         """Read from the lagging groups' place to the next level or the end; false when stopped before."""
         with WriterThread(self._writers(behind), self.commit_seconds) as writer:
             record = self.store.groups[behind[0]]  # fresh: the writers have the store to themselves now
@@ -130,21 +112,25 @@ class Ingestion:
             if level is not None:
                 examples = islice(examples, level - first)
             for window in windows(examples):
-                if should_stop():
+                if run.should_stop():
                     return False
                 rows = self._window(window, behind)
                 digest, place = _chained(digest, window), window[-1].place
                 self.added += len(window)
                 self.read_tokens += sum(example.length for example in window)
                 writer.put(rows, {"place": [place.source, place.record, place.piece], "digest": digest})
-                on_progress(
-                    IngestProgress(first + self.added - added, self.read_tokens, place, time.monotonic() - self.started)
-                )
+                self._report(run, first + self.added - added, place)
             if level is None:
                 writer.finish(complete=True)
         if level is not None:
             self._meet(behind, level)
         return True
+
+    def _report(self, run: Run, rows: int, place: Place) -> None:
+        """Report the rows that are read, the rate, and the share of the corpus that an estimate of its size gives."""
+        rate = self.read_tokens / max(time.monotonic() - self.started, 1e-9)
+        share = fraction(place, self._estimates)
+        run.on_progress(Progress("ingest", rows, None, f"examples · {rate:,.0f} tokens/s", share))
 
     def _writers(self, groups: list[str]) -> list[GroupWriter]:
         writers: list[GroupWriter] = []

@@ -1,6 +1,4 @@
-"""From what a user names, files and a model, to a provider: for a new corpus, and for queries to a store that exists.
-Knows no method.
-"""
+"""Opens the provider for what a user names: a corpus with a model, arrays, or queries to an existing store. Knows no method."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What feeds ingestion and queries: examples from a place on, and a batch's readout. Two kinds stand behind it, text with a
-model (`text.py`) and arrays in their place (`features.py`). Knows neither.
+"""The protocol of a provider: examples from a given place on, and the outputs of a batch. Implemented by text with a
+model (`text_provider.py`) and by arrays in their place (`array_provider.py`). Knows neither.
 """
 
 from __future__ import annotations

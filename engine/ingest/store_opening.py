@@ -1,4 +1,4 @@
-"""The store of an ingestion: created, or opened and seen to be made alike, with the corpus's files merged into its own.
+"""Opens or creates the store of an ingestion, checks that it was made alike, merges its list of files.
 
 Knows no readout and no method by name.
 """

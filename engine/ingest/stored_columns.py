@@ -1,4 +1,4 @@
-"""Which stored columns a method's rows have: its declared columns in the precision of its settings. Knows no method by name."""
+"""The columns that a method's rows have in the store: as declared, in the precision of its settings. Knows no method by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store's own texts as a provider: the corpus is read again from the store that was made of it.
+"""The texts of an existing store as a provider: a corpus read again without its files.
 
 Every stored row is one example, in the store's order. A stored piece of a longer text may be tokenised a token longer than it
 was; what does not fit is cut. Knows a store's examples and a model; no method.

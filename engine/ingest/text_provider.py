@@ -1,4 +1,4 @@
-"""Text with a language model as a provider: documents → token windows → readouts. Knows no method and no store.
+"""Text with a language model as a provider: documents → token windows → outputs. Knows no method and no store.
 
 A plain document longer than `max_length` tokens is cut into consecutive examples, with their offsets. A row with a prompt
 cannot be cut, so one that is longer than `max_length` is a fault, named by file and line.

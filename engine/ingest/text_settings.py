@@ -1,4 +1,6 @@
-"""How text becomes examples. Knows no model but its model_shape, and no file."""
+"""How text becomes examples: maximal length, truncation, which positions are targets. Knows no model but its model_shape, and
+no file.
+"""
 
 from __future__ import annotations
 

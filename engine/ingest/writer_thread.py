@@ -1,4 +1,4 @@
-"""Writing beside the forward pass: a thread that appends windows of rows and commits now and then. Knows no model."""
+"""A thread that writes rows beside the forward pass and commits now and then. Knows no model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,3 @@
-"""What an attribution method sees, and the contract that it fulfils. Imports no other room of the engine."""
+"""The contract of an attribution method, and the registry that finds methods. Imports no other room of the engine. Imports no
+other room of the engine.
+"""

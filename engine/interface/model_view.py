@@ -1,6 +1,7 @@
-"""What a method may see of a model: its sizes and its head, and of one batch what passed through it.
+"""What a method may see of a model and of one batch: shape, head, hidden states, gradients of linear layers.
 
-Protocols and small values alone; engine/intake fills them. Knows no method, no model class, no file; torch only as a type.
+Protocols and small values alone; `engine/models` and `engine/ingest` implement them. Knows no method, no model class, no file;
+torch only as a type.
 """
 
 from __future__ import annotations

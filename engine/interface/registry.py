@@ -1,4 +1,4 @@
-"""From a method's name to its class, by entry point. Built-in methods come in by the same door as anyone's.
+"""Finds installed methods by name, from entry points. Built-in methods come in by the same door as anyone's.
 
 Entry-point group `headwater.methods`: name = "package.module:Class". Listing imports nothing, so that a broken plugin is a
 line in the list and not a failure of it; only the method asked for is imported. Knows no method by name.

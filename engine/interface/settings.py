@@ -1,4 +1,4 @@
-"""Settings as the fields of a frozen dataclass: to JSON and back, typed by their defaults. Knows no method."""
+"""Settings of a method as the fields of a frozen dataclass: to JSON and back, typed by their defaults. Knows no method."""
 
 from __future__ import annotations
 

@@ -107,14 +107,28 @@ class FitSession(Protocol):
     def run(self, on_progress: Callable[[int, float, float], None], should_stop: Callable[[], bool]) -> bool:
         """Take steps until the last or until stopped: whether it was the last. `on_progress` hears the step and two losses."""
 
-    def arrays(self) -> dict[str, Array]:
+    def state_dict(self) -> dict[str, Array]:
         """All that another process needs to go on behind the last step, to the same bytes."""
 
-    def resume(self, arrays: Mapping[str, Array]) -> None:
-        """Go on from these."""
+    def load_state_dict(self, arrays: Mapping[str, Array]) -> None:
+        """Go on from what `state_dict` gave.
 
-    def fitted(self) -> dict[str, Array]:
-        """What `measured` needs, float32 and small integers."""
+        Raises:
+            DataError: the arrays are not those of this fit.
+        """
+
+    def parameters(self) -> dict[str, Array]:
+        """What `measure` needs, float32 and small integers."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitMemory:
+    """Bytes that a fitted method holds at most, hidden states and queries left out."""
+
+    fitting: int
+    """While it is fitted."""
+    measuring: int
+    """While queries are measured."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,7 @@ class SubsetMethod(Method):
 
     solver: str = field(default="auto", kw_only=True)
     """lasso, ridge, iht, ssmp; auto: lasso, or ridge where that predicts held-out measurements better by a standard error."""
-    share: float = field(default=0.0, kw_only=True)
+    regularization: float = field(default=0.0, kw_only=True)
     """c of λ = c·λ_max (of ridge: its strength; of iht and ssmp: how many causes, a whole number); 0: by held-out measurements.
     With auto it is the LASSO's.
     """
@@ -140,7 +154,7 @@ class SubsetMethod(Method):
         """None."""
         return ()
 
-    def rows(self, outputs: BatchOutputs, tables: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
         """None."""
         return {}
 
@@ -163,29 +177,29 @@ class SubsetMethod(Method):
 
     @property
     def states_from(self) -> str:
-        """Where `start_fit` finds hidden states: `files`, which one pass fills; or `model`, which runs anew on the rows that a
-        step draws, and of which nothing is kept (its corpus is a `steering.streamed.Streamed`).
+        """Where `start_fit` finds hidden states: `cache`, files beside the store that one forward pass fills; or `forward`: the
+        model runs again on the rows that a step draws, nothing is kept, and the corpus is `LayerStates`.
         """
-        return "files"
+        return "cache"
 
     def example_weights(self, head: Head, corpus: HiddenStates, on_progress: Callable[[int], None]) -> HiddenStates:
-        """The corpus, with a weight of every row if the method wants any; `on_progress` hears how many rows are done."""
+        """The corpus, with a weight of every row if the method uses weights; `on_progress` hears how many rows are done."""
         return corpus
 
     @abstractmethod
     def start_fit(self, head: Head, corpus: HiddenStates, design: Design, base: int = 0) -> FitSession:
-        """Operators that have learnt nothing yet."""
+        """A fit at step 0 of an operator for each of the design's subsets."""
 
     def notes(self, rows: int) -> list[str]:
-        """What whoever fits so many examples should know: a line each."""
+        """Advice for a fit to so many examples, a line each."""
         return []
 
     @abstractmethod
-    def held(self, model: ModelShape, rows: int) -> tuple[int, int]:
-        """Bytes that fitting, and that measuring, holds at most, hidden states and queries left out."""
+    def memory(self, model: ModelShape, rows: int) -> FitMemory:
+        """What a fit to so many examples, and measuring with it, holds at most."""
 
     @abstractmethod
-    def measured(self, outputs: BatchOutputs, fitted: Mapping[str, Array]) -> tuple[Array, Array]:
-        """(n, K) float64, how much each operator lowers a query's mean loss; and (n,) how well two fittings of one subset
-        agree there, 1 for entirely, NaN where nobody knows.
+    def measure(self, outputs: BatchOutputs, parameters: Mapping[str, Array]) -> tuple[Array, Array]:
+        """(n, K) float64, how much each operator lowers a query's mean loss; and (n,) float64, how well two fits of the same
+        subsets agree on it, 1 for entirely, NaN where there is no second fit.
         """

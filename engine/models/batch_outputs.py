@@ -1,4 +1,4 @@
-"""One batch's readout: hidden states at the counted positions, and what the methods' reductions keep of the logits.
+"""The outputs of one batch: hidden states at target positions, and reductions of the logits, tile by tile.
 
 The logits are made tile by tile and shared by all reductions of a run, so that the head's product is computed once a
 batch and tokens × vocabulary is never whole. Knows no model class, no text, no store.

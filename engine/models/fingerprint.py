@@ -1,4 +1,4 @@
-"""What a store remembers a model and a tokenizer by: digests that depend on what they compute with, not on where they lie.
+"""Fingerprints of models and tokenizers, which depend on what they compute with, not on where they lie.
 
 Knows safetensors as a layout of bytes, and no model class, no method, no store.
 """

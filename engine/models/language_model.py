@@ -1,4 +1,4 @@
-"""Loading a causal language model and its tokenizer, with its head taken apart and checked, with fingerprints.
+"""Loads a causal language model and its tokenizer, and checks its head.
 
 Knows no method, no corpus, no store.
 """

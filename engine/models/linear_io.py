@@ -1,4 +1,4 @@
-"""One backward pass through a frozen trunk: what every linear map read, and the loss's gradient of what it gave.
+"""Inputs and output gradients of the trunk's linear layers, by one backward pass.
 
 No parameter's gradient is ever made: with its inputs and errors at hand, a method takes of an example's gradient, which is a
 sum of outer products, what it wants. Knows no method and no text.

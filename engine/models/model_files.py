@@ -1,4 +1,4 @@
-"""A model's files: its config, weights, adapter and tokenizer, read safely. Knows no head, no method and no store.
+"""Reads a model's files safely: config, weights, adapter, tokenizer. Knows no head, no method and no store.
 
 Weights come from safetensors alone (no pickle is ever read), code that ships with a model runs only when asked for, and
 weights that are missing are an error instead of random numbers.

@@ -1,4 +1,4 @@
-"""A batch at one layer of a trunk, and the layers above it, run again on states that were changed.
+"""Runs the layers above a given one again, on changed hidden states.
 
 The trunk itself runs: its lower layers hand on what they are given, and the layer in question is given the changed states, so
 that masks, positions and the last norm are the model's own, whatever they are. Knows a trunk; no method, no text.

@@ -1,4 +1,4 @@
-"""What a person reads of an evaluation on a terminal. Computes nothing."""
+"""Tables of evaluation results for a terminal."""
 
 from __future__ import annotations
 

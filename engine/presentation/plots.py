@@ -1,4 +1,5 @@
-"""Figures drawn of an evaluation: LDS of each query; figures of retrieval, precision against recall, scores. PNG, SVG or PDF.
+"""Plots of evaluations: LDS by query, retrieval metrics, precision against recall, score histograms; PNG, SVG or PDF. PNG, SVG
+or PDF.
 
 matplotlib is an extra (`headwater[plot]`). Knows results; computes nothing.
 """

@@ -1,4 +1,4 @@
-"""Utilities of subsets and calibrations, as tables on a terminal. Computes nothing."""
+"""Tables of utilities and calibrations for a terminal."""
 
 from __future__ import annotations
 

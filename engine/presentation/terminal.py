@@ -1,4 +1,4 @@
-"""What a person reads on a terminal: results, what a store holds, plans. Knows no method and computes nothing."""
+"""Tables of answers, store contents and memory plans for a terminal. Knows no method and computes nothing."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Sparse recovery: which examples caused a response, from a few aggregate measurements of it."""
+"""Sparse recovery: weights of all examples from measurements of a few subsets of them."""

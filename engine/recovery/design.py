@@ -1,4 +1,4 @@
-"""Which examples each measured subset holds: a left-d-regular design, a function of a row's number and a seed; nothing is stored.
+"""The design: which examples are in which subsets, a function of row number and seed.
 
 Partition p of d deals all N rows out to its own subsets, about K/d of them: row i goes to the subset π_p(i)·K_p // N, with π_p a
 keyed permutation of the row numbers (a Feistel network on the next power of four, walked until it lands among the rows: Black &

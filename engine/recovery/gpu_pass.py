@@ -1,4 +1,4 @@
-"""The correlation pass on a GPU, by CuPy: subsets of all rows go to the device once, and every pass reads them there.
+"""The solvers' correlation pass on a GPU, by CuPy: subsets of all rows are copied to the device once.
 
 Written over what NumPy and CuPy have in common, so that the same lines are tested on a processor; on a GPU they have not run yet:
 untested. Knows memberships; no solver.

@@ -1,4 +1,4 @@
-"""The LASSO over a streamed binary design: min_w,b ½‖y − b − Mw‖² + λ‖w‖₁ for many y, exact to a duality gap.
+"""The LASSO over a streamed binary design, for many responses, to a duality gap: min_w,b ½‖y − b − Mw‖² + λ‖w‖₁.
 
 The intercept is not penalised: y and M's columns are centred over the measurements that count, which changes no correlation with
 a centred residual. A working set of rows is solved by coordinate descent; then a pass over all N columns finds those that agree

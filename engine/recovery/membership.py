@@ -1,4 +1,6 @@
-"""Who is in which subset, as the solver sees it: for a row its few subsets, row after row. Knows no store and no method."""
+"""Each row's subsets as the solvers read them, block by block: held in memory or computed from row numbers. Knows no store and
+no method.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two other ways to sparse weights, of a number of causes that is named instead of a penalty: thresholding and matching pursuit.
+"""Sparse solvers with a given number of nonzeros: iterative hard thresholding (iht), matching pursuit (ssmp).
 
 `iht`: normalised iterative hard thresholding (Blumensath & Davies 2010), steps along Mᵀ(y − b − Mw) of which the s largest
 weights stay, and least squares on the last support. `ssmp`: sequential sparse matching pursuit (Berinde & Indyk 2009), for

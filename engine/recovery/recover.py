@@ -1,4 +1,4 @@
-"""From measurements of a few subsets to a weight of every example, with what tells whether to believe it.
+"""From measurements to weights: chooses solver and penalty on held-out measurements, with diagnostics.
 
 A tenth of the measurements is held out; how sparse the answer is (c of λ = c·λ_max), or how strong a ridge, is what predicts them
 best, pooled over queries; the answer then comes from all of them. Knows memberships; no store, no method.
@@ -41,7 +41,7 @@ class Recovery:
     solver: str = "auto"
     """lasso, ridge, iht, ssmp; `auto` is lasso, or ridge where that predicts the held-out measurements better by more than one
     standard error."""
-    share: float = 0.0
+    regularization: float = 0.0
     """c, or of a ridge its strength; 0 chooses."""
     causes: int = 0
     """s; 0 chooses."""
@@ -57,8 +57,12 @@ class Recovery:
         if self.solver not in SOLVERS:
             raise SettingsError(f"solver is {', '.join(SOLVERS)}; not {self.solver}")
         most = np.inf if self.solver == "ridge" else 1
-        if not (0 <= self.share < most and 0 < self.held_out < 1 and 0 < self.tolerance < 1 and self.causes >= 0):
-            raise SettingsError("recovery needs 0 ≤ share < 1, 0 < held_out < 1, 0 < tolerance < 1 and causes ≥ 0")
+        if not (
+            0 <= self.regularization < most and 0 < self.held_out < 1 and 0 < self.tolerance < 1 and self.causes >= 0
+        ):
+            raise SettingsError(
+                "recovery needs 0 ≤ regularization < 1, 0 < held_out < 1, 0 < tolerance < 1 and causes ≥ 0"
+            )
 
 
 @dataclass(slots=True)
@@ -67,7 +71,7 @@ class Recovered:
 
     solver: str
     """What solved it."""
-    share: float
+    regularization: float
     """c, the ridge's strength, or s."""
     explained: Array
     """(Q,) float64: of the held-out measurements' variance about the mean; below 0, the mean predicts them better; 0 where they
@@ -176,8 +180,8 @@ def _tried(
     membership, subsets = problems.membership, problems.membership.subsets
     errors: dict[str, Array] = {}
     values: dict[str, Sequence[float]] = {}
-    # a share that was given is the LASSO's
-    dense = asked.solver == "ridge" or (asked.solver == "auto" and not asked.share)
+    # a regularization that was given is the LASSO's
+    dense = asked.solver == "ridge" or (asked.solver == "auto" and not asked.regularization)
     shared = overlaps(membership) if dense and subsets <= DENSE else None
     if asked.solver in PURSUITS:
         kept = int((~np.isnan(train).all(0)).sum())
@@ -185,12 +189,12 @@ def _tried(
         errors[asked.solver] = _along_pursuit(membership, y, train, held, sizes, asked.solver, on_progress)
         values[asked.solver] = sizes
     elif asked.solver != "ridge":
-        values["lasso"] = (asked.share,) if asked.share else SHARES
+        values["lasso"] = (asked.regularization,) if asked.regularization else SHARES
         errors["lasso"] = np.concatenate([
             _along_lasso(problem, membership, y[some], held, values["lasso"], on_progress) for some, problem in problems.of(train)
         ], 1)  # fmt: skip
     if shared is not None:
-        ridge, values["ridge"] = Ridge(shared, train), (asked.share,) if asked.share else STRENGTHS
+        ridge, values["ridge"] = Ridge(shared, train), (asked.regularization,) if asked.regularization else STRENGTHS
         errors["ridge"] = np.stack([(ridge.predicted(one) - y)[:, held] ** 2 for one in values["ridge"]])
     elif asked.solver == "ridge":
         raise SettingsError(f"a ridge holds K × K numbers: at most {DENSE} subsets, not {subsets}")

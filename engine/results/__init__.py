@@ -1,1 +1,1 @@
-"""What an answer is, as plain data, and how it is written."""
+"""Answers as plain data: rows, scores, uncertainty, groups; written as tables, JSONL, CSV, Parquet, Zarr."""

@@ -1,4 +1,6 @@
-"""What speaks for an answer that was recovered from measurements, and what against it. Knows no method by name."""
+"""Diagnostics of recovered answers: held-out R², agreement of replicates, duality gap, operators per example, warnings. Knows
+no method by name.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store keeps of its examples, by row number. Knows no method and no score."""
+"""Ids, sources, lines and texts of a store's examples, by row number. Knows no method and no score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores added up by source, or by any column of the corpus: which books, sites or authors did it, rather than which lines.
+"""Scores added up by source or by any column of the corpus: by book, site or author.
 
 Knows no method and no model; scores stream by, and what is held is one line a group and query.
 """
@@ -19,12 +19,16 @@ from ..data.array_files import is_features, open_arrays
 from ..data.documents import record_name
 from ..data.formats import read_records
 from ..data.sources import find_sources
+from ..runtime.memory import Part, Plan
 from .example_table import Examples
 
 GROUP_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "group": pa.string(), "examples": pa.int64(), "mean": pa.float64(),
     "total": pa.float64(), "best": pa.float32(), "best_example": pa.string(),
 }  # fmt: skip
+
+
+_TABLE_BYTES = 400  # of an id and its value, as Python strings in a table
 
 
 class Groups:
@@ -40,7 +44,7 @@ class Groups:
             raise DataError(
                 f"a store keeps no column {column}: name the file that has it (--columns), or group by source"
             )
-        self.store = store
+        self.store, self._from_table = store, bool(table)
         known = labels_of_table(table, column) if table else None
         numbers: dict[str, int] = {}
         parts = []
@@ -48,6 +52,16 @@ class Groups:
             parts.append(np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64))
         self.of, self.names = np.concatenate(parts), list(numbers)
         self.sizes = np.bincount(self.of, minlength=len(self.names))
+
+    def plan(self, queries: int) -> Plan:
+        """What grouping holds besides the scores: numbers of rows, a table of ids where there is one, sums, the answer."""
+        rows, groups = len(self.of), len(self.names)
+        return Plan.of(
+            Part("groups of examples", 24 * rows + 200 * groups),
+            Part("ids and values of a table", _TABLE_BYTES * rows * self._from_table),
+            Part("sums of groups", (8 + 4 + 8) * groups * queries),
+            Part("results by group", 600 * groups * queries),
+        )
 
     def added(self, scores: Iterable[tuple[int, Array]], queries: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
         """Columns of `GROUP_FIELDS`, a part a query, groups by falling mean.

@@ -1,4 +1,4 @@
-"""Text that is safe on a terminal. Knows nothing else."""
+"""Makes text safe to print on a terminal."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Results on their way out: rows with the examples' ids and texts, as a table, JSONL, CSV or Parquet, written in parts.
-Knows no method and no model.
+"""Result tables: rows with the examples' ids and texts, written in parts as a table, JSONL, CSV or Parquet. Knows no method
+and no model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The best examples of each query, as rows and scores. Knows no method and no file."""
+"""The best examples of each query: row numbers and scores. Knows no method and no file."""
 
 from __future__ import annotations
 

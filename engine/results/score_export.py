@@ -1,4 +1,4 @@
-"""Every score of every query, on disk: a Zarr group that any client reads. Knows no method and no model."""
+"""Writes every score of every query to a Zarr group that any client reads. Knows no method and no model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store holds, as JSON values. Knows no method."""
+"""What a store holds (`info`), as JSON values. Knows no method."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Ground truth by training again and again."""
+"""Ground truth by real training on many subsets of a corpus."""

@@ -1,4 +1,4 @@
-"""`ground-truth`: every (subset, seed) trained once, in processes beside each other, resumed where it stopped.
+"""`ground-truth`: trains every (subset, seed) once, in parallel processes, and continues where it stopped.
 
 | file             | what                                                                                          |
 |------------------|-----------------------------------------------------------------------------------------------|
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -29,6 +29,7 @@ from ...store.errors import HeadwaterError, SettingsError, StoreMismatch
 from ...store.files import whole_file, write_json
 from ...store.layout import Array
 from ..evaluation.metrics import noise_ceiling
+from ..runtime.run import SILENT, Run, ShouldStop
 from .token_sets import TokenSet
 from .training_loop import RetrainingRecipe, losses, retrained
 
@@ -91,18 +92,16 @@ class GroundTruth:
         jobs = [(subset, seed) for seed in range(self.task.seeds) for subset in range(len(self.task.masks))]
         return [job for job in jobs if not self._run(*job).exists()]
 
-    def build(
-        self, processes: int, on_progress: Callable[[int], None], should_stop: Callable[[], bool] = lambda: False
-    ) -> bool:
-        """Train what is left; False when stopped before the end. `on_progress` hears how many runs are done.
+    def build(self, processes: int, run: Run = SILENT) -> bool:
+        """Train what is left; False when stopped before the end. Progress counts the trainings that are done.
 
         Raises:
             HeadwaterError: a training failed; what was finished stays.
         """
         jobs, total = self.left(), self.task.seeds * len(self.task.masks)
-        done = total - len(jobs)
+        done, on_progress = total - len(jobs), run.counter("ground-truth", total, "trainings")
         on_progress(done)
-        for _ in self._trained(jobs, processes, should_stop):
+        for _ in self._trained(jobs, processes, run.should_stop):
             done += 1
             on_progress(done)
         if done < total:
@@ -117,7 +116,7 @@ class GroundTruth:
             return "the noise ceiling needs two seeds"
         return f"two trainings of a subset agree at {found['between_seeds']:.3f}; ceiling {found['ceiling']:.3f}"
 
-    def _trained(self, jobs: list[tuple[int, int]], processes: int, should_stop: Callable[[], bool]) -> Iterator[None]:
+    def _trained(self, jobs: list[tuple[int, int]], processes: int, should_stop: ShouldStop) -> Iterator[None]:
         """Runs as they end; no more are begun than processes can take, so that a stop is soon."""
         context, waiting = multiprocessing.get_context("spawn"), iter(jobs)
         with ProcessPoolExecutor(max(1, min(processes, len(jobs))), context, _deaf) as pool:

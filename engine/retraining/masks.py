@@ -1,4 +1,4 @@
-"""Which examples each subset holds: drawn at random, in clusters of like texts, or given. Knows no model."""
+"""The subsets to train on: random, clusters of similar texts, or given. Knows no model."""
 
 from __future__ import annotations
 

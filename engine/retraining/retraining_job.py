@@ -1,4 +1,4 @@
-"""Ground truth as one call: what the command line and the Python API ask. Knows files and names; trains nothing itself."""
+"""`ground-truth` as one call: checks files and options, then runs the builder. Knows files and names; trains nothing itself."""
 
 from __future__ import annotations
 

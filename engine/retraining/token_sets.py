@@ -1,4 +1,4 @@
-"""Tokenised examples on disk and in memory: what retrainings read, so that workers share a file and not a pickle.
+"""Tokenised examples on disk, memory-mapped and shared by the training processes.
 
 Knows no model and no corpus.
 """

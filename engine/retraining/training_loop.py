@@ -1,4 +1,4 @@
-"""One training of a small model on one subset, by Hugging Face's own loop, and its loss on every query.
+"""One training of a small model on one subset, with Hugging Face's loop, and its loss on every query.
 
 Deterministic given its seed, which draws the weights (where they are drawn) and the order of examples: one thread, no
 dropout left to chance beyond it. Knows no files but the model's.

@@ -1,1 +1,1 @@
-"""What every long operation is given: memory plans, progress, cancellation, pinned hashes."""
+"""What every long operation uses: memory plans, progress, cancellation, reproducible hashes."""

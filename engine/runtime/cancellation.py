@@ -1,4 +1,4 @@
-"""Ctrl-C and a request to end: work stops at the next whole step. Knows nothing of the work."""
+"""Stops work cleanly at the next whole step after Ctrl-C or a request to terminate. Knows nothing of the work."""
 
 from __future__ import annotations
 

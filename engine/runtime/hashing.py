@@ -1,4 +1,5 @@
-"""A pinned hash: random numbers that outlive library versions. Knows nothing of what they are for.
+"""A hash that never changes with library versions: the source of all random numbers that are stored. Knows nothing of what
+they are for.
 
 Library random streams change between versions, and a store outlives them; so buckets and signs come from BLAKE2b (the key)
 and SplitMix64 (Steele, Lea & Flood 2014: the stream), both fixed by their definitions. A test holds values of them.

@@ -1,4 +1,4 @@
-"""Memory, promised beforehand: a peak as a sum of named parts, refused before any work if it exceeds the budget.
+"""The memory plan: a peak as a sum of named parts, refused before any work if it exceeds the budget.
 
 The budget bounds what headwater allocates for the work. The interpreter with its libraries is a share of its own: measured,
 stated beside the plan, and not part of the budget. Knows nothing of what the parts hold.
@@ -39,8 +39,11 @@ class Plan:
         return cls(tuple(part for part in parts if part.bytes > 0))
 
     def __add__(self, other: Plan) -> Plan:
-        """What both hold, at the same time."""
-        return Plan((*self.parts, *other.parts))
+        """What both hold, at the same time; parts of one name are added up."""
+        sizes: dict[str, int] = {}
+        for part in (*self.parts, *other.parts):
+            sizes[part.name] = sizes.get(part.name, 0) + part.bytes
+        return Plan(tuple(Part(name, size) for name, size in sizes.items()))
 
     @property
     def total(self) -> int:

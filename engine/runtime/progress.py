@@ -1,11 +1,17 @@
-"""What long work tells a person: a bar on a terminal, plain lines elsewhere, always on stderr. Knows nothing of the work."""
+"""Progress of long work on stderr: a bar on a terminal, plain lines elsewhere. Knows nothing of the work."""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
+
+from .run import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 
 def clock(seconds: float) -> str:
@@ -15,72 +21,63 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
-class ProgressBar:
-    """Progress of one long task, of a known total or none.
+class ProgressDisplay:
+    """Shows the reports of a run: a bar for each stage, the last one's closed. Call :meth:`show` with each report.
 
-    On a terminal a bar of rich; elsewhere a line now and then, so that a log stays readable.
+    On a terminal a bar of rich; elsewhere a line every few seconds, so that a log stays readable.
     """
 
-    def __init__(self, task: str, total: int | None = None, every: float = 5.0, quiet: bool = False) -> None:
+    def __init__(self, every: float = 5.0) -> None:
         """`every`: seconds between lines."""
-        self._task, self._total, self._every, self._quiet = task, total, every, quiet
-        self._bar: Any = None
-        self._started = self._told = time.monotonic()
+        self._every, self._stage = every, ""
+        self._bars: Bars | None = None
+        self._task: TaskID | None = None
+        self._begun = self._printed = time.monotonic()
+        self.started: float | None = None
+        """When the first report came, by the monotonic clock."""
 
-    def __enter__(self) -> ProgressBar:
-        if not self._quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
-                                 console=Console(stderr=True), transient=True)  # fmt: skip
-            self._bar.start()
-            self._id = self._bar.add_task(self._task, total=1.0, note="")
+    def __enter__(self) -> ProgressDisplay:
+        self._begun = self._printed = time.monotonic()
         return self
 
-    def update(self, done: int, note: str = "", fraction: float | None = None) -> None:
-        """`done` items are done; `fraction` of the work, where the total is not known in items."""
-        seconds = time.monotonic() - self._started
-        share = done / self._total if self._total else fraction
+    def show(self, progress: Progress) -> None:
+        """Show one report."""
+        if progress.stage != self._stage:
+            self._open(progress)
+        seconds = time.monotonic() - self._begun
+        share = progress.done / progress.total if progress.total else progress.fraction
         left = f" · {clock(seconds * (1 - share) / share)} left" if share and share < 1 and seconds > 1 else ""
         percent = f" · {share:.0%}" if share is not None else ""
-        line = f"{done:,}{f' {note}' if note else ''}{percent}{left}"
-        if self._bar is not None:
-            self._bar.update(self._id, completed=share or 0.0, note=line)
-        elif not self._quiet and time.monotonic() - self._told >= self._every:
-            self._told = time.monotonic()
-            print(f"{self._task}: {line}", file=sys.stderr, flush=True)
+        line = f"{progress.done:,}{f' {progress.note}' if progress.note else ''}{percent}{left}"
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=share or 0.0, note=line)
+        elif time.monotonic() - self._printed >= self._every:
+            self._printed = time.monotonic()
+            print(f"{progress.stage}: {line}", file=sys.stderr, flush=True)
+
+    def _open(self, progress: Progress) -> None:
+        """Begin another stage."""
+        self._close()
+        now = time.monotonic()
+        if self._stage:
+            self._begun = self._printed = now  # the first stage began when the display did
+        self._stage, self.started = progress.stage, self.started or now
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bars
+
+            self._bars = Bars(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+                              console=Console(stderr=True), transient=True)  # fmt: skip
+            self._bars.start()
+            self._task = self._bars.add_task(progress.stage, total=1.0, note="")
+
+    def _close(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
-class StageProgress:
-    """Progress of tasks that follow each other: a bar for each, the last one's closed."""
-
-    def __init__(self) -> None:
-        """Nothing has begun."""
-        self._bar: ProgressBar | None = None
-        self._task = ""
-        self.started: float | None = None
-
-    def __enter__(self) -> StageProgress:
-        return self
-
-    def update(self, task: str, done: int, total: int, note: str) -> None:
-        """`done` of `total` items of a task are done."""
-        self.started = self.started or time.monotonic()
-        if task != self._task:
-            self.__exit__(None, None, None)
-            self._bar, self._task = ProgressBar(task, total).__enter__(), task
-        assert self._bar is not None
-        self._bar.update(done, note)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(kind, error, trace)
+        self._close()

@@ -1,1 +1,1 @@
-"""Utilities of subsets, calibration, greedy selection."""
+"""Sets of examples: their utility for a task, calibration, greedy selection."""

@@ -1,4 +1,4 @@
-"""Which λ to believe, from subsets that were really trained on: a finite choice, made by a lower confidence bound, then frozen.
+"""`calibrate`: chooses λ by subsets that were really trained on, with a lower confidence bound.
 
 The candidates are declared before anything is measured. The incumbent λ = 1 is replaced only by a candidate whose rank
 correlation with the outcomes, mean over tasks, is higher with confidence: the lower bound of the difference by a paired bootstrap

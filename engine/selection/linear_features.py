@@ -1,4 +1,4 @@
-"""A stored linear feature: one vector an example, such that a set is the mean of its vectors. Knows no method by name.
+"""Stored rows as linear features: a set is the mean of its examples' vectors. Knows no method by name.
 
 Any method's widest stored column can be one: GRASP's sketched gradients, representations, projected gradients, vectors that
 were made elsewhere. The surrogate, its calibration and the choice ask for nothing else.
@@ -6,7 +6,7 @@ were made elsewhere. The surrogate, its calibration and the choice ask for nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +26,21 @@ from ..ingest.provider import Provider
 from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import PackedOutputs, merged_specs
 from ..runtime.memory import Part, Plan
+from ..runtime.run import SILENT, Run
 
 _PART = 512  # examples of a target that are read at once
-OnProgress = Callable[[int], None]
 
 
 class LinearFeatures:
     """A method's stored vectors."""
 
-    def __init__(self, store: FeatureStore, name: str, memory: int | None = None) -> None:
-        """`memory`: the budget in bytes, or none.
+    def __init__(self, store: FeatureStore, name: str, run: Run = SILENT) -> None:
+        """`run`: its budget holds for every pass.
 
         Raises:
             StoreMissing: the store holds no rows of the method, or not all. SettingsError: they are signs, which do not add up.
         """
-        self.store, self.name, self.memory = store, name, memory
+        self.store, self.name, self.run = store, name, run
         self.method = stored_method(store, name)
         require_whole(store, name)
         self.stored = StoredRows(store, method_group(name))
@@ -54,33 +54,39 @@ class LinearFeatures:
         """Where what is known of them is kept; nowhere for a store that is not on this machine."""
         return None if self.store.remote else self.store.path / self.stored.group / "state"
 
-    def mean(self, on_progress: OnProgress) -> Array:
+    def mean(self) -> Array:
         """(D,) float64: the mean over all examples, in one pass."""
         readers = self.stored.scanned(self.column)
         cuts = ((moment_parts(readers, self.form, 1, shape), shape) for shape in shapes(readers, 1))
-        _, shape = fitted(cuts, Plan(()), self.memory)
-        found: Array = column_sums(readers, self.form, shape, on_progress) / self.rows
+        _, shape = fitted(cuts, Plan(()), self.run.budget)
+        found: Array = column_sums(readers, self.form, shape, self.run.counter("mean", self.rows)) / self.rows
         return found
 
-    def means(self, subsets: scipy.sparse.csr_array, on_progress: OnProgress) -> Array:
-        """(S, D) float64: the mean over each subset, in one pass. subsets (S, N): how often each holds each example.
+    def means(self, subsets: scipy.sparse.csr_array, results: int = 0) -> Array:
+        """(S, D) float64: the mean over each subset, in one pass. subsets (S, N): how often each holds each example. `results`:
+        bytes that the caller holds besides.
 
         Raises:
             BudgetError: the sums do not fit the budget.
         """
         readers, columns = self.stored.scanned(self.column), scipy.sparse.csc_array(subsets)
-        held = Plan.of(Part("subsets", 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes)))
+        count = subsets.shape[0]
+        masks = 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes)
+        held = Plan.of(
+            Part("subsets", masks), Part("means of subsets", 8 * count * self.depth), Part("results", results)
+        )
         cuts = ((moment_parts(readers, self.form, subsets.shape[0], shape), shape) for shape in shapes(readers, 1))
-        _, shape = fitted(cuts, held, self.memory)
+        _, shape = fitted(cuts, held, self.run.budget)
         weights = lambda start, stop: columns[:, start:stop].toarray()  # noqa: E731
-        sums = weighted_sums(readers, self.form, weights, shape, on_progress)
+        sums = weighted_sums(readers, self.form, weights, shape, self.run.counter("sums over subsets", self.rows))
         found: Array = sums / np.asarray(subsets.sum(1), np.float64)[:, None]
         return found
 
-    def of(self, provider: Provider, on_progress: OnProgress) -> Iterator[tuple[list[Example], Array]]:
+    def of(self, provider: Provider) -> Iterator[tuple[list[Example], Array]]:
         """Examples of a provider, some at a time, with their vectors (n, D) float64: zeros where nothing counts."""
         model_shape = provider.head.model_shape
-        tables, needs = self.method.precompute(provider.head), merged_specs([self.method.needs(model_shape)])
+        tables, needs = self.method.precompute(provider.head, {}), merged_specs([self.method.needs(model_shape)])
+        on_progress = self.run.counter("queries", None)
         part: list[Example] = []
         done = 0
         for example in provider.examples(Place()):

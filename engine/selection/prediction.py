@@ -1,12 +1,12 @@
-"""`predict` and `calibrate` as calls: subsets and tasks become utilities in one pass over the store. Knows no method by name."""
+"""`predict` and `calibrate` as calls: utilities of subsets for tasks, in one pass over the store. Knows no method by name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,6 @@ UTILITY_FIELDS = {
     "subset": pa.string(), "task": pa.string(), "examples": pa.int64(), "utility": pa.float64(), "additive": pa.float64(),
     "penalty": pa.float64(), "adds": pa.float64(),
 }  # fmt: skip
-OnProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,18 @@ class Utilities:
                 yield line | ({} if self.adds is None else {"adds": float(self.adds[subset, task])})
 
 
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What training on each subset did."""
+
+    path: str
+    """File of (S,), (S, T) or (seeds, S, T) numbers."""
+    kind: Literal["loss", "gain"] = "loss"
+    """A loss falls where training helps; a gain rises."""
+    first: int | None = None
+    """The first so many subsets choose, the others are scored once; None: all choose."""
+
+
 class Prediction:
     """A question about subsets, with nothing computed yet."""
 
@@ -66,7 +77,7 @@ class Prediction:
         self._features, self._targets, self._subsets = features, targets, subsets
         self._penalty = penalty_of(features, penalty)
 
-    def run(self, on_progress: OnProgress = lambda rows: None, given: str = "") -> Utilities:
+    def run(self, given: str = "") -> Utilities:
         """One pass; two where a subset is given.
 
         Raises:
@@ -74,11 +85,12 @@ class Prediction:
         """
         subsets, vectors = self._subsets, self._targets.vectors
         both = union(subsets, given) if given else None
-        means = self._features.means(subsets.counts, on_progress)
+        results = (3 * 8 + 200) * len(subsets.names) * len(vectors)
+        means = self._features.means(subsets.counts, results)
         values = utilities(means, vectors, self._penalty)
         adds = None
         if both is not None:
-            joined = utilities(self._features.means(both, on_progress), vectors, self._penalty)
+            joined = utilities(self._features.means(both, results + means.nbytes), vectors, self._penalty)
             adds = joined - values[subsets.names.index(given)]
         sizes = np.asarray(subsets.counts.sum(1), np.int64)
         return Utilities(
@@ -97,9 +109,8 @@ def penalty_of(features: LinearFeatures, given: float | None) -> float:
 
 
 def calibration(
-    features: LinearFeatures, targets: Targets, subsets: Subsets, outcomes: str, kind: str, first: int | None,
-    grid: Sequence[float] = (), on_progress: OnProgress = lambda rows: None,
-) -> Calibration:  # fmt: skip
+    features: LinearFeatures, targets: Targets, subsets: Subsets, outcomes: Outcomes, grid: Sequence[float] = ()
+) -> Calibration:
     """Choose λ by the first subsets, keep it, and score the others with it: once.
 
     Raises:
@@ -112,11 +123,11 @@ def calibration(
     if before is not None and before.held_out is not None:
         told = f"held-out outcomes were scored with λ = {before.penalty:g} ({before.held_out:.3f}), and would be chosen by now"
         raise DataError(f"{told}; {features.state}/calibration.json is that choice: remove it to begin anew")
-    gains = read_gains(outcomes, kind, len(subsets.names), targets)
+    gains, first = read_gains(outcomes.path, outcomes.kind, len(subsets.names), targets), outcomes.first
     number = len(gains) if first is None else first
     if not 2 <= number <= len(gains):
         raise SettingsError(f"--calibrate {number}: of {len(gains)} subsets, 2 at least are chosen by")
-    means = features.means(subsets.counts, on_progress)
+    means = features.means(subsets.counts)
     found = calibrated(means[:number], targets.vectors, gains[:number], targets.names, grid or GRID)
     keep(found, features.state)
     if number < len(gains):

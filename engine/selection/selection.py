@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ CHOSEN_FIELDS = {
 }  # fmt: skip
 _POOLS, _POOL_BYTES = (4096, 1024, 128), 512 << 20
 _PART = 512
-OnProgress = Callable[[int], None]
+_ID_BYTES = 300  # of an id with its row or its value, in a table of Python objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +98,29 @@ class Selection:
         rooms = [Room(pool, directions, kept // self._source.row_bytes, shape)
                  for shape in shapes(readers, cores())[:1] + shapes(readers, 1)[-1:]
                  for directions in DIRECTIONS for pool in pools for kept in KEPT_BYTES]  # fmt: skip
-        held = Plan.of(Part("examples' lengths and groups", 24 * features.rows))
+        held = Plan.of(
+            Part("examples' lengths and groups", 24 * features.rows),
+            Part("what is chosen", 64 * self.count),
+            Part(
+                "ids of files", _ID_BYTES * features.rows * bool(wanted.candidates or wanted.exclude or wanted.columns)
+            ),
+        )
         self.plan: Plan
         cuts = ((room.parts(self._source), room) for room in rooms)
-        self.plan, self._room = fitted(cuts, held, features.memory)
+        self.plan, self._room = fitted(cuts, held, features.run.budget)
 
-    def run(
-        self, vector: Array, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False
-    ) -> SelectionResult:
+    def run(self, vector: Array) -> SelectionResult:
         """Choose for a task's vector (D,)."""
+        run = self._features.run
         wanted = self._wanted
         cost = None if wanted.tokens is None else np.maximum(self._tokens, 1).astype(np.float32)
         budget = float(wanted.tokens or np.inf)
         limits = Limits(self.count, self._open, cost, budget, self._groups, self._caps, wanted.batch)
         c = wanted.penalty / self._size
         objective = Objective(np.asarray(vector, np.float64), c)
-        choice = greedy(self._source, objective, limits, self._room, on_progress, should_stop)
+        choice = greedy(
+            self._source, objective, limits, self._room, run.counter("select", self.count, "chosen"), run.should_stop
+        )
         size = max(1, len(choice.rows))
         mean = choice.total / size
         additive = float(vector @ mean)

@@ -1,4 +1,4 @@
-"""Subsets of a corpus, from files: masks, lists of row numbers or of ids, or the values of a column. Knows no vectors."""
+"""Reads subsets of a corpus from files: masks, row numbers, ids, or the values of a column. Knows no vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The utility of a set for a task, by a quadratic surrogate: Û(S) = ⟨v, Φ̄_S⟩ − (λ/2)‖Φ̄_S‖². Pure functions of arrays.
+"""The utility of a set for a task, a quadratic surrogate: Û(S) = ⟨v, Φ̄_S⟩ − (λ/2)‖Φ̄_S‖². Pure functions of arrays.
 
 From the descent lemma, L(θ0) − L(θ_S) ≥ η⟨v, Φ_S⟩ − (Lη²/2)‖Φ_S‖² for a step of size η along the set's mean gradient; λ stands
 for Lη in raw units. At λ = 1 it ranks sets as −½‖v − Φ̄_S‖² does: by how closely they match the target's own gradient; at λ = 0 it

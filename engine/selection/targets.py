@@ -1,4 +1,4 @@
-"""What a subset should be good for: of each task the mean vector v of its examples, and how many these are.
+"""Task vectors v: the mean row of each task's examples.
 
 v = −∇L_τ(θ0) where the vectors are −∇ of examples' mean losses. Tasks are the values of a column of the query file, or the
 file is one task. A task is kept beside the rows under its fingerprint, and not read again. Knows no method by name.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +27,6 @@ from .linear_features import LinearFeatures
 
 FEW = 100
 """Examples of a task below which its vector is uncertain."""
-OnProgress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +59,7 @@ class Targets:
         return [name for name, count in zip(self.names, self.counts, strict=True) if count < FEW]
 
 
-def read_targets(
-    features: LinearFeatures, queries: str, by: str, choice: ModelChoice, template: Template, on_progress: OnProgress
-) -> Targets:
+def read_targets(features: LinearFeatures, queries: str, by: str, choice: ModelChoice, template: Template) -> Targets:
     """The tasks of a query file of any size.
 
     Raises:
@@ -74,7 +71,7 @@ def read_targets(
     file = features.state and features.state / f"task-{hashlib.sha256(told.encode()).hexdigest()[:24]}.npz"
     kept = _read(file, features.depth)
     if kept is None:
-        kept = _computed(features, provider, labels_of_table(queries, by) if by else None, on_progress)
+        kept = _computed(features, provider, labels_of_table(queries, by) if by else None)
         _write(file, kept)
     return kept
 
@@ -89,13 +86,11 @@ def _digest(path: str) -> str:
     return found.hexdigest()
 
 
-def _computed(
-    features: LinearFeatures, provider: Provider, labels: Mapping[str, str] | None, on_progress: OnProgress
-) -> Targets:
+def _computed(features: LinearFeatures, provider: Provider, labels: Mapping[str, str] | None) -> Targets:
     sums: dict[str, Array] = {}
     counts: dict[str, int] = {}
     of: dict[tuple[int, int], int] = {}
-    for examples, vectors in features.of(provider, on_progress):
+    for examples, vectors in features.of(provider):
         for example, vector in zip(examples, vectors, strict=True):
             name = example.id if labels is None or example.id in labels else document_of(example.id)
             if labels is not None and name not in labels:

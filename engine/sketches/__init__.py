@@ -1,1 +1,1 @@
-"""Tools for authors of methods: CountSketch, TensorSketch, projections, residuals."""
+"""Sketches for authors of methods: CountSketch, TensorSketch, projected gradients, truncated residuals."""

@@ -1,4 +1,4 @@
-"""CountSketches from a pinned hash: pure functions of a seed. Knows no model and no store."""
+"""CountSketch: random projections by a hash, pure functions of a seed. Knows no model and no store."""
 
 from __future__ import annotations
 

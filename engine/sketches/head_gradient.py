@@ -1,4 +1,4 @@
-"""The head's own gradient, Σ_t r_t h_tᵀ with r = softmax(z) − onehot(y), sketched on both sides. Knows no method.
+"""The gradient of the head, Σ_t r_t h_tᵀ with r = softmax(z) − onehot(y), sketched on both sides. Knows no method.
 
 No backward pass: a residual follows from the logits. ⟨·,·⟩ of two sketches is unbiased for Σ⟨r_t, r_s⟩⟨h_t, h_s⟩.
 """
@@ -30,7 +30,7 @@ class SketchedResidual:
         return (found - sketch[targets],)
 
 
-def head_gradients(outputs: BatchOutputs, residual: SketchedResidual, buckets: int) -> torch.Tensor:
+def head_gradient_sums(outputs: BatchOutputs, residual: SketchedResidual, buckets: int) -> torch.Tensor:
     """(n, residual.buckets · buckets) float32: the examples' sketched head gradients, of the summed loss."""
     (r,) = outputs.reduced(residual)
     hidden = outputs.hidden().float()

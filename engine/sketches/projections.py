@@ -1,4 +1,4 @@
-"""Gradients of linear maps, sketched on both sides: Σ_t (S_out e_t)(S_in a_t)ᵀ for each example. Knows no method.
+"""Gradients of linear layers, sketched on both sides: Σ_t (S_out e_t)(S_in a_t)ᵀ for each example. Knows no method.
 
 A map's gradient is Σ_t e_t a_tᵀ, inputs a and errors e. With independent CountSketches of both sides the inner product of two
 sketched gradients is unbiased for that of the gradients (Pham & Pagh 2013: a sketch of outer products), and sketches of
@@ -72,9 +72,9 @@ def require_sketch(name: str, k: int) -> None:
         raise SettingsError(f"{name} needs 1 ≤ k ≤ 4096")
 
 
-def unit(rows: torch.Tensor) -> torch.Tensor:
-    """(n, D) to unit norm; 0 stays 0."""
+def unit(rows: torch.Tensor, parts: torch.Tensor | None = None) -> torch.Tensor:
+    """(n, D) to unit norm; 0 stays 0. With `parts` (n, D), these over the norms of `rows`."""
     largest = rows.abs().amax(1, keepdim=True).clamp(min=1e-38)
     scaled = rows / largest
     norms: torch.Tensor = scaled.norm(dim=1, keepdim=True)
-    return scaled / norms.clamp(min=1e-38)
+    return (scaled if parts is None else parts / largest) / norms.clamp(min=1e-38)

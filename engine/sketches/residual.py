@@ -1,4 +1,4 @@
-"""What is kept of a tile of logits: losses, and sparse residuals r = softmax(z/τ) − onehot(y) on their heaviest tokens.
+"""Reductions of the logits: losses, and sparse residuals r = softmax(z/τ) − onehot(y) on their heaviest tokens.
 
 Reductions in the sense of the contract, with a Numba kernel on the CPU (torch's logsumexp and topk cost a third of the
 head's own product there, these kernels a fifteenth) and torch operations elsewhere; one oracle tests both. Knows no model.

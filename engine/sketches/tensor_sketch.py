@@ -1,4 +1,4 @@
-"""The head's gradient as one short vector: the TensorSketch of residual ⊗ hidden state, averaged over an example's positions.
+"""TensorSketch of the head's gradient: one short vector per example, the mean over its target positions.
 
 TensorSketch (Pham & Pagh 2013) of r ⊗ h is the circular convolution of two CountSketches, so a product in Fourier space; what
 is linear in it, the mean over positions, is taken there, and one inverse transform a row is all that is left:
@@ -7,6 +7,7 @@ is linear in it, the mean over positions, is taken there, and one inverse transf
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -83,10 +84,9 @@ def _bucketed(logits: Any, targets: Any, bucket: Any, sign: Any, out: Any) -> No
             out[i, k] = ((sums[0, k] + sums[1, k]) + (sums[2, k] + sums[3, k])) * over
 
 
-def tensor_sketches(outputs: BatchOutputs, residual: BucketedResidual) -> torch.Tensor:
-    """(n, residual.buckets) float32: the mean over an example's positions of −(residual ⊗ hidden state), sketched.
-
-    The sign is that of a step downhill: φ = −∇ of the mean loss with respect to the head.
+def tensor_sketch_sums(outputs: BatchOutputs, residual: BucketedResidual) -> torch.Tensor:
+    """(n, residual.buckets/2 + 1) complex64: the sum over an example's positions of residual ⊗ hidden state, sketched, in Fourier
+    space.
     """
     (r,), hidden, m = outputs.reduced(residual), outputs.hidden(), residual.buckets
     sketch = _sketch(hidden.shape[1], m, residual.seed, "tensor.h", str(hidden.device))
@@ -99,8 +99,16 @@ def tensor_sketches(outputs: BatchOutputs, residual: BucketedResidual) -> torch.
         example_ids, counts = torch.unique_consecutive(outputs.example_ids[part], return_counts=True)
         for owner, rows in zip(example_ids.tolist(), products.split(counts.tolist()), strict=True):
             total[owner] += rows.sum(0)
-    counts = torch.bincount(outputs.example_ids, minlength=outputs.examples).clamp(min=1)
-    found: torch.Tensor = -torch.fft.irfft(total / counts[:, None], n=m)
+    return total
+
+
+def tensor_sketches_of(sums: torch.Tensor, counts: Sequence[int], buckets: int) -> torch.Tensor:
+    """(n, buckets) float32 from :func:`tensor_sketch_sums` and the number of positions: minus the mean over positions.
+
+    The sign is that of a step downhill: φ = −∇ of the mean loss with respect to the head.
+    """
+    positions = torch.tensor(counts, device=sums.device).clamp(min=1)
+    found: torch.Tensor = -torch.fft.irfft(sums / positions[:, None], n=buckets)
     return found
 
 

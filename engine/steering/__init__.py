@@ -1,1 +1,1 @@
-"""Steering operators: what training on a subset would change, as a small change of a hidden state."""
+"""Steering operators (STRIDE): a small change of a hidden state that has the effect of training on a subset."""

@@ -1,5 +1,5 @@
-"""Operators that act on the last hidden state, or on the logits, which is the same (`operators.py`): tile by tile, nothing of the
-model but its head. Knows where the states of rows are; no design.
+"""Operators on the last hidden state (equivalently on the logits): losses and gradients tile by tile, the head alone. Knows
+where the states of rows are; no design.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Operators that act on a layer's activations, ẑ = z + (z̃B)α_k, with the layers above run again (arXiv 2606.05165, the figure's
-variant): every operator costs a pass through these layers, and in training one back, so this takes many times what steering the
-logits takes. Knows a head and batches at a layer; no design, no text.
+"""Operators on a layer's activations, ẑ = z + (z̃B)α_k: the layers above run again for each operator. The variant of the
+figure in arXiv 2606.05165. Every operator costs a pass through these layers, and in training one back: many times what steering
+the logits takes. Knows a head and batches at a layer; no design, no text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each example should weigh in its subsets' fidelity, so that what a tuned model is sure of is heard: ω.
+"""Weights ω of examples in their subsets' loss, which keep gradients of well-learnt examples from vanishing.
 
 A model that has learnt an example has hardly a gradient left there, and an operator hardly anything to follow. Weights of whole
 examples, against the norm of their gradient at the head, let planted rows be found that unweighted training misses; weights of

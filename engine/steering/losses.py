@@ -1,4 +1,4 @@
-"""What softmax leaves of logits: the loss or the drift at each position, and its gradient in the logits' place.
+"""Softmax losses at each position, cross-entropy or drift (KL), and their gradients with respect to the logits.
 
 On a processor one pass over a row that lies in its cache, with one exponential a number (torch's log_softmax, exp and what
 follows them are half of a training step); elsewhere, and under a bound of the logits, torch. Knows a head's scale and bound; no

@@ -1,4 +1,4 @@
-"""Steering operators of many subsets side by side, their losses, and the gradients of these, made by hand and tile by tile.
+"""The operators' parameters for many subsets side by side, their losses and gradients, tile by tile.
 
 Operator k adds (h̃B)α_k to the hidden state that the head reads, with h̃ = [h, 1], a shared basis B ∈ R^{(D+1)×r} and
 α_k ∈ R^{r×D}; the model's own head reads the result. This is the factored form a_k = α_k Wᵀ of STRIDE's õ_k = o + B(h)a_k

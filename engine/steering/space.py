@@ -1,5 +1,5 @@
-"""Where operators act, as training sees it: what a step adds up, whether logits are steered or a layer's activations. Knows no
-operator's arithmetic, no model, no file.
+"""The protocol of a steering space, logits or activations: what one training step accumulates there. Knows no operator's
+arithmetic, no model, no file.
 """
 
 from __future__ import annotations

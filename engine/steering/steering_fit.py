@@ -1,4 +1,4 @@
-"""The fitting of operators as the contract has it: all of them, and some of them a second time, to see how far they agree.
+"""STRIDE's fit session: all operators, and some of them a second time to measure agreement.
 
 What a training leaves to chance (which rows come when, where the basis begins) is noise in every measurement. Some operators are
 trained again under another seed; how well the two answers to a query agree tells how far any of them can be trusted. Knows what
@@ -91,27 +91,27 @@ class SteeringFit:
             lambda step, *losses: on_progress(behind + step, *losses), should_stop
         )
 
-    def arrays(self) -> dict[str, Array]:
+    def state_dict(self) -> dict[str, Array]:
         """Of both."""
-        found = {f"main_{name}": value for name, value in self._main.arrays().items()}
+        found = {f"main_{name}": value for name, value in self._main.state_dict().items()}
         if self._check:
-            found |= {f"check_{name}": value for name, value in self._check.arrays().items()}
+            found |= {f"check_{name}": value for name, value in self._check.state_dict().items()}
         return found
 
-    def resume(self, arrays: Mapping[str, Array]) -> None:
+    def load_state_dict(self, arrays: Mapping[str, Array]) -> None:
         """Of both."""
         for prefix, training in (("main_", self._main), ("check_", self._check)):
             if training:
-                training.resume(
+                training.load_state_dict(
                     {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
                 )
 
-    def fitted(self) -> dict[str, Array]:
+    def parameters(self) -> dict[str, Array]:
         """`basis` and `alpha`; `check_basis`, `check_alpha` and `which` of the operators they are of."""
-        found = {name: value for name, value in self._main.arrays().items() if name in ("basis", "alpha")}
+        found = {name: value for name, value in self._main.state_dict().items() if name in ("basis", "alpha")}
         if self._check:
             found |= {
-                f"check_{name}": value for name, value in self._check.arrays().items() if name in ("basis", "alpha")
+                f"check_{name}": value for name, value in self._check.state_dict().items() if name in ("basis", "alpha")
             }
             found["which"] = self._which
         return found

@@ -1,4 +1,4 @@
-"""Training of steering operators: every one takes every step, on rows of its own subset and on rows that all of them share.
+"""The training loop of steering operators: every operator takes every step.
 
 The differences between subsets are small, and unequal progress would drown them: at a step each operator sees the next `members`
 rows of its subset (in an order of the design's, so that all are seen equally often), and of positions drawn for all
@@ -79,7 +79,7 @@ class Training:
             {"params": [self.operators.basis], "lr": recipe.basis_rate},
         ])  # fmt: skip
 
-    def arrays(self) -> dict[str, Array]:
+    def state_dict(self) -> dict[str, Array]:
         """All that a later run needs to go on, float32."""
         found: dict[str, Array] = {"step": np.array(self.step)}
         for name, value in self._named().items():
@@ -89,7 +89,7 @@ class Training:
             }
         return found
 
-    def resume(self, arrays: Mapping[str, Array]) -> None:
+    def load_state_dict(self, arrays: Mapping[str, Array]) -> None:
         """Go on from what :meth:`arrays` gave.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Threads of one core each, to which a step's tiles go. Knows nothing of tiles.
+"""Threads of one core each, which share a training step's tiles. Knows nothing of tiles.
 
 torch's own threads meet at each of a step's thousands of small operations; threads that each take a tile from its beginning to
 its end meet once a step. Results come in the order of the items, so that sums do not depend on who was first.

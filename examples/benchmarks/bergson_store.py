@@ -38,9 +38,10 @@ numpy.savez(sys.argv[3], scores=scores.numpy(), rows=rows.numpy())
 """
 OURS = f"""
 import sys, time, numpy
-from headwater.engine.attribution.open_session import ask
+from headwater.engine.attribution.open_session import open_session
+from headwater.engine.attribution.query_options import QueryOptions
 begun = time.monotonic()
-question = ask(sys.argv[1], "vectors", sys.argv[2], top={TOP})
+question = open_session(sys.argv[1], "vectors", sys.argv[2], QueryOptions(top={TOP}))
 loaded = time.monotonic()
 found = question.attribute()
 print(loaded - begun, time.monotonic() - loaded, file=sys.stderr)

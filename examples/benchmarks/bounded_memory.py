@@ -68,12 +68,14 @@ def spent() -> float:
 def attribute_here(store: str, queries: str, memory: str, answers: str) -> dict[str, Any]:
     """In a fresh process: ask, write the answers, and say what it took."""
     share = interpreter_share()
-    from headwater.engine.attribution.open_session import ask
+    from headwater.engine.attribution.open_session import open_session
+    from headwater.engine.attribution.query_options import QueryOptions
     from headwater.engine.results.result_tables import RESULT_FIELDS, ResultFile, result_rows
     from headwater.engine.runtime.memory import parse_bytes, peak_bytes
+    from headwater.engine.runtime.run import Run
 
     begun, cpu = time.monotonic(), spent()
-    question = ask(store, "rise", queries, top=TOP, memory=parse_bytes(memory))
+    question = open_session(store, "rise", queries, QueryOptions(TOP), Run(parse_bytes(memory)))
     results = question.attribute()
     seconds = time.monotonic() - begun
     with ResultFile(answers, RESULT_FIELDS) as file:
@@ -97,7 +99,7 @@ def ingest_here(corpus: str, model: str, store: str, settings: str = "{}") -> di
 
     begun, cpu = time.monotonic(), spent()
     prepared = prepare(IngestJob([corpus], store, ModelChoice(model), {"rise": json.loads(settings)}))
-    outcome = prepared.open().run(lambda progress: None)
+    outcome = prepared.open().run()
     seconds = time.monotonic() - begun
     return {
         "run": "ingest", "rows": outcome.rows, "planned": prepared.plan.total, "share": share,

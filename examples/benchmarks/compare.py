@@ -132,10 +132,11 @@ def _ingest(task: tasks.Task, settings: dict[str, tuple[str, ...]], store: Path)
 
 
 def _export(task: tasks.Task, store: Path, method: str, scores: Path) -> None:
-    from headwater.engine.attribution.open_session import ask
-    from headwater.engine.attribution.stored_scores import SearchOptions
+    from headwater.engine.attribution.open_session import open_session
+    from headwater.engine.attribution.query_options import QueryOptions, SearchOptions
 
-    question = ask(str(store), method, task.queries, template=_template(task), search=SearchOptions(every=True))
+    options = QueryOptions(template=_template(task), search=SearchOptions(all_scores=True))
+    question = open_session(str(store), method, task.queries, options)
     question.export(str(scores))
 
 

@@ -189,7 +189,7 @@ def features(stores: dict[str, dict[str, Path]]) -> dict[str, subset_figures.Fea
         files = stores[kind or "model"]
         rows = LinearFeatures(FeatureStore.open(str(files["store"])), method)
         choice = ModelChoice("", "cpu")
-        read = [read_targets(rows, str(files[task]), "", choice, Template(), lambda done: None) for task in TASKS]
+        read = [read_targets(rows, str(files[task]), "", choice, Template()) for task in TASKS]
         found[name] = subset_figures.Feature(rows, np.stack([one.vectors[0] for one in read]))
     return found
 

@@ -124,7 +124,7 @@ def cost(corpus: str, model: str, store: Path, settings: dict[str, int], bare: C
     ingestion = Ingestion(Beside(prepared.provider, bare, clock), opened.store, prepared.methods, prepared.tokens, 15.0)
     undo = watched(clock)
     begun = spent()
-    outcome = ingestion.run(lambda progress: None)
+    outcome = ingestion.run()
     total = spent() - begun
     for step in undo:
         step()

@@ -209,7 +209,7 @@ def features(data: Path, work: Path) -> dict[str, subset_figures.Feature]:
             tasks = by_task(own.T).T
         else:
             choice = ModelChoice(str(data / MODEL), "cpu")
-            read = read_targets(rows, str(work / "targets.jsonl"), "domain", choice, Template(), lambda done: None)
+            read = read_targets(rows, str(work / "targets.jsonl"), "domain", choice, Template())
             assert read.names == DOMAINS
             tasks = by_task(read.vectors.T).T
         found[name] = subset_figures.Feature(rows, tasks)

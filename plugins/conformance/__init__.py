@@ -1,4 +1,4 @@
-"""What every method must hold, as checks that its author runs; ours pass through them first.
+"""The conformance suite: what every method must fulfil, as checks that its author runs.
 
 import pytest
 from headwater.plugins.conformance import checks

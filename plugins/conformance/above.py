@@ -1,6 +1,4 @@
-"""What lies above a layer, for the trial: one map that mixes each token's states, in place of a model's layers; and a corpus of
-such rows.
-"""
+"""A stand-in for the layers above one layer, and a corpus of such rows, for the trial model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of methods that are fitted to subsets of a corpus: their designs, their fitting, their measurements."""
+"""Checks of subset methods: designs, fits, measurements."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def a_stopped_fitting_goes_on(method: Method) -> str:
     demand(
         should_stop.step == _STEPS // 2, f"stopped after {_STEPS // 2} steps, it says that {should_stop.step} are done"
     )
-    held = {name: np.array(value) for name, value in should_stop.arrays().items()}
+    held = {name: np.array(value) for name, value in should_stop.state_dict().items()}
     continued = _begun(method)
-    continued.resume(held)
+    continued.load_state_dict(held)
     demand(
         continued.step == _STEPS // 2,
         f"taken up again after {_STEPS // 2} steps, it says that {continued.step} are done",
     )
     _advance(continued, _STEPS)
-    ends = [one.fitted() for one in (whole, continued)]
+    ends = [one.parameters() for one in (whole, continued)]
     same = set(ends[0]) == set(ends[1]) and all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
     demand(same, "a fitting that was stopped and goes on comes to something else")
     return ""
@@ -65,9 +65,9 @@ def measurements_are_each_querys_own(method: Method) -> str:
         return _NOT_FITTED
     fitting = _begun(method)
     _advance(fitting, 2)
-    fitted, trial = fitting.fitted(), Trial(method, MODELS[0])
+    fitted, trial = fitting.parameters(), Trial(method, MODELS[0])
     with torch.inference_mode():
-        y, agreement = method.measured(trial.outputs(range(len(LENGTHS))), fitted)
+        y, agreement = method.measure(trial.outputs(range(len(LENGTHS))), fitted)
         subsets = method.design(1 << 20).subsets
         demand(y.shape == (len(LENGTHS), subsets) and y.dtype == np.float64, f"measured gives {y.dtype} {y.shape}")
         demand(
@@ -75,7 +75,7 @@ def measurements_are_each_querys_own(method: Method) -> str:
             "measurements are finite, with an agreement each",
         )
         for at in range(len(LENGTHS)):
-            alone, _ = method.measured(trial.outputs([at]), fitted)
+            alone, _ = method.measure(trial.outputs([at]), fitted)
             near = np.allclose(alone[0], y[at], atol=TOLERANCE * float(np.abs(y).max()), rtol=0)
             demand(near, "a query's measurements depend on the other queries of its batch")
     return ""
@@ -90,7 +90,7 @@ def _begun(method: SubsetMethod) -> FitSession:
     inner = hidden.clone() if method.layer(model) >= 0 else None
     weight = torch.randn(model.vocabulary, model.hidden, generator=draw) / model.hidden**0.5
     states: HiddenStates = MemoryStates(hidden, targets, np.arange(0, 2 * rows + 1, 2), inner=inner)
-    if method.states_from == "model":
+    if method.states_from == "forward":
         states = TrialStates(rows, model.hidden, model.vocabulary)
     head = LinearHead(model, weight)
     return method.start_fit(head, method.example_weights(head, states, lambda rows: None), method.design(rows))

@@ -1,4 +1,4 @@
-"""Conformance of a method's rows: shapes, independence of the batch, repeatability. See `suite.py`."""
+"""Checks of a method's rows: shapes, independence of the batch, repeatability. See `suite.py`."""
 
 from __future__ import annotations
 

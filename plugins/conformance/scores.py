@@ -1,4 +1,4 @@
-"""Conformance of a similarity method's scores: each of its own row, whatever the block. See `suite.py`."""
+"""Checks of a similarity method's scores: each from its own row, whatever the block. See `suite.py`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from ...engine.arrays.precision.precisions import precision_of
+from ...engine.arrays.scan.fixed_tiles import TILE_ROWS as TILE
+from ...engine.arrays.scan.fixed_tiles import FixedTiles
 from ...engine.arrays.scan.scan_loop import Shape
-from ...engine.arrays.scan.scorers import CUSTOM_ROWS as TILE
 from ...engine.arrays.scan.scorers import CustomScorer, Scorer, scorer_of
 from ...engine.arrays.scan.top_k import top_k
 from ...engine.interface.method import BlockSimilarity, Method, QueryMatrix, Similarity, TextSimilarity
@@ -25,7 +26,7 @@ _NO_SIMILARITY = "the method does not score by similarity"
 
 def _scorer(method: Similarity, matrix: QueryMatrix, columns: Sequence[Column]) -> Scorer:
     if isinstance(method, BlockSimilarity):
-        return CustomScorer(len(matrix.matrix), lambda block: method.score(matrix, block))
+        return CustomScorer(len(matrix.matrix), FixedTiles(method.score, matrix).scores)
     return scorer_of(precision_of("auto", next(c for c in columns if c.name == matrix.column)), matrix.matrix)
 
 
@@ -48,7 +49,11 @@ def stored_rows_stay_as_they_were(method: Method, models: Sequence[ModelShape], 
         matrix = method.prepare(queries, known)
         demand(pickle.dumps((rows, queries)) == before, "prepare changed the rows it was given")
         kept = matrix.matrix.copy()
-        _scores(_scorer(method, matrix, method.columns(trial.model)), Block(0, rows))
+        try:
+            _scores(_scorer(method, matrix, method.columns(trial.model)), Block(0, rows))
+        except ValueError as error:  # NumPy's: what score is given is read-only
+            demand("read-only" not in str(error), "score changed the block it was given")
+            raise
         demand(pickle.dumps((rows, queries)) == before, "score changed the block it was given")
         demand(np.array_equal(kept, matrix.matrix), "score changed the queries it was given")
     return ""

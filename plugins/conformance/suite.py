@@ -1,4 +1,4 @@
-"""The list of checks, and those of the method itself: settings, identity, columns, scratch.
+"""The list of all checks, and those of the method itself: settings, identity, columns, scratch.
 
 A check raises AssertionError with one sentence, or returns "" or why it does not apply (a test may skip with that). No model,
 no file and no test framework is needed: hidden states and heads are random, in several sizes, on the device asked for.

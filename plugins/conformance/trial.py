@@ -1,5 +1,5 @@
-"""What the conformance suite tries a method on: a random model of given model, ragged random examples, and a readout that
-gives what the contract promises and no more. Knows no method and no check.
+"""The trial that checks run on: a random model, ragged random examples, outputs that give only what the contract promises.
+Knows no method and no check.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Trial:
     @cached_property
     def precompute(self) -> Any:
         """The method's tables."""
-        return self.method.precompute(self.head)
+        return self.method.precompute(self.head, {})
 
     def outputs(self, examples: Sequence[int]) -> TrialOutputs:
         """A batch of these examples, in this order; an example's numbers depend on its own number alone."""
@@ -169,7 +169,7 @@ class Trial:
         with torch.inference_mode():
             outputs = self.outputs(range(len(self.lengths)))
             before = {name: tensor.clone() for name, tensor in outputs.tensors().items()}
-            self.method.rows(outputs, self.method.precompute(self.head))
+            self.method.rows(outputs, self.method.precompute(self.head, {}))
         return [name for name, tensor in outputs.tensors().items() if not torch.equal(tensor, before[name])]
 
     def allocated(self) -> int:
@@ -179,7 +179,7 @@ class Trial:
             kept = sum(t.nbytes for name, t in outputs.tensors().items() if name.startswith("reduced"))
             before = resident_bytes()
             reset_peak()
-            rows = self.method.rows(outputs, self.method.precompute(self.head))
+            rows = self.method.rows(outputs, self.method.precompute(self.head, {}))
             peak = peak_bytes()
         del rows
         return peak - before + kept

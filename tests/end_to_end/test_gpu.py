@@ -97,7 +97,9 @@ def test_a_recovery_on_the_device_is_the_cpus() -> None:
     y = np.random.default_rng(0).normal(size=(4, 1000))
     ours = recovered(design, y, Recovery(solver="lasso"))
     theirs = recovered(design, y, Recovery(solver="lasso"), device=DevicePass(cupy_on(0), design))
-    assert ours.share == theirs.share and np.allclose(ours.dense(design), theirs.dense(design), atol=1e-3)
+    assert ours.regularization == theirs.regularization and np.allclose(
+        ours.dense(design), theirs.dense(design), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_a_recovery_on_the_device_is_the_cpus() -> None:
     [
         {},
         {"omega": "example"},
-        {"states": "model", "depth": 0.5},
+        {"states_from": "forward", "depth": 0.5},
         {"space": "activations", "depth": 0.5, "linearity": 0.1},
     ],
 )
@@ -130,7 +132,7 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str
             model=choice,
             again=True,
         )
-        prepare_fit(job).run(lambda *told: None)
+        prepare_fit(job).run()
         store = FeatureStore.open(tmp_path / "S")
         question = RecoveredSession(store, "stride", str(queries), choice, Template(), 5, None)
         (base,) = question._answered().bases

@@ -59,7 +59,7 @@ def succeeded(done: Result) -> str:
 
 def test_the_example_is_short():
     files = [EXAMPLE / name for name in ("pyproject.toml", "headwater_meanhidden.py", "test_meanhidden.py")]
-    assert sum(len(file.read_text().splitlines()) for file in files) < 80
+    assert sum(len(file.read_text().splitlines()) for file in files) < 100
 
 
 def test_it_is_listed(installed, tmp_path):

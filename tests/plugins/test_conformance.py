@@ -27,7 +27,7 @@ def test_ours_conform(name, check):
         pytest.skip(why_not)
 
 
-@pytest.mark.parametrize("more", [{"states": "model"}, {"space": "activations", "depth": 0.5}], ids=str)
+@pytest.mark.parametrize("more", [{"states_from": "forward"}, {"space": "activations", "depth": 0.5}], ids=str)
 def test_stride_conforms_where_it_reads_the_model(more):
     method = Stride(subsets=12, degree=3, updates=4, checked=4, **more)
     seen = {str(check): check(method) for check in checks(models=MODELS[:1]) if str(check) not in OF_THE_CLASS}
@@ -36,7 +36,7 @@ def test_stride_conforms_where_it_reads_the_model(more):
 
 OF_THE_CLASS = ("same_rows_in_another_process", "is_pickled")  # whatever its settings; the first one costs seconds
 VARIANTS = [
-    {"normalize": False, "tau": 1.0, "top": 64, "mass": 1.0, "kr": 32, "kh": 16, "kg": 8},
+    {"unit_norms": False, "tau": 1.0, "top": 64, "mass": 1.0, "kr": 32, "kh": 16, "kg": 8},
     {"kg": 0, "kr": 16, "kh": 24},
     {"kr": 0, "kh": 16, "kg": 28},
 ]
@@ -44,7 +44,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=["linear", "lexical", "semantic"])
 def test_rise_conforms_with_other_settings(settings):
-    for check in checks(models=MODELS[:1], finds_itself=0.95 if settings.get("normalize", True) else 0.9):
+    for check in checks(models=MODELS[:1], finds_itself=0.95 if settings.get("unit_norms", True) else 0.9):
         if str(check) not in OF_THE_CLASS:
             check(load("rise").from_settings(settings))
 
@@ -53,19 +53,21 @@ def test_rise_conforms_with_other_settings(settings):
 class Good(Similarity):
     """Sums of hidden states: what every faulty method below departs from."""
 
+    api: ClassVar[int] = 2
+
     layer: int = 1
     scale: float = 1.0
 
-    def columns(self, sizes: ModelShape):
-        return (column("sum", (sizes.hidden,), "float32"),)
+    def columns(self, model: ModelShape):
+        return (column("sum", (model.hidden,), "float32"),)
 
-    def needs(self, sizes: ModelShape):
+    def needs(self, model: ModelShape):
         return OutputSpec(layers=(self.layer,))
 
-    def scratch(self, sizes: ModelShape, positions: int):
-        return 4 * sizes.hidden * 4 * positions
+    def scratch(self, model: ModelShape, positions: int):
+        return 4 * model.hidden * 4 * positions
 
-    def rows(self, outputs: Any, tables: Any):
+    def sketch(self, outputs: Any, precomputed: Any):
         hidden = outputs.hidden(self.layer).float()
         out = torch.zeros(outputs.examples, hidden.shape[1])
         return {"sum": self.scale * torch.nn.functional.normalize(out.index_add_(0, outputs.example_ids, hidden))}
@@ -103,7 +105,8 @@ def test_a_method_with_its_own_score_passes():
 def test_a_method_without_scores_is_not_asked_for_any():
     @dataclass(frozen=True)
     class RowsOnly(Method):
-        columns, needs, scratch, rows = Good.columns, Good.needs, Good.scratch, Good.rows
+        api: ClassVar[int] = 2
+        columns, needs, scratch, sketch = Good.columns, Good.needs, Good.scratch, Good.sketch
         layer: int = 1
         scale: float = 1.0
 
@@ -161,75 +164,75 @@ class Newer(Good):
 
 @dataclass(frozen=True)
 class OtherName(Good):
-    def rows(self, outputs, tables):
-        return {"total": super().rows(outputs, tables)["sum"]}
+    def sketch(self, outputs, precomputed):
+        return {"total": super().sketch(outputs, precomputed)["sum"]}
 
 
 @dataclass(frozen=True)
 class OtherShape(Good):
-    def rows(self, outputs, tables):
-        return {"sum": super().rows(outputs, tables)["sum"][:, 1:]}
+    def sketch(self, outputs, precomputed):
+        return {"sum": super().sketch(outputs, precomputed)["sum"][:, 1:]}
 
 
 @dataclass(frozen=True)
 class Overflowing(Good):
-    def columns(self, sizes):
-        return (column("sum", (sizes.hidden,), "float16"),)
+    def columns(self, model):
+        return (column("sum", (model.hidden,), "float16"),)
 
-    def rows(self, outputs, tables):
-        return {"sum": 1e6 * super().rows(outputs, tables)["sum"]}
+    def sketch(self, outputs, precomputed):
+        return {"sum": 1e6 * super().sketch(outputs, precomputed)["sum"]}
 
 
 @dataclass(frozen=True)
 class Truncating(Good):
-    def columns(self, sizes):
-        return (column("sum", (sizes.hidden,), "int8"),)
+    def columns(self, model):
+        return (column("sum", (model.hidden,), "int8"),)
 
 
 @dataclass(frozen=True)
 class Greedy(Good):
-    def rows(self, outputs, tables):
+    def sketch(self, outputs, precomputed):
         outputs.hidden(2)
-        return super().rows(outputs, tables)
+        return super().sketch(outputs, precomputed)
 
 
 @dataclass(frozen=True)
 class Centred(Good):
-    def rows(self, outputs, tables):
-        rows = super().rows(outputs, tables)["sum"]
+    def sketch(self, outputs, precomputed):
+        rows = super().sketch(outputs, precomputed)["sum"]
         return {"sum": (rows - rows.mean(0)) * (rows != 0)}
 
 
 @dataclass(frozen=True)
 class Restless(Good):
-    def rows(self, outputs, tables):
-        return {"sum": super().rows(outputs, tables)["sum"] + 1}
+    def sketch(self, outputs, precomputed):
+        return {"sum": super().sketch(outputs, precomputed)["sum"] + 1}
 
 
 @dataclass(frozen=True)
 class InPlace(Good):
-    def rows(self, outputs, tables):
+    def sketch(self, outputs, precomputed):
         outputs.hidden(self.layer).mul_(2)
-        return super().rows(outputs, tables)
+        return super().sketch(outputs, precomputed)
 
 
 @dataclass(frozen=True)
 class Strict(Good):
-    def rows(self, outputs, tables):
-        return {"sum": super().rows(outputs, tables)["sum"].to(outputs.hidden().dtype)}
+    def sketch(self, outputs, precomputed):
+        return {"sum": super().sketch(outputs, precomputed)["sum"].to(outputs.hidden().dtype)}
 
 
 @dataclass(frozen=True)
 class Random(Good):
-    def rows(self, outputs, tables):
-        return {"sum": super().rows(outputs, tables)["sum"] * torch.rand(())}
+    def sketch(self, outputs, precomputed):
+        return {"sum": super().sketch(outputs, precomputed)["sum"] * torch.rand(())}
 
 
 @dataclass(frozen=True)
 class Forgetful(Good):
-    def rows(self, outputs, tables):
+    def sketch(self, outputs, precomputed):
         CALLS.append(1)
-        return {"sum": super().rows(outputs, tables)["sum"] * len(CALLS)}
+        return {"sum": super().sketch(outputs, precomputed)["sum"] * len(CALLS)}
 
 
 @dataclass(frozen=True)
@@ -272,19 +275,19 @@ class Opposite(Good):
 
 @dataclass(frozen=True)
 class Shrinking(Good):
-    def scratch(self, sizes, positions):
+    def scratch(self, model, positions):
         return max(0, 10**6 - positions)
 
 
 @dataclass(frozen=True)
 class Understated(Good):
-    def scratch(self, sizes, positions):
+    def scratch(self, model, positions):
         return positions
 
-    def rows(self, outputs, tables):
+    def sketch(self, outputs, precomputed):
         hidden = outputs.hidden()
         assert torch.ones(len(hidden), 64, hidden.shape[1]).sum() >= 0  # 128 MiB for 2,048 positions of width 256
-        return super().rows(outputs, tables)
+        return super().sketch(outputs, precomputed)
 
 
 @dataclass(frozen=True)
@@ -307,14 +310,14 @@ class OneDesign(StoredFit):
 class Oblivious(StoredFit):
     def start_fit(self, head, states, design, base=0):
         fitting = super().start_fit(head, states, design, base)
-        fitting.resume = lambda arrays: None
+        fitting.load_state_dict = lambda arrays: None
         return fitting
 
 
 @dataclass(frozen=True)
 class Together(StoredFit):
-    def measured(self, outputs, fitted):
-        y, agreement = super().measured(outputs, fitted)
+    def measure(self, outputs, parameters):
+        y, agreement = super().measure(outputs, parameters)
         return y - y.mean(0), agreement
 
 
@@ -331,7 +334,7 @@ FAULTS = [
         "settings() has ['layer'], the fields are ['bits', 'layer', 'precision', 'scale']",
     ),
     (Tolerant, "wrong_settings_are_refused", "must raise SettingsError"),
-    (Newer, "is_of_this_api", "api is 99; this headwater has 1"),
+    (Newer, "is_of_this_api", "api is 99; this headwater has 2"),
     (OtherName, "columns_match_rows", "rows has ['total'], columns declares ['sum']"),
     (OtherShape, "columns_match_rows", "columns declares (1, 16)"),
     (Overflowing, "columns_match_rows", "not finite as float16"),
@@ -372,6 +375,8 @@ def test_every_check_has_a_fault_that_it_catches():
 class Lengths(TextSimilarity):
     """Scores texts by how many words they share with a query, each once, over the part's longest text: a fault."""
 
+    api: ClassVar[int] = 2
+
     def memory(self, rows: int, tokens: int, queries: int):
         return 8 * rows
 
@@ -399,10 +404,10 @@ def test_a_class_that_other_processes_cannot_find_does_not_pickle():
 def test_rows_that_depend_on_the_process_are_caught(tmp_path, monkeypatch):
     (tmp_path / "hashing_method.py").write_text(
         "from dataclasses import dataclass\nimport torch\nfrom headwater.engine.interface.method import Method\n"
-        "from headwater.store.layout import column\n\n\n@dataclass(frozen=True)\nclass Hashing(Method):\n"
-        "    def columns(self, sizes): return (column('c', (8,), 'float32'),)\n"
-        "    def scratch(self, sizes, positions): return positions\n"
-        "    def rows(self, readout, tables):\n"
+        "from headwater.store.layout import column\n\n\n@dataclass(frozen=True)\nclass Hashing(Method):\n    api = 2\n"
+        "    def columns(self, model): return (column('c', (8,), 'float32'),)\n"
+        "    def scratch(self, model, positions): return positions\n"
+        "    def sketch(self, readout, precomputed):\n"
         "        seed = torch.Generator().manual_seed(hash('a name') % 2**32)\n"
         "        return {'c': torch.randn(readout.examples, 8, generator=seed)}\n"
     )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.arrays import linalg as damping
-from headwater.engine.attribution.open_session import ask
+from headwater.engine.attribution.open_session import open_session
+from headwater.engine.attribution.query_options import QueryOptions
 from headwater.engine.data.documents import Faults, Template
 from headwater.engine.data.sources import find_sources
 from headwater.engine.ingest.examples import Place
@@ -80,7 +81,7 @@ def rows_of(method: Similarity, provider: TextProvider, examples: list) -> dict[
     """The method's rows, all examples in one batch, as ingestion has them."""
     with torch.inference_mode():
         outputs = provider.read(examples, merged_specs([method.needs(provider.head.model_shape)]))
-        found = method.rows(outputs, method.precompute(provider.head))
+        found = method.rows(outputs, method.precompute(provider.head, {}))
     return {name: values.numpy() for name, values in found.items()}
 
 
@@ -170,7 +171,7 @@ def test_head_gradients_are_sketches_of_the_whole(world):
 def test_rapidin_keeps_sums_of_groups(world):
     provider, examples, trunk, _ = world
     method = RapidIn(groups=512)
-    tables = method.precompute(provider.head)
+    tables = method.precompute(provider.head, {})
     expected = np.zeros((COUNT, 512))
     for number, grads in enumerate(trunk):
         for name, sketch in tables.items():
@@ -251,8 +252,10 @@ def test_every_baseline_from_corpus_to_answers(name, tmp_path):
     small = {"rapidin": ["-o", "rapidin.groups", "4096"], "repsim": []}.get(name, ["-o", f"{name}.k", "16"])
     done = CliRunner().invoke(main, [*words, *small, "--memory", "1GB"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    first = ask(str(tmp_path / "S"), name, str(queries), top=40).attribute()
-    again = ask(str(tmp_path / "S"), name, str(queries), top=40).attribute()  # what was learnt comes from the store now
+    first = open_session(str(tmp_path / "S"), name, str(queries), QueryOptions(top=40)).attribute()
+    again = open_session(
+        str(tmp_path / "S"), name, str(queries), QueryOptions(top=40)
+    ).attribute()  # what was learnt comes from the store now
     np.testing.assert_array_equal(first.rows, again.rows)
     np.testing.assert_array_equal(first.scores, again.scores)
     kept = list((tmp_path / "S").rglob("state/moments.npz"))
@@ -318,11 +321,13 @@ def test_what_was_learnt_and_then_damaged_is_learnt_again(tmp_path):
     signs = CliRunner().invoke(main, [*words, "-o", "headgn.k", "8", "-o", "headgn.precision", "sign"])
     assert signs.exit_code == 1 and "signs do not give them back" in signs.stderr
     assert CliRunner().invoke(main, [*words, "-o", "headgn.k", "8"]).exit_code == 0
-    expected = ask(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores
+    expected = open_session(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores
     (kept,) = (tmp_path / "S").rglob("moments.npz")
     for body in (b"", kept.read_bytes()[:100], b"x" * 5000):
         kept.write_bytes(body)
-        np.testing.assert_array_equal(ask(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores, expected)
+        np.testing.assert_array_equal(
+            open_session(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores, expected
+        )
 
 
 def test_a_map_that_is_used_twice_is_refused(tmp_path):

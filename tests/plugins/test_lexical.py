@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from headwater.cli import main
-from headwater.engine.attribution.open_session import ask
+from headwater.engine.attribution.open_session import open_session
+from headwater.engine.attribution.query_options import QueryOptions
 from headwater.plugins.lexical import Bm25, TfIdf
 from headwater.store.errors import SettingsError
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -35,7 +36,7 @@ def store(tmp_path_factory) -> Path:
 
 
 def test_tfidf_is_scikit_learns(store):
-    found = ask(str(store / "S"), "tfidf", str(store / "q.jsonl"), top=60).attribute()
+    found = open_session(str(store / "S"), "tfidf", str(store / "q.jsonl"), QueryOptions(top=60)).attribute()
     index = TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True)
     expected = (index.fit_transform(TEXTS) @ index.transform(TEXTS[:4]).T).toarray()
     for query in range(4):
@@ -44,7 +45,7 @@ def test_tfidf_is_scikit_learns(store):
 
 
 def test_bm25_is_bm25ss(store):
-    found = ask(str(store / "S"), "bm25", str(store / "q.jsonl"), top=10).attribute()
+    found = open_session(str(store / "S"), "bm25", str(store / "q.jsonl"), QueryOptions(top=10)).attribute()
     index = bm25s.BM25(k1=1.5, b=0.75)
     index.index([text.lower().split() for text in TEXTS], show_progress=False)
     for query in range(4):

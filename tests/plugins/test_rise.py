@@ -111,17 +111,17 @@ def random_readout(
     hidden=st.integers(3, 40),
     lengths=st.lists(st.one_of(st.integers(0, 40), st.sampled_from([1, 256, 257, 600])), min_size=1, max_size=3),
     spread=st.sampled_from([0.3, 3.0]),
-    sizes=st.sampled_from([(128, 128, 64), (48, 64, 16), (128, 24, 0), (0, 8, 28)]),
+    model=st.sampled_from([(128, 128, 64), (48, 64, 16), (128, 24, 0), (0, 8, 28)]),
     tau=st.sampled_from([0.1, 1.0]),
     top=st.sampled_from([0, 3, 16, 256]),
     mass=st.sampled_from([0.5, 0.92, 1.0]),
     least=st.sampled_from([1, 4]),
     weights=st.sampled_from([(1.0, 0.3), (0.7, 1.0)]),
 )
-def test_rows_are_the_formulas(seed, vocabulary, hidden, lengths, spread, sizes, tau, top, mass, least, weights):
-    rise = Rise(*sizes, *weights, tau=tau, top=top, mass=mass, least=least, seed=seed % 3)
+def test_rows_are_the_formulas(seed, vocabulary, hidden, lengths, spread, model, tau, top, mass, least, weights):
+    rise = Rise(*model, *weights, tau=tau, top=top, mass=mass, least=least, seed=seed % 3)
     outputs = random_readout(seed, vocabulary, hidden, lengths, spread, rise)
-    found = rise.rows(outputs, rise.precompute(outputs.head))["signature"].double().numpy()
+    found = rise.rows(outputs, rise.precompute(outputs.head, {}))["signature"].double().numpy()
     z, h = outputs.head.logits(outputs.hidden()).double().numpy(), outputs.hidden().double().numpy()
     weight, y, first = outputs.head.weight.double().numpy(), outputs.targets.numpy(), 0
     assert found.shape == (len(lengths), rise.dims)
@@ -143,7 +143,7 @@ def test_ties_go_to_the_lower_token():
     needs = merged_specs([rise.needs(outputs.head.model_shape)])
     positions = Positions(outputs.example_ids, outputs.targets, [30])
     tied = PackedOutputs(outputs.head, {-1: outputs.hidden()}, positions, needs, given_logits)
-    found = rise.rows(tied, rise.precompute(outputs.head))["signature"][0].double().numpy()
+    found = rise.rows(tied, rise.precompute(outputs.head, {}))["signature"][0].double().numpy()
     arrays = (x.double().numpy() for x in (outputs.hidden(), given_logits))
     wanted, allowed = signature(*arrays, outputs.targets.numpy(), outputs.head.weight.double().numpy(), rise)
     assert np.linalg.norm(found - wanted) <= 1e-4 + allowed
@@ -152,7 +152,7 @@ def test_ties_go_to_the_lower_token():
 def test_without_norms_and_truncation_inner_products_are_those_of_head_gradients():
     """Unbiased for Σ⟨r_t, r_s⟩⟨h_t, h_s⟩ over 250 seeds, every pair of six examples."""
     lengths = [1, 3, 8, 12, 5, 20]
-    exact = {"tau": 1.0, "top": 0, "mass": 1.0, "normalize": False}
+    exact = {"tau": 1.0, "top": 0, "mass": 1.0, "unit_norms": False}
     outputs = random_readout(3, 40, 12, lengths, 2.0, Rise(**exact))
     z = outputs.head.logits(outputs.hidden()).double()
     r = torch.softmax(z, 1) - torch.nn.functional.one_hot(outputs.targets, 40)
@@ -161,7 +161,7 @@ def test_without_norms_and_truncation_inner_products_are_those_of_head_gradients
     found = []
     for seed in range(250):
         rise = Rise(kr=16, kh=16, kg=0, seed=seed, **exact)
-        rows = rise.rows(outputs, rise.precompute(outputs.head))["signature"].double()
+        rows = rise.rows(outputs, rise.precompute(outputs.head, {}))["signature"].double()
         found.append((rows @ rows.T).numpy())
     estimates = np.array(found)
     apart = np.abs(estimates.mean(0) - (gradients @ gradients.T).numpy())
@@ -170,7 +170,7 @@ def test_without_norms_and_truncation_inner_products_are_those_of_head_gradients
 
 def test_the_semantic_channel_without_norms_is_that_of_the_errors_sent_back():
     lengths = [4, 9]
-    exact = {"tau": 1.0, "top": 0, "mass": 1.0, "normalize": False}
+    exact = {"tau": 1.0, "top": 0, "mass": 1.0, "unit_norms": False}
     outputs = random_readout(4, 30, 10, lengths, 2.0, Rise(**exact))
     z = outputs.head.logits(outputs.hidden()).double()
     r = torch.softmax(z, 1) - torch.nn.functional.one_hot(outputs.targets, 30)
@@ -178,7 +178,7 @@ def test_the_semantic_channel_without_norms_is_that_of_the_errors_sent_back():
     found = []
     for seed in range(200):
         rise = Rise(kr=0, kh=16, kg=16, lambda_gh=1.0, seed=seed, **exact)
-        rows = rise.rows(outputs, rise.precompute(outputs.head))["signature"].double()
+        rows = rise.rows(outputs, rise.precompute(outputs.head, {}))["signature"].double()
         found.append(float(rows[0] @ rows[1]))
     a, b = (outputs.example_ids == 0), (outputs.example_ids == 1)
     h = outputs.hidden().double()
@@ -197,7 +197,7 @@ def test_the_semantic_channel_without_norms_is_that_of_the_errors_sent_back():
     ],
 )
 def test_windows_cover_an_example_and_share_their_overlap(positions, bounds):
-    assert list(Rise().windows(positions)) == bounds
+    assert list(Rise().window_bounds(positions)) == bounds
 
 
 def test_settings_out_of_range_are_refused_together():
@@ -209,13 +209,13 @@ def test_settings_out_of_range_are_refused_together():
 
 MEASURE = """
 import json, torch
-from headwater.engine.models.batch_outputs import BatchReadout, LinearHead, Positions, merged_needs
+from headwater.engine.models.batch_outputs import PackedOutputs, LinearHead, Positions, merged_specs
 from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
-from headwater.engine.interface.method import Sizes
+from headwater.engine.interface.model_view import ModelShape
 from headwater.plugins.rise import Rise
 
-rise, sizes = Rise(tau=1.0), Sizes(512, 50304, 4, 4096)
-head = LinearHead(sizes, torch.randn(50304, 512) * 1e-3)  # flat: the widest kept sets
+rise, model = Rise(tau=1.0), ModelShape(512, 50304, 4, 4096)
+head = LinearHead(model, torch.randn(50304, 512) * 1e-3)  # flat: the widest kept sets
 
 
 def rows(positions, examples, tables):
@@ -223,7 +223,7 @@ def rows(positions, examples, tables):
     owners = torch.arange(examples).repeat_interleave(each)
     logits = head.logits(torch.randn(256, 512)).repeat(positions // 256, 1) if positions < 1024 else None
     where = Positions(owners, torch.randint(50304, (positions,)), [each] * examples)
-    readout = BatchReadout(head, {-1: torch.randn(positions, 512)}, where, merged_needs([rise.needs(sizes)]), logits)
+    readout = PackedOutputs(head, {-1: torch.randn(positions, 512)}, where, merged_specs([rise.needs(model)]), logits)
     before = resident_bytes()
     reset_peak()
     readout.losses()
@@ -233,13 +233,13 @@ def rows(positions, examples, tables):
     return reduced, kept, peak_bytes() - before
 
 
-rows(256, 4, rise.tables(head))  # compiled, threads started
+rows(256, 4, rise.precompute(head, {}))  # compiled, threads started
 before = resident_bytes()
 reset_peak()
-tables = rise.tables(head)
+tables = rise.precompute(head, {})
 made = peak_bytes() - before
 reduced, kept, whole = max((rows(4096, n, tables) for n in (1, 256)), key=lambda told: told[2])
-print(json.dumps([made, reduced, kept, whole, rise.scratch(sizes, 4096)]))
+print(json.dumps([made, reduced, kept, whole, rise.scratch(model, 4096)]))
 """
 
 

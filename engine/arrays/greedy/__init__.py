@@ -1,1 +1,1 @@
-"""Greedy choice of rows, out of core and exact."""
+"""Greedy choice of rows by marginal gain, out of core and exact."""

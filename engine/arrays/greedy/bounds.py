@@ -1,5 +1,5 @@
-"""What rows may gain at most beside a vector w, from what they gained beside earlier ones. Exact along a few directions, bounded
-across them. Knows arrays alone.
+"""Upper bounds of the gains of rows that are not in memory. Exact along a few directions, bounded across them. Knows arrays
+alone.
 
 A gain is ⟨w, φ_j⟩ and what does not change with w. Of row j is remembered: its gain beside some earlier w_e, ⟨d, φ_j⟩ along each
 direction d, and the norm of what is left of φ_j across the first directions, across more of them, and across all. Beside w it is

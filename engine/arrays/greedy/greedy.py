@@ -1,4 +1,4 @@
-"""Greedy choice of rows by marginal gain, out of core and exact: what brute force over all rows would choose, ties to the lower.
+"""The greedy loop: what brute force over all rows would choose, ties to the lower row number.
 
 The gain of row j beside a chosen sum Φ_S is Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖², divided by the row's cost where rows cost
 differently. A pool of rows is in memory, and their gains are computed at every step. What every other row may gain is bounded

@@ -1,4 +1,6 @@
-"""Rows in memory, of which some are exchanged for others as a choice goes on. Knows rows by number, and their norms."""
+"""The candidate pool: rows in memory, of which some are exchanged for others as the choice goes on. Knows rows by number, and
+their norms.
+"""
 
 from __future__ import annotations
 

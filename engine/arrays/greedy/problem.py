@@ -1,4 +1,6 @@
-"""What a choice of rows may take, what it may hold meanwhile, and what it gives. Knows columns; not how rows are chosen."""
+"""The choice as a problem: objective, count or cost limits, quotas, memory budget, result. Knows columns; not how rows are
+chosen.
+"""
 
 from __future__ import annotations
 

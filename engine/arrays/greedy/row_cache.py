@@ -1,5 +1,5 @@
-"""Stored rows for a choice: by their numbers, where those asked for lately stay in memory as they are stored; all of them in a
-pass, decoded or multiplied. Knows columns and forms, not what rows are for.
+"""Access to stored rows for a choice: recently used ones cached, all of them in a pass. Knows columns and forms, not what rows
+are for.
 """
 
 from __future__ import annotations

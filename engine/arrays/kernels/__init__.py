@@ -1,1 +1,1 @@
-"""Compiled loops: products, sign look-up, heaps."""
+"""Compiled CPU loops: inner products, table look-up for sign bits, top-k heaps."""

@@ -1,4 +1,4 @@
-"""The best k of each query, kept while scores stream by. Knows rows by number and nothing else.
+"""Top-k heaps: the best k scores of each query, kept while scores stream by. Knows rows by number and nothing else.
 
 A heap's root is the worst that is kept, and nearly every score fails the comparison with it. Of equal scores the lower row
 ranks first, so what is kept depends on the scores alone: not on their order, nor on how workers shared them.

@@ -1,4 +1,5 @@
-"""Inner products of stored rows with queries, tile by tile, on one thread. Knows nothing of files, heaps or methods.
+"""Inner products of stored rows with queries in any precision, tile by tile, on one thread. Knows nothing of files, heaps or
+methods.
 
 Blocking: some numbers of six queries (24 to 48 KB, packed in the order in which they are used) stay in the first two levels
 of cache while a tile's rows, which stay in the second-level one, go by in pairs. Where there are few queries nothing is used

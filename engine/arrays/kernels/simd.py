@@ -1,4 +1,4 @@
-"""Words for writing inner loops as vector code: LLVM instructions that Numba inlines into the kernel that uses them.
+"""LLVM vector instructions that Numba inlines into the kernels.
 
 A compiler that is given scalar loops finds neither the register blocking of a product nor the byte shuffles of a table
 look-up, so the innermost loops are emitted as what they should become, in generic vector types that LLVM lowers for any

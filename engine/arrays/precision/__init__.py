@@ -1,1 +1,1 @@
-"""The precisions in which rows are stored."""
+"""The precisions in which rows are stored: float16, bf16, int8, sign bits."""

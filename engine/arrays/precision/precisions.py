@@ -1,4 +1,4 @@
-"""The forms in which a column's rows are stored: floats of some precision, int8 with a scale a row, sign bits.
+"""The list of precisions, and what each stores of a row: floats, int8 with one scale per row, sign bits.
 
 A form says which stored columns stand for one declared column, and turns rows into them. Reduced forms are columns that the
 kernels read as they are, not codecs that are hidden from them. Knows no file, no kernel and no method.

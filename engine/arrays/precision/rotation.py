@@ -1,4 +1,5 @@
-"""Random rotations by signs and Hadamard transforms, which spread a row's weight evenly. Knows nothing of what is done with it.
+"""Random rotations by signs and Hadamard transforms, which spread a row's weight evenly before quantization. Knows nothing of
+what is done with it.
 
 A Walsh-Hadamard transform of n numbers takes n log n additions, and after random signs its outputs are near to normal ones,
 however heavy the tails of what went in (Ailon & Chazelle 2006). Stores hold what came of it: seeds and order are the format.

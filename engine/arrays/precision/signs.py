@@ -1,4 +1,5 @@
-"""Sign bits of randomly rotated rows (SimHash), and queries as the small integers that meet them. Knows nothing of columns.
+"""Sign bits of randomly rotated rows (SimHash), and queries as the small integers that are multiplied with them. Knows nothing
+of columns.
 
 Rotation: a row, padded to a power of two n, has its signs flipped at random, goes through a Hadamard transform, and both
 once more; the signs of the first `bits` coordinates are kept. The query keeps its numbers, and

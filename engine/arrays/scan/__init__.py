@@ -1,1 +1,1 @@
-"""One pass over stored rows: the loop, scorers, the best k, two stages, certified answers, forecasts."""
+"""Search: one pass over stored rows, with scorers, top-k, rescoring, certified answers and forecasts."""

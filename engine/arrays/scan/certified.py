@@ -1,4 +1,4 @@
-"""Certified search: an int8 scan whose answer is provably the finer column's.
+"""Certified search: an int8 scan whose answer is provably that of the finer column.
 
 The scan's score s̃ of a row is off the finer one by at most
 

@@ -1,4 +1,4 @@
-"""A stored column in fewer bits: one streamed pass from a method's rows to a form of them, resumable at the last commit.
+"""Makes a copy of a stored column in fewer bits: one streamed pass, resumable at the last commit.
 
 Besides the form's own columns there is `.check`, the CRC32C of each row that it was made of: a search that scans the form and
 gathers single rows of the original compares them, which a checksum of whole chunks does not allow without reading these.

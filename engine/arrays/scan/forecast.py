@@ -1,4 +1,4 @@
-"""What a search will read and how long it will take, from what the machine does with its first rows. Knows no method.
+"""Predicts what a search will read and how long it will take, from the speed of its first rows. Knows no method.
 
 Rates are measured, not assumed: the first `SAMPLE` bytes are scanned as the whole would be, from the disk or from the page
 cache as they lie, by the same kernels and workers; a few rows are gathered where candidates will be.

@@ -1,5 +1,5 @@
-"""The scan on one GPU: blocks go from the chunk files to pinned buffers and to the device on a stream of their own, while the
-block before is multiplied. Not run on a GPU yet: untested; its arithmetic, `tensors.py`, is tested on the CPU.
+"""The scan on one GPU: chunks go through pinned buffers to the device while the block before is multiplied. Not run on a GPU
+yet: untested; its arithmetic, `tensor_scores.py`, is tested on the CPU.
 
 CuPy has the device's memory, with a pool whose limit is the plan, and the streams; torch multiplies, over the same memory by
 DLPack. Rows that fit stay on the device between batches of queries. Knows columns, blocks and forms; no method.

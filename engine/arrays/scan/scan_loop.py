@@ -1,4 +1,4 @@
-"""The one loop over stored rows: blocks shared out among workers that each run on one thread and read their own.
+"""The one loop over stored rows: blocks shared out among threads that each read their own.
 
 Each worker has scratch and results of its own, so that nothing is locked while it computes, and the results are merged once
 at the end. Two workers of one thread beat one product of two threads: nobody waits at a barrier, and on a busy machine the

@@ -1,4 +1,4 @@
-"""What scores stored rows, by the form they are stored in. Knows forms and kernels; no file and no method."""
+"""Scorers: how a block of stored rows is scored, one for each precision. Knows forms and kernels; no file and no method."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from ..kernels.product import PackedQueries, float_words, multiply, packed_bytes
 from ..precision.precisions import BFloat16, Int8, Precision, Sign
 from ..precision.quantize import int8_queries
 from ..precision.signs import sign_queries
+from .fixed_tiles import TILE_ROWS
 
 SCORES = 1 << 16
 """Scores of a tile, at most, where a tile of 64 rows has no more: 256 KB, which the second-level cache holds."""
-CUSTOM_ROWS = 128
-"""Rows of a tile that a method scores itself."""
 _LEAST, _MOST = 64, 4096
 
 
@@ -54,7 +53,7 @@ class Scorer(ABC):
 
 
 class CustomScorer(Scorer):
-    """A method's own function of a tile of rows, (rows, Q) float32, on one thread: what it keeps is its own affair."""
+    """A method's own function of a tile of rows, (rows, Q) float32, on one thread: it may keep state between calls."""
 
     def __init__(self, queries: int, function: Callable[[Block], Array]) -> None:
         """The function must not change the tile."""
@@ -69,10 +68,10 @@ class CustomScorer(Scorer):
     @property
     def tile_rows(self) -> int:
         """Few, whatever the queries: a method's scratch grows with them."""
-        return CUSTOM_ROWS
+        return TILE_ROWS
 
     def score(self, block: Block, out: Array) -> None:
-        """As promised."""
+        """The function's scores, transposed."""
         out[:, : block.rows] = np.asarray(self._function(block)).T
 
 

@@ -1,4 +1,4 @@
-"""A group of rows as a store holds them: their forms, their columns, what a scan of them takes. Knows no method."""
+"""One method's rows in a store: their precisions, their columns, the memory that a scan of them takes. Knows no method."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ....store.feature_store import FeatureStore
 from ....store.reader import open_column
 from ...runtime.memory import Part, Plan
 from ..precision.precisions import Precision, recorded_precisions
+from .fixed_tiles import TILE_ROWS, tiles_bytes
 from .scan_loop import Shape, cores, shapes
-from .scorers import CUSTOM_ROWS, query_bytes, scratch_bytes, tile_rows
+from .scorers import query_bytes, scratch_bytes, tile_rows
 from .top_k import scan_parts
 
 T = TypeVar("T")
@@ -59,11 +60,13 @@ class StoredRows:
     def scan_plan(self, queries: int, k: int, shape: Shape, *, whole: bool = False) -> Plan:
         """What a scan of the widest form holds; `whole`: of all columns, decoded a tile at a time for a method's own scores."""
         form = self.widest
-        tile = min(CUSTOM_ROWS if whole else tile_rows(queries), shape.block_rows)
+        tile = min(TILE_ROWS if whole else tile_rows(queries), shape.block_rows)
         parts = scan_parts(self.every() if whole else self.scanned(form.declared.name), queries, k, shape, tile)
         decoded = sum(12 * tile * max(1, one.depth) for one in self.forms.values()) if whole else 0
         scratch = shape.workers * scratch_bytes(form, queries, tile) + decoded
-        held = 8 * queries * form.depth + query_bytes(form, queries)
+        width = sum(4 * one.depth for one in self.forms.values())
+        packed = tiles_bytes(queries, form.depth, width) if whole else query_bytes(form, queries)
+        held = 8 * queries * form.depth + packed
         return parts + Plan.of(
             Part("workers' scratch", scratch), Part("queries", held), Part("threads", (shape.workers + 1) << 20)
         )

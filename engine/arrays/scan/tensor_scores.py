@@ -1,4 +1,4 @@
-"""The scan's arithmetic on torch tensors, for a GPU: products of rows in a form with queries, and a top-k that knows ties.
+"""The scan's arithmetic on torch tensors, for a GPU: products in each precision, and a top-k with ties by row number.
 
 Integers are multiplied exactly, so scores of int8 rows and of sign bits equal the CPU's to the last bit; a query of 15 bits is
 128 · a + b with a and b in int8. Halves are multiplied with a query in two halves, summed in float32. Runs on any device of

@@ -1,4 +1,4 @@
-"""Blocked similarity: streamed rows against queries, with a running top-k. No N × Q array is ever whole.
+"""Search for the best k: stored rows stream past the queries, with a running top-k. No N × Q array is ever whole.
 
 A score depends on its row and its query alone, to the last bit, and ties go to the lower row; so an answer depends neither on
 the budget nor on blocks, tiles, workers, or the other queries. Knows columns, blocks and scorers; no model, no text, no method.

@@ -1,4 +1,4 @@
-"""Two-stage search: a scan of a small form, then the candidates again from the finer column, row by row.
+"""Two-stage search: scan a small precision, then score its best candidates again from the finer column.
 
 What is returned are scores of the finer column, to the last bit those of a scan of it; only whether a row came among the
 candidates was decided by estimates. How sure that is, is said with the answer. Knows columns, forms and scorers; no method.

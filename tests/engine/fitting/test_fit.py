@@ -25,6 +25,7 @@ from headwater.engine.ingest.stored_texts import StoredTexts
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.recovery.membership import TableMembership
 from headwater.engine.results.diagnostics import RecoveryDiagnostics
+from headwater.engine.runtime.run import Progress, Run
 from headwater.store.errors import DataError, StoreBusy
 from headwater.store.feature_store import FeatureStore
 from headwater.store.files import RangeLock
@@ -226,7 +227,7 @@ def test_a_fit_is_of_its_settings_and_examples(texts: Path) -> None:
     assert wrong.exit_code == 1 and "subsets is 24 there, 30 here; --again begins anew" in wrong.stderr
     before = tree(store / "methods/stride")
     done(
-        "fit", store, "-o", "stride.solver", "ridge", "-o", "stride.share", 1.0
+        "fit", store, "-o", "stride.solver", "ridge", "-o", "stride.regularization", 1.0
     )  # how answers are recovered binds nothing
     after = tree(store / "methods/stride")
     assert {name for name in after if after[name] != before.get(name)} == {"state/fit.json"}
@@ -324,7 +325,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
      ({"depth": 1.5}, "depth is a share"), ({"held_out": 2.0}, "0 < held_out < 1"),
      ({"omega": "all"}, "omega is one or example"), ({"updates": 0}, "updates"), ({"rank": -1}, "rank"),
      ({"subsets": "many"}, "subsets is int"), ({"checked": -1}, "checked and seed"), ({"seed": -1}, "checked and seed"),
-     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "share": 2.5}, "share is a number of causes")],
+     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "regularization": 2.5}, "regularization is a number of causes")],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_before_any_work(texts: Path, settings: dict[str, Any], told: str) -> None:
     shutil.copytree(texts / "S", texts / "refused", dirs_exist_ok=True)
@@ -403,23 +404,23 @@ def test_a_training_goes_on_only_with_the_states_it_began_with(tmp_path: Path) -
     def should_stop() -> bool:
         return len(steps) == 3
 
-    assert not prepare_fit(job).run(
-        lambda what, done, *rest: steps.append(done) if "operators" in what else None, should_stop
-    )
+    def on_progress(progress: Progress) -> None:
+        if "operators" in progress.stage:
+            steps.append(progress.done)
+
+    assert not prepare_fit(job).run(Run(on_progress=on_progress, should_stop=should_stop))
     shutil.copy(tmp_path / "b.npz", tmp_path / "base.npz")
-    assert prepare_fit(job).run(lambda *told: None)
+    assert prepare_fit(job).run()
     mixed = read_arrays(tmp_path / "S/methods/stride/state/base0/operators.npz")
     again = FitJob(str(tmp_path / "S"), "stride", {**QUICK, "bases": (str(tmp_path / "b.npz"),)}, again=True)
-    assert prepare_fit(again).run(lambda *told: None)
+    assert prepare_fit(again).run()
     pure = read_arrays(tmp_path / "S/methods/stride/state/base0/operators.npz")
     assert mixed is not None and pure is not None and np.array_equal(mixed["alpha"], pure["alpha"])
     steps.clear()
     other = FitJob(str(tmp_path / "S"), "stride", {**QUICK, "rank": 2}, again=True)
-    assert not prepare_fit(other).run(
-        lambda what, done, *rest: steps.append(done) if "operators" in what else None, should_stop
-    )
+    assert not prepare_fit(other).run(Run(on_progress=on_progress, should_stop=should_stop))
     begun = len(steps)
-    assert prepare_fit(other).run(lambda what, done, *rest: steps.append(done) if "operators" in what else None)
+    assert prepare_fit(other).run(Run(on_progress=on_progress))
     assert steps[begun] == begun + 1  # the same command goes on
 
 
@@ -427,7 +428,7 @@ def test_one_process_fits_at_a_time(texts: Path) -> None:
     lock = RangeLock(texts / "S/methods/stride/state/.lock", 0, 0)
     try:
         with pytest.raises(StoreBusy):
-            prepare_fit(FitJob(str(texts / "S"), "stride")).run(lambda *told: None)
+            prepare_fit(FitJob(str(texts / "S"), "stride")).run()
     finally:
         lock.close()
 
@@ -445,7 +446,7 @@ def test_a_state_that_is_not_finite_is_named(texts: Path, tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"hidden state of example rows.npz:1 is not finite"):
         prepare_fit(
             FitJob(str(tmp_path / "S"), "stride", {"subsets": 6, "degree": 2, "bases": (str(tmp_path / "rows.npz"),)})
-        ).run(lambda *told: None)
+        ).run()
 
 
 def test_trust_warns_where_it_must() -> None:
@@ -475,21 +476,22 @@ MEASURE = """
 import sys, numpy as np
 from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from headwater.engine.fitting.fit_job import FitJob, prepare_fit
-from headwater.engine.attribution.open_session import ask
+from headwater.engine.attribution.open_session import open_session
+from headwater.engine.attribution.query_options import QueryOptions
 store, queries, more = sys.argv[1:]
 import json
 more = json.loads(more)
 small = {"subsets": 12, "degree": 3, "updates": 1, "checked": 0, **more}
-prepare_fit(FitJob(store, "stride", small)).run(lambda *told: None)  # compile, load, start threads
-ask(store, "stride", queries, top=5).attribute()
+prepare_fit(FitJob(store, "stride", small)).run()  # compile, load, start threads
+open_session(store, "stride", queries, QueryOptions(top=5)).attribute()
 settings = {"degree": 5, "updates": 2, "checked": 50, "members": 8, **more}
 settings["subsets"] = 60 if "space" in more else 1500
 fit = prepare_fit(FitJob(store, "stride", settings, again=True))
 reset_peak(); share = resident_bytes()
-fit.run(lambda *told: None)
+fit.run()
 print(json.dumps({"planned": fit.plan.total, "used": peak_bytes() - share}))
 del fit
-question = ask(store, "stride", queries, top=5)
+question = open_session(store, "stride", queries, QueryOptions(top=5))
 reset_peak(); share = resident_bytes()
 question.attribute()
 print(json.dumps({"planned": question.plan.total, "used": peak_bytes() - share}))
@@ -508,7 +510,7 @@ def large(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("more", "loose"),
-    [({}, 40), ({"states": "model", "omega": "example"}, 80), ({"space": "activations", "depth": 0.5}, 160)],
+    [({}, 40), ({"states_from": "forward", "omega": "example"}, 80), ({"space": "activations", "depth": 0.5}, 160)],
 )
 def test_fit_and_attribute_stay_within_their_plans(
     large: Path, tmp_path: Path, more: dict[str, Any], loose: int
@@ -587,7 +589,7 @@ def test_a_fit_that_another_process_finished_meanwhile_is_not_lost(texts: Path, 
     done("fit", tmp_path / "S", *options(QUICK))
     before = tree(tmp_path / "S/methods/stride")
     with pytest.raises(StoreBusy, match="meanwhile"):
-        late.run(lambda *told: None)
+        late.run()
     assert tree(tmp_path / "S/methods/stride") == before
 
 

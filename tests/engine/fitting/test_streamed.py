@@ -29,6 +29,7 @@ from headwater.engine.models.batch_outputs import LinearHead, merged_specs
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.models.upper_layers import TrunkUpperLayers
 from headwater.engine.recovery.design import PartitionDesign
+from headwater.engine.runtime.run import Run
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.at_head import AtHead
 from headwater.engine.steering.at_layer import AtLayer, measured_by_upper_layers
@@ -279,19 +280,19 @@ def all_scores(store: Path, queries: Path, out: Path) -> np.ndarray:
 
 def test_a_fit_needs_no_files(texts: Path, tmp_path: Path) -> None:
     found = []
-    for name, states in (("files", "files"), ("model", "model")):
+    for name, states in (("files", "cache"), ("model", "forward")):
         shutil.copytree(texts / "S", tmp_path / name)
         told = done(
-            "fit", tmp_path / name, *options({**QUICK, "states": states, "omega": "example", "solver": "lasso"})
+            "fit", tmp_path / name, *options({**QUICK, "states_from": states, "omega": "example", "solver": "lasso"})
         )
-        assert ("hidden states are not kept" in told.stderr) == (states == "model")
+        assert ("hidden states are not kept" in told.stderr) == (states == "forward")
         found.append(all_scores(tmp_path / name, texts / "queries.jsonl", tmp_path / "all.zarr"))
     kept = {file.name for file in (tmp_path / "model/methods/stride/state/base0").iterdir()}
     assert kept == {"operators.npz"} and (tmp_path / "files/methods/stride/state/base0/hidden.bin").exists()
     assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.999
 
 
-@pytest.mark.parametrize("settings", [{**QUICK, "states": "model", "omega": "example"}, DEEP])
+@pytest.mark.parametrize("settings", [{**QUICK, "states_from": "forward", "omega": "example"}, DEEP])
 def test_a_fit_from_the_model_that_was_stopped_goes_on(texts: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     for name in ("whole", "parts"):
         shutil.copytree(texts / "S", tmp_path / name)
@@ -301,7 +302,12 @@ def test_a_fit_from_the_model_that_was_stopped_goes_on(texts: Path, tmp_path: Pa
     def run(stop_after: int) -> bool:
         job, begun = FitJob(str(tmp_path / "parts"), "stride", settings, commit_seconds=0), len(told)
         fit = prepare_fit(job)
-        return fit.run(lambda what, done, *rest: told.append((what, done)), lambda: len(told) - begun >= stop_after)
+        return fit.run(
+            Run(
+                on_progress=lambda progress: told.append((progress.stage, progress.done)),
+                should_stop=lambda: len(told) - begun >= stop_after,
+            )
+        )
 
     while not run(3):
         pass
@@ -323,11 +329,11 @@ def test_activations_are_steered_by_the_command_line(texts: Path, tmp_path: Path
 
 def test_what_cannot_be_is_said_before_any_work(texts: Path, tmp_path: Path) -> None:
     for store, settings, words in (
-        ("bare", {**QUICK, "states": "model"}, "keeps no texts"),
+        ("bare", {**QUICK, "states_from": "forward"}, "keeps no texts"),
         ("bare", DEEP, "keeps no texts"),
         ("S", {**QUICK, "space": "activations"}, "depth below 1"),
         ("S", {**QUICK, "space": "heads"}, "space is logits or activations"),
-        ("S", {**QUICK, "states": "nowhere"}, "states is files or model"),
+        ("S", {**QUICK, "states_from": "nowhere"}, "states_from is cache or forward"),
     ):
         told = headwater("fit", texts / store, *options(settings))
         assert told.exit_code == 1 and words in told.stderr and told.stderr.count("\n") == 1, told.output
@@ -357,8 +363,8 @@ def test_arrays_are_read_row_by_row(tmp_path: Path) -> None:
     done("ingest", *names, "--store", tmp_path / "S", "--method", "repsim")
     shutil.copytree(tmp_path / "S", tmp_path / "M")
     fits = {}
-    for name, states in (("S", "files"), ("M", "model")):
-        done("fit", tmp_path / name, *options({**QUICK, "states": states}))
+    for name, states in (("S", "cache"), ("M", "forward")):
+        done("fit", tmp_path / name, *options({**QUICK, "states_from": states}))
         found = read_arrays(tmp_path / name / "methods/stride/state/base0/operators.npz")
         assert found is not None
         fits[name] = found["alpha"]
@@ -380,7 +386,7 @@ def test_a_flipped_bit_in_kept_states_is_seen(texts: Path, tmp_path: Path) -> No
         assert StateFiles(provider, tmp_path, -1, 60).collected(told.append) is not None and not told
 
 
-EVERY_WAY = [{"depth": 0.5}, {"states": "model", "omega": "example"}, {"space": "activations", "depth": 0.5}]
+EVERY_WAY = [{"depth": 0.5}, {"states_from": "forward", "omega": "example"}, {"space": "activations", "depth": 0.5}]
 
 
 @pytest.mark.parametrize("more", EVERY_WAY, ids=str)
@@ -457,11 +463,13 @@ def test_a_fit_from_the_model_leaves_no_states_of_an_earlier_one(texts: Path, tm
     done("fit", tmp_path / "S", *options({**QUICK, "depth": 0.5}))
     state = tmp_path / "S/methods/stride/state/base0"
     assert (state / "inner.bin").exists()
-    done("fit", tmp_path / "S", "--again", *options({**QUICK, "states": "model"}))
+    done("fit", tmp_path / "S", "--again", *options({**QUICK, "states_from": "forward"}))
     assert {file.name for file in state.iterdir()} == {"operators.npz"}
 
 
-@pytest.mark.parametrize("more", [{"states": "model", "depth": 0.5}, {"space": "activations", "depth": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{"states_from": "forward", "depth": 0.5}, {"space": "activations", "depth": 0.5}], ids=str
+)
 def test_half_precision_trains_nearly_the_same(texts: Path, more: dict[str, Any]) -> None:
     found = []
     for dtype in ("float32", "bfloat16"):

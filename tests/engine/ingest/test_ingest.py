@@ -24,6 +24,7 @@ from headwater.engine.ingest.ingestion import IngestResult
 from headwater.engine.ingest.open_provider import ReadOptions
 from headwater.engine.models.batch_outputs import merged_specs
 from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.runtime.run import Run
 from headwater.plugins.rise import Rise
 from headwater.store.errors import CorpusError, DataError, SettingsError, StoreBusy, StoreMismatch
 from headwater.store.feature_store import EXAMPLES, FeatureStore
@@ -54,7 +55,7 @@ def job(corpus: Path | list[str], store: Path, model: Path, **changes: Any) -> I
 def run(prepared: PreparedIngest, stop_after: int | None = None) -> IngestResult:
     windows: list[int] = []
     asked = (lambda: False) if stop_after is None else (lambda: len(windows) >= stop_after)
-    return prepared.open().run(lambda progress: windows.append(progress.rows), asked)
+    return prepared.open().run(Run(on_progress=lambda progress: windows.append(progress.done), should_stop=asked))
 
 
 def signatures(store: Path, method: str = "rise", column: str = "signature") -> np.ndarray:
@@ -74,7 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, corpus: Path) -
 def test_rows_are_those_of_each_example_alone(whole: Path, model: Path, corpus: Path) -> None:
     prepared = prepare(job(corpus, whole, model))
     method, head = prepared.methods["rise"], prepared.provider.head
-    tables, needs = method.precompute(head), merged_specs([method.needs(head.model_shape)])
+    tables, needs = method.precompute(head, {}), merged_specs([method.needs(head.model_shape)])
     rows, losses = signatures(whole), open_column(FeatureStore.open(whole), EXAMPLES, "loss").gather(np.arange(700))
     for number, example in enumerate(prepared.provider.examples(Place())):
         if number % 97 == 0:
@@ -232,7 +233,7 @@ def test_two_that_append_at_once_take_places_of_their_own(model: Path, tmp_path:
     opened = appends[0].open()
     with pytest.raises(StoreMismatch, match=r"y/data\.jsonl must be named too"):
         appends[1].open()
-    assert opened.run(lambda progress: None).rows == 40
+    assert opened.run().rows == 40
     assert run(appends[1]).rows == 80
 
 
@@ -253,7 +254,7 @@ def test_progress_counts_each_row_once(model: Path, corpus: Path, tmp_path: Path
     run(prepare(job(corpus, tmp_path / "store", model)), stop_after=1)
     with entry_points(tmp_path, second="headwater.plugins.rise:Rise"):
         prepared = prepare(job(corpus, tmp_path / "store", model, methods=both))
-        prepared.open().run(lambda progress: rows.append(progress.rows))
+        prepared.open().run(Run(on_progress=lambda progress: rows.append(progress.done)))
     assert rows == [512, 700]
 
 
@@ -340,7 +341,7 @@ def test_a_second_writer_is_refused(whole: Path, model: Path, tmp_path: Path) ->
     prepared = prepare(job(corpus, tmp_path / "s", model))
     ingestion = prepared.open()
     with GroupWriter(FeatureStore.open(tmp_path / "s"), EXAMPLES), pytest.raises(StoreBusy):
-        ingestion.run(lambda progress: None)
+        ingestion.run()
     assert run(prepared).rows == 20
 
 

@@ -12,18 +12,19 @@ GOOD = '''"""A fine method.
 
 More of it.
 """
-from headwater.engine.interface.method import QueryMatrix, Similarity
-from headwater.store.layout import column
+from headwater.plugins import QueryMatrix, Similarity, column
 
 
 class Fine(Similarity):
-    def columns(self, sizes):
+    api = 2
+
+    def columns(self, model):
         return (column("c", (1,), "float32"),)
 
-    def scratch(self, sizes, positions):
+    def scratch(self, model, positions):
         return positions
 
-    def rows(self, readout, tables):
+    def sketch(self, outputs, precomputed):
         raise AssertionError("listing and loading run no method")
 
     def prepare(self, rows, state):
@@ -199,10 +200,9 @@ def test_an_api_that_is_no_number_is_a_fault(site):
     assert "'1' as its plugin API" in refused("versioned", BrokenMethod)
 
 
-def test_a_method_that_names_no_api_was_written_for_the_first(site, monkeypatch):
+def test_a_method_that_names_no_api_was_written_for_the_first(site):
     """Else it would inherit the number of whatever headwater it meets, and never be outdated."""
-    install(site, "old", {"old": "old_one:Fine"}, old_one=GOOD)
-    monkeypatch.setattr("headwater.engine.interface.registry.API", 2)
+    install(site, "old", {"old": "old_one:Fine"}, old_one=GOOD.replace("    api = 2\n\n", ""))
     told = refused("old", OutdatedMethod)
     assert told.endswith("is written for plugin API 1, this is API 2: upgrade old 1.0")
 
@@ -238,7 +238,7 @@ NOT_METHODS = {
     "function": ("def Fine(): pass\n", "is no class but function"),
     "instance": (GOOD + "\nFine = Fine()\n", "is no class but Fine"),
     "stranger": ("class Fine: pass\n", "does not extend it"),
-    "abstract": (GOOD.replace("def rows", "def ruws").replace("def prepare", "def prep"), "lacks prepare, rows"),
+    "abstract": (GOOD.replace("def sketch", "def skitch").replace("def prepare", "def prep"), "lacks prepare, sketch"),
 }
 
 

@@ -44,7 +44,7 @@ def everything(provider: TextProvider, batch: list[Example]) -> list[tuple[torch
     """Each example's hidden states of two layers, losses and RISE row, when read as one batch."""
     rise = Rise(tau=1.0, kr=16, kh=16, kg=8)
     read = provider.read(batch, merged_specs([rise.needs(provider.head.model_shape), OutputSpec(layers=(1,))]))
-    rows = rise.rows(read, rise.precompute(provider.head))["signature"]
+    rows = rise.rows(read, rise.precompute(provider.head, {}))["signature"]
     parts = [torch.split(read.hidden(layer), read.counts) for layer in (-1, 1)]
     return list(zip(*parts, read.losses(), rows, strict=True))
 

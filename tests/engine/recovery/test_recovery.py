@@ -216,7 +216,7 @@ def test_size_and_offset_of_measurements_change_nothing(change: str) -> None:
     told = told.astype(np.float32) if change == "float32" else told
     found = recovered(design, told, Recovery(solver="lasso"))
     expected = recovered(design, y, Recovery(solver="lasso"))
-    assert found.converged.all() and (found.gap >= 0).all() and found.share == expected.share
+    assert found.converged.all() and (found.gap >= 0).all() and found.regularization == expected.regularization
     assert found.sparse is not None and expected.sparse is not None
     assert np.allclose(found.sparse[0].weights / size, expected.sparse[0].weights, atol=2e-4)
 
@@ -229,7 +229,7 @@ def test_what_does_not_vary_and_what_does_not_count_spoils_nothing() -> None:
     )
     alone = recovered(design, y, Recovery())
     beside = recovered(design, np.concatenate([y, np.full((1, 300), 0.1)]), Recovery())
-    assert alone.solver == beside.solver == "lasso" and alone.share == beside.share
+    assert alone.solver == beside.solver == "lasso" and alone.regularization == beside.regularization
     assert np.isclose(alone.explained[0], beside.explained[0]) and beside.explained[1] == 0 and beside.converged.all()
     assert beside.sparse is not None and not len(beside.sparse[1].rows)
     flat = Lasso(design, np.full((1, 300), 0.1))
@@ -338,13 +338,13 @@ def test_other_solvers_find_what_was_planted(solver: str) -> None:
     for one in found.sparse:
         assert np.array_equal(one.rows, rows) and np.allclose(one.weights, planted.weights, atol=1e-4)
     noisy = recovered(design, y + 0.1 * chance.normal(size=y.shape), Recovery(solver=solver))
-    assert noisy.share == 8 and noisy.sparse is not None and np.array_equal(noisy.sparse[0].rows, rows)
+    assert noisy.regularization == 8 and noisy.sparse is not None and np.array_equal(noisy.sparse[0].rows, rows)
     flat = recovered(design, np.full((1, 250), 0.3), Recovery(solver=solver))
     assert not flat.dense(design).any() and flat.explained[0] == 0
 
 
 def test_settings_of_a_recovery_are_checked() -> None:
-    for wrong in ({"solver": "magic"}, {"share": 1.0}, {"held_out": 0.0}, {"tolerance": 2.0}, {"causes": -1}):
+    for wrong in ({"solver": "magic"}, {"regularization": 1.0}, {"held_out": 0.0}, {"tolerance": 2.0}, {"causes": -1}):
         with pytest.raises(SettingsError):
             Recovery(**wrong)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="too few"):
@@ -366,10 +366,10 @@ def test_subsets_that_were_really_trained_on_are_predicted() -> None:
         )
 
     assert held_out(masks, Recovery(solver="ridge")) > 0.10
-    assert held_out(masks, Recovery(solver="lasso", share=0.5)) > 0.15
+    assert held_out(masks, Recovery(solver="lasso", regularization=0.5)) > 0.15
     shuffled = masks[np.random.default_rng(0).permutation(100)]
     assert abs(held_out(shuffled, Recovery(solver="ridge"))) < 0.06
-    assert abs(held_out(shuffled, Recovery(solver="lasso", share=0.5))) < 0.06
+    assert abs(held_out(shuffled, Recovery(solver="lasso", regularization=0.5))) < 0.06
 
 
 @pytest.mark.parametrize("most", [1, 7, 64, 500])
@@ -392,5 +392,7 @@ def test_a_solution_by_the_devices_pass_is_the_workers() -> None:
     ours, theirs = (
         recovered(design, y, Recovery(solver="lasso"), device=one) for one in (None, DevicePass(np, design))
     )
-    assert ours.share == theirs.share and np.allclose(ours.dense(design), theirs.dense(design), atol=1e-4)
+    assert ours.regularization == theirs.regularization and np.allclose(
+        ours.dense(design), theirs.dense(design), atol=1e-4
+    )
     assert (theirs.gap <= 1e-4).all()

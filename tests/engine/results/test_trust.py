@@ -11,6 +11,7 @@ import pytest
 import zarr
 from headwater.engine.attribution.seeded_session import rank_range
 from headwater.engine.attribution.self_influence import SelfInfluence
+from headwater.engine.runtime.run import Run
 from running import done, headwater
 from small import save_model, sentences, write_corpus
 
@@ -69,7 +70,7 @@ def test_self_influence_of_unit_rows_is_said_to_tell_nothing(work: Path) -> None
 def test_self_influence_keeps_its_promise_and_depends_on_no_block(work: Path) -> None:
     whole = np.concatenate([part for _, part in SelfInfluence(str(work / "S"), "graddot").scores()])
     tight = SelfInfluence(str(work / "S"), "graddot")
-    small = SelfInfluence(str(work / "S"), "graddot", memory=tight.plan.total - 1000)
+    small = SelfInfluence(str(work / "S"), "graddot", run=Run(tight.plan.total - 1000))
     assert small.plan.total < tight.plan.total
     assert np.array_equal(np.concatenate([part for _, part in small.scores()]), whole)
     assert "error: " in headwater("self-influence", work / "S", "--method", "graddot", "--memory", "1KB").stderr

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from headwater.engine.runtime.memory import Part, Plan, parse_bytes, show_bytes
+from headwater.engine.runtime.run import Run
 from headwater.store.errors import BudgetError, SettingsError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,7 @@ def test_a_plan_is_its_parts_without_the_empty_ones() -> None:
     made = Plan.of(Part("weights", 300), Part("nothing", 0)) + Plan.of(Part("blocks", 700))
     assert [(part.name, part.bytes) for part in made.parts] == [("weights", 300), ("blocks", 700)]
     assert made.total == 1000 and Plan.of().total == 0
+    assert (made + made).parts == (Part("weights", 600), Part("blocks", 1400))
     made.check(None, 1000)
     made.check(1000, 1000)
 
@@ -138,9 +140,7 @@ def test_ingest_runs_in_the_smallest_budget_that_its_refusal_names(model: Path, 
 
     def job(memory: int | None) -> Any:
         corpus = str(write_corpus(tmp_path / "c.jsonl", ["a river of stone"] * 5))
-        return prepare(
-            IngestJob([corpus], str(tmp_path / "s"), ModelChoice(str(model)), {"rise": LITTLE}, memory=memory)
-        )
+        return prepare(IngestJob([corpus], str(tmp_path / "s"), ModelChoice(str(model)), {"rise": LITTLE}), Run(memory))
 
     with pytest.raises(BudgetError, match="largest part is") as refused:
         job(1_000_000)
@@ -156,9 +156,10 @@ def test_ingest_runs_in_the_smallest_budget_that_its_refusal_names(model: Path, 
 
 
 def asked(store: Path, queries: Path, memory: int | None) -> Any:
-    from headwater.engine.attribution.open_session import ask
+    from headwater.engine.attribution.open_session import open_session
+    from headwater.engine.attribution.query_options import QueryOptions
 
-    return ask(str(store), "rise", str(queries), top=5, memory=memory)
+    return open_session(str(store), "rise", str(queries), QueryOptions(top=5), Run(memory))
 
 
 def test_attribute_answers_alike_in_the_smallest_budget_that_its_refusal_names(stores: Any, queries: Path) -> None:
@@ -233,19 +234,20 @@ def test_a_batch_that_is_asked_for_is_the_smallest_that_works(model: Path, tmp_p
     corpus = [str(write_corpus(tmp_path / "c.jsonl", ["a river"]))]
     choice, methods = ModelChoice(str(model)), {"rise": LITTLE}
     with pytest.raises(BudgetError) as refused:
-        prepare(IngestJob(corpus, str(tmp_path / "s"), choice, methods, memory=1, batch_tokens=20_000))
+        prepare(IngestJob(corpus, str(tmp_path / "s"), choice, methods, batch_tokens=20_000), Run(1))
     smallest = smallest_named(refused)
     assert (
-        prepare(IngestJob(corpus, str(tmp_path / "s"), choice, methods, memory=smallest, batch_tokens=20_000)).tokens
+        prepare(IngestJob(corpus, str(tmp_path / "s"), choice, methods, batch_tokens=20_000), Run(smallest)).tokens
         == 20_000
     )
 
 
 def test_more_results_than_rows_cost_nothing(stores: Any, queries: Path) -> None:
-    from headwater.engine.attribution.open_session import ask
+    from headwater.engine.attribution.open_session import open_session
+    from headwater.engine.attribution.query_options import QueryOptions
 
     store = str(stores(1000, LITTLE))
-    plans = [ask(store, "rise", str(queries), top=top).plan.total for top in (100, 10**5, 10**9)]
+    plans = [open_session(store, "rise", str(queries), QueryOptions(top=top)).plan.total for top in (100, 10**5, 10**9)]
     assert plans[0] < plans[1] == plans[2]
 
 

@@ -125,9 +125,7 @@ def test_predictions_are_the_formula(work: Path) -> None:
     from headwater.engine.data.documents import Template
     from headwater.engine.selection.targets import read_targets
 
-    targets = read_targets(
-        features, str(work / "queries.jsonl"), "task", ModelChoice(""), Template(), lambda done: None
-    )
+    targets = read_targets(features, str(work / "queries.jsonl"), "task", ModelChoice(""), Template())
     assert targets.names == ("a", "b") and targets.counts == (12, 12) and targets.few == ["a", "b"]
     means = masks @ rows / masks.sum(1)[:, None]
     expected = means @ targets.vectors.T - 0.35 * (means**2).sum(1)[:, None]
@@ -162,7 +160,7 @@ def test_leaving_one_out_is_what_single_examples_score(work: Path) -> None:
     from headwater.engine.data.documents import Template
     from headwater.engine.selection.targets import read_targets
 
-    v = read_targets(features, str(one), "", ModelChoice(""), Template(), lambda done: None).vectors[0]
+    v = read_targets(features, str(one), "", ModelChoice(""), Template()).vectors[0]
 
     def worth(total: np.ndarray) -> float:
         return float(v @ total - 0.5 / ROWS * total @ total)

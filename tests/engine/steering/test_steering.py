@@ -269,15 +269,15 @@ def test_a_stopped_training_goes_on_to_the_same_operators() -> None:
     heard: list[int] = []
     should_stop = Training(AtHead(head, states), design, recipe)
     assert not should_stop.run(lambda step, *told: heard.append(step), lambda: len(heard) == 4)
-    held = should_stop.arrays()
+    held = should_stop.state_dict()
     continued = Training(AtHead(head, states), design, recipe)
-    continued.resume(held)
+    continued.load_state_dict(held)
     assert continued.run(lambda step, *told: heard.append(step)) and heard == list(range(1, 10))
     assert torch.equal(continued.operators.alpha, whole.alpha) and torch.equal(continued.operators.basis, whole.basis)
     with pytest.raises(DataError, match="alpha is"):
-        Training(AtHead(head, states), PartitionDesign(30, 9, 2, 0), recipe).resume(held)
+        Training(AtHead(head, states), PartitionDesign(30, 9, 2, 0), recipe).load_state_dict(held)
     fresh = Training(AtHead(head, states), design, recipe)
-    fresh.resume(fresh.arrays())
+    fresh.load_state_dict(fresh.state_dict())
     assert fresh.run(lambda *told: None) and torch.equal(fresh.operators.alpha, whole.alpha)
 
 
@@ -287,7 +287,7 @@ def test_some_subsets_are_trained_again_with_every_loss() -> None:
     head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D, generator=generator))
     fitting = SteeringFit(AtHead(head, states), design, SteeringRecipe(rank=3, updates=3, members=4, linearity=0.1), 3)
     assert fitting.steps == 6 and fitting.run(lambda *told: None, lambda: False) and fitting.step == 6
-    found = fitting.fitted()
+    found = fitting.parameters()
     assert (
         found["which"].tolist() == [0, 2, 5]
         and found["check_alpha"].shape == (3, 3, D)

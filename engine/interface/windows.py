@@ -1,0 +1,37 @@
+"""Windows: ranges of a batch's target positions that a method sums apart. Knows no method; torch only where it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .model_view import BatchOutputs
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """W ranges of target positions, in the examples' order; each lies within one example, and they may overlap."""
+
+    examples: int
+    """n, of the batch."""
+    example_ids: tuple[int, ...]
+    """(W,) ascending: the example in the batch that a window belongs to. Each of the n occurs."""
+    bounds: tuple[tuple[int, int], ...]
+    """(W,) first position and the one behind the last, among the batch's target positions."""
+
+    @property
+    def counts(self) -> list[int]:
+        """(W,) target positions of each window."""
+        return [stop - start for start, stop in self.bounds]
+
+
+def example_bounds(outputs: BatchOutputs) -> list[tuple[int, int]]:
+    """(n,) first target position of each example and the one behind its last."""
+    import torch
+
+    ends = torch.cumsum(torch.bincount(outputs.example_ids, minlength=outputs.examples), 0).tolist()
+    return list(zip([0, *ends], ends, strict=False))
+
+
+def whole_examples(outputs: BatchOutputs) -> Windows:
+    """Every example as one window."""
+    return Windows(outputs.examples, tuple(range(outputs.examples)), tuple(example_bounds(outputs)))
