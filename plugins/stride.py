@@ -259,11 +259,6 @@ def _require_fit(parameters: Mapping[str, Array], method: Stride, widths: tuple[
 
 def agreement(one: Array, other: Array) -> Array:
     """(n,) Spearman correlation of each line of two (n, m) arrays; NaN where one does not vary, or of fewer than 3."""
-    from scipy.stats import rankdata
+    from ..engine.arrays.ranks import spearman
 
-    if one.shape[1] < 3:
-        return np.full(len(one), np.nan)
-    ranks = [rankdata(each, axis=1) - (each.shape[1] + 1) / 2 for each in (one, other)]
-    size = np.sqrt((ranks[0] ** 2).sum(1) * (ranks[1] ** 2).sum(1))
-    found: Array = np.where(size > 0, (ranks[0] * ranks[1]).sum(1) / np.where(size > 0, size, 1), np.nan)
-    return found
+    return spearman(one.T, other.T) if one.shape[1] >= 3 else np.full(len(one), np.nan)

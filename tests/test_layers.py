@@ -23,6 +23,7 @@ ORDER = (
     "engine/arrays/scan",
     "engine/arrays/moments",
     "engine/arrays/linalg",
+    "engine/arrays/ranks",
     "engine/arrays/greedy",
     "engine/recovery",
     "engine/sketches",

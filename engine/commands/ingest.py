@@ -57,13 +57,13 @@ def ingest(**options: Any) -> None:
 def _prepared(options: dict[str, Any]) -> PreparedIngest:
     from ..data.documents import Template
     from ..ingest.ingest_job import IngestJob, prepare
-    from ..ingest.open_provider import ReadOptions
+    from ..ingest.text_settings import TextSettings
     from ..models.language_model import ModelChoice
     from ..runtime.run import Run
 
     o = options
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
-    reading = ReadOptions(template, o["on_error"], o["max_length"], o["attribute"], o["truncate"], o["lines"])
+    settings = TextSettings(template, o["on_error"], o["max_length"], o["attribute"], o["truncate"], o["lines"])
     with_text = None if o["no_text"] is None else not o["no_text"]
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
     fits = fitted_among(o["methods"])
@@ -71,7 +71,7 @@ def _prepared(options: dict[str, Any]) -> PreparedIngest:
     for name in fits:
         check_settings(name, given[name], o["store"] if o["append"] else "")
     methods = {name: settings for name, settings in given.items() if name not in fits}
-    job = IngestJob(o["corpus"], o["store"], choice, methods, reading, o["batch_tokens"], with_text, o["append"], o["seeds"],
+    job = IngestJob(o["corpus"], o["store"], choice, methods, settings, o["batch_tokens"], with_text, o["append"], o["seeds"],
                     o["commit_seconds"])  # fmt: skip
     return prepare(job, Run(budget(o["memory"])))
 

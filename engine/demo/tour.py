@@ -19,9 +19,8 @@ from typing import Any
 from ...store.feature_store import FeatureStore
 from ..attribution.open_session import open_session
 from ..attribution.query_options import QueryOptions
-from ..data.documents import Template
 from ..ingest.ingest_job import IngestJob, prepare
-from ..ingest.open_provider import ReadOptions
+from ..ingest.text_settings import TextSettings
 from ..models.language_model import ModelChoice
 from ..results.printable import printable
 from ..results.result_tables import RESULT_FIELDS, ResultFile, result_rows
@@ -127,7 +126,7 @@ def _model(place: Workdir, recipe: DemoModelRecipe) -> None:
 def _store(place: Workdir, method: str, settings: Mapping[str, Any]) -> None:
     choice = ModelChoice(str(place.model), device="cpu")
     job = IngestJob([str(place.corpus)], str(place.store), choice, {method: settings},
-                    ReadOptions(Template(), max_length=LENGTH))  # fmt: skip
+                    TextSettings(max_length=LENGTH))  # fmt: skip
     ingestion = prepare(job).open()
     with ProgressDisplay(every=10.0) as display:
         outcome = ingestion.run(Run(on_progress=display.show))

@@ -12,13 +12,14 @@ import numpy as np
 from ...store.errors import CorpusError, DataError, SettingsError, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.reader import open_column
-from ..data.documents import Faults, Template
+from ..data.documents import Faults
 from ..ingest.array_provider import ArrayProvider
 from ..ingest.examples import Place, windows
-from ..ingest.open_provider import ReadOptions, corpus_provider, following
+from ..ingest.open_provider import corpus_provider
 from ..ingest.provider import Provider
 from ..ingest.store_opening import refuse_differences
 from ..ingest.stored_texts import StoredTexts
+from ..ingest.text_settings import text_settings_of
 from ..interface.subset_method import SubsetMethod
 from ..models.language_model import ModelChoice, load, pick_device
 
@@ -38,7 +39,7 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
         provider = StoredTexts(store, load(replace(choice, path=base or choice.path or there["model_path"])))
     else:
         model = replace(choice, path=base or choice.path or there["model_path"])
-        provider = corpus_provider(_files(store, corpus), model, following(ReadOptions(Template()), store))
+        provider = corpus_provider(_files(store, corpus), model, text_settings_of(store.provenance))
     if not base:
         given = provider.provenance()
         refuse_differences(store.url, {key: given[key] for key in ("model", "tokenizer") if key in given}, there)

@@ -14,7 +14,7 @@ from ... import __version__
 from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
 from ..arrays.precision.precisions import Sign
-from ..data.documents import Faults, Template
+from ..data.documents import Faults
 from ..interface.method import Method, Similarity, TextSimilarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
@@ -24,10 +24,11 @@ from ..runtime.run import SILENT, Run
 from .examples import Place
 from .ingest_plan import choose_batch
 from .ingestion import Ingestion, IngestResult
-from .open_provider import ReadOptions, corpus_provider, following
+from .open_provider import corpus_provider
 from .provider import Provider
 from .store_opening import open_for_ingest
 from .stored_columns import precisions_of
+from .text_settings import TextSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ class IngestJob:
     """The model and how to run it."""
     methods: Mapping[str, Mapping[str, Any]]
     """Method name → settings that are not the default (or not the store's)."""
-    reading: ReadOptions = field(default_factory=lambda: ReadOptions(Template()))
-    """How files are read."""
+    text: TextSettings = field(default_factory=TextSettings)
+    """How files of text are read."""
     batch_tokens: int | None = None
     """Padded tokens of a batch; None for the widest that fits."""
     with_text: bool | None = None
@@ -111,13 +112,14 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
         for name, settings in job.methods.items()
         for label, method in _seeded(name, _method(name, settings, store), job.seeds, store).items()
     }
-    reading = following(job.reading, store) if store else job.reading
+    of_text = store is not None and store.provenance["kind"] == "text"
+    settings = job.text.following(store.provenance) if store and of_text else job.text
     with_text = job.with_text if job.with_text is not None else (store.provenance["text"] if store else True)
-    provider = corpus_provider(job.corpus, job.model, reading)
+    provider = corpus_provider(job.corpus, job.model, settings)
     for name, method in methods.items():
         _check_columns(name, method, provider)
     if store is None:
-        _refuse_emptiness(provider, reading)
+        _refuse_emptiness(provider, settings)
     tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, with_text)
     return PreparedIngest(job, provider, methods, plan, tokens, with_text)
 
@@ -153,11 +155,11 @@ def _seeded(name: str, method: Method, seeds: int, store: FeatureStore | None) -
     }
 
 
-def _refuse_emptiness(provider: Provider, reading: ReadOptions) -> None:
+def _refuse_emptiness(provider: Provider, settings: TextSettings) -> None:
     """A corpus without a first example is an error before anything is written."""
     if next(iter(provider.examples(Place())), None) is None:
         raise CorpusError(f"no example in {', '.join(source.path for source in provider.sources)}")
-    provider.faults = Faults(reading.on_error)  # what was met on the way is met again
+    provider.faults = Faults(settings.on_error)  # what was met on the way is met again
 
 
 def _check_columns(name: str, method: Method, provider: Provider) -> None:

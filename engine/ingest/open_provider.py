@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...store.errors import CorpusError, ModelError
 from ...store.feature_store import FeatureStore
@@ -17,41 +17,10 @@ from .array_provider import ArrayProvider
 from .provider import Provider
 from .store_opening import refuse_differences
 from .text_provider import TextProvider
-from .text_settings import text_settings
+from .text_settings import TextSettings
 
 
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """How files are to be read; what is None follows the store, or else the default."""
-
-    template: Template
-    """Which fields are text."""
-    on_error: Literal["fail", "skip"] = "fail"
-    """What a bad record does."""
-    max_length: int | None = None
-    """Tokens of the longest example."""
-    attribute: str | None = None
-    """`completion` or `all`."""
-    truncate: bool | None = None
-    """Whether prompted rows that are too long are cut."""
-    lines: bool | None = None
-    """Whether plain text has a document a line instead of a paragraph."""
-
-
-def following(reading: ReadOptions, store: FeatureStore) -> ReadOptions:
-    """What was left open, as the store's rows were read."""
-    there = store.provenance
-    if there["kind"] == "arrays":
-        return reading
-    given = reading.template
-    template = given if given != Template() else Template(**there["template"])
-    open_ones = {
-        name: there[name] for name in ("max_length", "attribute", "truncate", "lines") if getattr(reading, name) is None
-    }
-    return replace(reading, template=template, **open_ones)
-
-
-def corpus_provider(paths: Sequence[str], choice: ModelChoice, reading: ReadOptions) -> Provider:
+def corpus_provider(paths: Sequence[str], choice: ModelChoice, settings: TextSettings) -> Provider:
     """The provider of a corpus: arrays if the files hold arrays, else text with a model.
 
     Raises:
@@ -60,20 +29,13 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, reading: ReadOpti
     if any(is_features(path) for path in paths):
         if not all(is_features(path) for path in paths):
             raise CorpusError("arrays and text cannot be one corpus")
-        return ArrayProvider(list(paths), pick_device(choice.device), Faults(reading.on_error))
-    sources = find_sources(paths, lines=bool(reading.lines))
+        return ArrayProvider(list(paths), pick_device(choice.device), Faults(settings.on_error))
+    sources = find_sources(paths, lines=bool(settings.lines))
     if not choice.path:
         raise ModelError("text needs a model to read it: --model FOLDER_OR_HUB_ID")
     model = load(choice)
-    settings = text_settings(
-        model.head.model_shape,
-        reading.max_length,
-        reading.attribute or "completion",
-        reading.template,
-        bool(reading.truncate),
-        bool(reading.lines),
-    )
-    return TextProvider(model, sources, settings, Faults(reading.on_error))
+    resolved = settings.resolved(model.head.model_shape)
+    return TextProvider(model, sources, resolved, Faults(settings.on_error))
 
 
 def query_provider(
@@ -98,5 +60,6 @@ def query_provider(
     sources = find_sources([path])
     model = load(replace(choice, path=choice.path or store.provenance["model_path"]))
     refuse_differences(store.url, model.fingerprint, there)
-    settings = text_settings(model.head.model_shape, model.head.model_shape.max_length, "completion", template)
+    shape = model.head.model_shape
+    settings = TextSettings(template, max_length=shape.max_length).resolved(shape)
     return TextProvider(model, sources, settings, Faults("fail"))

@@ -17,7 +17,7 @@ from ...store.errors import SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ...store.reader import open_column
-from ..data.documents import Document, Faults, Template
+from ..data.documents import Document, Faults
 from ..data.sources import Source
 from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import LinearHead, PackedOutputs
@@ -25,7 +25,7 @@ from ..models.language_model import LanguageModel
 from ..runtime.memory import Plan
 from .examples import Example, Place
 from .text_provider import TextProvider
-from .text_settings import text_settings
+from .text_settings import TextSettings
 
 _ROWS = TEXT_CHUNK_ROWS  # decoded together
 _FIELDS = ("id", "source", "line", "prompt", "text")
@@ -43,8 +43,9 @@ class StoredTexts:
         there = store.provenance
         if not there.get("text"):
             raise SettingsError(f"{store.url} keeps no texts to read again")
-        length = min(int(there["max_length"]), model.head.model_shape.max_length)
-        settings = text_settings(model.head.model_shape, length, there["attribute"], Template(), truncate=True)
+        shape = model.head.model_shape
+        length = min(int(there["max_length"]), shape.max_length)
+        settings = TextSettings(max_length=length, attribute=there["attribute"], truncate=True).resolved(shape)
         self.sources = [Source(store.url, one["name"], "store", one["size"], one["digest"]) for one in there["sources"]]
         self.faults = Faults("fail")
         self._texts = TextProvider(model, self.sources, settings, self.faults)

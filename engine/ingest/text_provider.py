@@ -52,17 +52,9 @@ class TextProvider:
 
     def provenance(self) -> dict[str, Any]:
         """Fingerprints and settings."""
-        template = self.settings.template
-        return {
-            "kind": "text",
-            **self.model.fingerprint,
-            "max_length": self.settings.max_length,
-            "attribute": self.settings.attribute,
-            "truncate": self.settings.truncate,
-            "lines": self.settings.lines,
-            "dtype": str(self.head.weight.dtype).removeprefix("torch."),
-            "template": {"text": template.text, "prompt": template.prompt, "completion": template.completion},
-        }
+        recorded = self.settings.provenance()
+        template, dtype = recorded.pop("template"), str(self.head.weight.dtype).removeprefix("torch.")
+        return {"kind": "text", **self.model.fingerprint, **recorded, "dtype": dtype, "template": template}
 
     def origin(self) -> dict[str, Any]:
         """Where the model came from, for the next command's sake."""
@@ -82,7 +74,7 @@ class TextProvider:
 
     def longest(self) -> int:
         """The maximal length."""
-        return self.settings.max_length
+        return self.settings.length
 
     def examples(self, start: Place) -> Iterator[Example]:
         """Documents from a place on, tokenised, cut."""
@@ -111,7 +103,7 @@ class TextProvider:
     @property
     def _at_once(self) -> int:
         """Characters of a document that is tokenised whole: a window's, and then some."""
-        return max(ENCODE_CHARACTERS, 16 * self.settings.max_length)
+        return max(ENCODE_CHARACTERS, 16 * self.settings.length)
 
     def _tokens(self, texts: list[str]) -> Iterator[_Tokens]:
         encoded = self.model.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
@@ -148,7 +140,7 @@ class TextProvider:
 
     def _cut(self, document: Document, parts: Iterator[_Tokens], ordinal: int) -> Iterator[Example]:
         """Windows of a plain text, made as its tokens come."""
-        prefix, room = self.model.prefix, self.settings.max_length - len(self.model.prefix)
+        prefix, room = self.model.prefix, self.settings.length - len(self.model.prefix)
         ids, spans, piece = list[int](), list[tuple[int, int]](), 0
 
         def window(name: str, begin: int, end: int) -> Example:
@@ -170,7 +162,7 @@ class TextProvider:
 
     def _prompted(self, document: Document, tokens: _Tokens, ordinal: int) -> Iterator[Example]:
         ids, spans = tokens
-        prefix, room = self.model.prefix, self.settings.max_length - len(self.model.prefix)
+        prefix, room = self.model.prefix, self.settings.length - len(self.model.prefix)
         known, prompt, text = len(document.prompt), document.prompt, document.text
         first = next((i for i, (_, end) in enumerate(spans) if end > known), len(ids))
         if len(ids) > room:
@@ -189,7 +181,7 @@ class TextProvider:
     def _too_long(self, document: Document, size: str, ordinal: int) -> None:
         self.faults.report(
             f"{self.sources[ordinal].path}:{document.line}: prompt and completion are {size}, --max-length is "
-            f"{self.settings.max_length} (the model's context: {self.head.model_shape.max_length}); "
+            f"{self.settings.length} (the model's context: {self.head.model_shape.max_length}); "
             "--truncate cuts the prompt's start"
         )
 

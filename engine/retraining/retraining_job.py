@@ -14,7 +14,7 @@ from ..evaluation.matrices import read_array, read_masks
 from ..evaluation.removal import removals
 from ..ingest.examples import Example, Place
 from ..ingest.text_provider import TextProvider
-from ..ingest.text_settings import text_settings
+from ..ingest.text_settings import TextSettings
 from ..models.language_model import LanguageModel, load_untrained
 from .builder import GroundTruth, Task
 from .masks import clustered_masks, given_masks, random_masks, text_clusters
@@ -85,7 +85,7 @@ def prepare_truth(job: GroundTruthJob) -> GroundTruth:
 
 
 def _examples(job: GroundTruthJob, model: LanguageModel, paths: list[str]) -> list[Example]:
-    settings = text_settings(model.head.model_shape, job.max_length, "completion", job.template, truncate=True)
+    settings = TextSettings(job.template, max_length=job.max_length, truncate=True).resolved(model.head.model_shape)
     provider = TextProvider(model, find_sources(paths), settings, Faults("fail"))
     found = list(provider.examples(Place()))
     if not found:

@@ -21,7 +21,7 @@ import numpy as np
 from ...store.errors import DataError, SettingsError
 from ...store.files import write_json
 from ...store.layout import Array
-from ..evaluation.metrics import spearman
+from ..arrays.ranks import spearman
 from .surrogate import GRID, INCUMBENT, utilities
 
 FEW = 48

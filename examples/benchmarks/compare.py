@@ -123,11 +123,11 @@ def measure_together(task: tasks.Task, every: dict[str, Variant], folder: Path) 
 
 def _ingest(task: tasks.Task, settings: dict[str, tuple[str, ...]], store: Path) -> None:
     from headwater.engine.ingest.ingest_job import IngestJob, prepare
-    from headwater.engine.ingest.open_provider import ReadOptions
+    from headwater.engine.ingest.text_settings import TextSettings
     from headwater.engine.models.language_model import ModelChoice
 
     stored = {method: _typed(given) for method, given in settings.items() if method not in TEXTS} or {"repsim": {}}
-    job = IngestJob([task.corpus], str(store), ModelChoice(task.model, "cpu"), stored, ReadOptions(_template(task)))
+    job = IngestJob([task.corpus], str(store), ModelChoice(task.model, "cpu"), stored, TextSettings(_template(task)))
     prepare(job).ingest()
 
 

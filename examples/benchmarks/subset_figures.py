@@ -84,7 +84,7 @@ def judged(
 
 def _line(values: np.ndarray, gains: np.ndarray, less: np.ndarray | None = None) -> dict[str, float]:
     """Broad task with its interval over subsets, mean of all tasks; of two predictors, how far the first is ahead."""
-    from headwater.engine.evaluation.metrics import spearman
+    from headwater.engine.arrays.ranks import spearman
 
     def taken(at: Any) -> np.ndarray:
         own: np.ndarray = np.nan_to_num(spearman(values[at], gains[at]))

@@ -12,7 +12,7 @@ from headwater.engine.data.documents import Faults, Template
 from headwater.engine.data.sources import find_sources
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.text_provider import TextProvider
-from headwater.engine.ingest.text_settings import text_settings
+from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.interface.method import Similarity
 from headwater.engine.interface.registry import load as load_method
 from headwater.engine.models.batch_outputs import merged_specs
@@ -45,7 +45,7 @@ def world(request, tmp_path_factory) -> tuple[TextProvider, list, list[torch.Ten
     lines = [f'{{"prompt": "{text[:20]}", "completion": "{text[20:]} and so on"}}' for text in sentences(COUNT)]
     corpus.write_text("\n".join(lines))
     model = load(ModelChoice(str(folder), "cpu"))
-    settings = text_settings(model.head.model_shape, None, "completion", Template())
+    settings = TextSettings(Template(), max_length=None, attribute="completion").resolved(model.head.model_shape)
     provider = TextProvider(model, find_sources([str(corpus)]), settings, Faults("fail"))
     examples = list(provider.examples(Place()))
     return provider, examples, *autograd(folder, examples)
@@ -276,7 +276,7 @@ def test_experts_that_see_some_tokens_are_refused(tmp_path):
     provider = TextProvider(
         model,
         find_sources([str(corpus)]),
-        text_settings(model.head.model_shape, None, "all", Template()),
+        TextSettings(Template(), max_length=None, attribute="all").resolved(model.head.model_shape),
         Faults("fail"),
     )
     examples = list(provider.examples(Place()))
@@ -335,7 +335,7 @@ def test_a_map_that_is_used_twice_is_refused(tmp_path):
     save_tokenizer(tmp_path, sentences(200), add=False)
     model = load(ModelChoice(str(tmp_path), "cpu"))
     model.trunk.layers[1] = model.trunk.layers[0]
-    settings = text_settings(model.head.model_shape, None, "all", Template())
+    settings = TextSettings(Template(), max_length=None, attribute="all").resolved(model.head.model_shape)
     corpus = write_corpus(tmp_path / "c.jsonl", sentences(2))
     provider = TextProvider(model, find_sources([str(corpus)]), settings, Faults("fail"))
     with pytest.raises(ModelError, match="more than once"):

@@ -20,8 +20,9 @@ from headwater.engine.data.documents import Template
 from headwater.engine.fitting.fit_job import FitJob, prepare_fit
 from headwater.engine.fitting.fit_record import fitted
 from headwater.engine.ingest.examples import Place
-from headwater.engine.ingest.open_provider import ReadOptions, corpus_provider
+from headwater.engine.ingest.open_provider import corpus_provider
 from headwater.engine.ingest.stored_texts import StoredTexts
+from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.recovery.membership import TableMembership
 from headwater.engine.results.diagnostics import RecoveryDiagnostics
@@ -155,7 +156,7 @@ def test_a_stored_text_is_read_as_its_file_was(texts: Path) -> None:
     store = FeatureStore.open(texts / "S")
     stored = list(StoredTexts(store, model).examples(Place()))
     read = list(corpus_provider([str(texts / "corpus.jsonl")], ModelChoice(str(texts / "model"), "cpu"),
-                                ReadOptions(Template(), max_length=64)).examples(Place()))  # fmt: skip
+                                TextSettings(Template(), max_length=64)).examples(Place()))  # fmt: skip
     assert [one.id for one in stored] == [one.id for one in read] and any("#" in one.id for one in read) is False
     assert [one.payload for one in stored] == [one.payload for one in read]
     assert [one.id for one in StoredTexts(store, model).examples(Place(0, 56))] == [one.id for one in read[57:]]
@@ -173,7 +174,7 @@ def test_prompts_and_pieces_of_long_texts_are_read_again(tmp_path: Path) -> None
     done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", "--model", tmp_path / "model", "--max-length", "40")
     stored = list(StoredTexts(FeatureStore.open(tmp_path / "S"), load(choice)).examples(Place()))
     read = list(
-        corpus_provider([str(tmp_path / "c.jsonl")], choice, ReadOptions(Template(), max_length=40)).examples(Place())
+        corpus_provider([str(tmp_path / "c.jsonl")], choice, TextSettings(Template(), max_length=40)).examples(Place())
     )
     assert len(read) > 3 and [one.id for one in stored] == [one.id for one in read]
     assert stored[-1].payload == read[-1].payload and stored[-1].counted < stored[-1].length - 1

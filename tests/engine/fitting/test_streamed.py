@@ -43,7 +43,7 @@ from headwater.store.state import read_arrays
 from running import done, headwater
 from small import save_model, sentences, tree, write_corpus
 
-TEXTS = TextSettings(64, "completion", Template())
+TEXTS = TextSettings(Template(), "fail", 64, "completion", False, False)
 QUICK = {"subsets": 24, "degree": 3, "updates": 6, "checked": 5, "shared": 16, "members": 4, "rate": 0.05}
 DEEP = {**QUICK, "space": "activations", "depth": 0.5}
 

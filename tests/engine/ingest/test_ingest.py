@@ -21,7 +21,7 @@ from headwater.engine.data.documents import Template
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.ingest_job import IngestJob, PreparedIngest, prepare
 from headwater.engine.ingest.ingestion import IngestResult
-from headwater.engine.ingest.open_provider import ReadOptions
+from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.models.batch_outputs import merged_specs
 from headwater.engine.models.language_model import ModelChoice
 from headwater.engine.runtime.run import Run
@@ -220,8 +220,8 @@ def test_a_file_without_a_usable_record_does_not_bar_what_is_appended_later(mode
     store, bad = tmp_path / "store", tmp_path / "bad.jsonl"
     bad.write_text("no json\n")
     run(prepare(job([named(tmp_path / "x", 30, 1)], store, model)))
-    skipping = ReadOptions(Template(), "skip")
-    assert run(prepare(job([str(bad)], store, model, append=True, reading=skipping))).rows == 30
+    skipping = TextSettings(Template(), "skip")
+    assert run(prepare(job([str(bad)], store, model, append=True, text=skipping))).rows == 30
     assert run(prepare(job([named(tmp_path / "y", 20, 2)], store, model, append=True))).rows == 50
 
 
@@ -240,12 +240,12 @@ def test_two_that_append_at_once_take_places_of_their_own(model: Path, tmp_path:
 def test_lines_and_precision_stay_with_the_store(model: Path, tmp_path: Path) -> None:
     text, store = tmp_path / "c.txt", tmp_path / "store"
     text.write_text("\n".join(sentences(600)))
-    assert not run(prepare(job([str(text)], store, model, reading=ReadOptions(Template(), lines=True))), 1).finished
+    assert not run(prepare(job([str(text)], store, model, text=TextSettings(Template(), lines=True))), 1).finished
     with pytest.raises(StoreMismatch, match="dtype is 'float32' there, 'bfloat16' here"):
         other = ModelChoice(str(model), device="cpu", dtype="bfloat16")
         prepare(IngestJob([str(text)], str(store), other, {"rise": SMALL})).open()
     with pytest.raises(StoreMismatch, match="lines is True there, False here"):
-        prepare(job([str(text)], store, model, reading=ReadOptions(Template(), lines=False))).open()
+        prepare(job([str(text)], store, model, text=TextSettings(Template(), lines=False))).open()
     assert run(prepare(job([str(text)], store, model))).rows == 600
 
 
@@ -286,7 +286,7 @@ def test_only_the_differences_are_listed(whole: Path, model: Path, corpus: Path,
     assert "model is" in str(caught.value)
     assert "tokenizer" not in str(caught.value)
     with pytest.raises(StoreMismatch, match=r"max_length is 128 there, 64 here$"):
-        run(prepare(job(corpus, whole, model, reading=ReadOptions(Template(), max_length=64))))
+        run(prepare(job(corpus, whole, model, text=TextSettings(Template(), max_length=64))))
     with pytest.raises(StoreMismatch, match=r"rise.tau is 0.1 there, 1.0 here$"):
         prepare(job(corpus, whole, model, methods={"rise": {"tau": 1.0}}))
     with pytest.raises(StoreMismatch, match=r"text is True there, False here$"):
@@ -300,7 +300,7 @@ def test_settings_out_of_range(model: Path, corpus: Path, tmp_path: Path) -> Non
     with pytest.raises(SettingsError, match="tau > 0"):
         prepare(job(corpus, tmp_path / "s", model, methods={"rise": {"tau": -1.0}}))
     with pytest.raises(SettingsError, match="exceeds the model's context of 128 tokens"):
-        prepare(job(corpus, tmp_path / "s", model, reading=ReadOptions(Template(), max_length=500)))
+        prepare(job(corpus, tmp_path / "s", model, text=TextSettings(Template(), max_length=500)))
     assert not (tmp_path / "s").exists()
 
 
@@ -332,7 +332,7 @@ def test_bad_records_are_skipped_and_counted_or_fail(model: Path, tmp_path: Path
     corpus.write_text(corpus.read_text() + "not json\n" + '{"text": "last"}\n')
     with pytest.raises(CorpusError, match=r"a.jsonl:21: "):
         run(prepare(job(corpus, tmp_path / "s", model)))
-    outcome = run(prepare(job(corpus, tmp_path / "s", model, reading=ReadOptions(Template(), "skip"))))
+    outcome = run(prepare(job(corpus, tmp_path / "s", model, text=TextSettings(Template(), "skip"))))
     assert (outcome.rows, outcome.faults) == (21, 1)
 
 

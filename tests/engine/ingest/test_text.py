@@ -11,7 +11,7 @@ from headwater.engine.data.sources import Source, find_sources
 from headwater.engine.ingest import text_provider as text_module
 from headwater.engine.ingest.examples import Example, Place
 from headwater.engine.ingest.text_provider import TextProvider
-from headwater.engine.ingest.text_settings import MAX_LENGTH, text_settings
+from headwater.engine.ingest.text_settings import MAX_LENGTH, TextSettings
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models.batch_outputs import LinearHead
 from headwater.engine.models.language_model import LanguageModel, ModelChoice, load
@@ -43,9 +43,9 @@ def provider(model: LanguageModel, folder: Path, lines: list[dict[str, Any]], **
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     faults = Faults(more.pop("policy", "fail"))
     asked = {"max_length": 64, "attribute": "completion", **more}
-    settings = text_settings(
-        model.head.model_shape, asked["max_length"], asked["attribute"], Template(), more.get("truncate", False)
-    )
+    settings = TextSettings(
+        max_length=asked["max_length"], attribute=asked["attribute"], truncate=more.get("truncate")
+    ).resolved(model.head.model_shape)
     return TextProvider(model, find_sources([str(path)]), settings, faults)
 
 
@@ -158,7 +158,10 @@ def test_reading_goes_on_from_every_place(model, tmp_path):
 
     def anew() -> TextProvider:
         return TextProvider(
-            model, sources, text_settings(model.head.model_shape, 33, "completion", Template()), Faults("skip")
+            model,
+            sources,
+            TextSettings(Template(), max_length=33, attribute="completion").resolved(model.head.model_shape),
+            Faults("skip"),
         )
 
     examples = all_of(anew())
@@ -217,13 +220,18 @@ def test_a_document_without_tokens_is_read_all_the_same(model, tmp_path, monkeyp
 )
 def test_lengths_out_of_range(asked, told):
     with pytest.raises(SettingsError, match=told):
-        text_settings(ModelShape(8, 50, 1, 64), asked, "completion", Template())
+        TextSettings(Template(), max_length=asked, attribute="completion").resolved(ModelShape(8, 50, 1, 64))
 
 
 def test_the_default_length_is_the_models_context_or_less():
-    assert text_settings(ModelShape(8, 50, 1, 64), None, "all", Template()).max_length == 64
-    assert text_settings(ModelShape(8, 50, 1, 10**6), None, "all", Template()).max_length == MAX_LENGTH
-    assert text_settings(ModelShape(8, 50, 1, 64), 64, "all", Template()).max_length == 64
+    assert (
+        TextSettings(Template(), max_length=None, attribute="all").resolved(ModelShape(8, 50, 1, 64)).max_length == 64
+    )
+    assert (
+        TextSettings(Template(), max_length=None, attribute="all").resolved(ModelShape(8, 50, 1, 10**6)).max_length
+        == MAX_LENGTH
+    )
+    assert TextSettings(Template(), max_length=64, attribute="all").resolved(ModelShape(8, 50, 1, 64)).max_length == 64
 
 
 def test_what_decides_the_rows_is_in_the_provenance(model, tmp_path):

@@ -13,7 +13,7 @@ from headwater.engine.data.documents import Faults, Template
 from headwater.engine.data.sources import find_sources
 from headwater.engine.ingest.examples import Example, Place
 from headwater.engine.ingest.text_provider import TextProvider
-from headwater.engine.ingest.text_settings import text_settings
+from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models import batch_outputs as readout_module
 from headwater.engine.models.batch_outputs import LinearHead, NonFiniteLogits, PackedOutputs, Positions, merged_specs
@@ -36,7 +36,7 @@ def provider(request: Any, model_folder: Callable[..., Path], tmp_path_factory: 
     path = tmp_path_factory.mktemp("corpus") / "c.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     model = load(ModelChoice(str(model_folder(request.param)), device="cpu"))
-    settings = text_settings(model.head.model_shape, 64, "completion", Template())
+    settings = TextSettings(Template(), max_length=64, attribute="completion").resolved(model.head.model_shape)
     return TextProvider(model, find_sources([str(path)]), settings, Faults("fail"))
 
 

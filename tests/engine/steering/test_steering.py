@@ -12,7 +12,8 @@ from headwater.engine.fitting import state_files as activations
 from headwater.engine.fitting.hidden_states import MemoryStates, Places, places_at
 from headwater.engine.fitting.state_files import StateFiles
 from headwater.engine.ingest.examples import Place
-from headwater.engine.ingest.open_provider import ReadOptions, corpus_provider
+from headwater.engine.ingest.open_provider import corpus_provider
+from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models.batch_outputs import LinearHead
 from headwater.engine.models.language_model import ModelChoice
@@ -373,7 +374,7 @@ def test_hidden_states_are_read_once_and_a_stopped_pass_goes_on(
     save_model(tmp_path / "model")
     corpus = write_corpus(tmp_path / "corpus.jsonl", ["s", *sentences(50)])  # the first has nothing to predict
     choice = ModelChoice(str(tmp_path / "model"), "cpu", dtype)
-    provider = corpus_provider([str(corpus)], choice, ReadOptions(Template()))
+    provider = corpus_provider([str(corpus)], choice, TextSettings(Template()))
     told: list[int] = []
 
     def stop(rows: int) -> None:
@@ -405,6 +406,6 @@ def test_hidden_states_are_read_once_and_a_stopped_pass_goes_on(
     )  # there is nothing to do
     assert StateFiles(provider, tmp_path / "c", layer).collected(should_stop=lambda: True) is None
     write_corpus(corpus, sentences(20, seed=5))  # another corpus under the same name begins anew
-    other = corpus_provider([str(corpus)], choice, ReadOptions(Template()))
+    other = corpus_provider([str(corpus)], choice, TextSettings(Template()))
     anew = StateFiles(other, tmp_path / "a", layer).collected()
     assert anew is not None and len(anew.first) == 21
