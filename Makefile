@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NUMERICAL := $(addprefix tests/engine/,arrays recovery sketches steering models evaluation/test_metrics.py) \
+	$(addprefix tests/plugins/,test_rise.py test_gradients.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-gpu lint types tree bench compare clean
+.PHONY: demo test test-slow test-isa test-gpu lint types tree bench compare clean
 
 demo: $(READY)  ## the whole job on an embedded corpus, in minutes
 	$(BIN)/headwater demo
@@ -15,6 +17,9 @@ test: $(READY)  ## the suite, without what is marked slow or gpu
 
 test-slow: $(READY)  ## what takes minutes
 	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+
+test-isa: $(READY)  ## the numerical tests under each instruction set that the processor has
+	.ci/isa $(NUMERICAL)
 
 test-gpu: $(READY)  ## what needs CUDA
 	$(BIN)/python -m pytest -m gpu

@@ -1,6 +1,7 @@
 """A store written in format 2 stays readable for ever, and its rows keep their meaning: rotations and scales are the format.
 
-`python tests/test_store_golden_v2.py` makes it anew; that is for a new format, in a new folder, never for an old one.
+`PYTHONPATH=tests python tests/golden/test_store_golden_v2.py` makes it anew;
+that is for a new format, in a new folder, never for an old one.
 """
 
 import shutil

@@ -1,6 +1,7 @@
 """A store written in format 1 stays readable for ever.
 
-`python tests/test_store_golden.py` makes it anew; that is for a new format, in a new folder, never for an old one.
+`PYTHONPATH=tests python tests/golden/test_store_golden.py` makes it anew;
+that is for a new format, in a new folder, never for an old one.
 """
 
 import json

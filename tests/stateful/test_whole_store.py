@@ -1,0 +1,161 @@
+"""A store after any sequence of writes, crashes, compressions and questions holds what plain lists in memory hold.
+
+The rows are made here, without a model: `ingest` and `fit` have their own tests of being killed and continued.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from headwater.engine.arrays.scan.compress import compression
+from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scorers import scorer_of
+from headwater.engine.arrays.scan.stored_rows import StoredRows
+from headwater.engine.arrays.scan.top_k import top_k
+from headwater.store.feature_store import EXAMPLES, FeatureStore, method_group
+from headwater.store.layout import TEXT, Column
+from headwater.store.reader import open_column
+from headwater.store.verify import verify
+from headwater.store.writer import GroupWriter
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from scanned import brute_force, nothing
+
+WIDTH, CHUNK = 6, 4
+
+
+class Killed(Exception):
+    """Stands for the process's death."""
+
+
+class WholeStore(RuleBasedStateMachine):
+    """`ids` and `vectors` say what must be true; every rule opens the store anew, as another process would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.path = self.folder / "S"
+        self.ids: list[str] = []
+        self.vectors: dict[str, np.ndarray] = {}
+        """Method → its committed rows."""
+        self.compressed = 0
+        """Committed rows of the int8 form of method a."""
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    @initialize()
+    def create(self) -> None:
+        store = FeatureStore.create(self.path, {"model": "m"}, "test")
+        store.add_group(EXAMPLES, [Column("id", (), TEXT, CHUNK)], {})
+        self.declare("a")
+
+    def declare(self, method: str) -> None:
+        columns = [Column("vector", (WIDTH,), "float16", CHUNK)]
+        FeatureStore.open(self.path).add_group(method_group(method), columns, {"settings": {}})
+        self.vectors[method] = np.empty((0, WIDTH), np.float16)
+
+    def drawn(self, count: int, seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).integers(-8, 9, (count, WIDTH)).astype(np.float16)
+
+    @rule(count=st.integers(1, 11), seed=st.integers(0, 999))
+    def append_documents(self, count: int, seed: int) -> None:
+        first = len(self.ids)
+        ids = [f"document {first + number}" for number in range(count)]
+        with GroupWriter(FeatureStore.open(self.path), EXAMPLES) as writer:
+            writer.append({"id": ids})
+            writer.commit()
+        self.ids += ids
+
+    @rule(method=st.sampled_from("ab"), seed=st.integers(0, 999), parts=st.integers(1, 3))
+    def write_missing_rows(self, method: str, seed: int, parts: int) -> None:
+        if method not in self.vectors:
+            self.declare(method)
+        rows = self.drawn(len(self.ids) - len(self.vectors[method]), seed)
+        with GroupWriter(FeatureStore.open(self.path), method_group(method)) as writer:
+            for part in np.array_split(rows, parts):
+                writer.append({"vector": part})
+            writer.commit()
+        self.vectors[method] = np.concatenate([self.vectors[method], rows])
+
+    @precondition(lambda self: len(self.ids) > len(self.vectors["a"]))
+    @rule(seed=st.integers(0, 999), flushed=st.booleans())
+    def die_before_rows_are_visible(self, seed: int, flushed: bool) -> None:
+        """After chunks were written, in the middle of a commit or before it: nothing of them may be seen."""
+        store = FeatureStore.open(self.path)
+        with GroupWriter(store, method_group("a")) as writer:
+            writer.append({"vector": self.drawn(len(self.ids) - len(self.vectors["a"]), seed)})
+            if flushed:
+                with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+                    patch.setattr(FeatureStore, "update", _die)
+                    writer.commit()
+
+    @precondition(lambda self: len(self.vectors["a"]))
+    @rule(stopped=st.booleans())
+    def compress(self, stopped: bool) -> None:
+        made = compression(FeatureStore.open(self.path), "a", "int8", 0, None)
+        self.compressed = made.run(nothing, lambda: stopped)
+        assert self.compressed == len(self.vectors["a"]) or stopped
+
+    @precondition(lambda self: self.compressed)
+    @rule()
+    def read_compressed(self) -> None:
+        store = FeatureStore.open(self.path)
+        (group,) = (name for name in store.groups if name.endswith("a.int8"))
+        form = StoredRows(store, group)
+        columns = {reader.column.name: reader.gather(range(self.compressed)) for reader in form.every()}
+        decoded = form.forms["vector"].decode(columns)
+        assert np.abs(decoded - self.vectors["a"][: self.compressed].astype(np.float32)).max() <= 8 / 127
+
+    @rule(method=st.sampled_from("ab"), seed=st.integers(0, 999), top=st.integers(1, 9), block=st.integers(1, 13))
+    def ask(self, method: str, seed: int, top: int, block: int) -> None:
+        """Whole numbers, so that scores are exact and ties are ties."""
+        if not len(self.vectors.get(method, ())):
+            return
+        queries = self.drawn(2, seed).astype(np.float32)
+        source = StoredRows(FeatureStore.open(self.path), method_group(method))
+        found = top_k(
+            source.scanned("vector"), scorer_of(source.forms["vector"], queries), top, Shape(block, 1), nothing
+        )
+        scores, rows = brute_force(self.vectors[method], queries, top)
+        assert np.array_equal(found.scores, scores) and np.array_equal(found.rows, rows)
+
+    @rule()
+    def check_every_byte(self) -> None:
+        assert not [damage for damage in verify(FeatureStore.open(self.path)) if damage]
+
+    @invariant()
+    def holds_what_was_committed(self) -> None:
+        if not self.vectors:
+            return  # not created yet
+        store = FeatureStore.open(self.path)
+        assert store.rows(EXAMPLES) == len(self.ids)
+        assert list(open_column(store, EXAMPLES, "id").gather(range(len(self.ids)))) == self.ids
+        for method, rows in self.vectors.items():
+            assert store.rows(method_group(method)) == len(rows)
+            stored = open_column(store, method_group(method), "vector").gather(range(len(rows)))
+            assert np.array_equal(stored, rows)
+
+
+def _die(*_: object) -> None:
+    raise Killed
+
+
+TestWholeStore = WholeStore.TestCase
+TestWholeStore.settings = settings(
+    max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.mark.slow
+class TestWholeStoreForLong(WholeStore.TestCase):
+    """The same, many times over."""
+
+    settings = settings(
+        max_examples=200, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    )
