@@ -8,8 +8,8 @@ import torch
 from ...store.errors import CorpusError, DataError
 from ...store.layout import Array
 from ..ingest.examples import Example, Place, batches
+from ..ingest.first_batch import MethodRows
 from ..ingest.provider import Provider
-from ..interface.method import Method
 from ..models.batch_outputs import NonFiniteLogits, merged_specs
 
 _BATCH_TOKENS = 2048
@@ -38,14 +38,14 @@ def batch_tokens(queries: list[Example]) -> int:
     return max(_BATCH_TOKENS, max(query.length for query in queries))
 
 
-def query_rows(method: Method, provider: Provider, queries: list[Example]) -> dict[str, Array]:
-    """The method's columns for each query, by one forward pass: (Q, *row shape) float32.
+def query_rows(method_rows: MethodRows, provider: Provider, queries: list[Example]) -> dict[str, Array]:
+    """A method's columns for each query, by one forward pass: (Q, *row shape) float32.
 
     Raises:
-        DataError: NaN or Inf in a query's logits.
+        DataError: NaN or Inf in a query's logits. BrokenMethod: the method does not do what it declares.
     """
-    model_shape = provider.head.model_shape
-    tables, needs = method.precompute(provider.head, {}), merged_specs([method.needs(model_shape)])
+    model_shape, method = provider.head.model_shape, method_rows.method
+    needs = merged_specs([method.needs(model_shape)])
     rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in method.columns(model_shape)}
     for batch in batches(queries, batch_tokens(queries)):
         with torch.inference_mode():
@@ -54,6 +54,6 @@ def query_rows(method: Method, provider: Provider, queries: list[Example]) -> di
                 outputs.losses()
             except NonFiniteLogits as error:
                 raise DataError(f"NaN or Inf in the logits of query {queries[batch[error.example]].id}") from None
-            for name, values in method.rows(outputs, tables).items():
+            for name, values in method_rows(outputs).items():
                 rows[name][batch] = values.float().cpu().numpy()
     return rows

@@ -24,6 +24,7 @@ from ..arrays.scan.scan_loop import Shape, cores
 from ..data.documents import Template
 from ..fitting.fit_record import fitted, recovery_of
 from ..ingest.examples import Example, batches
+from ..ingest.first_batch import DeclaredOutputs, measured, plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
@@ -291,7 +292,10 @@ class RecoveredSession:
                     outputs.losses()
                 except NonFiniteLogits as error:
                     raise DataError(f"NaN or Inf in the logits of query {queries[batch[error.example]].id}") from None
-                y[batch], reliability[batch] = method.measure(outputs, operators)
+                declared = DeclaredOutputs(outputs, method.needs(provider.head.model_shape), "measure")
+                with plugin_code(self._name, "measure"):
+                    answer = method.measure(declared, operators)
+                y[batch], reliability[batch] = measured(self._name, declared, answer, y.shape[1])
             done += len(batch)
             on_progress(done)
         return y, reliability

@@ -11,6 +11,7 @@ from ...store.layout import TEXT_CHUNK_ROWS
 from ..interface.method import Method
 from ..interface.model_view import BATCH_EXAMPLES, ModelShape, OutputSpec
 from ..runtime.memory import Plan, plan
+from .corpus_statistics import PLACE_BYTES, SAMPLE
 from .examples import WINDOW, example_columns
 from .provider import Provider
 from .stored_columns import precisions_of
@@ -37,6 +38,10 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
             layers_part(model_shape, [method.needs(model_shape) for method in methods.values()], tokens),
             traces_part(model_shape, [method.needs(model_shape) for method in methods.values()], tokens),
             *((f"{name} scratch", method.scratch(model_shape, tokens)) for name, method in methods.items()),
+            (
+                "places of a sample",
+                PLACE_BYTES * SAMPLE * any(m.fit(model_shape) is not None for m in methods.values()),
+            ),
             ("rows being rounded", max((form.encode_bytes(batch) for form in forms), default=0)),
             ("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
             ("chunks being filled", sum(c.chunk_bytes for c in numbers)),

@@ -24,7 +24,9 @@ from ...store.layout import Array
 from ...store.writer import GroupWriter
 from ..interface.method import Method
 from ..models.batch_outputs import NonFiniteLogits, merged_specs
+from .corpus_statistics import collect_statistics, frozen_statistics
 from .examples import Example, Place, batches, example_rows, windows
+from .first_batch import MethodRows
 from .provider import Provider
 from .stored_columns import precisions_of
 from .writer_thread import WriterThread
@@ -72,7 +74,7 @@ class Ingestion:
         self.provider, self.store, self.methods = provider, store, dict(methods)
         self.tokens, self.commit_seconds = tokens, commit_seconds
         self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
-        self._tables = {name: method.precompute(provider.head, {}) for name, method in self.methods.items()}
+        self._rows: dict[str, MethodRows] = {}
         self._forms = {name: precisions_of(method, provider.head.model_shape) for name, method in self.methods.items()}
         self._needs = merged_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
 
@@ -91,12 +93,21 @@ class Ingestion:
             if not behind:
                 finished = True
                 break
-            if not self._advance(behind, level, on_progress, should_stop):
+            if not self._start(should_stop) or not self._advance(behind, level, on_progress, should_stop):
                 break
         seconds = time.monotonic() - self.started
         return IngestResult(
             self.store.rows(EXAMPLES), self.added, self.read_tokens, seconds, self.provider.faults.count, finished
         )
+
+    def _start(self, should_stop: Callable[[], bool]) -> bool:
+        """Make the methods ready for their first batch; False when stopped before."""
+        head = self.provider.head
+        if not self._rows and collect_statistics(self.store, self.provider, self.methods, self.tokens, should_stop):
+            for name, method in self.methods.items():
+                state = frozen_statistics(self.store, name, method, head.model_shape)
+                self._rows[name] = MethodRows(name, method, head, state)
+        return len(self._rows) == len(self.methods)
 
     def _groups(self) -> list[str]:
         return [EXAMPLES, *(method_group(name) for name in self.methods)]
@@ -196,7 +207,7 @@ class Ingestion:
                 bad = examples[error.example]
                 raise DataError(f"NaN or Inf in the logits of example {_named(bad)}") from None
             for name, columns in kept.items():
-                for column, values in self.methods[name].rows(outputs, self._tables[name]).items():
+                for column, values in self._rows[name](outputs).items():
                     for part, rows in self._encoded(name, column, values, examples).items():
                         if part not in columns:
                             columns[part] = np.zeros((size, *rows.shape[1:]), rows.dtype)
@@ -205,8 +216,6 @@ class Ingestion:
     def _encoded(self, name: str, column: str, values: torch.Tensor, examples: list[Example]) -> dict[str, Array]:
         """A batch's rows of one declared column as they are stored; a row that cannot be would rank first for ever."""
         forms = self._forms[name]
-        if column not in forms:
-            raise DataError(f"method {name} gave a column {column} that it does not declare: {', '.join(forms)}")
         rows = (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).cpu().numpy()
         try:
             return forms[column].encode(rows)

@@ -21,8 +21,11 @@ from ..arrays.precision.precisions import Sign
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..attribution.stored_scores import require_whole, stored_method
+from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example, Place, batches
+from ..ingest.first_batch import MethodRows
 from ..ingest.provider import Provider
+from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import merged_specs
 from ..runtime.memory import plan
 
@@ -82,28 +85,32 @@ class LinearFeatures:
     def of(self, provider: Provider, on_progress: OnProgress) -> Iterator[tuple[list[Example], Array]]:
         """Examples of a provider, some at a time, with their vectors (n, D) float64: zeros where nothing counts."""
         model_shape = provider.head.model_shape
-        tables, needs = self.method.precompute(provider.head, {}), merged_specs([self.method.needs(model_shape)])
+        frozen, needs = (
+            frozen_statistics(self.store, self.name, self.method, model_shape),
+            self.method.needs(model_shape),
+        )
+        method_rows = MethodRows(self.name, self.method, provider.head, frozen)
         part: list[Example] = []
         done = 0
         for example in provider.examples(Place()):
             part.append(example)
             if len(part) == _PART:
-                yield self._read(provider, part, tables, needs)
+                yield self._read(provider, part, method_rows, merged_specs([needs]))
                 done += len(part)
                 on_progress(done)
                 part = []
         if part:
-            yield self._read(provider, part, tables, needs)
+            yield self._read(provider, part, method_rows, merged_specs([needs]))
             on_progress(done + len(part))
 
     def _read(
-        self, provider: Provider, part: list[Example], tables: object, needs: object
+        self, provider: Provider, part: list[Example], method_rows: MethodRows, needs: OutputSpec
     ) -> tuple[list[Example], Array]:
         places = [at for at, example in enumerate(part) if example.counted]
         counted, found = [part[at] for at in places], np.zeros((len(part), self.depth))
         for batch in batches(counted, max(_TOKENS, *(example.length for example in counted), 1)) if counted else ():
             with torch.inference_mode():
-                outputs = provider.read([counted[at] for at in batch], needs)  # type: ignore[arg-type]
-                rows = self.method.rows(outputs, tables)[self.column]
+                outputs = provider.read([counted[at] for at in batch], needs)
+                rows = method_rows(outputs)[self.column]
             found[[places[at] for at in batch]] = rows.reshape(len(batch), -1).double().cpu().numpy()
         return part, found
