@@ -7,10 +7,10 @@ import numpy as np
 from ...store.errors import CorpusError
 from ...store.layout import Array
 from ..ingest.examples import Example, Place
+from ..ingest.first_batch import MethodRows
 from ..ingest.ingest_plan import TOKEN_BYTES
 from ..ingest.outputs import Batching, batching_for, outputs
 from ..ingest.provider import Provider
-from ..interface.method import Method
 from ..models.batch_outputs import PackedOutputs, merged_specs
 from ..runtime.memory import Part
 
@@ -51,18 +51,18 @@ def queries_part(queries: list[Example]) -> Part:
     return Part("queries' tokens and texts", TOKEN_BYTES * sum(query.length for query in queries) + 2 * texts)
 
 
-def query_rows(method: Method, provider: Provider, queries: list[Example]) -> dict[str, Array]:
-    """The method's columns for each query, by one forward pass: (Q, *row shape) float32.
+def query_rows(method_rows: MethodRows, provider: Provider, queries: list[Example]) -> dict[str, Array]:
+    """A method's columns for each query, by one forward pass: (Q, *row shape) float32.
 
     Raises:
-        DataError: NaN or Inf in a query's logits.
+        DataError: NaN or Inf in a query's logits. BrokenMethod: the method does not do what it declares.
     """
-    model_shape = provider.head.model_shape
-    tables, needs = method.precompute(provider.head, {}), merged_specs([method.needs(model_shape)])
+    model_shape, method = provider.head.model_shape, method_rows.method
+    needs = merged_specs([method.needs(model_shape)])
     rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in method.columns(model_shape)}
 
     def sketched(read: PackedOutputs) -> dict[str, Array]:
-        return {name: values.float().cpu().numpy() for name, values in method.rows(read, tables).items()}
+        return {name: values.float().cpu().numpy() for name, values in method_rows(read).items()}
 
     for batch, columns in outputs(provider, queries, needs, sketched, query_batching(queries)):
         for name, values in columns.items():

@@ -22,12 +22,13 @@ from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape, cores
 from ..fitting.fit_record import fitted, recovery_of
 from ..ingest.examples import Example
+from ..ingest.first_batch import DeclaredOutputs, measured, plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, layers_part
 from ..ingest.open_provider import query_provider
 from ..ingest.outputs import outputs
 from ..ingest.provider import Provider
 from ..interface.subset_method import Design
-from ..models.batch_outputs import merged_specs
+from ..models.batch_outputs import PackedOutputs, merged_specs
 from ..models.language_model import pick_device
 from ..recovery.gpu_pass import DevicePass, cupy_on
 from ..recovery.membership import MaskedMembership, Membership, TableMembership
@@ -274,9 +275,15 @@ class RecoveredSession:
         done = 0
         y, reliability = np.zeros((len(queries), method.design(self.rows, base).subsets)), np.zeros(len(queries))
         needs = merged_specs([method.needs(provider.head.model_shape)])
-        for batch, measurements in outputs(
-            provider, queries, needs, lambda read: method.measure(read, operators), query_batching(queries)
-        ):
+        spec = method.needs(provider.head.model_shape)
+
+        def measure(read: PackedOutputs) -> tuple[Array, Array]:
+            declared = DeclaredOutputs(read, spec, "measure")
+            with plugin_code(self.name, "measure"):
+                answer = method.measure(declared, operators)
+            return measured(self.name, declared, answer, y.shape[1])
+
+        for batch, measurements in outputs(provider, queries, needs, measure, query_batching(queries)):
             y[batch], reliability[batch] = measurements
             done += len(batch)
             on_progress(done)

@@ -24,7 +24,9 @@ from ..arrays.scan.scorers import CustomScorer, Scorer, scorer_of
 from ..arrays.scan.stored_rows import StoredRows, fitted, scan_shapes
 from ..arrays.scan.top_k import TopK, all_scores, top_k
 from ..arrays.scan.two_stage import default_candidates, require_alike, search_parts, two_stage
+from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example
+from ..ingest.first_batch import MethodRows, plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, layers_part, traces_part
 from ..ingest.provider import Provider
 from ..interface.method import BlockSimilarity, QueryMatrix, Similarity
@@ -189,7 +191,10 @@ class StoredScores:
             DataError: NaN or Inf in a query's logits.
         """
         state = statistics_of(self._stored, self.method, provider.head.model_shape, self.memory, lambda rows: None)
-        return self.method.prepare(query_rows(self.method, provider, queries), state)
+        frozen = frozen_statistics(self.store, self.name, self.method, provider.head.model_shape)
+        rows = query_rows(MethodRows(self.name, self.method, provider.head, frozen), provider, queries)
+        with plugin_code(self.name, "prepare"):
+            return self.method.prepare(rows, state)
 
     def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, run: Run) -> Results:
         """The k best examples for each query, in one pass."""
@@ -270,4 +275,10 @@ class StoredScores:
         """The method's own scores of a block of rows as they are stored: (rows, Q) float32."""
         assert isinstance(self.method, BlockSimilarity)
         forms, tiles = self._stored.forms, FixedTiles(self.method.score, matrix)
-        return lambda block: tiles.scores(Block(block.start, {n: f.decode(block.columns) for n, f in forms.items()}))
+
+        def scores(block: Block) -> Array:
+            decoded = {name: form.decode(block.columns) for name, form in forms.items()}
+            with plugin_code(self.name, "score"):
+                return tiles.scores(Block(block.start, decoded))
+
+        return scores

@@ -11,6 +11,7 @@ from ...store.layout import TEXT_CHUNK_ROWS
 from ..interface.method import Method
 from ..interface.model_view import BATCH_EXAMPLES, ModelShape, OutputSpec
 from ..runtime.memory import Part, Plan
+from .corpus_statistics import PLACE_BYTES, SAMPLE
 from .examples import WINDOW, example_columns
 from .provider import Provider
 from .stored_columns import precisions_of
@@ -36,6 +37,10 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
         layers_part(model_shape, needs, tokens),
         traces_part(model_shape, needs, tokens),
         *(Part(f"{name} scratch", method.scratch(model_shape, tokens)) for name, method in methods.items()),
+        Part(
+            "places of a sample",
+            PLACE_BYTES * SAMPLE * any(m.fit(model_shape) is not None for m in methods.values()),
+        ),
         Part("rows being rounded", max((form.encode_bytes(batch) for form in forms), default=0)),
         Part("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
         Part("chunks being filled", sum(c.chunk_bytes for c in numbers)),

@@ -27,8 +27,10 @@ from ...store.writer import GroupWriter
 from ..interface.method import Method
 from ..models.batch_outputs import PackedOutputs, merged_specs
 from ..runtime.run import SILENT, Progress, Run, silent
+from .corpus_statistics import collect_statistics, frozen_statistics
 from .estimate import estimate_records, fraction
 from .examples import Example, Place, example_rows, windows
+from .first_batch import MethodRows
 from .outputs import Batching, named, outputs
 from .provider import Provider
 from .stored_columns import precisions_of
@@ -64,7 +66,7 @@ class Ingestion:
         self.tokens, self.commit_seconds = tokens, commit_seconds
         self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
         self._estimates: list[float] = []
-        self._tables = {name: method.precompute(provider.head, {}) for name, method in self.methods.items()}
+        self._rows: dict[str, MethodRows] = {}
         self._forms = {name: precisions_of(method, provider.head.model_shape) for name, method in self.methods.items()}
         self._needs = merged_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
 
@@ -82,12 +84,21 @@ class Ingestion:
             if not behind:
                 finished = True
                 break
-            if not self._advance(behind, level, run):
+            if not self._start(run) or not self._advance(behind, level, run):
                 break
         seconds = time.monotonic() - self.started
         return IngestResult(
             self.store.rows(EXAMPLES), self.added, self.read_tokens, seconds, self.provider.faults.count, finished
         )
+
+    def _start(self, run: Run) -> bool:
+        """Make the methods ready for their first batch; False when stopped before."""
+        head = self.provider.head
+        if not self._rows and collect_statistics(self.store, self.provider, self.methods, self.tokens, run.should_stop):
+            for name, method in self.methods.items():
+                state = frozen_statistics(self.store, name, method, head.model_shape)
+                self._rows[name] = MethodRows(name, method, head, state)
+        return len(self._rows) == len(self.methods)
 
     def _groups(self) -> list[str]:
         return [EXAMPLES, *(method_group(name) for name in self.methods)]
@@ -186,14 +197,11 @@ class Ingestion:
         self, read: PackedOutputs, names: list[str]
     ) -> tuple[torch.Tensor, dict[str, dict[str, torch.Tensor]]]:
         """A batch's losses (n,), and of each method the rows of its declared columns."""
-        rows = {name: dict(self.methods[name].rows(read, self._tables[name])) for name in names}
-        return read.losses().cpu(), rows
+        return read.losses().cpu(), {name: self._rows[name](read) for name in names}
 
     def _encoded(self, name: str, column: str, values: torch.Tensor, examples: list[Example]) -> dict[str, Array]:
         """A batch's rows of one declared column as they are stored; a row that cannot be would rank first for ever."""
         forms = self._forms[name]
-        if column not in forms:
-            raise DataError(f"method {name} gave a column {column} that it does not declare: {', '.join(forms)}")
         rows = (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).cpu().numpy()
         try:
             return forms[column].encode(rows)

@@ -135,6 +135,12 @@ def _raw_entry_points(distribution: Distribution) -> str:
         return GROUP  # unreadable: possibly ours
 
 
+def provider_of(name: str) -> str:
+    """Name and version of the distribution that offers a method; for errors."""
+    offered = offers().get(name.partition("@")[0], [])
+    return " and ".join(offer.distribution for offer in offered) or "no installed package"
+
+
 def list_methods() -> list[MethodInfo]:
     """Every installed method, good or broken. Never fails, imports no plugin."""
     return [_listed(name, those) for name, those in offers().items()]

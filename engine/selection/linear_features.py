@@ -20,7 +20,9 @@ from ..arrays.precision.precisions import Sign
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..attribution.stored_scores import require_whole, stored_method
+from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example, Place
+from ..ingest.first_batch import MethodRows
 from ..ingest.outputs import batching_for, outputs
 from ..ingest.provider import Provider
 from ..interface.model_view import OutputSpec
@@ -85,29 +87,33 @@ class LinearFeatures:
     def of(self, provider: Provider) -> Iterator[tuple[list[Example], Array]]:
         """Examples of a provider, some at a time, with their vectors (n, D) float64: zeros where nothing counts."""
         model_shape = provider.head.model_shape
-        tables, needs = self.method.precompute(provider.head, {}), merged_specs([self.method.needs(model_shape)])
+        frozen, needs = (
+            frozen_statistics(self.store, self.name, self.method, model_shape),
+            merged_specs([self.method.needs(model_shape)]),
+        )
+        method_rows = MethodRows(self.name, self.method, provider.head, frozen)
         on_progress = self.run.counter("queries", None)
         part: list[Example] = []
         done = 0
         for example in provider.examples(Place()):
             part.append(example)
             if len(part) == _PART:
-                yield self._read(provider, part, tables, needs)
+                yield self._read(provider, part, method_rows, needs)
                 done += len(part)
                 on_progress(done)
                 part = []
         if part:
-            yield self._read(provider, part, tables, needs)
+            yield self._read(provider, part, method_rows, needs)
             on_progress(done + len(part))
 
     def _read(
-        self, provider: Provider, part: list[Example], tables: object, needs: OutputSpec
+        self, provider: Provider, part: list[Example], method_rows: MethodRows, needs: OutputSpec
     ) -> tuple[list[Example], Array]:
         places = [at for at, example in enumerate(part) if example.counted]
         counted, vectors = [part[at] for at in places], np.zeros((len(part), self.depth))
 
         def sketched(read: PackedOutputs) -> Array:
-            rows: Array = self.method.rows(read, tables)[self.column].double().cpu().numpy()
+            rows: Array = method_rows(read)[self.column].double().cpu().numpy()
             return rows.reshape(len(rows), -1)
 
         for batch, rows in outputs(provider, counted, needs, sketched, batching_for(counted, noun="query")):

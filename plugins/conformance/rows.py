@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...engine.ingest.first_batch import rows_fault
 from ...engine.interface.method import Method
 from ...engine.interface.model_view import ModelShape, Reduction
 from ...store.layout import Column
@@ -29,28 +30,21 @@ def columns_match_rows(method: Method, models: Sequence[ModelShape], device: str
         names = [column.name for column in columns]
         demand(names and len(set(names)) == len(names), f"columns declares {names}: one at least, each name once")
         for count in (1, len(LENGTHS)):
-            given = trial.rows(range(count))
-            demand(set(given) == set(names), f"rows has {sorted(given)}, columns declares {sorted(names)}")
+            rows = trial.rows(range(count))
+            fault = rows_fault(rows, columns, count, torch.device(device))
+            demand(not fault, fault)
             for column in columns:
-                _values_fit(given[column.name], column, count, device)
+                _values_fit(rows[column.name], column)
     return ""
 
 
-def _values_fit(values: torch.Tensor, column: Column, count: int, device: str) -> None:
-    """One column's rows are what it declares, and nothing is lost by storing them but a float's digits."""
-    what, shape = f"rows[{column.name!r}]", (count, *column.shape)
-    wanted = getattr(torch, column.dtype, None)
-    demand(
-        isinstance(wanted, torch.dtype), f"column {column.name}: torch has no {column.dtype}, so no row can be stored"
-    )
-    assert isinstance(wanted, torch.dtype)
-    demand(values.shape == shape, f"{what} is {tuple(values.shape)}, columns declares {shape}")
-    demand(values.device.type == torch.device(device).type, f"{what} is on {values.device}, the model on {device}")
-    demand(torch.can_cast(values.dtype, wanted), f"{what} is {values.dtype}, which does not cast to {wanted}")
-    stored = values.to(wanted)
-    demand(torch.isfinite(stored).all(), f"{what} is not finite as {column.dtype}")
-    exact = wanted.is_floating_point or torch.equal(stored.to(values.dtype), values)
-    demand(exact, f"{what} has values that {column.dtype} does not hold")
+def _values_fit(values: torch.Tensor, column: Column) -> None:
+    """Nothing of one column's rows is lost by storing them but a float's digits."""
+    dtype = getattr(torch, column.dtype)
+    stored = values.to(dtype)
+    demand(torch.isfinite(stored).all(), f"rows[{column.name!r}] is not finite as {column.dtype}")
+    exact = dtype.is_floating_point or torch.equal(stored.to(values.dtype), values)
+    demand(exact, f"rows[{column.name!r}] has values that {column.dtype} does not hold")
 
 
 def asks_what_it_declared(method: Method, models: Sequence[ModelShape], device: str) -> str:
@@ -105,8 +99,8 @@ def nothing_counted_gives_zeros(method: Method, models: Sequence[ModelShape], de
 def inputs_stay_as_they_were(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """`precompute` and `rows` change no tensor of the readout, nor the head."""
     for trial in trials(method, models, device):
-        changed = ", ".join(trial.changed())
-        demand(not changed, f"{changed} changed in tables or rows; all methods of a run share what a readout gives")
+        changed = trial.changed()
+        demand(not changed, f"{changed} changed in precompute or rows; all methods of a run share what a batch gives")
     return ""
 
 

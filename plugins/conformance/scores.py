@@ -24,9 +24,16 @@ from .trial import TOLERANCE, alike, demand, state, stored_columns, trials
 _NO_SIMILARITY = "the method does not score by similarity"
 
 
+def _decoded(block: Block) -> Block:
+    """Floats as float32."""
+    columns = {n: v.astype(np.float32) if v.dtype.kind == "f" else v for n, v in block.columns.items()}
+    return Block(block.start, columns)
+
+
 def _scorer(method: Similarity, matrix: QueryMatrix, columns: Sequence[Column]) -> Scorer:
     if isinstance(method, BlockSimilarity):
-        return CustomScorer(len(matrix.matrix), FixedTiles(method.score, matrix).scores)
+        tiles = FixedTiles(method.score, matrix)
+        return CustomScorer(len(matrix.matrix), lambda block: tiles.scores(_decoded(block)))
     return scorer_of(precision_of("auto", next(c for c in columns if c.name == matrix.column)), matrix.matrix)
 
 
@@ -74,6 +81,8 @@ def queries_are_each_their_own(method: Method, models: Sequence[ModelShape], dev
         shape, dtype = together.matrix.shape, together.matrix.dtype.name
         wanted = (len(trial.lengths), widths[together.column])
         demand((shape, dtype) == (wanted, "float32"), f"prepare gives {dtype} {shape}, not float32 {wanted}")
+        per_query = {name: len(values) for name, values in together.per_query.items() if len(values) != wanted[0]}
+        demand(not per_query, f"per_query has arrays of another length than the {wanted[0]} queries: {per_query}")
         for i in range(len(trial.lengths)):
             alone = method.prepare({name: values[i : i + 1] for name, values in rows.items()}, known).matrix[0]
             demand(alike(torch.from_numpy(alone), torch.from_numpy(together.matrix[i])),
@@ -103,7 +112,25 @@ def splits_change_no_score(method: Method, models: Sequence[ModelShape], device:
         alone = _scores(scorer, Block(at, {name: values[at : at + 1] for name, values in rows.items()}))[0]
         close = np.allclose(alone, whole[at], atol=TOLERANCE * float(np.abs(whole).max()), rtol=0)
         demand(close, "the score of a row depends on the other rows of its tile")
+    if isinstance(method, BlockSimilarity):
+        _queries_change_no_score(method, matrix, rows, whole)
     return ""
+
+
+def _queries_change_no_score(
+    method: BlockSimilarity, matrix: QueryMatrix, rows: dict[str, Array], whole: Array
+) -> None:
+    """A query asked alone has the scores, to the last bit, that it has beside others."""
+    tile = _decoded(Block(0, {name: values[:TILE] for name, values in rows.items()}))
+    for at in range(len(matrix.matrix)):
+        one = slice(at, at + 1)
+        per_query = {name: values[one] for name, values in matrix.per_query.items()}
+        alone = QueryMatrix(matrix.column, matrix.matrix[one], per_query, matrix.shared)
+        same = np.array_equal(FixedTiles(method.score, alone).scores(tile)[:, 0], whole[:, at])
+        demand(
+            same,
+            "the scores of a query depend on the queries beside it: products by @ do not, np.dot and np.einsum may",
+        )
 
 
 def an_example_finds_itself(method: Method, models: Sequence[ModelShape], device: str, share: float) -> str:

@@ -21,6 +21,7 @@ from ...store.errors import SettingsError
 from .measured import MEASURED_CHECKS
 from .rows import ROW_CHECKS
 from .scores import SCORE_CHECKS, an_example_finds_itself, parts_change_no_score
+from .sums import SUM_CHECKS
 from .trial import MODELS, demand, trials
 
 _SLACK = 8 << 20  # of the allocator: arenas of threads, pages of small objects
@@ -54,9 +55,9 @@ def checks(*, finds_itself: float = 0.95, models: Sequence[ModelShape] = MODELS,
 
     `finds_itself`: share of examples that must rank first when asked for by their own row. A cosine reaches 1; a method whose
     score is none, so that a longer example may rightly beat an example itself, states its share here, or 0.
-    `sizes`: models to try; one whose layers the method needs and does not find is left out, but not all may be.
+    `models`: models to try; one whose layers the method needs and does not find is left out, but not all may be.
     """
-    tried = [*ROW_CHECKS, *SCORE_CHECKS, scratch_grows_with_positions, scratch_covers_what_is_allocated]
+    tried = [*ROW_CHECKS, *SUM_CHECKS, *SCORE_CHECKS, scratch_grows_with_positions, scratch_covers_what_is_allocated]
     return [
         *(Check(check) for check in (*_PLAIN, parts_change_no_score, *MEASURED_CHECKS)),
         *(Check(check, (tuple(models), device)) for check in tried),
@@ -131,7 +132,7 @@ def scratch_grows_with_positions(method: Method, models: Sequence[ModelShape], d
 
 
 def scratch_covers_what_is_allocated(method: Method, models: Sequence[ModelShape], device: str) -> str:
-    """Tables and rows take no more memory than `scratch` says (and 8 MiB), of many short examples and of one long one."""
+    """Making rows takes no more memory than `scratch` says (and 8 MiB), of many short examples and of one long one."""
     if device != "cpu" or not reset_peak():
         return "resident memory is measured on a CPU, where the system keeps its peak (Linux)"
     maps = tuple(LinearLayer(one.name, 256, 256) for one in max((one.linear_layers for one in models), key=len))
@@ -140,7 +141,7 @@ def scratch_covers_what_is_allocated(method: Method, models: Sequence[ModelShape
     for lengths in ([2048 // BATCH_EXAMPLES] * BATCH_EXAMPLES, [2048]):
         trial = next(trials(method, [large], device, lengths=lengths))
         used, planned = trial.allocated(), method.scratch(large, 2048)
-        demand(used <= planned + _SLACK, f"tables and rows took {used:,} bytes of {len(lengths)} examples with 2,048 "
+        demand(used <= planned + _SLACK, f"precompute and rows took {used:,} bytes of {len(lengths)} examples with 2,048 "
                 f"positions in all, scratch says {planned:,} ({large})")  # fmt: skip
     return ""
 

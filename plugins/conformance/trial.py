@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...engine.ingest.first_batch import DeclaredOutputs, changed_tensors, checksums
 from ...engine.interface.method import Method, Similarity
-from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape, OutputSpec, Reduction, UpperLayers
+from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape
 from ...engine.models.batch_outputs import LinearHead, PackedOutputs, Positions
 from ...engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
-from ...store.errors import SettingsError
+from ...store.errors import BrokenMethod, SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Column
 from ...store.reader import ColumnReader, open_column
@@ -44,58 +45,6 @@ class TrialHead:
         """(V, D)."""
         self.model_shape, self.weight = model, weight
         self.bias, self.scale, self.softcap = None, 1.0, 0.0
-
-
-class TrialOutputs:
-    """The contract's `BatchOutputs`, nothing else: what was not declared is not given."""
-
-    def __init__(self, inner: PackedOutputs, head: TrialHead, needs: OutputSpec) -> None:
-        """`inner` does the work."""
-        self._inner, self._needs, self.head = inner, needs, head
-        self.examples, self.example_ids, self.targets = inner.examples, inner.example_ids, inner.targets
-
-    def hidden(self, layer: int = -1) -> torch.Tensor:
-        """(P, D)."""
-        if layer not in (-1, *self._needs.layers):
-            raise AssertionError(f"rows asks for hidden({layer}), which needs() does not declare")
-        return self._inner.hidden(layer)
-
-    def reduced(self, reduction: Reduction) -> tuple[torch.Tensor, ...]:
-        """First axis P."""
-        if reduction not in self._needs.reductions:
-            raise AssertionError(f"rows asks for the reduction {reduction}, which needs() does not declare")
-        return self._inner.reduced(reduction)
-
-    def linear_io(self, name: str) -> LinearIO:
-        """(T, inputs), (T, outputs), (T,)."""
-        if name not in self._needs.linear_layers:
-            raise AssertionError(f"rows asks for trace({name}), which needs() does not declare")
-        return self._inner.linear_io(name)
-
-    def upper_layers(self) -> UpperLayers:
-        """(n, T, D)."""
-        if self._needs.upper_layers < 0:
-            raise AssertionError("measured asks for upper_layers(), which needs() does not declare")
-        return self._inner.upper_layers()
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All that a method can reach, by name."""
-        found = {"owners": self.example_ids, "targets": self.targets, "head.weight": self.head.weight}
-        found.update({f"hidden({layer})": self._inner.hidden(layer) for layer in (-1, *self._needs.layers)})
-        for reduction in self._needs.reductions:
-            parts = self._inner.reduced(reduction)
-            found.update({f"reduced({type(reduction).__name__})[{i}]": part for i, part in enumerate(parts)})
-        for name in self._needs.linear_layers:
-            trace = self._inner.linear_io(name)
-            found.update({f"trace({name}).inputs": trace.inputs, f"trace({name}).errors": trace.output_grads})
-        if self._needs.upper_layers >= 0:
-            found.update(
-                {
-                    "upper_layers().states": self._inner.upper_layers().states,
-                    "upper_layers().hidden": self._inner.upper_layers().hidden,
-                }
-            )
-        return found
 
 
 class Trial:
@@ -135,11 +84,21 @@ class Trial:
         return TrialUpperLayers(states, PROMPT, targets, self.needs.upper_layers)
 
     @cached_property
-    def precompute(self) -> Any:
-        """The method's tables."""
-        return self.method.precompute(self.head, {})
+    def state(self) -> dict[str, Array]:
+        """What the method's `fit` learns of these examples."""
+        accumulator = self.method.fit(self.model)
+        if accumulator is None:
+            return {}
+        with torch.inference_mode():
+            accumulator.accumulate(self.outputs(range(len(self.lengths))))
+        return accumulator.finish()
 
-    def outputs(self, examples: Sequence[int]) -> TrialOutputs:
+    @cached_property
+    def precomputed(self) -> Any:
+        """What the method has precomputed."""
+        return self.method.precompute(self.head, self.state)
+
+    def outputs(self, examples: Sequence[int]) -> DeclaredOutputs:
         """A batch of these examples, in this order; an example's numbers depend on its own number alone."""
         counts = [self.lengths[i] for i in examples]
         hiddens = {
@@ -157,20 +116,23 @@ class Trial:
         positions = Positions(example_ids, torch.cat(targets).to(self.device), counts)
         above = self._above(examples, targets) if self.needs.upper_layers >= 0 and examples else None
         inner = PackedOutputs(head, hiddens, positions, self.needs, traces=traces, upper_layers=above)
-        return TrialOutputs(inner, self.head, self.needs)
+        return DeclaredOutputs(inner, self.needs, "rows", self.head)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:
         """The method's rows of a batch, as ingestion asks for them."""
-        with torch.inference_mode():
-            return self.method.rows(self.outputs(examples), self.precompute)
+        try:
+            with torch.inference_mode():
+                return self.method.rows(self.outputs(examples), self.precomputed)
+        except BrokenMethod as error:
+            raise AssertionError(str(error)) from None
 
-    def changed(self) -> list[str]:
+    def changed(self) -> str:
         """Names of the tensors that `precompute` or `rows` changed."""
         with torch.inference_mode():
             outputs = self.outputs(range(len(self.lengths)))
-            before = {name: tensor.clone() for name, tensor in outputs.tensors().items()}
-            self.method.rows(outputs, self.method.precompute(self.head, {}))
-        return [name for name, tensor in outputs.tensors().items() if not torch.equal(tensor, before[name])]
+            before = checksums(outputs)
+            self.method.rows(outputs, self.method.precompute(self.head, self.state))
+            return changed_tensors(before, outputs)
 
     def allocated(self) -> int:
         """Bytes that `precompute` and `rows` take at their peak, with what the reductions keep (:func:`reset_peak` must work)."""
@@ -179,7 +141,7 @@ class Trial:
             kept = sum(t.nbytes for name, t in outputs.tensors().items() if name.startswith("reduced"))
             before = resident_bytes()
             reset_peak()
-            rows = self.method.rows(outputs, self.method.precompute(self.head, {}))
+            rows = self.method.rows(outputs, self.method.precompute(self.head, self.state))
             peak = peak_bytes()
         del rows
         return peak - before + kept

@@ -70,7 +70,11 @@ class Good(Similarity):
     def sketch(self, outputs: Any, precomputed: Any):
         hidden = outputs.hidden(self.layer).float()
         out = torch.zeros(outputs.examples, hidden.shape[1])
-        return {"sum": self.scale * torch.nn.functional.normalize(out.index_add_(0, outputs.example_ids, hidden))}
+        return {"sum": out.index_add_(0, outputs.example_ids, hidden)}
+
+    def normalize(self, sums: Any, windows: Any, parts: Any = None):
+        norms = sums["sum"].norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return {"sum": self.scale * (parts or sums)["sum"] / norms}
 
     def prepare(self, rows: Mapping[str, Any], state: Mapping[str, Any]):
         return QueryMatrix("sum", rows["sum"])
@@ -82,6 +86,8 @@ def test_a_good_method_passes():
         "same_rows_in_another_process",
         "scratch_covers_what_is_allocated",
         "parts_change_no_score",  # of methods that compare texts
+        "statistics_merge_in_any_order",  # of methods with statistics of the corpus
+        "statistics_survive_storing",
         "a_design_is_the_same_again",  # of methods that are fitted
         "a_stopped_fitting_goes_on",
         "measurements_are_each_querys_own",
@@ -106,7 +112,7 @@ def test_a_method_without_scores_is_not_asked_for_any():
     @dataclass(frozen=True)
     class RowsOnly(Method):
         api: ClassVar[int] = 2
-        columns, needs, scratch, sketch = Good.columns, Good.needs, Good.scratch, Good.sketch
+        columns, needs, scratch, sketch, normalize = Good.columns, Good.needs, Good.scratch, Good.sketch, Good.normalize
         layer: int = 1
         scale: float = 1.0
 
@@ -123,6 +129,90 @@ def test_a_method_that_is_fitted_passes_and_is_asked_for_no_rows():
     told = {str(check): check(StoredFit()) for check in checks(models=MODELS[:1]) if str(check) not in OF_THE_CLASS}
     assert told["columns_match_rows"] == told["an_example_finds_itself"] == "the method stores no rows"
     assert not told["a_design_is_the_same_again"] and not told["measurements_are_each_querys_own"]
+
+
+class Moments:
+    """Sums of hidden states' squares."""
+
+    def __init__(self):
+        self.total, self.count = 0.0, 0
+
+    def accumulate(self, outputs):
+        self.total = self.total + outputs.hidden(1).double().square().sum(0).numpy()
+        self.count += len(outputs.targets)
+
+    def merge(self, other):
+        self.total, self.count = self.total + other.total, self.count + other.count
+
+    def finish(self):
+        return {"scale": 1 / np.sqrt(self.total / max(self.count, 1) + 1e-6)}
+
+
+@dataclass(frozen=True)
+class Scaled(Good):
+    """Hidden states over their spread in the corpus: a method with statistics of the corpus."""
+
+    kind: ClassVar[Any] = Moments
+
+    def fit(self, model):
+        return self.kind()
+
+    def precompute(self, head, state):
+        return torch.from_numpy(state["scale"]).float()
+
+    def sketch(self, outputs, precomputed):
+        hidden = outputs.hidden(self.layer).float() * precomputed
+        return {"sum": torch.zeros(outputs.examples, hidden.shape[1]).index_add_(0, outputs.example_ids, hidden)}
+
+
+def test_a_method_with_statistics_of_the_corpus_passes():
+    told = {str(check): check(Scaled()) for check in checks(models=MODELS[:1]) if str(check) not in OF_THE_CLASS}
+    assert not told["statistics_merge_in_any_order"] and not told["statistics_survive_storing"]
+
+
+class Last(Moments):
+    def merge(self, other):
+        self.total, self.count = other.total, other.count
+
+
+class Lists(Moments):
+    def finish(self):
+        return {name: list(values) for name, values in super().finish().items()}
+
+
+@dataclass(frozen=True)
+class Unmerged(Scaled):
+    kind: ClassVar[Any] = Last
+
+
+@dataclass(frozen=True)
+class Unstorable(Scaled):
+    kind: ClassVar[Any] = Lists
+
+    def precompute(self, head, state):
+        return torch.tensor(state["scale"]).float()
+
+
+@dataclass(frozen=True)
+class NormInSketch(Good):
+    """Norms where sums belong."""
+
+    def sketch(self, outputs, precomputed):
+        return self.normalize(super().sketch(outputs, precomputed), self.windows(outputs))
+
+
+@dataclass(frozen=True)
+class NormOfParts(Good):
+    """Parts over their own norms, not the row's."""
+
+    def normalize(self, sums, windows, parts=None):
+        return {"sum": torch.nn.functional.normalize((parts or sums)["sum"])}
+
+
+@dataclass(frozen=True)
+class OneQueryState(Good):
+    def prepare(self, rows, state):
+        return QueryMatrix("sum", rows["sum"], per_query={"first": rows["sum"][:1]})
 
 
 CALLS: list[int] = []
@@ -164,14 +254,14 @@ class Newer(Good):
 
 @dataclass(frozen=True)
 class OtherName(Good):
-    def sketch(self, outputs, precomputed):
-        return {"total": super().sketch(outputs, precomputed)["sum"]}
+    def normalize(self, sums, windows, parts=None):
+        return {"total": super().normalize(sums, windows, parts)["sum"]}
 
 
 @dataclass(frozen=True)
 class OtherShape(Good):
-    def sketch(self, outputs, precomputed):
-        return {"sum": super().sketch(outputs, precomputed)["sum"][:, 1:]}
+    def normalize(self, sums, windows, parts=None):
+        return {"sum": super().normalize(sums, windows, parts)["sum"][:, 1:]}
 
 
 @dataclass(frozen=True)
@@ -179,8 +269,8 @@ class Overflowing(Good):
     def columns(self, model):
         return (column("sum", (model.hidden,), "float16"),)
 
-    def sketch(self, outputs, precomputed):
-        return {"sum": 1e6 * super().sketch(outputs, precomputed)["sum"]}
+    def normalize(self, sums, windows, parts=None):
+        return {"sum": 1e6 * super().normalize(sums, windows, parts)["sum"]}
 
 
 @dataclass(frozen=True)
@@ -198,15 +288,15 @@ class Greedy(Good):
 
 @dataclass(frozen=True)
 class Centred(Good):
-    def sketch(self, outputs, precomputed):
-        rows = super().sketch(outputs, precomputed)["sum"]
+    def normalize(self, sums, windows, parts=None):
+        rows = super().normalize(sums, windows, parts)["sum"]
         return {"sum": (rows - rows.mean(0)) * (rows != 0)}
 
 
 @dataclass(frozen=True)
 class Restless(Good):
-    def sketch(self, outputs, precomputed):
-        return {"sum": super().sketch(outputs, precomputed)["sum"] + 1}
+    def normalize(self, sums, windows, parts=None):
+        return {"sum": super().normalize(sums, windows, parts)["sum"] + 1}
 
 
 @dataclass(frozen=True)
@@ -221,11 +311,17 @@ class Strict(Good):
     def sketch(self, outputs, precomputed):
         return {"sum": super().sketch(outputs, precomputed)["sum"].to(outputs.hidden().dtype)}
 
+    def normalize(self, sums, windows, parts=None):
+        return dict(parts or sums)
+
 
 @dataclass(frozen=True)
 class Random(Good):
     def sketch(self, outputs, precomputed):
         return {"sum": super().sketch(outputs, precomputed)["sum"] * torch.rand(())}
+
+    def normalize(self, sums, windows, parts=None):
+        return dict(parts or sums)
 
 
 @dataclass(frozen=True)
@@ -233,6 +329,9 @@ class Forgetful(Good):
     def sketch(self, outputs, precomputed):
         CALLS.append(1)
         return {"sum": super().sketch(outputs, precomputed)["sum"] * len(CALLS)}
+
+    def normalize(self, sums, windows, parts=None):
+        return dict(parts or sums)
 
 
 @dataclass(frozen=True)
@@ -258,6 +357,14 @@ class Spoiling(Good):
 class Ranked(Scored):
     def score(self, queries, block):
         return super().score(queries, block).argsort(0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class MeanOfTile(Scored):
+    """Scores over the mean query of the tile."""
+
+    def score(self, queries, block):
+        return super().score(queries, block) - np.abs(block.columns["sum"] @ queries.matrix.mean(0))[:, None]
 
 
 @dataclass(frozen=True)
@@ -335,10 +442,15 @@ FAULTS = [
     ),
     (Tolerant, "wrong_settings_are_refused", "must raise SettingsError"),
     (Newer, "is_of_this_api", "api is 99; this headwater has 2"),
-    (OtherName, "columns_match_rows", "rows has ['total'], columns declares ['sum']"),
+    (OtherName, "columns_match_rows", "rows are of ['total'], columns declares ['sum']"),
     (OtherShape, "columns_match_rows", "columns declares (1, 16)"),
     (Overflowing, "columns_match_rows", "not finite as float16"),
     (Truncating, "columns_match_rows", "does not cast to torch.int8"),
+    (NormInSketch, "sums_add_up_over_positions", "halves do not add up"),
+    (NormOfParts, "contributions_add_up_to_rows", "contributions of parts to sum do not add up"),
+    (Unmerged, "statistics_merge_in_any_order", "scale of merged halves"),
+    (Unstorable, "statistics_survive_storing", "finish gives scale that are no arrays"),
+    (OneQueryState, "queries_are_each_their_own", "per_query has arrays of another length"),
     (Greedy, "asks_what_it_declared", "hidden(2), which needs() does not declare"),
     (Centred, "rows_are_each_examples_own", "depends on its batch"),
     (Restless, "nothing_counted_gives_zeros", "is not zero"),
@@ -350,6 +462,7 @@ FAULTS = [
     (Doubled, "queries_are_each_their_own", "float64"),
     (Spoiling, "stored_rows_stay_as_they_were", "prepare changed the rows"),
     (SpoilingScore, "stored_rows_stay_as_they_were", "score changed the block"),
+    (MeanOfTile, "splits_change_no_score", "depend on the queries beside it"),
     (Ranked, "splits_change_no_score", "depend on the block"),
     (Opposite, "an_example_finds_itself", "only 0% of examples rank first"),
     (Shrinking, "scratch_grows_with_positions", "scratch falls as positions grow"),

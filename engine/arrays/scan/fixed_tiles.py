@@ -78,6 +78,6 @@ def _filled(values: Array, count: int) -> Array:
 
 
 def _read_only(values: Array) -> Array:
-    view = values.view(TileArray)
+    view = np.asarray(values).view(TileArray)
     view.flags.writeable = False
     return view

@@ -1,0 +1,192 @@
+"""A method's calls as the engine makes them: the first batch is checked against what the method declares, and whatever its code
+raises is one line that names the method, its package and its version.
+
+The conformance suite uses the same checks. Knows no method by name and no store.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ...store.errors import BrokenMethod, HeadwaterError
+from ...store.layout import Array, Column
+from ..interface.method import Method
+from ..interface.model_view import BatchOutputs, Head, LinearIO, OutputSpec, Reduction, UpperLayers
+from ..interface.registry import provider_of
+
+
+class DeclaredOutputs:
+    """A batch's outputs as far as an `OutputSpec` declares them."""
+
+    def __init__(
+        self, outputs: BatchOutputs, needs: OutputSpec, caller: str = "sketch", head: Head | None = None
+    ) -> None:
+        """`caller`: the method's function that asks, for errors; `head`: in place of the outputs' own."""
+        self._outputs, self._needs, self._caller = outputs, needs, caller
+        self.head = outputs.head if head is None else head
+        self.examples, self.example_ids, self.targets = outputs.examples, outputs.example_ids, outputs.targets
+
+    def hidden(self, layer: int = -1) -> torch.Tensor:
+        """(P, D)."""
+        self._require(layer in (-1, *self._needs.layers), f"hidden({layer})")
+        return self._outputs.hidden(layer)
+
+    def reduced(self, reduction: Reduction) -> tuple[torch.Tensor, ...]:
+        """First axis P."""
+        self._require(reduction in self._needs.reductions, f"the reduction {reduction}")
+        return self._outputs.reduced(reduction)
+
+    def linear_io(self, name: str) -> LinearIO:
+        """(T, inputs), (T, outputs), (T,)."""
+        self._require(name in self._needs.linear_layers, f"linear_io({name})")
+        return self._outputs.linear_io(name)
+
+    def upper_layers(self) -> UpperLayers:
+        """(n, T, D)."""
+        self._require(self._needs.upper_layers >= 0, "upper_layers()")
+        return self._outputs.upper_layers()
+
+    def _require(self, declared: bool, what: str) -> None:
+        if not declared:
+            raise BrokenMethod(f"{self._caller} asks for {what}, which needs() does not declare")
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that a method can reach, by name."""
+        reach = {"example_ids": self.example_ids, "targets": self.targets, "head.weight": self.head.weight}
+        reach |= {f"hidden({layer})": self.hidden(layer) for layer in (-1, *self._needs.layers)}
+        for reduction in self._needs.reductions:
+            parts = self.reduced(reduction)
+            reach |= {f"reduced({type(reduction).__name__})[{i}]": part for i, part in enumerate(parts)}
+        for name in self._needs.linear_layers:
+            io = self.linear_io(name)
+            reach |= {f"linear_io({name}).inputs": io.inputs, f"linear_io({name}).output_grads": io.output_grads}
+        if self._needs.upper_layers >= 0:
+            upper = self.upper_layers()
+            reach |= {"upper_layers().states": upper.states, "upper_layers().hidden": upper.hidden}
+        return reach
+
+
+def checksums(outputs: DeclaredOutputs) -> dict[str, int]:
+    """A checksum of the bytes of every tensor in reach: inference tensors count no versions."""
+    return {name: zlib.crc32(_bytes_of(tensor).data) for name, tensor in outputs.tensors().items()}
+
+
+def changed_tensors(before: Mapping[str, int], outputs: DeclaredOutputs) -> str:
+    """Names of the tensors whose bytes differ from what they were."""
+    return ", ".join(name for name, checksum in checksums(outputs).items() if checksum != before[name])
+
+
+def _bytes_of(tensor: torch.Tensor) -> Array:
+    whole = tensor.detach().contiguous()
+    return whole.view(-1).view(torch.uint8).cpu().numpy() if whole.numel() else whole.view(-1).float().cpu().numpy()
+
+
+def rows_fault(rows: Mapping[str, Any], columns: tuple[Column, ...], count: int, device: torch.device) -> str:
+    """What is wrong with the rows of `count` examples, by the columns that are declared; empty if nothing is."""
+    names = [column.name for column in columns]
+    if set(rows) != set(names):
+        return f"rows are of {sorted(rows)}, columns declares {sorted(names)}"
+    return next(filter(None, (_column_fault(rows[column.name], column, count, device) for column in columns)), "")
+
+
+def _column_fault(values: Any, column: Column, count: int, device: torch.device) -> str:
+    what, shape, stored = f"rows[{column.name!r}]", (count, *column.shape), getattr(torch, column.dtype, None)
+    if not isinstance(stored, torch.dtype):
+        return f"column {column.name}: torch has no {column.dtype}, so no row can be stored"
+    if not isinstance(values, torch.Tensor):
+        return f"{what} is {type(values).__name__}, not a tensor"
+    if values.shape != shape:
+        return f"{what} is {tuple(values.shape)}, columns declares {shape}"
+    if values.device.type != device.type:
+        return f"{what} is on {values.device}, the model on {device}"
+    return "" if torch.can_cast(values.dtype, stored) else f"{what} is {values.dtype}, which does not cast to {stored}"
+
+
+def settings_fault(method: Method) -> str:
+    """What is wrong with a method's settings: each has its default's type, and all come back from what is stored."""
+    kind = type(method)
+    try:
+        again = kind.from_settings(method.settings())
+    except HeadwaterError as error:
+        return f"its settings are not of their defaults' types: {error}"
+    return "" if again == method else f"from_settings(settings()) is {again}, not {method}"
+
+
+@contextmanager
+def plugin_code(name: str, call: str) -> Iterator[None]:
+    """Code of a method's own: what it raises is said in one line, with the method's package and version.
+
+    Raises:
+        BrokenMethod: it raises anything but an error of ours, or lacks memory. Ours are passed on, a fault of the contract's
+            with the package's name before it.
+    """
+    try:
+        yield
+    except BrokenMethod as error:
+        raise BrokenMethod(f"method {name} of {provider_of(name)}: {error}") from error
+    except (HeadwaterError, MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        told = f"{call} raises {type(error).__name__}: {said}".rstrip(": ")
+        raise BrokenMethod(f"method {name} of {provider_of(name)}: {told}") from error
+
+
+class MethodRows:
+    """A method's rows, batch after batch; of the first one everything that can be checked is."""
+
+    def __init__(self, name: str, method: Method, head: Head, state: Mapping[str, Array]) -> None:
+        """`state`: what the method's `fit` has finished with.
+
+        Raises:
+            BrokenMethod: see :func:`plugin_code`.
+        """
+        self.method, self._name, self._unchecked = method, name, True
+        self._needs, self._columns = method.needs(head.model_shape), method.columns(head.model_shape)
+        with plugin_code(name, "precompute"):
+            if fault := settings_fault(method):
+                raise BrokenMethod(fault)
+            self._precomputed: Any = method.precompute(head, state)
+
+    def __call__(self, outputs: BatchOutputs) -> dict[str, torch.Tensor]:
+        """Column name → (n, *row shape).
+
+        Raises:
+            BrokenMethod: the method fails, or does not do what it declares.
+        """
+        with plugin_code(self._name, "sketch or normalize"):
+            return self._checked(outputs) if self._unchecked else self.method.rows(outputs, self._precomputed)
+
+    def _checked(self, outputs: BatchOutputs) -> dict[str, torch.Tensor]:
+        declared = DeclaredOutputs(outputs, self._needs)
+        before = checksums(declared)
+        rows = self.method.rows(declared, self._precomputed)
+        if changed := changed_tensors(before, declared):
+            raise BrokenMethod(f"sketch changed {changed}, which all methods of a run share")
+        if fault := rows_fault(rows, self._columns, outputs.examples, outputs.example_ids.device):
+            raise BrokenMethod(fault)
+        self._unchecked = False
+        return rows
+
+
+def measured(name: str, outputs: DeclaredOutputs, answer: tuple[Array, Array], subsets: int) -> tuple[Array, Array]:
+    """What a fitted method's `measure` gave for a batch of queries, if it is what the contract says.
+
+    Raises:
+        BrokenMethod: other shapes or dtypes.
+    """
+    with plugin_code(name, "measure"):
+        y, agreement = answer
+        if (
+            y.shape != (outputs.examples, subsets)
+            or y.dtype.name != "float64"
+            or agreement.shape != (outputs.examples,)
+        ):
+            expected = f"float64 {(outputs.examples, subsets)} and {(outputs.examples,)}"
+            raise BrokenMethod(f"measure gives {y.dtype} {y.shape} and {agreement.shape}, not {expected}")
+        return y, agreement

@@ -1,0 +1,157 @@
+"""Conformance of a method's sums over positions, of how they are normalised, and of its statistics. See `suite.py`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...engine.ingest.first_batch import DeclaredOutputs
+from ...engine.interface.method import Method, Similarity
+from ...engine.interface.model_view import BatchOutputs, LinearIO, ModelShape
+from ...store.layout import Array
+from ...store.state import read_arrays, write_arrays
+from .trial import LENGTHS, Trial, alike, demand, state, trials
+
+_EVERYONE = range(len(LENGTHS))
+_NOT_FITTED = "the method has no statistics of the corpus"
+
+
+class HalvedOutputs:
+    """A batch in which every example stands as two, one after the other: the first half of its positions, and the second."""
+
+    def __init__(self, inner: DeclaredOutputs) -> None:
+        """Of 2n examples."""
+        self._inner, self.head, self.targets = inner, inner.head, inner.targets
+        self.examples, self.example_ids = 2 * inner.examples, _halved(inner.example_ids)
+        self.hidden, self.reduced, self.upper_layers = inner.hidden, inner.reduced, inner.upper_layers
+
+    def linear_io(self, name: str) -> LinearIO:
+        """Tokens of either half."""
+        io = self._inner.linear_io(name)
+        return LinearIO(io.inputs, io.output_grads, _halved(io.example_ids))
+
+
+def _real(values: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(values) if values.is_complex() else values
+
+
+def _halved(example_ids: torch.Tensor) -> torch.Tensor:
+    """(P,) ascending, every id i as 2i for the first half of its positions and as 2i + 1 for the second."""
+    counts = torch.bincount(example_ids)
+    within = torch.arange(len(example_ids), device=example_ids.device) - (counts.cumsum(0) - counts)[example_ids]
+    return 2 * example_ids + (2 * within >= counts[example_ids]).long()
+
+
+def sums_add_up_over_positions(method: Method, models: Sequence[ModelShape], device: str) -> str:
+    """`sketch` gives sums over positions: those of the halves of an example add up to its own, where it is one window."""
+    for trial in trials(method, models, device):
+        outputs = trial.outputs(_EVERYONE)
+        with torch.inference_mode():
+            windows = method.windows(outputs)
+            whole = method.sketch(outputs, trial.precomputed)
+            halves = method.sketch(HalvedOutputs(outputs), trial.precomputed)
+            split = method.windows(HalvedOutputs(outputs))
+        ids = list(windows.example_ids)
+        demand(set(ids) == set(_EVERYONE) and ids == sorted(ids), f"windows belong to the examples {ids}: each has one")
+        for name, sums in whole.items():
+            demand(len(sums) == len(ids), f"sketch gives {len(sums)} sums of {name} for {len(ids)} windows")
+            for example in (one for one in _EVERYONE if ids.count(one) == 1):
+                parts = sum(halves[name][at] for at, half in enumerate(split.example_ids) if half // 2 == example)
+                assert isinstance(parts, torch.Tensor)
+                fits = alike(_real(parts), _real(sums[ids.index(example)]))
+                demand(
+                    fits,
+                    f"sketch's {name} of an example's halves do not add up: what depends on the sum is normalize's",
+                )
+    return ""
+
+
+def contributions_add_up_to_rows(method: Method, models: Sequence[ModelShape], device: str) -> str:
+    """`normalize` is linear in parts of the sums: what two parts contribute to the column that is scored adds up to the row."""
+    for trial in trials(method, models, device):
+        outputs = trial.outputs(_EVERYONE)
+        with torch.inference_mode():
+            windows, sums = method.windows(outputs), method.sketch(outputs, trial.precomputed)
+            rows = method.normalize(sums, windows)
+            one = {name: values * 0.25 for name, values in sums.items()}
+            other = {name: values - one[name] for name, values in sums.items()}
+            parts = [method.normalize(sums, windows, part) for part in (one, other)]
+        name = _scored_column(method, trial)
+        fits = alike(parts[0][name] + parts[1][name], rows[name]) and alike(parts[0][name], 0.25 * rows[name])
+        demand(
+            fits or not rows[name].is_floating_point(),
+            f"normalize: contributions of parts to {name} do not add up to the row",
+        )
+    return ""
+
+
+def _scored_column(method: Method, trial: Trial) -> str:
+    """The column that queries are multiplied with; of a method without scores its first."""
+    if not isinstance(method, Similarity):
+        return method.columns(trial.model)[0].name
+    rows = {name: values.astype(np.float32) for name, values in trial.stored().items()}
+    return method.prepare(rows, state(method, trial.model, rows)).column
+
+
+def statistics_merge_in_any_order(method: Method, models: Sequence[ModelShape], device: str) -> str:
+    """`fit` comes to the same arrays, within float64 rounding, from one pass, from merged halves, and in either order."""
+    for trial in trials(method, models, device):
+        if method.fit(trial.model) is None:
+            return _NOT_FITTED
+        whole = _collected(method, trial, [_EVERYONE])
+        middle = len(LENGTHS) // 2
+        halves = [range(middle), range(middle, len(LENGTHS))]
+        for order in (halves, halves[::-1]):
+            merged = _collected(method, trial, order)
+            names = sorted(set(whole) ^ set(merged))
+            demand(not names, f"statistics of merged halves have or lack {', '.join(names)}")
+            for name, values in whole.items():
+                near = np.allclose(np.asarray(merged[name]), values, rtol=1e-5, atol=1e-8)
+                demand(near, f"statistics {name} of merged halves are not those of one pass")
+    return ""
+
+
+def statistics_survive_storing(method: Method, models: Sequence[ModelShape], device: str) -> str:
+    """`finish` gives arrays that come back from a file as they were, and rows made with either are the same."""
+    for trial in trials(method, models, device):
+        if method.fit(trial.model) is None:
+            return _NOT_FITTED
+        given = _collected(method, trial, [_EVERYONE])
+        wrong = [name for name, values in given.items() if not isinstance(values, np.ndarray) or values.dtype == object]
+        demand(not wrong, f"finish gives {', '.join(wrong)} that are no arrays of numbers")
+        with tempfile.TemporaryDirectory() as folder:
+            write_arrays(Path(folder, "state.npz"), given)
+            stored = read_arrays(Path(folder, "state.npz"))
+        assert stored is not None
+        same = all(
+            stored[name].dtype == each.dtype and np.array_equal(stored[name], each) for name, each in given.items()
+        )
+        demand(same and set(stored) == set(given), "statistics are other ones when they are read back")
+    return ""
+
+
+def _collected(method: Method, trial: Trial, parts: Sequence[Sequence[int]]) -> dict[str, Array]:
+    """Statistics of parts of the examples, each in an accumulator of its own, merged in order."""
+    accumulators = []
+    for part in parts:
+        accumulator = method.fit(trial.model)
+        assert accumulator is not None
+        outputs: BatchOutputs = trial.outputs(part)
+        with torch.inference_mode():
+            accumulator.accumulate(outputs)
+        accumulators.append(accumulator)
+    for other in accumulators[1:]:
+        accumulators[0].merge(other)
+    return accumulators[0].finish()
+
+
+SUM_CHECKS = (
+    sums_add_up_over_positions,
+    contributions_add_up_to_rows,
+    statistics_merge_in_any_order,
+    statistics_survive_storing,
+)

@@ -1,0 +1,200 @@
+"""What a method learns of the corpus before its rows: from a sample, once, frozen for appended rows, resumed runs and queries."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from headwater.engine.attribution.queries import read_queries
+from headwater.engine.attribution.stored_scores import StoredScores
+from headwater.engine.data.documents import Faults
+from headwater.engine.ingest.array_provider import ArrayProvider
+from headwater.engine.ingest.corpus_statistics import sample_places
+from headwater.engine.ingest.examples import Place
+from headwater.engine.ingest.ingest_job import IngestJob, prepare
+from headwater.engine.models.language_model import ModelChoice
+from headwater.store.errors import BrokenMethod, StoreDamaged
+from headwater.store.feature_store import FeatureStore
+from headwater.store.reader import open_column
+from headwater.store.state import read_arrays
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+WHITENED = '''"""Hidden states over their spread in the corpus."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from headwater.plugins import QueryMatrix, Similarity, column
+
+
+class Spread:
+    def __init__(self):
+        self.squares, self.count = 0.0, 0
+
+    def accumulate(self, outputs):
+        self.squares = self.squares + outputs.hidden().double().square().sum(0).numpy()
+        self.count += len(outputs.targets)
+
+    def merge(self, other):
+        self.squares, self.count = self.squares + other.squares, self.count + other.count
+
+    def finish(self):
+        return {"spread": np.sqrt(self.squares / self.count), "count": np.array(self.count)}
+
+
+@dataclass(frozen=True)
+class Whitened(Similarity):
+    """Settings."""
+
+    api: ClassVar[int] = 2
+
+    def columns(self, model):
+        return (column("sum", (model.hidden,), "float32"),)
+
+    def scratch(self, model, positions):
+        return 16 * model.hidden * positions + 16 * model.hidden
+
+    def fit(self, model):
+        return Spread()
+
+    def precompute(self, head, state):
+        return torch.from_numpy(state["spread"]).float()
+
+    def sketch(self, outputs, precomputed):
+        hidden = outputs.hidden().float() / precomputed
+        return {"sum": torch.zeros(outputs.examples, hidden.shape[1]).index_add_(0, outputs.example_ids, hidden)}
+
+    def prepare(self, rows, state):
+        return QueryMatrix("sum", rows["sum"])
+
+
+@dataclass(frozen=True)
+class Faulty(Whitened):
+    """Fails, or does something else than it declares."""
+
+    fault: str = "type"
+
+    def fit(self, model):
+        return None
+
+    def precompute(self, head, state):
+        return torch.ones(head.model_shape.hidden)
+
+    def sketch(self, outputs, precomputed):
+        if self.fault == "raise":
+            raise TypeError("a stranger's error\\nof two lines")
+        if self.fault == "layer":
+            outputs.hidden(0)
+        if self.fault == "in place":
+            outputs.hidden().mul_(2)
+        sums = super().sketch(outputs, precomputed)["sum"]
+        return {"total": sums} if self.fault == "name" else {"sum": sums[:, 1:] if self.fault == "shape" else sums.cfloat()}
+'''
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """The methods as an installed package of a name and a version."""
+    folder = tmp_path / "site"
+    info = folder / "whitening-3.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: whitening\nVersion: 3.1\n")
+    (info / "entry_points.txt").write_text(
+        "[headwater.methods]\nwhitened = whitening:Whitened\nfaulty = whitening:Faulty\n"
+    )
+    (folder / "whitening.py").write_text(WHITENED)
+    monkeypatch.syspath_prepend(folder)
+    yield tmp_path
+    sys.modules.pop("whitening", None)
+
+
+def write(path: Path, rows: int, seed: int, scale: float = 1.0) -> np.ndarray:
+    """Rows of hidden states of width 5, every one counted; returns them."""
+    hidden = (scale * np.random.default_rng(seed).standard_normal((rows, 5))).astype(np.float32)
+    weight = np.random.default_rng(9).standard_normal((4, 5)).astype(np.float32)
+    np.savez(path, hidden=hidden, labels=np.zeros(rows, np.int64), weight=weight)
+    return hidden
+
+
+def job(folder: Path, *files: str, method: str = "whitened", **more) -> IngestJob:
+    settings = more.pop("settings", {})
+    return IngestJob(
+        [str(folder / f) for f in files], str(folder / "S"), ModelChoice("", "cpu"), {method: settings}, **more
+    )
+
+
+def stored(folder: Path) -> np.ndarray:
+    store = FeatureStore.open(str(folder / "S"))
+    return open_column(store, "methods/whitened", "sum").gather(np.arange(store.rows("methods/whitened")))
+
+
+def spread_of(hidden: np.ndarray) -> np.ndarray:
+    return np.sqrt((hidden.astype(np.float64) ** 2).mean(0))
+
+
+def test_rows_appended_rows_and_queries_are_made_with_the_same_frozen_arrays(site):
+    first, second = write(site / "a.npz", 50, 0), write(site / "b.npz", 30, 1, scale=7.0)
+    prepare(job(site, "a.npz")).ingest()
+    assert np.allclose(stored(site), first / spread_of(first), atol=1e-5)
+    prepare(job(site, "b.npz", append=True)).ingest()
+    both = np.concatenate([first, second])
+    assert np.allclose(stored(site), both / spread_of(first), atol=1e-4)
+    scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened")
+    provider = ArrayProvider([str(site / "b.npz")], torch.device("cpu"), Faults("fail"))
+    matrix = scores.prepare(provider, read_queries(provider)).matrix
+    assert np.allclose(matrix, second / spread_of(first), atol=1e-4)
+
+
+def test_a_stopped_run_goes_on_with_the_arrays_that_it_froze(site):
+    hidden = write(site / "a.npz", 1200, 0)
+    asked = iter([False, False, False, False, True])
+    stopped = prepare(job(site, "a.npz")).open().run(lambda progress: None, lambda: next(asked, True))
+    assert not stopped.finished and stopped.rows < 1200
+    kept = read_arrays(site / "S/methods/whitened/state/statistics.npz")
+    assert kept is not None and int(kept["count"]) == 1200
+    assert prepare(job(site, "a.npz")).ingest().finished
+    assert np.allclose(stored(site), hidden / spread_of(hidden), atol=1e-5)
+
+
+def test_rows_whose_statistics_are_gone_are_not_continued_nor_asked(site):
+    write(site / "a.npz", 20, 0)
+    write(site / "b.npz", 20, 1)
+    prepare(job(site, "a.npz")).ingest()
+    (site / "S/methods/whitened/state/statistics.npz").unlink()
+    with pytest.raises(StoreDamaged, match="rows of whitened were made with it"):
+        prepare(job(site, "b.npz", append=True)).ingest()
+    scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened")
+    provider = ArrayProvider([str(site / "b.npz")], torch.device("cpu"), Faults("fail"))
+    with pytest.raises(StoreDamaged, match=r"statistics\.npz is missing"):
+        scores.prepare(provider, read_queries(provider))
+
+
+def test_a_sample_is_of_places_and_as_large_as_asked(site):
+    write(site / "a.npz", 300, 0)
+    provider = ArrayProvider([str(site / "a.npz")], torch.device("cpu"), Faults("fail"))
+    every = {example.place for example in provider.examples(Place())}
+    some = sample_places(provider, 40)
+    assert len(some) == 40 and some < every and sample_places(provider) == every
+    assert some == sample_places(provider, 40) and sample_places(provider, 39) < some
+
+
+FAULTS = {
+    "raise": "sketch or normalize raises TypeError: a stranger's error",
+    "layer": "sketch asks for hidden(0), which needs() does not declare",
+    "in place": "sketch changed hidden(-1), which all methods of a run share",
+    "name": "rows are of ['total'], columns declares ['sum']",
+    "shape": "rows['sum'] is (20, 4), columns declares (20, 5)",
+    "type": "rows['sum'] is torch.complex64, which does not cast to torch.float32",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_at_the_first_batch_and_names_method_and_package(site, fault):
+    write(site / "a.npz", 20, 0)
+    with pytest.raises(BrokenMethod) as error:
+        prepare(job(site, "a.npz", method="faulty", settings={"fault": fault})).ingest()
+    assert str(error.value) == f"method faulty of whitening 3.1: {FAULTS[fault]}"
+    assert FeatureStore.open(str(site / "S")).rows("methods/faulty") == 0
