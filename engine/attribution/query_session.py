@@ -53,7 +53,11 @@ class QuerySession(Protocol):
 
     @property
     def queries(self) -> dict[str, str]:
-        """Query id → its text, prompt first. Q of them."""
+        """Query id → its text, prompt first; of queries with one id the last one's."""
+
+    @property
+    def query_ids(self) -> list[str]:
+        """(Q,) ids, in the order of the scores' columns; two queries may have one id."""
 
     @property
     def notes(self) -> list[str]:
@@ -128,7 +132,7 @@ def mean_scores(scores: ScoreBlocks) -> ScoreBlocks:
 
 def export_session(session: QuerySession, path: str, facts: JsonFacts | None = None) -> None:
     """Write all scores of a session; `facts` (JSON values) go among the group's attributes."""
-    export(path, session.scores(), session.rows, list(session.queries), session.name, facts or {})
+    export(path, session.scores(), session.rows, session.query_ids, session.name, facts or {})
 
 
 def advancing(blocks: ScoreBlocks, report: Callable[[int], None]) -> ScoreBlocks:
