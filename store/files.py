@@ -12,13 +12,17 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from .errors import HeadwaterError, SettingsError, StoreBusy, StoreDamaged, StoreError, StoreFull, StoreMissing
 
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON object: names and JSON values, to be written or as it was read."""
+JsonFacts: TypeAlias = Mapping[str, Any]
+"""The same, read only."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, len, pid
 

@@ -7,13 +7,14 @@ A capability that not every kind of method has (a forecast, rows kept in memory,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, Protocol
 
 import numpy as np
 
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
+from ...store.files import JsonFacts
 from ...store.layout import Array
 from ..arrays.kernels.heaps import Heaps, merged
 from ..arrays.scan.forecast import Forecast
@@ -52,7 +53,11 @@ class QuerySession(Protocol):
 
     @property
     def queries(self) -> dict[str, str]:
-        """Query id → its text, prompt first. Q of them."""
+        """Query id → its text, prompt first; of queries with one id the last one's."""
+
+    @property
+    def query_ids(self) -> list[str]:
+        """(Q,) ids, in the order of the scores' columns; two queries may have one id."""
 
     @property
     def notes(self) -> list[str]:
@@ -125,9 +130,9 @@ def mean_scores(scores: ScoreBlocks) -> ScoreBlocks:
         yield first, part.mean(1, dtype=np.float64).astype(np.float32)
 
 
-def export_session(session: QuerySession, path: str, facts: Mapping[str, Any] | None = None) -> None:
+def export_session(session: QuerySession, path: str, facts: JsonFacts | None = None) -> None:
     """Write all scores of a session; `facts` (JSON values) go among the group's attributes."""
-    export(path, session.scores(), session.rows, list(session.queries), session.name, facts or {})
+    export(path, session.scores(), session.rows, session.query_ids, session.name, facts or {})
 
 
 def advancing(blocks: ScoreBlocks, report: Callable[[int], None]) -> ScoreBlocks:

@@ -137,6 +137,11 @@ class RecoveredSession:
         )
 
     @property
+    def query_ids(self) -> list[str]:
+        """(Q,) ids, in the file's order."""
+        return [query.id for query in self._queries]
+
+    @property
     def queries(self) -> dict[str, str]:
         """Query id → its text, prompt first."""
         return {query.id: query.prompt + query.text for query in self._queries}
@@ -162,7 +167,7 @@ class RecoveredSession:
     def attribute(self) -> Results:
         """The best examples of each query."""
         scores, rows = best_examples(self.scores(), len(self._queries), min(self._top, self.rows))
-        return self._results([query.id for query in self._queries], rows, scores)
+        return self._results(self.query_ids, rows, scores)
 
     def _results(self, ids: list[str], rows: Array, scores: Array, *, together: bool = False) -> Results:
         """Results with what speaks for them; ties score nothing."""

@@ -61,8 +61,8 @@ class SeededSession:
             counts = f"seeds of {name} have {min(rows):,} to {max(rows):,} rows"
             raise StoreMissing(f"{counts}: ingest --method {name} --seeds {len(rows)} goes on")
         self.store, self.rows, self.queries = sessions[0].store, sessions[0].rows, sessions[0].queries
-        self.shape = sessions[0].shape
-        count, k = len(self.queries), min(top, self.rows)
+        self.shape, self.query_ids = sessions[0].shape, sessions[0].query_ids
+        count, k = len(self.query_ids), min(top, self.rows)
         tile = 4 * max(session.shape.block_rows for session in sessions) * count * (len(sessions) + 4)
         best = 24 * count * k * (len(sessions) + 2)
         self.plan = sum((session.plan for session in sessions), Plan(())) + Plan.of(
@@ -90,7 +90,7 @@ class SeededSession:
 
     def attribute(self) -> Results:
         """The best examples of each query, by their mean scores."""
-        return self._best(list(self.queries), self._each_score())
+        return self._best(self.query_ids, self._each_score())
 
     def most_valuable(self) -> Results:
         """The best examples for all queries together."""

@@ -46,6 +46,11 @@ class StoredSession:
         return self._stored.rows
 
     @property
+    def query_ids(self) -> list[str]:
+        """(Q,) ids, in the file's order."""
+        return [query.id for query in self._queries]
+
+    @property
     def queries(self) -> dict[str, str]:
         """Query id → its text, prompt first."""
         return {query.id: query.prompt + query.text for query in self._queries}
@@ -72,7 +77,7 @@ class StoredSession:
 
     def attribute(self) -> Results:
         """The best examples of each query."""
-        return self._stored.attribute(self._prepared(), list(self.queries), self._top, self.shape, self._run)
+        return self._stored.attribute(self._prepared(), self.query_ids, self._top, self.shape, self._run)
 
     def most_valuable(self) -> Results:
         """The best examples for all queries together."""

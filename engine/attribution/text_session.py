@@ -84,6 +84,11 @@ class TextSession:
         )
 
     @property
+    def query_ids(self) -> list[str]:
+        """(Q,) ids, in the file's order."""
+        return [query.id for query in self._queries]
+
+    @property
     def queries(self) -> dict[str, str]:
         """Query id → its text."""
         return {query.id: query.text for query in self._queries}
@@ -109,7 +114,7 @@ class TextSession:
     def attribute(self) -> Results:
         """The best examples of each query."""
         scores, rows = best_examples(self.scores(), len(self._queries), min(self._top, self.rows))
-        return Results(self.name, [query.id for query in self._queries], rows, scores)
+        return Results(self.name, self.query_ids, rows, scores)
 
     def most_valuable(self) -> Results:
         """The best examples for all queries together."""

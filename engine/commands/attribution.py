@@ -97,7 +97,7 @@ def _export(options: dict[str, Any], path: str) -> None:
         session = _session(options, 1, display, all_scores=True)
         session.export(path)
     _print_notes(session)
-    click.echo(f"{path}: {session.rows:,} examples × {len(session.queries)} queries", err=True)
+    click.echo(f"{path}: {session.rows:,} examples × {len(session.query_ids)} queries", err=True)
 
 
 def _print(store: FeatureStore, queries: Mapping[str, str], results: Results, as_json: bool) -> None:
@@ -166,7 +166,7 @@ def _by_group(options: dict[str, Any], answer: _Answer, *, together: bool) -> No
             each = ((first, part[:, None]) for first, part in session.value())
             parts = list(groups.added(each, [TOGETHER]))
         else:
-            parts = list(groups.added(session.scores(), list(session.queries)))
+            parts = list(groups.added(session.scores(), session.query_ids))
     _print_notes(session)
     if answer.output:
         with ResultFile(answer.output, GROUP_FIELDS) as file:
@@ -189,7 +189,7 @@ def _grouped(options: dict[str, Any], display: ProgressDisplay | None) -> tuple[
     if options["method"] in session.store.methods:
         require_whole(session.store, options["method"])
     groups = Groups(session.store, options["by"], options["columns"])
-    plan = session.plan + groups.plan(len(session.queries))
+    plan = session.plan + groups.plan(len(session.query_ids))
     plan.check(budget(options["memory"]), plan.total)
     return session, groups
 
@@ -273,7 +273,7 @@ def plan_attribute(top: int, as_json: bool, **options: Any) -> None:
 
     if options["by"] or options["columns"]:
         session, groups = _grouped(options, None)
-        plan = session.plan + groups.plan(len(session.queries))
+        plan = session.plan + groups.plan(len(session.query_ids))
     else:
         session = _session(options, top, None)
         plan = session.plan

@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from ...store.errors import CorpusError, DataError
+from ...store.files import JsonObject
 from ...store.layout import Array
 from .bergson_index import is_index, open_index
 from .sources import Source
@@ -40,7 +41,7 @@ def _with_head(arrays: Any) -> Any:
     return {**arrays, "hidden": vectors, "labels": labels, "weight": np.zeros((1, vectors.shape[1]), np.float32)}
 
 
-class _Arrays(dict[str, Any]):
+class _Arrays(JsonObject):
     """A dictionary that can be watched as it goes."""
 
 
@@ -66,7 +67,7 @@ class _NpzArray:
         return values.reshape(self.shape, order="F") if self.fortran else values.reshape(end - begin, *self.shape[1:])
 
 
-def open_arrays(path: str) -> tuple[Source, dict[str, Any]]:
+def open_arrays(path: str) -> tuple[Source, JsonObject]:
     """The file as a source, and its arrays by name.
 
     Raises:
@@ -91,7 +92,7 @@ def open_arrays(path: str) -> tuple[Source, dict[str, Any]]:
         raise CorpusError(f"{path} cannot be read as arrays: {error}") from None
 
 
-def _open_npz(path: str) -> tuple[Source, dict[str, Any]]:
+def _open_npz(path: str) -> tuple[Source, JsonObject]:
     with ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(path))
         crc = "".join(f"{info.filename}{info.CRC:x}{info.file_size}" for info in archive.infolist())

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...store.errors import CorpusError, DataError
+from ...store.files import JsonObject
 from ...store.layout import Array
 from .sources import Source
 
@@ -27,7 +28,7 @@ def is_index(path: str) -> bool:
     return (Path(path) / "gradients.bin").is_file()
 
 
-def open_index(path: str) -> tuple[dict[str, Any], Source]:
+def open_index(path: str) -> tuple[JsonObject, Source]:
     """`vectors` (N, D) float32, sliced as rows are asked for, `text` (N,) if the index kept it; and the index as a source.
 
     Raises:
@@ -43,7 +44,7 @@ def open_index(path: str) -> tuple[dict[str, Any], Source]:
         raise CorpusError(f"{path}/info.json is not what bergson writes: {error}") from None
     told = json.dumps([rows, info["grad_sizes"], *(vectors[at : at + 1].tolist() for at in (0, rows - 1))])
     digest = hashlib.sha256(told.encode()).hexdigest()[:32]
-    arrays: dict[str, Any] = {"vectors": vectors}
+    arrays: JsonObject = {"vectors": vectors}
     texts = _texts(folder / "data.hf", rows)
     if texts is not None:
         arrays["text"] = texts
@@ -104,7 +105,7 @@ def read_scores(path: str) -> Array:
                      for part in parts])  # fmt: skip
 
 
-def _info(folder: Path) -> dict[str, Any]:
+def _info(folder: Path) -> JsonObject:
     try:
         found = json.loads((folder / "info.json").read_text())
     except (OSError, ValueError) as error:
@@ -114,7 +115,7 @@ def _info(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _type(info: dict[str, Any]) -> str:
+def _type(info: JsonObject) -> str:
     """NumPy's name of a number's type; bfloat16 as the integers that it is stored in."""
     name = info.get("base_dtype")
     if name is None:  # a record a module: ('<f4', (256,)), as JSON "(256,)<f4" or ["<f4", [256]]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from ...store.errors import CorpusError
+from ...store.files import JsonObject
 
 RECORD_LIMIT = 64 << 20  # bytes of the longest line or record; a longer one is a fault and is never held whole
 JSON_LIMIT = 1 << 30  # bytes of the largest `.json` file, which has to be parsed whole
@@ -30,7 +31,7 @@ SUFFIXES = {
     ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
 }  # fmt: skip
 
-Fields: TypeAlias = dict[str, Any]
+Fields: TypeAlias = JsonObject
 Lines: TypeAlias = Iterator[tuple[int, bytes | None]]  # (1-based number, bytes; None if beyond RECORD_LIMIT)
 Opened: TypeAlias = tuple[Iterable[tuple[int, Any]], Callable[[Any], Fields]]
 """A file being read: pairs (line, raw record), cheap to skip, and what parses a raw record."""

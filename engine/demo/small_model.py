@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ...store.files import whole_file
+from ..models.transformers_types import HfModel, HfTokenizer
 
 END = "<|end|>"
 """The one special token: before every text, and so between two."""
@@ -79,7 +80,7 @@ def build(texts: Sequence[str], folder: Path, recipe: DemoModelRecipe, on_progre
     return sum(weights.numel() for weights in model.parameters())
 
 
-def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> HfTokenizer:
     """A byte-level BPE that puts `END` before every text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -97,7 +98,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
     return wrapper(tokenizer_object=bpe, bos_token=END, eos_token=END, model_max_length=CONTEXT)
 
 
-def new_model(vocabulary: int, recipe: DemoModelRecipe) -> Any:
+def new_model(vocabulary: int, recipe: DemoModelRecipe) -> HfModel:
     """A Llama with random weights and a head of its own (its gradient is what head-based methods look at)."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -110,7 +111,7 @@ def new_model(vocabulary: int, recipe: DemoModelRecipe) -> Any:
     return LlamaForCausalLM(config)
 
 
-def packed(texts: Sequence[str], tokenizer: Any, recipe: DemoModelRecipe) -> Iterator[torch.Tensor]:
+def packed(texts: Sequence[str], tokenizer: HfTokenizer, recipe: DemoModelRecipe) -> Iterator[torch.Tensor]:
     """Batches (batch, length + 1) for ever: texts in a new order each epoch, one after the other, cut to length."""
     encoded = [torch.tensor(one.ids) for one in tokenizer.backend_tokenizer.encode_batch(list(texts))]
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -125,7 +126,7 @@ def packed(texts: Sequence[str], tokenizer: Any, recipe: DemoModelRecipe) -> Ite
             stream = stream[size:]
 
 
-def train(model: Any, batches: Iterator[torch.Tensor], recipe: DemoModelRecipe, on_progress: OnProgress) -> None:
+def train(model: HfModel, batches: Iterator[torch.Tensor], recipe: DemoModelRecipe, on_progress: OnProgress) -> None:
     """AdamW with warm-up and cosine, gradients clipped to unit norm.
 
     A step's sequences go to SHARES threads of one core each, that meet once a step. torch's own threads meet at each of a
@@ -162,7 +163,7 @@ def _own_threads() -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-def _gradients(model: Any, weights: list[Any], rows: torch.Tensor) -> tuple[float, Sequence[torch.Tensor]]:
+def _gradients(model: HfModel, weights: list[Any], rows: torch.Tensor) -> tuple[float, Sequence[torch.Tensor]]:
     """(sequences, length + 1) → mean loss and its gradients."""
     hidden = model.base_model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state  # (sequences, length, width)
     logits = model.get_output_embeddings()(hidden).flatten(0, 1)

@@ -12,11 +12,11 @@ import shlex
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ...store.feature_store import FeatureStore
+from ...store.files import JsonFacts, JsonObject
 from ..attribution.open_session import open_session
 from ..attribution.query_options import QueryOptions
 from ..ingest.ingest_job import IngestJob, prepare
@@ -64,7 +64,7 @@ class DemoResult:
     """Of this run; steps that were done before took none of them."""
 
 
-def tour(workdir: str, method: str, short: bool = False, settings: Mapping[str, Any] | None = None) -> DemoResult:
+def tour(workdir: str, method: str, short: bool = False, settings: JsonFacts | None = None) -> DemoResult:
     """Run the demo, or what is left of it.
 
     Raises:
@@ -123,7 +123,7 @@ def _model(place: Workdir, recipe: DemoModelRecipe) -> None:
          f"loss {losses[0]:.2f} → {losses[-1]:.2f} nats a token")  # fmt: skip
 
 
-def _store(place: Workdir, method: str, settings: Mapping[str, Any]) -> None:
+def _store(place: Workdir, method: str, settings: JsonFacts) -> None:
     choice = ModelChoice(str(place.model), device="cpu")
     job = IngestJob([str(place.corpus)], str(place.store), choice, {method: settings},
                     TextSettings(max_length=LENGTH))  # fmt: skip
@@ -135,7 +135,7 @@ def _store(place: Workdir, method: str, settings: Mapping[str, Any]) -> None:
          f"{size / 1e6:.0f} MB")  # fmt: skip
 
 
-Answers = dict[str, list[dict[str, Any]]]
+Answers = dict[str, list[JsonObject]]
 """Question id → its examples, best first."""
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from ...store.errors import SettingsError, StoreMismatch
-from ...store.files import hidden_name, whole_file
+from ...store.files import JsonObject, hidden_name, whole_file
 
 _NOTE = "demo.json"
 
@@ -30,7 +29,7 @@ class Workdir:
         self.store = self.path / "store"
         self.answers = self.path / "answers.jsonl"
 
-    def claim(self, made_with: dict[str, Any]) -> None:
+    def claim(self, made_with: JsonObject) -> None:
         """Make the folder, or see that what is in it was made by a demo with the same settings.
 
         Raises:

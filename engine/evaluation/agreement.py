@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...store.errors import DataError, SettingsError
+from ...store.files import JsonObject
 from ...store.layout import Array
 from .metrics import Estimate, bootstrap_subsets, lds, noise_ceiling, subset_sums
 
@@ -41,7 +42,7 @@ class Agreement:
     ceiling: float
     """What a perfect prediction would reach against these outcomes; NaN where there is one retraining."""
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """JSON values; what is not defined is null."""
         found = asdict(self) | {"each": self.each.tolist()}
         return {key: _json(value) for key, value in found.items()}

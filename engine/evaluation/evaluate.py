@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
-from ...store.files import whole_file
+from ...store.files import JsonObject, whole_file
 from ...store.layout import Array
 from .agreement import Agreement, evaluate_lds, evaluate_subsets
 from .labels import Labels, TextMatch, read_labels
@@ -84,7 +83,7 @@ def labels_of(path: str, column: str, queries: str, pattern: str) -> Labels:
     return read_labels(path, column, queries)
 
 
-def save(facts: dict[str, Any], path: str) -> None:
+def save(facts: JsonObject, path: str) -> None:
     """Write figures as JSON, whole or not at all."""
     file = Path(path)
     if file.suffix != ".json":

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...store.errors import CorpusError, DataError, SettingsError
+from ...store.files import JsonFacts, JsonObject
 from ...store.layout import Array
 from ..data.formats import read_records
 from ..data.sources import find_sources
@@ -74,7 +75,7 @@ class RelevantPairs(Labels):
 class SameLabel(Labels):
     """Examples with the query's own value of a column."""
 
-    def __init__(self, examples: Mapping[str, Any], queries: Mapping[str, Any]) -> None:
+    def __init__(self, examples: JsonFacts, queries: JsonFacts) -> None:
         self._examples = {name: str(label) for name, label in examples.items() if label is not None}
         self._queries, self._known = queries, frozenset(examples)
         self._counts = Counter(self._examples.values())
@@ -146,17 +147,17 @@ def _true(label: Any, path: str) -> bool:
     return word in _TRUE
 
 
-def _column(path: str, name: str) -> dict[str, Any]:
+def _column(path: str, name: str) -> JsonObject:
     return {str(_cell(fields, "id", path)): _cell(fields, name, path) for fields in _records(path)}
 
 
-def _cell(fields: Mapping[str, Any], name: str, path: str) -> Any:
+def _cell(fields: JsonFacts, name: str, path: str) -> Any:
     if name not in fields:
         raise DataError(f"{path} has no column {name}; it has {', '.join(fields)}")
     return fields[name]
 
 
-def _records(path: str) -> Iterator[Mapping[str, Any]]:
+def _records(path: str) -> Iterator[JsonFacts]:
     some = False
     for source in find_sources([path], lines=True):
         for record in read_records(source.path, source.format, 0, None):

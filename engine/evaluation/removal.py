@@ -7,11 +7,11 @@ without them it does not happen, or less. What taking away as many others does s
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from ...store.errors import DataError
+from ...store.files import JsonObject
 from ...store.layout import Array
 from .metrics import Estimate, bootstrap
 
@@ -33,7 +33,7 @@ class Removal:
     seeds: int
     """Trainings of each removal, averaged."""
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """JSON values."""
         return {
             "measure": "brittleness", "rise": asdict(self.rise), "beyond": asdict(self.beyond), "each": self.rises.tolist(),

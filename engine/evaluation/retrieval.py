@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from ...store.errors import DataError
+from ...store.files import JsonObject
 from ...store.layout import Array
 from .labels import Labels
 from .metrics import (
@@ -71,7 +71,7 @@ class Retrieval:
         """Name → mean over queries, with its bootstrap interval."""
         return {name: bootstrap(values) for name, values in self.figures.items()}
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """JSON values."""
         lines = {name: [None if np.isnan(x) else float(x) for x in values] for name, values in self.figures.items()}
         means = {name: asdict(one) for name, one in self.means().items() if one.count}

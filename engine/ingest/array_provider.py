@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from ...store.errors import CorpusError, DataError
+from ...store.files import JsonObject
 from ...store.layout import Array
 from ..data.array_files import open_arrays
 from ..data.documents import Faults
@@ -70,11 +71,11 @@ class ArrayProvider:
         told = weight.astype("<f4").tobytes() + (b"" if bias is None else bias.astype("<f4").tobytes())
         self._digest = hashlib.sha256(told).hexdigest()[:32]
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> JsonObject:
         """The head's fingerprint stands for the model's."""
         return {"kind": "arrays", "model": self._digest}
 
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> JsonObject:
         """The head is in the files themselves."""
         return {}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ...store.errors import CorpusError, ModelError
 from ...store.feature_store import FeatureStore
+from ...store.files import JsonFacts
 from ..data.array_files import is_features
 from ..data.documents import Faults, Template
 from ..data.sources import find_sources
@@ -39,7 +39,7 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, settings: TextSet
 
 
 def query_provider(
-    path: str, store: FeatureStore, choice: ModelChoice, template: Template, made: Mapping[str, Any] | None = None
+    path: str, store: FeatureStore, choice: ModelChoice, template: Template, made: JsonFacts | None = None
 ) -> Provider:
     """The provider of queries to a store: by the store's own model, up to the model's context, completions alone counted.
 

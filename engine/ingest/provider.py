@@ -5,9 +5,10 @@ model (`text_provider.py`) and by arrays in their place (`array_provider.py`). K
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from ...store.errors import CorpusError
+from ...store.files import JsonObject
 from ...store.layout import Array
 from ..data.documents import Faults
 from ..data.sources import Source
@@ -27,10 +28,10 @@ class Provider(Protocol):
     def head(self) -> LinearHead:
         """The model's head."""
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> JsonObject:
         """All that decides the rows besides the corpus: compared key by key with a store's."""
 
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> JsonObject:
         """What is worth keeping beside the provenance and is not compared."""
 
     def memory(self, tokens: int) -> Plan:

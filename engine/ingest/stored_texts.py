@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from ...store.errors import SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
+from ...store.files import JsonObject
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ...store.reader import open_column
 from ..data.documents import Document, Faults
@@ -57,11 +57,11 @@ class StoredTexts:
         """The model's head."""
         return self._texts.head
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> JsonObject:
         """The model's, and how long examples are."""
         return self._texts.provenance()
 
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> JsonObject:
         """Where the model came from."""
         return self._texts.origin()
 

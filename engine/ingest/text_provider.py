@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ...store.files import JsonObject
 from ..data.documents import Document, Faults, read_documents
 from ..data.sources import Source
 from ..interface.model_view import LinearIO, OutputSpec
@@ -50,13 +51,13 @@ class TextProvider:
         """The model's device."""
         return self.model.device
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> JsonObject:
         """Fingerprints and settings."""
         recorded = self.settings.provenance()
         template, dtype = recorded.pop("template"), str(self.head.weight.dtype).removeprefix("torch.")
         return {"kind": "text", **self.model.fingerprint, **recorded, "dtype": dtype, "template": template}
 
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> JsonObject:
         """Where the model came from, for the next command's sake."""
         return {"model_path": self.model.path}
 

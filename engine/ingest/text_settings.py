@@ -4,11 +4,11 @@ shape.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from ...store.errors import SettingsError
+from ...store.files import JsonFacts, JsonObject
 from ..data.documents import Template
 from ..interface.model_view import ModelShape
 
@@ -35,12 +35,12 @@ class TextSettings:
     """Whether a line of plain text is a document, instead of a paragraph."""
 
     @classmethod
-    def from_provenance(cls, provenance: Mapping[str, Any]) -> TextSettings:
+    def from_provenance(cls, provenance: JsonFacts) -> TextSettings:
         """The settings that a store of texts was made with."""
         decided = {name: provenance[name] for name in _FOLLOWED}
         return cls(Template(**provenance["template"]), **decided)
 
-    def following(self, provenance: Mapping[str, Any]) -> TextSettings:
+    def following(self, provenance: JsonFacts) -> TextSettings:
         """What is not decided here, as a store of texts was made."""
         there = TextSettings.from_provenance(provenance)
         undecided = {name: getattr(there, name) for name in _FOLLOWED if getattr(self, name) is None}
@@ -72,7 +72,7 @@ class TextSettings:
         assert self.max_length is not None, "settings that were not resolved for a model"
         return self.max_length
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> JsonObject:
         """What a store records of them, JSON values, read back by :meth:`from_provenance`."""
         template = self.template
         return {
@@ -81,6 +81,6 @@ class TextSettings:
         }
 
 
-def text_settings_of(provenance: Mapping[str, Any]) -> TextSettings:
+def text_settings_of(provenance: JsonFacts) -> TextSettings:
     """How a store's texts were read; of a store of arrays, the defaults."""
     return TextSettings.from_provenance(provenance) if provenance["kind"] == "text" else TextSettings()

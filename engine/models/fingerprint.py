@@ -9,7 +9,8 @@ import hashlib
 import json
 import struct
 from pathlib import Path
-from typing import Any
+
+from .transformers_types import HfTokenizer
 
 _SAMPLE, _SAMPLES = 4096, 16
 _SCALING = ("lora_alpha", "r", "alpha_pattern", "rank_pattern", "use_rslora", "use_dora", "fan_in_fan_out")
@@ -32,7 +33,7 @@ def weights_digest(base: str, path: str, kind: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def tokenizer_digest(tokenizer: Any) -> str:
+def tokenizer_digest(tokenizer: HfTokenizer) -> str:
     """Hash of a fast tokenizer's whole state, its begin-of-text token and its chat template."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state.pop("truncation", None)  # set by calls, not part of what the tokenizer is

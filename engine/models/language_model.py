@@ -28,6 +28,7 @@ from .model_files import (
     read_weights,
     with_adapter,
 )
+from .transformers_types import HfConfig, HfModel, HfTokenizer
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 
@@ -52,10 +53,10 @@ class LanguageModel:
 
     path: str
     """Where it came from: an absolute folder, or a hub id."""
-    trunk: Any
+    trunk: HfModel
     """token ids → last hidden state, final norm included."""
     head: LinearHead
-    tokenizer: Any
+    tokenizer: HfTokenizer
     prefix: tuple[int, ...]
     """Tokens that the tokenizer puts before every text: the begin-of-text token, or nothing."""
     fingerprint: dict[str, str]
@@ -121,7 +122,7 @@ def load(choice: ModelChoice) -> LanguageModel:
     )
 
 
-def whole(choice: ModelChoice) -> Any:
+def whole(choice: ModelChoice) -> HfModel:
     """The model itself, with its weights, free to be trained; in float32 unless asked otherwise.
 
     Raises:
@@ -134,7 +135,7 @@ def whole(choice: ModelChoice) -> Any:
     )
 
 
-def untrained(path: str, seed: int, trust_remote_code: bool = False) -> Any:
+def untrained(path: str, seed: int, trust_remote_code: bool = False) -> HfModel:
     """A model of a folder's config with weights drawn from a seed, in float32.
 
     Raises:
@@ -190,7 +191,7 @@ def config_digest(path: str, *, weights: bool) -> str:
     return weights_digest(path, path, config) if weights else hashlib.sha256(config.encode()).hexdigest()[:32]
 
 
-def _head(model: Any, config: Any) -> LinearHead:
+def _head(model: HfModel, config: HfConfig) -> LinearHead:
     output = model.get_output_embeddings()
     if output is None or not hasattr(output, "weight"):
         raise ModelError(f"{type(model).__name__} has no linear language-model head")
@@ -211,7 +212,7 @@ def _head(model: Any, config: Any) -> LinearHead:
     return LinearHead(model_shape, output.weight.detach(), getattr(output, "bias", None), scale, softcap)
 
 
-def _check_head(model: Any, head: LinearHead, path: str) -> None:
+def _check_head(model: HfModel, head: LinearHead, path: str) -> None:
     """Refuse a head that does not give the model's own logits from the trunk's output, and a trunk that looks ahead."""
     length = min(8, head.model_shape.max_length)
     ids = torch.arange(2 * length, device=head.weight.device).reshape(2, length) % head.model_shape.vocabulary
@@ -236,11 +237,11 @@ def _check_head(model: Any, head: LinearHead, path: str) -> None:
                          f"{apart:.3g} of {spread:.3g}); the head of {type(model).__name__} is not supported")  # fmt: skip
 
 
-def _bytes(model: Any) -> int:
+def _bytes(model: HfModel) -> int:
     return sum(p.numel() * p.element_size() for p in {id(p): p for p in model.parameters()}.values())
 
 
-def _activation_bytes(config: Any, dtype: torch.dtype) -> int:
+def _activation_bytes(config: HfConfig, dtype: torch.dtype) -> int:
     """Bytes per padded token of a forward pass that keeps nothing: one layer's widest tensors and the residual stream."""
     text = config.get_text_config()
     hidden = int(getattr(text, "hidden_size", 0) or getattr(text, "n_embd", 0))

@@ -15,9 +15,10 @@ import torch
 from ...store.errors import ModelError
 from ..interface.model_view import LinearIO, LinearLayer
 from .batch_outputs import LinearHead
+from .transformers_types import HfModel
 
 
-def linear_layers_of(trunk: Any) -> dict[str, tuple[Any, LinearLayer]]:
+def linear_layers_of(trunk: HfModel) -> dict[str, tuple[Any, LinearLayer]]:
     """Name → module and widths of a trunk's linear maps, torch's and GPT-2's (Conv1D), in the model's order."""
     found = {}
     for name, module in trunk.named_modules():
@@ -29,7 +30,7 @@ def linear_layers_of(trunk: Any) -> dict[str, tuple[Any, LinearLayer]]:
     return found
 
 
-def skipped_weights(trunk: Any) -> tuple[str, ...]:
+def skipped_weights(trunk: HfModel) -> tuple[str, ...]:
     """Names of a trunk's matrices, and stacks of them, that belong to no linear map and to no embedding."""
     maps, found = linear_layers_of(trunk), []
     for name, weight in trunk.named_parameters():
@@ -40,7 +41,7 @@ def skipped_weights(trunk: Any) -> tuple[str, ...]:
 
 
 def forward_with_linear_io(
-    trunk: Any,
+    trunk: HfModel,
     head: LinearHead,
     ids: torch.Tensor,
     counted: torch.Tensor,
@@ -85,7 +86,9 @@ def _trace(
 
 
 @contextmanager
-def _watched(trunk: Any, modules: dict[str, Any]) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+def _watched(
+    trunk: HfModel, modules: dict[str, Any]
+) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
     """Hooks that note what the modules read and what flows back; the embeddings become the graph's beginning."""
     inputs: dict[str, torch.Tensor] = {}
     errors: dict[str, torch.Tensor] = {}

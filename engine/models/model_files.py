@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ...store.errors import ModelError
+from .transformers_types import HfConfig, HfModel, HfTokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _NO_COMPUTATION = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
@@ -50,7 +51,7 @@ def base_of(path: str) -> str:
     return base
 
 
-def read_config(path: str, remote_code: bool) -> Any:
+def read_config(path: str, remote_code: bool) -> HfConfig:
     """The config of a causal language model.
 
     Raises:
@@ -77,7 +78,7 @@ def read_config(path: str, remote_code: bool) -> Any:
     return config
 
 
-def dtype_of(name: str, config: Any, device: torch.device) -> torch.dtype:
+def dtype_of(name: str, config: HfConfig, device: torch.device) -> torch.dtype:
     """The dtype by its name; auto is float32 on a CPU, elsewhere the checkpoint's own."""
     if name != "auto":
         if name not in _DTYPES:
@@ -89,7 +90,7 @@ def dtype_of(name: str, config: Any, device: torch.device) -> torch.dtype:
     return own if isinstance(own, torch.dtype) else torch.bfloat16
 
 
-def read_weights(path: str, config: Any, dtype: torch.dtype, remote_code: bool) -> Any:
+def read_weights(path: str, config: HfConfig, dtype: torch.dtype, remote_code: bool) -> HfModel:
     """The model with its weights, from safetensors alone.
 
     Raises:
@@ -120,7 +121,7 @@ def read_weights(path: str, config: Any, dtype: torch.dtype, remote_code: bool) 
     return model
 
 
-def with_adapter(model: Any, path: str) -> Any:
+def with_adapter(model: HfModel, path: str) -> HfModel:
     """The model with a LoRA adapter merged in.
 
     Raises:
@@ -140,7 +141,7 @@ def with_adapter(model: Any, path: str) -> Any:
         raise ModelError(f"{path} does not load as a LoRA adapter: {_one_line(error)}") from None
 
 
-def read_tokenizer(path: str, remote_code: bool) -> Any:
+def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
     """The tokenizer, a fast one: it tells where each token stands.
 
     Raises:
@@ -161,13 +162,13 @@ def read_tokenizer(path: str, remote_code: bool) -> Any:
     return tokenizer
 
 
-def prefix_of(tokenizer: Any) -> tuple[int, ...]:
+def prefix_of(tokenizer: HfTokenizer) -> tuple[int, ...]:
     """Tokens that a tokenizer puts before every text: the begin-of-text token, or nothing."""
     ids = tokenizer("", add_special_tokens=True)["input_ids"]
     return tuple(ids[:1]) if ids and ids[0] == tokenizer.bos_token_id else ()
 
 
-def computation(config: Any) -> str:
+def computation(config: HfConfig) -> str:
     """What of the config decides what the weights compute: all that differs from its class's defaults but names and dtype."""
     told = {key: value for key, value in config.to_diff_dict().items() if key not in _NO_COMPUTATION}
     return f"{config.model_type} {json.dumps(told, sort_keys=True, default=str)}"

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ...store.errors import ModelError
+from .transformers_types import HfModel
 
 _APART = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}  # of the largest state, by rounding
 
@@ -20,7 +21,7 @@ _APART = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}  # of 
 class TrunkUpperLayers:
     """A batch of n examples, right-padded to T tokens."""
 
-    def __init__(self, trunk: Any, count: int, layer: int, ids: torch.Tensor, counted: torch.Tensor) -> None:
+    def __init__(self, trunk: HfModel, count: int, layer: int, ids: torch.Tensor, counted: torch.Tensor) -> None:
         """Run a trunk of `count` layers, and note what `layer` is given; ids and counted (n, T).
 
         Raises:
@@ -68,7 +69,7 @@ class TrunkUpperLayers:
         return found
 
 
-def _layers_of(trunk: Any, count: int) -> Any:
+def _layers_of(trunk: HfModel, count: int) -> Any:
     """The trunk's layers, in order.
 
     Raises:

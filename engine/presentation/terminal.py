@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
+from ...store.files import JsonFacts, JsonObject
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape
+from ..results.example_table import Columns
 from ..results.printable import printable
 from ..runtime.memory import Plan, resident_bytes, show_bytes
 from ..runtime.progress import clock
 
 
-def print_results(columns: Mapping[str, list[Any]], queries: Mapping[str, str]) -> None:
+def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
     """Results as columns of `RESULT_FIELDS`: a heading a query (with its text, by id), a line an example, texts cut to the
     terminal's width.
     """
@@ -35,7 +36,7 @@ def print_results(columns: Mapping[str, list[Any]], queries: Mapping[str, str]) 
         print(_cut(line, width))
 
 
-def print_groups(columns: Mapping[str, list[Any]], top: int) -> None:
+def print_groups(columns: Columns, top: int) -> None:
     """One query's groups as columns of `GROUP_FIELDS`: a heading, and a line for each of the first."""
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     names = min(40, max(len(printable(name)) for name in columns["group"]))
@@ -57,7 +58,7 @@ def _on_a_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
-def print_info(facts: Mapping[str, Any]) -> None:
+def print_info(facts: JsonFacts) -> None:
     """The facts of :func:`store_facts`, for people."""
     from rich.console import Console
 
@@ -81,7 +82,7 @@ def print_info(facts: Mapping[str, Any]) -> None:
         console.print(_fit_line(name, record))
 
 
-def _fit_line(name: str, record: Mapping[str, Any]) -> str:
+def _fit_line(name: str, record: JsonFacts) -> str:
     """What was fitted, to how much, and whether it is done."""
     left = len(record["bases"]) - record["done"]
     bases = f" over {len(record['bases'])} base models" if len(record["bases"]) > 1 else ""
@@ -109,7 +110,7 @@ def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
     )
 
 
-def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast | None) -> dict[str, Any]:
+def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast | None) -> JsonObject:
     """A plan and its forecast, as JSON values."""
     return {
         "parts": {part.name: part.bytes for part in plan.parts},

@@ -5,10 +5,10 @@ no method by name.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from ...store.files import JsonObject
 from ...store.layout import Array
 
 LEAST_AGREEMENT = 0.6
@@ -38,7 +38,7 @@ class RecoveryDiagnostics:
     converged: Array
     """(Q,) bool."""
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """JSON values: one a query, null where nobody knows."""
         lists = {name: [float(one) if np.isfinite(one) else None for one in getattr(self, name)]
                  for name in ("reliability", "explained", "gap")}  # fmt: skip

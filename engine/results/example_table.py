@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import Array
 from ...store.reader import open_column
+
+Columns: TypeAlias = dict[str, list[Any]]
+"""Rows as columns: name → a value of each row (strings, numbers or booleans)."""
 
 
 class Examples:

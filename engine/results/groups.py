@@ -20,7 +20,7 @@ from ..data.documents import record_name
 from ..data.formats import read_records
 from ..data.sources import find_sources
 from ..runtime.memory import Part, Plan
-from .example_table import Examples
+from .example_table import Columns, Examples
 
 GROUP_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "group": pa.string(), "examples": pa.int64(), "mean": pa.float64(),
@@ -63,7 +63,7 @@ class Groups:
             Part("results by group", 600 * groups * queries),
         )
 
-    def added(self, scores: Iterable[tuple[int, Array]], queries: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+    def added(self, scores: Iterable[tuple[int, Array]], queries: Sequence[str]) -> Iterator[Columns]:
         """Columns of `GROUP_FIELDS`, a part a query, groups by falling mean.
 
         scores: (first row, (rows, Q)) of every example, in order.

@@ -21,7 +21,7 @@ from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.files import whole_file, write_error
 from ...store.layout import Array
-from .example_table import Examples
+from .example_table import Columns, Examples
 from .results import RESULT_QUERIES, Results
 
 RESULT_FIELDS = {
@@ -35,8 +35,6 @@ VALUE_FIELDS = {
     "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
 }  # fmt: skip
 FORMATS = ("jsonl", "csv", "parquet")
-Columns = dict[str, list[Any]]
-"""Rows as columns: name → a value of each row (strings, numbers or booleans)."""
 
 
 def result_rows(results: Results, store: FeatureStore) -> Iterator[Columns]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...store.errors import SettingsError
-from ...store.files import whole_file
+from ...store.files import JsonFacts, whole_file
 from ...store.layout import Array
 from ..runtime.memory import Part, Plan
 
 _CHUNK_BYTES = 8 << 20
-_NONE: Mapping[str, Any] = {}
+_NONE: JsonFacts = {}
 
 
 def export_parts(queries: int, rows: int) -> Plan:
@@ -32,7 +31,7 @@ def refuse_path(path: str) -> None:
 
 def export(
     path: str, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], method: str,
-    facts: Mapping[str, Any] = _NONE,
+    facts: JsonFacts = _NONE,
 ) -> None:  # fmt: skip
     """Write a group with `scores` (N, Q) float32, rows in the store's order; its attributes name the queries and the method, and
     tell further facts, JSON values.
@@ -44,7 +43,7 @@ def export(
 
 
 def _write(
-    hidden: Path, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], facts: Mapping[str, Any]
+    hidden: Path, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], facts: JsonFacts
 ) -> None:
     import zarr
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precision_group
+from ...store.files import JsonObject
 from ..fitting.fit_record import fits_of
 
 
-def store_facts(path: str) -> dict[str, Any]:
+def store_facts(path: str) -> JsonObject:
     """What a store holds, as JSON values."""
     store = FeatureStore.open(path)
     return {
@@ -22,7 +21,7 @@ def store_facts(path: str) -> dict[str, Any]:
     }
 
 
-def _method_facts(store: FeatureStore, name: str) -> dict[str, Any]:
+def _method_facts(store: FeatureStore, name: str) -> JsonObject:
     group = method_group(name)
     columns = store.columns(group)
     return {
@@ -34,5 +33,5 @@ def _method_facts(store: FeatureStore, name: str) -> dict[str, Any]:
     }
 
 
-def _form_facts(store: FeatureStore, group: str) -> dict[str, Any]:
+def _form_facts(store: FeatureStore, group: str) -> JsonObject:
     return {"rows": store.rows(group), "bytes_per_example": sum(column.row_bytes for column in store.columns(group))}

@@ -21,12 +21,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...store.errors import HeadwaterError, SettingsError, StoreMismatch
-from ...store.files import whole_file, write_json
+from ...store.files import JsonObject, whole_file, write_json
 from ...store.layout import Array
 from ..evaluation.metrics import noise_ceiling
 from ..runtime.run import SILENT, Run, ShouldStop
@@ -49,7 +48,7 @@ class Task:
     seeds: int
     recipe: RetrainingRecipe
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JsonObject:
         """What decides the outcomes, as JSON values."""
         from ..models.language_model import config_digest
 
@@ -150,7 +149,7 @@ class GroundTruth:
         told = {"between_seeds": between, "ceiling": ceiling, "mean_loss": float(found.mean())}
         self._note({key: value if np.isfinite(value) else None for key, value in told.items()})
 
-    def _note(self, more: dict[str, Any]) -> None:
+    def _note(self, more: JsonObject) -> None:
         write_json(self.folder / TRUTH, {"settings": self._settings, **more})
 
 
@@ -159,7 +158,7 @@ def _deaf() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def train_one(folder: str, model: str, recipe: dict[str, Any], subset: int, seed: int) -> None:
+def train_one(folder: str, model: str, recipe: JsonObject, subset: int, seed: int) -> None:
     """One run, in a process of its own."""
     import torch
 
@@ -181,7 +180,7 @@ def _save(path: Path, values: Array) -> None:
         np.save(file, values)
 
 
-def _require_same(there: dict[str, Any], wanted: dict[str, Any], folder: str) -> None:
+def _require_same(there: JsonObject, wanted: JsonObject, folder: str) -> None:
     held = there.get("settings", {})
     for key, value in wanted.items():
         if held.get(key) != value:

@@ -10,7 +10,6 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ import torch
 from ...store.errors import SettingsError
 from ...store.layout import Array
 from ..models.language_model import ModelChoice, untrained, whole
+from ..models.transformers_types import HfModel
 from .token_sets import TokenSet
 
 _TOKENS = 8192  # of a batch in which losses are taken
@@ -62,7 +62,7 @@ def padded(batch: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {**found, "attention_mask": (torch.arange(width)[None] < lengths[:, None]).long()}
 
 
-def retrained(path: str, tokens: TokenSet, rows: Sequence[int], recipe: RetrainingRecipe, seed: int) -> Any:
+def retrained(path: str, tokens: TokenSet, rows: Sequence[int], recipe: RetrainingRecipe, seed: int) -> HfModel:
     """The model at `path`, trained on these examples.
 
     Raises:
@@ -88,7 +88,7 @@ def retrained(path: str, tokens: TokenSet, rows: Sequence[int], recipe: Retraini
     return model.eval()
 
 
-def losses(model: Any, tokens: TokenSet) -> Array:
+def losses(model: HfModel, tokens: TokenSet) -> Array:
     """(N,) float64: the mean negative log-likelihood of each example's counted tokens, in nats."""
     found = np.zeros(len(tokens))
     examples, order = _Examples(tokens, range(len(tokens))), np.argsort(np.diff(tokens.ends, prepend=0), kind="stable")

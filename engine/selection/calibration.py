@@ -14,12 +14,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...store.errors import DataError, SettingsError
-from ...store.files import write_json
+from ...store.files import JsonObject, write_json
 from ...store.layout import Array
 from ..arrays.ranks import spearman
 from .surrogate import GRID, INCUMBENT, utilities
@@ -58,7 +57,7 @@ class Calibration:
     held_out: float | None = None
     """Correlation on subsets that were held out, once they were scored."""
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """JSON values; what is not defined is null."""
         found = asdict(self)
         for one in found["candidates"]:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from ...store.errors import DataError, SettingsError
-from ...store.files import whole_file
+from ...store.files import JsonObject, whole_file
 from ...store.layout import Array
 from ..evaluation.matrices import read_array
 from ..results.result_tables import ResultFile, format_of
@@ -45,7 +45,7 @@ class Utilities:
     adds: Array | None = None
     """(S, T): Û(S ∪ given) − Û(given), where a subset is given."""
 
-    def lines(self) -> Iterator[dict[str, Any]]:
+    def lines(self) -> Iterator[JsonObject]:
         """A record a subset and task."""
         for subset, name in enumerate(self.subsets):
             for task, told in enumerate(self.tasks):

@@ -10,20 +10,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ...store.errors import DataError, SettingsError
-from ...store.files import whole_file
+from ...store.files import JsonObject, whole_file
 from ...store.layout import Array
 from ..arrays.greedy.greedy import greedy
 from ..arrays.greedy.problem import DIRECTIONS, KEPT_BYTES, Choice, Limits, Objective, Room
 from ..arrays.greedy.row_cache import RowSource
 from ..arrays.scan.scan_loop import cores, shapes
 from ..arrays.scan.stored_rows import fitted
-from ..results.example_table import Examples
+from ..results.example_table import Columns, Examples
 from ..results.groups import Groups
 from ..runtime.memory import Part, Plan
 from .linear_features import LinearFeatures
@@ -69,7 +68,7 @@ class SelectionResult:
     """Û of the set."""
     additive: float
     """⟨v, Φ̄⟩, its first part."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: JsonObject = field(default_factory=dict)
 
 
 class Selection:
@@ -134,7 +133,7 @@ class Selection:
             facts["lost to batches"] = (float(choice.gains.sum()) - worth) / size
         return SelectionResult(choice, utility, additive, facts)
 
-    def rows(self, chosen: SelectionResult) -> Iterator[dict[str, list[Any]]]:
+    def rows(self, chosen: SelectionResult) -> Iterator[Columns]:
         """What was chosen, with texts ready for training, as columns of `CHOSEN_FIELDS`."""
         examples, choice = Examples(self._features.store), chosen.choice
         for start in range(0, len(choice.rows), _PART):
@@ -215,7 +214,7 @@ def refuse_training(path: str) -> None:
         raise SettingsError(f"{path}: chosen examples are written as a .jsonl file")
 
 
-def write_training(path: str, parts: Iterator[dict[str, list[Any]]]) -> None:
+def write_training(path: str, parts: Iterator[Columns]) -> None:
     """JSON lines ready for training: `text`, or `prompt` and `completion`, with id, order, gain, row and source."""
     with whole_file(Path(path)) as hidden, hidden.open("w", encoding="utf-8") as out:
         for part in parts:

@@ -12,6 +12,7 @@ import scipy.sparse
 
 from ...store.errors import DataError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
+from ...store.files import JsonObject
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..evaluation.matrices import read_array, read_masks
 from ..results.example_table import Examples
@@ -112,7 +113,7 @@ def _matrix(lists: list[Any] | list[Array], rows: int) -> scipy.sparse.csr_array
     return scipy.sparse.csr_array((np.ones(sum(sizes)), at), (len(lists), rows))  # equal places add up
 
 
-def _record(line: str, path: str, number: int) -> dict[str, Any]:
+def _record(line: str, path: str, number: int) -> JsonObject:
     try:
         found = json.loads(line)
     except ValueError:
@@ -122,7 +123,7 @@ def _record(line: str, path: str, number: int) -> dict[str, Any]:
     return found
 
 
-def _rows(told: dict[str, Any], known: dict[str, list[int]], rows: int, what: str) -> list[int]:
+def _rows(told: JsonObject, known: dict[str, list[int]], rows: int, what: str) -> list[int]:
     """Row numbers of one subset."""
     if "rows" in told:
         wrong = next((one for one in told["rows"] if type(one) is not int or not 0 <= one < rows), None)

@@ -72,7 +72,10 @@ def test_every_session_answers_every_question(work: Path, kind: str, tmp_path: P
     scores = together(session.scores())
     assert scores.shape == (ROWS, QUERIES) and scores.dtype == np.float32
     best, value = session.attribute(), together(session.value())
-    assert best.queries == list(session.queries) and best.rows.shape == best.scores.shape == (QUERIES, TOP)
+    assert best.queries == session.query_ids == list(session.queries) and best.rows.shape == best.scores.shape == (
+        QUERIES,
+        TOP,
+    )
     order = np.argsort(-scores, 0, kind="stable")[:TOP].T
     np.testing.assert_array_equal(best.rows, order)
     assert value.shape == (ROWS,) and value.dtype == np.float32

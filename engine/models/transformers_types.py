@@ -1,0 +1,14 @@
+"""Names for what the transformers library hands out. Its classes are found by name when a model is loaded, and what is used of
+them (attributes, calls) is not typed there. Knows nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+HfModel: TypeAlias = Any
+"""A torch module of transformers: a causal LM, or its trunk below the head."""
+HfConfig: TypeAlias = Any
+"""A model's config."""
+HfTokenizer: TypeAlias = Any
+"""A fast tokenizer."""
