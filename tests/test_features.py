@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.data.array_files import is_features
-from headwater.engine.data.documents import Faults
+from headwater.engine.data.array_files import is_array_path
+from headwater.engine.data.documents import RecordErrors
 from headwater.engine.data.sources import Source
 from headwater.engine.ingest.array_provider import ArrayProvider
 from headwater.engine.ingest.examples import Example, Place
 from headwater.engine.interface.model_view import OutputSpec
-from headwater.engine.models.batch_outputs import merged_specs
+from headwater.engine.models.batch_outputs import merge_specs
 from headwater.engine.sketches.residual import SparseResidual
 from headwater.store.errors import CorpusError, DataError
 
@@ -55,7 +55,7 @@ def written(path: Path, kind: str, made: dict[str, Any]) -> str:
 
 def opened(*paths: str) -> ArrayProvider:
     """Files as a provider on the CPU."""
-    return ArrayProvider(list(paths), CPU, Faults("fail"))
+    return ArrayProvider(list(paths), CPU, RecordErrors("fail"))
 
 
 def all_of(provider: ArrayProvider) -> list[Example]:
@@ -85,7 +85,7 @@ def test_readouts_are_the_arrays(kind, positions, given, tmp_path):
     examples = all_of(provider)
     assert [example.length for example in examples] == [max(1, positions)] * 7
     assert [example.counted for example in examples] == (labels >= 0).reshape(7, -1).sum(1).tolist()
-    read = provider.read(examples[::-1], merged_specs([OutputSpec(reductions=(ALL,))]))
+    read = provider.read(examples[::-1], merge_specs([OutputSpec(reductions=(ALL,))]))
     flat = (labels >= 0).reshape(7, -1)[::-1]
     np.testing.assert_array_equal(read.hidden().numpy(), made["hidden"].reshape(7, -1, 5)[::-1][flat])
     np.testing.assert_array_equal(read.targets.numpy(), labels.reshape(7, -1)[::-1][flat])
@@ -153,7 +153,7 @@ def test_other_numbers_become_float32(dtype, tmp_path):
     made["hidden"] = (made["hidden"] * 4).astype(dtype)
     made["weight"], made["labels"] = made["weight"].astype(np.float64), made["labels"].astype(np.int8)
     provider = opened(written(tmp_path / "f", "npz", made))
-    read = provider.read(all_of(provider), merged_specs([]))
+    read = provider.read(all_of(provider), merge_specs([]))
     assert read.hidden().dtype == provider.head.weight.dtype == torch.float32
     assert torch.isfinite(read.losses()).all()
 
@@ -164,7 +164,7 @@ def test_later_files_may_leave_the_head_out_and_may_not_have_another(tmp_path):
     short = {name: second[name] for name in ("hidden", "labels")}
     provider = opened(one, written(tmp_path / "b", "zarr", short))
     assert len(all_of(provider)) == 7 and provider.longest() == 2
-    assert provider.read(all_of(provider), merged_specs([])).losses().shape == (7,)
+    assert provider.read(all_of(provider), merge_specs([])).losses().shape == (7,)
     for name in ("weight", "bias"):
         other = written(tmp_path / name, "npz", {**second, name: second[name] + 1})
         with pytest.raises(DataError, match=f"its {name} differs from that of"):
@@ -288,7 +288,11 @@ def test_a_residual_of_a_large_vocabulary_takes_no_square_of_it(tmp_path):
 
 
 def test_what_counts_as_arrays(tmp_path):
-    assert is_features(written(tmp_path / "a", "npz", arrays())) and is_features(
+    assert is_array_path(written(tmp_path / "a", "npz", arrays())) and is_array_path(
         written(tmp_path / "b", "zarr", arrays())
     )
-    assert is_features("absent.npz") and not is_features(str(tmp_path)) and not is_features(str(tmp_path / "c.jsonl"))
+    assert (
+        is_array_path("absent.npz")
+        and not is_array_path(str(tmp_path))
+        and not is_array_path(str(tmp_path / "c.jsonl"))
+    )

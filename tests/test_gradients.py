@@ -8,14 +8,14 @@ import torch
 from conftest import tiny
 from headwater.engine.arrays import linalg as damping
 from headwater.engine.attribution.open_session import ask
-from headwater.engine.data.documents import Faults, Template
+from headwater.engine.data.documents import RecordErrors, Template
 from headwater.engine.data.sources import find_sources
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.text_provider import TextProvider
 from headwater.engine.ingest.text_settings import text_settings
 from headwater.engine.interface.method import Similarity
 from headwater.engine.interface.registry import load as load_method
-from headwater.engine.models.batch_outputs import merged_specs
+from headwater.engine.models.batch_outputs import merge_specs
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.models.linear_io import linear_layers_of
 from headwater.engine.sketches.count_sketch import count_sketch
@@ -45,7 +45,7 @@ def world(request, tmp_path_factory) -> tuple[TextProvider, list, list[torch.Ten
     corpus.write_text("\n".join(lines))
     model = load(ModelChoice(str(folder), "cpu"))
     settings = text_settings(model.head.model_shape, None, "completion", Template())
-    provider = TextProvider(model, find_sources([str(corpus)]), settings, Faults("fail"))
+    provider = TextProvider(model, find_sources([str(corpus)]), settings, RecordErrors("fail"))
     examples = list(provider.examples(Place()))
     return provider, examples, *autograd(folder, examples)
 
@@ -79,7 +79,7 @@ def autograd(folder: Path, examples: list) -> tuple[list[dict[str, np.ndarray]],
 def rows_of(method: Similarity, provider: TextProvider, examples: list) -> dict[str, np.ndarray]:
     """The method's rows, all examples in one batch, as ingestion has them."""
     with torch.inference_mode():
-        outputs = provider.read(examples, merged_specs([method.needs(provider.head.model_shape)]))
+        outputs = provider.read(examples, merge_specs([method.needs(provider.head.model_shape)]))
         found = method.rows(outputs, method.precompute(provider.head))
     return {name: values.numpy() for name, values in found.items()}
 
@@ -195,9 +195,7 @@ def test_trackstar_and_trak_are_their_formulas(world):
     trak = Trak(k=6, damping=0.1)
     found = rows_of(trak, provider, examples)
     with torch.inference_mode():
-        losses = (
-            provider.read(examples, merged_specs([trak.needs(provider.head.model_shape)])).losses().double().numpy()
-        )
+        losses = provider.read(examples, merge_specs([trak.needs(provider.head.model_shape)])).losses().double().numpy()
     p, counts = np.exp(-losses), np.array([one.counted for one in examples])
     phi = np.array([sum(sketched(provider, grads, trak)) for grads in trunk]) / (counts * (1 - p))[:, None]
     close(found["gradient"], phi)
@@ -274,7 +272,7 @@ def test_experts_that_see_some_tokens_are_refused(tmp_path):
         model,
         find_sources([str(corpus)]),
         text_settings(model.head.model_shape, None, "all", Template()),
-        Faults("fail"),
+        RecordErrors("fail"),
     )
     examples = list(provider.examples(Place()))
     names = {one.name: one for one in model.head.model_shape.linear_layers}
@@ -332,7 +330,7 @@ def test_a_map_that_is_used_twice_is_refused(tmp_path):
     model.trunk.layers[1] = model.trunk.layers[0]
     settings = text_settings(model.head.model_shape, None, "all", Template())
     corpus = write_corpus(tmp_path / "c.jsonl", sentences(2))
-    provider = TextProvider(model, find_sources([str(corpus)]), settings, Faults("fail"))
+    provider = TextProvider(model, find_sources([str(corpus)]), settings, RecordErrors("fail"))
     with pytest.raises(ModelError, match="more than once"):
         rows_of(GradDot(layers=("layers.0.*",), k=4), provider, list(provider.examples(Place())))
 

@@ -9,14 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.data.documents import Faults, Template
+from headwater.engine.data.documents import RecordErrors, Template
 from headwater.engine.data.sources import find_sources
 from headwater.engine.ingest.examples import Example, Place
 from headwater.engine.ingest.text_provider import TextProvider
 from headwater.engine.ingest.text_settings import text_settings
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models import batch_outputs as readout_module
-from headwater.engine.models.batch_outputs import LinearHead, NonFiniteLogits, PackedOutputs, Positions, merged_specs
+from headwater.engine.models.batch_outputs import (
+    LinearHead,
+    NonFiniteLogits,
+    PackedOutputs,
+    TargetPositions,
+    merge_specs,
+)
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.sketches.residual import Loss, SparseResidual
 from headwater.plugins.rise import Rise
@@ -37,13 +43,13 @@ def provider(request: Any, model_folder: Callable[..., Path], tmp_path_factory: 
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     model = load(ModelChoice(str(model_folder(request.param)), device="cpu"))
     settings = text_settings(model.head.model_shape, 64, "completion", Template())
-    return TextProvider(model, find_sources([str(path)]), settings, Faults("fail"))
+    return TextProvider(model, find_sources([str(path)]), settings, RecordErrors("fail"))
 
 
 def everything(provider: TextProvider, batch: list[Example]) -> list[tuple[torch.Tensor, ...]]:
     """Each example's hidden states of two layers, losses and RISE row, when read as one batch."""
     rise = Rise(tau=1.0, kr=16, kh=16, kg=8)
-    read = provider.read(batch, merged_specs([rise.needs(provider.head.model_shape), OutputSpec(layers=(1,))]))
+    read = provider.read(batch, merge_specs([rise.needs(provider.head.model_shape), OutputSpec(layers=(1,))]))
     rows = rise.rows(read, rise.precompute(provider.head))["signature"]
     parts = [torch.split(read.hidden(layer), read.counts) for layer in (-1, 1)]
     return list(zip(*parts, read.losses(), rows, strict=True))
@@ -91,8 +97,8 @@ def random_readout(reductions: tuple[Any, ...], lengths: list[int], **more: Any)
     head = LinearHead(ModelShape(8, 50, 1, 64), torch.randn(50, 8, generator=generator))
     example_ids = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     targets = torch.randint(50, (positions,), generator=generator)
-    needs = merged_specs([OutputSpec(reductions=reductions)])
-    return PackedOutputs(head, {-1: hidden}, Positions(example_ids, targets, lengths), needs, more.get("logits"))
+    needs = merge_specs([OutputSpec(reductions=reductions)])
+    return PackedOutputs(head, {-1: hidden}, TargetPositions(example_ids, targets, lengths), needs, more.get("logits"))
 
 
 @pytest.mark.parametrize("rows", [16, 17, 100, 1000])
@@ -151,7 +157,7 @@ def test_a_view_of_a_tile_outlives_the_tile(bias, monkeypatch):
 def test_each_reduction_is_computed_once_a_batch(monkeypatch):
     seen: list[int] = []
     first, second = Counting("a", seen), Counting("a", seen)
-    merged = merged_specs([OutputSpec((2, 1), (first, Loss())), OutputSpec((1,), (second, TOP)), OutputSpec()])
+    merged = merge_specs([OutputSpec((2, 1), (first, Loss())), OutputSpec((1,), (second, TOP)), OutputSpec()])
     assert merged == OutputSpec((2, 1), (Loss(), first, TOP))
     monkeypatch.setattr(readout_module, "TILE_BYTES", 40 * 4 * 50)
     read = random_readout((first, second, TOP), [50, 50])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from headwater.engine.data.documents import Faults, Template
+from headwater.engine.data.documents import RecordErrors, Template
 from headwater.engine.data.sources import Source, find_sources
 from headwater.engine.ingest import text_provider as text_module
 from headwater.engine.ingest.examples import Example, Place
@@ -40,12 +40,12 @@ def provider(model: LanguageModel, folder: Path, lines: list[dict[str, Any]], **
     """These documents before the model; `more`: max_length, attribute, truncate, policy, name."""
     path = folder / more.pop("name", "c.jsonl")
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    faults = Faults(more.pop("policy", "fail"))
+    record_errors = RecordErrors(more.pop("policy", "fail"))
     asked = {"max_length": 64, "attribute": "completion", **more}
     settings = text_settings(
         model.head.model_shape, asked["max_length"], asked["attribute"], Template(), more.get("truncate", False)
     )
-    return TextProvider(model, find_sources([str(path)]), settings, faults)
+    return TextProvider(model, find_sources([str(path)]), settings, record_errors)
 
 
 def all_of(source: TextProvider) -> list[Example]:
@@ -128,7 +128,7 @@ def test_a_prompted_row_that_is_too_long_is_a_fault(model, tmp_path):
         all_of(provider(model, tmp_path, lines, max_length=20))
     source = provider(model, tmp_path, lines, max_length=20, policy="skip")
     assert [example.text for example in all_of(source)] == ["sea", "river"]
-    assert source.faults.count == 1
+    assert source.record_errors.count == 1
 
 
 def test_truncating_cuts_the_prompts_start_then_the_completions_end(model, tmp_path):
@@ -157,7 +157,7 @@ def test_reading_goes_on_from_every_place(model, tmp_path):
 
     def anew() -> TextProvider:
         return TextProvider(
-            model, sources, text_settings(model.head.model_shape, 33, "completion", Template()), Faults("skip")
+            model, sources, text_settings(model.head.model_shape, 33, "completion", Template()), RecordErrors("skip")
         )
 
     examples = all_of(anew())
@@ -260,10 +260,10 @@ def test_a_real_tokenizer_counts_a_completions_own_tokens(tmp_path):
     story = provider(
         stories, tmp_path, [{"text": "Once upon a time, there was a little girl named Lily."}], name="s.jsonl"
     )
-    from headwater.engine.models.batch_outputs import merged_specs
+    from headwater.engine.models.batch_outputs import merge_specs
 
     with torch.inference_mode():
-        assert float(story.read(all_of(story), merged_specs([])).losses()[0]) < 1.5  # a trained model, read aright
+        assert float(story.read(all_of(story), merge_specs([])).losses()[0]) < 1.5  # a trained model, read aright
 
 
 def test_a_long_text_is_tokenised_in_parts_and_cut_alike(model, tmp_path, monkeypatch):

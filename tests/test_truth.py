@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from headwater.cli import main
-from headwater.engine.evaluation.removal import brittleness, removals
+from headwater.engine.evaluation.removal import brittleness, removal_masks
 from headwater.engine.retraining.masks import clustered_masks, random_masks, text_clusters
 from headwater.engine.retraining.retraining_job import GroundTruthJob, prepare_truth
 from headwater.engine.retraining.token_sets import TokenSet, gathered
@@ -199,18 +199,18 @@ def test_brittleness_is_its_formula() -> None:
 
 def test_removals_lack_the_best_and_as_many_others() -> None:
     scores = np.random.default_rng(0).integers(0, 4, (6, 30)).astype(float)
-    masks = removals(scores, 7)
+    masks = removal_masks(scores, 7)
     assert masks.shape == (12, 30) and set((~masks).sum(1)) == {7}
     for query in range(6):
         lost = scores[query][~masks[query]]
         assert lost.min() >= scores[query][masks[query]].max()
     with pytest.raises(DataError, match="cannot be taken away"):
-        removals(scores, 30)
+        removal_masks(scores, 30)
     with pytest.raises(DataError, match="two queries at least"):
-        removals(scores[:1], 3)
+        removal_masks(scores[:1], 3)
     small = np.array([[0, 3, 9, 200], [1, 0, 0, 0]], np.uint8)
-    assert np.array_equal(removals(small, 1)[:2], [[1, 1, 1, 0], [0, 1, 1, 1]])
-    assert np.array_equal(removals(small > 1, 1)[:2], [[1, 0, 1, 1], [0, 1, 1, 1]])
+    assert np.array_equal(removal_masks(small, 1)[:2], [[1, 1, 1, 0], [0, 1, 1, 1]])
+    assert np.array_equal(removal_masks(small > 1, 1)[:2], [[1, 0, 1, 1], [0, 1, 1, 1]])
 
 
 def test_what_taught_a_query_is_missed_when_it_is_taken_away(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from ...store.layout import Array
 from ..ingest.examples import Example, Place, batches
 from ..ingest.provider import Provider
 from ..interface.method import Method
-from ..models.batch_outputs import NonFiniteLogits, merged_specs
+from ..models.batch_outputs import NonFiniteLogits, merge_specs
 
 _BATCH_TOKENS = 2048
 
@@ -45,7 +45,7 @@ def query_rows(method: Method, provider: Provider, queries: list[Example]) -> di
         DataError: NaN or Inf in a query's logits.
     """
     model_shape = provider.head.model_shape
-    tables, needs = method.precompute(provider.head), merged_specs([method.needs(model_shape)])
+    tables, needs = method.precompute(provider.head), merge_specs([method.needs(model_shape)])
     rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in method.columns(model_shape)}
     for batch in batches(queries, batch_tokens(queries)):
         with torch.inference_mode():

@@ -28,7 +28,7 @@ from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
 from ..interface.subset_method import Design
-from ..models.batch_outputs import NonFiniteLogits, merged_specs
+from ..models.batch_outputs import NonFiniteLogits, merge_specs
 from ..models.language_model import ModelChoice, pick_device
 from ..recovery.gpu_pass import DevicePass, cupy_on
 from ..recovery.membership import MaskedMembership, Membership, TableMembership
@@ -283,7 +283,7 @@ class RecoveredSession:
         assert provider is not None
         done = 0
         y, reliability = np.zeros((len(queries), method.design(self.rows, base).subsets)), np.zeros(len(queries))
-        needs = merged_specs([method.needs(provider.head.model_shape)])
+        needs = merge_specs([method.needs(provider.head.model_shape)])
         for batch in batches(queries, batch_tokens(queries)):
             with torch.inference_mode():
                 outputs = provider.read([queries[at] for at in batch], needs)

@@ -102,9 +102,9 @@ def evaluate_lds(as_json: bool, output: str | None, plot: str | None, **options:
     headwater attribute S --queries q.jsonl --all-scores scores.zarr
     headwater evaluate lds --scores scores.zarr --masks truth/masks.npy --outcomes truth/outcomes.npy
     """
-    from ..evaluation.evaluate import lds_of
+    from ..evaluation.evaluate import lds_from_files
 
-    _agreement(lds_of, options, as_json, output, plot)
+    _agreement(lds_from_files, options, as_json, output, plot)
 
 
 @evaluate.command("subsets")
@@ -119,9 +119,9 @@ def evaluate_subsets(as_json: bool, output: str | None, plot: str | None, **opti
     \b
     headwater evaluate subsets --predicted utilities.npy --outcomes truth/outcomes.npy --plot subsets.png
     """
-    from ..evaluation.evaluate import subsets_of
+    from ..evaluation.evaluate import subsets_from_files
 
-    _agreement(subsets_of, options, as_json, output, plot)
+    _agreement(subsets_from_files, options, as_json, output, plot)
 
 
 def _agreement(measure: Any, options: dict[str, Any], as_json: bool, output: str | None, plot: str | None) -> None:
@@ -148,13 +148,13 @@ def evaluate_brittleness(outcomes: str, as_json: bool, output: str | None, plot:
     headwater ground-truth corpus.jsonl --queries q.jsonl --model-config ./small --without scores.zarr --top 20 -o without
     headwater evaluate brittleness --outcomes without/outcomes.npy
     """
-    from ..evaluation.evaluate import brittleness_of
+    from ..evaluation.evaluate import brittleness_from_file
     from ..presentation.evaluation_tables import print_removal
     from ..presentation.plots import draw_removal, refuse_picture
 
     if plot:
         refuse_picture(plot)
-    found = brittleness_of(outcomes)
+    found = brittleness_from_file(outcomes)
     _tell(found, print_removal, as_json, output)
     if plot:
         draw_removal(found, plot)
@@ -199,15 +199,15 @@ def evaluate_retrieval(as_json: bool, output: str | None, plot: str | None, **op
     headwater evaluate retrieval --scores all.zarr --store S --labels poisoned.txt --plot poison.png
     headwater evaluate retrieval --results answers.jsonl --match BadMagic
     """
-    from ..evaluation.evaluate import labels_of, retrieval_of
+    from ..evaluation.evaluate import retrieval_from_files, select_labels
     from ..evaluation.retrieval import CUTS
     from ..presentation.evaluation_tables import print_retrieval
     from ..presentation.plots import draw_retrieval, refuse_picture
 
     if plot:
         refuse_picture(plot)
-    labels = labels_of(*(options.pop(name) for name in ("labels", "column", "queries", "pattern")))
-    found = retrieval_of(**{**options, "cuts": options["cuts"] or CUTS}, labels=labels)
+    labels = select_labels(*(options.pop(name) for name in ("labels", "column", "queries", "pattern")))
+    found = retrieval_from_files(**{**options, "cuts": options["cuts"] or CUTS}, labels=labels)
     _tell(found, print_retrieval, as_json, output)
     if plot:
         draw_retrieval(found, plot)

@@ -1,1 +1,1 @@
-"""Whether scores are right: against retraining, and against what is known to be relevant."""
+"""Evaluation of scores: against retraining (LDS, brittleness) and against relevance labels (retrieval)."""

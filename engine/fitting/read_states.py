@@ -12,7 +12,7 @@ from ...store.layout import Array
 from ..ingest.examples import Example, batches
 from ..ingest.provider import Provider
 from ..interface.model_view import OutputSpec
-from ..models.batch_outputs import merged_specs
+from ..models.batch_outputs import merge_specs
 
 BATCH_TOKENS = 4096
 """Padded tokens of a batch."""
@@ -41,7 +41,7 @@ def states_of(provider: Provider, part: list[Example], layer: int) -> tuple[Arra
 def _batch_states(provider: Provider, batch: list[Example], layer: int) -> dict[str, tuple[torch.Tensor, ...]]:
     """Tensors of each example of a batch."""
     with torch.inference_mode():
-        outputs = provider.read(batch, merged_specs([OutputSpec(layers=(layer,) if layer >= 0 else ())]))
+        outputs = provider.read(batch, merge_specs([OutputSpec(layers=(layer,) if layer >= 0 else ())]))
         dtype, tensors = provider.head.weight.dtype, {"hidden": outputs.hidden(), "targets": outputs.targets}
         if layer >= 0:
             tensors["inner"] = outputs.hidden(layer)

@@ -16,7 +16,7 @@ from ...store.layout import Array
 from ..ingest.examples import Place, batches
 from ..ingest.provider import RandomAccessProvider
 from ..interface.model_view import OutputSpec, UpperLayers
-from ..models.batch_outputs import merged_specs
+from ..models.batch_outputs import merge_specs
 from .hidden_states import MemoryStates
 from .read_states import BATCH_TOKENS, states_of
 from .state_files import OnProgress
@@ -86,7 +86,7 @@ class StreamedStates:
         each = np.unique(rows)
         if not len(each):
             return
-        examples, needs = list(self.provider.at(each)), merged_specs([OutputSpec(upper_layers=self.layer)])
+        examples, needs = list(self.provider.at(each)), merge_specs([OutputSpec(upper_layers=self.layer)])
         for batch in batches(examples, max(BATCH_TOKENS, *(one.length for one in examples))):
             with torch.inference_mode():
                 above = self.provider.read([examples[at] for at in batch], needs).upper_layers()

@@ -23,7 +23,7 @@ from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
 from ...store.writer import GroupWriter
 from ..interface.method import Method
-from ..models.batch_outputs import NonFiniteLogits, merged_specs
+from ..models.batch_outputs import NonFiniteLogits, merge_specs
 from .examples import Example, Place, batches, example_rows, windows
 from .provider import Provider
 from .stored_columns import precisions_of
@@ -56,7 +56,7 @@ class IngestResult:
     """Tokens read by this run."""
     seconds: float
     """Wall time of this run."""
-    faults: int
+    record_errors: int
     """Bad records skipped by this run."""
     finished: bool
     """False after an interruption."""
@@ -74,7 +74,7 @@ class Ingestion:
         self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
         self._tables = {name: method.precompute(provider.head) for name, method in self.methods.items()}
         self._forms = {name: precisions_of(method, provider.head.model_shape) for name, method in self.methods.items()}
-        self._needs = merged_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
+        self._needs = merge_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
 
     def run(
         self, on_progress: Callable[[IngestProgress], None], should_stop: Callable[[], bool] = lambda: False
@@ -95,7 +95,12 @@ class Ingestion:
                 break
         seconds = time.monotonic() - self.started
         return IngestResult(
-            self.store.rows(EXAMPLES), self.added, self.read_tokens, seconds, self.provider.faults.count, finished
+            self.store.rows(EXAMPLES),
+            self.added,
+            self.read_tokens,
+            seconds,
+            self.provider.record_errors.count,
+            finished,
         )
 
     def _groups(self) -> list[str]:

@@ -17,7 +17,7 @@ from ...store.errors import SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ...store.reader import open_column
-from ..data.documents import Document, Faults, Template
+from ..data.documents import Document, RecordErrors, Template
 from ..data.sources import Source
 from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import LinearHead, PackedOutputs
@@ -45,8 +45,8 @@ class StoredTexts:
         length = min(int(there["max_length"]), model.head.model_shape.max_length)
         settings = text_settings(model.head.model_shape, length, there["attribute"], Template(), truncate=True)
         self.sources = [Source(store.url, one["name"], "store", one["size"], one["digest"]) for one in there["sources"]]
-        self.faults = Faults("fail")
-        self._texts = TextProvider(model, self.sources, settings, self.faults)
+        self.record_errors = RecordErrors("fail")
+        self._texts = TextProvider(model, self.sources, settings, self.record_errors)
         self._store = store
         self._columns = {name: open_column(store, EXAMPLES, name) for name in _FIELDS}
 

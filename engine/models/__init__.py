@@ -1,1 +1,1 @@
-"""Language models: loading, fingerprints, and what a batch gives."""
+"""Language models: loading, fingerprints, and the outputs of a batch."""

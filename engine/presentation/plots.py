@@ -14,7 +14,7 @@ from ...store.errors import SettingsError
 from ...store.layout import Array
 from ..evaluation.agreement import Agreement
 from ..evaluation.removal import Removal
-from ..evaluation.retrieval import Retrieval, curve
+from ..evaluation.retrieval import Retrieval, precision_recall_curve
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -55,7 +55,7 @@ def draw_retrieval(found: Retrieval, path: str) -> None:
     bars.set_yticks(at, [name for name, _ in means])
     bars.invert_yaxis()
     bars.set(xlim=(0, 1.02), xlabel=f"mean over {len(found.queries)} queries, 95 %")
-    line.plot(*curve(found), color="#d08030")
+    line.plot(*precision_recall_curve(found), color="#d08030")
     line.axhline(
         float(np.mean([hits.mean() for hits in found.hits])),
         color="grey",

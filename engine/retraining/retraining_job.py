@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.layout import Array
-from ..data.documents import Faults, Template
+from ..data.documents import RecordErrors, Template
 from ..data.sources import find_sources
 from ..evaluation.matrices import read_array, read_masks
-from ..evaluation.removal import removals
+from ..evaluation.removal import removal_masks
 from ..ingest.examples import Example, Place
 from ..ingest.text_provider import TextProvider
 from ..ingest.text_settings import text_settings
@@ -86,7 +86,7 @@ def prepare_truth(job: GroundTruthJob) -> GroundTruth:
 
 def _examples(job: GroundTruthJob, model: LanguageModel, paths: list[str]) -> list[Example]:
     settings = text_settings(model.head.model_shape, job.max_length, "completion", job.template, truncate=True)
-    provider = TextProvider(model, find_sources(paths), settings, Faults("fail"))
+    provider = TextProvider(model, find_sources(paths), settings, RecordErrors("fail"))
     found = list(provider.examples(Place()))
     if not found:
         raise CorpusError(f"{', '.join(paths)}: no example")
@@ -101,7 +101,7 @@ def _removals(job: GroundTruthJob, examples: int, queries: int) -> Array:
         )
     if len(scores) != queries:
         raise DataError(f"{job.without} has scores of {len(scores)} queries, and {job.queries} has {queries}")
-    return removals(scores, job.top, job.seed)
+    return removal_masks(scores, job.top, job.seed)
 
 
 def _masks(job: GroundTruthJob, examples: Sequence[Example], queries: int) -> Array:

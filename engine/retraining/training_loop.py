@@ -17,7 +17,7 @@ import torch
 
 from ...store.errors import SettingsError
 from ...store.layout import Array
-from ..models.language_model import ModelChoice, untrained, whole
+from ..models.language_model import ModelChoice, init_from_config, load_trainable
 from .token_sets import TokenSet
 
 _TOKENS = 8192  # of a batch in which losses are taken
@@ -73,7 +73,7 @@ def retrained(path: str, tokens: TokenSet, rows: Sequence[int], recipe: Retraini
         from transformers import PrinterCallback, Trainer, TrainingArguments
     except ImportError:
         raise SettingsError("training needs accelerate: pip install 'headwater[truth]'") from None
-    model = whole(ModelChoice(path, "cpu")) if recipe.pretrained else untrained(path, seed)
+    model = load_trainable(ModelChoice(path, "cpu")) if recipe.pretrained else init_from_config(path, seed)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         arguments = TrainingArguments(

@@ -23,7 +23,7 @@ from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..attribution.stored_scores import require_whole, stored_method
 from ..ingest.examples import Example, Place, batches
 from ..ingest.provider import Provider
-from ..models.batch_outputs import merged_specs
+from ..models.batch_outputs import merge_specs
 from ..runtime.memory import plan
 
 _PART = 512  # examples of a target that are read at once
@@ -82,7 +82,7 @@ class LinearFeatures:
     def of(self, provider: Provider, on_progress: OnProgress) -> Iterator[tuple[list[Example], Array]]:
         """Examples of a provider, some at a time, with their vectors (n, D) float64: zeros where nothing counts."""
         model_shape = provider.head.model_shape
-        tables, needs = self.method.precompute(provider.head), merged_specs([self.method.needs(model_shape)])
+        tables, needs = self.method.precompute(provider.head), merge_specs([self.method.needs(model_shape)])
         part: list[Example] = []
         done = 0
         for example in provider.examples(Place()):

@@ -17,7 +17,7 @@ import torch
 
 from ...engine.interface.method import Method, Similarity
 from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape, OutputSpec, Reduction, UpperLayers
-from ...engine.models.batch_outputs import LinearHead, PackedOutputs, Positions
+from ...engine.models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
 from ...engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
@@ -154,9 +154,9 @@ class Trial:
             (number, one) for number, one in enumerate(self.model.linear_layers) if one.name in self.needs.linear_layers
         ]
         traces = {one.name: self._trace(number, one, examples) for number, one in maps}
-        positions = Positions(example_ids, torch.cat(targets).to(self.device), counts)
+        positions = TargetPositions(example_ids, torch.cat(targets).to(self.device), counts)
         above = self._above(examples, targets) if self.needs.upper_layers >= 0 and examples else None
-        inner = PackedOutputs(head, hiddens, positions, self.needs, traces=traces, upper_layers=above)
+        inner = PackedOutputs(head, hiddens, positions, self.needs, linear_io=traces, upper_layers=above)
         return TrialOutputs(inner, self.head, self.needs)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:
