@@ -1,4 +1,4 @@
-"""Corpora: what was written is what is read, from any record on, and whatever is wrong is said in one line."""
+"""Corpus files: records are read as written, from any record on; every error is one line."""
 
 import csv
 import gzip
@@ -44,7 +44,7 @@ def skip_bad(source: Source, template: Template | None = None) -> tuple[list[str
 
 
 def fault_of(path: Path, content: bytes, template: Template | None = None) -> str:
-    """The one message that reading the content gives, after the path, the same whatever the policy."""
+    """The message of the only error in the content, without the path; the same for both policies."""
     source = source_of(path, content)
     with pytest.raises(CorpusError) as raised:
         read(source, template)

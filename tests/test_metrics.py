@@ -1,4 +1,4 @@
-"""Figures of merit equal scipy's and scikit-learn's, on random input, ties and constants."""
+"""Metrics equal scipy's and scikit-learn's on random input, on ties and on constants."""
 
 import numpy as np
 import pytest

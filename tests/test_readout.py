@@ -1,4 +1,4 @@
-"""A row depends on its example alone: not on its batch, its padding, the tiles of logits, or who else asks."""
+"""Outputs of a batch: an example's row does not depend on its batch, padding, tiles of logits or other reductions."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ TOP = SparseResidual(1.0, 16, 0.9, 4)
 
 @pytest.fixture(scope="module", params=["Llama", "GPTNeoX"])
 def provider(request: Any, model_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> TextProvider:
-    """70 texts of 1 to 60 characters, every third with a prompt, before a model."""
+    """A model with 70 texts of 1 to 60 characters, every third with a prompt."""
     rng = np.random.default_rng(0)
     lines = []
     for row in range(70):
@@ -88,7 +88,7 @@ def test_layers_not_asked_for_are_not_kept(provider):
 
 
 def random_readout(reductions: tuple[Any, ...], lengths: list[int], **more: Any) -> PackedOutputs:
-    """A batch over 50 tokens, without a model; `hurt` maps position to a number that poisons its hidden state."""
+    """A batch over 50 tokens, without a model; `hurt` maps position to a non-finite number put into its hidden state."""
     generator = torch.Generator().manual_seed(0)
     positions = sum(lengths)
     hidden = torch.randn(positions, 8, generator=generator)
@@ -118,25 +118,25 @@ def test_tiles_change_nothing(rows, lengths, monkeypatch):
 
 @dataclass(frozen=True)
 class Counting:
-    """A reduction that counts the positions it is given; its result is three axes wide, wider in each tile."""
+    """A reduction that returns the number of positions it was given; its result is wider in each tile."""
 
     name: str
     seen: Any
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The row's number, repeated."""
+        """The row number, repeated."""
         self.seen.append(len(logits))
         width = 1 + len(self.seen)
         return (targets[:, None, None].expand(-1, width, 2).clone(), targets)
 
     def __hash__(self) -> int:
-        """By name, as a frozen dataclass of plain values would be."""
+        """Compares by name, like a frozen dataclass of plain values."""
         return hash(self.name)
 
 
 @dataclass(frozen=True)
 class FirstLogits:
-    """A reduction that returns views of what it is given."""
+    """A reduction that returns views of its inputs."""
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Three logits and the targets."""

@@ -65,7 +65,7 @@ def ground_truth(**options: Any) -> None:
     """
     from ..arrays.scan.scan_loop import cores
     from ..data.documents import Template
-    from ..retraining.retraining_job import GroundTruthJob, prepare_truth
+    from ..retraining.retraining_job import GroundTruthJob, prepare_ground_truth
     from ..retraining.training_loop import RetrainingRecipe
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressBar
@@ -74,7 +74,7 @@ def ground_truth(**options: Any) -> None:
     template = Template(o.pop("text_field"), o.pop("prompt_field"), o.pop("completion_field"))
     recipe = RetrainingRecipe(o.pop("epochs"), o.pop("batch"), o.pop("learning_rate"), pretrained=o.pop("pretrained"))
     processes = o.pop("processes") or cores()
-    truth = prepare_truth(GroundTruthJob(**o, recipe=recipe, template=template))
+    truth = prepare_ground_truth(GroundTruthJob(**o, recipe=recipe, template=template))
     stop, total = StopRequest(), truth.task.seeds * len(truth.task.masks)
     with ProgressBar("ground-truth", total) as progress_bar, stop:
         finished = truth.build(processes, lambda done: progress_bar.update(done, "trainings"), stop.asked)
@@ -82,7 +82,7 @@ def ground_truth(**options: Any) -> None:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)
     click.echo(f"{truth.folder}: {len(truth.task.masks)} subsets × {truth.task.seeds} seeds, {len(truth.task.queries)} queries; "
-               f"{truth.told()}", err=True)  # fmt: skip
+               f"{truth.noise_ceiling_line()}", err=True)  # fmt: skip
 
 
 @click.group()

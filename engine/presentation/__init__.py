@@ -1,1 +1,1 @@
-"""Results as text and pictures. Computes nothing."""
+"""Results as text, tables and plots."""

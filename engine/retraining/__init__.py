@@ -1,1 +1,1 @@
-"""Ground truth by training again and again."""
+"""Ground truth for attribution: a small model is retrained on many subsets, and its loss on each query is recorded."""
