@@ -66,7 +66,7 @@ def test_clustered_subsets_cut_one_cluster_at_most(labels, fraction):
 def test_like_texts_are_one_cluster():
     labels = text_clusters([f"{word} {word} {i}" for word in ("river", "engine", "winter") for i in range(8)], 3, 0)
     assert [len(set(labels[at : at + 8])) for at in (0, 8, 16)] == [1, 1, 1] and len(set(labels)) == 3
-    with pytest.raises(SettingsError, match="5 clusters of 2"):
+    with pytest.raises(SettingsError, match="--clusters 5: expected at most 2"):
         text_clusters(["a", "b"], 5, 0)
 
 

@@ -113,7 +113,7 @@ def new_model(vocabulary: int, recipe: DemoModelRecipe) -> Any:
 
 def packed(texts: Sequence[str], tokenizer: Any, recipe: DemoModelRecipe) -> Iterator[torch.Tensor]:
     """Batches (batch, length + 1) for ever: texts in a new order each epoch, one after the other, cut to length."""
-    encoded = [torch.tensor(one.ids) for one in tokenizer.backend_tokenizer.encode_batch(list(texts))]
+    encoded = [torch.tensor(encoding.ids) for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts))]
     generator = torch.Generator().manual_seed(recipe.seed)
     size = recipe.batch * recipe.length
     stream = torch.zeros(0, dtype=torch.int64)
