@@ -17,7 +17,7 @@ from ..arrays.scan.fixed_tiles import FixedTiles, tiles_bytes
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, fitted
 from ..arrays.scan.top_k import scan_parts, tiles
-from ..data.documents import Faults
+from ..data.documents import RecordErrors
 from ..ingest.array_provider import ArrayProvider
 from ..interface.method import BlockSimilarity, Similarity
 from ..interface.model_view import ModelShape
@@ -113,4 +113,4 @@ def _sizes(store: FeatureStore, model: str) -> ModelShape:
         raise SettingsError(
             f"{store.url} was made from arrays, and the method wants their head: --model FILE names one"
         )
-    return ArrayProvider([model], pick_device(ModelChoice("").device), Faults("fail")).head.model_shape
+    return ArrayProvider([model], pick_device(ModelChoice("").device), RecordErrors("fail")).head.model_shape

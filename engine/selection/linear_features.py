@@ -26,7 +26,7 @@ from ..ingest.first_batch import MethodRows
 from ..ingest.outputs import batching_for, outputs
 from ..ingest.provider import Provider
 from ..interface.model_view import OutputSpec
-from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
 
@@ -89,7 +89,7 @@ class LinearFeatures:
         model_shape = provider.head.model_shape
         frozen, needs = (
             frozen_statistics(self.store, self.name, self.method, model_shape),
-            merged_specs([self.method.needs(model_shape)]),
+            merge_specs([self.method.needs(model_shape)]),
         )
         method_rows = MethodRows(self.name, self.method, provider.head, frozen)
         on_progress = self.run.counter("queries", None)
