@@ -313,8 +313,8 @@ class Oblivious(StoredFit):
 
 @dataclass(frozen=True)
 class Together(StoredFit):
-    def measured(self, outputs, fitted):
-        y, agreement = super().measured(outputs, fitted)
+    def measured(self, outputs, first_plan_within_budget):
+        y, agreement = super().measured(outputs, first_plan_within_budget)
         return y - y.mean(0), agreement
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headwater.engine.arrays.precision.precisions import Sign, listed, precision_of, recorded_precisions
-from headwater.engine.arrays.precision.rotation import Rotation, turn
+from headwater.engine.arrays.precision.rotation import Rotation, hadamard_rotation
 from headwater.engine.arrays.precision.signs import sign_queries
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.engine.arrays.scan.scorers import scorer_of
@@ -87,18 +87,18 @@ def test_the_rotation_keeps_inner_products(depth: int, bits: int) -> None:
 @pytest.mark.parametrize("depth", [1, 2, 3, 8, 24, 1000, 4096])
 def test_a_turn_keeps_inner_products_and_can_be_undone(depth: int) -> None:
     rows = unit(0, 6, depth).astype(np.float64)
-    turned = turn(depth).apply(rows)
+    turned = hadamard_rotation(depth).apply(rows)
     np.testing.assert_allclose(turned @ turned.T, rows @ rows.T, atol=1e-12)
-    np.testing.assert_allclose(turn(depth).undo(turned), rows, atol=1e-12)
+    np.testing.assert_allclose(hadamard_rotation(depth).undo(turned), rows, atol=1e-12)
     part = depth & -depth
     hadamard = np.ones((1, 1))
     while len(hadamard) < part:
         hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
-    signs = np.sign(turn(depth).undo(np.ones((1, depth)))[0])
+    signs = np.sign(hadamard_rotation(depth).undo(np.ones((1, depth)))[0])
     if part == 1:
         np.testing.assert_allclose(turned, rows * signs)
     else:
-        first = turn(depth).undo(np.eye(1, depth))[0, :part]  # the signs of the first part, over its root
+        first = hadamard_rotation(depth).undo(np.eye(1, depth))[0, :part]  # the signs of the first part, over its root
         expected = (rows[:, :part] * np.sign(first)) @ hadamard / math.sqrt(part)
         np.testing.assert_allclose(turned[:, :part], expected, atol=1e-12)
 

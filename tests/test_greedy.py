@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from headwater.engine.arrays.greedy import bounds
 from headwater.engine.arrays.greedy.greedy import greedy
-from headwater.engine.arrays.greedy.greedy.problem import Choice, Limits, Objective, Room
-from headwater.engine.arrays.greedy.greedy.row_cache import RowCache, RowSource
+from headwater.engine.arrays.greedy.problem import Choice, Limits, Objective, Room
+from headwater.engine.arrays.greedy.row_cache import RowCache, RowSource
 from headwater.engine.arrays.precision.precisions import precision_of
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.store.errors import DataError, SettingsError

@@ -21,9 +21,9 @@ from ..arrays.scan.certified import ROOM, certified, keeper_bytes, room_for
 from ..arrays.scan.forecast import Forecast, forecast
 from ..arrays.scan.scan_loop import OnProgress, Shape
 from ..arrays.scan.scorers import CustomScorer, Scorer, scorer_of
-from ..arrays.scan.stored_rows import StoredRows, fitted, scan_shapes
+from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget, scan_shapes
 from ..arrays.scan.top_k import TopK, all_scores, top_k
-from ..arrays.scan.two_stage import default_candidates, require_alike, search_parts, two_stage
+from ..arrays.scan.two_stage import default_candidates, require_same_rows, search_parts, two_stage
 from ..ingest.examples import Example
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part, traces_part
 from ..ingest.provider import Provider
@@ -128,7 +128,7 @@ class StoredScores:
             raise StoreMissing(f"{self.store.url} holds no form {name} of {self.name} (it holds: {', '.join(held) or 'none'}); "
                                "headwater compress makes one")  # fmt: skip
         small = StoredRows(self.store, precision_group(self.name, name))
-        require_alike(small, self._stored)
+        require_same_rows(small, self._stored)
         return small
 
     def plan(self, provider: Provider, queries: list[Example], k: int) -> tuple[Plan, Shape]:
@@ -139,7 +139,9 @@ class StoredScores:
         """
         asking, count = self._asking(provider, queries, k), len(queries)
         shapes = scan_shapes(self._small or self._stored, whole=isinstance(self.method, BlockSimilarity))
-        return fitted(((self._scan_plan(count, k, shape), shape) for shape in shapes), asking, self.memory)
+        return first_plan_within_budget(
+            ((self._scan_plan(count, k, shape), shape) for shape in shapes), asking, self.memory
+        )
 
     def _scan_plan(self, count: int, k: int, shape: Shape) -> Plan:
         """What the search holds; a certified one may end as a scan of the stored rows."""
@@ -219,7 +221,7 @@ class StoredScores:
 
         free = int(torch.cuda.mem_get_info(device)[0] * 0.9)
         room = free if self.memory is None else min(free, self.memory)
-        form = self._stored.forms[matrix.column]
+        form = self._stored.precisions[matrix.column]
         return GpuScan(self._columns(matrix), form, device, room).top_k(matrix.matrix, k, on_progress)
 
     def _searched(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, on_progress: OnProgress) -> Results:
@@ -249,7 +251,7 @@ class StoredScores:
 
     def _sure(self, matrix: QueryMatrix) -> bool:
         """Whether scores are those of the rows, and not estimates from their signs."""
-        return not isinstance(self._stored.forms.get(matrix.column), Sign)
+        return not isinstance(self._stored.precisions.get(matrix.column), Sign)
 
     @property
     def rows(self) -> int:
@@ -259,13 +261,13 @@ class StoredScores:
     def _columns(self, matrix: QueryMatrix) -> list[ColumnReader]:
         """What a scan reads: of an inner product one declared column, else all."""
         if isinstance(self.method, BlockSimilarity):
-            return self._stored.every()
+            return self._stored.all_columns()
         return self._stored.scanned(matrix.column)
 
     def _scorer(self, matrix: QueryMatrix) -> Scorer:
         if isinstance(self.method, BlockSimilarity):
             return CustomScorer(len(matrix.matrix), lambda block: self._own_scores(matrix, block))
-        return scorer_of(self._stored.forms[matrix.column], matrix.matrix)
+        return scorer_of(self._stored.precisions[matrix.column], matrix.matrix)
 
     def _mean_scorer(self, matrix: QueryMatrix) -> Scorer:
         """The mean over the queries; of inner products it is the product with the mean query."""
@@ -274,10 +276,10 @@ class StoredScores:
                 1, lambda block: self._own_scores(matrix, block).mean(1, keepdims=True, dtype=np.float64)
             )
         mean = matrix.matrix.mean(0, keepdims=True, dtype=np.float64)
-        return scorer_of(self._stored.forms[matrix.column], mean)
+        return scorer_of(self._stored.precisions[matrix.column], mean)
 
     def _own_scores(self, matrix: QueryMatrix, block: Block) -> Array:
         """The method's own function of a tile, whose columns are as it declared them."""
         assert isinstance(self.method, BlockSimilarity)
-        forms = self._stored.forms
+        forms = self._stored.precisions
         return self.method.score(matrix, Block(block.start, {n: f.decode(block.columns) for n, f in forms.items()}))

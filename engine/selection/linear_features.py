@@ -19,7 +19,7 @@ from ...store.layout import Array
 from ..arrays.moments import column_sums, moment_parts, weighted_sums
 from ..arrays.precision.precisions import Sign
 from ..arrays.scan.scan_loop import shapes
-from ..arrays.scan.stored_rows import StoredRows, fitted
+from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..attribution.stored_scores import require_whole, stored_method
 from ..ingest.examples import Example, Place, batches
 from ..ingest.provider import Provider
@@ -58,7 +58,7 @@ class LinearFeatures:
         """(D,) float64: the mean over all examples, in one pass."""
         readers = self.stored.scanned(self.column)
         cuts = ((plan(moment_parts(readers, self.form, 1, shape)), shape) for shape in shapes(readers, 1))
-        _, shape = fitted(cuts, (), self.memory)
+        _, shape = first_plan_within_budget(cuts, (), self.memory)
         found: Array = column_sums(readers, self.form, shape, on_progress) / self.rows
         return found
 
@@ -73,7 +73,7 @@ class LinearFeatures:
         cuts = (
             (plan(moment_parts(readers, self.form, subsets.shape[0], shape)), shape) for shape in shapes(readers, 1)
         )
-        _, shape = fitted(cuts, held, self.memory)
+        _, shape = first_plan_within_budget(cuts, held, self.memory)
         weights = lambda start, stop: columns[:, start:stop].toarray()  # noqa: E731
         sums = weighted_sums(readers, self.form, weights, shape, on_progress)
         found: Array = sums / np.asarray(subsets.sum(1), np.float64)[:, None]

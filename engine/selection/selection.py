@@ -18,10 +18,10 @@ import pyarrow as pa
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..arrays.greedy.greedy import greedy
-from ..arrays.greedy.problem import DIRECTIONS, KEPT_BYTES, Choice, Limits, Objective, Room
+from ..arrays.greedy.problem import CACHE_BYTES, DIRECTIONS, Choice, Limits, Objective, Room
 from ..arrays.greedy.row_cache import RowSource
 from ..arrays.scan.scan_loop import cores, shapes
-from ..arrays.scan.stored_rows import fitted
+from ..arrays.scan.stored_rows import first_plan_within_budget
 from ..results.example_table import Examples
 from ..results.groups import Groups
 from ..runtime.memory import Plan, plan
@@ -96,11 +96,11 @@ class Selection:
         pools = [min(pool, max(_POOLS[-1], _POOL_BYTES // (12 * features.depth))) for pool in _POOLS]
         rooms = [Room(pool, directions, kept // self._source.row_bytes, shape)
                  for shape in shapes(readers, cores())[:1] + shapes(readers, 1)[-1:]
-                 for directions in DIRECTIONS for pool in pools for kept in KEPT_BYTES]  # fmt: skip
+                 for directions in DIRECTIONS for pool in pools for kept in CACHE_BYTES]  # fmt: skip
         held = plan([("examples' lengths and groups", 24 * features.rows)]).parts
         self.plan: Plan
         cuts = ((plan(room.parts(self._source)), room) for room in rooms)
-        self.plan, self._room = fitted(cuts, held, features.memory)
+        self.plan, self._room = first_plan_within_budget(cuts, held, features.memory)
 
     def run(
         self, vector: Array, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False

@@ -1,7 +1,7 @@
-"""Blocked similarity: streamed rows against queries, with a running top-k. No N × Q array is ever whole.
+"""Blocked similarity: streamed rows against queries, with a running top-k. The N × Q score matrix is never materialised.
 
-A score depends on its row and its query alone, to the last bit, and ties go to the lower row; so an answer depends neither on
-the budget nor on blocks, tiles, workers, or the other queries. Knows columns, blocks and scorers; no model, no text, no method.
+A score depends on its row and its query alone, to the last bit, and ties go to the lower row; so a result depends
+neither on the budget nor on blocks, tiles, workers, or the other queries. Knows columns, blocks and scorers; no method.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TopK:
 
 
 class _Keeper:
-    """A worker that keeps the best rows of the blocks it sees."""
+    """A worker that collects the best rows of its blocks."""
 
     def __init__(self, scorer: Scorer, k: int) -> None:
         self._scorer, self.heaps = scorer, Heaps(scorer.queries, k)
@@ -45,7 +45,7 @@ class _Keeper:
 
 
 def tiles(block: Block, rows: int) -> Iterator[Block]:
-    """A block in parts of so many rows."""
+    """Split a block into parts of at most `rows` rows."""
     for start in range(0, block.rows, rows):
         yield block.part(start, min(block.rows, start + rows))
 
@@ -58,7 +58,7 @@ def top_k(
     on_progress: OnProgress,
     stop: int | None = None,
 ) -> TopK:
-    """The k best rows (before `stop`) for each query, in one pass. `on_progress` hears how many rows are done.
+    """The k best rows (before `stop`) for each query, in one pass. `on_progress` gets the number of processed rows.
 
     Raises:
         StoreDamaged: a chunk differs from its checksum.
@@ -72,7 +72,7 @@ def top_k(
 def all_scores(
     columns: Sequence[ColumnReader], scorer: Scorer, shape: Shape, on_progress: OnProgress
 ) -> Iterator[tuple[int, Array]]:
-    """(first row, (rows, Q) float32 scores), tile after tile, in order. An array holds until the next is asked for."""
+    """(first row, (rows, Q) float32 scores), for each tile, in row order. An array is valid until the next iteration."""
     scores = np.empty((scorer.queries, scorer.tile_rows), np.float32)
     with BlockStream(columns, shape.block_rows, shape.buffers) as stream:
         while (block := stream.take()) is not None:
@@ -84,7 +84,7 @@ def all_scores(
 
 
 def scan_parts(columns: Sequence[ColumnReader], queries: int, k: int, shape: Shape, tile: int) -> list[tuple[str, int]]:
-    """What a scan holds in tiles of `tile` rows, without what a form adds: blocks, scores, heaps and their merging."""
+    """Memory parts of a scan with tiles of `tile` rows, scorer scratch excluded: blocks, scores, heaps and their merging."""
     rows = columns[0].rows
     return [
         ("blocks in flight", blocks_bytes(columns, shape)),
