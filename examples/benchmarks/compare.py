@@ -80,7 +80,8 @@ def _row_bytes(store: Path, method: str) -> int:
     from headwater.store.feature_store import FeatureStore, method_group
 
     return sum(
-        reader.column.row_bytes for reader in StoredRows(FeatureStore.open(str(store)), method_group(method)).every()
+        reader.column.row_bytes
+        for reader in StoredRows(FeatureStore.open(str(store)), method_group(method)).all_columns()
     )
 
 

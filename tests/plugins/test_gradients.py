@@ -295,7 +295,7 @@ def test_damped_inverses():
     root = damping.inverse_root(gram, 0.1)
     np.testing.assert_allclose(root @ root, np.linalg.inv(whole), rtol=1e-8)
     np.testing.assert_array_equal(damping.damped(np.zeros((3, 3)), 0.1), np.eye(3))
-    with pytest.raises(DataError, match="raise it"):
+    with pytest.raises(DataError, match="use a larger damping"):
         damping.preconditioned(rows, np.full((8, 8), np.nan), 0.1)
 
 
