@@ -8,7 +8,7 @@ import pytest
 import torch
 from headwater.engine.attribution.queries import read_queries
 from headwater.engine.attribution.stored_scores import StoredScores
-from headwater.engine.data.documents import Faults
+from headwater.engine.data.documents import RecordErrors
 from headwater.engine.ingest.array_provider import ArrayProvider
 from headwater.engine.ingest.corpus_statistics import sample_places
 from headwater.engine.ingest.examples import Place
@@ -143,7 +143,7 @@ def test_rows_appended_rows_and_queries_are_made_with_the_same_frozen_arrays(sit
     both = np.concatenate([first, second])
     assert np.allclose(stored(site), both / spread_of(first), atol=1e-4)
     scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened")
-    provider = ArrayProvider([str(site / "b.npz")], torch.device("cpu"), Faults("fail"))
+    provider = ArrayProvider([str(site / "b.npz")], torch.device("cpu"), RecordErrors("fail"))
     matrix = scores.prepare(provider, read_queries(provider)).matrix
     assert np.allclose(matrix, second / spread_of(first), atol=1e-4)
 
@@ -167,14 +167,14 @@ def test_rows_whose_statistics_are_gone_are_not_continued_nor_asked(site):
     with pytest.raises(StoreDamaged, match="rows of whitened were made with it"):
         prepare(job(site, "b.npz", append=True)).ingest()
     scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened")
-    provider = ArrayProvider([str(site / "b.npz")], torch.device("cpu"), Faults("fail"))
+    provider = ArrayProvider([str(site / "b.npz")], torch.device("cpu"), RecordErrors("fail"))
     with pytest.raises(StoreDamaged, match=r"statistics\.npz is missing"):
         scores.prepare(provider, read_queries(provider))
 
 
 def test_a_sample_is_of_places_and_as_large_as_asked(site):
     write(site / "a.npz", 300, 0)
-    provider = ArrayProvider([str(site / "a.npz")], torch.device("cpu"), Faults("fail"))
+    provider = ArrayProvider([str(site / "a.npz")], torch.device("cpu"), RecordErrors("fail"))
     every = {example.place for example in provider.examples(Place())}
     some = sample_places(provider, 40)
     assert len(some) == 40 and some < every and sample_places(provider) == every

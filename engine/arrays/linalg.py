@@ -11,31 +11,31 @@ from ...store.layout import Array
 
 def damped(gram: Array, damping: float) -> Array:
     """gram + damping · mean(diagonal) · 1, (D, D) float64; the identity where all rows are 0."""
-    found: Array = np.array(gram, np.float64)
-    step = damping * float(np.trace(found)) / len(found)
-    found[np.diag_indices(len(found))] += step if step > 0 else 1.0
-    return found
+    result: Array = np.array(gram, np.float64)
+    step = damping * float(np.trace(result)) / len(result)
+    result[np.diag_indices(len(result))] += step if step > 0 else 1.0
+    return result
 
 
 def preconditioned(matrix: Array, gram: Array, damping: float) -> Array:
     """(Q, D) float64: each query times the inverse of the damped second moment.
 
     Raises:
-        DataError: it cannot be inverted: the damping is too small for what rounding left.
+        DataError: the damped matrix is not positive definite; a larger damping is needed.
     """
     try:
         factor = scipy.linalg.cho_factor(damped(gram, damping), check_finite=True)
     except (np.linalg.LinAlgError, ValueError):
         raise DataError(
-            f"a second moment of {len(gram)} numbers is not positive at damping {damping}: raise it"
+            f"the second-moment matrix of size {len(gram)} is not positive definite at damping {damping}: use a larger damping"
         ) from None
-    found: Array = scipy.linalg.cho_solve(factor, np.asarray(matrix, np.float64).T).T
-    return found
+    result: Array = scipy.linalg.cho_solve(factor, np.asarray(matrix, np.float64).T).T
+    return result
 
 
 def inverse_root(gram: Array, damping: float) -> Array:
     """(D, D) float64: the symmetric R with R² = the inverse of the damped second moment."""
     values, vectors = scipy.linalg.eigh(damped(gram, damping))
     floor = max(float(values[-1]), 1e-300) * 1e-12
-    found: Array = (vectors / np.sqrt(np.maximum(values, floor))) @ vectors.T
-    return found
+    result: Array = (vectors / np.sqrt(np.maximum(values, floor))) @ vectors.T
+    return result

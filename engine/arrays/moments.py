@@ -1,9 +1,9 @@
 """Sums over all stored rows: column sums, the Gram matrix, weighted sums of rows. One pass each, in bounded memory.
 
-Rows become float32 a tile at a time and go through the library's product (a dense D × D or B × D one is what BLAS is for), on
-one consumer beside the reading thread. Blocks come in order, so a result depends on how the scan is cut and on nothing else.
+Rows are decoded to float32 one tile at a time and multiplied by BLAS, on one thread beside the reading thread. Blocks are
+processed in order, so a result depends on the block and tile size alone.
 Matrix–vector products are here too: Φᵀu is a weighted sum, and Φv is `similarity.all_scores` with v for a query. Knows columns
-and forms; no method.
+and precisions; no method.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from .scan.scan_loop import OnProgress, Shape, blocks_bytes
 from .scan.top_k import tiles
 
 TILE = 512
-"""Rows that are multiplied at once."""
+"""Rows per matrix product."""
 Weights = Array | Callable[[int, int], Array]
-"""(B, N), or a function of a first row and an end that gives (B, rows): masks that do not fit in memory come so."""
+"""(B, N), or a function of a first row and an end that gives (B, rows): use it for masks that do not fit in memory."""
 
 
-def gram(columns: Sequence[ColumnReader], form: Precision, shape: Shape, on_progress: OnProgress) -> Array:
+def gram(columns: Sequence[ColumnReader], precision: Precision, shape: Shape, on_progress: OnProgress) -> Array:
     """ΦᵀΦ: (D, D) float32, symmetric. The Fisher matrix of the rows, times N.
 
     Sums of tiles are added in float32: an entry's error is N / 512 roundings at most, and typically the root of that.
     """
-    total = torch.zeros(form.depth, form.depth)
-    for _, rows in decoded(columns, form, shape, on_progress):
+    total = torch.zeros(precision.depth, precision.depth)
+    for _, rows in decoded(columns, precision, shape, on_progress):
         total.addmm_(rows.T, rows)
-    found: Array = total.numpy()
-    return found
+    result: Array = total.numpy()
+    return result
 
 
 def moments(
-    columns: Sequence[ColumnReader], form: Precision, widths: Sequence[int], shape: Shape, on_progress: OnProgress
+    columns: Sequence[ColumnReader], precision: Precision, widths: Sequence[int], shape: Shape, on_progress: OnProgress
 ) -> tuple[Array, list[Array]]:
     """The mean row (D,) float32, and (1/N) Σ φ φᵀ of consecutive parts of the rows: (w, w) float32 for each of `widths`.
 
     Raises:
-        DataError: there are widths, and they are not those of a row.
+        DataError: `widths` is not empty and does not sum to the row length.
     """
-    if widths and (sum(widths) != form.depth or min(widths) < 1):
-        raise DataError(f"parts of {list(widths)} numbers do not make up a row of {form.depth}")
+    if widths and (sum(widths) != precision.depth or min(widths) < 1):
+        raise DataError(f"parts of widths {list(widths)} do not add up to the row length {precision.depth}")
     totals = [torch.zeros(width, width) for width in widths]
-    sums = torch.zeros(form.depth, dtype=torch.float64)
-    for _, rows in decoded(columns, form, shape, on_progress):
+    sums = torch.zeros(precision.depth, dtype=torch.float64)
+    for _, rows in decoded(columns, precision, shape, on_progress):
         sums += rows.sum(0, dtype=torch.float64)
         for total, part in zip(totals, torch.split(rows, list(widths), 1) if totals else (), strict=True):
             total.addmm_(part.T, part)
@@ -66,38 +66,38 @@ def second_moment_parts(columns: Sequence[ColumnReader], form: Precision, widths
     )
 
 
-def column_sums(columns: Sequence[ColumnReader], form: Precision, shape: Shape, on_progress: OnProgress) -> Array:
+def column_sums(columns: Sequence[ColumnReader], precision: Precision, shape: Shape, on_progress: OnProgress) -> Array:
     """Φᵀ1: (D,) float64."""
-    total = torch.zeros(form.depth, dtype=torch.float64)
-    for _, rows in decoded(columns, form, shape, on_progress):
+    total = torch.zeros(precision.depth, dtype=torch.float64)
+    for _, rows in decoded(columns, precision, shape, on_progress):
         total += rows.sum(0, dtype=torch.float64)
-    found: Array = total.numpy()
-    return found
+    result: Array = total.numpy()
+    return result
 
 
 def weighted_sums(
-    columns: Sequence[ColumnReader], form: Precision, weights: Weights, shape: Shape, on_progress: OnProgress
+    columns: Sequence[ColumnReader], precision: Precision, weights: Weights, shape: Shape, on_progress: OnProgress
 ) -> Array:
-    """WΦ: (B, D) float64, tiles multiplied in float32. Of masks, the sums over subsets; of one row u, Φᵀu.
+    """WΦ: (B, D) float64, tiles multiplied in float32. With masks as weights these are subset sums; with a single row u, Φᵀu.
 
     Raises:
-        DataError: weights of another number of rows, or not finite.
+        DataError: the weights do not have one column per row, or are not finite.
     """
     count = columns[0].rows
     if not callable(weights) and (weights.ndim != 2 or weights.shape[1] != count):
-        raise DataError(f"weights are (B, {count}), one for each row; these are {weights.shape}")
+        raise DataError(f"weights must have shape (B, {count}), one column per row; got {weights.shape}")
     total: torch.Tensor | None = None
-    for start, rows in decoded(columns, form, shape, on_progress):
+    for start, rows in decoded(columns, precision, shape, on_progress):
         stop = start + len(rows)
         part = np.asarray(weights(start, stop) if callable(weights) else weights[:, start:stop], np.float32)
         if part.ndim != 2 or part.shape[1] != len(rows) or not np.isfinite(part).all():
-            raise DataError(f"weights of rows {start} to {stop - 1} are not finite, or not (B, {len(rows)})")
+            raise DataError(f"weights of rows {start} to {stop - 1} must be finite and of shape (B, {len(rows)})")
         product = (torch.from_numpy(np.ascontiguousarray(part)) @ rows).double()
         total = product if total is None else total.add_(product)
     if total is None:
         raise DataError("there are no rows to sum over")
-    found: Array = total.numpy()
-    return found
+    result: Array = total.numpy()
+    return result
 
 
 def moment_parts(columns: Sequence[ColumnReader], form: Precision, weights: int, shape: Shape) -> Plan:
@@ -117,12 +117,12 @@ def _decoding_parts(columns: Sequence[ColumnReader], form: Precision, shape: Sha
 
 
 def decoded(
-    columns: Sequence[ColumnReader], form: Precision, shape: Shape, on_progress: OnProgress
+    columns: Sequence[ColumnReader], precision: Precision, shape: Shape, on_progress: OnProgress
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """(first row, (rows, D) float32), tile after tile, in order."""
+    """Yield (first row, (rows, D) float32) for each tile, in row order."""
     with BlockStream(columns, shape.block_rows, shape.buffers) as stream:
         while (block := stream.take()) is not None:
             for tile in tiles(block, TILE):
-                yield tile.start, torch.from_numpy(form.decode(tile.columns).reshape(tile.rows, -1))
+                yield tile.start, torch.from_numpy(precision.decode(tile.columns).reshape(tile.rows, -1))
             on_progress(block.start + block.rows)
             stream.give(block)

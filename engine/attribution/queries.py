@@ -11,7 +11,7 @@ from ..ingest.first_batch import MethodRows
 from ..ingest.ingest_plan import TOKEN_BYTES
 from ..ingest.outputs import Batching, batching_for, outputs
 from ..ingest.provider import Provider
-from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.memory import Part
 
 _BATCH_TOKENS = 2048
@@ -58,7 +58,7 @@ def query_rows(method_rows: MethodRows, provider: Provider, queries: list[Exampl
         DataError: NaN or Inf in a query's logits. BrokenMethod: the method does not do what it declares.
     """
     model_shape, method = provider.head.model_shape, method_rows.method
-    needs = merged_specs([method.needs(model_shape)])
+    needs = merge_specs([method.needs(model_shape)])
     rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in method.columns(model_shape)}
 
     def sketched(read: PackedOutputs) -> dict[str, Array]:

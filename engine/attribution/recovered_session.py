@@ -28,7 +28,7 @@ from ..ingest.open_provider import query_provider
 from ..ingest.outputs import outputs
 from ..ingest.provider import Provider
 from ..interface.subset_method import Design
-from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..models.language_model import pick_device
 from ..recovery.gpu_pass import DevicePass, cupy_on
 from ..recovery.membership import MaskedMembership, Membership, TableMembership
@@ -279,7 +279,7 @@ class RecoveredSession:
         assert provider is not None
         done = 0
         y, reliability = np.zeros((len(queries), method.design(self.rows, base).subsets)), np.zeros(len(queries))
-        needs = merged_specs([method.needs(provider.head.model_shape)])
+        needs = merge_specs([method.needs(provider.head.model_shape)])
         spec = method.needs(provider.head.model_shape)
 
         def measure(read: PackedOutputs) -> tuple[Array, Array]:

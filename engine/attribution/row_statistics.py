@@ -16,7 +16,7 @@ from ...store.layout import Array
 from ...store.state import read_arrays, write_arrays
 from ..arrays.moments import moments, second_moment_parts
 from ..arrays.scan.scan_loop import OnProgress, Shape, shapes
-from ..arrays.scan.stored_rows import StoredRows, fitted
+from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..interface.method import Similarity
 from ..interface.model_view import ModelShape
 from ..runtime.memory import Part, Plan
@@ -38,8 +38,10 @@ def statistics_of(
     column, widths = wanted
     held = _read(stored, widths)
     if held is None:
-        _, shape = fitted(((made, shape) for shape, made in _plans(stored, column, widths)), Plan(()), memory)
-        form = stored.forms[column]
+        _, shape = first_plan_within_budget(
+            ((made, shape) for shape, made in _plans(stored, column, widths)), Plan(()), memory
+        )
+        form = stored.precisions[column]
         mean, second = moments(stored.open(form.scanned), form, widths, shape, on_progress)
         held = {"rows": np.array(stored.rows), "mean": mean} | {
             f"gram{number}": each for number, each in enumerate(second)
@@ -58,7 +60,7 @@ def statistics_parts(stored: StoredRows, method: Similarity, model_shape: ModelS
 
 
 def _plans(stored: StoredRows, column: str, widths: Sequence[int]) -> list[tuple[Shape, Plan]]:
-    form = stored.forms[column]
+    form = stored.precisions[column]
     readers = stored.open(form.scanned)
     return [(shape, second_moment_parts(readers, form, widths, shape)) for shape in shapes(readers, 1)]
 

@@ -15,9 +15,9 @@ from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Block
 from ..arrays.scan.fixed_tiles import FixedTiles, tiles_bytes
 from ..arrays.scan.scan_loop import shapes
-from ..arrays.scan.stored_rows import StoredRows, fitted
+from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..arrays.scan.top_k import scan_parts, tiles
-from ..data.documents import Faults
+from ..data.documents import RecordErrors
 from ..ingest.array_provider import ArrayProvider
 from ..interface.method import BlockSimilarity, Similarity
 from ..interface.model_view import ModelShape
@@ -51,15 +51,15 @@ class SelfInfluence:
         self._stored = StoredRows(self.store, method_group(method))
         self.rows = self._stored.rows
         self._sizes = _sizes(self.store, model) if type(self._method).statistics is not Similarity.statistics else None
-        readers = self._stored.every()
-        decoded = sum(4 * form.depth for form in self._stored.forms.values())
+        readers = self._stored.all_columns()
+        decoded = sum(4 * form.depth for form in self._stored.precisions.values())
         others = Plan.of(
             Part("rows made ready", 8 * _ROWS * decoded), Part("tiles", tiles_bytes(_ROWS, decoded // 4, decoded))
         )
         if self._sizes:
             others += statistics_parts(self._stored, self._method, self._sizes)
         cuts = ((scan_parts(readers, 1, 0, shape, _ROWS), shape) for shape in shapes(readers, 1))
-        self.plan, self._shape = fitted(cuts, others, run.budget)
+        self.plan, self._shape = first_plan_within_budget(cuts, others, run.budget)
 
     def scores(self) -> ScoreBlocks:
         """(first row, (rows,) float32) of every example, in order.
@@ -72,7 +72,7 @@ class SelfInfluence:
             if self._sizes
             else {}
         )
-        readers, forms = self._stored.every(), self._stored.forms
+        readers, forms = self._stored.all_columns(), self._stored.precisions
         on_progress = self._run.counter("self-influence", self.rows)
         with BlockStream(readers, self._shape.block_rows, self._shape.buffers) as stream:
             while (block := stream.take()) is not None:
@@ -113,4 +113,4 @@ def _sizes(store: FeatureStore, model: str) -> ModelShape:
         raise SettingsError(
             f"{store.url} was made from arrays, and the method wants their head: --model FILE names one"
         )
-    return ArrayProvider([model], pick_device(ModelChoice("").device), Faults("fail")).head.model_shape
+    return ArrayProvider([model], pick_device(ModelChoice("").device), RecordErrors("fail")).head.model_shape

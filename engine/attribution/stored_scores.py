@@ -21,9 +21,9 @@ from ..arrays.scan.fixed_tiles import FixedTiles
 from ..arrays.scan.forecast import Forecast, forecast
 from ..arrays.scan.scan_loop import OnProgress, Shape
 from ..arrays.scan.scorers import CustomScorer, Scorer, scorer_of
-from ..arrays.scan.stored_rows import StoredRows, fitted, scan_shapes
+from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget, scan_shapes
 from ..arrays.scan.top_k import TopK, all_scores, top_k
-from ..arrays.scan.two_stage import default_candidates, require_alike, search_parts, two_stage
+from ..arrays.scan.two_stage import default_candidates, require_same_rows, search_parts, two_stage
 from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example
 from ..ingest.first_batch import MethodRows, plugin_code
@@ -117,7 +117,7 @@ class StoredScores:
             raise StoreMissing(f"{self.store.url} holds no form {name} of {self.name} (it holds: {', '.join(held) or 'none'}); "
                                "headwater compress makes one")  # fmt: skip
         small = StoredRows(self.store, precision_group(self.name, name))
-        require_alike(small, self._stored)
+        require_same_rows(small, self._stored)
         return small
 
     def plan(self, provider: Provider, queries: list[Example], k: int) -> tuple[Plan, Shape]:
@@ -128,7 +128,9 @@ class StoredScores:
         """
         asking, count = self._asking(provider, queries, k), len(queries)
         shapes = scan_shapes(self._small or self._stored, whole=isinstance(self.method, BlockSimilarity))
-        return fitted(((self._scan_plan(count, k, shape), shape) for shape in shapes), asking, self.memory)
+        return first_plan_within_budget(
+            ((self._scan_plan(count, k, shape), shape) for shape in shapes), asking, self.memory
+        )
 
     def _scan_plan(self, count: int, k: int, shape: Shape) -> Plan:
         """What the search holds; a certified one may end as a scan of the stored rows."""
@@ -213,7 +215,7 @@ class StoredScores:
 
         free = int(torch.cuda.mem_get_info(device)[0] * 0.9)
         room = free if self.memory is None else min(free, self.memory)
-        form = self._stored.forms[matrix.column]
+        form = self._stored.precisions[matrix.column]
         return GpuScan(self._columns(matrix), form, device, room).top_k(matrix.matrix, k, on_progress)
 
     def _searched(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, run: Run) -> Results:
@@ -245,7 +247,7 @@ class StoredScores:
 
     def _sure(self, matrix: QueryMatrix) -> bool:
         """Whether scores are those of the rows, and not estimates from their signs."""
-        return not isinstance(self._stored.forms.get(matrix.column), Sign)
+        return not isinstance(self._stored.precisions.get(matrix.column), Sign)
 
     @property
     def rows(self) -> int:
@@ -255,13 +257,13 @@ class StoredScores:
     def _columns(self, matrix: QueryMatrix) -> list[ColumnReader]:
         """What a scan reads: of an inner product one declared column, else all."""
         if isinstance(self.method, BlockSimilarity):
-            return self._stored.every()
+            return self._stored.all_columns()
         return self._stored.scanned(matrix.column)
 
     def _scorer(self, matrix: QueryMatrix) -> Scorer:
         if isinstance(self.method, BlockSimilarity):
             return CustomScorer(len(matrix.matrix), self._own_scores(matrix))
-        return scorer_of(self._stored.forms[matrix.column], matrix.matrix)
+        return scorer_of(self._stored.precisions[matrix.column], matrix.matrix)
 
     def _mean_scorer(self, matrix: QueryMatrix) -> Scorer:
         """The mean over the queries; of inner products it is the product with the mean query."""
@@ -269,12 +271,12 @@ class StoredScores:
             scores = self._own_scores(matrix)
             return CustomScorer(1, lambda block: scores(block).mean(1, keepdims=True, dtype=np.float64))
         mean = matrix.matrix.mean(0, keepdims=True, dtype=np.float64)
-        return scorer_of(self._stored.forms[matrix.column], mean)
+        return scorer_of(self._stored.precisions[matrix.column], mean)
 
     def _own_scores(self, matrix: QueryMatrix) -> Callable[[Block], Array]:
         """The method's own scores of a block of rows as they are stored: (rows, Q) float32."""
         assert isinstance(self.method, BlockSimilarity)
-        forms, tiles = self._stored.forms, FixedTiles(self.method.score, matrix)
+        forms, tiles = self._stored.precisions, FixedTiles(self.method.score, matrix)
 
         def scores(block: Block) -> Array:
             decoded = {name: form.decode(block.columns) for name, form in forms.items()}

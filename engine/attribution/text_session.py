@@ -13,7 +13,7 @@ from ...store.layout import TEXT_CHUNK_ROWS
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape
-from ..data.documents import Faults, Template, read_documents
+from ..data.documents import RecordErrors, Template, read_documents
 from ..data.sources import find_sources
 from ..ingest.ingest_plan import TEXT_BYTES
 from ..interface.method import TextSimilarity
@@ -150,7 +150,7 @@ def _read(path: str, template: Template) -> list[_Query]:
     found = [
         _Query(document.id, document.prompt + document.text)
         for source in find_sources([path])
-        for document in read_documents(source, template, Faults("fail"))
+        for document in read_documents(source, template, RecordErrors("fail"))
     ]
     if not found:
         raise CorpusError(f"no query in {path}")

@@ -65,7 +65,7 @@ def ground_truth(**options: Any) -> None:
     """
     from ..arrays.scan.scan_loop import cores
     from ..data.documents import Template
-    from ..retraining.retraining_job import GroundTruthJob, prepare_truth
+    from ..retraining.retraining_job import GroundTruthJob, prepare_ground_truth
     from ..retraining.training_loop import RetrainingRecipe
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
@@ -75,7 +75,7 @@ def ground_truth(**options: Any) -> None:
     template = Template(o.pop("text_field"), o.pop("prompt_field"), o.pop("completion_field"))
     recipe = RetrainingRecipe(o.pop("epochs"), o.pop("batch"), o.pop("learning_rate"), pretrained=o.pop("pretrained"))
     processes = o.pop("processes") or cores()
-    truth = prepare_truth(GroundTruthJob(**o, recipe=recipe, template=template))
+    truth = prepare_ground_truth(GroundTruthJob(**o, recipe=recipe, template=template))
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
         finished = truth.build(processes, Run(on_progress=display.show, should_stop=stop.asked))
@@ -83,7 +83,7 @@ def ground_truth(**options: Any) -> None:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)
     click.echo(f"{truth.folder}: {len(truth.task.masks)} subsets × {truth.task.seeds} seeds, {len(truth.task.queries)} queries; "
-               f"{truth.told()}", err=True)  # fmt: skip
+               f"{truth.noise_ceiling_line()}", err=True)  # fmt: skip
 
 
 @click.group()
@@ -103,9 +103,9 @@ def evaluate_lds(as_json: bool, output: str | None, plot: str | None, **options:
     headwater attribute S --queries q.jsonl --all-scores scores.zarr
     headwater evaluate lds --scores scores.zarr --masks truth/masks.npy --outcomes truth/outcomes.npy
     """
-    from ..evaluation.evaluate import lds_of
+    from ..evaluation.evaluate import lds_from_files
 
-    _agreement(lds_of, options, as_json, output, plot)
+    _agreement(lds_from_files, options, as_json, output, plot)
 
 
 @evaluate.command("subsets")
@@ -120,9 +120,9 @@ def evaluate_subsets(as_json: bool, output: str | None, plot: str | None, **opti
     \b
     headwater evaluate subsets --predicted utilities.npy --outcomes truth/outcomes.npy --plot subsets.png
     """
-    from ..evaluation.evaluate import subsets_of
+    from ..evaluation.evaluate import subsets_from_files
 
-    _agreement(subsets_of, options, as_json, output, plot)
+    _agreement(subsets_from_files, options, as_json, output, plot)
 
 
 def _agreement(measure: Any, options: dict[str, Any], as_json: bool, output: str | None, plot: str | None) -> None:
@@ -149,13 +149,13 @@ def evaluate_brittleness(outcomes: str, as_json: bool, output: str | None, plot:
     headwater ground-truth corpus.jsonl --queries q.jsonl --model-config ./small --without scores.zarr --top 20 -o without
     headwater evaluate brittleness --outcomes without/outcomes.npy
     """
-    from ..evaluation.evaluate import brittleness_of
+    from ..evaluation.evaluate import brittleness_from_file
     from ..presentation.evaluation_tables import print_removal
     from ..presentation.plots import draw_removal, refuse_picture
 
     if plot:
         refuse_picture(plot)
-    found = brittleness_of(outcomes)
+    found = brittleness_from_file(outcomes)
     _tell(found, print_removal, as_json, output)
     if plot:
         draw_removal(found, plot)
@@ -200,15 +200,15 @@ def evaluate_retrieval(as_json: bool, output: str | None, plot: str | None, **op
     headwater evaluate retrieval --scores all.zarr --store S --labels poisoned.txt --plot poison.png
     headwater evaluate retrieval --results answers.jsonl --match BadMagic
     """
-    from ..evaluation.evaluate import labels_of, retrieval_of
+    from ..evaluation.evaluate import retrieval_from_files, select_labels
     from ..evaluation.retrieval import CUTS
     from ..presentation.evaluation_tables import print_retrieval
     from ..presentation.plots import draw_retrieval, refuse_picture
 
     if plot:
         refuse_picture(plot)
-    labels = labels_of(*(options.pop(name) for name in ("labels", "column", "queries", "pattern")))
-    found = retrieval_of(**{**options, "cuts": options["cuts"] or CUTS}, labels=labels)
+    labels = select_labels(*(options.pop(name) for name in ("labels", "column", "queries", "pattern")))
+    found = retrieval_from_files(**{**options, "cuts": options["cuts"] or CUTS}, labels=labels)
     _tell(found, print_retrieval, as_json, output)
     if plot:
         draw_retrieval(found, plot)

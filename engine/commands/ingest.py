@@ -39,11 +39,11 @@ def ingest(**options: Any) -> None:
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
         outcome = ingestion.run(Run(on_progress=display.show, should_stop=stop.asked))
-    faults = prepared.provider.faults
-    for line in faults.first:
+    record_errors = prepared.provider.record_errors
+    for line in record_errors.first:
         click.echo(f"skipped: {line}", err=True)
-    if faults.count:
-        click.echo(f"skipped {faults.count} bad records", err=True)
+    if record_errors.count:
+        click.echo(f"skipped {record_errors.count} bad records", err=True)
     rate = outcome.tokens / max(outcome.seconds, 1e-9)
     click.echo(f"{options['store']}: {outcome.rows:,} examples, {outcome.added:,} read now in {clock(outcome.seconds)} "
                f"({outcome.tokens:,} tokens, {rate:,.0f}/s)", err=True)  # fmt: skip

@@ -1,1 +1,1 @@
-"""From files to documents: sources, formats, array files, indexes of other tools."""
+"""Read files as documents: sources, file formats, array files, and the indexes of other tools."""

@@ -1,7 +1,7 @@
 """Opens files of arrays (.npz, Zarr groups, other tools' indexes) and reads their rows by ranges. Rows are read by ranges,
 never all at once.
 
-Knows what an array is called, nothing of what it means.
+Knows the arrays' names; knows nothing of what they mean.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import numpy as np
 from ...store.errors import CorpusError, DataError
 from ...store.files import JsonObject
 from ...store.layout import Array
-from .bergson_index import is_index, open_index
+from .bergson_index import is_bergson_index, open_bergson_index
 from .sources import Source
 
 
-def is_features(path: str) -> bool:
-    """Whether a path holds arrays rather than text."""
+def is_array_path(path: str) -> bool:
+    """Whether a path is a file or folder of arrays (.npz, Zarr group, bergson index) instead of text."""
     return (
         path.endswith(".npz")
-        or is_index(path)
+        or is_bergson_index(path)
         or (Path(path) / "zarr.json").is_file()
         or (Path(path) / ".zgroup").is_file()
     )
 
 
 def _with_head(arrays: Any) -> Any:
-    """Vectors made elsewhere are what a head of one class reads, which is always right."""
+    """Add what a model with one class needs to `vectors` alone: `hidden`, `labels` of zeros, and a zero head `weight`."""
     vectors = arrays.get("vectors")
     if vectors is None or "hidden" in arrays or len(vectors.shape) != 2:
         return arrays
@@ -42,50 +42,51 @@ def _with_head(arrays: Any) -> Any:
 
 
 class _Arrays(JsonObject):
-    """A dictionary that can be watched as it goes."""
+    """A dictionary that weak references can point to, so that its files are closed when it is collected."""
 
 
 class _NpzArray:
-    """One member of an .npz, read by row ranges without loading it; in Fortran order (a fitted model's weight) only whole."""
+    """One member of an .npz. Rows are read by ranges; an array in Fortran order (a fitted weight) is read whole."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file = file
         version = np.lib.format.read_magic(self._file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        self.shape, fortran, self.dtype = read(self._file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        self.shape, fortran_order, self.dtype = read_header(self._file)
         if self.dtype.hasobject:
-            raise DataError(f"{name} holds Python objects; save plain arrays")
-        self.fortran = fortran and len(self.shape) > 1
+            raise DataError(f"{name} holds Python objects; expected a numeric array: save it with numpy.savez")
+        self.fortran = fortran_order and len(self.shape) > 1
         self._start = self._file.tell()
 
     def __getitem__(self, rows: slice) -> Array:
         begin, end, _ = rows.indices(self.shape[0])
-        row = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-        self._file.seek(self._start + begin * row)
-        data = self._file.read((end - begin) * row)
+        row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        self._file.seek(self._start + begin * row_bytes)
+        data = self._file.read((end - begin) * row_bytes)
         values = np.frombuffer(data, self.dtype)
         return values.reshape(self.shape, order="F") if self.fortran else values.reshape(end - begin, *self.shape[1:])
 
 
 def open_arrays(path: str) -> tuple[Source, JsonObject]:
-    """The file as a source, and its arrays by name.
+    """Open a file or folder of arrays; returns its source and its arrays by name.
 
     Raises:
-        CorpusError: it is not there, or no such file.
+        CorpusError: the path does not exist, or it cannot be read as arrays.
+        DataError: an array holds Python objects, or a bergson index holds per-token gradients.
     """
     try:
-        if is_index(path):
-            arrays, source = open_index(path)
+        if is_bergson_index(path):
+            arrays, source = open_bergson_index(path)
             return source, _with_head(arrays)
         if path.endswith(".npz"):
             return _open_npz(path)
         import zarr
 
         arrays = dict(zarr.open_group(path, mode="r").arrays())
-        told = sorted((name, array.shape, str(array.dtype), _ends(array)) for name, array in arrays.items())
-        return Source(path, Path(path).name, "zarr", 0, _digest(repr(told))), _with_head(arrays)
+        descriptions = sorted((name, array.shape, str(array.dtype), _ends(array)) for name, array in arrays.items())
+        return Source(path, Path(path).name, "zarr", 0, _digest(repr(descriptions))), _with_head(arrays)
     except FileNotFoundError:
-        raise CorpusError(f"{path} does not exist") from None
+        raise CorpusError(f"{path} does not exist: give a .npz file, a Zarr group or a bergson index") from None
     except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
         if isinstance(error, DataError):
             raise
@@ -98,16 +99,16 @@ def _open_npz(path: str) -> tuple[Source, JsonObject]:
         crc = "".join(f"{info.filename}{info.CRC:x}{info.file_size}" for info in archive.infolist())
         arrays = {name.removesuffix(".npy"): _NpzArray(stack.enter_context(archive.open(name)), f"{path}: {name}")
                   for name in archive.namelist()}  # fmt: skip
-        given = _Arrays(_with_head(arrays))
-        weakref.finalize(given, stack.pop_all().close)  # all stay open as long as they are in use
-        return Source(path, Path(path).name, "npz", Path(path).stat().st_size, _digest(crc)), given
+        named = _Arrays(_with_head(arrays))
+        weakref.finalize(named, stack.pop_all().close)  # the members stay open while the dictionary is in use
+        return Source(path, Path(path).name, "npz", Path(path).stat().st_size, _digest(crc)), named
 
 
 def _ends(array: Any) -> list[Any]:
-    """First and last row of an array: what identity may cost on 100 GB."""
+    """First and last row of an array, for its digest: reading 100 GB to identify a file would take too long."""
     rows = array.shape[0] if array.shape else 0
     return [np.asarray(array[row : row + 1]).tolist() for row in (0, rows - 1)] if rows else []
 
 
-def _digest(told: str) -> str:
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+def _digest(description: str) -> str:
+    return hashlib.sha256(description.encode()).hexdigest()[:32]

@@ -1,8 +1,8 @@
 """From records to documents: field names, templates, prompt and completion, conversations.
 
-A document is one training example of a source: a text, or a prompt with its completion. Documents are read in order, one
-at a time, and reading can begin anew at any record. Knows nothing of tokens or models, nor of which files there are
-(sources.py) and how their bytes become records (formats.py).
+A document is one training example as text, or a prompt with its completion. Documents are read in order, one at a time, and
+reading can start at any record. Knows nothing of tokens or models, nor of which files there are (sources.py) and how their
+bytes become records (formats.py).
 """
 
 import re
@@ -14,13 +14,13 @@ from ...store.errors import CorpusError
 from .formats import BadRecord, Fields, Record, read_records
 from .sources import Source
 
-SHOWN = 20  # messages kept by Faults, field names listed in a message: what a screen takes
+MAX_LISTED = 20  # messages kept by RecordErrors, and field names listed in a message, so that they fit on a screen
 
 Chat: TypeAlias = Callable[[list[dict[str, str]]], tuple[str, str]]
-"""Messages (`role`, `content`), the last of them the assistant's, to (prompt, completion)."""
-Shape: TypeAlias = Callable[[Fields], tuple[str | None, str]]
-"""Fields to (prompt, text); None in place of the prompt where the record has no notion of one."""
-_PLACE = re.compile(r"\{(\w+(?:[ -]\w+)*)\}")  # one plain field name; never an attribute or an index
+"""Maps messages (`role`, `content`), the last of them the assistant's, to (prompt, completion)."""
+TextFunction: TypeAlias = Callable[[Fields], tuple[str | None, str]]
+"""Maps the fields of a record to (prompt, text); the prompt is None if the record format has no prompt."""
+_FIELD = re.compile(r"\{(\w+(?:[ -]\w+)*)\}")  # one plain field name; attributes and indices are not supported
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,33 +32,33 @@ class Document:
     source: str
     """The source's name."""
     line: int
-    """1-based line it starts on, or row (Parquet) or element (JSON array)."""
+    """1-based line on which it starts; the row number in Parquet, the element number in a JSON array."""
     record: int
-    """0-based place among the file's records, bad ones counted: reading can start again from here."""
+    """0-based number among the file's records, unusable ones included; reading can start again from here."""
     prompt: str
-    """What the text answers; "" where there is none."""
+    """The prompt, which the text completes; "" if there is none."""
     text: str
-    """The completion where there is a prompt."""
+    """The whole text, or the completion if there is a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    r"""Which fields of a record become text: "{field}" stands for the field, \n and \t for line end and tab.
+    r"""Which fields of a record become text: "{field}" stands for the field's value, \n and \t for line end and tab.
 
-    All empty: `text`, or `prompt` and `completion`, or `instruction`, `input` and `output`, or `messages`, whichever
-    the record has first.
+    If all templates are empty, the fields are detected, in this order: `text`; `prompt` and `completion`; `instruction`, `input`
+    and `output`; `messages`.
     """
 
     text: str = ""
-    """The whole text."""
+    """Template of the whole text; excludes `prompt` and `completion`."""
     prompt: str = ""
-    """The prompt; goes with `completion`."""
+    """Template of the prompt; requires `completion`."""
     completion: str = ""
-    """The completion."""
+    """Template of the completion."""
 
 
-class Faults:
-    """What went wrong in reading: with policy "fail" the first fault is raised, with "skip" all are counted."""
+class RecordErrors:
+    """Errors of single records: policy "fail" raises the first one, "skip" counts them and keeps the first messages."""
 
     def __init__(self, policy: Literal["fail", "skip"]) -> None:
         self.policy = policy
@@ -66,43 +66,50 @@ class Faults:
         self.first: list[str] = []
 
     def report(self, message: str) -> None:
-        """Take note of one record that cannot be used, on one line that any terminal can print."""
+        """Handle one unusable record; the message is escaped to one printable line."""
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
         if self.policy == "fail":
             raise CorpusError(line)
         self.count += 1
-        if len(self.first) < SHOWN:
+        if len(self.first) < MAX_LISTED:
             self.first.append(line)
 
 
 def read_documents(
-    source: Source, template: Template, faults: Faults, *, start: int = 0, chat: Chat | None = None
+    source: Source, template: Template, record_errors: RecordErrors, *, start: int = 0, chat: Chat | None = None
 ) -> Iterator[Document]:
-    """The source's documents in order, the first `start` records skipped; what cannot be used goes to `faults`.
+    """Yield the source's documents in order from record `start`; unusable records are reported to `record_errors`.
 
-    `chat` turns the messages up to the assistant's last into (prompt, completion). A file that cannot be read to its
-    end (truncated, corrupt, a `.json` file above 1 GiB or not JSON) is a CorpusError whatever the policy.
+    `chat` turns the messages up to the assistant's last into (prompt, completion).
+
+    Raises:
+        CorpusError: a record is unusable and the policy is "fail"; or, with any policy, the file cannot be read to its end
+            (truncated, corrupt, a `.json` file above 1 GiB or not JSON).
     """
-    shape, wanted = _templated(template) if template != Template() else _detected(chat)
-    return _documents(source, read_records(source.path, source.format, start, wanted | {"id"}), shape, faults)
+    to_text, field_names = _from_template(template) if template != Template() else _from_field_names(chat)
+    return _documents(
+        source, read_records(source.path, source.format, start, field_names | {"id"}), to_text, record_errors
+    )
 
 
-def _documents(source: Source, records: Iterator[Record], shape: Shape, faults: Faults) -> Iterator[Document]:
+def _documents(
+    source: Source, records: Iterator[Record], to_text: TextFunction, record_errors: RecordErrors
+) -> Iterator[Document]:
     for record in records:
         try:
-            if record.fault:
-                raise BadRecord(record.fault)
-            document = _document(source, record, *shape(record.fields))
-        except BadRecord as bad:
-            faults.report(f"{source.path}:{record.line}: {bad}")
+            if record.error:
+                raise BadRecord(record.error)
+            document = _document(source, record, *to_text(record.fields))
+        except BadRecord as bad_record:
+            record_errors.report(f"{source.path}:{record.line}: {bad_record}")
         else:
             yield document
 
 
 def record_name(source: Source, record: Record) -> str:
-    """The id of a record's example: its own, else its place."""
-    own = record.fields.get("id")
-    return str(own) if type(own) in (str, int) and own != "" else f"{source.name}:{record.line}"
+    """The id of a record's example: its field `id` if it has one, else name:line."""
+    record_id = record.fields.get("id")
+    return str(record_id) if type(record_id) in (str, int) and record_id != "" else f"{source.name}:{record.line}"
 
 
 def _document(source: Source, record: Record, prompt: str | None, text: str) -> Document:
@@ -112,67 +119,75 @@ def _document(source: Source, record: Record, prompt: str | None, text: str) -> 
     try:
         (name + (prompt or "") + text).encode()
     except UnicodeEncodeError as error:
-        raise BadRecord(f"half a surrogate pair (U+{ord(error.object[error.start]):04X}), no Unicode text") from None
+        raise BadRecord(
+            f"half a surrogate pair (U+{ord(error.object[error.start]):04X}); expected Unicode text"
+        ) from None
     return Document(name, source.name, record.line, record.ordinal, prompt or "", text)
 
 
-def _templated(template: Template) -> tuple[Shape, set[str]]:
-    """The shape that a template asks for, and the fields it needs."""
+def _from_template(template: Template) -> tuple[TextFunction, set[str]]:
+    """The text function of a template, and the names of the fields it reads."""
     whole, prompt, completion = (
         part.replace("\\n", "\n").replace("\\t", "\t") for part in (template.text, template.prompt, template.completion)
     )
     if whole and (prompt or completion):
-        raise CorpusError("a text template excludes prompt and completion templates")
-    if not (main := whole or completion):
-        raise CorpusError("a prompt template needs a completion template beside it")
-    if not _PLACE.search(main):
-        raise CorpusError(f"the template {main!r} has no {{field}} in it: every document would be the same")
+        raise CorpusError(
+            "a text template excludes prompt and completion templates: give --text, or --prompt and --completion"
+        )
+    if not (required := whole or completion):
+        raise CorpusError("a prompt template needs a completion template beside it: add --completion")
+    if not _FIELD.search(required):
+        raise CorpusError(
+            f"the template {required!r} has no {{field}} in it, so every document would be the same: name a field"
+        )
 
-    def shape(fields: Fields) -> tuple[str | None, str]:
-        return _filled(prompt, fields) if prompt else None, _filled(main, fields)
+    def to_text(fields: Fields) -> tuple[str | None, str]:
+        return _fill(prompt, fields) if prompt else None, _fill(required, fields)
 
-    return shape, set(_PLACE.findall(prompt + main))
-
-
-def _filled(template: str, fields: Fields) -> str:
-    """The template with each {field} replaced, once: braces in the values are left as they are."""
-    return _PLACE.sub(lambda place: _text(fields, place[1]), template)
+    return to_text, set(_FIELD.findall(prompt + required))
 
 
-def _text(fields: Fields, name: str) -> str:
+def _fill(template: str, fields: Fields) -> str:
+    """The template with each {field} replaced once; braces inside the values are kept."""
+    return _FIELD.sub(lambda match: _text_field(fields, match[1]), template)
+
+
+def _text_field(fields: Fields, name: str) -> str:
     if (value := fields.get(name)) is None:
-        raise BadRecord(f"no field {name!r} for the template; fields found: {_listed(fields)}")
+        raise BadRecord(f"no field {name!r} for the template; fields found: {_field_list(fields)}")
     if not isinstance(value, str):
         raise BadRecord(f"field {name!r} is {type(value).__name__}, not text")
     return value
 
 
-def _listed(fields: Fields) -> str:
+def _field_list(fields: Fields) -> str:
     names = [name if value is not None else f"{name} (null)" for name, value in fields.items()]
-    return (", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)) or "none"
+    return (", ".join(names[:MAX_LISTED]) + ", ..." * (len(names) > MAX_LISTED)) or "none"
 
 
-def _detected(chat: Chat | None) -> tuple[Shape, set[str]]:
-    """The shape that finds out by the names a record's fields have."""
+def _from_field_names(chat: Chat | None) -> tuple[TextFunction, set[str]]:
+    """The text function that detects the format from a record's field names, and the names of the fields it may read."""
 
-    def shape(fields: Fields) -> tuple[str | None, str]:
+    def to_text(fields: Fields) -> tuple[str | None, str]:
         present = {name for name, value in fields.items() if value is not None}
         if "text" in present:
-            return None, _text(fields, "text")
+            return None, _text_field(fields, "text")
         if present >= {"prompt", "completion"}:
-            return _text(fields, "prompt"), _text(fields, "completion")
+            return _text_field(fields, "prompt"), _text_field(fields, "completion")
         if present >= {"instruction", "output"}:
-            more = _text(fields, "input") if "input" in present else ""
-            return _text(fields, "instruction") + ("\n" + more if more else "") + "\n", _text(fields, "output")
+            input_text = _text_field(fields, "input") if "input" in present else ""
+            return _text_field(fields, "instruction") + ("\n" + input_text if input_text else "") + "\n", _text_field(
+                fields, "output"
+            )
         if "messages" in present:
-            return _conversation(fields["messages"], chat)
-        raise BadRecord(f"no text field; fields found: {_listed(fields)} (name them with --text '{{field}}')")
+            return _split_conversation(fields["messages"], chat)
+        raise BadRecord(f"no text field; fields found: {_field_list(fields)} (name them with --text '{{field}}')")
 
-    return shape, {"text", "prompt", "completion", "instruction", "input", "output", "messages"}
+    return to_text, {"text", "prompt", "completion", "instruction", "input", "output", "messages"}
 
 
-def _conversation(messages: Any, chat: Chat | None) -> tuple[str, str]:
-    """(what comes before the assistant's last message, that message); what comes after it is dropped."""
+def _split_conversation(messages: Any, chat: Chat | None) -> tuple[str, str]:
+    """(conversation before the assistant's last message, that message); messages after it are dropped."""
     if not isinstance(messages, list):
         raise BadRecord(f"field 'messages' is {type(messages).__name__}, not a list")
     for i, message in enumerate(messages):
@@ -185,8 +200,8 @@ def _conversation(messages: Any, chat: Chat | None) -> tuple[str, str]:
     if not turns:
         raise BadRecord("messages hold none of role 'assistant'")
     if chat is None:
-        before = "".join(f"{turn['role']}: {turn['content']}\n" for turn in turns[:-1])
-        return before + "assistant: ", turns[-1]["content"]
+        conversation = "".join(f"{turn['role']}: {turn['content']}\n" for turn in turns[:-1])
+        return conversation + "assistant: ", turns[-1]["content"]
     try:
         return chat(turns)
     except Exception as error:  # a model's own template code, which may refuse a record with any exception

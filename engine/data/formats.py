@@ -1,8 +1,8 @@
 """Streaming readers of JSONL, JSON, text, CSV and Parquet files, plain, gzipped or zstd.
 
-A record is a dict and its place in the file, or why it cannot be used. Nothing is held beyond one record (Parquet: one
-small batch; `.json`: the whole file, up to JSON_LIMIT), and reading can start at any record. Knows nothing of documents,
-templates or what is done about faults; a file that cannot be read on is a CorpusError, since what follows is lost.
+A record is a dict with its position in the file, or the reason why it cannot be used. At most one record is in memory
+(Parquet: one small batch; `.json`: the whole file, up to JSON_LIMIT), and reading can start at any record. Knows nothing of
+documents, templates or the policy for record errors. A file that cannot be read to its end is a CorpusError.
 """
 
 import csv
@@ -20,11 +20,11 @@ from typing import Any, BinaryIO, TypeAlias
 from ...store.errors import CorpusError
 from ...store.files import JsonObject
 
-RECORD_LIMIT = 64 << 20  # bytes of the longest line or record; a longer one is a fault and is never held whole
+RECORD_LIMIT = 64 << 20  # bytes of the longest line or record; a longer one is a record error and never read whole
 JSON_LIMIT = 1 << 30  # bytes of the largest `.json` file, which has to be parsed whole
 PARAGRAPH_LIMIT = 1 << 20  # bytes after which a paragraph is cut at a line end
-BATCH_BYTES, BATCH_ROWS = 4 << 20, 256  # a Parquet batch: about so many bytes, at most so many rows
-BUFFER = 1 << 18  # bytes read at once; larger buffers gain nothing
+BATCH_BYTES, BATCH_ROWS = 4 << 20, 256  # a Parquet batch: about this many bytes, at most this many rows
+BUFFER = 1 << 18  # bytes per read; larger buffers are not faster
 COMPRESSIONS = (".gz", ".zst")
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".txt": "text", ".text": "text", ".md": "text",
@@ -34,55 +34,55 @@ SUFFIXES = {
 Fields: TypeAlias = JsonObject
 Lines: TypeAlias = Iterator[tuple[int, bytes | None]]  # (1-based number, bytes; None if beyond RECORD_LIMIT)
 Opened: TypeAlias = tuple[Iterable[tuple[int, Any]], Callable[[Any], Fields]]
-"""A file being read: pairs (line, raw record), cheap to skip, and what parses a raw record."""
+"""An open file: pairs (line, raw record), which are cheap to skip, and the function that parses a raw record."""
 
 
 class BadRecord(Exception):
-    """One record cannot be used; `below` is how many lines under the record's first the reason lies."""
+    """One record cannot be used; `line_offset` is the line of the error, counted from the record's first line."""
 
-    def __init__(self, reason: str, below: int = 0) -> None:
+    def __init__(self, reason: str, line_offset: int = 0) -> None:
         super().__init__(reason)
-        self.below = below
+        self.line_offset = line_offset
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a file, good or bad."""
+    """One record of a file, usable or not."""
 
     line: int
-    """1-based line it starts on, or row where there are no lines; of a bad record the line at fault."""
+    """1-based line on which it starts, or its row if the format has no lines; of an unusable record the line of the error."""
     ordinal: int
-    """0-based place among the file's records, bad ones counted."""
+    """0-based number among the file's records, unusable ones included."""
     fields: Fields
-    """Names to values; not to be used if bad."""
-    fault: str = ""
-    """Why it cannot be used; "" if it can."""
+    """Field names to values; empty or incomplete if `error` is set."""
+    error: str = ""
+    """Why the record cannot be used; "" if it can."""
 
 
 def split_suffix(name: str) -> tuple[str, str]:
-    """The name's format suffix and compression suffix, lower case, each "" if there is none."""
+    """The format suffix and the compression suffix of a file name, in lower case; each is "" if absent."""
     path = Path(name.lower())
     compression = path.suffix if path.suffix in COMPRESSIONS else ""
     return Path(path.stem).suffix if compression else path.suffix, compression
 
 
-def read_records(path: str, format: str, start: int, wanted: Container[str] | None) -> Iterator[Record]:
-    """The file's records from ordinal `start`; a columnar format fills in the `wanted` fields (None: all), others are `...`."""
+def read_records(path: str, format: str, start: int, columns: Container[str] | None) -> Iterator[Record]:
+    """Yield the file's records from number `start`; a columnar format reads only `columns` (None: all), others are `...`."""
     if format == "parquet":
-        yield from _parquet(path, start, wanted)
+        yield from _parquet(path, start, columns)
         return
     items, parse = _READERS[format](path)
     for ordinal, (line, item) in islice(enumerate(items), start, None):
         try:
             record = Record(line, ordinal, parse(item))
-        except BadRecord as bad:
-            record = Record(line + bad.below, ordinal, {}, str(bad))
+        except BadRecord as bad_record:
+            record = Record(line + bad_record.line_offset, ordinal, {}, str(bad_record))
         yield record
 
 
 @contextmanager
-def _opened(path: str, reached: Callable[[], int]) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed as its name says; what fails is a CorpusError that says how far we came."""
+def _open(path: str, lines_read: Callable[[], int]) -> Iterator[BinaryIO]:
+    """The file's bytes, decompressed by its suffix; an error becomes a CorpusError that names the line or row reached."""
     compression = split_suffix(path)[1]
     try:
         with Path(path).open("rb", BUFFER) as raw:
@@ -94,16 +94,16 @@ def _opened(path: str, reached: Callable[[], int]) -> Iterator[BinaryIO]:
                 yield io.BufferedReader(pa.CompressedInputStream(raw, "zstd"), BUFFER)
             else:
                 yield raw
-    except (OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:  # pyarrow raises the fourth
+    except (OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:  # pyarrow: NotImplementedError
         reason = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split()) or repr(error)
-        where = f"{path}:{reached()}: cannot read beyond this" if reached() else f"{path}: cannot read"
+        where = f"{path}:{lines_read()}: cannot read beyond this" if lines_read() else f"{path}: cannot read"
         raise CorpusError(f"{where}: {reason}") from error
 
 
 def _lines(path: str) -> Lines:
-    """Every line of the file, blank ones too, without the byte order mark."""
+    """Yield every line of the file, blank ones included, without the byte order mark."""
     number = 0
-    with _opened(path, lambda: number) as stream:
+    with _open(path, lambda: number) as stream:
         while line := stream.readline(RECORD_LIMIT + 1):
             number += 1
             long = len(line) > RECORD_LIMIT and not line.endswith(b"\n")
@@ -113,26 +113,26 @@ def _lines(path: str) -> Lines:
 
 
 def _blank(line: bytes | None) -> bool:
-    """Whether it holds white space only, Unicode's included."""
+    """Whether a line holds only white space, Unicode white space included."""
     head = b"!" if line is None else line.lstrip()[:1]
     return not head or (line is not None and not b"!" <= head <= b"~" and not line.decode(errors="replace").strip())
 
 
-def _filled_lines(path: str) -> Lines:
+def _nonblank_lines(path: str) -> Lines:
     return ((number, line) for number, line in _lines(path) if not _blank(line))
 
 
-def _decoded(line: bytes | None, below: int = 0) -> str:
+def _decode(line: bytes | None, line_offset: int = 0) -> str:
     if line is None:
-        raise BadRecord(f"longer than {RECORD_LIMIT >> 20} MiB", below)
+        raise BadRecord(f"longer than {RECORD_LIMIT >> 20} MiB", line_offset)
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise BadRecord(f"invalid UTF-8 at byte offset {error.start} of the line", below) from None
+        raise BadRecord(f"invalid UTF-8 at byte offset {error.start} of the line", line_offset) from None
 
 
-def _parsed(text: str) -> Any:
-    """The JSON value."""
+def _parse_json(text: str) -> Any:
+    """Parse a JSON value."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -141,46 +141,46 @@ def _parsed(text: str) -> Any:
         raise BadRecord(f"bad JSON: {str(error).partition(';')[0]}") from None
 
 
-def _object(value: Any) -> Fields:
+def _require_object(value: Any) -> Fields:
     if not isinstance(value, dict):
         raise BadRecord(f"not a JSON object but {type(value).__name__}")
     return value
 
 
 def _object_line(line: bytes | None) -> Fields:
-    return _object(_parsed(_decoded(line).rstrip()))
+    return _require_object(_parse_json(_decode(line).rstrip()))
 
 
 def _json(path: str) -> Opened:
-    """An array of objects or one object, parsed whole; or, if the first line is an object, JSONL by another name."""
-    _, first = next(_filled_lines(path), (0, None))
+    """An array of objects or one object, parsed whole; or JSONL, if the first line alone is an object."""
+    _, first = next(_nonblank_lines(path), (0, None))
     if first and first.lstrip().startswith(b"{"):
         with suppress(BadRecord):  # an object over several lines
             _object_line(first)
-            return _filled_lines(path), _object_line
-    return enumerate(value if isinstance(value := _whole(path), list) else [value], 1), _object
+            return _nonblank_lines(path), _object_line
+    return enumerate(value if isinstance(value := _read_json(path), list) else [value], 1), _require_object
 
 
-def _whole(path: str) -> Any:
-    """The whole file's value; CorpusError where it is too large or does not parse, for then no record is left."""
-    held = bytearray()
-    with _opened(path, lambda: held.count(b"\n")) as stream:
-        while len(held) <= JSON_LIMIT and (chunk := stream.read(BUFFER)):
-            held += chunk
-    if len(held) > JSON_LIMIT:
+def _read_json(path: str) -> Any:
+    """The value of the whole file; CorpusError if it is too large or does not parse, because then there are no records."""
+    content = bytearray()
+    with _open(path, lambda: content.count(b"\n")) as stream:
+        while len(content) <= JSON_LIMIT and (chunk := stream.read(BUFFER)):
+            content += chunk
+    if len(content) > JSON_LIMIT:
         raise CorpusError(f"{path}: larger than {JSON_LIMIT >> 20} MiB; convert it to JSONL, which is streamed")
     try:
-        return _parsed(held.decode("utf-8-sig"))
+        return _parse_json(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        seen = error.object  # without the byte order mark
-        line, start = seen.count(b"\n", 0, error.start) + 1, seen.rfind(b"\n", 0, error.start) + 1
+        decoded = error.object  # without the byte order mark
+        line, start = decoded.count(b"\n", 0, error.start) + 1, decoded.rfind(b"\n", 0, error.start) + 1
         raise CorpusError(f"{path}:{line}: invalid UTF-8 at byte offset {error.start - start} of the line") from None
-    except BadRecord as bad:
-        raise CorpusError(f"{path}:{1 + bad.below}: {bad}") from None
+    except BadRecord as bad_record:
+        raise CorpusError(f"{path}:{1 + bad_record.line_offset}: {bad_record}") from None
 
 
 def _paragraphs(path: str) -> Iterator[tuple[int, list[bytes | None]]]:
-    """Blocks of lines between blank ones, cut at PARAGRAPH_LIMIT; a line too long to hold is a block of its own."""
+    """Blocks of lines between blank lines, cut at PARAGRAPH_LIMIT; a line above RECORD_LIMIT is a block of its own."""
     first, size = 1, 0
     block: list[bytes | None] = []
     for number, line in _lines(path):
@@ -197,53 +197,53 @@ def _paragraphs(path: str) -> Iterator[tuple[int, list[bytes | None]]]:
         yield first, block
 
 
-def _joined(block: list[bytes | None]) -> Fields:
-    text = "".join(_decoded(line, below) for below, line in enumerate(block))
+def _join_lines(block: list[bytes | None]) -> Fields:
+    text = "".join(_decode(line, line_offset) for line_offset, line in enumerate(block))
     return {"text": text.replace("\r\n", "\n").rstrip("\r\n")}
 
 
-def _row_lines(first: tuple[int, bytes | None], more: Lines, bad: list[BadRecord]) -> Iterator[str]:
-    """One row's lines for csv.reader, which takes as many as it needs; what is wrong with them goes to `bad`."""
+def _row_lines(first: tuple[int, bytes | None], following: Lines, bad_records: list[BadRecord]) -> Iterator[str]:
+    """The lines of one row for csv.reader, which takes as many as it needs; unusable lines are added to `bad_records`."""
     size = 0
-    for number, line in chain([first], more):
+    for number, line in chain([first], following):
         size += RECORD_LIMIT + 1 if line is None else len(line)
         if line is None or size > RECORD_LIMIT:
-            bad.append(BadRecord(f"row longer than {RECORD_LIMIT >> 20} MiB; is a quote never closed?"))
+            bad_records.append(BadRecord(f"row longer than {RECORD_LIMIT >> 20} MiB; is a quote never closed?"))
             return
         try:
-            text = _decoded(line, number - first[0])
-        except BadRecord as error:  # go on to the row's end, or a quoted cell's tail would be taken for rows
-            bad.append(error)
+            text = _decode(line, number - first[0])
+        except BadRecord as error:  # read to the row's end, or the rest of a quoted cell would be parsed as rows
+            bad_records.append(error)
             text = line.decode(errors="replace")
         yield text
 
 
 def _rows(path: str) -> Iterator[tuple[int, list[str] | BadRecord]]:
-    """Every row that is not blank, with the line it starts on."""
+    """Yield every non-blank row with the line on which it starts."""
     lines = _lines(path)
     delimiter = "\t" if split_suffix(path)[0] == ".tsv" else ","
     for first in lines:
-        bad: list[BadRecord] = []
+        bad_records: list[BadRecord] = []
         row: list[str] = []
-        before = csv.field_size_limit(RECORD_LIMIT)  # the process's own: 128 KiB, and not ours to change for others
+        previous_limit = csv.field_size_limit(RECORD_LIMIT)  # process-wide, 128 KiB by default: restored after each row
         try:
-            row = next(csv.reader(_row_lines(first, lines, bad), delimiter=delimiter, strict=True), row)
+            row = next(csv.reader(_row_lines(first, lines, bad_records), delimiter=delimiter, strict=True), row)
         except csv.Error as error:
-            bad.append(BadRecord(f"bad CSV: {str(error).partition(' - ')[0]}"))
+            bad_records.append(BadRecord(f"bad CSV: {str(error).partition(' - ')[0]}"))
         finally:
-            csv.field_size_limit(before)
-        if bad or row:
-            yield first[0], bad[0] if bad else row
+            csv.field_size_limit(previous_limit)
+        if bad_records or row:
+            yield first[0], bad_records[0] if bad_records else row
 
 
 def _csv(path: str) -> Opened:
-    """Comma (.tsv: tab) separated rows under a header row; nameless columns are dropped."""
+    """Rows separated by commas (.tsv: tabs) below a header row; columns without a name are dropped."""
     rows = _rows(path)
     line, header = next(rows, (1, BadRecord("no header row")))
     if isinstance(header, BadRecord):
-        raise CorpusError(f"{path}:{line + header.below}: {header}")
-    if twice := [name for i, name in enumerate(header) if name and name in header[:i]]:
-        raise CorpusError(f"{path}:{line}: column {twice[0]!r} appears twice in the header")
+        raise CorpusError(f"{path}:{line + header.line_offset}: {header}")
+    if duplicates := [name for i, name in enumerate(header) if name and name in header[:i]]:
+        raise CorpusError(f"{path}:{line}: column {duplicates[0]!r} appears twice in the header")
 
     def parse(row: list[str] | BadRecord) -> Fields:
         if isinstance(row, BadRecord):
@@ -255,21 +255,21 @@ def _csv(path: str) -> Opened:
     return rows, parse
 
 
-def _parquet(path: str, start: int, wanted: Container[str] | None) -> Iterator[Record]:
-    """Rows of a Parquet file: whole row groups are skipped by their metadata, the rest comes in small batches."""
+def _parquet(path: str, start: int, columns: Container[str] | None) -> Iterator[Record]:
+    """Rows of a Parquet file; row groups before `start` are skipped by their metadata, others are read in small batches."""
     import pyarrow.parquet as pq
 
     row = 0
-    with _opened(path, lambda: row) as raw:
+    with _open(path, lambda: row) as raw:
         file = pq.ParquetFile(raw, buffer_size=BUFFER, pre_buffer=False)
         names = file.schema_arrow.names
-        for row, batch in _batches(file, start, [name for name in names if wanted is None or name in wanted]):
+        for row, batch in _batches(file, start, [name for name in names if columns is None or name in columns]):
             for i in range(max(0, start - row), batch.num_rows):
                 yield _row_record(batch.slice(i, 1), row + i, names)
 
 
 def _batches(file: Any, start: int, columns: list[str]) -> Iterator[tuple[int, Any]]:
-    """(ordinal of its first row, batch) for each batch that holds a row from `start` on."""
+    """(number of its first row, batch) for each batch with a row from `start` on."""
     row = 0
     for group in range(file.num_row_groups):
         meta = file.metadata.row_group(group)
@@ -286,16 +286,16 @@ def _batches(file: Any, start: int, columns: list[str]) -> Iterator[tuple[int, A
 def _row_record(slice: Any, ordinal: int, names: list[str]) -> Record:
     try:
         fields = dict.fromkeys(names, ...) | slice.to_pylist()[0]
-    except ValueError as error:  # a string that is not UTF-8, a value Python has no type for
+    except ValueError as error:  # a string that is not UTF-8, or a value without a Python type
         return Record(ordinal + 1, ordinal, {}, f"unreadable value: {' '.join(str(error).split())}")
     long = any(isinstance(value, str) and len(value) > RECORD_LIMIT for value in fields.values())
     return Record(ordinal + 1, ordinal, fields, f"longer than {RECORD_LIMIT >> 20} MiB" * long)
 
 
 _READERS: dict[str, Callable[[str], Opened]] = {
-    "jsonl": lambda path: (_filled_lines(path), _object_line),
-    "lines": lambda path: (_filled_lines(path), lambda line: {"text": _decoded(line).rstrip("\r\n")}),
-    "text": lambda path: (_paragraphs(path), _joined),
+    "jsonl": lambda path: (_nonblank_lines(path), _object_line),
+    "lines": lambda path: (_nonblank_lines(path), lambda line: {"text": _decode(line).rstrip("\r\n")}),
+    "text": lambda path: (_paragraphs(path), _join_lines),
     "csv": _csv,
     "json": _json,
 }

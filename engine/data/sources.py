@@ -14,7 +14,7 @@ from pathlib import Path
 from ...store.errors import CorpusError
 from .formats import COMPRESSIONS, SUFFIXES, split_suffix
 
-DIGEST_SPAN = 64 << 10  # bytes at either end of a file that enter its digest: what identity may cost on 100 GB
+DIGEST_SPAN = 64 << 10  # bytes at each end of a file that enter its digest; hashing 100 GB would take too long
 _ZARR = "zarr.json"
 
 
@@ -23,69 +23,73 @@ class Source:
     """One corpus file."""
 
     path: str
-    """Where to open it."""
+    """Path to open."""
     name: str
-    """How it is shown and cited: its base name, or its path below the folder that was given."""
+    """Name in messages and ids: the base name, or the path relative to the folder that was given."""
     format: str
     """"jsonl", "json", "text", "lines", "csv" or "parquet"."""
     size: int
     """Bytes on disk."""
     digest: str
-    """Hex BLAKE2b of its size and both its ends."""
+    """Hex BLAKE2b of its size and its first and last `DIGEST_SPAN` bytes."""
 
 
 def find_sources(paths: Sequence[str], *, lines: bool = False) -> list[Source]:
-    """The files that `paths` (files, folders, globs) stand for, each once; with `lines`, text files go by line."""
-    found: dict[Path, tuple[str, Path]] = {}
+    """The files that `paths` (files, folders, globs) stand for, each once; with `lines`, every line of a text file is a record.
+
+    Raises:
+        CorpusError: a path does not exist, or has no corpus file, or a file is empty, unreadable or of an unknown format.
+    """
+    named_files: dict[Path, tuple[str, Path]] = {}
     try:
         for path in [paths] if isinstance(paths, str) else paths:
             for name, file in _expand(path):
-                found.setdefault(file.absolute(), (name, file))
-        names = _told_apart(list(found), [name for name, _ in found.values()])
-        sources = [_source(file, name, lines) for (_, file), name in zip(found.values(), names, strict=True)]
+                named_files.setdefault(file.absolute(), (name, file))
+        names = _unique_names(list(named_files), [name for name, _ in named_files.values()])
+        sources = [_source(file, name, lines) for (_, file), name in zip(named_files.values(), names, strict=True)]
     except OSError as error:
         raise CorpusError(f"{error.filename}: cannot read: {error.strerror or error}") from error
     if not sources:
-        raise CorpusError("no corpus file given")
+        raise CorpusError("no corpus file given: name a file, a folder or a glob")
     return sources
 
 
 def _expand(path: str) -> list[tuple[str, Path]]:
-    """(name, file) for each file that one given path stands for."""
-    here = Path(path)
-    if path and here.is_dir():
-        found = sorted((file.relative_to(here).as_posix(), file) for file in _walk(here))
-    elif path and here.exists():
-        return [(here.name, here)]
+    """(name, file) for each file that one path stands for."""
+    folder = Path(path)
+    if path and folder.is_dir():
+        files = sorted((file.relative_to(folder).as_posix(), file) for file in _walk(folder))
+    elif path and folder.exists():
+        return [(folder.name, folder)]
     elif re.search(r"[*?[]", path):
-        found = [(file.name, file) for file in _matches(here)]
+        files = [(file.name, file) for file in _matches(folder)]
     else:
         raise CorpusError(f"{path or repr(path)}: no such file or folder")
-    if not found:
-        raise CorpusError(f"{path}: no corpus file there (known: {_known()})")
-    return found
+    if not files:
+        raise CorpusError(f"{path}: no corpus file there (known: {_known_suffixes()})")
+    return files
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """Corpus files that a glob matches, none in a hidden folder that it does not name; `**` follows no links."""
+    """Corpus files that a glob matches; hidden folders only where the pattern names them; `**` does not follow links."""
     try:
         files = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
     except ValueError as error:
         raise CorpusError(f"{pattern}: {error}") from None
-    shown = [f for f in files if not any(part.startswith(".") for part in {*f.parts} - {*pattern.parts, ".."})]
-    return [f for f in shown if _is_corpus(f.name) and not f.is_dir() and not (f.parent / _ZARR).exists()]
+    visible = [f for f in files if not any(part.startswith(".") for part in {*f.parts} - {*pattern.parts, ".."})]
+    return [f for f in visible if _is_corpus(f.name) and not f.is_dir() and not (f.parent / _ZARR).exists()]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Corpus files below a folder; linked folders are followed, none twice, hence none for ever."""
+    """Corpus files below a folder; linked folders are followed, each real folder once, so that cycles end."""
     seen: set[str] = set()
     errors: list[OSError] = []
     for here, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
-        new = (real := os.path.realpath(here)) not in seen
-        seen.add(real)
-        zarr = _ZARR in files  # a store, say, that was made beside its corpus
-        folders[:] = sorted(name for name in folders if new and not zarr and not name.startswith("."))
-        yield from (Path(here, name) for name in files if new and not zarr and _is_corpus(name))
+        unseen = (real_path := os.path.realpath(here)) not in seen
+        seen.add(real_path)
+        zarr = _ZARR in files  # such as a store beside its corpus
+        folders[:] = sorted(name for name in folders if unseen and not zarr and not name.startswith("."))
+        yield from (Path(here, name) for name in files if unseen and not zarr and _is_corpus(name))
     if errors:
         raise errors[0]
 
@@ -94,24 +98,24 @@ def _is_corpus(name: str) -> bool:
     return not name.startswith(".") and split_suffix(name)[0] in SUFFIXES
 
 
-def _known() -> str:
+def _known_suffixes() -> str:
     return f"{' '.join(SUFFIXES)}, each also with {' or '.join(COMPRESSIONS)}"
 
 
-def _told_apart(files: list[Path], names: list[str]) -> list[str]:
-    """The files' names, lengthened by as many parent folders as tell them apart."""
+def _unique_names(files: list[Path], names: list[str]) -> list[str]:
+    """The files' names, each lengthened by as many parent folders as make it unique."""
     depth = 1
-    while len(times := Counter(names)) < len(names):
+    while len(occurrences := Counter(names)) < len(names):
         depth += 1
-        names = [n if times[n] == 1 else "/".join(f.parts[-depth:]) for f, n in zip(files, names, strict=True)]
+        names = [n if occurrences[n] == 1 else "/".join(f.parts[-depth:]) for f, n in zip(files, names, strict=True)]
     return [os.fsencode(name).decode(errors="backslashreplace") for name in names]
 
 
 def _source(file: Path, name: str, lines: bool) -> Source:
-    """Look at one file: its format by its name, its size, its digest."""
+    """Describe one file: its format by its name, its size, its digest."""
     suffix, compression = split_suffix(file.name)
     if suffix not in SUFFIXES:
-        raise CorpusError(f"{file}: unknown suffix {suffix + compression!r} (known: {_known()})")
+        raise CorpusError(f"{file}: unknown suffix {suffix + compression!r} (known: {_known_suffixes()})")
     if suffix == ".parquet" and compression:
         raise CorpusError(f"{file}: Parquet inside {compression} cannot be read in part; decompress it first")
     format = "lines" if lines and SUFFIXES[suffix] == "text" else SUFFIXES[suffix]

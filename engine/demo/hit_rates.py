@@ -14,47 +14,49 @@ from typing import Any
 from .docstring_corpus import module_of
 
 DEPTH = 5
-"""Examples looked at behind the first."""
+"""Number of top examples that count."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hits:
-    """Shares of the questions."""
+class HitRates:
+    """Hit rates of one ranking, as fractions of the questions."""
 
     name: str
-    """Of what ranked."""
+    """Name of the ranking."""
     first: float
-    """Whose first example is from the right module."""
+    """Fraction of questions whose first example is from the question's module."""
     among: float
-    """Who have one from the right module among the first `DEPTH`."""
+    """Fraction of questions with such an example among the first `DEPTH`."""
 
 
-def hits(name: str, questions: Sequence[str], answers: Sequence[Sequence[str]]) -> Hits:
-    """For questions' ids, and for each the ids of its examples, best first."""
+def hit_rates(name: str, questions: Sequence[str], answers: Sequence[Sequence[str]]) -> HitRates:
+    """Hit rates for the ids of questions and, for each, the ids of its examples, best first."""
     first = among = 0
     for question, ids in zip(questions, answers, strict=True):
-        right = [module_of(example) == module_of(question) for example in ids[:DEPTH]]
-        first += right[:1] == [True]
-        among += any(right)
-    return Hits(name, first / len(questions), among / len(questions))
+        is_hit = [module_of(example) == module_of(question) for example in ids[:DEPTH]]
+        first += is_hit[:1] == [True]
+        among += any(is_hit)
+    return HitRates(name, first / len(questions), among / len(questions))
 
 
-def chance(questions: Sequence[str], corpus: Sequence[str]) -> Hits:
-    """Expected for examples drawn at random without return: m/N, and 1 − C(N−m, 5)/C(N, 5), in the mean."""
+def chance(questions: Sequence[str], corpus: Sequence[str]) -> HitRates:
+    """Expected hit rates of examples drawn at random without replacement: means of m/N and of 1 − C(N−m, 5)/C(N, 5)."""
     sizes, total = Counter(module_of(example) for example in corpus), len(corpus)
     depth = min(DEPTH, total)
-    right = [sizes[module_of(question)] for question in questions]
-    first = sum(m / total for m in right) / len(right)
-    among = sum(1 - comb(total - m, depth) / comb(total, depth) for m in right) / len(right)
-    return Hits("chance", first, among)
+    module_sizes = [sizes[module_of(question)] for question in questions]
+    first = sum(m / total for m in module_sizes) / len(module_sizes)
+    among = sum(1 - comb(total - m, depth) / comb(total, depth) for m in module_sizes) / len(module_sizes)
+    return HitRates("chance", first, among)
 
 
 def bm25(corpus: Sequence[dict[str, str]], queries: Sequence[str]) -> list[list[str]]:
-    """The ids of the `DEPTH` texts that BM25 (its defaults: Lucene's, English stop words out) ranks first for each query."""
+    """Ids of the `DEPTH` texts that BM25 (defaults: Lucene's variant, English stop words removed) ranks first per query."""
     import bm25s
 
-    quiet: Any = {"show_progress": False}
+    no_progress: Any = {"show_progress": False}
     index = bm25s.BM25()
-    index.index(bm25s.tokenize([record["text"] for record in corpus], **quiet), **quiet)
-    found, _ = index.retrieve(bm25s.tokenize(list(queries), **quiet), k=min(DEPTH, len(corpus)), **quiet)
-    return [[corpus[row]["id"] for row in rows] for rows in found]
+    index.index(bm25s.tokenize([record["text"] for record in corpus], **no_progress), **no_progress)
+    ranked_rows, _ = index.retrieve(
+        bm25s.tokenize(list(queries), **no_progress), k=min(DEPTH, len(corpus)), **no_progress
+    )
+    return [[corpus[row]["id"] for row in rows] for rows in ranked_rows]

@@ -20,41 +20,41 @@ from ...store.files import whole_file
 from ..models.transformers_types import HfModel, HfTokenizer
 
 END = "<|end|>"
-"""The one special token: before every text, and so between two."""
+"""The only special token, placed before every text."""
 CONTEXT = 512
-"""Positions of the model; more than it is trained on at once, so that any question of 512 bytes fits."""
+"""Context length of the model; longer than its training sequences, so that any question of 512 bytes fits."""
 SHARES = 2
-"""Parts of a step that run side by side; fixed, so that the weights do not depend on the number of cores."""
+"""Parts of a batch that are processed in parallel; constant, so that the weights do not depend on the number of cores."""
 OnProgress = Callable[[int, float], None]
-"""Steps done, and the loss now (a running mean, in nats a token)."""
+"""Called with the number of steps done and the running mean of the loss, in nats per token."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoModelRecipe:
-    """How large the model is, and how long it learns."""
+    """Model size and training hyperparameters."""
 
     vocabulary: int = 2048
-    """Tokens of the BPE at most."""
+    """Maximal vocabulary size of the BPE."""
     width: int = 128
-    """Of the hidden state."""
+    """Width of the hidden state."""
     layers: int = 4
     """Transformer blocks."""
     heads: int = 4
-    """Of attention, in each."""
+    """Attention heads per block."""
     inner: int = 384
-    """Width inside a block's feed-forward part."""
+    """Width of the feed-forward layer."""
     length: int = 128
-    """Tokens of a packed sequence."""
+    """Tokens per packed sequence."""
     batch: int = 16
-    """Sequences of a step."""
+    """Sequences per step."""
     steps: int = 500
-    """Optimiser's steps."""
+    """Optimizer steps."""
     warmup: int = 30
-    """Of which the rate rises."""
+    """Steps of linear learning-rate warm-up."""
     rate: float = 4e-3
-    """Learning rate at its highest; it ends at a tenth of it, by a cosine."""
+    """Peak learning rate; cosine decay to a tenth of it."""
     seed: int = 0
-    """Of the weights and of the order of the texts."""
+    """Seed of the weights and of the order of the texts."""
 
 
 SHORT = DemoModelRecipe(vocabulary=1024, width=96, layers=3, inner=256, batch=8, steps=120, warmup=10)
@@ -62,9 +62,9 @@ SHORT = DemoModelRecipe(vocabulary=1024, width=96, layers=3, inner=256, batch=8,
 
 
 def build(texts: Sequence[str], folder: Path, recipe: DemoModelRecipe, on_progress: OnProgress) -> int:
-    """Train a tokenizer and a model into `folder`, which appears when both are finished; returns the parameters' number.
+    """Train a tokenizer and a model and save them to `folder`, atomically; returns the number of parameters.
 
-    With the same texts, recipe, torch and kind of processor, the same weights.
+    The weights are the same for the same texts, recipe, torch version and kind of processor.
     """
     import transformers
 
@@ -99,7 +99,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> HfTokenizer:
 
 
 def new_model(vocabulary: int, recipe: DemoModelRecipe) -> HfModel:
-    """A Llama with random weights and a head of its own (its gradient is what head-based methods look at)."""
+    """Build a Llama with random weights and an untied head, whose gradient head-based methods use."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(recipe.seed)
@@ -113,7 +113,7 @@ def new_model(vocabulary: int, recipe: DemoModelRecipe) -> HfModel:
 
 def packed(texts: Sequence[str], tokenizer: HfTokenizer, recipe: DemoModelRecipe) -> Iterator[torch.Tensor]:
     """Batches (batch, length + 1) for ever: texts in a new order each epoch, one after the other, cut to length."""
-    encoded = [torch.tensor(one.ids) for one in tokenizer.backend_tokenizer.encode_batch(list(texts))]
+    encoded = [torch.tensor(encoding.ids) for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts))]
     generator = torch.Generator().manual_seed(recipe.seed)
     size = recipe.batch * recipe.length
     stream = torch.zeros(0, dtype=torch.int64)
@@ -129,19 +129,19 @@ def packed(texts: Sequence[str], tokenizer: HfTokenizer, recipe: DemoModelRecipe
 def train(model: HfModel, batches: Iterator[torch.Tensor], recipe: DemoModelRecipe, on_progress: OnProgress) -> None:
     """AdamW with warm-up and cosine, gradients clipped to unit norm.
 
-    A step's sequences go to SHARES threads of one core each, that meet once a step. torch's own threads meet at each of a
-    step's thousand small operations, which takes three to eight times as long on cores that others use too.
+    Each batch is divided among SHARES threads of one core each, which synchronise once per step. torch's own threads synchronise
+    at each of a step's thousand small operations, which takes three to eight times as long on cores that others use too.
     """
     weights = list(model.parameters())
     optimizer = torch.optim.AdamW(weights, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, recipe))
     model.train()
     mean = 0.0
-    with _own_threads() as pool:
+    with _single_threaded_pool() as pool:
         for step in range(1, recipe.steps + 1):
             parts = list(pool.map(lambda rows: _gradients(model, weights, rows), next(batches).chunk(SHARES)))
-            for place, weight in enumerate(weights):
-                weight.grad = torch.stack([gradients[place] for _, gradients in parts]).mean(0)
+            for index, weight in enumerate(weights):
+                weight.grad = torch.stack([gradients[index] for _, gradients in parts]).mean(0)
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             schedule.step()
@@ -152,15 +152,15 @@ def train(model: HfModel, batches: Iterator[torch.Tensor], recipe: DemoModelReci
 
 
 @contextmanager
-def _own_threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads in which torch starts none of its own; it starts as many as before afterwards."""
-    before = torch.get_num_threads()
+def _single_threaded_pool() -> Iterator[ThreadPoolExecutor]:
+    """Thread pool in which torch uses one thread per worker; restores the number of torch threads afterwards."""
+    previous_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(SHARES, initializer=lambda: torch.set_num_threads(1)) as pool:
             yield pool
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous_threads)
 
 
 def _gradients(model: HfModel, weights: list[Any], rows: torch.Tensor) -> tuple[float, Sequence[torch.Tensor]]:
@@ -171,8 +171,8 @@ def _gradients(model: HfModel, weights: list[Any], rows: torch.Tensor) -> tuple[
     return loss.item(), torch.autograd.grad(loss, weights)
 
 
-def _rate(step: int, recipe: DemoModelRecipe) -> float:
-    """Share of the highest rate."""
+def _learning_rate_factor(step: int, recipe: DemoModelRecipe) -> float:
+    """Learning rate of a step as a fraction of the peak."""
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)

@@ -2,7 +2,7 @@
 
     tour("demo", "rise", settings={"kr": 64, "kh": 64, "kg": 32})
 
-Every step leaves a finished file or folder in the workdir, is announced in one line on stderr, and is not done again.
+Every step writes a finished file or folder in the workdir, prints one line on stderr, and is skipped if it is done already.
 Knows no method beyond the name and the settings it is given.
 """
 
@@ -31,21 +31,21 @@ from . import hit_rates as measure
 from .small_model import SHORT, DemoModelRecipe, build
 from .workdir import Workdir
 
-TOP = 10  # examples kept of each question
+TOP = 10  # examples per question
 SHOWN = (3, 3)  # questions printed, and examples of each
-LENGTH = 256  # tokens of an example: a long docstring becomes several
+LENGTH = 256  # maximal tokens per example; a long docstring becomes several examples
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a demo is."""
+    """Size of a demo."""
 
     texts: int | None
-    """Of the corpus, about; None for all there are."""
+    """Approximate number of texts in the corpus; None for all."""
     questions: int
-    """Held out at most."""
+    """Maximal number of held-out questions."""
     recipe: DemoModelRecipe
-    """The model's."""
+    """Recipe of the model."""
 
 
 FULL = Size(None, 150, DemoModelRecipe())
@@ -54,63 +54,65 @@ BRIEF = Size(800, 40, SHORT)
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demo measured."""
+    """Measurements of the demo."""
 
     questions: int
-    """Asked."""
-    hits: tuple[measure.Hits, ...]
-    """Of the method, of BM25 in two ways, of chance."""
+    """Number of questions."""
+    hits: tuple[measure.HitRates, ...]
+    """Hit rates of the method, of BM25 with two kinds of query, and of chance."""
     seconds: float
-    """Of this run; steps that were done before took none of them."""
+    """Seconds of this run; steps that were done before take none."""
 
 
 def tour(workdir: str, method: str, short: bool = False, settings: JsonFacts | None = None) -> DemoResult:
-    """Run the demo, or what is left of it.
+    """Run the demo; steps that are done already are skipped.
 
     Raises:
-        HeadwaterError: the folder holds something else, or a step failed; what was finished stays.
+        HeadwaterError: the folder belongs to something else, or a step failed; finished steps are kept.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
     size, place = BRIEF if short else FULL, Workdir(workdir)
     place.claim({"demo": 1, "python": sys.version.split()[0], "short": short})
     _corpus(place, size)
     _model(place, size.recipe)
     _store(place, method, settings or {})
     answers = _answers(place, method)
-    asked = texts.read_records(place.questions)
-    _show(asked[: SHOWN[0]], answers)
-    outcome = DemoResult(len(asked), _measured(place, method, asked, answers), time.monotonic() - begun)
+    questions = texts.read_records(place.questions)
+    _show(questions[: SHOWN[0]], answers)
+    outcome = DemoResult(
+        len(questions), _measure_hit_rates(place, method, questions, answers), time.monotonic() - start
+    )
     _show_figures(outcome)
     _show_next(place, method, outcome.seconds)
     return outcome
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def _corpus(place: Workdir, size: Size) -> None:
     if place.has_corpus():
-        _say(f"corpus: {place.corpus} is there already")
+        _log(f"corpus: {place.corpus} is there already")
         return
     library = texts.standard_library()
     docs = texts.docstrings(library)
-    parts = texts.split(texts.smaller(docs, size.texts) if size.texts else docs, size.questions)
+    parts = texts.split(texts.select_modules(docs, size.texts) if size.texts else docs, size.questions)
     texts.write_questions(place.questions, parts.questions)
     texts.write_corpus(place.corpus, parts.corpus)
-    letters = sum(len(doc.text) for doc in parts.corpus)
-    _say(f"corpus: {len(parts.corpus):,} docstrings of {library}, {letters / 1e6:.1f} MB; "
+    characters = sum(len(doc.text) for doc in parts.corpus)
+    _log(f"corpus: {len(parts.corpus):,} docstrings of {library}, {characters / 1e6:.1f} MB; "
          f"{len(parts.questions)} more held out as questions")  # fmt: skip
 
 
 def _model(place: Workdir, recipe: DemoModelRecipe) -> None:
     if place.has_model():
-        _say(f"model: {place.model} is there already")
+        _log(f"model: {place.model} is there already")
         return
     if place.drop_store():
-        _say(f"model: gone; {place.store}, which was made with it, is removed")
+        _log(f"model: gone; {place.store}, which was made with it, is removed")
     records = texts.read_records(place.corpus)
-    begun = time.monotonic()
+    start = time.monotonic()
     losses: list[float] = []
     with ProgressDisplay(every=10.0) as display:
 
@@ -119,7 +121,7 @@ def _model(place: Workdir, recipe: DemoModelRecipe) -> None:
             display.show(Progress("model", step, recipe.steps, f"steps · loss {loss:.2f}"))
 
         parameters = build([record["text"] for record in records], place.model, recipe, on_progress)
-    _say(f"model: {parameters / 1e6:.1f} M parameters, {recipe.steps} steps in {clock(time.monotonic() - begun)}, "
+    _log(f"model: {parameters / 1e6:.1f} M parameters, {recipe.steps} steps in {clock(time.monotonic() - start)}, "
          f"loss {losses[0]:.2f} → {losses[-1]:.2f} nats a token")  # fmt: skip
 
 
@@ -131,7 +133,7 @@ def _store(place: Workdir, method: str, settings: JsonFacts) -> None:
     with ProgressDisplay(every=10.0) as display:
         outcome = ingestion.run(Run(on_progress=display.show))
     size = sum(file.stat().st_size for file in place.store.rglob("*") if file.is_file())
-    _say(f"store: {outcome.rows:,} examples with {method} ({outcome.added:,} read now, in {clock(outcome.seconds)}), "
+    _log(f"store: {outcome.rows:,} examples with {method} ({outcome.added:,} read now, in {clock(outcome.seconds)}), "
          f"{size / 1e6:.0f} MB")  # fmt: skip
 
 
@@ -140,7 +142,7 @@ Answers = dict[str, list[JsonObject]]
 
 
 def _answers(place: Workdir, method: str) -> Answers:
-    begun = time.monotonic()
+    start = time.monotonic()
     choice = ModelChoice(str(place.model), device="cpu")
     session = open_session(str(place.store), method, str(place.questions), QueryOptions(TOP, choice))
     results = session.attribute()
@@ -151,44 +153,44 @@ def _answers(place: Workdir, method: str) -> Answers:
             for values in zip(*part.values(), strict=True):
                 row = dict(zip(part, values, strict=True))
                 answers.setdefault(row["query_id"], []).append(row)
-    _say(f"answers: {len(answers)} questions to {session.rows:,} examples in {clock(time.monotonic() - begun)}")
+    _log(f"answers: {len(answers)} questions to {session.rows:,} examples in {clock(time.monotonic() - start)}")
     return answers
 
 
-def _measured(
-    place: Workdir, method: str, asked: Sequence[dict[str, str]], answers: Answers
-) -> tuple[measure.Hits, ...]:
-    ids, records = [question["id"] for question in asked], texts.read_records(place.corpus)
+def _measure_hit_rates(
+    place: Workdir, method: str, questions: Sequence[dict[str, str]], answers: Answers
+) -> tuple[measure.HitRates, ...]:
+    ids, records = [question["id"] for question in questions], texts.read_records(place.corpus)
     rankings = {
         f"{method} (asked about the completion)": [[row["example_id"] for row in answers[name]] for name in ids],
-        "BM25, query = completion": measure.bm25(records, [q["completion"] for q in asked]),
-        "BM25, query = prompt + completion": measure.bm25(records, [q["prompt"] + q["completion"] for q in asked]),
+        "BM25, query = completion": measure.bm25(records, [q["completion"] for q in questions]),
+        "BM25, query = prompt + completion": measure.bm25(records, [q["prompt"] + q["completion"] for q in questions]),
     }
-    measured = [measure.hits(name, ids, ranking) for name, ranking in rankings.items()]
-    return (*measured, measure.chance(ids, [record["id"] for record in records]))
+    rates = [measure.hit_rates(name, ids, ranking) for name, ranking in rankings.items()]
+    return (*rates, measure.chance(ids, [record["id"] for record in records]))
 
 
-def _show(asked: Sequence[dict[str, str]], answers: Answers) -> None:
+def _show(questions: Sequence[dict[str, str]], answers: Answers) -> None:
     print(
         "\nThe first of the questions: a docstring that the model never saw, cut in two. Which examples did most for the"
     )
     print("second half, given the first?")
-    for question in asked:
+    for question in questions:
         print(f"\n  {question['id']}")
-        print(_folded("prompt      ", question["prompt"]))
-        print(_folded("completion  ", question["completion"]))
+        print(_wrapped_text("prompt      ", question["prompt"]))
+        print(_wrapped_text("completion  ", question["completion"]))
         for row in answers[question["id"]][: SHOWN[1]]:
-            print(_folded(f"  {row['rank']}  {row['score']:.3f}  ", f"[{row['example_id']}]  {row['text']}"))
+            print(_wrapped_text(f"  {row['rank']}  {row['score']:.3f}  ", f"[{row['example_id']}]  {row['text']}"))
 
 
-def _folded(mark: str, text: str, width: int = 116, lines: int = 3) -> str:
-    """Text in a few lines behind a mark."""
+def _wrapped_text(label: str, text: str, width: int = 116, lines: int = 3) -> str:
+    """Text wrapped to a few lines after a label."""
     squeezed = " ".join(printable(text).split())
-    indent = " " * (len(mark) + 4)
-    found = textwrap.wrap(
-        squeezed, width, initial_indent=f"    {mark}", subsequent_indent=indent, break_on_hyphens=False
+    indent = " " * (len(label) + 4)
+    wrapped = textwrap.wrap(
+        squeezed, width, initial_indent=f"    {label}", subsequent_indent=indent, break_on_hyphens=False
     )
-    return "\n".join(found[:lines]) + " …" * (len(found) > lines)
+    return "\n".join(wrapped[:lines]) + " …" * (len(wrapped) > lines)
 
 
 def _show_figures(outcome: DemoResult) -> None:

@@ -1,7 +1,7 @@
 """`evaluate lds` and `evaluate subsets`: predicted against real effects of training on subsets. Knows no store.
 
-Outcomes are losses unless said otherwise: training on a subset that helps lowers them, so a positive score predicts a fall,
-and correlations are taken with their negatives.
+Outcomes are losses by default. Training on a helpful subset lowers the loss, so that a positive score predicts a lower loss and
+outcomes enter the correlations with their sign changed. Knows no store.
 """
 
 from __future__ import annotations
@@ -18,34 +18,35 @@ from ...store.layout import Array
 from .metrics import Estimate, bootstrap_subsets, lds, noise_ceiling, subset_sums
 
 OUTCOMES = ("loss", "gain")
-MIXED = 100
+SHUFFLES = 100
+"""Random permutations of the subsets for the chance level."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How predictions agree with outcomes over subsets."""
+    """Rank correlation of predictions and outcomes over subsets."""
 
     measure: str
-    """lds, or subsets."""
+    """"lds" or "subsets"."""
     mean: Estimate
     """Spearman's correlation over subsets, mean over queries, with an interval over subsets and queries."""
     each: Array
-    """(Q,) of every query."""
+    """(Q,) the correlation of each query."""
     shuffled: Estimate
-    """The same against outcomes whose subsets are mixed up, over `MIXED` ways to mix them: what no knowledge gives."""
+    """The same with the subsets of the outcomes shuffled, over `SHUFFLES` permutations: the chance level."""
     subsets: int
-    """S."""
+    """Number of subsets S."""
     seeds: int
-    """Retrainings of each subset that were averaged."""
+    """Number of retrainings of each subset, whose outcomes are averaged."""
     between: float
-    """Mean correlation of two retrainings; NaN where there is one."""
+    """Mean correlation of two retrainings; NaN if there is only one."""
     ceiling: float
-    """What a perfect prediction would reach against these outcomes; NaN where there is one retraining."""
+    """Noise ceiling: the correlation that a perfect prediction would reach; NaN if there is only one retraining."""
 
     def facts(self) -> JsonObject:
-        """JSON values; what is not defined is null."""
-        found = asdict(self) | {"each": self.each.tolist()}
-        return {key: _json(value) for key, value in found.items()}
+        """The fields as JSON values; undefined figures are null."""
+        fields = asdict(self) | {"each": self.each.tolist()}
+        return {key: _json(value) for key, value in fields.items()}
 
 
 def _json(value: Any) -> Any:
@@ -60,11 +61,11 @@ def evaluate_lds(scores: Array, masks: Array, outcomes: Array, kind: str = "loss
     """The linear datamodelling score of `scores` (Q, N) on `masks` (S, N) and `outcomes` (S, Q) or (seeds, S, Q).
 
     Raises:
-        DataError: shapes that disagree, both named; fewer than three subsets.
+        DataError: shapes do not match, or there are fewer than three subsets.
     """
     if scores.ndim != 2:
         raise DataError(f"scores are (queries, examples), not {scores.shape}")
-    by_seed = per_seed(outcomes, len(masks))
+    by_seed = outcomes_by_seed(outcomes, len(masks))
     if by_seed.shape[2] != len(scores):
         raise DataError(
             f"scores {scores.shape} are of {len(scores)} queries, outcomes {outcomes.shape} of {by_seed.shape[2]}"
@@ -73,53 +74,63 @@ def evaluate_lds(scores: Array, masks: Array, outcomes: Array, kind: str = "loss
 
 
 def evaluate_subsets(predicted: Array, outcomes: Array, kind: str = "loss", resamples: int = 1000) -> Agreement:
-    """Predicted utilities (S,) or (S, tasks) beside outcomes (S,), (S, tasks) or (seeds, S, tasks).
+    """Rank correlation of predicted utilities (S,) or (S, tasks) and outcomes (S,), (S, tasks) or (seeds, S, tasks).
 
     Raises:
-        DataError: shapes that disagree, both named; fewer than three subsets.
+        DataError: shapes do not match, or there are fewer than three subsets.
     """
     predicted = predicted[:, None] if predicted.ndim == 1 else predicted
-    by_seed = per_seed(outcomes[:, None] if outcomes.ndim == 1 else outcomes, len(predicted))
+    by_seed = outcomes_by_seed(outcomes[:, None] if outcomes.ndim == 1 else outcomes, len(predicted))
     if by_seed.shape[1:] != predicted.shape:
         raise DataError(f"predictions {predicted.shape} are (subsets, tasks), outcomes {outcomes.shape}: they differ")
     return agreement("subsets", predicted, by_seed, kind, resamples)
 
 
-def per_seed(outcomes: Array, subsets: int) -> Array:
-    """(seeds, S, Q) float64 of outcomes with or without the axis of seeds.
+def outcomes_by_seed(outcomes: Array, subsets: int) -> Array:
+    """Outcomes as (seeds, S, Q) float64, whether or not they have the axis of seeds.
 
     Raises:
-        DataError: another number of subsets than the masks have.
+        DataError: the number of subsets differs from that of the masks or predictions.
     """
-    found: Array = np.asarray(outcomes, np.float64)
-    found = found[None] if found.ndim == 2 else found
-    if found.ndim != 3 or found.shape[1] != subsets:
+    by_seed: Array = np.asarray(outcomes, np.float64)
+    by_seed = by_seed[None] if by_seed.ndim == 2 else by_seed
+    if by_seed.ndim != 3 or by_seed.shape[1] != subsets:
         raise DataError(f"outcomes {outcomes.shape} are (subsets, queries) or (seeds, subsets, queries), "
                         f"and masks or predictions have {subsets} subsets")  # fmt: skip
-    return found
+    return by_seed
 
 
 def agreement(measure: str, predicted: Array, by_seed: Array, kind: str, resamples: int) -> Agreement:
-    """Predictions (S, Q) beside outcomes (seeds, S, Q)."""
+    """Rank correlation of predictions (S, Q) and outcomes (seeds, S, Q) over subsets.
+
+    Raises:
+        SettingsError: `kind` is unknown.
+        DataError: fewer than three subsets.
+    """
     if kind not in OUTCOMES:
         raise SettingsError(f"outcomes are {' or '.join(OUTCOMES)}, not {kind!r}")
     subsets, sign = len(predicted), -1.0 if kind == "loss" else 1.0
     if subsets < 3:
-        raise DataError(f"{subsets} subsets have no rank correlation worth the name: give three or more")
+        raise DataError(f"{subsets} subsets are too few for a rank correlation: give three or more")
     outcomes = sign * by_seed.mean(0)
     between, ceiling = noise_ceiling(by_seed)
     return Agreement(
         measure, bootstrap_subsets(predicted, outcomes, resamples=resamples), lds(predicted, outcomes),
-        _mixed(predicted, outcomes), subsets, len(by_seed), between, ceiling,
+        _shuffled_correlation(predicted, outcomes), subsets, len(by_seed), between, ceiling,
     )  # fmt: skip
 
 
-def _mixed(predicted: Array, outcomes: Array) -> Estimate:
-    """Mean and 95 % range of the mean correlation with outcomes of mixed-up subsets."""
-    random, defined = np.random.default_rng(0), np.isfinite(lds(predicted, outcomes))
+def _shuffled_correlation(predicted: Array, outcomes: Array) -> Estimate:
+    """Mean and 95 % range of the mean correlation when the subsets of the outcomes are shuffled."""
+    generator, defined = np.random.default_rng(0), np.isfinite(lds(predicted, outcomes))
     if not defined.any():
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    told, real = predicted[:, defined], outcomes[:, defined]
-    found = np.array([lds(told, real[random.permutation(len(real))]).mean() for _ in range(MIXED)])
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Estimate(float(found.mean()), float(low), float(high), told.shape[1])
+    defined_predictions, defined_outcomes = predicted[:, defined], outcomes[:, defined]
+    means = np.array(
+        [
+            lds(defined_predictions, defined_outcomes[generator.permutation(len(defined_outcomes))]).mean()
+            for _ in range(SHUFFLES)
+        ]
+    )
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(float(means.mean()), float(low), float(high), defined_predictions.shape[1])

@@ -13,73 +13,76 @@ from ...store.layout import Array
 from .agreement import Agreement, evaluate_lds, evaluate_subsets
 from .labels import Labels, TextMatch, read_labels
 from .matrices import read_array, read_masks
-from .rankings import AllScores, read_answers, require_known
+from .rankings import AllScores, read_answers, require_known_examples
 from .removal import Removal, brittleness
 from .retrieval import CUTS, Retrieval, evaluate_retrieval
 
 
-def lds_of(
+def lds_from_files(
     scores: str, masks: str, outcomes: str, subsets: str = "", kind: str = "loss", resamples: int = 1000
 ) -> Agreement:
-    """`evaluate lds`; `subsets`: "80:100" takes these alone.
+    """`evaluate lds` from files; `subsets` "80:100" uses only this range of subsets.
 
     Raises:
-        SettingsError, DataError: files that are not there or not what they should be, shapes that disagree.
+        SettingsError: a file does not exist or has an unknown format.
+        DataError: a file holds something else than expected, or shapes do not match.
     """
-    chosen = _span(subsets)
+    chosen = _parse_range(subsets)
     mask, outcome = read_masks(masks), read_array(outcomes, "outcomes")
     if chosen != slice(None):
-        mask, outcome = mask[chosen], _subsets(outcome, chosen)
+        mask, outcome = mask[chosen], _select_subsets(outcome, chosen)
     return evaluate_lds(read_array(scores, "scores"), mask, outcome, kind, resamples)
 
 
-def subsets_of(
+def subsets_from_files(
     predicted: str, outcomes: str, subsets: str = "", kind: str = "loss", resamples: int = 1000
 ) -> Agreement:
-    """`evaluate subsets`; the span holds for both files."""
-    chosen = _span(subsets)
+    """`evaluate subsets` from files; the range `subsets` applies to both."""
+    chosen = _parse_range(subsets)
     return evaluate_subsets(
         read_array(predicted, "predictions")[chosen],
-        _subsets(read_array(outcomes, "outcomes"), chosen),
+        _select_subsets(read_array(outcomes, "outcomes"), chosen),
         kind,
         resamples,
     )
 
 
-def brittleness_of(outcomes: str) -> Removal:
-    """`evaluate brittleness`, of the outcomes of `ground-truth --without`.
+def brittleness_from_file(outcomes: str) -> Removal:
+    """`evaluate brittleness` from the outcomes of `ground-truth --without`.
 
     Raises:
-        SettingsError, DataError: a file that is not there, or not of removals.
+        SettingsError: the file does not exist. DataError: its shape is not that of removals.
     """
     return brittleness(read_array(outcomes, "outcomes"))
 
 
-def retrieval_of(results: str, scores: str, store: str, labels: Labels, cuts: Sequence[int] = CUTS) -> Retrieval:
-    """`evaluate retrieval`: of answers, or of all scores of a store's examples; a store also says which labels are known."""
+def retrieval_from_files(
+    results: str, scores: str, store: str, labels: Labels, cuts: Sequence[int] = CUTS
+) -> Retrieval:
+    """`evaluate retrieval` from a table of results or from all scores; if `store` is given, labels must be of its examples."""
     if bool(results) == bool(scores):
         raise SettingsError("give either --results or --scores")
     if scores and not store:
-        raise SettingsError("--scores names no example: --store DIR says which rows these are")
+        raise SettingsError("--scores has no example ids: --store DIR says which rows these are")
     opened = FeatureStore.open(store) if store else None
     if scores:
         assert opened
-        every = AllScores(scores, opened, texts=isinstance(labels, TextMatch))
-        require_known(labels, every.examples, store)
-        return evaluate_retrieval(every, labels, cuts, whole=True)
+        all_scores = AllScores(scores, opened, texts=isinstance(labels, TextMatch))
+        require_known_examples(labels, all_scores.examples, store)
+        return evaluate_retrieval(all_scores, labels, cuts, whole=True)
     if opened:
-        require_known(labels, AllScores.names_of(opened), store)
+        require_known_examples(labels, AllScores.names_of(opened), store)
     return evaluate_retrieval(read_answers(results), labels, cuts, whole=False)
 
 
-def labels_of(path: str, column: str, queries: str, pattern: str) -> Labels:
-    """Labels from a file, or by a pattern in the text."""
+def select_labels(path: str, column: str, queries: str, pattern: str) -> Labels:
+    """Labels from a file, or from a regular expression searched in the texts."""
     if bool(path) == bool(pattern):
         raise SettingsError("give either --labels or --match")
     if pattern:
         return TextMatch(pattern)
     if queries and not column:
-        raise SettingsError("--query-labels goes with --column")
+        raise SettingsError("--query-labels goes with --column: name the column that holds the labels")
     return read_labels(path, column, queries)
 
 
@@ -92,7 +95,7 @@ def save(facts: JsonObject, path: str) -> None:
         hidden.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _span(text: str) -> slice:
+def _parse_range(text: str) -> slice:
     """ "80:100" as a slice; "" as all."""
     if not text:
         return slice(None)
@@ -102,9 +105,9 @@ def _span(text: str) -> slice:
     return slice(int(first) if first else None, int(last) if last else None)
 
 
-def _subsets(outcomes: Array, chosen: slice) -> Array:
-    """Subsets are the axis before the last, or the only one."""
+def _select_subsets(outcomes: Array, chosen: slice) -> Array:
+    """Select subsets, which are the second-last axis, or the only one."""
     if outcomes.ndim == 1:
         return outcomes[chosen]
-    found: Array = outcomes[..., chosen, :]
-    return found
+    selected: Array = outcomes[..., chosen, :]
+    return selected

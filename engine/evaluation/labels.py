@@ -1,6 +1,6 @@
 """Labels: which examples are relevant for which query, by ids, pairs, a column's value or a pattern in the text.
 
-Knows files of labels; no scores and no store.
+Knows label files; no scores and no store.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ..data.sources import find_sources
 
 
 class Labels(ABC):
-    """What is relevant."""
+    """Which examples are relevant for a query."""
 
     @abstractmethod
     def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
-        """(n,) boolean: which of these examples are relevant for a query."""
+        """(n,) bool: whether each of these examples is relevant for a query."""
 
     def total(self, query: str) -> int | None:
-        """How many examples are relevant for a query in all; None where the labels do not say."""
+        """Number of relevant examples of a query in the whole corpus; None if the labels do not determine it."""
         return None
 
     @property
     def known(self) -> frozenset[str]:
-        """Ids of all examples that the labels name; they must be in the store, if one is given."""
+        """Ids of all labelled examples; if a store is given, they must be in it."""
         return frozenset()
 
 
@@ -61,8 +61,8 @@ class RelevantPairs(Labels):
         self._pairs = pairs
 
     def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
-        own = self._pairs.get(query, frozenset())
-        return np.array([name in own for name in examples], bool)
+        relevant_ids = self._pairs.get(query, frozenset())
+        return np.array([name in relevant_ids for name in examples], bool)
 
     def total(self, query: str) -> int:
         return len(self._pairs.get(query, ()))
@@ -73,7 +73,7 @@ class RelevantPairs(Labels):
 
 
 class SameLabel(Labels):
-    """Examples with the query's own value of a column."""
+    """Examples whose value of a column equals the query's."""
 
     def __init__(self, examples: JsonFacts, queries: JsonFacts) -> None:
         self._examples = {name: str(label) for name, label in examples.items() if label is not None}
@@ -81,15 +81,15 @@ class SameLabel(Labels):
         self._counts = Counter(self._examples.values())
 
     def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
-        own = self._of(query)
-        return np.array([self._examples.get(name) == own for name in examples], bool)
+        query_label = self._query_label(query)
+        return np.array([self._examples.get(name) == query_label for name in examples], bool)
 
     def total(self, query: str) -> int:
-        return self._counts[self._of(query)]
+        return self._counts[self._query_label(query)]
 
-    def _of(self, query: str) -> str:
+    def _query_label(self, query: str) -> str:
         if self._queries.get(query) is None:
-            raise DataError(f"query {query} has no label")
+            raise DataError(f"query {query} has no label: add it to the file of --query-labels")
         return str(self._queries[query])
 
     @property
@@ -98,10 +98,10 @@ class SameLabel(Labels):
 
 
 class TextMatch(Labels):
-    """Examples whose text a pattern is found in."""
+    """Examples whose text matches a regular expression anywhere."""
 
     def __init__(self, pattern: str) -> None:
-        """Raises SettingsError for what is no regular expression."""
+        """Raises SettingsError if the pattern is not a valid regular expression."""
         try:
             self._pattern = re.compile(pattern)
         except re.error as error:
@@ -114,11 +114,12 @@ class TextMatch(Labels):
 def read_labels(path: str, column: str = "", queries: str = "") -> Labels:
     """Labels from a file.
 
-    A .txt file has an id a line. A table (.jsonl, .csv, .parquet) has query_id and example_id, or id and `column`; then
-    `queries`, a table likewise, has the queries' labels; without it, examples whose label is true are relevant.
+    A .txt file has one id per line. A table (.jsonl, .csv, .parquet) has the columns query_id and example_id, or id and `column`.
+    In the second case `queries` is a table of the queries' labels; without it, examples whose label is true are relevant.
 
     Raises:
-        CorpusError: the file is not there, or cannot be read. DataError: a column or a label is missing, or there is none.
+        CorpusError: the file does not exist or cannot be read.
+        DataError: a column or a label is missing, or there are no labels.
     """
     if path.endswith(".txt"):
         return RelevantIds([line for line in (f["text"].strip() for f in _records(path)) if line])
@@ -131,20 +132,20 @@ def read_labels(path: str, column: str = "", queries: str = "") -> Labels:
     examples = _column(path, column)
     if queries:
         return SameLabel(examples, _column(queries, column))
-    return RelevantIds([name for name, label in examples.items() if _true(label, path)])
+    return RelevantIds([name for name, label in examples.items() if _is_true(label, path)])
 
 
 _FALSE = {"", "0", "0.0", "f", "false", "n", "no", "none", "null", "nan"}
 _TRUE = {"1", "1.0", "t", "true", "y", "yes"}
 
 
-def _true(label: Any, path: str) -> bool:
-    word = str(label).strip().lower()
-    if word not in _FALSE | _TRUE:
+def _is_true(label: Any, path: str) -> bool:
+    text = str(label).strip().lower()
+    if text not in _FALSE | _TRUE:
         raise DataError(
             f"{path}: label {label!r} is neither true nor false; --query-labels compares labels with the queries'"
         )
-    return word in _TRUE
+    return text in _TRUE
 
 
 def _column(path: str, name: str) -> JsonObject:
@@ -158,12 +159,12 @@ def _cell(fields: JsonFacts, name: str, path: str) -> Any:
 
 
 def _records(path: str) -> Iterator[JsonFacts]:
-    some = False
+    any_record = False
     for source in find_sources([path], lines=True):
         for record in read_records(source.path, source.format, 0, None):
-            if record.fault:
-                raise CorpusError(f"{path}:{record.line}: {record.fault}")
-            some = True
+            if record.error:
+                raise CorpusError(f"{path}:{record.line}: {record.error}")
+            any_record = True
             yield record.fields
-    if not some:
-        raise DataError(f"{path} holds no label")
+    if not any_record:
+        raise DataError(f"{path} holds no label: give one id or row per line")

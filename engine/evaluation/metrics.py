@@ -1,8 +1,8 @@
 """Metrics: rank correlations, LDS, precision and recall, areas under curves, bootstrap intervals.
 
-Pure functions of arrays in float64. Scores with ties have the mean rank of their group in correlations, count half in AUC, and
-enter together in average precision; a figure that is not defined (no relevant row, a constant column) is NaN, and means leave
-it out. Knows no file, no store and no method.
+Pure functions of float64 arrays. Tied scores get the mean rank of their group in correlations, count half in AUC, and enter
+together in average precision. An undefined metric (no relevant row, a constant column) is NaN and is left out of means.
+Knows no file, no store and no method.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with its bootstrap interval."""
+    """A mean with its bootstrap confidence interval."""
 
     value: float
-    """Mean over what is defined."""
+    """Mean over the defined values."""
     low: float
-    """Lower end of the interval."""
+    """Lower bound of the interval."""
     high: float
-    """Upper end."""
+    """Upper bound of the interval."""
     count: int
-    """Queries (or tasks) with a defined figure."""
+    """Number of queries (or tasks) for which the metric is defined."""
 
 
 def subset_sums(scores: Array, masks: Array) -> Array:
@@ -43,8 +43,8 @@ def subset_sums(scores: Array, masks: Array) -> Array:
     if scores.ndim != 2 or masks.ndim != 2 or scores.shape[1] != masks.shape[1]:
         raise DataError(f"scores {scores.shape} are (queries, examples), masks {masks.shape} (subsets, examples): "
                         "the numbers of examples differ")  # fmt: skip
-    found: Array = masks.astype(np.float64) @ scores.T.astype(np.float64)
-    return found
+    sums: Array = masks.astype(np.float64) @ scores.T.astype(np.float64)
+    return sums
 
 
 def lds(predicted: Array, outcomes: Array) -> Array:
@@ -60,7 +60,7 @@ def lds(predicted: Array, outcomes: Array) -> Array:
 
 
 def noise_ceiling(outcomes: Array) -> tuple[float, float]:
-    """(mean correlation of two seeds, what a perfect predictor of the expected outcome would reach).
+    """(mean correlation of two seeds, correlation that a perfect predictor of the expected outcome would reach).
 
     outcomes (R, S, Q): R retrainings of each subset. With r the mean Spearman correlation of two retrainings, over pairs and
     queries, the mean of R has reliability R r / (1 + (R-1) r) (Spearman-Brown), and the correlation of anything with it is
@@ -69,21 +69,21 @@ def noise_ceiling(outcomes: Array) -> tuple[float, float]:
     seeds = len(outcomes)
     if seeds < 2:
         return float("nan"), float("nan")
-    found = [spearman(outcomes[i], outcomes[j]) for i in range(seeds) for j in range(i)]
-    r = float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")
+    correlations = [spearman(outcomes[i], outcomes[j]) for i in range(seeds) for j in range(i)]
+    r = float(np.nanmean(correlations)) if np.isfinite(correlations).any() else float("nan")
     if not r > 0:
         return r, 0.0 if np.isfinite(r) else float("nan")
     return r, float(np.sqrt(seeds * r / (1 + (seeds - 1) * r)))
 
 
 def bootstrap(values: Array, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """The mean of (n,) figures, with the percentile interval of its bootstrap (Efron 1979) over them; NaN are left out."""
-    kept = values[np.isfinite(values)]
-    if not len(kept):
+    """The mean of (n,) values with its bootstrap percentile interval (Efron 1979); NaN are left out."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    draws = np.random.default_rng(seed).integers(len(kept), size=(resamples, len(kept)))
-    low, high = np.quantile(kept[draws].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(kept.mean()), float(low), float(high), len(kept))
+    draws = np.random.default_rng(seed).integers(len(defined), size=(resamples, len(defined)))
+    low, high = np.quantile(defined[draws].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(defined.mean()), float(low), float(high), len(defined))
 
 
 def bootstrap_subsets(
@@ -93,21 +93,21 @@ def bootstrap_subsets(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """The mean over queries of `measure`, with an interval that resamples subsets and queries both: subsets are few, and all
+    """The mean over queries of `measure`, with an interval that resamples both subsets and queries: subsets are few, and all
     queries share them. predicted, outcomes (S, Q).
     """
-    random, (subsets, queries) = np.random.default_rng(seed), predicted.shape
-    figures, means = measure(predicted, outcomes), []
+    generator, (subsets, queries) = np.random.default_rng(seed), predicted.shape
+    values, means = measure(predicted, outcomes), []
     for _ in range(resamples):
-        rows, columns = random.integers(subsets, size=subsets), random.integers(queries, size=queries)
-        drawn = measure(predicted[np.ix_(rows, columns)], outcomes[np.ix_(rows, columns)])
-        if np.isfinite(drawn).any():
-            means.append(np.nanmean(drawn))
-    kept = figures[np.isfinite(figures)]
-    if not len(kept) or not means:
+        rows, columns = generator.integers(subsets, size=subsets), generator.integers(queries, size=queries)
+        resampled = measure(predicted[np.ix_(rows, columns)], outcomes[np.ix_(rows, columns)])
+        if np.isfinite(resampled).any():
+            means.append(np.nanmean(resampled))
+    defined = values[np.isfinite(values)]
+    if not len(defined) or not means:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(kept.mean()), float(low), float(high), len(kept))
+    return Estimate(float(defined.mean()), float(low), float(high), len(defined))
 
 
 def task_correlation(predicted: Array, outcomes: Array) -> float:
@@ -137,37 +137,37 @@ def average_precision(scores: Array, relevant: Array) -> float:
     return float((gained * hits / (ends + 1)).sum())
 
 
-def extremes(scores: Array, relevant: Array, k: int) -> tuple[Array, Array]:
-    """The k best and k worst rows of (N,) scores, and their relevance: what RISE's protocol looks at."""
+def top_and_bottom(scores: Array, relevant: Array, k: int) -> tuple[Array, Array]:
+    """The k highest and k lowest of (N,) scores and their relevance, as in RISE's evaluation protocol."""
     order = np.argsort(-scores, kind="stable")
-    chosen = order if 2 * k >= len(order) else np.concatenate([order[:k], order[-k:]])
-    return scores[chosen], relevant[chosen]
+    rows = order if 2 * k >= len(order) else np.concatenate([order[:k], order[-k:]])
+    return scores[rows], relevant[rows]
 
 
 def precision_at(relevant: Array, k: int) -> Array:
-    """(Q,) share of relevant ones among the first k of rankings; relevant (Q, ≥ 1) boolean, best first.
+    """(Q,) fraction of relevant rows among the first k of each ranking; relevant (Q, ≥ 1) bool, best first.
 
-    Rankings shorter than k are judged as they are long.
+    Rankings shorter than k are evaluated at their full length.
     """
     return np.asarray(relevant[:, :k].mean(1, dtype=np.float64))
 
 
 def recall_at(relevant: Array, k: int, totals: Array) -> Array:
-    """(Q,) share of all relevant rows (`totals`, (Q,)) among the first k; NaN where there is none."""
+    """(Q,) fraction of all relevant rows (`totals`, (Q,)) that are among the first k; NaN if there are none."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(totals > 0, relevant[:, :k].sum(1) / totals, np.nan))
 
 
 def reciprocal_rank(relevant: Array) -> Array:
-    """(Q,) 1 / rank of the first relevant row of rankings (Q, K), best first; 0 where none is among them. Its mean is MRR."""
-    found = relevant.any(1)
-    return np.asarray(np.where(found, 1.0 / (relevant.argmax(1) + 1), 0.0))
+    """(Q,) 1 / rank of the first relevant row of rankings (Q, K), best first; 0 if there is none. Its mean is the MRR."""
+    has_relevant = relevant.any(1)
+    return np.asarray(np.where(has_relevant, 1.0 / (relevant.argmax(1) + 1), 0.0))
 
 
 def ranked_precision(relevant: Array, totals: Array) -> Array:
-    """(Q,) average precision of rankings that end after K rows: Σ precision at each relevant row / relevant rows in all.
+    """(Q,) average precision of rankings cut after K rows: Σ precision at each relevant row / total relevant rows.
 
-    relevant (Q, K) boolean, best first; totals (Q,): what was not ranked counts as never found.
+    relevant (Q, K) bool, best first; totals (Q,): relevant rows that were not ranked contribute 0.
     """
     hits = np.cumsum(relevant, 1) / np.arange(1, relevant.shape[1] + 1)
     with np.errstate(invalid="ignore", divide="ignore"):

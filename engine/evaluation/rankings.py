@@ -22,24 +22,24 @@ FIELDS = ("query_id", "example_id", "score")
 
 
 def read_answers(path: str) -> Iterator[Ranking]:
-    """Rankings from a table of answers (.jsonl, .csv, .parquet): query_id, example_id, score and, if it is there, text.
+    """Rankings from a table of answers (.jsonl, .csv, .parquet) with columns query_id, example_id, score and optionally text.
 
-    Each query's rows may stand anywhere; they are ranked by score, ties in the file's order.
+    The rows of a query may be in any order; they are ranked by score, ties in the order of the file.
 
     Raises:
-        CorpusError: the file is not there, or cannot be read.
-        DataError: a column is missing, a score is no number, or an example comes twice for a query.
+        CorpusError: the file does not exist, or cannot be read.
+        DataError: a column is missing, a score is not a number, or an example occurs twice for a query.
     """
-    places: dict[str, list[Mapping[str, Any]]] = {}
+    rows_of_query: dict[str, list[Mapping[str, Any]]] = {}
     for source in find_sources([path]):
         for record in read_records(source.path, source.format, 0, None):
-            if record.fault:
-                raise CorpusError(f"{path}:{record.line}: {record.fault}")
+            if record.error:
+                raise CorpusError(f"{path}:{record.line}: {record.error}")
             missing = [name for name in FIELDS if name not in record.fields]
             if missing:
                 raise DataError(f"{path} has no column {missing[0]}: answers have {', '.join(FIELDS)}")
-            places.setdefault(str(record.fields["query_id"]), []).append(record.fields)
-    for query, rows in places.items():
+            rows_of_query.setdefault(str(record.fields["query_id"]), []).append(record.fields)
+    for query, rows in rows_of_query.items():
         yield _answer(path, query, rows)
 
 
@@ -48,35 +48,40 @@ def _answer(path: str, query: str, rows: Sequence[Mapping[str, Any]]) -> Ranking
         scores = np.array([float(row["score"]) for row in rows])
     except (TypeError, ValueError):
         raise DataError(f"{path}: a score of query {query} is no number") from None
-    bad = np.flatnonzero(~np.isfinite(scores))
-    if len(bad):
-        raise DataError(f"{path}: the score of example {rows[bad[0]]['example_id']} for query {query} is not finite")
+    bad_rows = np.flatnonzero(~np.isfinite(scores))
+    if len(bad_rows):
+        raise DataError(
+            f"{path}: the score of example {rows[bad_rows[0]]['example_id']} for query {query} is not finite"
+        )
     order = np.argsort(-scores, kind="stable")
     names = [str(rows[at]["example_id"]) for at in order]
     if len({row.get("row", row["example_id"]) for row in rows}) < len(rows):
-        raise DataError(f"{path}: an example comes twice for query {query}")
+        raise DataError(f"{path}: an example comes twice for query {query}: remove one of the rows")
     return Ranking(query, names, [str(rows[at].get("text") or "") for at in order], scores[order])
 
 
 class AllScores:
-    """All scores of all examples of a store."""
+    """Rankings of all examples of a store, from an array of all scores."""
 
     def __init__(self, path: str, store: FeatureStore, *, texts: bool) -> None:
-        """`path`: (Q, N) scores, or a group as `attribute --all-scores` writes it; `texts`: the labels look at them.
+        """`path`: (Q, N) scores, or a group written by `attribute --all-scores`; `texts`: whether the labels need the texts.
 
         Raises:
-            DataError: another number of examples than the store has.
+            DataError: the number of examples differs from the store's.
+            SettingsError: texts are needed, and the store keeps none.
         """
         self._scores = read_array(path, "scores")
         rows = store.rows(EXAMPLES)
         if self._scores.ndim != 2 or self._scores.shape[1] != rows:
             raise DataError(f"scores {self._scores.shape} are (queries, examples), and {store.url} has {rows} examples")
         self.names = _query_names(path, len(self._scores))
-        held = Examples(store)
+        examples = Examples(store)
         self.examples = self.names_of(store)
         if texts and not store.provenance.get("text"):
-            raise SettingsError(f"{store.url} keeps no texts (--no-text): a pattern has nothing to look at")
-        self._texts = held.texts(np.arange(rows)) if texts else [""] * rows
+            raise SettingsError(
+                f"{store.url} keeps no texts (--no-text), which --match searches: use --labels, or ingest with texts"
+            )
+        self._texts = examples.texts(np.arange(rows)) if texts else [""] * rows
 
     @staticmethod
     def names_of(store: FeatureStore) -> list[str]:
@@ -91,7 +96,7 @@ class AllScores:
 
 
 def _query_names(path: str, count: int) -> list[str]:
-    """Queries' ids where the scores have them, else their numbers."""
+    """The ids of the queries if the file has them, else their numbers."""
     if Path(path).suffix == ".zarr":
         import zarr
 
@@ -101,8 +106,8 @@ def _query_names(path: str, count: int) -> list[str]:
     return [str(number) for number in range(count)]
 
 
-def require_known(labels: Labels, examples: Sequence[str], where: str) -> None:
-    """Raise DataError for a label of an example that a store does not hold."""
+def require_known_examples(labels: Labels, examples: Sequence[str], where: str) -> None:
+    """Raise DataError if a label is of an example that is not in the store `where`."""
     unknown = labels.known.difference(examples)
     if unknown:
         raise DataError(f"{len(unknown)} labels are for examples that {where} does not hold, such as {min(unknown)}")

@@ -1,7 +1,7 @@
 """`evaluate brittleness`: how each query's loss rises when its top examples are removed before training.
 
-The counterfactual test of attribution (Ilyas et al. 2022, section 3; Park et al. 2023, section 4): if these examples did it,
-without them it does not happen, or less. What taking away as many others does stands beside it. Knows no store and no method.
+The counterfactual test of attribution (Ilyas et al. 2022, section 3; Park et al. 2023, section 4): if these examples caused
+the output, the loss rises without them. It is compared with removals of as many other examples. Knows no store, no method.
 """
 
 from __future__ import annotations
@@ -18,55 +18,55 @@ from .metrics import Estimate, bootstrap
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What taking examples away did."""
+    """The effect of removing examples on the losses of queries."""
 
     rise: Estimate
-    """Of a query's loss without its best examples, over its loss without others, in nats; mean over queries, which alone are
-    resampled: all of them are compared with the same trainings."""
+    """Loss of a query without its best examples minus its mean loss after the other removals, in nats; mean over queries. Only
+    queries are resampled, because all are compared with the same trainings."""
     beyond: Estimate
-    """Share of the other removals that its own removal exceeds; 0.5 is chance."""
+    """Fraction of the other removals that have a smaller effect than the query's own; 0.5 is chance."""
     rises: Array
-    """(Q,) of every query."""
+    """(Q,) rise of each query."""
     by_chance: Array
-    """(C · Q,) rises by each of the C removals of others, over the rest of them."""
+    """(C · Q,) rises by each of the C other removals, relative to the mean of the rest of them."""
     queries: int
     seeds: int
-    """Trainings of each removal, averaged."""
+    """Number of trainings of each removal, whose losses are averaged."""
 
     def facts(self) -> JsonObject:
-        """JSON values."""
+        """The figures as JSON values."""
         return {
             "measure": "brittleness", "rise": asdict(self.rise), "beyond": asdict(self.beyond), "each": self.rises.tolist(),
             "queries": self.queries, "seeds": self.seeds,
         }  # fmt: skip
 
 
-def removals(scores: Array, top: int, seed: int = 0) -> Array:
-    """(2Q, N) boolean subsets: for each query all examples but its `top` best, then as many times all but others by chance.
+def removal_masks(scores: Array, top: int, seed: int = 0) -> Array:
+    """(2Q, N) bool subsets: for each query all examples but its `top` best; then Q subsets without `top` random examples.
 
-    scores (Q, N); of equal scores the lower row is taken away first.
+    scores (Q, N); ties are broken by the lower row number.
 
     Raises:
-        DataError: fewer examples than are to be taken away, and one more; or fewer than two queries.
+        DataError: `top` is not between 1 and N - 1, or there are fewer than two queries.
     """
     queries, examples = scores.shape
     if queries < 2:
-        raise DataError("one query's removals have nothing to be compared with: two queries at least")
+        raise DataError(f"got {queries} query; removals are compared between queries: give two or more")
     if not 0 < top < examples:
-        raise DataError(f"{top} of {examples} examples cannot be taken away: from 1 to {examples - 1}")
-    chance, masks = np.random.default_rng(seed), np.ones((2 * queries, examples), bool)
+        raise DataError(f"{top} of {examples} examples cannot be taken away: give --top from 1 to {examples - 1}")
+    generator, masks = np.random.default_rng(seed), np.ones((2 * queries, examples), bool)
     scores = scores.astype(np.float64)
     for query in range(queries):
         masks[query, np.argsort(-scores[query], kind="stable")[:top]] = False
-        masks[queries + query, chance.choice(examples, top, replace=False)] = False
+        masks[queries + query, generator.choice(examples, top, replace=False)] = False
     return masks
 
 
 def brittleness(outcomes: Array) -> Removal:
-    """outcomes (seeds, 2Q, Q) or (2Q, Q): losses of the queries after training on the subsets of :func:`removals`.
+    """Effect of removals. outcomes (seeds, 2Q, Q) or (2Q, Q): losses of queries after training on :func:`removal_masks`' subsets.
 
     Raises:
-        DataError: another shape, or fewer than two queries.
+        DataError: the shape differs, or there are fewer than two queries.
     """
     by_seed = outcomes[None] if outcomes.ndim == 2 else outcomes
     if by_seed.ndim != 3 or by_seed.shape[1] != 2 * by_seed.shape[2] or by_seed.shape[2] < 2:
@@ -74,8 +74,10 @@ def brittleness(outcomes: Array) -> Removal:
             f"outcomes are {outcomes.shape}; those of removals are (seeds, 2 Q, Q), for two queries at least"
         )
     losses, queries = by_seed.mean(0), by_seed.shape[2]
-    own, others = np.diagonal(losses[:queries]), losses[queries:]  # (Q,), (C, Q)
-    rises = own - others.mean(0)
-    beyond = ((others < own).mean(0) + (others <= own).mean(0)) / 2
-    rest = (others.sum(0) - others) / (queries - 1)
-    return Removal(bootstrap(rises), bootstrap(beyond), rises, (others - rest).ravel(), queries, len(by_seed))
+    own_losses, other_losses = np.diagonal(losses[:queries]), losses[queries:]  # (Q,), (C, Q)
+    rises = own_losses - other_losses.mean(0)
+    beyond = ((other_losses < own_losses).mean(0) + (other_losses <= own_losses).mean(0)) / 2
+    rest_mean = (other_losses.sum(0) - other_losses) / (queries - 1)
+    return Removal(
+        bootstrap(rises), bootstrap(beyond), rises, (other_losses - rest_mean).ravel(), queries, len(by_seed)
+    )

@@ -1,8 +1,8 @@
 """`evaluate retrieval`: whether the examples known to be relevant rank first. Knows labels; no method.
 
-From answers (the best K of each query): precision and recall at k, reciprocal rank, average precision, where what is not
-among the K counts as never found. From all scores of all examples besides: areas under the curve of the full ranking, and
-RISE's protocol, which looks at the K best and K worst examples alone (arXiv 2604.16197).
+From answers (the best K examples of each query): precision and recall at k, reciprocal rank, average precision; examples
+that are not among the K count as not retrieved. From all scores of all examples, in addition: the area under the ROC curve of
+the full ranking, and RISE's protocol, which looks at the K best and K worst examples only (arXiv 2604.16197).
 """
 
 from __future__ import annotations
@@ -21,60 +21,60 @@ from .metrics import (
     auc,
     average_precision,
     bootstrap,
-    extremes,
     precision_at,
     ranked_precision,
     recall_at,
     reciprocal_rank,
+    top_and_bottom,
 )
 
 CUTS = (1, 5, 10, 50)
-"""The k of precision, recall and the protocol, where nobody says."""
+"""Default values of k for precision, recall and RISE's protocol."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What one query was answered."""
+    """The ranked examples of one query."""
 
     query: str
-    """Its id."""
+    """Id of the query."""
     examples: Sequence[str]
     """Ids of examples, best first."""
     texts: Sequence[str]
-    """Their texts; empty strings where they are not known."""
+    """Texts of the examples; empty strings if they are not known."""
     scores: Array
-    """(K,) their scores."""
+    """(K,) scores of the examples, highest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """Figures of each query, and their means."""
+    """Metrics of each query, and their means."""
 
     queries: tuple[str, ...]
-    """Ids of those that have relevant examples."""
+    """Ids of the queries that have relevant examples."""
     skipped: int
-    """Queries for which no example is relevant."""
+    """Number of queries without relevant examples."""
     examples: int
-    """Examples that were ranked, at most, for a query."""
+    """Largest number of examples ranked for a query."""
     relevant: float
     """Mean number of relevant examples of a query."""
     hits: tuple[Array, ...]
-    """Of each query's ranking, best first, which are relevant."""
+    """For each query (K,) bool: which ranked examples are relevant, best first."""
     scores: tuple[Array, ...]
-    """Of each query's ranking, the scores."""
+    """For each query (K,) the scores, best first."""
     totals: tuple[int, ...]
-    """Of each query, how many are relevant in all, as far as is known."""
+    """For each query the number of relevant examples in all, as far as it is known."""
     figures: dict[str, Array]
-    """Name → (Q,) figure of each query."""
+    """Metric → (Q,) value of each query."""
 
     def means(self) -> dict[str, Estimate]:
-        """Name → mean over queries, with its bootstrap interval."""
+        """Metric → mean over queries with its bootstrap interval."""
         return {name: bootstrap(values) for name, values in self.figures.items()}
 
     def facts(self) -> JsonObject:
-        """JSON values."""
+        """The metrics as JSON values; undefined values are null."""
         lines = {name: [None if np.isnan(x) else float(x) for x in values] for name, values in self.figures.items()}
-        means = {name: asdict(one) for name, one in self.means().items() if one.count}
+        means = {name: asdict(mean) for name, mean in self.means().items() if mean.count}
         return {"measure": "retrieval", "queries": list(self.queries), "skipped": self.skipped, "examples": self.examples,
                 "relevant": self.relevant, "means": means, "each": lines}  # fmt: skip
 
@@ -82,64 +82,64 @@ class Retrieval:
 def evaluate_retrieval(
     rankings: Iterable[Ranking], labels: Labels, cuts: Sequence[int] = CUTS, *, whole: bool
 ) -> Retrieval:
-    """Figures over all rankings; `whole`: they hold every example, so that all of the ranking can be judged.
+    """Metrics over all rankings; `whole`: every ranking holds all examples, so that metrics of the full ranking apply.
 
     Raises:
-        DataError: no query, or none with a relevant example.
+        DataError: there is no query, or none with a relevant example.
     """
-    kept: list[tuple[str, Array, Array, int, dict[str, float]]] = []
+    evaluated: list[tuple[str, Array, Array, int, dict[str, float]]] = []
     skipped = 0
     for ranking in rankings:
         hits = labels.relevant(ranking.query, ranking.examples, ranking.texts)
-        all_of_them = labels.total(ranking.query)
-        total = int(hits.sum()) if whole or all_of_them is None else all_of_them
-        known = whole or all_of_them is not None
+        labelled_total = labels.total(ranking.query)
+        total = int(hits.sum()) if whole or labelled_total is None else labelled_total
+        known = whole or labelled_total is not None
         if known and not total:
             skipped += 1
             continue
         figures = _figures(ranking.scores, hits, total if known else None, cuts, whole)
-        kept.append((ranking.query, hits, ranking.scores, total, figures))
-    if not any(total for *_, total, _ in kept):
-        asked = skipped + len(kept)
-        told = f"none of {asked} queries has a relevant example" if asked else "no query was answered"
-        raise DataError(f"{told}: there is nothing to measure")
-    names = dict.fromkeys(name for *_, figures in kept for name in figures)
+        evaluated.append((ranking.query, hits, ranking.scores, total, figures))
+    if not any(total for *_, total, _ in evaluated):
+        query_count = skipped + len(evaluated)
+        reason = f"none of {query_count} queries has a relevant example" if query_count else "no query was answered"
+        raise DataError(f"{reason}: there is nothing to measure; check the labels and the ids")
+    names = dict.fromkeys(name for *_, figures in evaluated for name in figures)
     return Retrieval(
-        tuple(query for query, *_ in kept), skipped, max(len(hits) for _, hits, *_ in kept),
-        float(np.mean([total for *_, total, _ in kept])), tuple(hits for _, hits, *_ in kept),
-        tuple(scores for _, _, scores, *_ in kept), tuple(total for *_, total, _ in kept),
-        {name: np.array([figures.get(name, np.nan) for *_, figures in kept]) for name in names},
+        tuple(query for query, *_ in evaluated), skipped, max(len(hits) for _, hits, *_ in evaluated),
+        float(np.mean([total for *_, total, _ in evaluated])), tuple(hits for _, hits, *_ in evaluated),
+        tuple(scores for _, _, scores, *_ in evaluated), tuple(total for *_, total, _ in evaluated),
+        {name: np.array([figures.get(name, np.nan) for *_, figures in evaluated]) for name in names},
     )  # fmt: skip
 
 
 def _figures(scores: Array, hits: Array, total: int | None, cuts: Sequence[int], whole: bool) -> dict[str, float]:
-    """One query's figures. `total` None: nobody knows how many are relevant, so nothing that depends on it is told."""
-    line, count = hits[None], np.array([total or 0])
-    found = {f"precision@{k}": float(precision_at(line, k)[0]) for k in cuts if k <= len(hits)}
-    found["reciprocal rank"] = float(reciprocal_rank(line)[0])
+    """Metrics of one query. `total` None: the number of relevant examples is unknown; metrics that need it are left out."""
+    row, count = hits[None], np.array([total or 0])
+    figures = {f"precision@{k}": float(precision_at(row, k)[0]) for k in cuts if k <= len(hits)}
+    figures["reciprocal rank"] = float(reciprocal_rank(row)[0])
     if total is not None:
-        found |= {f"recall@{k}": float(recall_at(line, k, count)[0]) for k in cuts if k <= len(hits)}
+        figures |= {f"recall@{k}": float(recall_at(row, k, count)[0]) for k in cuts if k <= len(hits)}
     if whole:
-        found["average precision"] = average_precision(scores, hits)
-        found["AUC"] = auc(scores, hits)
+        figures["average precision"] = average_precision(scores, hits)
+        figures["AUC"] = auc(scores, hits)
         for k in cuts:
-            chosen = extremes(scores, hits, k)
-            found[f"AP of top and bottom {k}"] = average_precision(*chosen)
-            found[f"AUC of top and bottom {k}"] = auc(*chosen)
+            selected = top_and_bottom(scores, hits, k)
+            figures[f"AP of top and bottom {k}"] = average_precision(*selected)
+            figures[f"AUC of top and bottom {k}"] = auc(*selected)
     elif total is not None:
-        found["average precision"] = float(ranked_precision(line, count)[0])
-    return found
+        figures["average precision"] = float(ranked_precision(row, count)[0])
+    return figures
 
 
-def curve(found: Retrieval, points: int = 101) -> tuple[Array, Array]:
-    """(recall, precision), each (points,): the mean curve, precision being the best at this recall or beyond; 0 where no
-    ranking got so far.
+def precision_recall_curve(retrieval: Retrieval, points: int = 101) -> tuple[Array, Array]:
+    """Mean precision-recall curve: (recall, precision), each (points,). Precision is the highest at this recall or beyond; 0 if a
+    ranking does not reach this recall.
     """
     grid = np.linspace(0, 1, points)
-    lines = []
-    for hits, total in zip(found.hits, found.totals, strict=True):
-        got = np.cumsum(hits)
-        precision = got / np.arange(1, len(hits) + 1)
+    precisions = []
+    for hits, total in zip(retrieval.hits, retrieval.totals, strict=True):
+        hit_counts = np.cumsum(hits)
+        precision = hit_counts / np.arange(1, len(hits) + 1)
         best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        lines.append(best[np.searchsorted(got, grid * total - 1e-9, side="left")])
-    return grid, np.mean(lines, axis=0)
+        precisions.append(best[np.searchsorted(hit_counts, grid * total - 1e-9, side="left")])
+    return grid, np.mean(precisions, axis=0)

@@ -12,7 +12,7 @@ import numpy as np
 from ...store.errors import CorpusError, DataError, SettingsError, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.reader import open_column
-from ..data.documents import Faults
+from ..data.documents import RecordErrors
 from ..ingest.array_provider import ArrayProvider
 from ..ingest.examples import Place, windows
 from ..ingest.open_provider import corpus_provider
@@ -33,7 +33,7 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
     there = store.provenance
     if there["kind"] == "arrays":
         provider: Provider = ArrayProvider(
-            [base] if base else _files(store, corpus), pick_device(choice.device), Faults("fail")
+            [base] if base else _files(store, corpus), pick_device(choice.device), RecordErrors("fail")
         )
     elif there.get("text"):
         provider = StoredTexts(store, load(replace(choice, path=base or choice.path or there["model_path"])))

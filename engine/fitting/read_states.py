@@ -12,7 +12,7 @@ from ..ingest.examples import Example
 from ..ingest.outputs import batching_for, outputs
 from ..ingest.provider import Provider
 from ..interface.model_view import OutputSpec
-from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..models.batch_outputs import PackedOutputs, merge_specs
 
 
 def states_of(provider: Provider, part: list[Example], layer: int) -> tuple[Array, dict[str, torch.Tensor]]:
@@ -28,7 +28,7 @@ def states_of(provider: Provider, part: list[Example], layer: int) -> tuple[Arra
     if not wanted:
         return counts, none
     parts: dict[str, list[Any]] = {name: [None] * len(wanted) for name in none}
-    spec = merged_specs([OutputSpec(layers=(layer,) if layer >= 0 else ())])
+    spec = merge_specs([OutputSpec(layers=(layer,) if layer >= 0 else ())])
 
     def states(read: PackedOutputs) -> dict[str, tuple[torch.Tensor, ...]]:
         """Tensors of each example of a batch."""

@@ -17,7 +17,7 @@ from ..ingest.examples import Place
 from ..ingest.outputs import batching_for, named, outputs
 from ..ingest.provider import RandomAccessProvider
 from ..interface.model_view import OutputSpec, UpperLayers
-from ..models.batch_outputs import merged_specs
+from ..models.batch_outputs import merge_specs
 from .hidden_states import MemoryStates
 from .read_states import states_of
 from .state_files import OnProgress
@@ -87,7 +87,7 @@ class StreamedStates:
         each = np.unique(rows)
         if not len(each):
             return
-        examples, needs = list(self.provider.at(each)), merged_specs([OutputSpec(upper_layers=self.layer)])
+        examples, needs = list(self.provider.at(each)), merge_specs([OutputSpec(upper_layers=self.layer)])
         for batch, above in outputs(
             self.provider,
             examples,

@@ -29,10 +29,10 @@ from ...store.errors import CorpusError, DataError
 from ...store.files import JsonObject
 from ...store.layout import Array
 from ..data.array_files import open_arrays
-from ..data.documents import Faults
+from ..data.documents import RecordErrors
 from ..data.sources import Source
 from ..interface.model_view import ModelShape, OutputSpec
-from ..models.batch_outputs import LinearHead, PackedOutputs, Positions
+from ..models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
 from ..runtime.memory import Part, Plan
 from .examples import Example, Place
 from .provider import remaining
@@ -43,14 +43,14 @@ _ROWS = 256
 class ArrayProvider:
     """Reads files of arrays; all of them share the first one's head."""
 
-    def __init__(self, paths: list[str], device: torch.device, faults: Faults) -> None:
+    def __init__(self, paths: list[str], device: torch.device, record_errors: RecordErrors) -> None:
         """Open the files.
 
         Raises:
             CorpusError: a file is missing, or is no such file.
             DataError: an array is missing or its shape disagrees.
         """
-        self.device, self.faults = device, faults
+        self.device, self.record_errors = device, record_errors
         self._files = [_File(*open_arrays(path)) for path in paths]
         self.sources = [file.source for file in self._files]
         first = self._files[0]
@@ -123,7 +123,7 @@ class ArrayProvider:
         if batch[0].payload[2] is not None:
             logits = torch.from_numpy(np.concatenate([e.payload[2] for e in batch]).astype(np.float32)).to(self.device)
         example_ids = torch.from_numpy(np.repeat(np.arange(len(batch)), counts)).to(self.device)
-        positions = Positions(example_ids, torch.from_numpy(targets).to(self.device), counts)
+        positions = TargetPositions(example_ids, torch.from_numpy(targets).to(self.device), counts)
         return PackedOutputs(self.head, {-1: torch.from_numpy(hidden).to(self.device)}, positions, needs, logits)
 
 

@@ -1,4 +1,4 @@
-"""Runs a method's `fit` over a sample of the corpus before its first row is made, once, and keeps the result in the store.
+"""Runs a method's `fit` over a sample of the corpus, once, before its first row is made; the result is kept in the store.
 
 The sample is chosen by a hash of each example's place, so that it does not depend on who reads the corpus. What the method
 finishes with is frozen: resumed runs, appended rows and queries are made with the same arrays. Knows no method by name.
@@ -18,7 +18,7 @@ from ...store.layout import Array
 from ...store.state import read_arrays, write_arrays
 from ..interface.method import Accumulator, Method
 from ..interface.model_view import ModelShape
-from ..models.batch_outputs import NonFiniteLogits, merged_specs
+from ..models.batch_outputs import NonFiniteLogits, merge_specs
 from ..runtime.hashing import hashed
 from .examples import Example, Place, batches, windows
 from .first_batch import DeclaredOutputs, plugin_code
@@ -78,7 +78,7 @@ def _accumulate(
 ) -> bool:
     """Show the sample to every accumulator."""
     specs = {name: method.needs(provider.head.model_shape) for name, (method, _) in waiting.items()}
-    needs, chosen = merged_specs(list(specs.values())), sample_places(provider)
+    needs, chosen = merge_specs(list(specs.values())), sample_places(provider)
     sample = (example for example in provider.examples(Place()) if example.place in chosen)
     for window in windows(sample):
         if should_stop():

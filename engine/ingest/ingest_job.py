@@ -14,7 +14,7 @@ from ... import __version__
 from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
 from ..arrays.precision.precisions import Sign
-from ..data.documents import Faults
+from ..data.documents import RecordErrors
 from ..interface.method import Method, Similarity, TextSimilarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
@@ -159,7 +159,7 @@ def _refuse_emptiness(provider: Provider, settings: TextSettings) -> None:
     """A corpus without a first example is an error before anything is written."""
     if next(iter(provider.examples(Place())), None) is None:
         raise CorpusError(f"no example in {', '.join(source.path for source in provider.sources)}")
-    provider.faults = Faults(settings.on_error)  # what was met on the way is met again
+    provider.record_errors = RecordErrors(settings.on_error)  # what was met on the way is met again
 
 
 def _check_columns(name: str, method: Method, provider: Provider) -> None:

@@ -25,7 +25,7 @@ from ...store.layout import Array
 from ...store.manifest import StoreRecord
 from ...store.writer import GroupWriter
 from ..interface.method import Method
-from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.run import SILENT, Progress, Run, silent
 from .corpus_statistics import collect_statistics, frozen_statistics
 from .estimate import estimate_records, fraction
@@ -49,7 +49,7 @@ class IngestResult:
     """Tokens read by this run."""
     seconds: float
     """Wall time of this run."""
-    faults: int
+    record_errors: int
     """Bad records skipped by this run."""
     finished: bool
     """False after an interruption."""
@@ -68,7 +68,7 @@ class Ingestion:
         self._estimates: list[float] = []
         self._rows: dict[str, MethodRows] = {}
         self._forms = {name: precisions_of(method, provider.head.model_shape) for name, method in self.methods.items()}
-        self._needs = merged_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
+        self._needs = merge_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
 
     def run(self, run: Run = SILENT) -> IngestResult:
         """Bring every group to the corpus's end. Progress is reported after every window of rows, a stop is asked for before.
@@ -88,7 +88,12 @@ class Ingestion:
                 break
         seconds = time.monotonic() - self.started
         return IngestResult(
-            self.store.rows(EXAMPLES), self.added, self.read_tokens, seconds, self.provider.faults.count, finished
+            self.store.rows(EXAMPLES),
+            self.added,
+            self.read_tokens,
+            seconds,
+            self.provider.record_errors.count,
+            finished,
         )
 
     def _start(self, run: Run) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 from ...store.errors import CorpusError, ModelError
 from ...store.feature_store import FeatureStore
 from ...store.files import JsonFacts
-from ..data.array_files import is_features
-from ..data.documents import Faults, Template
+from ..data.array_files import is_array_path
+from ..data.documents import RecordErrors, Template
 from ..data.sources import find_sources
 from ..models.language_model import ModelChoice, load, pick_device
 from .array_provider import ArrayProvider
@@ -26,16 +26,16 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, settings: TextSet
     Raises:
         CorpusError: no such file; ModelError: no such model, or none named; SettingsError: a length out of range.
     """
-    if any(is_features(path) for path in paths):
-        if not all(is_features(path) for path in paths):
+    if any(is_array_path(path) for path in paths):
+        if not all(is_array_path(path) for path in paths):
             raise CorpusError("arrays and text cannot be one corpus")
-        return ArrayProvider(list(paths), pick_device(choice.device), Faults(settings.on_error))
+        return ArrayProvider(list(paths), pick_device(choice.device), RecordErrors(settings.on_error))
     sources = find_sources(paths, lines=bool(settings.lines))
     if not choice.path:
         raise ModelError("text needs a model to read it: --model FOLDER_OR_HUB_ID")
     model = load(choice)
     resolved = settings.resolved(model.head.model_shape)
-    return TextProvider(model, sources, resolved, Faults(settings.on_error))
+    return TextProvider(model, sources, resolved, RecordErrors(settings.on_error))
 
 
 def query_provider(
@@ -50,11 +50,11 @@ def query_provider(
     """
     there = store.provenance if made is None else made
     if store.provenance["kind"] == "arrays":
-        if Path(path).exists() and not is_features(path):
+        if Path(path).exists() and not is_array_path(path):
             raise CorpusError(
                 f"{path} is no file of arrays; {store.url} was made from arrays, so its queries are .npz or Zarr too"
             )
-        provider: Provider = ArrayProvider([path], pick_device(choice.device), Faults("fail"))
+        provider: Provider = ArrayProvider([path], pick_device(choice.device), RecordErrors("fail"))
         refuse_differences(store.url, provider.provenance(), there)
         return provider
     sources = find_sources([path])
@@ -62,4 +62,4 @@ def query_provider(
     refuse_differences(store.url, model.fingerprint, there)
     shape = model.head.model_shape
     settings = TextSettings(template, max_length=shape.max_length).resolved(shape)
-    return TextProvider(model, sources, settings, Faults("fail"))
+    return TextProvider(model, sources, settings, RecordErrors("fail"))

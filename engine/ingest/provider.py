@@ -10,7 +10,7 @@ from typing import Protocol
 from ...store.errors import CorpusError
 from ...store.files import JsonObject
 from ...store.layout import Array
-from ..data.documents import Faults
+from ..data.documents import RecordErrors
 from ..data.sources import Source
 from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import LinearHead, PackedOutputs
@@ -22,7 +22,7 @@ class Provider(Protocol):
     """A corpus, and the model's view of it."""
 
     sources: list[Source]
-    faults: Faults
+    record_errors: RecordErrors
 
     @property
     def head(self) -> LinearHead:

@@ -17,7 +17,7 @@ from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import JsonObject
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ...store.reader import open_column
-from ..data.documents import Document, Faults
+from ..data.documents import Document, RecordErrors
 from ..data.sources import Source
 from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import LinearHead, PackedOutputs
@@ -47,8 +47,8 @@ class StoredTexts:
         length = min(int(there["max_length"]), shape.max_length)
         settings = TextSettings(max_length=length, attribute=there["attribute"], truncate=True).resolved(shape)
         self.sources = [Source(store.url, one["name"], "store", one["size"], one["digest"]) for one in there["sources"]]
-        self.faults = Faults("fail")
-        self._texts = TextProvider(model, self.sources, settings, self.faults)
+        self.record_errors = RecordErrors("fail")
+        self._texts = TextProvider(model, self.sources, settings, self.record_errors)
         self._store = store
         self._columns = {name: open_column(store, EXAMPLES, name) for name in _FIELDS}
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from ...store.files import JsonObject
-from ..data.documents import Document, Faults, read_documents
+from ..data.documents import Document, RecordErrors, read_documents
 from ..data.sources import Source
 from ..interface.model_view import LinearIO, OutputSpec
-from ..models.batch_outputs import LinearHead, PackedOutputs, Positions
+from ..models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
 from ..models.language_model import LanguageModel
 from ..models.linear_io import forward_with_linear_io
 from ..models.upper_layers import TrunkUpperLayers
@@ -36,9 +36,11 @@ ENCODED_BYTES = 200
 class TextProvider:
     """Reads files of text through a language model."""
 
-    def __init__(self, model: LanguageModel, sources: list[Source], settings: TextSettings, faults: Faults) -> None:
+    def __init__(
+        self, model: LanguageModel, sources: list[Source], settings: TextSettings, record_errors: RecordErrors
+    ) -> None:
         """See the fields of each."""
-        self.model, self.sources, self.settings, self.faults = model, sources, settings, faults
+        self.model, self.sources, self.settings, self.record_errors = model, sources, settings, record_errors
         self._checked = False  # whether layers above one were seen to be run again as they should
 
     @property
@@ -82,7 +84,7 @@ class TextProvider:
         for ordinal, source in remaining(self.sources, start):
             here = start if ordinal == start.source else Place(ordinal)
             documents = read_documents(
-                source, self.settings.template, self.faults, start=max(0, here.record), chat=self._chat()
+                source, self.settings.template, self.record_errors, start=max(0, here.record), chat=self._chat()
             )
             for example in self.encoded(documents, ordinal):
                 if (example.place.record, example.place.piece) > (here.record, here.piece) or here.record < 0:
@@ -180,7 +182,7 @@ class TextProvider:
         yield _example(shown, document.id, text, 0, payload, Place(ordinal, document.record))
 
     def _too_long(self, document: Document, size: str, ordinal: int) -> None:
-        self.faults.report(
+        self.record_errors.report(
             f"{self.sources[ordinal].path}:{document.line}: prompt and completion are {size}, --max-length is "
             f"{self.settings.length} (the model's context: {self.head.model_shape.max_length}); "
             "--truncate cuts the prompt's start"
@@ -212,9 +214,9 @@ class TextProvider:
         hiddens[-1] = out.last_hidden_state.detach()[counted]  # (P, D)
         example_ids = torch.arange(len(batch), device=self.device)[:, None].expand_as(counted)[counted]
         targets = torch.roll(ids, -1, 1)[counted]
-        positions = Positions(example_ids, targets, [example.counted for example in batch])
+        positions = TargetPositions(example_ids, targets, [example.counted for example in batch])
         above = self._above(needs.upper_layers, ids, counted) if needs.upper_layers >= 0 else None
-        return PackedOutputs(self.head, hiddens, positions, needs, traces=traces, upper_layers=above)
+        return PackedOutputs(self.head, hiddens, positions, needs, linear_io=traces, upper_layers=above)
 
     def _above(self, layer: int, ids: torch.Tensor, counted: torch.Tensor) -> TrunkUpperLayers:
         found = TrunkUpperLayers(self.model.trunk, self.head.model_shape.layers, layer, ids, counted)

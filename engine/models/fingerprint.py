@@ -1,6 +1,6 @@
 """Fingerprints of models and tokenizers, which depend on what they compute with, not on where they lie.
 
-Knows safetensors as a layout of bytes, and no model class, no method, no store.
+Knows the byte layout of safetensors; knows no model class, no method, no store.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _SCALING = ("lora_alpha", "r", "alpha_pattern", "rank_pattern", "use_rslora", "u
 
 
 def weights_digest(base: str, path: str, kind: str) -> str:
-    """Hash of every tensor's name, shape, type and 16 samples of 4 KiB, whatever files they are in; not of every byte.
+    """Hash of every tensor's name, dtype, shape and 16 samples of 4 KiB, whatever files they are in; not of every byte.
 
-    `path` is `base`, or the folder of an adapter of it, whose scaling counts as well; `kind` says what else of the config
-    decides what the weights compute.
+    `path` is `base`, or the folder of a LoRA adapter of `base`, whose scaling settings enter the hash; `kind` is the part of the
+    config that decides what the weights compute.
     """
     folders = [_snapshot(base)] + ([Path(path)] if path != base else [])
     entries = [entry for folder in folders for file in folder.glob("*.safetensors") for entry in _samples(file)]
@@ -34,16 +34,16 @@ def weights_digest(base: str, path: str, kind: str) -> str:
 
 
 def tokenizer_digest(tokenizer: HfTokenizer) -> str:
-    """Hash of a fast tokenizer's whole state, its begin-of-text token and its chat template."""
+    """Hash of a fast tokenizer's full state, its begin-of-text token and its chat template."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    state.pop("truncation", None)  # set by calls, not part of what the tokenizer is
+    state.pop("truncation", None)  # set by calls, not a property of the tokenizer
     state.pop("padding", None)
-    told = json.dumps([state, tokenizer.bos_token_id, tokenizer.chat_template], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    description = json.dumps([state, tokenizer.bos_token_id, tokenizer.chat_template], sort_keys=True)
+    return hashlib.sha256(description.encode()).hexdigest()[:32]
 
 
 def _snapshot(path: str) -> Path:
-    """Folder of a model that is loaded already: itself, or the hub's local copy."""
+    """Folder of a model that was loaded before: the path itself, or the hub's local copy."""
     if Path(path).is_dir():
         return Path(path)
     from huggingface_hub import snapshot_download
@@ -52,8 +52,8 @@ def _snapshot(path: str) -> Path:
 
 
 def _samples(file: Path) -> list[tuple[str, bytes]]:
-    """(name, type, shape and samples) of each tensor of one file."""
-    found = []
+    """(name; dtype, shape and sampled bytes) of each tensor of one file."""
+    samples = []
     with file.open("rb") as handle:
         (size,) = struct.unpack("<Q", handle.read(8))
         for name, entry in json.loads(handle.read(size)).items():
@@ -62,8 +62,8 @@ def _samples(file: Path) -> list[tuple[str, bytes]]:
             start, stop = entry["data_offsets"]
             sample = f"{entry['dtype']}{entry['shape']}".encode()
             for step in range(_SAMPLES):
-                at = start + (stop - start) * step // _SAMPLES
-                handle.seek(8 + size + at)
-                sample += handle.read(min(_SAMPLE, stop - at))
-            found.append((name, sample))
-    return found
+                position = start + (stop - start) * step // _SAMPLES
+                handle.seek(8 + size + position)
+                sample += handle.read(min(_SAMPLE, stop - position))
+            samples.append((name, sample))
+    return samples

@@ -18,14 +18,14 @@ from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest, weights_digest
 from .linear_io import linear_layers_of, skipped_weights
 from .model_files import (
-    base_of,
-    computation,
+    base_model_of,
+    computation_settings,
     dtype_of,
-    prefix_of,
-    quiet,
+    prefix_tokens,
     read_config,
     read_tokenizer,
     read_weights,
+    silence_libraries,
     with_adapter,
 )
 from .transformers_types import HfConfig, HfModel, HfTokenizer
@@ -35,7 +35,7 @@ _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """Which model, and how to run it."""
+    """Which model to load, on which device and in which dtype."""
 
     path: str
     """Folder or hub id of a Hugging Face causal LM, or folder of a LoRA adapter of one."""
@@ -44,42 +44,42 @@ class ModelChoice:
     dtype: str = "auto"
     """auto (float32 on a CPU, the checkpoint's own on a GPU), float32, bfloat16 or float16."""
     trust_remote_code: bool = False
-    """Whether code that ships with the model may run."""
+    """Whether Python code that ships with the model may be executed."""
 
 
 @dataclass(slots=True)
 class LanguageModel:
-    """A loaded model: its trunk to run, its head taken apart."""
+    """A loaded model, split into its trunk and its output head."""
 
     path: str
-    """Where it came from: an absolute folder, or a hub id."""
+    """Absolute folder, or hub id."""
     trunk: HfModel
-    """token ids → last hidden state, final norm included."""
+    """Module: token ids (n, T) → last hidden state (n, T, D), final norm included."""
     head: LinearHead
     tokenizer: HfTokenizer
     prefix: tuple[int, ...]
-    """Tokens that the tokenizer puts before every text: the begin-of-text token, or nothing."""
+    """Token ids that the tokenizer adds before every text: the begin-of-text token, or none."""
     fingerprint: dict[str, str]
-    """`model` and `tokenizer`: what a store must agree with."""
+    """Digests `model` and `tokenizer`; a store accepts only a model with the same ones."""
     memory: dict[str, int]
     """`weights` in bytes, and `activations` in bytes per padded token."""
     device: torch.device
 
 
 def pick_device(name: str) -> torch.device:
-    """The device by its name.
+    """The torch device of a name: auto, cpu, cuda or cuda:i.
 
     Raises:
-        DeviceError: unknown, or not on this machine.
+        DeviceError: the name is unknown, or this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise DeviceError(f"no device {name}: there are auto, cpu, cuda and cuda:i") from None
+        raise DeviceError(f"no device {name}: there are auto, cpu, cuda and cuda:i; choose one with --device") from None
     if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"no device {name}: there are auto, cpu, cuda and cuda:i")
+        raise DeviceError(f"no device {name}: there are auto, cpu, cuda and cuda:i; choose one with --device")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(f"{name} was asked for, and torch sees no CUDA device here; --device cpu works")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -88,23 +88,23 @@ def pick_device(name: str) -> torch.device:
 
 
 def load(choice: ModelChoice) -> LanguageModel:
-    """Load a model for reading.
+    """Load a model for inference.
 
     Raises:
-        ModelError: no such model, no safetensors, no causal LM, weights missing, or a head that is not the map expected.
-        DeviceError: the device is not there.
+        ModelError: no such model, no safetensors, not a causal LM, weights are missing, or the head is not linear.
+        DeviceError: this machine has no such device.
     """
     device = pick_device(choice.device)
-    quiet()
-    base = base_of(choice.path)
+    silence_libraries()
+    base = base_model_of(choice.path)
     config = read_config(base, choice.trust_remote_code)
     dtype = dtype_of(choice.dtype, config, device)
     model = read_weights(base, config, dtype, choice.trust_remote_code)
     if base != choice.path:
         model = with_adapter(model, choice.path)
     model = model.to(device).eval().requires_grad_(False)
-    own = (Path(choice.path) / "tokenizer.json").is_file()
-    tokenizer = read_tokenizer(choice.path if own else base, choice.trust_remote_code)
+    has_tokenizer = (Path(choice.path) / "tokenizer.json").is_file()
+    tokenizer = read_tokenizer(choice.path if has_tokenizer else base, choice.trust_remote_code)
     head = _head(model, config)
     _check_head(model, head, choice.path)
     return LanguageModel(
@@ -112,9 +112,9 @@ def load(choice: ModelChoice) -> LanguageModel:
         trunk=model.base_model,
         head=head,
         tokenizer=tokenizer,
-        prefix=prefix_of(tokenizer),
+        prefix=prefix_tokens(tokenizer),
         fingerprint={
-            "model": weights_digest(base, choice.path, computation(config)),
+            "model": weights_digest(base, choice.path, computation_settings(config)),
             "tokenizer": tokenizer_digest(tokenizer),
         },
         memory={"weights": _bytes(model), "activations": _activation_bytes(config, dtype)},
@@ -122,28 +122,28 @@ def load(choice: ModelChoice) -> LanguageModel:
     )
 
 
-def whole(choice: ModelChoice) -> HfModel:
-    """The model itself, with its weights, free to be trained; in float32 unless asked otherwise.
+def load_trainable(choice: ModelChoice) -> HfModel:
+    """Load the full model with its weights for training; in float32 unless another dtype is chosen.
 
     Raises:
         ModelError: see :func:`load`.
     """
-    quiet()
+    silence_libraries()
     config = read_config(choice.path, choice.trust_remote_code)
     return read_weights(
         choice.path, config, dtype_of(choice.dtype, config, torch.device("cpu")), choice.trust_remote_code
     )
 
 
-def untrained(path: str, seed: int, trust_remote_code: bool = False) -> HfModel:
-    """A model of a folder's config with weights drawn from a seed, in float32.
+def init_from_config(path: str, seed: int, trust_remote_code: bool = False) -> HfModel:
+    """Build a model from a folder's config with weights drawn from a seed, in float32.
 
     Raises:
         ModelError: no config of a causal LM is there.
     """
     from transformers import AutoModelForCausalLM
 
-    quiet()
+    silence_libraries()
     config, auto = read_config(path, trust_remote_code), cast(Any, AutoModelForCausalLM)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -151,19 +151,19 @@ def untrained(path: str, seed: int, trust_remote_code: bool = False) -> HfModel:
 
 
 def load_untrained(path: str, trust_remote_code: bool = False) -> LanguageModel:
-    """A folder's config and tokenizer as a model to read texts with, its weights random: for tokens alone.
+    """Build a model from a folder's config and tokenizer with random weights, for tokenizing texts only.
 
     Raises:
         ModelError: no config, or no fast tokenizer.
     """
-    model = untrained(path, 0, trust_remote_code).eval().requires_grad_(False)
+    model = init_from_config(path, 0, trust_remote_code).eval().requires_grad_(False)
     tokenizer = read_tokenizer(path, trust_remote_code)
     return LanguageModel(
         path=str(Path(path).resolve()),
         trunk=model.base_model,
         head=_head(model, model.config),
         tokenizer=tokenizer,
-        prefix=prefix_of(tokenizer),
+        prefix=prefix_tokens(tokenizer),
         fingerprint={"model": config_digest(path, weights=False), "tokenizer": tokenizer_digest(tokenizer)},
         memory={"weights": _bytes(model), "activations": _activation_bytes(model.config, torch.float32)},
         device=torch.device("cpu"),
@@ -171,23 +171,23 @@ def load_untrained(path: str, trust_remote_code: bool = False) -> LanguageModel:
 
 
 def model_shape_of(path: str) -> ModelShape:
-    """What a folder's config says of a model, adapters included: no weight is read or made.
+    """Shape of the model that a folder's config describes, adapters included; no weights are read or allocated.
 
     Raises:
         ModelError: no config of a causal LM is there.
     """
     from transformers import AutoModelForCausalLM
 
-    quiet()
-    config, auto = read_config(base_of(path), False), cast(Any, AutoModelForCausalLM)
+    silence_libraries()
+    config, auto = read_config(base_model_of(path), False), cast(Any, AutoModelForCausalLM)
     with torch.device("meta"):
         model = auto.from_config(config)
     return _head(model, config).model_shape
 
 
 def config_digest(path: str, *, weights: bool) -> str:
-    """What decides a model's computation: its config, and where they are used its weights."""
-    config = computation(read_config(path, False))
+    """Digest of what decides a model's computation: its config and, with `weights`, its weights."""
+    config = computation_settings(read_config(path, False))
     return weights_digest(path, path, config) if weights else hashlib.sha256(config.encode()).hexdigest()[:32]
 
 
@@ -198,7 +198,7 @@ def _head(model: HfModel, config: HfConfig) -> LinearHead:
     text = config.get_text_config()
     context = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 2048
     layers = int(getattr(text, "num_hidden_layers", 0))
-    linear_layers = tuple(one for _, one in linear_layers_of(model.base_model).values())
+    linear_layers = tuple(layer for _, layer in linear_layers_of(model.base_model).values())
     model_shape = ModelShape(
         output.weight.shape[1],
         output.weight.shape[0],
@@ -213,28 +213,30 @@ def _head(model: HfModel, config: HfConfig) -> LinearHead:
 
 
 def _check_head(model: HfModel, head: LinearHead, path: str) -> None:
-    """Refuse a head that does not give the model's own logits from the trunk's output, and a trunk that looks ahead."""
+    """Raise ModelError if the head does not reproduce the model's own logits, or if the trunk is not causal."""
     length = min(8, head.model_shape.max_length)
     ids = torch.arange(2 * length, device=head.weight.device).reshape(2, length) % head.model_shape.vocabulary
     with torch.inference_mode():
-        own = model(input_ids=ids, use_cache=False).logits.float()
+        model_logits = model(input_ids=ids, use_cache=False).logits.float()
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        early = model.base_model(input_ids=ids[:, : (length + 1) // 2], use_cache=False).last_hidden_state
+        shorter = model.base_model(input_ids=ids[:, : (length + 1) // 2], use_cache=False).last_hidden_state
         if hidden.shape[-1] != head.model_shape.hidden:
             raise ModelError(
                 f"{path}: the trunk's width {hidden.shape[-1]} is not the head's {head.model_shape.hidden}"
             )
-        ours = head.logits(hidden)
-    if not torch.isfinite(own).all():
-        return  # the first batch will name the example
+        head_logits = head.logits(hidden)
+    if not torch.isfinite(model_logits).all():
+        return  # the first batch raises an error that names the example
     tolerance = _TOLERANCE[head.weight.dtype]
-    if float((hidden[:, : early.shape[1]] - early).abs().mean()) > tolerance * float(hidden.abs().mean()):
-        raise ModelError(f"{path} reads what follows a token; headwater reads causal language models")
-    spread = float(own.abs().max()) or 1.0
-    apart = float((own - ours).abs().max())
-    if not apart <= tolerance * spread:
+    if float((hidden[:, : shorter.shape[1]] - shorter).abs().mean()) > tolerance * float(hidden.abs().mean()):
+        raise ModelError(
+            f"{path} reads what follows a token (it is not causal); headwater reads causal language models"
+        )
+    largest = float(model_logits.abs().max()) or 1.0
+    difference = float((model_logits - head_logits).abs().max())
+    if not difference <= tolerance * largest:
         raise ModelError(f"{path}: its logits are not W h + b with the scale and soft-cap of its config (they differ by "
-                         f"{apart:.3g} of {spread:.3g}); the head of {type(model).__name__} is not supported")  # fmt: skip
+                         f"{difference:.3g} of {largest:.3g}); the head of {type(model).__name__} is not supported")  # fmt: skip
 
 
 def _bytes(model: HfModel) -> int:
@@ -242,7 +244,7 @@ def _bytes(model: HfModel) -> int:
 
 
 def _activation_bytes(config: HfConfig, dtype: torch.dtype) -> int:
-    """Bytes per padded token of a forward pass that keeps nothing: one layer's widest tensors and the residual stream."""
+    """Bytes per padded token of a forward pass without gradients: one layer's widest tensors and the residual stream."""
     text = config.get_text_config()
     hidden = int(getattr(text, "hidden_size", 0) or getattr(text, "n_embd", 0))
     inner = int(getattr(text, "intermediate_size", 0) or getattr(text, "n_inner", 0) or 4 * hidden)

@@ -1,7 +1,7 @@
 """Inputs and output gradients of the trunk's linear layers, by one backward pass.
 
-No parameter's gradient is ever made: with its inputs and errors at hand, a method takes of an example's gradient, which is a
-sum of outer products, what it wants. Knows no method and no text.
+No parameter gradient is computed: the gradient of an example's loss with respect to a layer's weight is a sum of outer products
+of output gradients and inputs, from which a method computes what it needs. Knows no method and no text.
 """
 
 from __future__ import annotations
@@ -19,97 +19,104 @@ from .transformers_types import HfModel
 
 
 def linear_layers_of(trunk: HfModel) -> dict[str, tuple[Any, LinearLayer]]:
-    """Name → module and widths of a trunk's linear maps, torch's and GPT-2's (Conv1D), in the model's order."""
-    found = {}
+    """Name → (module, widths) of a trunk's linear layers, torch's and GPT-2's (Conv1D), in the model's order."""
+    layers = {}
     for name, module in trunk.named_modules():
         weight: Any = getattr(module, "weight", None)
         if isinstance(module, torch.nn.Linear):
-            found[name] = (module, LinearLayer(name, weight.shape[1], weight.shape[0]))
+            layers[name] = (module, LinearLayer(name, weight.shape[1], weight.shape[0]))
         elif type(module).__name__ == "Conv1D" and weight is not None and weight.ndim == 2:
-            found[name] = (module, LinearLayer(name, weight.shape[0], weight.shape[1]))
-    return found
+            layers[name] = (module, LinearLayer(name, weight.shape[0], weight.shape[1]))
+    return layers
 
 
 def skipped_weights(trunk: HfModel) -> tuple[str, ...]:
-    """Names of a trunk's matrices, and stacks of them, that belong to no linear map and to no embedding."""
-    maps, found = linear_layers_of(trunk), []
+    """Names of a trunk's weight matrices, or stacks of them, that are in no linear layer and no embedding."""
+    layers, skipped = linear_layers_of(trunk), []
     for name, weight in trunk.named_parameters():
-        owner = name.rpartition(".")[0]
-        if weight.ndim > 1 and owner not in maps and not isinstance(trunk.get_submodule(owner), torch.nn.Embedding):
-            found.append(name)
-    return tuple(found)
+        module_name = name.rpartition(".")[0]
+        if (
+            weight.ndim > 1
+            and module_name not in layers
+            and not isinstance(trunk.get_submodule(module_name), torch.nn.Embedding)
+        ):
+            skipped.append(name)
+    return tuple(skipped)
 
 
 def forward_with_linear_io(
     trunk: HfModel,
     head: LinearHead,
     ids: torch.Tensor,
-    counted: torch.Tensor,
-    real: torch.Tensor,
+    target_mask: torch.Tensor,
+    token_mask: torch.Tensor,
     names: Sequence[str],
-    layers: bool,
+    all_hidden_states: bool,
 ) -> tuple[Any, dict[str, LinearIO]]:
-    """The trunk's output for ids (n, T), and a trace of each named map over the tokens where `real` (n, T).
+    """Run the trunk forward and backward on `ids` (n, T); returns its output, and the `LinearIO` of each named layer over the
+    tokens where `token_mask` (n, T) is true.
 
-    The loss is the sum over positions where `counted` of the next token's negative log-likelihood. Works under
-    `torch.inference_mode` too.
+    The loss is the negative log-likelihood of the next token, summed over the positions where `target_mask` (n, T) is true. Also
+    works under `torch.inference_mode`.
 
     Raises:
-        ModelError: a map is not used, or not at every token, as the experts of a mixture are.
+        ModelError: a layer is not used, or not at every token, such as the experts of a mixture.
     """  # fmt: skip
-    maps = linear_layers_of(trunk)
+    modules = linear_layers_of(trunk)
     with torch.inference_mode(False), torch.enable_grad():
-        ids, counted, real = ids.clone(), counted.clone(), real.clone()
-        with _watched(trunk, {name: maps[name][0] for name in names}) as (inputs, errors):
-            out = trunk(input_ids=ids, use_cache=False, output_hidden_states=layers)
-            hidden = out.last_hidden_state
-            whole = torch.zeros_like(hidden)
-            whole[counted] = head.error(hidden.detach()[counted], torch.roll(ids, -1, 1)[counted])
-            hidden.backward(whole)
-    example_ids = torch.arange(len(ids), device=ids.device)[:, None].expand_as(real)[real]
-    return out, {name: _trace(name, inputs, errors, real, example_ids) for name in names}
+        ids, target_mask, token_mask = ids.clone(), target_mask.clone(), token_mask.clone()
+        with _recording(trunk, {name: modules[name][0] for name in names}) as (inputs, output_grads):
+            outputs = trunk(input_ids=ids, use_cache=False, output_hidden_states=all_hidden_states)
+            hidden = outputs.last_hidden_state
+            output_gradient = torch.zeros_like(hidden)
+            output_gradient[target_mask] = head.hidden_gradient(
+                hidden.detach()[target_mask], torch.roll(ids, -1, 1)[target_mask]
+            )
+            hidden.backward(output_gradient)
+    example_ids = torch.arange(len(ids), device=ids.device)[:, None].expand_as(token_mask)[token_mask]
+    return outputs, {name: _linear_io(name, inputs, output_grads, token_mask, example_ids) for name in names}
 
 
-def _trace(
+def _linear_io(
     name: str,
     inputs: dict[str, torch.Tensor],
-    errors: dict[str, torch.Tensor],
-    real: torch.Tensor,
+    output_grads: dict[str, torch.Tensor],
+    token_mask: torch.Tensor,
     example_ids: torch.Tensor,
 ) -> LinearIO:
-    if name not in inputs or name not in errors:
+    if name not in inputs or name not in output_grads:
         raise ModelError(f"the model does not use its linear map {name}: leave it out by the method's setting layers")
-    if inputs[name].shape[:2] != real.shape:
+    if inputs[name].shape[:2] != token_mask.shape:
         raise ModelError(f"the linear map {name} is not used at every token (it saw {tuple(inputs[name].shape)}): "
                          "leave it out by the method's setting layers")  # fmt: skip
-    return LinearIO(inputs[name][real], errors[name][real], example_ids)
+    return LinearIO(inputs[name][token_mask], output_grads[name][token_mask], example_ids)
 
 
 @contextmanager
-def _watched(
+def _recording(
     trunk: HfModel, modules: dict[str, Any]
 ) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
-    """Hooks that note what the modules read and what flows back; the embeddings become the graph's beginning."""
+    """Hooks that record each module's input and output gradient; the graph starts at the embeddings' output."""
     inputs: dict[str, torch.Tensor] = {}
-    errors: dict[str, torch.Tensor] = {}
+    output_grads: dict[str, torch.Tensor] = {}
 
-    def watch(name: str) -> Callable[[Any, Any, Any], None]:
-        def hook(module: Any, given: Any, gave: Any) -> None:
+    def record(name: str) -> Callable[[Any, Any, Any], None]:
+        def hook(module: Any, args: Any, output: Any) -> None:
             if name in inputs:
                 raise ModelError(
                     f"the model uses its linear map {name} more than once: leave it out by the setting layers"
                 )
-            inputs[name] = given[0].detach()
-            if gave.requires_grad:
-                gave.register_hook(lambda error: errors.__setitem__(name, error.detach()))
+            inputs[name] = args[0].detach()
+            if output.requires_grad:
+                output.register_hook(lambda grad: output_grads.__setitem__(name, grad.detach()))
 
         return hook
 
     embeddings = trunk.get_input_embeddings()
-    hooks = [embeddings.register_forward_hook(lambda module, given, gave: gave.detach().requires_grad_())]
-    hooks += [module.register_forward_hook(watch(name)) for name, module in modules.items()]
+    hooks = [embeddings.register_forward_hook(lambda module, args, output: output.detach().requires_grad_())]
+    hooks += [module.register_forward_hook(record(name)) for name, module in modules.items()]
     try:
-        yield inputs, errors
+        yield inputs, output_grads
     finally:
         for hook in hooks:
             hook.remove()

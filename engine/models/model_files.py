@@ -1,7 +1,7 @@
 """Reads a model's files safely: config, weights, adapter, tokenizer. Knows no head, no method and no store.
 
-Weights come from safetensors alone (no pickle is ever read), code that ships with a model runs only when asked for, and
-weights that are missing are an error instead of random numbers.
+Weights are read from safetensors only (no pickle is ever loaded), code that ships with a model runs only if it is allowed, and
+missing weights are an error instead of random numbers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _NO_COMPUTATION = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 
 
-def quiet() -> None:
-    """transformers and the hub's client report on stderr by themselves; what matters of it becomes our own errors."""
+def silence_libraries() -> None:
+    """Silence the log messages of transformers and huggingface_hub; errors that matter are raised as our own."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    hub: Any = hub_logging
-    hub.set_verbosity_error()
+    hub_verbosity: Any = hub_logging
+    hub_verbosity.set_verbosity_error()
 
     verbosity: Any = logging
     verbosity.set_verbosity_error()
@@ -37,8 +37,8 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def base_of(path: str) -> str:
-    """The model that an adapter adapts; a model is its own."""
+def base_model_of(path: str) -> str:
+    """Path of the base model of an adapter; the path itself if it is not an adapter."""
     adapter = Path(path) / "adapter_config.json"
     if not adapter.is_file():
         return path
@@ -47,7 +47,7 @@ def base_of(path: str) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         base = None
     if not isinstance(base, str) or base == path:
-        raise ModelError(f"{adapter} does not name the model that it adapts (base_model_name_or_path)")
+        raise ModelError(f"{adapter} does not name the model that it adapts: set base_model_name_or_path")
     return base
 
 
@@ -55,15 +55,17 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
     """The config of a causal language model.
 
     Raises:
-        ModelError: there is none, or it is of another kind of model, or brings code of its own.
+        ModelError: there is none, or it is not a causal language model, or its code may not run.
     """
     from transformers import AutoConfig
 
     folder = Path(path)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelError(f"{path} is no model folder: it has no config.json")
+        raise ModelError(
+            f"{path} is no model folder: it has no config.json; give a Hugging Face model folder or hub id"
+        )
     if not folder.exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise ModelError(f"{path}: no such folder")
+        raise ModelError(f"{path}: no such folder; give a Hugging Face model folder or hub id")
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -79,22 +81,22 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
 
 
 def dtype_of(name: str, config: HfConfig, device: torch.device) -> torch.dtype:
-    """The dtype by its name; auto is float32 on a CPU, elsewhere the checkpoint's own."""
+    """The torch dtype of a name; auto is float32 on a CPU, and the checkpoint's own dtype on other devices."""
     if name != "auto":
         if name not in _DTYPES:
-            raise ModelError(f"no dtype {name}; there are auto, {', '.join(_DTYPES)}")
+            raise ModelError(f"no dtype {name}; there are auto, {', '.join(_DTYPES)}: choose one with --dtype")
         return _DTYPES[name]
     if device.type == "cpu":  # half precision is several times slower than float32 on most CPUs
         return torch.float32
-    own = getattr(config, "dtype", None)
-    return own if isinstance(own, torch.dtype) else torch.bfloat16
+    checkpoint_dtype = getattr(config, "dtype", None)
+    return checkpoint_dtype if isinstance(checkpoint_dtype, torch.dtype) else torch.bfloat16
 
 
 def read_weights(path: str, config: HfConfig, dtype: torch.dtype, remote_code: bool) -> HfModel:
-    """The model with its weights, from safetensors alone.
+    """Load the model with its weights, from safetensors only.
 
     Raises:
-        ModelError: no safetensors, weights that are missing, or what does not load.
+        ModelError: there is no safetensors file, weights are missing, or the checkpoint does not load.
     """
     from transformers import AutoModelForCausalLM
 
@@ -104,25 +106,27 @@ def read_weights(path: str, config: HfConfig, dtype: torch.dtype, remote_code: b
         if pickled:
             raise ModelError(f"{path} has its weights in {pickled[0]}, a pickle, which can run code when read: "
                              "save the model again with safe_serialization=True")  # fmt: skip
-        raise ModelError(f"{path} has no weights: no *.safetensors is there")
+        raise ModelError(f"{path} has no weights: no *.safetensors is there; save the model with save_pretrained")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             auto: Any = AutoModelForCausalLM
-            model, told = auto.from_pretrained(
+            model, loading_info = auto.from_pretrained(
                 path, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=remote_code,
                 output_loading_info=True,
             )  # fmt: skip
     except Exception as error:  # transformers raises a dozen kinds for a damaged or foreign checkpoint
         raise ModelError(f"{path} does not load as a causal language model: {_one_line(error)}") from None
-    missing = sorted(told["missing_keys"])
+    missing = sorted(loading_info["missing_keys"])
     if missing:
-        raise ModelError(f"{path} lacks {len(missing)} of its weights, among them {missing[0]}: they would be random")
+        raise ModelError(
+            f"{path} lacks {len(missing)} of its weights, among them {missing[0]}; save the full model again"
+        )
     return model
 
 
 def with_adapter(model: HfModel, path: str) -> HfModel:
-    """The model with a LoRA adapter merged in.
+    """Merge a LoRA adapter into the model.
 
     Raises:
         ModelError: peft is not installed, or the adapter does not load.
@@ -132,43 +136,43 @@ def with_adapter(model: HfModel, path: str) -> HfModel:
     except ImportError:
         raise ModelError(f"{path} is a LoRA adapter: pip install 'headwater[lora]' reads it") from None
     if not (Path(path) / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{path} has no adapter_model.safetensors")
+        raise ModelError(f"{path} has no adapter_model.safetensors: save the adapter with save_pretrained")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return PeftModel.from_pretrained(model, path, use_safetensors=True).merge_and_unload()
-    except Exception as error:  # as for weights
+    except Exception as error:  # peft raises many kinds of exceptions
         raise ModelError(f"{path} does not load as a LoRA adapter: {_one_line(error)}") from None
 
 
 def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
-    """The tokenizer, a fast one: it tells where each token stands.
+    """Load the tokenizer, which must be a fast one: only these report the text span of each token.
 
     Raises:
-        ModelError: there is none, or it brings code of its own.
+        ModelError: there is none, it is not a fast one, or its code may not run.
     """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote_code)
-    except Exception as error:  # as above
+    except Exception as error:  # transformers raises many kinds of exceptions
         if "trust_remote_code" in str(error):
             raise ModelError(f"{path} brings its own tokenizer code; --trust-remote-code runs it") from None
         raise ModelError(f"{path} has no tokenizer that loads: {_one_line(error)}") from None
     if not tokenizer.is_fast:
         raise ModelError(
-            f"{path} has no fast tokenizer (tokenizer.json), which tells where each token stands in the text"
+            f"{path} has no fast tokenizer (tokenizer.json), which reports the text span of each token: save one there"
         )
     return tokenizer
 
 
-def prefix_of(tokenizer: HfTokenizer) -> tuple[int, ...]:
-    """Tokens that a tokenizer puts before every text: the begin-of-text token, or nothing."""
+def prefix_tokens(tokenizer: HfTokenizer) -> tuple[int, ...]:
+    """Token ids that a tokenizer adds before every text: the begin-of-text token, or none."""
     ids = tokenizer("", add_special_tokens=True)["input_ids"]
     return tuple(ids[:1]) if ids and ids[0] == tokenizer.bos_token_id else ()
 
 
-def computation(config: HfConfig) -> str:
-    """What of the config decides what the weights compute: all that differs from its class's defaults but names and dtype."""
-    told = {key: value for key, value in config.to_diff_dict().items() if key not in _NO_COMPUTATION}
-    return f"{config.model_type} {json.dumps(told, sort_keys=True, default=str)}"
+def computation_settings(config: HfConfig) -> str:
+    """The part of a config that decides what the weights compute: non-default values, without names and dtype."""
+    settings = {key: value for key, value in config.to_diff_dict().items() if key not in _NO_COMPUTATION}
+    return f"{config.model_type} {json.dumps(settings, sort_keys=True, default=str)}"

@@ -1,7 +1,7 @@
 """Runs the layers above a given one again, on changed hidden states.
 
-The trunk itself runs: its lower layers hand on what they are given, and the layer in question is given the changed states, so
-that masks, positions and the last norm are the model's own, whatever they are. Knows a trunk; no method, no text.
+The trunk itself runs, so that attention masks, position embeddings and the final norm are the model's own: the lower layers
+pass their input through unchanged, and the layer in question gets the changed states. Knows a trunk; no method, no text.
 """
 
 from __future__ import annotations
@@ -15,79 +15,80 @@ import torch
 from ...store.errors import ModelError
 from .transformers_types import HfModel
 
-_APART = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}  # of the largest state, by rounding
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}  # relative to the largest state
 
 
 class TrunkUpperLayers:
-    """A batch of n examples, right-padded to T tokens."""
+    """A batch of n examples, right-padded to T tokens, at one layer of a trunk."""
 
     def __init__(self, trunk: HfModel, count: int, layer: int, ids: torch.Tensor, counted: torch.Tensor) -> None:
-        """Run a trunk of `count` layers, and note what `layer` is given; ids and counted (n, T).
+        """Run a trunk of `count` layers and record the input of `layer`; ids (n, T) int64 and counted (n, T) bool.
 
         Raises:
-            ModelError: the trunk has no such list of layers.
+            ModelError: the trunk has no list of `count` layers.
         """
         self._trunk, self._layers, self._layer = trunk, _layers_of(trunk, count), layer
         with torch.inference_mode(False), torch.no_grad():
             self._ids, self.counted = ids.clone(), counted.clone()
-            seen: dict[str, Any] = {}
-            with _watching(self._layers[layer], seen), _noting(self._layers[0], seen):
-                whole = trunk(input_ids=self._ids, use_cache=False).last_hidden_state
-            self.states: torch.Tensor = seen["given"]
-            """(n, T, D') what the layer reads."""
-            self._wrapped = isinstance(seen["gave"], tuple)
+            recorded: dict[str, Any] = {}
+            with _recording_input(self._layers[layer], recorded), _recording_output(self._layers[0], recorded):
+                output = trunk(input_ids=self._ids, use_cache=False).last_hidden_state
+            self.states: torch.Tensor = recorded["input"]
+            """(n, T, D') input of the layer."""
+            self._wrapped = isinstance(recorded["output"], tuple)
             self.targets: torch.Tensor = torch.roll(self._ids, -1, 1)
-            """(n, T) int64."""
-            self.hidden: torch.Tensor = whole
-            """(n, T, D) what the head reads, unchanged."""
+            """(n, T) int64: the next token of each position."""
+            self.hidden: torch.Tensor = output
+            """(n, T, D) input of the head for the unchanged states."""
 
     def check(self) -> None:
-        """Raise ModelError unless the same states lead to the same end."""
-        every = torch.arange(len(self._ids), device=self._ids.device)
+        """Raise ModelError unless unchanged states reproduce the trunk's output within the dtype's tolerance."""
+        all_rows = torch.arange(len(self._ids), device=self._ids.device)
         with torch.no_grad():
-            again = self.forward_from(self.states, every)
-        known = self.hidden[self.counted].float()
-        finite = torch.isfinite(known).all(1)  # of what is not, whoever knows the example's name says it
+            recomputed = self.forward_from(self.states, all_rows)
+        expected = self.hidden[self.counted].float()
+        finite = torch.isfinite(expected).all(1)  # the caller, which knows their ids, reports non-finite examples
         if not finite.any():
             return
-        known, again = known[finite], again[finite]
-        if not float((again.float() - known).abs().max()) <= _APART[again.dtype] * float(known.abs().max()):
+        expected, recomputed = expected[finite], recomputed[finite]
+        difference, largest = float((recomputed.float() - expected).abs().max()), float(expected.abs().max())
+        if not difference <= _TOLERANCE[recomputed.dtype] * largest:
             raise ModelError(
                 f"the layers of {type(self._trunk).__name__} above {self._layer} cannot be run again on their own"
             )
 
     def forward_from(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """(P, D) what the head reads at the counted positions of examples `which` (m,), from their changed states (m, T, D');
-        differentiable in them.
+        """(P, D) input of the head at the target positions of examples `which` (m,), computed from their changed states
+        (m, T, D'); differentiable with respect to the states.
         """
         with torch.inference_mode(False), ExitStack() as stack:
             for layer in self._layers[: self._layer]:
-                stack.enter_context(_handing_on(layer, self._wrapped))
-            stack.enter_context(_given(self._layers[self._layer], states))
-            out = self._trunk(input_ids=self._ids[which], use_cache=False).last_hidden_state
-        found: torch.Tensor = out[self.counted[which]]
-        return found
+                stack.enter_context(_passing_through(layer, self._wrapped))
+            stack.enter_context(_with_input(self._layers[self._layer], states))
+            output = self._trunk(input_ids=self._ids[which], use_cache=False).last_hidden_state
+        hidden: torch.Tensor = output[self.counted[which]]
+        return hidden
 
 
 def _layers_of(trunk: HfModel, count: int) -> Any:
-    """The trunk's layers, in order.
+    """The trunk's list of layers, in order.
 
     Raises:
-        ModelError: there is no list of so many.
+        ModelError: there is no list of `count` layers.
     """
     lists = (module for module in trunk.modules() if isinstance(module, torch.nn.ModuleList))
-    found = next((one for one in lists if len(one) == count), None)  # the outermost comes first
-    if found is None:
+    layers = next((modules for modules in lists if len(modules) == count), None)  # the outermost comes first
+    if layers is None:
         raise ModelError(f"{type(trunk).__name__} has no list of {count} layers that could be run again")
-    return found
+    return layers
 
 
 @contextmanager
-def _watching(layer: Any, seen: dict[str, Any]) -> Iterator[None]:
-    """Note what a layer is given."""
+def _recording_input(layer: Any, recorded: dict[str, Any]) -> Iterator[None]:
+    """Record the input of a layer."""
 
-    def hook(module: Any, given: Any, named: Any) -> None:
-        seen["given"] = (given[0] if given else named["hidden_states"]).detach()
+    def hook(module: Any, args: Any, kwargs: Any) -> None:
+        recorded["input"] = (args[0] if args else kwargs["hidden_states"]).detach()
 
     handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
     try:
@@ -97,9 +98,9 @@ def _watching(layer: Any, seen: dict[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _noting(layer: Any, seen: dict[str, Any]) -> Iterator[None]:
-    """Note what a layer gives."""
-    handle = layer.register_forward_hook(lambda module, given, gave: seen.__setitem__("gave", gave))
+def _recording_output(layer: Any, recorded: dict[str, Any]) -> Iterator[None]:
+    """Record the output of a layer."""
+    handle = layer.register_forward_hook(lambda module, args, output: recorded.__setitem__("output", output))
     try:
         yield
     finally:
@@ -107,29 +108,29 @@ def _noting(layer: Any, seen: dict[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _handing_on(layer: Any, wrapped: bool) -> Iterator[None]:
-    """A layer that gives what it is given."""
+def _passing_through(layer: Any, wrapped: bool) -> Iterator[None]:
+    """Make a layer return its input unchanged."""
 
-    def forward(*given: Any, **named: Any) -> Any:
-        states = given[0] if given else named["hidden_states"]
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        states = args[0] if args else kwargs["hidden_states"]
         return (states,) if wrapped else states
 
-    own = vars(layer).get("forward")  # a bound method that were kept here would keep the layer alive
+    instance_forward = vars(layer).get("forward")  # a reference to the bound method would keep the layer alive
     layer.forward = forward
     try:
         yield
     finally:
         del layer.forward
-        if own is not None:
-            layer.forward = own
+        if instance_forward is not None:
+            layer.forward = instance_forward
 
 
 @contextmanager
-def _given(layer: Any, states: torch.Tensor) -> Iterator[None]:
-    """A layer that reads other states than it is given."""
+def _with_input(layer: Any, states: torch.Tensor) -> Iterator[None]:
+    """Replace the input of a layer."""
 
-    def hook(module: Any, given: Any, named: Any) -> Any:
-        return ((states, *given[1:]), named) if given else (given, {**named, "hidden_states": states})
+    def hook(module: Any, args: Any, kwargs: Any) -> Any:
+        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
     handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
     try:

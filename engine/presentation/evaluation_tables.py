@@ -13,42 +13,44 @@ from ..evaluation.removal import Removal
 from ..evaluation.retrieval import Retrieval
 
 
-def print_agreement(found: Agreement) -> None:
-    """The mean with its interval, what chance gives, and the ceiling."""
+def print_agreement(agreement: Agreement) -> None:
+    """Print the mean with its interval, the chance level and the noise ceiling."""
     table = _table("figure", "value", "95 %", "queries")
-    name = "LDS" if found.measure == "lds" else "Spearman over subsets"
-    _add(table, name, found.mean)
-    _add(table, "the same, subsets shuffled", found.shuffled)
-    if math.isfinite(found.ceiling):
-        table.add_row("two retrainings of a subset agree", f"{found.between:.4f}", "", "")
-        table.add_row("a perfect prediction would reach", f"{found.ceiling:.4f}", "", "")
+    name = "LDS" if agreement.measure == "lds" else "Spearman over subsets"
+    _add_estimate(table, name, agreement.mean)
+    _add_estimate(table, "the same, subsets shuffled", agreement.shuffled)
+    if math.isfinite(agreement.ceiling):
+        table.add_row("two retrainings of a subset agree", f"{agreement.between:.4f}", "", "")
+        table.add_row("a perfect prediction would reach", f"{agreement.ceiling:.4f}", "", "")
     console = Console(highlight=False)
     console.print(table)
-    seeds = f"{found.seeds} retrainings each" if found.seeds > 1 else "one outcome each: the ceiling is not known"
-    console.print(f"{found.subsets} subsets, {seeds}")
+    seeds = (
+        f"{agreement.seeds} retrainings each" if agreement.seeds > 1 else "one outcome each: the ceiling is not known"
+    )
+    console.print(f"{agreement.subsets} subsets, {seeds}")
 
 
-def print_retrieval(found: Retrieval) -> None:
-    """A line a figure."""
+def print_retrieval(retrieval: Retrieval) -> None:
+    """Print one line per metric."""
     table = _table("figure", "mean", "95 %", "queries")
-    for name, one in found.means().items():
-        _add(table, name, one)
+    for name, estimate in retrieval.means().items():
+        _add_estimate(table, name, estimate)
     console = Console(highlight=False)
     console.print(table)
-    skipped = f"; {found.skipped} left out, for which nothing is relevant" if found.skipped else ""
+    skipped = f"; {retrieval.skipped} left out, for which nothing is relevant" if retrieval.skipped else ""
     console.print(
-        f"{len(found.queries)} queries, {found.relevant:.1f} relevant of {found.examples} examples ranked{skipped}"
+        f"{len(retrieval.queries)} queries, {retrieval.relevant:.1f} relevant of {retrieval.examples} examples ranked{skipped}"
     )
 
 
-def print_removal(found: Removal) -> None:
-    """How much losses rose, and how often by more than chance."""
+def print_removal(removal: Removal) -> None:
+    """Print how much losses rose, and how often by more than after other removals."""
     table = _table("figure", "mean", "95 %", "queries")
-    _add(table, "rise of the loss (nats)", found.rise)
-    _add(table, "share of other removals exceeded (chance 0.5)", found.beyond)
+    _add_estimate(table, "rise of the loss (nats)", removal.rise)
+    _add_estimate(table, "share of other removals exceeded (chance 0.5)", removal.beyond)
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"{found.queries} queries, {found.seeds} trainings of each removal")
+    console.print(f"{removal.queries} queries, {removal.seeds} trainings of each removal")
 
 
 def _table(*names: str) -> Table:
@@ -58,8 +60,8 @@ def _table(*names: str) -> Table:
     return table
 
 
-def _add(table: Table, name: str, one: Estimate) -> None:
-    if one.count:
-        table.add_row(name, f"{one.value:.4f}", f"{one.low:.4f} to {one.high:.4f}", str(one.count))
+def _add_estimate(table: Table, name: str, estimate: Estimate) -> None:
+    if estimate.count:
+        table.add_row(name, f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}", str(estimate.count))
     else:
         table.add_row(name, "not defined", "", "0")

@@ -1,7 +1,7 @@
 """Plots of evaluations: LDS by query, retrieval metrics, precision against recall, score histograms; PNG, SVG or PDF. PNG, SVG
 or PDF.
 
-matplotlib is an extra (`headwater[plot]`). Knows results; computes nothing.
+matplotlib is an extra (`headwater[plot]`). Draws results; computes no metric.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ...store.errors import SettingsError
 from ...store.layout import Array
 from ..evaluation.agreement import Agreement
 from ..evaluation.removal import Removal
-from ..evaluation.retrieval import Retrieval, curve
+from ..evaluation.retrieval import Retrieval, precision_recall_curve
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def refuse_picture(path: str) -> None:
-    """Raise SettingsError where a picture cannot be drawn there, before anything is computed."""
+    """Raise SettingsError if a plot cannot be written to `path` (suffix, matplotlib); called before anything is computed."""
     if Path(path).suffix not in SUFFIXES:
         raise SettingsError(f"{path}: pictures are {', '.join(SUFFIXES)}")
     try:
@@ -30,65 +30,75 @@ def refuse_picture(path: str) -> None:
         raise SettingsError("pictures need matplotlib: pip install 'headwater[plot]'") from None
 
 
-def draw_agreement(found: Agreement, path: str) -> None:
-    """Correlations of all queries as a histogram, with their mean, its interval and the ceiling."""
+def draw_agreement(agreement: Agreement, path: str) -> None:
+    """Draw a histogram of the queries' correlations with their mean, its interval and the noise ceiling."""
     figure, axes = _figure(1)
-    values, (axis,) = found.each[np.isfinite(found.each)], axes
+    values, (axis,) = agreement.each[np.isfinite(agreement.each)], axes
     axis.hist(values, bins=min(40, max(5, len(values) // 4)), range=(-1, 1), color="#4878a8")
-    axis.axvspan(found.mean.low, found.mean.high, color="#d08030", alpha=0.3, label="95 % of the mean")
-    axis.axvline(found.mean.value, color="#d08030", label=f"mean {found.mean.value:.3f}")
-    axis.axvline(found.shuffled.value, color="grey", linestyle=":", label=f"shuffled {found.shuffled.value:.3f}")
-    if np.isfinite(found.ceiling):
-        axis.axvline(found.ceiling, color="black", linestyle="--", label=f"ceiling {found.ceiling:.3f}")
-    axis.set(xlabel=f"{found.measure.upper()} of a query (Spearman over {found.subsets} subsets)", ylabel="queries")
+    axis.axvspan(agreement.mean.low, agreement.mean.high, color="#d08030", alpha=0.3, label="95 % of the mean")
+    axis.axvline(agreement.mean.value, color="#d08030", label=f"mean {agreement.mean.value:.3f}")
+    axis.axvline(
+        agreement.shuffled.value, color="grey", linestyle=":", label=f"shuffled {agreement.shuffled.value:.3f}"
+    )
+    if np.isfinite(agreement.ceiling):
+        axis.axvline(agreement.ceiling, color="black", linestyle="--", label=f"ceiling {agreement.ceiling:.3f}")
+    axis.set(
+        xlabel=f"{agreement.measure.upper()} of a query (Spearman over {agreement.subsets} subsets)", ylabel="queries"
+    )
     axis.legend(frameon=False)
     _save(figure, path)
 
 
-def draw_retrieval(found: Retrieval, path: str) -> None:
-    """Means with their intervals, precision against recall, and how scores of relevant examples lie among the others'."""
+def draw_retrieval(retrieval: Retrieval, path: str) -> None:
+    """Draw means with their intervals, the precision-recall curve, and score histograms of relevant and other examples."""
     figure, (bars, line, scores) = _figure(3)
-    means = [(name, one) for name, one in found.means().items() if one.count]
-    at = np.arange(len(means))
-    low = [max(0.0, one.value - one.low) for _, one in means]
-    high = [max(0.0, one.high - one.value) for _, one in means]
-    bars.barh(at, [one.value for _, one in means], xerr=[low, high], color="#4878a8", error_kw={"ecolor": "#333333"})
-    bars.set_yticks(at, [name for name, _ in means])
+    means = [(name, estimate) for name, estimate in retrieval.means().items() if estimate.count]
+    positions = np.arange(len(means))
+    low = [max(0.0, estimate.value - estimate.low) for _, estimate in means]
+    high = [max(0.0, estimate.high - estimate.value) for _, estimate in means]
+    bars.barh(
+        positions,
+        [estimate.value for _, estimate in means],
+        xerr=[low, high],
+        color="#4878a8",
+        error_kw={"ecolor": "#333333"},
+    )
+    bars.set_yticks(positions, [name for name, _ in means])
     bars.invert_yaxis()
-    bars.set(xlim=(0, 1.02), xlabel=f"mean over {len(found.queries)} queries, 95 %")
-    line.plot(*curve(found), color="#d08030")
+    bars.set(xlim=(0, 1.02), xlabel=f"mean over {len(retrieval.queries)} queries, 95 %")
+    line.plot(*precision_recall_curve(retrieval), color="#d08030")
     line.axhline(
-        float(np.mean([hits.mean() for hits in found.hits])),
+        float(np.mean([hits.mean() for hits in retrieval.hits])),
         color="grey",
         linestyle=":",
         label="mixed up, of what was ranked",
     )
     line.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     line.legend(frameon=False)
-    every, hits = np.concatenate(found.scores), np.concatenate(found.hits)
-    edges = _edges(every)
-    for chosen, colour, label in ((~hits, "grey", "all others"), (hits, "#d08030", "relevant")):
-        scores.hist(every[chosen], edges, density=bool(chosen.any()), color=colour, alpha=0.6, label=label)
+    all_scores, hits = np.concatenate(retrieval.scores), np.concatenate(retrieval.hits)
+    edges = _edges(all_scores)
+    for mask, colour, label in ((~hits, "grey", "all others"), (hits, "#d08030", "relevant")):
+        scores.hist(all_scores[mask], edges, density=bool(mask.any()), color=colour, alpha=0.6, label=label)
     scores.set(xlabel="score", ylabel="density")
     scores.legend(frameon=False)
     _save(figure, path)
 
 
 def _edges(values: Array) -> Array:
-    """Of 40 bins; around values that differ by their rounding at most, of a wider range."""
+    """(41,) edges of 40 bins; the range is widened if all values are equal up to rounding."""
     values = values.astype(np.float64)
     low, high = float(values.min()), float(values.max())
-    least = max(1e-6 * max(abs(low), abs(high)), 1e-12)
+    min_half_width = max(1e-6 * max(abs(low), abs(high)), 1e-12)
     middle = (low + high) / 2
-    return np.linspace(min(low, middle - least), max(high, middle + least), 41)
+    return np.linspace(min(low, middle - min_half_width), max(high, middle + min_half_width), 41)
 
 
-def draw_removal(found: Removal, path: str) -> None:
-    """How much every query's loss rose without its best examples, beside what taking away others did."""
+def draw_removal(removal: Removal, path: str) -> None:
+    """Draw the rise of each query's loss without its best examples, beside the rises after other removals."""
     figure, (axis,) = _figure(1)
-    edges = _edges(np.concatenate([found.rises, found.by_chance]))
-    axis.hist(found.by_chance, edges, density=True, color="grey", alpha=0.6, label="others taken away")
-    axis.hist(found.rises, edges, density=True, color="#d08030", alpha=0.6, label="its best taken away")
+    edges = _edges(np.concatenate([removal.rises, removal.by_chance]))
+    axis.hist(removal.by_chance, edges, density=True, color="grey", alpha=0.6, label="others taken away")
+    axis.hist(removal.rises, edges, density=True, color="#d08030", alpha=0.6, label="its best taken away")
     axis.set(xlabel="rise of a query's loss (nats)", ylabel="density")
     axis.legend(frameon=False)
     _save(figure, path)

@@ -7,11 +7,11 @@ from ..selection.calibration import Calibration
 from ..selection.prediction import UTILITY_FIELDS, Utilities
 
 
-def print_utilities(found: Utilities) -> None:
-    """A line a subset and task."""
-    fields = [name for name in UTILITY_FIELDS if name != "adds" or found.adds is not None]
+def print_utilities(utilities: Utilities) -> None:
+    """Print one line per subset and task."""
+    fields = [name for name in UTILITY_FIELDS if name != "adds" or utilities.adds is not None]
     print("  ".join(f"{name:<16}" if name in ("subset", "task") else f"{name:>10}" for name in fields))
-    for line in found.lines():
+    for line in utilities.lines():
         print(
             "  ".join(
                 f"{printable(line[name]):<16}" if name in ("subset", "task") else f"{line[name]:>10.5g}"
@@ -20,12 +20,14 @@ def print_utilities(found: Utilities) -> None:
         )
 
 
-def print_calibration(found: Calibration) -> None:
-    """A line a candidate, and what was chosen."""
+def print_calibration(calibration: Calibration) -> None:
+    """Print one line per candidate λ, and the chosen one."""
     print(f"{'λ':>8}  {'correlation':>11}  {'ahead':>8}  {'at least':>8}")
-    for one in found.candidates:
-        mark = "  chosen" if one.chosen else ""
-        print(f"{one.penalty:>8g}  {one.correlation:>11.4f}  {one.ahead:>8.4f}  {one.bound:>8.4f}{mark}")
-    print(f"λ = {found.penalty:g} by {found.subsets} subsets, {len(found.tasks)} tasks")
-    if found.held_out is not None:
-        print(f"on the subsets held out: {found.held_out:.4f}")
+    for candidate in calibration.candidates:
+        mark = "  chosen" if candidate.chosen else ""
+        print(
+            f"{candidate.penalty:>8g}  {candidate.correlation:>11.4f}  {candidate.ahead:>8.4f}  {candidate.bound:>8.4f}{mark}"
+        )
+    print(f"λ = {calibration.penalty:g} by {calibration.subsets} subsets, {len(calibration.tasks)} tasks")
+    if calibration.held_out is not None:
+        print(f"on the subsets held out: {calibration.held_out:.4f}")

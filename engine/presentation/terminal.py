@@ -16,8 +16,9 @@ from ..runtime.progress import clock
 
 
 def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
-    """Results as columns of `RESULT_FIELDS`: a heading a query (with its text, by id), a line an example, texts cut to the
-    terminal's width.
+    """Print results given as columns of `RESULT_FIELDS`: a heading per query (id, and text from `queries`), a line per example.
+
+    Texts are cut to the terminal's width.
     """
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     names = max(len(printable(name)) for name in columns["example_id"])
@@ -37,16 +38,16 @@ def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
 
 
 def print_groups(columns: Columns, top: int) -> None:
-    """One query's groups as columns of `GROUP_FIELDS`: a heading, and a line for each of the first."""
+    """Print one query's groups given as columns of `GROUP_FIELDS`: a heading, and a line for each of the first `top`."""
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     names = min(40, max(len(printable(name)) for name in columns["group"]))
     print("\n" + _cut(_on_a_line(columns["query_id"][0]), width))
     print(f"{'':>5}  {'mean':>8}  {'total':>10}  {'examples':>8}  {'group':<{names}}  best")
-    for at in range(min(top, len(columns["rank"]))):
-        row = {key: values[at] for key, values in columns.items()}
-        told = f"{row['best']:.4f} {_on_a_line(row['best_example'])}"
+    for row_number in range(min(top, len(columns["rank"]))):
+        row = {key: values[row_number] for key, values in columns.items()}
+        best = f"{row['best']:.4f} {_on_a_line(row['best_example'])}"
         print(_cut(f"{row['rank']:>5}  {row['mean']:>8.4f}  {row['total']:>10.4f}  {row['examples']:>8}  "
-                   f"{_on_a_line(row['group']):<{names}}  {told}", width))  # fmt: skip
+                   f"{_on_a_line(row['group']):<{names}}  {best}", width))  # fmt: skip
 
 
 def _cut(line: str, width: int) -> str:
@@ -59,40 +60,40 @@ def _on_a_line(text: str) -> str:
 
 
 def print_info(facts: JsonFacts) -> None:
-    """The facts of :func:`store_facts`, for people."""
+    """Print the facts of :func:`store_facts`."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    there = facts["provenance"]
+    provenance = facts["provenance"]
     state = "complete" if facts["complete"] else "unfinished: run ingest again to go on"
     console.print(f"{facts['store']}: {facts['examples']:,} examples, {state}; made by headwater {facts['version']}")
-    console.print(f"model      {there.get('model_path', 'arrays')} ({there['model']})")
-    console.print(f"corpus     {', '.join(source['name'] for source in there['sources'])}")
+    console.print(f"model      {provenance.get('model_path', 'arrays')} ({provenance['model']})")
+    console.print(f"corpus     {', '.join(source['name'] for source in provenance['sources'])}")
     for key in ("max_length", "attribute", "truncate", "text"):
-        if key in there:
-            console.print(f"{key:<10} {there[key]}")
+        if key in provenance:
+            console.print(f"{key:<10} {provenance[key]}")
     for name, method in facts["methods"].items():
         size = show_bytes(method["bytes_per_example"])
         console.print(f"method     {name}: {method['rows']:,} rows of {size}; "
                       + ", ".join(f"{key} {value}" for key, value in method["settings"].items()))  # fmt: skip
-        for form, facts_of in method["forms"].items():
-            size = show_bytes(facts_of["bytes_per_example"])
-            console.print(f"  form     {form}: {facts_of['rows']:,} rows of {size}")
+        for form, form_facts in method["forms"].items():
+            size = show_bytes(form_facts["bytes_per_example"])
+            console.print(f"  form     {form}: {form_facts['rows']:,} rows of {size}")
     for name, record in facts["fits"].items():
         console.print(_fit_line(name, record))
 
 
 def _fit_line(name: str, record: JsonFacts) -> str:
-    """What was fitted, to how much, and whether it is done."""
-    left = len(record["bases"]) - record["done"]
+    """One line about a fit: number of subsets, examples and base models, and whether it is complete."""
+    unfinished = len(record["bases"]) - record["done"]
     bases = f" over {len(record['bases'])} base models" if len(record["bases"]) > 1 else ""
-    state = "" if not left else ", unfinished: run fit again to go on"
+    state = "" if not unfinished else ", unfinished: run fit again to go on"
     subsets = record["settings"].get("subsets", 0)
     return f"fit        {name}: {subsets:,} subsets of {record['examples']:,} examples{bases}{state}"
 
 
 def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
-    """The parts of a plan, their sum, the budget, and the interpreter's own share beside them."""
+    """Print the parts of a memory plan, their total, the budget, and the memory that this process holds now."""
     from rich.console import Console
     from rich.table import Table
 
@@ -111,7 +112,7 @@ def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
 
 
 def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast | None) -> JsonObject:
-    """A plan and its forecast, as JSON values."""
+    """A memory plan and its forecast as JSON values."""
     return {
         "parts": {part.name: part.bytes for part in plan.parts},
         "total": plan.total,
@@ -123,10 +124,10 @@ def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast 
 
 
 def show_forecast(forecast: Forecast | None) -> str:
-    """A forecast, in words."""
+    """One line about a forecast: bytes to read, time, and measured rate."""
     if forecast is None:
         return "no forecast: the method scores rows itself"
     seconds = forecast.seconds
-    told = f"{seconds:.1f} s" if seconds < 100 else clock(seconds)
-    return (f"reads {show_bytes(forecast.bytes)} in about {told}, after the queries' forward pass "
+    duration = f"{seconds:.1f} s" if seconds < 100 else clock(seconds)
+    return (f"reads {show_bytes(forecast.bytes)} in about {duration}, after the queries' forward pass "
             f"({show_bytes(int(forecast.rate))}/s, measured on {show_bytes(forecast.sample)} of it)")  # fmt: skip

@@ -1,9 +1,9 @@
 """The design: which examples are in which subsets, a function of row number and seed.
 
-Partition p of d deals all N rows out to its own subsets, about K/d of them: row i goes to the subset π_p(i)·K_p // N, with π_p a
+Each of d partitions splits all N rows over its own subsets, about K/d of them: row i goes to subset π_p(i)·K_p // N, with π_p a
 keyed permutation of the row numbers (a Feistel network on the next power of four, walked until it lands among the rows: Black &
-Rogaway 2002). So a row is in d distinct subsets, the sizes of a partition's subsets differ by one at most, and the members of a
-subset are found by the permutation's inverse, without a look at other rows. Knows no store and no method.
+Rogaway 2002). A row is in d distinct subsets, subset sizes within a partition differ by at most one, and the members of a
+subset are computed by the inverse permutation, without visiting other rows. Knows no store and no method.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _ROUNDS = 6
 
 @dataclass(frozen=True, slots=True)
 class PartitionDesign:
-    """M ∈ {0, 1}^{K×N}, d ones a column."""
+    """The design matrix M ∈ {0, 1}^{K×N}, with d ones per column."""
 
     rows: int
-    """N."""
+    """N: number of examples."""
     subsets: int
-    """K; more than N are allowed."""
+    """K: number of subsets; may exceed N."""
     degree: int
-    """d: subsets of a row."""
+    """d: subsets per row."""
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse a design that cannot be."""
+        """Raise SettingsError if d or K is out of range."""
         if not 1 <= self.degree <= self.subsets:
             raise SettingsError(f"a row is in 1 to K subsets: d = {self.degree}, K = {self.subsets}")
         largest = self.blocks.max()
@@ -93,7 +93,7 @@ class PartitionDesign:
     def sizes(self) -> Array:
         """(K,) int64: examples of each subset."""
         ends = [-(-np.arange(blocks + 1) * self.rows // blocks) for blocks in self.blocks.tolist()]
-        return np.concatenate([np.diff(one) for one in ends])
+        return np.concatenate([np.diff(edges) for edges in ends])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +121,13 @@ def _layout(design: PartitionDesign) -> _Layout:
 
 
 def id_dtype(subsets: int) -> Any:
-    """The narrowest numbers that name a subset, and K for none."""
+    """The narrowest integer dtype for subset ids and the padding value K."""
     return np.uint16 if subsets < 1 << 16 else np.int32
 
 
 def expansion(ids: Array, k: int) -> float:
-    """ε of the graph (N, d) → subsets: every set of up to k rows is in (1 − ε)d subsets a row, or more. By enumeration: of small
-    designs alone.
+    """ε of the graph (N, d) → subsets: every set of up to k rows is in (1 − ε)d subsets a row, or more. Computed by
+    enumeration: for small designs only.
 
     ℓ1 recovers every k-sparse signal from a (2k, ε)-expander with ε < 1/6 (Berinde, Gilbert, Indyk, Karloff & Strauss 2008).
     """
@@ -141,7 +141,7 @@ def expansion(ids: Array, k: int) -> float:
 
 @njit(cache=True, nogil=True)
 def _mixed(half: Any, key: Any) -> Any:
-    """A round's hash of half the bits."""
+    """The Feistel round function: a keyed hash of half the bits."""
     z = (half ^ key) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(32))
@@ -149,7 +149,7 @@ def _mixed(half: Any, key: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def _half_bits(rows: int) -> Any:
-    """Bits of half a word that holds every row number."""
+    """Half the number of bits (rounded up) of the largest row number."""
     bits = 1
     while (1 << (2 * bits)) < rows:
         bits += 1
@@ -159,23 +159,23 @@ def _half_bits(rows: int) -> Any:
 @njit(cache=True, nogil=True)
 def _permuted(row: Any, rows: int, bits: Any, keys: Any) -> Any:
     """π(row) among `rows`."""
-    mask, found = (np.uint64(1) << bits) - np.uint64(1), np.uint64(row)
+    mask, result = (np.uint64(1) << bits) - np.uint64(1), np.uint64(row)
     while True:
-        left, right = found >> bits, found & mask
+        left, right = result >> bits, result & mask
         for at in range(len(keys)):
             left, right = right, left ^ (_mixed(right, keys[at]) & mask)
-        found = (left << bits) | right
-        if found < np.uint64(rows):
-            return found
+        result = (left << bits) | right
+        if result < np.uint64(rows):
+            return result
 
 
 @njit(cache=True, nogil=True)
-def _subsets(rows: Array, total: int, blocks: Array, firsts: Array, keys: Array, found: Array) -> None:
+def _subsets(rows: Array, total: int, blocks: Array, firsts: Array, keys: Array, result: Array) -> None:
     bits = _half_bits(total)
     for at in range(len(rows)):
         for part in range(len(blocks)):
             place = np.int64(_permuted(rows[at], total, bits, keys[part]))
-            found[at, part] = firsts[part] + place * blocks[part] // total
+            result[at, part] = firsts[part] + place * blocks[part] // total
 
 
 @njit(cache=True, nogil=True)
@@ -184,12 +184,12 @@ def _inverse(places: Array, total: int, keys: Array) -> None:
     bits = _half_bits(total)
     mask = (np.uint64(1) << bits) - np.uint64(1)
     for at in range(len(places)):
-        found = np.uint64(places[at])
+        result = np.uint64(places[at])
         while True:
-            left, right = found >> bits, found & mask
+            left, right = result >> bits, result & mask
             for k in range(len(keys) - 1, -1, -1):
                 left, right = right ^ (_mixed(left, keys[k]) & mask), left
-            found = (left << bits) | right
-            if found < np.uint64(total):
+            result = (left << bits) | right
+            if result < np.uint64(total):
                 break
-        places[at] = np.int64(found)
+        places[at] = np.int64(result)

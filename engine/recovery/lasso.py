@@ -1,8 +1,8 @@
 """The LASSO over a streamed binary design, for many responses, to a duality gap: min_w,b ½‖y − b − Mw‖² + λ‖w‖₁.
 
-The intercept is not penalised: y and M's columns are centred over the measurements that count, which changes no correlation with
-a centred residual. A working set of rows is solved by coordinate descent; then a pass over all N columns finds those that agree
-with the residual by more than λ, which join the set, until the whole problem's duality gap is small (in the order of Massias,
+The intercept is not penalised: y and M's columns are centred over the valid measurements, which does not change
+correlations with a centred residual. A working set of rows is solved by coordinate descent; then a pass over all N columns adds
+those whose correlation with the residual exceeds λ, until the duality gap of the full problem is small (in the order of Massias,
 Gramfort & Salmon 2018, whose extrapolation is not needed here). Knows memberships; no store, no method.
 """
 
@@ -20,17 +20,17 @@ from ...store.layout import Array
 from .gpu_pass import DevicePass
 from .membership import Membership, correlated
 
-_JOIN = 64  # rows that may join a working set in a pass, at least
+_JOIN = 64  # minimum cap on rows added to a working set per pass
 _PASSES = 60
 _EPOCHS = 20_000  # of coordinate descent on one working set
 
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """One query's weights."""
+    """Sparse weights of one query."""
 
     rows: Array
-    """(s,) int64, ascending: those that are not zero."""
+    """(s,) int64, ascending: rows with non-zero weight."""
     weights: Array
     """(s,) float64, signed."""
 
@@ -47,18 +47,18 @@ class LassoFit:
     gap: Array
     """(Q,) float64: duality gap over ½‖y − ȳ‖², an upper bound; 0 where that is 0."""
     passes: int
-    """Times that all rows were looked at."""
+    """Number of passes over all rows."""
     residual: Array = field(repr=False)
-    """(K, Q) float64, zero where a measurement does not count."""
+    """(K, Q) float64, zero at missing measurements."""
 
 
 class Columns(NamedTuple):
     """Columns of a working set."""
 
     ids: Array
-    """(m, d): subsets; those that do not count are K."""
+    """(m, d): subset ids; K for subsets with missing measurements."""
     counts: Array
-    """(m,) float64: how many count."""
+    """(m,) float64: number of subsets with valid measurements."""
     square: Array
     """(m,) float64: ‖centred column‖²."""
 
@@ -74,16 +74,16 @@ def _agreement(columns: Columns, j: int, residual: Any, offset: float) -> float:
 
 @njit(cache=True, nogil=True)
 def _gap(columns: Columns, y: Any, residual: Any, offset: float, weights: Any, penalty: float) -> float:
-    """Duality gap of a working set's own problem."""
+    """Duality gap of the working set's problem."""
     top, norm, square, inner = penalty, 0.0, 0.0, 0.0
     for j in range(len(weights)):
         norm += abs(weights[j])
         top = max(top, abs(_agreement(columns, j, residual, offset)))
     for k in range(len(y) - 1):
         if y[k] == y[k]:
-            one = residual[k] + offset
-            square += one * one
-            inner += one * y[k]
+            solution = residual[k] + offset
+            square += solution * solution
+            inner += solution * y[k]
     scale = penalty / top
     return float(0.5 * square + penalty * norm - scale * inner + 0.5 * scale * scale * square)
 
@@ -94,7 +94,7 @@ def _descend(
 ) -> float:
     """Coordinate descent on `weights` and `residual` (K + 1; its last is 0) in place, until the gap is small; returns the gap.
 
-    y is NaN where a measurement does not count. Centring a column by its mean is an offset on the whole residual.
+    y is NaN where a measurement is missing. Centring a column by its mean is an offset on the whole residual.
     """
     counted = 0.0
     for k in range(len(y) - 1):
@@ -123,24 +123,24 @@ def _descend(
 
 
 class Lasso:
-    """Solves for the same measurements at one penalty after another, each from the one before."""
+    """LASSO solver for fixed measurements at successive penalties, warm-started from the previous solution."""
 
     def __init__(self, membership: Membership, y: Array, workers: int = 1, device: DevicePass | None = None) -> None:
-        """y (Q, K) float64: NaN in a whole column of it, for every query, is a measurement that does not count. Passes over
-        all rows are the workers' or the device's.
+        """y (Q, K) float64: a column that is NaN for every query is a missing measurement. Passes
+        over all rows run on the workers or the device.
 
         Raises:
-            DataError: measurements of another number, fewer than two that count, or some that are not finite.
+            DataError: the number of measurements is not K, fewer than two are valid, or some are not finite.
         """
-        self.counted = refuse(membership, y)
+        self.counted = require_solvable(membership, y)
         self._of, self._workers, self._device = membership, workers, device
         kept = np.asarray(y[:, self.counted], np.float64)
         self._mean = kept.mean(1)
         centred = kept - self._mean[:, None]
-        centred -= centred.mean(1, keepdims=True)  # what the first mean was rounded by is no measurement
+        centred -= centred.mean(1, keepdims=True)  # remove the rounding error of the first mean
         spread = np.sqrt((centred**2).mean(1))
         flat = spread <= 8 * np.finfo(np.float64).eps * np.abs(kept).max(1, initial=0)
-        self._spread = np.where(flat, 1.0, spread)  # the solver's own numbers are of size 1
+        self._spread = np.where(flat, 1.0, spread)  # the solver works on standardised measurements
         self._y = np.full((len(y), y.shape[1] + 1), np.nan)
         self._y[:, :-1][:, self.counted] = np.where(flat[:, None], 0, centred / self._spread[:, None])
         self._scale = np.where(flat, 1.0, 0.5 * np.nansum(self._y**2, 1))
@@ -151,11 +151,11 @@ class Lasso:
         self._largest = np.array([self._top(q, rows[q], size[q]) for q in range(len(y))]) * self._spread
 
     def largest(self) -> Array:
-        """(Q,) float64: λ_max, from which on every weight is zero; 0 for a query whose measurements are all equal."""
+        """(Q,) float64: λ_max, the smallest penalty at which every weight is zero; 0 if a query's measurements are equal."""
         return self._largest.copy()
 
     def fit(self, penalties: Array, tolerance: float = 1e-4) -> LassoFit:
-        """Solve at penalties (Q,) ≥ 0 to a gap of `tolerance` times ½‖y − ȳ‖²; where passes run out, the gap tells."""
+        """Solve at penalties (Q,) ≥ 0 to a gap of `tolerance` times ½‖y − ȳ‖²; if the pass limit is reached, `gap` exceeds it."""
         penalties = np.maximum(np.asarray(penalties, np.float64) / self._spread, 1e-12)
         queries, passes = len(self._y), 0
         gap = np.full(queries, np.inf)
@@ -167,7 +167,7 @@ class Lasso:
                 gap[q] = self._whole_gap(q, penalties[q], self._top(q, rows[q], size[q]))
             unsure = np.flatnonzero(gap > tolerance)
             if not len(unsure) or passes == _PASSES:
-                return self._told(penalties, gap, passes)
+                return self._result(penalties, gap, passes)
             for q in unsure.tolist():
                 new = rows[q, : join[q]][size[q, : join[q]] > penalties[q]]
                 new = np.setdiff1d(new[new >= 0], self._rows[q])
@@ -181,7 +181,7 @@ class Lasso:
         )
 
     def _top(self, q: int, rows: Array, size: Array) -> float:
-        """max |Mᵀ residual|, or a little more: in float64 of the rows that were kept; of the others float32 and its rounding."""
+        """max |Mᵀ residual|, or a slightly larger bound: float64 for the best rows, float32 plus its error for others."""
         ids = self._of.of(rows[rows >= 0]).astype(np.int64)
         exact = float(np.abs(np.append(self._residual[q, :-1], 0.0)[ids].sum(1)).max(initial=0))
         if int((rows >= 0).sum()) >= self._of.rows:
@@ -197,13 +197,13 @@ class Lasso:
         primal = 0.5 * square + penalty * float(np.abs(self._weights[q]).sum())
         return float((primal - scale * inner + 0.5 * scale * scale * square) / self._scale[q])
 
-    def _solve(self, q: int, new: Array, penalty: float, gap: float, wanted: float) -> None:
-        """Descend on the rows so far and the new ones: a little below what is wanted, or a good step from the gap there is."""
+    def _solve(self, q: int, new: Array, penalty: float, gap: float, target_gap: float) -> None:
+        """Run coordinate descent on the working set plus `new`, to a gap of max(0.3 · target, 0.01 · current gap)."""
         kept = self._weights[q] != 0
         rows = np.concatenate([self._rows[q][kept], new])
         weights = np.concatenate([self._weights[q][kept], np.zeros(len(new))])
         columns = self._columns(rows)
-        _descend(columns, self._y[q], self._residual[q], weights, penalty, max(0.3 * wanted, 1e-2 * gap), _EPOCHS)
+        _descend(columns, self._y[q], self._residual[q], weights, penalty, max(0.3 * target_gap, 1e-2 * gap), _EPOCHS)
         self._rows[q], self._weights[q] = rows, weights
 
     def _columns(self, rows: Array) -> Columns:
@@ -213,30 +213,32 @@ class Lasso:
         count = counts.sum(1).astype(np.float64)
         return Columns(ids, count, count - count**2 / self.counted.sum())
 
-    def _told(self, penalties: Array, gap: Array, passes: int) -> LassoFit:
-        found, intercept, objective = [], self._mean.copy(), np.empty(len(self._y))
+    def _result(self, penalties: Array, gap: Array, passes: int) -> LassoFit:
+        solutions, intercept, objective = [], self._mean.copy(), np.empty(len(self._y))
         for q in range(len(self._y)):
             order = np.argsort(self._rows[q])
             order = order[self._weights[q][order] != 0]
-            found.append(Sparse(self._rows[q][order], self._weights[q][order]))
-            columns = self._columns(found[-1].rows)
+            solutions.append(Sparse(self._rows[q][order], self._weights[q][order]))
+            columns = self._columns(solutions[-1].rows)
             residual, spread = self._residual[q, :-1], self._spread[q]
-            objective[q] = 0.5 * float(residual @ residual) + penalties[q] * float(np.abs(found[-1].weights).sum())
+            objective[q] = 0.5 * float(residual @ residual) + penalties[q] * float(np.abs(solutions[-1].weights).sum())
             objective[q] *= spread**2
-            found[-1].weights[:] *= spread
-            intercept[q] -= float(columns.counts @ found[-1].weights) / self.counted.sum()
-        return LassoFit(found, intercept, objective, gap, passes, (self._residual[:, :-1] * self._spread[:, None]).T)
+            solutions[-1].weights[:] *= spread
+            intercept[q] -= float(columns.counts @ solutions[-1].weights) / self.counted.sum()
+        return LassoFit(
+            solutions, intercept, objective, gap, passes, (self._residual[:, :-1] * self._spread[:, None]).T
+        )
 
 
-def refuse(membership: Membership, y: Array) -> Array:
-    """(K,) bool: the measurements that count. Raises DataError for those that nothing can be solved from."""
+def require_solvable(membership: Membership, y: Array) -> Array:
+    """(K,) bool: the valid measurements. Raises DataError if the problem cannot be solved from them."""
     if y.ndim != 2 or y.shape[1] != membership.subsets:
-        raise DataError(f"measurements are (Q, {membership.subsets}); these are {y.shape}")
+        raise DataError(f"measurements must have shape (Q, {membership.subsets}); got {y.shape}")
     counted = np.asarray(~np.isnan(y).all(0))
     if not membership.rows:
         raise DataError("there are no examples to solve for")
     if counted.sum() < 2:
-        raise DataError(f"{counted.sum()} measurements count; two at least are needed")
+        raise DataError(f"{counted.sum()} valid measurements; at least two are needed")
     bad = np.argwhere(~np.isfinite(np.where(counted, y, 0)))
     if len(bad):
         query, subset = bad[0].tolist()
@@ -246,7 +248,7 @@ def refuse(membership: Membership, y: Array) -> Array:
 
 def predicted(membership: Membership, weights: Sequence[Sparse], intercept: Array) -> Array:
     """b + Mw: (Q, K) float64."""
-    found = np.zeros((len(weights), membership.subsets + 1))
-    for line, one in zip(found, weights, strict=True):
-        np.add.at(line, membership.of(one.rows).astype(np.int64), one.weights[:, None])
-    return found[:, :-1] + intercept[:, None]
+    solutions = np.zeros((len(weights), membership.subsets + 1))
+    for line, solution in zip(solutions, weights, strict=True):
+        np.add.at(line, membership.of(solution.rows).astype(np.int64), solution.weights[:, None])
+    return solutions[:, :-1] + intercept[:, None]

@@ -15,58 +15,58 @@ from ...store.errors import DataError
 from ...store.layout import Array
 from ..arrays.kernels.heaps import Heaps, merged
 
-_TILE = 2048  # rows whose correlations lie in memory together, a thread
-_SHARE = 1 << 16  # rows for which a thread is worth its start
+_TILE = 2048  # rows per tile and thread
+_SHARE = 1 << 16  # minimum rows per thread
 
 
 class Membership(Protocol):
-    """M ∈ {0, 1}^{K×N}, by columns."""
+    """The matrix M ∈ {0, 1}^{K×N}, accessed by columns."""
 
     @property
     def rows(self) -> int:
-        """N."""
+        """N: number of examples."""
 
     @property
     def subsets(self) -> int:
-        """K."""
+        """K: number of subsets."""
 
     def of(self, rows: Array) -> Array:
-        """(n, d) integers: the subsets of some rows (n,), K where a row is in fewer than d."""
+        """(n, d) integers: the subset ids of rows (n,), padded with K where a row is in fewer than d."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableMembership:
-    """Subsets of every row, in memory."""
+    """Membership stored as a table in memory."""
 
     table: Array
-    """(N, d) integers, K where a row is in fewer than d."""
+    """(N, d) integers: subset ids, padded with K."""
     subsets: int
-    """K."""
+    """K: number of subsets."""
 
     @property
     def rows(self) -> int:
-        """N."""
+        """N: number of examples."""
         return len(self.table)
 
     def of(self, rows: Array) -> Array:
-        """As promised."""
-        found: Array = self.table[rows]
-        return found
+        """(n, d) integers: the subset ids of rows (n,), padded with K."""
+        result: Array = self.table[rows]
+        return result
 
     @classmethod
     def held(cls, design: Membership) -> TableMembership:
-        """A design, computed once."""
+        """Compute the table of a design."""
         return cls(design.of(np.arange(design.rows)), design.subsets)
 
     @classmethod
     def of_masks(cls, masks: Array) -> TableMembership:
-        """Subsets (K, N) bool as they were drawn.
+        """Build the table from subset masks (K, N) bool.
 
         Raises:
-            DataError: not a matrix of booleans.
+            DataError: `masks` is not a boolean matrix.
         """
         if masks.ndim != 2 or masks.dtype != bool:
-            raise DataError(f"masks are (K, N) booleans; these are {masks.shape} of {masks.dtype}")
+            raise DataError(f"masks must be (K, N) bool; got shape {masks.shape}, dtype {masks.dtype}")
         subsets, rows = masks.shape
         counts = masks.sum(0)
         table = np.full((rows, int(counts.max(initial=0))), subsets, np.int32)
@@ -77,32 +77,32 @@ class TableMembership:
 
 @dataclass(frozen=True, slots=True)
 class MaskedMembership:
-    """A membership without some of its rows, which had nothing to say in any subset: theirs are weights of zero."""
+    """A membership with some rows removed from every subset, so that their weights are zero."""
 
     whole: Membership
     silent: Array
-    """(N,) bool."""
+    """(N,) bool: the removed rows."""
 
     @property
     def rows(self) -> int:
-        """N."""
+        """N: number of examples."""
         return self.whole.rows
 
     @property
     def subsets(self) -> int:
-        """K."""
+        """K: number of subsets."""
         return self.whole.subsets
 
     def of(self, rows: Array) -> Array:
-        """As promised."""
-        found = self.whole.of(rows)
-        found[self.silent[rows]] = self.subsets
-        return found
+        """(n, d) integers: the subset ids of rows (n,); all K for masked rows."""
+        result = self.whole.of(rows)
+        result[self.silent[rows]] = self.subsets
+        return result
 
 
 def correlated(membership: Membership, residual: Array, most: int, workers: int) -> tuple[Array, Array]:
-    """The rows that agree most with residuals (K, Q) float64: (Q, most) int64, -1 fills up, and |Mᵀ residual| there, float32,
-    descending. A pass over all N.
+    """The rows most correlated with residuals (K, Q) float64: rows (Q, most) int64, padded with -1, and |Mᵀ residual| (Q, most)
+    float32, descending. One pass over all N rows.
     """
     queries = residual.shape[1]
     padded = np.zeros((membership.subsets + 1, queries), np.float32)
@@ -131,11 +131,11 @@ def multiplied(membership: Membership, weights: Array, start: int = 0, stop: int
     padded = np.zeros((membership.subsets + 1, weights.shape[1]), np.float32)
     padded[:-1] = weights
     stop = membership.rows if stop is None else stop
-    found = np.empty((weights.shape[1], stop - start), np.float32)
+    result = np.empty((weights.shape[1], stop - start), np.float32)
     for first in range(start, stop, _TILE):
         rows = np.arange(first, min(first + _TILE, stop))
-        _sums(membership.of(rows), padded, found[:, first - start : first - start + len(rows)])
-    return found
+        _sums(membership.of(rows), padded, result[:, first - start : first - start + len(rows)])
+    return result
 
 
 @njit(cache=True, nogil=True)
@@ -153,16 +153,16 @@ def _sums(ids: Any, residual: Any, out: Any) -> None:
     for i in range(len(ids)):
         line[:] = 0
         for p in range(ids.shape[1]):
-            one = residual[ids[i, p]]
+            values = residual[ids[i, p]]
             for q in range(len(line)):
-                line[q] += one[q]
+                line[q] += values[q]
         for q in range(len(line)):
             out[q, i] = line[q]
 
 
 @njit(cache=True, nogil=True)
 def _sizes_of_sums(ids: Any, residual: Any, out: Any) -> None:
-    """|out[q, i]|."""
+    """out[q, i] = |Σ residual[ids[i], q]|."""
     _sums(ids, residual, out)
     for q in range(out.shape[0]):
         for i in range(len(ids)):

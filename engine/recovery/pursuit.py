@@ -1,9 +1,10 @@
 """Sparse solvers with a given number of nonzeros: iterative hard thresholding (iht), matching pursuit (ssmp).
 
-`iht`: normalised iterative hard thresholding (Blumensath & Davies 2010), steps along Mᵀ(y − b − Mw) of which the s largest
-weights stay, and least squares on the last support. `ssmp`: sequential sparse matching pursuit (Berinde & Indyk 2009), for
-expanders: one weight at a time is changed by the median of its row's d residuals, where that lowers ‖y − b − Mw‖₁ most, and every
-2s changes all but the s largest weights are dropped. Both look at all N columns at every step. Knows memberships; no store.
+`iht`: normalised iterative hard thresholding (Blumensath & Davies 2010), gradient steps along Mᵀ(y − b − Mw), keeping
+the s largest weights, then least squares on the final support. `ssmp`: sequential sparse matching pursuit (Berinde & Indyk
+2009), for expanders: one weight at a time is changed by the median of its row's d residuals, where that lowers ‖y − b −
+Mw‖₁ most, and every 2s changes all but the s largest weights are dropped. Both scan all N columns at every step. Knows
+memberships; no store.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ _ROUNDS = 4  # of pursuit
 
 
 def thresholded(membership: Membership, y: Array, causes: int, workers: int = 1) -> tuple[list[Sparse], Array]:
-    """Weights with at most `causes` of them not zero, and intercepts (Q,), by `iht`. y (Q, K) float64, NaN where none counts."""
-    found = [_thresholded(membership, line, causes, workers) for line in y]
-    return [one for one, _ in found], np.array([intercept for _, intercept in found])
+    """Weights with at most `causes` non-zeros, and intercepts (Q,), by `iht`. y (Q, K) float64, NaN where missing."""
+    results = [_thresholded(membership, line, causes, workers) for line in y]
+    return [sparse for sparse, _ in results], np.array([intercept for _, intercept in results])
 
 
 def pursued(membership: Membership, y: Array, causes: int) -> tuple[list[Sparse], Array]:
-    """The same by `ssmp`."""
-    found = [_pursued(membership, line, causes) for line in y]
-    return [one for one, _ in found], np.array([intercept for _, intercept in found])
+    """Weights with at most `causes` non-zeros, and intercepts (Q,), by `ssmp`."""
+    results = [_pursued(membership, line, causes) for line in y]
+    return [sparse for sparse, _ in results], np.array([intercept for _, intercept in results])
 
 
 def _columns(membership: Membership, rows: Array, counted: Array) -> Array:
-    """M's columns (measurements that count, rows), centred."""
+    """M's centred columns (valid measurements, rows)."""
     ids = membership.of(rows).astype(np.int64)
     whole = np.zeros((membership.subsets + 1, len(rows)))
     whole[ids.T, np.arange(len(rows))] = 1
@@ -53,24 +54,24 @@ def _thresholded(membership: Membership, y: Array, causes: int, workers: int) ->
         residual = np.zeros((len(y), 1))
         residual[counted, 0] = centred - _columns(membership, rows, counted) @ weights
         best, _ = correlated(membership, residual, min(2 * causes, membership.rows), workers)
-        asked = np.union1d(rows, best[0][best[0] >= 0])
-        columns = _columns(membership, asked, counted)
+        support = np.union1d(rows, best[0][best[0] >= 0])
+        columns = _columns(membership, support, counted)
         slope = columns.T @ residual[counted, 0]
-        start = np.zeros(len(asked))
-        start[np.searchsorted(asked, rows)] = weights
-        along = slope if not len(rows) else np.where(np.isin(asked, rows), slope, 0)
+        start = np.zeros(len(support))
+        start[np.searchsorted(support, rows)] = weights
+        along = slope if not len(rows) else np.where(np.isin(support, rows), slope, 0)
         along = along if len(rows) else np.where(_largest(slope, causes), slope, 0)
         length = float(((columns @ along) ** 2).sum())
         if length <= 1e-24 * max(float(centred @ centred), 1e-300):
             break
         moved = start + float(along @ along) / length * slope
         keep = _largest(moved, causes)
-        if np.array_equal(asked[keep], rows) and np.allclose(moved[keep], weights, rtol=1e-6):
+        if np.array_equal(support[keep], rows) and np.allclose(moved[keep], weights, rtol=1e-6):
             break
-        rows, weights = asked[keep], moved[keep]
+        rows, weights = support[keep], moved[keep]
     columns = _columns(membership, rows, counted)
     weights = np.linalg.lstsq(columns, centred, rcond=None)[0] if len(rows) else weights
-    return _told(membership, rows, weights, y, counted)
+    return _without_zeros(membership, rows, weights, y, counted)
 
 
 def _pursued(membership: Membership, y: Array, causes: int) -> tuple[Sparse, float]:
@@ -86,14 +87,14 @@ def _pursued(membership: Membership, y: Array, causes: int) -> tuple[Sparse, flo
                 break
             weights[row] = weights.get(row, 0.0) + change
             _subtract(membership, row, change, residual, there)
-        for row in sorted(weights, key=lambda one: -abs(weights[one]))[causes:]:
+        for row in sorted(weights, key=lambda sparse: -abs(weights[sparse]))[causes:]:
             _subtract(membership, row, -weights.pop(row), residual, there)
     rows = np.array(sorted(weights), np.int64)
-    return _told(membership, rows, np.array([weights[row] for row in rows.tolist()]), y, counted)
+    return _without_zeros(membership, rows, np.array([weights[row] for row in rows.tolist()]), y, counted)
 
 
 def _best_change(membership: Membership, residual: Array, there: Array) -> tuple[int, float]:
-    """The row, and the change of its weight, that lower the sum of absolute residuals most; -1 if none does."""
+    """The row and weight change that reduce Σ|residual| most; row -1 if none does."""
     best, row, change = 1e-12 * float(np.abs(residual).sum()), -1, 0.0
     for start in range(0, membership.rows, _TILE):
         ids = membership.of(np.arange(start, min(start + _TILE, membership.rows)))
@@ -109,14 +110,16 @@ def _subtract(membership: Membership, row: int, change: float, residual: Array, 
 
 
 def _largest(values: Array, count: int) -> Array:
-    """(n,) bool: the `count` largest by size, but no zeros."""
-    found = np.zeros(len(values), bool)
-    found[np.argsort(-np.abs(values), kind="stable")[:count]] = True
-    return np.asarray(found & (values != 0))
+    """(n,) bool: the `count` largest by magnitude, zeros excluded."""
+    results = np.zeros(len(values), bool)
+    results[np.argsort(-np.abs(values), kind="stable")[:count]] = True
+    return np.asarray(results & (values != 0))
 
 
-def _told(membership: Membership, rows: Array, weights: Array, y: Array, counted: Array) -> tuple[Sparse, float]:
-    """Weights without zeros, and the intercept that leaves residuals of mean 0."""
+def _without_zeros(
+    membership: Membership, rows: Array, weights: Array, y: Array, counted: Array
+) -> tuple[Sparse, float]:
+    """Drop zero weights, and compute the intercept that makes the mean residual 0."""
     kept = weights != 0
     rows, weights = rows[kept], weights[kept]
     ids = membership.of(rows).astype(np.int64)
@@ -126,7 +129,7 @@ def _told(membership: Membership, rows: Array, weights: Array, y: Array, counted
 
 @njit(cache=True, nogil=True)
 def _gains(ids: Any, residual: Any, there: Any) -> tuple[int, float, float]:
-    """The row of a tile whose weight's best change lowers Σ|residual| most; by how much; and the change."""
+    """The row of a tile whose best weight change reduces Σ|residual| most; the reduction; the change."""
     best, at, by = 0.0, 0, 0.0
     values = np.empty(ids.shape[1])
     for i in range(len(ids)):

@@ -15,7 +15,7 @@ import scipy.sparse
 from ...store.errors import CorpusError, DataError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
-from ..data.array_files import is_features, open_arrays
+from ..data.array_files import is_array_path, open_arrays
 from ..data.documents import record_name
 from ..data.formats import read_records
 from ..data.sources import find_sources
@@ -133,13 +133,13 @@ def labels_of_table(table: str, column: str) -> dict[str, str]:
     Raises:
         CorpusError: the table cannot be read. DataError: it lacks the column.
     """
-    if is_features(table):
+    if is_array_path(table):
         return _labels_of_arrays(table, column)
     found: dict[str, str] = {}
     for source in find_sources([table], lines=True):
         for record in read_records(source.path, source.format, 0, None):
-            if record.fault:
-                raise CorpusError(f"{source.path}:{record.line}: {record.fault}")
+            if record.error:
+                raise CorpusError(f"{source.path}:{record.line}: {record.error}")
             if column not in record.fields:
                 raise DataError(
                     f"{source.path}:{record.line} has no column {column}; it has {', '.join(record.fields)}"

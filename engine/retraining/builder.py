@@ -1,12 +1,12 @@
 """`ground-truth`: trains every (subset, seed) once, in parallel processes, and continues where it stopped.
 
-| file             | what                                                                                          |
+| file             | content                                                                                       |
 |------------------|-----------------------------------------------------------------------------------------------|
-| `truth.json`     | settings and digests, which a later run must share; the noise ceiling when all is done         |
+| `truth.json`     | settings and digests, which a later run must share; the noise ceiling when all runs are done  |
 | `masks.npy`      | (S, N) int8                                                                                    |
 | `examples.npz`, `queries.npz` | tokens                                                                            |
-| `runs/S-R.npy`   | (Q,) float64: the queries' losses after training on subset S with seed R; whole or not there  |
-| `outcomes.npy`   | (seeds, S, Q) float64, when all runs are there                                                |
+| `runs/S-R.npy`   | (Q,) float64: losses of the queries after training on subset S with seed R; written atomically |
+| `outcomes.npy`   | (seeds, S, Q) float64, written when all runs are done                                         |
 
 Knows no method.
 """
@@ -30,17 +30,17 @@ from ...store.layout import Array
 from ..evaluation.metrics import noise_ceiling
 from ..runtime.run import SILENT, Run, ShouldStop
 from .token_sets import TokenSet
-from .training_loop import RetrainingRecipe, losses, retrained
+from .training_loop import RetrainingRecipe, query_losses, train_on_subset
 
 TRUTH = "truth.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What is to be trained and asked."""
+class RetrainingTask:
+    """The retrainings to run: model, examples, queries, subsets and seeds."""
 
     model: str
-    """Folder of the model's config (and, to start from them, weights)."""
+    """Folder of the model's config and, if training starts from them, its weights."""
     examples: TokenSet
     queries: TokenSet
     masks: Array
@@ -49,7 +49,7 @@ class Task:
     recipe: RetrainingRecipe
 
     def settings(self) -> JsonObject:
-        """What decides the outcomes, as JSON values."""
+        """The settings and digests that decide the outcomes, as JSON values."""
         from ..models.language_model import config_digest
 
         masks = np.packbits(self.masks).tobytes()
@@ -64,18 +64,18 @@ _NONE = (np.zeros(0, np.int64), np.zeros(0, np.int32))
 
 
 class GroundTruth:
-    """A folder of ground truth, finished or not."""
+    """A folder of ground truth, complete or not."""
 
-    def __init__(self, folder: str, task: Task) -> None:
-        """Make the folder, or take up the one that is there.
+    def __init__(self, folder: str, task: RetrainingTask) -> None:
+        """Create the folder, or open an existing one with the same settings.
 
         Raises:
-            StoreMismatch: it is of other settings, which are named. SettingsError: it cannot be written.
+            StoreMismatch: the folder has other settings; the first difference is named. SettingsError: it cannot be written.
         """
         self.folder, self.task, self._settings = Path(folder), task, task.settings()
-        held = self.folder / TRUTH
-        if held.exists():
-            _require_same(json.loads(held.read_text()), self._settings, folder)
+        record_path = self.folder / TRUTH
+        if record_path.exists():
+            _require_same(json.loads(record_path.read_text()), self._settings, folder)
             return
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -86,8 +86,8 @@ class GroundTruth:
         except OSError as error:
             raise SettingsError(f"{folder} cannot be written: {error.strerror or error}") from None
 
-    def left(self) -> list[tuple[int, int]]:
-        """(subset, seed) of what is still to be trained; all subsets of a seed come before the next seed's."""
+    def remaining_runs(self) -> list[tuple[int, int]]:
+        """(subset, seed) of each run that is not done; all subsets of a seed come before the next seed."""
         jobs = [(subset, seed) for seed in range(self.task.seeds) for subset in range(len(self.task.masks))]
         return [job for job in jobs if not self._run(*job).exists()]
 
@@ -95,12 +95,12 @@ class GroundTruth:
         """Train what is left; False when stopped before the end. Progress counts the trainings that are done.
 
         Raises:
-            HeadwaterError: a training failed; what was finished stays.
+            HeadwaterError: a training process failed; finished runs are kept.
         """
-        jobs, total = self.left(), self.task.seeds * len(self.task.masks)
+        jobs, total = self.remaining_runs(), self.task.seeds * len(self.task.masks)
         done, on_progress = total - len(jobs), run.counter("ground-truth", total, "trainings")
         on_progress(done)
-        for _ in self._trained(jobs, processes, run.should_stop):
+        for _ in self._run_trainings(jobs, processes, run.should_stop):
             done += 1
             on_progress(done)
         if done < total:
@@ -108,32 +108,32 @@ class GroundTruth:
         self._finish()
         return True
 
-    def told(self) -> str:
-        """The noise ceiling, in words."""
-        found = json.loads((self.folder / TRUTH).read_text())
-        if found.get("ceiling") is None:
+    def noise_ceiling_line(self) -> str:
+        """One line about the noise ceiling."""
+        record = json.loads((self.folder / TRUTH).read_text())
+        if record.get("ceiling") is None:
             return "the noise ceiling needs two seeds"
-        return f"two trainings of a subset agree at {found['between_seeds']:.3f}; ceiling {found['ceiling']:.3f}"
+        return f"two trainings of a subset agree at {record['between_seeds']:.3f}; ceiling {record['ceiling']:.3f}"
 
-    def _trained(self, jobs: list[tuple[int, int]], processes: int, should_stop: ShouldStop) -> Iterator[None]:
+    def _run_trainings(self, jobs: list[tuple[int, int]], processes: int, should_stop: ShouldStop) -> Iterator[None]:
         """Runs as they end; no more are begun than processes can take, so that a stop is soon."""
         context, waiting = multiprocessing.get_context("spawn"), iter(jobs)
-        with ProcessPoolExecutor(max(1, min(processes, len(jobs))), context, _deaf) as pool:
+        with ProcessPoolExecutor(max(1, min(processes, len(jobs))), context, _ignore_interrupts) as pool:
             running: set[Future[None]] = set()
             try:
                 while True:
                     while len(running) < processes and not should_stop() and (job := next(waiting, None)):
                         recipe = asdict(self.task.recipe)
-                        running.add(pool.submit(train_one, str(self.folder), self.task.model, recipe, *job))
+                        running.add(pool.submit(run_training, str(self.folder), self.task.model, recipe, *job))
                     if not running:
                         return
-                    ended, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in ended:
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
                         future.result()
                         yield
             except BrokenProcessPool:
-                raise HeadwaterError("a training process was killed; the same command goes on") from None
-            except BaseException:  # whoever cannot wait for what is in work
+                raise HeadwaterError("a training process was killed; run the same command again to continue") from None
+            except BaseException:  # do not wait for running trainings
                 for process in multiprocessing.active_children():
                     process.terminate()
                 raise
@@ -143,32 +143,34 @@ class GroundTruth:
 
     def _finish(self) -> None:
         subsets = range(len(self.task.masks))
-        found = np.array([[np.load(self._run(s, r)) for s in subsets] for r in range(self.task.seeds)])
-        _save(self.folder / "outcomes.npy", found)
-        between, ceiling = noise_ceiling(found)
-        told = {"between_seeds": between, "ceiling": ceiling, "mean_loss": float(found.mean())}
-        self._note({key: value if np.isfinite(value) else None for key, value in told.items()})
+        outcomes = np.array([[np.load(self._run(s, r)) for s in subsets] for r in range(self.task.seeds)])
+        _save(self.folder / "outcomes.npy", outcomes)
+        between, ceiling = noise_ceiling(outcomes)
+        figures = {"between_seeds": between, "ceiling": ceiling, "mean_loss": float(outcomes.mean())}
+        self._note({key: value if np.isfinite(value) else None for key, value in figures.items()})
 
     def _note(self, more: JsonObject) -> None:
         write_json(self.folder / TRUTH, {"settings": self._settings, **more})
 
 
-def _deaf() -> None:
-    """In a training process: Ctrl-C is the parent's affair."""
+def _ignore_interrupts() -> None:
+    """Ignore SIGINT in a training process; the parent handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def train_one(folder: str, model: str, recipe: JsonObject, subset: int, seed: int) -> None:
-    """One run, in a process of its own."""
+def run_training(folder: str, model: str, recipe: JsonObject, subset: int, seed: int) -> None:
+    """Run one training in the current process, and write the losses of the queries."""
     import torch
 
     torch.set_num_threads(1)
-    here = Path(folder)
-    examples = TokenSet.load(here / "examples.npz")
-    teaching = np.diff(examples.ends, prepend=0) > examples.first  # an example of one token teaches nothing
-    rows = np.flatnonzero(np.load(here / "masks.npy", mmap_mode="r")[subset] & teaching).tolist()
-    trained = retrained(model, examples, rows, RetrainingRecipe(**recipe), seed)
-    _save(_run_path(here, subset, seed), losses(trained, TokenSet.load(here / "queries.npz")))
+    truth_folder = Path(folder)
+    examples = TokenSet.load(truth_folder / "examples.npz")
+    has_targets = np.diff(examples.ends, prepend=0) > examples.first  # an example of one token has no target
+    rows = np.flatnonzero(np.load(truth_folder / "masks.npy", mmap_mode="r")[subset] & has_targets).tolist()
+    trained_model = train_on_subset(model, examples, rows, RetrainingRecipe(**recipe), seed)
+    _save(
+        _run_path(truth_folder, subset, seed), query_losses(trained_model, TokenSet.load(truth_folder / "queries.npz"))
+    )
 
 
 def _run_path(folder: Path, subset: int, seed: int) -> Path:
@@ -180,8 +182,10 @@ def _save(path: Path, values: Array) -> None:
         np.save(file, values)
 
 
-def _require_same(there: JsonObject, wanted: JsonObject, folder: str) -> None:
-    held = there.get("settings", {})
-    for key, value in wanted.items():
-        if held.get(key) != value:
-            raise StoreMismatch(f"{folder} was begun with another {key}: {held.get(key)} there, {value} here")
+def _require_same(record: JsonObject, settings: JsonObject, folder: str) -> None:
+    existing = record.get("settings", {})
+    for key, value in settings.items():
+        if existing.get(key) != value:
+            raise StoreMismatch(
+                f"{folder} was begun with another {key}: {existing.get(key)} there, {value} here; use a new folder"
+            )

@@ -8,62 +8,65 @@ from pathlib import Path
 
 from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.layout import Array
-from ..data.documents import Faults, Template
+from ..data.documents import RecordErrors, Template
 from ..data.sources import find_sources
 from ..evaluation.matrices import read_array, read_masks
-from ..evaluation.removal import removals
+from ..evaluation.removal import removal_masks
 from ..ingest.examples import Example, Place
 from ..ingest.text_provider import TextProvider
 from ..ingest.text_settings import TextSettings
 from ..models.language_model import LanguageModel, load_untrained
-from .builder import GroundTruth, Task
-from .masks import clustered_masks, given_masks, random_masks, text_clusters
-from .token_sets import gathered
+from .builder import GroundTruth, RetrainingTask
+from .masks import clustered_masks, random_masks, require_masks_match, text_clusters
+from .token_sets import concatenate_tokens
 from .training_loop import RetrainingRecipe
 
 
 @dataclass(frozen=True, slots=True)
 class GroundTruthJob:
-    """What is asked for."""
+    """Settings of `ground-truth`."""
 
     corpus: Sequence[str]
     """Files, folders or globs."""
     queries: str
-    """A file of queries, whose losses are the outcomes."""
+    """File of queries, whose losses are the outcomes."""
     model: str
     """Folder of a model's config and tokenizer."""
     folder: str
-    """Where it goes."""
+    """Output folder."""
     subsets: int = 64
     fraction: float = 0.5
-    """Share of the corpus in each subset."""
+    """Fraction of the corpus in each subset."""
     seeds: int = 5
-    """Trainings of each subset."""
+    """Number of trainings of each subset."""
     recipe: RetrainingRecipe = field(default_factory=RetrainingRecipe)
     clusters: int = 0
-    """Draw whole clusters of like texts instead of examples: so many."""
+    """If not 0, divide the examples into this many clusters of similar texts and draw whole clusters."""
     masks: str = ""
-    """A file of masks to take instead of drawing them."""
+    """File of masks to use instead of drawing them."""
     without: str = ""
-    """A file of scores: the subsets lack each query's best examples, or as many others."""
+    """File of scores: subsets leave out the best examples of a query, or as many random ones."""
     top: int = 10
-    """How many they lack."""
+    """Number of examples that `without` leaves out."""
     seed: int = 0
-    """Of the subsets."""
+    """Seed of the subsets."""
     template: Template = field(default_factory=Template)
     max_length: int | None = None
-    """Tokens of the longest example; what is longer is cut, prompts first."""
+    """Maximal tokens per example; longer ones are truncated, the prompt first."""
 
 
-def prepare_truth(job: GroundTruthJob) -> GroundTruth:
-    """Read the corpus, draw the subsets, make the folder or take up the one that is there.
+def prepare_ground_truth(job: GroundTruthJob) -> GroundTruth:
+    """Read the corpus, draw the subsets, and create the folder or open an existing one.
 
     Raises:
-        CorpusError, ModelError, SettingsError, DataError: whatever of these is not as it should be.
-        StoreMismatch: the folder was begun with other settings.
+        CorpusError: a file of the corpus or of queries cannot be used. ModelError: the model cannot be read.
+        SettingsError: settings contradict each other. DataError: masks or scores do not match the corpus.
+        StoreMismatch: the folder has other settings.
     """
     if job.subsets < 1 or job.seeds < 1:
-        raise SettingsError("ground truth needs one subset and one seed at least")
+        raise SettingsError(
+            f"got {job.subsets} subsets and {job.seeds} seeds; ground truth needs one subset and one seed at least"
+        )
     if sum(map(bool, (job.masks, job.without, job.clusters))) > 1:
         raise SettingsError("--masks, --without and --clusters each say which subsets: give one of them")
     model = load_untrained(job.model)
@@ -73,10 +76,10 @@ def prepare_truth(job: GroundTruthJob) -> GroundTruth:
         if not query.counted:
             raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
     masks = _masks(job, examples, len(queries))
-    task = Task(
+    task = RetrainingTask(
         job.model,
-        gathered(example.payload for example in examples),
-        gathered(example.payload for example in queries),
+        concatenate_tokens(example.payload for example in examples),
+        concatenate_tokens(example.payload for example in queries),
         masks,
         job.seeds,
         job.recipe,
@@ -86,7 +89,7 @@ def prepare_truth(job: GroundTruthJob) -> GroundTruth:
 
 def _examples(job: GroundTruthJob, model: LanguageModel, paths: list[str]) -> list[Example]:
     settings = TextSettings(job.template, max_length=job.max_length, truncate=True).resolved(model.head.model_shape)
-    provider = TextProvider(model, find_sources(paths), settings, Faults("fail"))
+    provider = TextProvider(model, find_sources(paths), settings, RecordErrors("fail"))
     found = list(provider.examples(Place()))
     if not found:
         raise CorpusError(f"{', '.join(paths)}: no example")
@@ -101,17 +104,17 @@ def _removals(job: GroundTruthJob, examples: int, queries: int) -> Array:
         )
     if len(scores) != queries:
         raise DataError(f"{job.without} has scores of {len(scores)} queries, and {job.queries} has {queries}")
-    return removals(scores, job.top, job.seed)
+    return removal_masks(scores, job.top, job.seed)
 
 
 def _masks(job: GroundTruthJob, examples: Sequence[Example], queries: int) -> Array:
     if job.masks:
-        return given_masks(read_masks(job.masks), len(examples))
+        return require_masks_match(read_masks(job.masks), len(examples))
     if job.without:
         return _removals(job, len(examples), queries)
-    held = Path(job.folder) / "masks.npy"
-    if job.clusters and held.exists():
-        return read_masks(str(held))  # another version of the library may cluster otherwise
+    masks_file = Path(job.folder) / "masks.npy"
+    if job.clusters and masks_file.exists():
+        return read_masks(str(masks_file))  # another version of scikit-learn may cluster differently
     if job.clusters:
         labels = text_clusters([example.prompt + example.text for example in examples], job.clusters, job.seed)
         return clustered_masks(job.subsets, labels, job.fraction, job.seed)

@@ -18,26 +18,26 @@ from ...store.layout import Array
 
 @dataclass(frozen=True, slots=True)
 class TokenSet:
-    """Examples as tokens, one after the other."""
+    """Tokenised examples, concatenated."""
 
     ids: Array
     """(T,) int32, all tokens."""
     ends: Array
-    """(N,) int64, where each example ends."""
+    """(N,) int64, end of each example in `ids`."""
     first: Array
-    """(N,) int32, the first token of each that counts."""
+    """(N,) int32, index in each example of its first target token."""
 
     def __len__(self) -> int:
         return len(self.ends)
 
-    def example(self, at: int) -> tuple[Array, int]:
-        """The tokens of one, and the first of them that counts."""
-        start = int(self.ends[at - 1]) if at else 0
-        return self.ids[start : int(self.ends[at])], int(self.first[at])
+    def example(self, row: int) -> tuple[Array, int]:
+        """The tokens of one example, and the index of its first target token."""
+        start = int(self.ends[row - 1]) if row else 0
+        return self.ids[start : int(self.ends[row])], int(self.first[row])
 
     @property
     def digest(self) -> str:
-        """Of all that is in it."""
+        """Hex BLAKE2b of all arrays."""
         parts = (np.ascontiguousarray(values).tobytes() for values in (self.ids, self.ends, self.first))
         return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
 
@@ -53,11 +53,11 @@ class TokenSet:
             return cls(file["ids"], file["ends"], file["first"])
 
 
-def gathered(examples: Iterable[tuple[list[int], int]]) -> TokenSet:
-    """Tokens from (ids, first that counts) of each example."""
+def concatenate_tokens(examples: Iterable[tuple[list[int], int]]) -> TokenSet:
+    """Concatenate examples, each given as (token ids, index of the first target token)."""
     ids, ends, first = list[int](), list[int](), list[int]()
-    for tokens, counted in examples:
+    for tokens, first_target in examples:
         ids.extend(tokens)
         ends.append(len(ids))
-        first.append(max(1, counted))
+        first.append(max(1, first_target))
     return TokenSet(np.array(ids, np.int32), np.array(ends, np.int64), np.array(first, np.int32))

@@ -1,7 +1,7 @@
 """One training of a small model on one subset, with Hugging Face's loop, and its loss on every query.
 
-Deterministic given its seed, which draws the weights (where they are drawn) and the order of examples: one thread, no
-dropout left to chance beyond it. Knows no files but the model's.
+Deterministic for a seed, which draws the initial weights (unless pretrained), the order of examples and dropout; one thread.
+Knows no files but the model's.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ import torch
 
 from ...store.errors import SettingsError
 from ...store.layout import Array
-from ..models.language_model import ModelChoice, untrained, whole
+from ..models.language_model import ModelChoice, init_from_config, load_trainable
 from ..models.transformers_types import HfModel
 from .token_sets import TokenSet
 
-_TOKENS = 8192  # of a batch in which losses are taken
+_BATCH_TOKENS = 8192  # padded tokens per batch when losses are computed
 
 
 @dataclass(frozen=True, slots=True)
 class RetrainingRecipe:
-    """How each subset is trained on."""
+    """Hyperparameters of each training."""
 
     epochs: float = 3.0
-    """Passes over the subset."""
+    """Epochs over the subset."""
     batch: int = 16
-    """Examples of a step."""
+    """Examples per optimizer step."""
     learning_rate: float = 1e-3
-    """At its highest; it falls to nothing in a straight line, after a tenth of the steps to warm up."""
+    """Peak learning rate; linear warm-up over a tenth of the steps, then linear decay to 0."""
     weight_decay: float = 0.0
     pretrained: bool = False
     """Start from the model's weights instead of random ones."""
 
 
 class _Examples(torch.utils.data.Dataset[dict[str, list[int]]]):
-    """A subset, as the loop wants it."""
+    """A subset as a torch data set, with labels of -100 before the first target."""
 
     def __init__(self, tokens: TokenSet, rows: Sequence[int]) -> None:
         self._tokens, self._rows = tokens, rows
@@ -47,33 +47,33 @@ class _Examples(torch.utils.data.Dataset[dict[str, list[int]]]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, at: int) -> dict[str, list[int]]:
-        ids, first = self._tokens.example(self._rows[at])
+    def __getitem__(self, row: int) -> dict[str, list[int]]:
+        ids, first = self._tokens.example(self._rows[row])
         return {"input_ids": ids.tolist(), "labels": [-100] * first + ids[first:].tolist()}
 
 
-def padded(batch: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """A batch, padded on the right; what is padded counts neither as input nor as label."""
+def pad_batch(batch: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """A batch padded on the right; padding has attention 0 and label -100."""
     width = max(len(item["input_ids"]) for item in batch)
     fill = {"input_ids": 0, "labels": -100}
-    found = {name: torch.tensor([item[name] + [value] * (width - len(item[name])) for item in batch])
+    padded_batch = {name: torch.tensor([item[name] + [value] * (width - len(item[name])) for item in batch])
              for name, value in fill.items()}  # fmt: skip
     lengths = torch.tensor([len(item["input_ids"]) for item in batch])
-    return {**found, "attention_mask": (torch.arange(width)[None] < lengths[:, None]).long()}
+    return {**padded_batch, "attention_mask": (torch.arange(width)[None] < lengths[:, None]).long()}
 
 
-def retrained(path: str, tokens: TokenSet, rows: Sequence[int], recipe: RetrainingRecipe, seed: int) -> HfModel:
-    """The model at `path`, trained on these examples.
+def train_on_subset(path: str, tokens: TokenSet, rows: Sequence[int], recipe: RetrainingRecipe, seed: int) -> HfModel:
+    """Train the model at `path` on the rows of `tokens`; returns it in evaluation mode.
 
     Raises:
-        SettingsError: Hugging Face's loop is not installed.
+        SettingsError: accelerate is not installed.
     """
     try:
-        import accelerate  # noqa: F401 - the loop stands on it
+        import accelerate  # noqa: F401 - Trainer requires it
         from transformers import PrinterCallback, Trainer, TrainingArguments
     except ImportError:
         raise SettingsError("training needs accelerate: pip install 'headwater[truth]'") from None
-    model = whole(ModelChoice(path, "cpu")) if recipe.pretrained else untrained(path, seed)
+    model = load_trainable(ModelChoice(path, "cpu")) if recipe.pretrained else init_from_config(path, seed)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         arguments = TrainingArguments(
@@ -82,32 +82,34 @@ def retrained(path: str, tokens: TokenSet, rows: Sequence[int], recipe: Retraini
             warmup_steps=0.1, seed=seed, data_seed=seed, save_strategy="no", logging_strategy="no", report_to=[],
             disable_tqdm=True, use_cpu=True, dataloader_num_workers=0, dataloader_pin_memory=False,
         )  # fmt: skip
-        trainer = Trainer(model=model, args=arguments, train_dataset=_Examples(tokens, rows), data_collator=padded)
+        trainer = Trainer(model=model, args=arguments, train_dataset=_Examples(tokens, rows), data_collator=pad_batch)
         trainer.remove_callback(PrinterCallback)  # stdout is for results
         trainer.train()
     return model.eval()
 
 
-def losses(model: HfModel, tokens: TokenSet) -> Array:
-    """(N,) float64: the mean negative log-likelihood of each example's counted tokens, in nats."""
-    found = np.zeros(len(tokens))
+def query_losses(model: HfModel, tokens: TokenSet) -> Array:
+    """(N,) float64: mean negative log-likelihood of each example's target tokens, in nats."""
+    means = np.zeros(len(tokens))
     examples, order = _Examples(tokens, range(len(tokens))), np.argsort(np.diff(tokens.ends, prepend=0), kind="stable")
     for rows in _batches(tokens, order):
-        batch = padded([examples[at] for at in rows])
+        batch = pad_batch([examples[row] for row in rows])
         with torch.inference_mode():
             logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].float()
         labels = batch["labels"][:, 1:]
-        each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
-        found[rows] = (each.sum(1) / (labels >= 0).sum(1).clamp(min=1)).double().numpy()
-    return found
+        token_losses = torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels, ignore_index=-100, reduction="none"
+        )
+        means[rows] = (token_losses.sum(1) / (labels >= 0).sum(1).clamp(min=1)).double().numpy()
+    return means
 
 
 def _batches(tokens: TokenSet, order: Array) -> list[Array]:
-    """Rows in batches of `_TOKENS` padded tokens, in the order of their lengths."""
+    """Batches of rows of at most `_BATCH_TOKENS` padded tokens, in the order of their lengths."""
     lengths = np.diff(tokens.ends, prepend=0)
-    found: list[list[int]] = [[]]
-    for at in order:
-        if found[-1] and (len(found[-1]) + 1) * lengths[at] > _TOKENS:
-            found.append([])
-        found[-1].append(int(at))
-    return [np.array(rows) for rows in found]
+    batches: list[list[int]] = [[]]
+    for row in order:
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[row] > _BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(int(row))
+    return [np.array(rows) for rows in batches]

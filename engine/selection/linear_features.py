@@ -18,7 +18,7 @@ from ...store.layout import Array
 from ..arrays.moments import column_sums, moment_parts, weighted_sums
 from ..arrays.precision.precisions import Sign
 from ..arrays.scan.scan_loop import shapes
-from ..arrays.scan.stored_rows import StoredRows, fitted
+from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..attribution.stored_scores import require_whole, stored_method
 from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example, Place
@@ -26,7 +26,7 @@ from ..ingest.first_batch import MethodRows
 from ..ingest.outputs import batching_for, outputs
 from ..ingest.provider import Provider
 from ..interface.model_view import OutputSpec
-from ..models.batch_outputs import PackedOutputs, merged_specs
+from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
 
@@ -60,7 +60,7 @@ class LinearFeatures:
         """(D,) float64: the mean over all examples, in one pass."""
         readers = self.stored.scanned(self.column)
         cuts = ((moment_parts(readers, self.form, 1, shape), shape) for shape in shapes(readers, 1))
-        _, shape = fitted(cuts, Plan(()), self.run.budget)
+        _, shape = first_plan_within_budget(cuts, Plan(()), self.run.budget)
         found: Array = column_sums(readers, self.form, shape, self.run.counter("mean", self.rows)) / self.rows
         return found
 
@@ -78,7 +78,7 @@ class LinearFeatures:
             Part("subsets", masks), Part("means of subsets", 8 * count * self.depth), Part("results", results)
         )
         cuts = ((moment_parts(readers, self.form, subsets.shape[0], shape), shape) for shape in shapes(readers, 1))
-        _, shape = fitted(cuts, held, self.run.budget)
+        _, shape = first_plan_within_budget(cuts, held, self.run.budget)
         weights = lambda start, stop: columns[:, start:stop].toarray()  # noqa: E731
         sums = weighted_sums(readers, self.form, weights, shape, self.run.counter("sums over subsets", self.rows))
         found: Array = sums / np.asarray(subsets.sum(1), np.float64)[:, None]
@@ -89,7 +89,7 @@ class LinearFeatures:
         model_shape = provider.head.model_shape
         frozen, needs = (
             frozen_statistics(self.store, self.name, self.method, model_shape),
-            merged_specs([self.method.needs(model_shape)]),
+            merge_specs([self.method.needs(model_shape)]),
         )
         method_rows = MethodRows(self.name, self.method, provider.head, frozen)
         on_progress = self.run.counter("queries", None)

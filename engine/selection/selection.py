@@ -18,10 +18,10 @@ from ...store.errors import DataError, SettingsError
 from ...store.files import JsonObject, whole_file
 from ...store.layout import Array
 from ..arrays.greedy.greedy import greedy
-from ..arrays.greedy.problem import DIRECTIONS, KEPT_BYTES, Choice, Limits, Objective, Room
+from ..arrays.greedy.problem import CACHE_BYTES, DIRECTIONS, Choice, Limits, Objective, Room
 from ..arrays.greedy.row_cache import RowSource
 from ..arrays.scan.scan_loop import cores, shapes
-from ..arrays.scan.stored_rows import fitted
+from ..arrays.scan.stored_rows import first_plan_within_budget
 from ..results.example_table import Columns, Examples
 from ..results.groups import Groups
 from ..runtime.memory import Part, Plan
@@ -96,7 +96,7 @@ class Selection:
         pools = [min(pool, max(_POOLS[-1], _POOL_BYTES // (12 * features.depth))) for pool in _POOLS]
         rooms = [Room(pool, directions, kept // self._source.row_bytes, shape)
                  for shape in shapes(readers, cores())[:1] + shapes(readers, 1)[-1:]
-                 for directions in DIRECTIONS for pool in pools for kept in KEPT_BYTES]  # fmt: skip
+                 for directions in DIRECTIONS for pool in pools for kept in CACHE_BYTES]  # fmt: skip
         held = Plan.of(
             Part("examples' lengths and groups", 24 * features.rows),
             Part("what is chosen", 64 * self.count),
@@ -106,7 +106,7 @@ class Selection:
         )
         self.plan: Plan
         cuts = ((room.parts(self._source), room) for room in rooms)
-        self.plan, self._room = fitted(cuts, held, features.run.budget)
+        self.plan, self._room = first_plan_within_budget(cuts, held, features.run.budget)
 
     def run(self, vector: Array) -> SelectionResult:
         """Choose for a task's vector (D,)."""

@@ -25,7 +25,7 @@ class CountSketch:
     """m."""
 
     def matrix(self) -> torch.Tensor:
-        """(size, buckets) float32 with one ±1 a row: x @ matrix() is the sketch of x."""
+        """(size, buckets) float32 with one ±1 per row: x @ matrix() is the sketch of x."""
         dense = torch.zeros(len(self.bucket), self.buckets, device=self.bucket.device)
         dense[torch.arange(len(self.bucket), device=dense.device), self.bucket] = self.sign
         return dense
@@ -37,7 +37,7 @@ class CountSketch:
 
 
 def count_sketch(size: int, buckets: int, seed: int, stream: str, device: torch.device | str = "cpu") -> CountSketch:
-    """The sketch of vectors of `size` numbers under a seed; `stream` tells independent tables apart."""
+    """The sketch of vectors of `size` numbers under a seed; different `stream` names give independent sketches."""
     bits = hashed(seed, stream, size)
     bucket = ((bits >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32)
     sign = np.where(bits & np.uint64(1), 1.0, -1.0).astype(np.float32)

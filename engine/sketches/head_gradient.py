@@ -1,6 +1,6 @@
 """The gradient of the head, Σ_t r_t h_tᵀ with r = softmax(z) − onehot(y), sketched on both sides. Knows no method.
 
-No backward pass: a residual follows from the logits. ⟨·,·⟩ of two sketches is unbiased for Σ⟨r_t, r_s⟩⟨h_t, h_s⟩.
+No backward pass is needed: the residual is computed from the logits. ⟨·,·⟩ of two sketches is unbiased for Σ⟨r_t, r_s⟩⟨h_t, h_s⟩.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class SketchedResidual:
         """(p, V), (p,) → ((p, buckets),)."""
         sketch = _matrix(logits.shape[1], self.buckets, self.seed, "head.r", str(logits.device))
         residual = torch.softmax(logits, 1)
-        found = residual @ sketch
-        return (found - sketch[targets],)
+        sketched = residual @ sketch
+        return (sketched - sketch[targets],)
 
 
 def head_gradient_sums(outputs: BatchOutputs, residual: SketchedResidual, buckets: int) -> torch.Tensor:
@@ -39,7 +39,7 @@ def head_gradient_sums(outputs: BatchOutputs, residual: SketchedResidual, bucket
 
 
 def head_bytes(hidden: int, vocabulary: int, k: int, positions: int, examples: int) -> int:
-    """Memory of both sketches, of the sketched positions, a tile of probabilities and the rows."""
+    """Memory in bytes of both sketches, the sketched positions, a tile of probabilities and the rows."""
     tables = 4 * k * (hidden + vocabulary) + 48 * max(hidden, vocabulary)
     return tables + positions * (12 * k + 4 * hidden) + 4 * vocabulary * min(positions, 4096) + 12 * k * k * examples
 

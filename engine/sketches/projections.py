@@ -1,8 +1,9 @@
 """Gradients of linear layers, sketched on both sides: Σ_t (S_out e_t)(S_in a_t)ᵀ for each example. Knows no method.
 
-A map's gradient is Σ_t e_t a_tᵀ, inputs a and errors e. With independent CountSketches of both sides the inner product of two
+A layer's gradient is Σ_t e_t a_tᵀ, with inputs a and output gradients e. With independent CountSketches of both sides
+the inner product of two
 sketched gradients is unbiased for that of the gradients (Pham & Pagh 2013: a sketch of outer products), and sketches of
-several maps may be added, because independent ones are uncorrelated.
+several layers may be added, because independent sketches are uncorrelated.
 """
 
 from __future__ import annotations
@@ -19,38 +20,38 @@ from .count_sketch import count_sketch
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """The two sketches of one map."""
+    """The input and output sketch of one layer."""
 
     name: str
-    """The map's."""
+    """Name of the layer."""
     inputs: torch.Tensor
-    """(inputs, k) ±1."""
+    """(inputs, k) float32, one ±1 per row."""
     errors: torch.Tensor
-    """(outputs, k) ±1."""
+    """(outputs, k) float32, one ±1 per row."""
 
 
 def projections(maps: Sequence[LinearLayer], k: int, seed: int, device: torch.device) -> tuple[Projection, ...]:
-    """Sketches of `k` buckets a side for each map, from its name."""
+    """Sketches with `k` buckets per side for each layer, seeded by its name."""
     return tuple(
         Projection(
-            one.name,
-            count_sketch(one.inputs, k, seed, f"gradient.in.{one.name}", device).matrix(),
-            count_sketch(one.outputs, k, seed, f"gradient.out.{one.name}", device).matrix(),
+            layer.name,
+            count_sketch(layer.inputs, k, seed, f"gradient.in.{layer.name}", device).matrix(),
+            count_sketch(layer.outputs, k, seed, f"gradient.out.{layer.name}", device).matrix(),
         )
-        for one in maps
+        for layer in maps
     )
 
 
 def projected(outputs: BatchOutputs, made: Sequence[Projection]) -> Iterator[torch.Tensor]:
-    """(n, k²) float32 for each map in turn: the examples' sketched gradients, of the loss summed over counted positions."""
-    for one in made:
-        trace = outputs.linear_io(one.name)
-        left, right = trace.output_grads.float() @ one.errors, trace.inputs.float() @ one.inputs
+    """(n, k²) float32 for each layer in turn: the examples' sketched gradients of the loss summed over target positions."""
+    for layer in made:
+        trace = outputs.linear_io(layer.name)
+        left, right = trace.output_grads.float() @ layer.errors, trace.inputs.float() @ layer.inputs
         yield outer_sums(left, right, trace.example_ids, outputs.examples).flatten(1)
 
 
 def outer_sums(left: torch.Tensor, right: torch.Tensor, example_ids: torch.Tensor, examples: int) -> torch.Tensor:
-    """(n, a, b): Σ left_t right_tᵀ over the positions of each example; left (T, a), right (T, b), owners (T,) ascending."""
+    """(n, a, b): Σ left_t right_tᵀ over the positions of each example; left (T, a), right (T, b), example_ids (T,) ascending."""
     out = torch.zeros(examples, left.shape[1], right.shape[1], device=left.device)
     ends = torch.cumsum(torch.bincount(example_ids, minlength=examples), 0).tolist()
     for example, (start, stop) in enumerate(zip([0, *ends], ends, strict=False)):
@@ -59,15 +60,15 @@ def outer_sums(left: torch.Tensor, right: torch.Tensor, example_ids: torch.Tenso
 
 
 def projection_bytes(model_shape: ModelShape, maps: Sequence[LinearLayer], k: int, positions: int, numbers: int) -> int:
-    """Memory of the sketches, of one map's sketched tokens, and of rows of `numbers`: tokens of prompts count, too."""
-    tables = sum(4 * k * (one.inputs + one.outputs) + 48 * max(one.inputs, one.outputs) for one in maps)
-    widest = max(one.inputs + one.outputs for one in maps)
+    """Memory in bytes of the sketches, one layer's sketched tokens (prompt tokens included), and rows of `numbers` values."""
+    tables = sum(4 * k * (layer.inputs + layer.outputs) + 48 * max(layer.inputs, layer.outputs) for layer in maps)
+    widest = max(layer.inputs + layer.outputs for layer in maps)
     tokens = max(positions, model_shape.max_length)
     return tables + 4 * tokens * (widest + 2 * k) + 4 * (2 * numbers + k * k) * min(positions, BATCH_EXAMPLES)
 
 
 def require_sketch(name: str, k: int) -> None:
-    """Raise SettingsError unless k is a number of buckets."""
+    """Raise SettingsError unless 1 ≤ k ≤ 4096."""
     if not 1 <= k <= 4096:
         raise SettingsError(f"{name} needs 1 ≤ k ≤ 4096")
 

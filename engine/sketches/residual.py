@@ -1,7 +1,7 @@
 """Reductions of the logits: losses, and sparse residuals r = softmax(z/τ) − onehot(y) on their heaviest tokens.
 
-Reductions in the sense of the contract, with a Numba kernel on the CPU (torch's logsumexp and topk cost a third of the
-head's own product there, these kernels a fifteenth) and torch operations elsewhere; one oracle tests both. Knows no model.
+Numba kernels on the CPU (torch's logsumexp and topk take a third of the time of the head's matrix product there, these
+kernels a fifteenth) and torch operations on other devices; both are tested against the same oracle. Knows no model.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 from numba import njit, prange
 
 _NEAR, _FINE = 40, 16  # nats below the maximum, and bins in each
-_FAR, _COARSE = 48, 8  # nats below those
+_FAR, _COARSE = 48, 8  # nats below those, and bins in each
 _BINS = _NEAR * _FINE + _FAR * _COARSE
-_STRIDE = 16  # of the logits that are sampled
+_STRIDE = 16  # every 16th logit is sampled
 _LOWEST = np.finfo(np.float32).min
 _LEAST = np.float32(1e-36)
-"""Smaller probabilities are 0: float32 would keep fewer and fewer digits of them."""
+"""Smaller probabilities are set to 0, because float32 would become denormal and lose precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class SparseResidual:
-    """The truncated residual of RISE (arXiv 2604.16197; methods' items 1–3 in `plugins/rise.py`)."""
+    """The truncated residual of RISE (arXiv 2604.16197; items 1–3 in `plugins/rise.py`)."""
 
     tau: float
     """Temperature: s = z/τ."""
@@ -49,7 +49,7 @@ class SparseResidual:
     """… but at least so many tokens, and always the target."""
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(p, V), (p,) → indices (p, k) int64 and values (p, k) float32, k the widest kept set; unused slots are 0, 0."""
+        """(p, V), (p,) → indices (p, k) int64 and values (p, k) float32, k the largest support size; unused slots are 0, 0."""
         top = min(self.top or logits.shape[1], logits.shape[1])
         if logits.device.type != "cpu":
             return self.by_torch(logits, targets, top)
@@ -59,7 +59,7 @@ class SparseResidual:
         return torch.from_numpy(index[:, :width].copy()), torch.from_numpy(value[:, :width].copy())
 
     def by_torch(self, logits: torch.Tensor, targets: torch.Tensor, top: int) -> tuple[torch.Tensor, ...]:
-        """The same by torch operations, on any device."""
+        """The same reduction by torch operations, on any device."""
         kept_logits, index = torch.topk(logits, top, dim=1)  # (p, k), descending
         own = index == targets[:, None]
         absent = ~own.any(1)
@@ -98,7 +98,9 @@ def exp(x: Any) -> Any:
 
 @njit(cache=True, fastmath=True, parallel=True)
 def _losses(logits: Any, targets: Any, out: Any) -> None:
-    """out[i] = logsumexp(logits[i]) − logits[i, targets[i]]; a sum of 4,096 is closed in float64 so that it holds digits."""
+    """out[i] = logsumexp(logits[i]) − logits[i, targets[i]]; float32 partial sums of 4,096 terms are added in float64 for
+    accuracy.
+    """
     rows, width = logits.shape
     for i in prange(rows):
         row = logits[i]
@@ -116,8 +118,8 @@ def _losses(logits: Any, targets: Any, out: Any) -> None:
 
 @njit(cache=True, fastmath=True)
 def _bins(values: Any, peak: Any, tau: Any, bins: Any) -> None:
-    """Each value's bin by (peak − z)/τ in nats, descending with it: fine ones near, coarse ones far, and the last for what
-    has no probability left.
+    """Assign values to histogram bins by (peak − z)/τ in nats: fine bins near the peak, coarse bins far from it, and a last bin
+    for values of zero probability.
     """
     scale = min(np.float32(1.0) / tau, np.float32(1e30))  # finite, so that 0 · scale is 0
     for j in range(len(values)):
@@ -128,7 +130,8 @@ def _bins(values: Any, peak: Any, tau: Any, bins: Any) -> None:
 
 @njit(cache=True)
 def _likely(row: Any, top: int) -> Any:
-    """A value that about 1.5 · `top` of `row` reach, told from every 16th; the least number where sampling would not pay."""
+    """A threshold that about 1.5 · `top` values of `row` reach, estimated from every 16th value; the lowest float32 for
+    short rows, where sampling does not pay."""
     rank = (3 * top // 2 + 32) // _STRIDE + 1
     if len(row) < 32 * top:
         return _LOWEST
@@ -145,9 +148,9 @@ def _likely(row: Any, top: int) -> Any:
 
 @njit(cache=True)
 def _reaching(row: Any, least: Any, order: Any, values: Any) -> int:
-    """Indices and values of what reaches `least`, in order, into `order` and `values`; returns how many.
+    """Write indices and values of all entries ≥ `least` to `order` and `values`; returns their number.
 
-    Compared at the speed of memory, into bytes; eight of them that are 0 are passed over as one.
+    Comparisons are written to bytes; eight zero bytes are skipped at a time.
     """
     width, count = len(row), 0
     reaches = np.empty((width + 7) // 8 * 8, np.uint8)
@@ -166,26 +169,27 @@ def _reaching(row: Any, least: Any, order: Any, values: Any) -> int:
 
 @njit(cache=True)
 def _sort_bin(row: Any, order: Any) -> None:
-    """Sort indices into `row` by descending value, in place and stable: a bin holds a few, or else a library sorts it."""
+    """Sort indices into `row` by descending value, in place and stable: insertion sort for up to 48 entries, merge sort
+    for more.
+    """
     if len(order) > 48:
         order[:] = order[np.argsort(-row[order], kind="mergesort")]
         return
     for k in range(1, len(order)):
-        one, at = order[k], k
-        while at and row[order[at - 1]] < row[one]:
+        index_to_insert, at = order[k], k
+        while at and row[order[at - 1]] < row[index_to_insert]:
             order[at] = order[at - 1]
             at -= 1
-        order[at] = one
+        order[at] = index_to_insert
 
 
 @njit(cache=True)
-def _heaviest(row: Any, tau: Any, top: int, found: Any, kept: Any) -> int:
+def _heaviest(row: Any, tau: Any, top: int, token_ids: Any, kept: Any) -> int:
     """Indices of the `top` largest of `row`, descending, ties by index, into `found`, and their values into `kept`; returns
     how many.
 
-    A sample tells which few hundred of V logits are worth looking at, a histogram of (max − z)/τ in which order, so that
-    each is sorted within its bin alone. Those so far below the maximum that float32 has no number for their probability
-    are not looked for.
+    A sampled threshold selects a few hundred of V logits; a histogram of (max − z)/τ orders them, so that only entries within
+    a bin are sorted. Logits whose probability underflows float32 are ignored.
     """
     candidates, values = np.empty(len(row), np.int32), np.empty(len(row), np.float32)
     least = _likely(row, top)
@@ -216,13 +220,13 @@ def _heaviest(row: Any, tau: Any, top: int, found: Any, kept: Any) -> int:
             _sort_bin(values, order[ends[b] - counts[b] : ends[b]])
     count: int = min(top, held)
     for k in range(count):
-        found[k], kept[k] = candidates[order[k]], values[order[k]]
+        token_ids[k], kept[k] = candidates[order[k]], values[order[k]]
     return count
 
 
 @njit(cache=True)
 def _unnormalised(values: Any, tau: Any) -> None:
-    """exp((z − max)/τ) in place; the first is not always the largest, the target may stand last."""
+    """exp((z − max)/τ) in place; the maximum is computed, because the target may be out of order."""
     peak = values.max()
     for k in range(len(values)):
         p = exp(max((values[k] - peak) / tau, np.float32(-100)))
@@ -230,21 +234,23 @@ def _unnormalised(values: Any, tau: Any) -> None:
 
 
 @njit(cache=True)
-def _one_support(row: Any, target: int, tau: Any, mass: float, least: int, found: Any, index: Any, value: Any) -> int:
+def _one_support(
+    row: Any, target: int, tau: Any, mass: float, least: int, token_ids: Any, index: Any, value: Any
+) -> int:
     """One position's residual into `index`, `value`; returns the number of slots used.
 
-    The target's p − 1 is made as minus the others' sum: where the model is sure, the difference would be rounding alone,
-    which RISE's unit norm would blow up to full weight.
+    The target's p − 1 is computed as minus the sum of the others: for confident predictions the difference would be rounding
+    error alone, which RISE's normalisation would scale up to unit norm.
     """
-    count: int = _heaviest(row, tau, len(index), found, value)
+    count: int = _heaviest(row, tau, len(index), token_ids, value)
     own = -1
     for k in range(count):
-        if found[k] == target:
+        if token_ids[k] == target:
             own = k
     if own < 0:
         own = count if count < len(index) else count - 1
         count = own + 1
-        found[own], value[own] = target, row[target]
+        token_ids[own], value[own] = target, row[target]
     _unnormalised(value[:count], tau)
     total = 1e-8
     for k in range(count):
@@ -253,7 +259,7 @@ def _one_support(row: Any, target: int, tau: Any, mass: float, least: int, found
     for k in range(count):
         p = np.float64(value[k]) / total
         if ahead < mass or k < least or k == own:
-            index[used], value[used] = found[k], p
+            index[used], value[used] = token_ids[k], p
             kept += p
             others += 0.0 if k == own else p
             used += 1
@@ -266,9 +272,9 @@ def _one_support(row: Any, target: int, tau: Any, mass: float, least: int, found
 
 @njit(cache=True, parallel=True)
 def _support(logits: Any, targets: Any, tau: Any, mass: float, least: int, index: Any, value: Any) -> int:
-    """Every position's residual; returns the widest kept set."""
+    """Every position's residual; returns the largest support size."""
     used = np.zeros(len(targets), np.int64)
     for i in prange(len(targets)):
-        found = np.empty(index.shape[1], np.int64)
-        used[i] = _one_support(logits[i], targets[i], tau, mass, least, found, index[i], value[i])
+        token_ids = np.empty(index.shape[1], np.int64)
+        used[i] = _one_support(logits[i], targets[i], tau, mass, least, token_ids, index[i], value[i])
     return int(used.max()) if len(used) else 0

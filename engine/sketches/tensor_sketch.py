@@ -1,7 +1,7 @@
 """TensorSketch of the head's gradient: one short vector per example, the mean over its target positions.
 
-TensorSketch (Pham & Pagh 2013) of r ⊗ h is the circular convolution of two CountSketches, so a product in Fourier space; what
-is linear in it, the mean over positions, is taken there, and one inverse transform a row is all that is left:
+TensorSketch (Pham & Pagh 2013) of r ⊗ h is the circular convolution of two CountSketches, hence a product in Fourier space.
+The mean over positions is linear, so it is taken there, with one inverse transform per row:
 φ = irfft(mean_t rfft(CS_r r_t) · rfft(CS_h h_t)). ⟨φ, φ'⟩ is unbiased for the product of mean head gradients. Knows no method.
 """
 
@@ -20,12 +20,12 @@ from ..interface.model_view import BatchOutputs
 from .count_sketch import CountSketch, count_sketch
 from .residual import exp
 
-_POSITIONS = 512  # transformed at once
+_POSITIONS = 512  # positions per Fourier transform
 
 
 @dataclass(frozen=True, slots=True)
 class BucketedResidual:
-    """The whole residual, softmax − onehot at τ = 1, in `buckets` numbers, by addition instead of a product: (p, buckets)."""
+    """The whole residual, softmax − onehot at τ = 1, CountSketched to (p, buckets) by additions."""
 
     buckets: int
     seed: int
@@ -35,49 +35,50 @@ class BucketedResidual:
         sketch = _sketch(logits.shape[1], self.buckets, self.seed, "tensor.r", str(logits.device))
         if logits.device.type != "cpu":
             return (self.by_torch(logits, targets, sketch),)
-        found = np.empty((len(targets), self.buckets), np.float32)
+        result = np.empty((len(targets), self.buckets), np.float32)
         bucket, sign = sketch.bucket.numpy().astype(np.int32), sketch.sign.numpy()
-        _bucketed(logits.numpy(), targets.numpy(), bucket, sign, found)
-        return (torch.from_numpy(found),)
+        _bucketed(logits.numpy(), targets.numpy(), bucket, sign, result)
+        return (torch.from_numpy(result),)
 
     def by_torch(self, logits: torch.Tensor, targets: torch.Tensor, sketch: CountSketch) -> torch.Tensor:
-        """The same by torch operations, on any device: (p, buckets)."""
+        """The same sketch by torch operations, on any device: (p, buckets) float32."""
         residual = torch.softmax(logits, 1)
         residual[torch.arange(len(targets), device=logits.device), targets] -= 1
-        signed = residual.mul_(sketch.sign).T.contiguous()  # whole rows are added, not single numbers
-        found = torch.zeros(self.buckets, len(targets), device=logits.device)
-        return found.index_add_(0, sketch.bucket, signed).T.contiguous()
+        signed = residual.mul_(sketch.sign).T.contiguous()  # so that index_add_ adds contiguous rows
+        result = torch.zeros(self.buckets, len(targets), device=logits.device)
+        return result.index_add_(0, sketch.bucket, signed).T.contiguous()
 
 
 @njit(cache=True, fastmath=True, parallel=True)
 def _bucketed(logits: Any, targets: Any, bucket: Any, sign: Any, out: Any) -> None:
-    """out[i] = CountSketch of softmax(logits[i]) − onehot; four copies of the buckets, so that no sum waits for the one before.
+    """out[i] = CountSketch of softmax(logits[i]) − onehot; four copies of the buckets avoid dependent additions.
 
-    The target's p − 1 is made as minus the others' sum: where the model is sure, the difference would be rounding alone.
+    The target's p − 1 is computed as minus the sum of the others: for confident predictions the difference would be
+    rounding error.
     """
     rows, width = logits.shape
     whole = width // 4 * 4
     for i in prange(rows):
-        row, target, held = logits[i], targets[i], np.empty(width, np.float32)
+        row, target, probabilities = logits[i], targets[i], np.empty(width, np.float32)
         peak = row[0]
         for j in range(width):
             peak = max(peak, row[j])
         for j in range(width):
-            held[j] = exp(row[j] - peak)
-        own = np.float64(held[target])
-        held[target] = 0
+            probabilities[j] = exp(row[j] - peak)
+        own = np.float64(probabilities[target])
+        probabilities[target] = 0
         others = 0.0
         for first in range(0, width, 4096):
             part: Any = np.float32(0)
             for j in range(first, min(first + 4096, width)):
-                part = part + held[j]
+                part = part + probabilities[j]
             others += part
         sums = np.zeros((4, out.shape[1]), np.float32)
         for j in range(0, whole, 4):
             for lane in range(4):
-                sums[lane, bucket[j + lane]] += sign[j + lane] * held[j + lane]
+                sums[lane, bucket[j + lane]] += sign[j + lane] * probabilities[j + lane]
         for j in range(whole, width):
-            sums[0, bucket[j]] += sign[j] * held[j]
+            sums[0, bucket[j]] += sign[j] * probabilities[j]
         sums[0, bucket[target]] -= sign[target] * np.float32(others)
         over = np.float32(1 / (others + own))
         for k in range(out.shape[1]):
@@ -113,7 +114,9 @@ def tensor_sketches_of(sums: torch.Tensor, counts: Sequence[int], buckets: int) 
 
 
 def tensor_sketch_bytes(hidden: int, vocabulary: int, m: int, positions: int, examples: int) -> int:
-    """Memory of both sketches and how they are made, the sketched residuals, a tile of probabilities, transforms, the rows."""
+    """Memory in bytes of both sketches and their construction, sketched residuals, a tile of probabilities, transforms and
+    rows.
+    """
     tables = 60 * (hidden + vocabulary)
     transforms = min(positions, _POSITIONS) * (4 * hidden + 32 * m)
     return tables + 8 * m * positions + 8 * vocabulary * min(positions, 4096) + transforms + 24 * m * examples

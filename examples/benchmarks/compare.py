@@ -80,20 +80,21 @@ def _row_bytes(store: Path, method: str) -> int:
     from headwater.store.feature_store import FeatureStore, method_group
 
     return sum(
-        reader.column.row_bytes for reader in StoredRows(FeatureStore.open(str(store)), method_group(method)).every()
+        reader.column.row_bytes
+        for reader in StoredRows(FeatureStore.open(str(store)), method_group(method)).all_columns()
     )
 
 
 def judged(task: tasks.Task, store: Path, scores: Path) -> dict[str, Any]:
     """The task's figures of these scores."""
-    from headwater.engine.evaluation.evaluate import labels_of, lds_of, retrieval_of
+    from headwater.engine.evaluation.evaluate import lds_from_files, retrieval_from_files, select_labels
 
     if "masks" in task.judge:
-        found = lds_of(str(scores), **task.judge).facts()
+        found = lds_from_files(str(scores), **task.judge).facts()
         return {"figure": found["mean"], "means": {"lds": found["mean"]}, "ceiling": found["ceiling"]}
     words = {"labels": "", "column": "", "queries": "", "pattern": "", **task.judge}
-    labels = labels_of(words["labels"], words["column"], words["queries"], words["pattern"])
-    means = retrieval_of("", str(scores), str(store), labels).facts()["means"]
+    labels = select_labels(words["labels"], words["column"], words["queries"], words["pattern"])
+    means = retrieval_from_files("", str(scores), str(store), labels).facts()["means"]
     return {"figure": means[task.figure], "means": means, "ceiling": None}
 
 

@@ -78,13 +78,15 @@ def measure(store: Path, questions: Path, model: Path) -> dict[str, Any]:
         name = precision + (str(bits) if bits else "")
         small = StoredRows(opened, precision_group("rise", name))
         begun = time.process_time()
-        alone = top_k(small.scanned("signature"), scorer_of(small.forms["signature"], matrix), K, shape, _nothing).rows
+        alone = top_k(
+            small.scanned("signature"), scorer_of(small.precisions["signature"], matrix), K, shape, _nothing
+        ).rows
         line: dict[str, Any] = {
             "form": name,
             "alone": _recall(alone, exact),
             "cpu_seconds": time.process_time() - begun,
         }
-        line["bytes"] = sum(c.row_bytes for c in small.forms["signature"].columns)
+        line["bytes"] = sum(c.row_bytes for c in small.precisions["signature"].columns)
         lines.append(line | _stages(small, fine, matrix, exact, shape))
     return {"rows": fine.rows, "queries": len(matrix), "forms": lines, **_certified(opened, fine, matrix, exact, shape)}
 
@@ -120,13 +122,13 @@ def _certified(opened: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, sh
     from headwater.store.feature_store import precision_group
 
     small = StoredRows(opened, precision_group("rise", "int8"))
-    scan = top_k(fine.scanned("signature"), scorer_of(fine.forms["signature"], matrix), K, shape, _nothing)
+    scan = top_k(fine.scanned("signature"), scorer_of(fine.precisions["signature"], matrix), K, shape, _nothing)
     equal, kept = 0, []
     for at in range(len(matrix)):
         one = matrix[at : at + 1]
         workers = certify.scan(
-            small.open(c.name for c in small.forms["signature"].columns), shape,
-            lambda one=one: certify._Keeper(certify._Bounds(small.forms["signature"], one), K, fine.rows), _nothing,
+            small.open(c.name for c in small.precisions["signature"].columns), shape,
+            lambda one=one: certify._Keeper(certify._Bounds(small.precisions["signature"], one), K, fine.rows), _nothing,
         )  # fmt: skip
         floor = certify.merged([worker.heaps for worker in workers])[0][:, -1]
         kept.append(certify._candidates(workers, floor).shape[1])

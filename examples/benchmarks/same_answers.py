@@ -213,7 +213,7 @@ def run_all(out: Path, checkout: Path, stores: list[str]) -> dict[str, dict[str,
 
 def report(out: Path, failed: dict[str, dict[str, str]], options: argparse.Namespace) -> int:
     """Print how `after` and `reread` stand to `before`; how much is not as it must be."""
-    faults = 0
+    record_errors = 0
     for run in ("after", "reread"):
         verdicts: dict[tuple[str, str, str], Verdict] = {}
         for job in jobs_of(run, options.stores):
@@ -228,8 +228,8 @@ def report(out: Path, failed: dict[str, dict[str, str]], options: argparse.Names
         wrong = sum(bool(verdict.fault) for verdict in verdicts.values())
         same = sum(verdict.cell == "=" for verdict in verdicts.values())
         print(f"\n{run}: {len(verdicts)} answers, {same} equal to the last bit, {wrong} not as they must be")
-        faults += wrong
-    return faults
+        record_errors += wrong
+    return record_errors
 
 
 def main() -> None:
@@ -262,10 +262,10 @@ def main() -> None:
         git = ["git", "-C", ROOT, "worktree"]
         subprocess.run([*git, "add", "--quiet", "--detach", checkout, options.before], check=True)
         try:
-            faults = report(out, run_all(out, checkout, options.stores), options)
+            record_errors = report(out, run_all(out, checkout, options.stores), options)
         finally:
             subprocess.run([*git, "remove", "--force", checkout], check=True)
-    raise SystemExit(1 if faults else 0)
+    raise SystemExit(1 if record_errors else 0)
 
 
 if __name__ == "__main__":

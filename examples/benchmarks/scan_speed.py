@@ -114,34 +114,34 @@ def engine(
 
 
 def _scanned(stored: Any) -> list[Path]:
-    return [file for part in stored.forms["c"].scanned for file in stores.chunk_files(stored, part)]
+    return [file for part in stored.precisions["c"].scanned for file in stores.chunk_files(stored, part)]
 
 
 def _asking(stored: Any, small: Any, count: int) -> Callable[[], object]:
     """One scan or search for so many queries, or a scan that only reads."""
     from headwater.engine.arrays.scan.scan_loop import scan
     from headwater.engine.arrays.scan.scorers import scorer_of
-    from headwater.engine.arrays.scan.stored_rows import fitted, scan_shapes
+    from headwater.engine.arrays.scan.stored_rows import first_plan_within_budget, scan_shapes
     from headwater.engine.arrays.scan.top_k import top_k
     from headwater.engine.arrays.scan.two_stage import two_stage
     from headwater.engine.runtime.memory import Plan, parse_bytes
 
     scanned = small or stored
     plans = ((scanned.scan_plan(max(1, count), RESCORED if small else K, s), s) for s in scan_shapes(scanned))
-    _, shape = fitted(plans, Plan(()), parse_bytes(MEMORY))
+    _, shape = first_plan_within_budget(plans, Plan(()), parse_bytes(MEMORY))
     if not count:
         return lambda: scan(stored.scanned("c"), shape, lambda: _nothing, _nothing)
-    matrix = stores.queries(count, stored.forms["c"].depth)
+    matrix = stores.queries(count, stored.precisions["c"].depth)
     if small:
         return lambda: two_stage(small, stored, "c", matrix, K, RESCORED, shape, _nothing)
-    return lambda: top_k(stored.scanned("c"), scorer_of(stored.forms["c"], matrix), K, shape, _nothing)
+    return lambda: top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], matrix), K, shape, _nothing)
 
 
 def _line(what: str, stored: Any, count: int, wall: float, cpu: float) -> dict[str, Any]:
     size = sum(reader.column.row_bytes for reader in stored.scanned("c")) * stored.rows
     return {"what": what, "queries": count, "seconds": wall, "cpu_seconds": cpu, "rows_per_second": stored.rows / wall,
             "bytes_per_second": size / wall,
-            "macs_per_second": stored.rows * count * stored.forms["c"].depth / wall}  # fmt: skip
+            "macs_per_second": stored.rows * count * stored.precisions["c"].depth / wall}  # fmt: skip
 
 
 def _still() -> None:
@@ -166,7 +166,7 @@ def _nothing(rows: object) -> None:
 def here(task: str, *words: str) -> None:
     """In a fresh process: one scan, and its peak memory over what was there before it."""
     from headwater.engine.arrays.scan.scorers import scorer_of
-    from headwater.engine.arrays.scan.stored_rows import fitted, scan_shapes
+    from headwater.engine.arrays.scan.stored_rows import first_plan_within_budget, scan_shapes
     from headwater.engine.arrays.scan.top_k import top_k
     from headwater.engine.runtime.memory import Plan, parse_bytes, peak_bytes, reset_peak, resident_bytes
 
@@ -174,11 +174,13 @@ def here(task: str, *words: str) -> None:
     stored = stores.fill(Path(path), int(rows), int(depth), precision)
     matrix = stores.queries(int(count), int(depth))
     shapes = scan_shapes(stored)
-    plan, shape = fitted(((stored.scan_plan(len(matrix), K, s), s) for s in shapes), Plan(()), parse_bytes(memory))
-    top_k(stored.scanned("c"), scorer_of(stored.forms["c"], matrix[:7]), K, shape, _nothing, stop=64)  # compiles
+    plan, shape = first_plan_within_budget(
+        ((stored.scan_plan(len(matrix), K, s), s) for s in shapes), Plan(()), parse_bytes(memory)
+    )
+    top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], matrix[:7]), K, shape, _nothing, stop=64)  # compiles
     reset_peak()
     before, wall, cpu = resident_bytes(), time.perf_counter(), time.process_time()
-    top_k(stored.scanned("c"), scorer_of(stored.forms["c"], matrix), K, shape, _nothing)
+    top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], matrix), K, shape, _nothing)
     found = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu, "planned": plan.total,
              "measured": peak_bytes() - before, "rows": int(rows), "queries": int(count), "precision": precision,
              "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # fmt: skip

@@ -125,7 +125,7 @@ def _repeated(few: np.ndarray, size: int, origin: np.ndarray, chance: Any) -> np
     return mask
 
 
-def retrained(regime: int, masks: np.ndarray, data: Path, work: Path) -> np.ndarray:
+def train_on_subset(regime: int, masks: np.ndarray, data: Path, work: Path) -> np.ndarray:
     """(seeds, S, T): each task's loss after training on each subset, by the command line; progress goes to stderr."""
     folder = work / f"truth-{regime}"
     np.save(work / f"masks-{regime}.npy", masks)
@@ -222,7 +222,7 @@ def run(data: Path, work: Path, seed: int) -> dict[str, Any]:
     truths = []
     for at, regime in enumerate(REGIMES):
         masks = drawn(regime, origin, seed * 100 + at)
-        truths.append((regime, masks, retrained(at, masks, data, work)))
+        truths.append((regime, masks, train_on_subset(at, masks, data, work)))
     known, found = features(data, work), {}
     for regime, masks, outcomes in truths:
         different = subset_figures.distinct(masks, origin)

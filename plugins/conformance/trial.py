@@ -18,7 +18,7 @@ import torch
 from ...engine.ingest.first_batch import DeclaredOutputs, changed_tensors, checksums
 from ...engine.interface.method import Method, Similarity
 from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape
-from ...engine.models.batch_outputs import LinearHead, PackedOutputs, Positions
+from ...engine.models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
 from ...engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from ...store.errors import BrokenMethod, SettingsError
 from ...store.feature_store import FeatureStore, method_group
@@ -113,9 +113,9 @@ class Trial:
             (number, one) for number, one in enumerate(self.model.linear_layers) if one.name in self.needs.linear_layers
         ]
         traces = {one.name: self._trace(number, one, examples) for number, one in maps}
-        positions = Positions(example_ids, torch.cat(targets).to(self.device), counts)
+        positions = TargetPositions(example_ids, torch.cat(targets).to(self.device), counts)
         above = self._above(examples, targets) if self.needs.upper_layers >= 0 and examples else None
-        inner = PackedOutputs(head, hiddens, positions, self.needs, traces=traces, upper_layers=above)
+        inner = PackedOutputs(head, hiddens, positions, self.needs, linear_io=traces, upper_layers=above)
         return DeclaredOutputs(inner, self.needs, "rows", self.head)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:

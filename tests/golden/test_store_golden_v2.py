@@ -48,17 +48,20 @@ def make(path: Path) -> None:
 def _add(store: FeatureStore, precision: str) -> None:
     """A form as `headwater compress` makes it, in small chunks."""
     made = compression(FeatureStore.open(store.path), "m", precision, 256, None, declare=False)
-    columns = [*made.forms["c"].columns, check_column("c")]
-    notes = {"settings": {"precision": precision, "bits": 256}, "declared": columns_json([made.forms["c"].declared])}
+    columns = [*made.precisions["c"].columns, check_column("c")]
+    notes = {
+        "settings": {"precision": precision, "bits": 256},
+        "declared": columns_json([made.precisions["c"].declared]),
+    }
     store.add_group(made.group, [column(c.name, c.shape, c.dtype, 512) for c in columns], notes)
     with GroupWriter(store, made.group) as writer:
-        writer.append({**made.forms["c"].encode(rows().astype(np.float32)), "c.check": row_checks(rows())})
+        writer.append({**made.precisions["c"].encode(rows().astype(np.float32)), "c.check": row_checks(rows())})
         writer.commit(complete=True)
 
 
 def scores(stored: StoredRows, queries: np.ndarray) -> np.ndarray:
     """(Q, rows) in the order of rows."""
-    found = top_k(stored.scanned("c"), scorer_of(stored.forms["c"], queries), ROWS, Shape(4, 2), lambda done: None)
+    found = top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], queries), ROWS, Shape(4, 2), lambda done: None)
     return np.take_along_axis(found.scores, np.argsort(found.rows, axis=1), 1)
 
 

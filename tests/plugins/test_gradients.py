@@ -8,14 +8,14 @@ import torch
 from headwater.engine.arrays import linalg as damping
 from headwater.engine.attribution.open_session import open_session
 from headwater.engine.attribution.query_options import QueryOptions
-from headwater.engine.data.documents import Faults, Template
+from headwater.engine.data.documents import RecordErrors, Template
 from headwater.engine.data.sources import find_sources
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.text_provider import TextProvider
 from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.interface.method import Similarity
 from headwater.engine.interface.registry import load as load_method
-from headwater.engine.models.batch_outputs import merged_specs
+from headwater.engine.models.batch_outputs import merge_specs
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.models.linear_io import linear_layers_of
 from headwater.engine.sketches.count_sketch import count_sketch
@@ -46,7 +46,7 @@ def world(request, tmp_path_factory) -> tuple[TextProvider, list, list[torch.Ten
     corpus.write_text("\n".join(lines))
     model = load(ModelChoice(str(folder), "cpu"))
     settings = TextSettings(Template(), max_length=None, attribute="completion").resolved(model.head.model_shape)
-    provider = TextProvider(model, find_sources([str(corpus)]), settings, Faults("fail"))
+    provider = TextProvider(model, find_sources([str(corpus)]), settings, RecordErrors("fail"))
     examples = list(provider.examples(Place()))
     return provider, examples, *autograd(folder, examples)
 
@@ -80,7 +80,7 @@ def autograd(folder: Path, examples: list) -> tuple[list[dict[str, np.ndarray]],
 def rows_of(method: Similarity, provider: TextProvider, examples: list) -> dict[str, np.ndarray]:
     """The method's rows, all examples in one batch, as ingestion has them."""
     with torch.inference_mode():
-        outputs = provider.read(examples, merged_specs([method.needs(provider.head.model_shape)]))
+        outputs = provider.read(examples, merge_specs([method.needs(provider.head.model_shape)]))
         found = method.rows(outputs, method.precompute(provider.head, {}))
     return {name: values.numpy() for name, values in found.items()}
 
@@ -196,9 +196,7 @@ def test_trackstar_and_trak_are_their_formulas(world):
     trak = Trak(k=6, damping=0.1)
     found = rows_of(trak, provider, examples)
     with torch.inference_mode():
-        losses = (
-            provider.read(examples, merged_specs([trak.needs(provider.head.model_shape)])).losses().double().numpy()
-        )
+        losses = provider.read(examples, merge_specs([trak.needs(provider.head.model_shape)])).losses().double().numpy()
     p, counts = np.exp(-losses), np.array([one.counted for one in examples])
     phi = np.array([sum(sketched(provider, grads, trak)) for grads in trunk]) / (counts * (1 - p))[:, None]
     close(found["gradient"], phi)
@@ -277,7 +275,7 @@ def test_experts_that_see_some_tokens_are_refused(tmp_path):
         model,
         find_sources([str(corpus)]),
         TextSettings(Template(), max_length=None, attribute="all").resolved(model.head.model_shape),
-        Faults("fail"),
+        RecordErrors("fail"),
     )
     examples = list(provider.examples(Place()))
     names = {one.name: one for one in model.head.model_shape.linear_layers}
@@ -297,7 +295,7 @@ def test_damped_inverses():
     root = damping.inverse_root(gram, 0.1)
     np.testing.assert_allclose(root @ root, np.linalg.inv(whole), rtol=1e-8)
     np.testing.assert_array_equal(damping.damped(np.zeros((3, 3)), 0.1), np.eye(3))
-    with pytest.raises(DataError, match="raise it"):
+    with pytest.raises(DataError, match="use a larger damping"):
         damping.preconditioned(rows, np.full((8, 8), np.nan), 0.1)
 
 
@@ -337,7 +335,7 @@ def test_a_map_that_is_used_twice_is_refused(tmp_path):
     model.trunk.layers[1] = model.trunk.layers[0]
     settings = TextSettings(Template(), max_length=None, attribute="all").resolved(model.head.model_shape)
     corpus = write_corpus(tmp_path / "c.jsonl", sentences(2))
-    provider = TextProvider(model, find_sources([str(corpus)]), settings, Faults("fail"))
+    provider = TextProvider(model, find_sources([str(corpus)]), settings, RecordErrors("fail"))
     with pytest.raises(ModelError, match="more than once"):
         rows_of(GradDot(layers=("layers.0.*",), k=4), provider, list(provider.examples(Place())))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.interface.model_view import ModelShape
-from headwater.engine.models.batch_outputs import LinearHead, PackedOutputs, Positions, merged_specs
+from headwater.engine.models.batch_outputs import LinearHead, PackedOutputs, TargetPositions, merge_specs
 from headwater.engine.sketches.count_sketch import CountSketch, count_sketch
 from headwater.plugins.rise import Rise
 from headwater.store.errors import SettingsError
@@ -100,7 +100,7 @@ def random_readout(
     targets = torch.where(likely, head.logits(h).argmax(1), torch.from_numpy(rng.integers(0, vocabulary, positions)))
     example_ids = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
     return PackedOutputs(
-        head, {-1: h}, Positions(example_ids, targets, lengths), merged_specs([rise.needs(head.model_shape)])
+        head, {-1: h}, TargetPositions(example_ids, targets, lengths), merge_specs([rise.needs(head.model_shape)])
     )
 
 
@@ -140,8 +140,8 @@ def test_ties_go_to_the_lower_token():
     rise = Rise(tau=1.0, top=6, mass=1.0)
     outputs = random_readout(0, 40, 8, [30], 1.0, rise)
     given_logits = torch.round(outputs.head.logits(outputs.hidden()) * 2) / 2
-    needs = merged_specs([rise.needs(outputs.head.model_shape)])
-    positions = Positions(outputs.example_ids, outputs.targets, [30])
+    needs = merge_specs([rise.needs(outputs.head.model_shape)])
+    positions = TargetPositions(outputs.example_ids, outputs.targets, [30])
     tied = PackedOutputs(outputs.head, {-1: outputs.hidden()}, positions, needs, given_logits)
     found = rise.rows(tied, rise.precompute(outputs.head, {}))["signature"][0].double().numpy()
     arrays = (x.double().numpy() for x in (outputs.hidden(), given_logits))

@@ -108,8 +108,8 @@ class WholeStore(RuleBasedStateMachine):
         store = FeatureStore.open(self.path)
         (group,) = (name for name in store.groups if name.endswith("a.int8"))
         form = StoredRows(store, group)
-        columns = {reader.column.name: reader.gather(range(self.compressed)) for reader in form.every()}
-        decoded = form.forms["vector"].decode(columns)
+        columns = {reader.column.name: reader.gather(range(self.compressed)) for reader in form.all_columns()}
+        decoded = form.precisions["vector"].decode(columns)
         assert np.abs(decoded - self.vectors["a"][: self.compressed].astype(np.float32)).max() <= 8 / 127
 
     @rule(method=st.sampled_from("ab"), seed=st.integers(0, 999), top=st.integers(1, 9), block=st.integers(1, 13))
@@ -120,7 +120,7 @@ class WholeStore(RuleBasedStateMachine):
         queries = self.drawn(2, seed).astype(np.float32)
         source = StoredRows(FeatureStore.open(self.path), method_group(method))
         found = top_k(
-            source.scanned("vector"), scorer_of(source.forms["vector"], queries), top, Shape(block, 1), nothing
+            source.scanned("vector"), scorer_of(source.precisions["vector"], queries), top, Shape(block, 1), nothing
         )
         scores, rows = brute_force(self.vectors[method], queries, top)
         assert np.array_equal(found.scores, scores) and np.array_equal(found.rows, rows)

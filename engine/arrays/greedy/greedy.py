@@ -1,10 +1,10 @@
 """The greedy loop: what brute force over all rows would choose, ties to the lower row number.
 
-The gain of row j beside a chosen sum Φ_S is Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖², divided by the row's cost where rows cost
-differently. A pool of rows is in memory, and their gains are computed at every step. What every other row may gain is bounded
-(bounds.py); those that may reach the pool's best are fetched, and known from then on. As the sum moves, bounds loosen; once
-bounds and fetched rows have taken as long as reading all rows would have, all are read again: another pass.
-Gains that decide are computed in float64, one row at a time, so that equal rows tie. Knows columns and forms; no method.
+The gain of row j given the chosen sum Φ_S is Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖², divided by the row's cost if costs are
+given. A pool of rows is in memory, and their gains are computed at every step. Gains of all other rows have upper bounds
+(bounds.py); rows whose bound reaches the pool's best are fetched. As the sum changes, bounds loosen; once bounds and fetches
+have cost as much as reading all rows, all rows are read again in a new pass.
+Deciding gains are computed in float64, one row at a time, so that equal rows tie. Knows columns and precisions; no method.
 """
 
 from __future__ import annotations
@@ -37,32 +37,33 @@ def greedy(
 ) -> Choice:
     """Choose up to `limits.count` rows.
 
-    `on_progress` hears how many are chosen. Where a cost is set, the choice ends when no affordable row gains anything; else at
-    the count.
+    `on_progress` gets the number of chosen rows. With costs, selection stops when no affordable row has a positive gain;
+    otherwise at `limits.count`.
 
     Raises:
-        StoreDamaged: a chunk differs from its checksum. DataError: a row is not finite. SettingsError: a batch beyond the pool.
+        StoreDamaged: a chunk differs from its checksum. DataError: a row is not finite.
+        SettingsError: the batch exceeds the pool.
     """
     if limits.batch > max(1, min(room.pool, source.rows)):
         raise SettingsError(
-            f"a batch of {limits.batch} is chosen from a pool of {room.pool} rows: a smaller batch, or more memory"
+            f"batch {limits.batch} exceeds the pool of {room.pool} rows: use a smaller batch or more memory"
         )
     return _Greedy(source, objective, limits, room).run(on_progress, should_stop)
 
 
 def _floor(keys: Array, count: int) -> np.float32:
-    """The count-th largest, or a little below."""
-    found = np.float32(np.partition(keys, len(keys) - count)[len(keys) - count])
-    return np.float32(np.nextafter(found, np.float32(-np.inf)))
+    """The count-th largest key, rounded down by one float32 step."""
+    result = np.float32(np.partition(keys, len(keys) - count)[len(keys) - count])
+    return np.float32(np.nextafter(result, np.float32(-np.inf)))
 
 
 class _Greedy:
     def __init__(self, source: RowSource, objective: Objective, limits: Limits, room: Room) -> None:
         self._v, self._c, self._limits, self._shape = objective.vector, objective.penalty, limits, room.shape
-        self._sum, self._kept = np.zeros_like(self._v), RowCache(source, room.kept)
+        self._sum, self._cache = np.zeros_like(self._v), RowCache(source, room.cached_rows)
         self._pool = Pool(max(1, min(room.pool, source.rows)), len(self._v), source.rows)
         drawn = np.linspace(0, source.rows - 1, sampled(source.rows, len(self._v))).astype(np.int64)
-        sample = self._kept.gathered(np.unique(drawn)).astype(np.float64)
+        sample = self._cache.gathered(np.unique(drawn)).astype(np.float64)
         directions = principal(sample, min(room.directions, len(self._v), source.rows))
         self._bounds, self._work = Bounds(source.rows, directions, room.shape.workers), 0.0
         self._may = limits.open.copy()
@@ -87,10 +88,10 @@ class _Greedy:
                     chosen.append(row)
                     self._take(row, feature)
             on_progress(len(chosen))
-        return Choice(np.array(chosen, np.int64), np.array(gains), self._sum, self._kept.passes, self._kept.fetched)
+        return Choice(np.array(chosen, np.int64), np.array(gains), self._sum, self._cache.passes, self._cache.fetched)
 
     def _best(self, count: int) -> list[tuple[float, int, Array]]:
-        """(key, row, feature) of the best rows that may be chosen, none if none may; no other row is better."""
+        """(key, row, feature) of the best rows that may be chosen; empty if there are none."""
         count, among = min(count, self._pool.size, int(self._may.sum())), None
         while count:
             if self._work > _START + len(self._may):
@@ -118,11 +119,11 @@ class _Greedy:
     @property
     def _w(self) -> Array:
         """v − cΦ: (D,) float64."""
-        found: Array = self._v - self._c * self._sum
-        return found
+        result: Array = self._v - self._c * self._sum
+        return result
 
     def _slack(self, norm: float) -> float:
-        """By how much a float32 gain beside a vector of this norm may be wrong, for a row of length 1."""
+        """Error bound of a float32 gain for a vector of this norm and a row of norm 1."""
         return _SLACK * (norm + self._c / 2 * self._largest)
 
     def _reaching(self, w: Array, least: np.float32, among: Array | None) -> tuple[Array, Array, Array]:
@@ -141,15 +142,15 @@ class _Greedy:
 
     def _outside(self, rows: Array) -> Array:
         """Those of some rows that may be chosen and are not in the pool."""
-        found: Array = rows[self._may[rows] & (self._pool.slot[rows] < 0)]
-        return found
+        result: Array = rows[self._may[rows] & (self._pool.slot[rows] < 0)]
+        return result
 
     def _bring(self, rows: Array) -> Array:
         """Know the gains of some rows beside the present sum, and hold the best in place of the pool's worst, which it tells."""
         left = [rows[:0]]
         part = max(_FEW, self._pool.size // 2, _SMALL // len(self._v))
         for start in range(0, len(rows), part):
-            features, few = self._kept.gathered(rows[start : start + part]), rows[start : start + part]
+            features, few = self._cache.gathered(rows[start : start + part]), rows[start : start + part]
             keys = self._keys(few, features, np.einsum("nd,nd->n", features, features, dtype=np.float64))
             self._bounds.note(few, keys, self._w)
             best = np.argsort(-keys, kind="stable")[: max(1, self._pool.size // 2)]
@@ -170,20 +171,20 @@ class _Greedy:
         return left
 
     def _fill(self) -> None:
-        """Hold half a pool of the rows that may gain most."""
+        """Fill half the pool with the rows of the largest bounds."""
         rows = np.flatnonzero(self._may)
         count = min(len(rows), max(self._limits.batch, self._pool.size // 2, 1))
         order = np.argpartition(-self._bounds.highest(rows, self._w), count - 1)[:count]
         self._bring(self._outside(np.sort(rows[order])))
 
     def _resolved(self, rows: Array, w: Array, count: int) -> list[tuple[float, int, Array]]:
-        """The best of some rows, by their exact keys; ties to the lower row."""
+        """The best of `rows` by exact keys; ties to the lower row."""
         best: list[tuple[float, int, Array]] = []
         for start in range(0, len(rows), self._pool.size):
             part = rows[start : start + self._pool.size]
             features, absent = self._pool.take(part), self._pool.slot[part] < 0
             if absent.any():
-                features[absent] = self._kept.gathered(part[absent])
+                features[absent] = self._cache.gathered(part[absent])
             if len(best) == count:
                 other = self._unlike(part, features, best[-1])
                 part, features = part[other], features[other]
@@ -191,23 +192,23 @@ class _Greedy:
                 (self._exact_key(row, feature, w), row, feature)
                 for row, feature in zip(part.tolist(), features, strict=True)
             ]
-            best = sorted([*best, *exact], key=lambda one: (-one[0], one[1]))[:count]
+            best = sorted([*best, *exact], key=lambda entry: (-entry[0], entry[1]))[:count]
         return best
 
     def _unlike(self, rows: Array, features: Array, last: tuple[float, int, Array]) -> Array:
-        """(n,) bool: which rows are not equal to a lower one, beside which they cannot be chosen."""
+        """(n,) bool: False for duplicates of a lower row, which rank behind it."""
         _, row, feature = last
         same = (features == feature).all(1) & (rows > row)
         if self._limits.cost is not None:
             same &= self._limits.cost[rows] == self._limits.cost[row]
-        found: Array = ~same
-        return found
+        result: Array = ~same
+        return result
 
     def _pool_keys(self, w: Array) -> Array:
-        """Keys of the pool's rows; -inf where one may not be chosen."""
+        """Keys of the pool's rows; -inf for rows that may not be chosen."""
         keys = self._keys(self._pool.rows, self._pool.features, self._pool.squares)
-        found: Array = np.where(self._may[self._pool.rows], keys, -np.inf)
-        return found
+        result: Array = np.where(self._may[self._pool.rows], keys, -np.inf)
+        return result
 
     def _keys(self, rows: Array, features: Array, squares: Array) -> Array:
         """(n,) gains over the cost, by a float32 product."""
@@ -218,9 +219,9 @@ class _Greedy:
         return keys
 
     def _learn(self) -> None:
-        """Learn every row: a pass."""
+        """Read every row and store its state in the bounds: one pass."""
         self._bounds.restart(self._w)
-        name, cost = self._kept.source.columns[0].name, self._limits.cost
+        name, cost = self._cache.source.columns[0].name, self._limits.cost
 
         def learn(start: int, tile: Array) -> None:
             part = slice(start, start + len(tile))
@@ -233,14 +234,14 @@ class _Greedy:
                 raise DataError(f"{name} row {row} is not finite, or too large to be squared")
             self._bounds.learn(part, tile, keys, None if cost is None else cost[part])
 
-        self._kept.show(self._shape, learn)
+        self._cache.show(self._shape, learn)
         self._norms = self._bounds.length if cost is None else self._bounds.length * cost
         self._largest = float(self._norms.max(initial=0))
 
     def _look_again(self) -> None:
-        """Know every row's gain beside the present sum: a pass of one product."""
+        """Recompute every row's gain for the present sum: one pass with one product."""
         w = self._w.astype(np.float32)
-        keys = self._kept.products(w, self._shape)
+        keys = self._cache.products(w, self._shape)
         for start in range(0, len(keys), _SMALL):
             part = slice(start, start + _SMALL)
             keys[part] -= np.float32(self._c / 2) * self._norms[part] ** 2
@@ -258,7 +259,7 @@ class _Greedy:
         return float(wide @ w) - self._c / 2 * float(wide @ wide)
 
     def _take(self, row: int, feature: Array) -> None:
-        """Add a row to the sum, and close whatever it leaves no room for."""
+        """Add a row to the sum, and exclude rows that no longer fit the budget or their group's cap."""
         limits = self._limits
         self._sum = self._sum + feature.astype(np.float64)
         self._may[row] = False

@@ -10,7 +10,7 @@ from ....store.layout import Array
 
 
 class Pool:
-    """At most `size` rows of `depth` numbers, of `rows` that there are."""
+    """At most `size` of `rows` rows, each of `depth` numbers."""
 
     def __init__(self, size: int, depth: int, rows: int) -> None:
         """Empty."""
@@ -18,7 +18,7 @@ class Pool:
         self._rows, self._features = np.zeros(size, np.int64), np.zeros((size, depth), np.float32)
         self._squares = np.zeros(size)
         self.slot = np.full(rows, -1, np.int32)
-        """(N,): a row's place, or -1."""
+        """(N,) int32: a row's slot in the pool, or -1."""
 
     @property
     def rows(self) -> Array:
@@ -36,11 +36,11 @@ class Pool:
         return self._squares[: self.count]
 
     def take(self, rows: Array) -> Array:
-        """(n, D): the features of rows that are held."""
+        """(n, D): the features of rows in the pool."""
         return self._features[self.slot[rows]]
 
     def put(self, rows: Array, features: Array, places: Array) -> None:
-        """Rows that are not held, into `places`: new ones follow those that there are, the others are given up."""
+        """Insert new rows at `places`: slots from `count` on are appended, lower slots are overwritten and their rows evicted."""
         given_up = places[places < self.count]
         self.slot[self._rows[given_up]] = -1
         self._rows[places], self._features[places] = rows, features

@@ -16,19 +16,19 @@ from .bounds import PAST
 from .row_cache import RowSource
 
 DIRECTIONS = (128, 96, 64, 32, 8, 1)
-"""In how many directions every row's component is known, the principal ones of a sample of rows: as memory allows."""
-KEPT_BYTES = (512 << 20, 128 << 20, 0)
-"""Memory for rows that were read lately: as is allowed."""
+"""Candidate numbers of principal directions (of a sample of rows) used in bounds; the largest that fits in memory."""
+CACHE_BYTES = (512 << 20, 128 << 20, 0)
+"""Candidate sizes of the row cache; the largest that fits in memory."""
 
 
 def sampled(rows: int, depth: int) -> int:
-    """Rows that the directions are drawn from."""
+    """Number of sampled rows from which principal directions are computed."""
     return min(rows, max(256, min(1024, (32 << 20) // (8 * depth))))
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a choice is good for: Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖²."""
+    """The marginal gain: Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖²."""
 
     vector: Array
     """v (D,) float64."""
@@ -38,7 +38,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Rows in the order in which they were chosen."""
+    """The chosen rows, in order."""
 
     rows: Array
     """(n,) int64."""
@@ -47,47 +47,51 @@ class Choice:
     total: Array
     """(D,) float64: Φ_S at the end."""
     passes: int
-    """Times that all rows were read."""
+    """Number of passes over all rows."""
     fetched: int
-    """Rows read besides."""
+    """Rows read individually, outside passes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may be chosen, and how much of it."""
+    """Constraints of a selection."""
 
     count: int
-    """Rows at most."""
+    """Maximum number of rows."""
     open: Array
     """(N,) bool: rows that may be chosen."""
     cost: Array | None = None
-    """(N,) float32 > 0; gains are weighed by it."""
+    """(N,) float32 > 0; gains are divided by it."""
     budget: float = np.inf
-    """Sum of the costs at most."""
+    """Maximum sum of costs."""
     group: Array | None = None
-    """(N,) int64."""
+    """(N,) int64: group of each row."""
     caps: Array | None = None
-    """(groups,) rows of each group at most."""
+    """(groups,) maximum number of rows per group."""
     batch: int = 1
-    """So many are chosen at once, as if they did not touch each other; 1 is exact."""
+    """Rows chosen per step, ignoring their interaction; 1 is exact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a choice may hold; what is chosen does not depend on it, but for a batch that is larger than the pool."""
+    """Memory settings; the chosen rows do not depend on them, except if a batch exceeds the pool."""
 
     pool: int
     """Rows whose gains are computed at every step."""
     directions: int
-    """In which every row's component is known."""
-    kept: int
-    """Rows that stay in memory as they are stored, once they were read."""
+    """Number of principal directions in the bounds."""
+    cached_rows: int
+    """Capacity of the row cache, in rows."""
     shape: Shape
-    """How all rows are read."""
+    """Shape of the passes."""
 
     def parts(self, source: RowSource) -> Plan:
         """The memory of it."""
-        depth, sample, workers = source.form.depth, sampled(source.rows, source.form.depth), self.shape.workers
+        depth, sample, workers = (
+            source.precision.depth,
+            sampled(source.rows, source.precision.depth),
+            self.shape.workers,
+        )
         return Plan.of(
             Part("blocks in flight", blocks_bytes(source.columns, self.shape)),
             Part("decoding", workers * sum(reader.scratch_bytes for reader in source.columns)),
@@ -96,5 +100,5 @@ class Room:
             Part("earlier vectors", 24 * PAST * depth),
             Part("directions", 8 * depth * (2 * sample + 2 * self.directions) + 40 * min(sample, depth) ** 2),
             Part("bounds of all rows", (96 + 4 * min(self.directions, depth)) * source.rows),
-            Part("rows kept", min(self.kept, source.rows) * (source.row_bytes + 8)),
+            Part("rows kept", min(self.cached_rows, source.rows) * (source.row_bytes + 8)),
         )

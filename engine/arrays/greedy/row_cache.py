@@ -21,27 +21,27 @@ from ..scan.top_k import tiles
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
-    """Where rows are."""
+    """Column readers and precision of the rows."""
 
     columns: Sequence[ColumnReader]
-    form: Precision
+    precision: Precision
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return self.columns[0].rows
 
     @property
     def row_bytes(self) -> int:
-        """Of a row as it is stored."""
+        """Stored bytes per row."""
         return sum(reader.column.row_bytes for reader in self.columns)
 
 
 class RowCache:
-    """Reads rows by number, and keeps some."""
+    """Reads rows by number and caches recent ones."""
 
     def __init__(self, source: RowSource, room: int) -> None:
-        """`room` rows are kept; the longest there gives way."""
+        """`room`: capacity in rows; the oldest row is evicted first (FIFO)."""
         self.source, self.fetched, self.passes = source, 0, 0
         self._slot = np.full(source.rows, -1, np.int32)
         self._rows = np.full(min(room, source.rows), -1, np.int64)
@@ -50,11 +50,11 @@ class RowCache:
         self._next = 0
 
     def gathered(self, rows: Array) -> Array:
-        """(n, D) float32 of distinct rows; what is not kept is read, and counted in `fetched`."""
+        """(n, D) float32 of distinct rows; rows missing from the cache are read and counted in `fetched`."""
         slots = self._slot[rows]
         absent = slots < 0
-        parts = {name: held[np.maximum(slots, 0)] if len(held) else np.empty((len(rows), *held.shape[1:]), held.dtype)
-                 for name, held in self._parts.items()}  # fmt: skip
+        parts = {name: cached[np.maximum(slots, 0)] if len(cached) else np.empty((len(rows), *cached.shape[1:]), cached.dtype)
+                 for name, cached in self._parts.items()}  # fmt: skip
         if absent.any():
             new = rows[absent]
             read = {reader.column.name: reader.gather(new) for reader in self.source.columns}
@@ -62,35 +62,35 @@ class RowCache:
                 parts[name][absent] = values
             self._keep(new, read)
             self.fetched += len(new)
-        found: Array = np.asarray(self.source.form.decode(parts), np.float32).reshape(len(rows), -1)
-        return found
+        result: Array = np.asarray(self.source.precision.decode(parts), np.float32).reshape(len(rows), -1)
+        return result
 
     def show(self, shape: Shape, use: Callable[[int, Array], None]) -> None:
-        """Call `use` with a first row and (n, D) float32, for all rows, in any order and from several threads: a pass."""
-        form = self.source.form
+        """Call `use` with a first row and (n, D) float32, for all rows, in any order and from several threads: one pass."""
+        precision = self.source.precision
 
-        def shown(block: Block) -> None:
+        def decode_block(block: Block) -> None:
             for tile in tiles(block, TILE):
-                use(tile.start, np.asarray(form.decode(tile.columns), np.float32).reshape(tile.rows, -1))
+                use(tile.start, np.asarray(precision.decode(tile.columns), np.float32).reshape(tile.rows, -1))
 
         self.passes += 1
-        scan(self.source.columns, shape, lambda: shown, lambda done: None)
+        scan(self.source.columns, shape, lambda: decode_block, lambda done: None)
 
     def products(self, vector: Array, shape: Shape) -> Array:
-        """(N,) float32: every row's product with a vector (D,) float32: a pass."""
-        found = np.empty(self.source.rows, np.float32)
-        if not isinstance(self.source.form, Floats | BFloat16):  # their scorers round the vector, too
-            self.show(shape, lambda start, rows: _fill(found, start, products(rows, vector[None])[:, 0]))
-            return found
-        scorer = scorer_of(self.source.form, vector[None])
+        """(N,) float32: every row's product with a vector (D,) float32: one pass."""
+        result = np.empty(self.source.rows, np.float32)
+        if not isinstance(self.source.precision, Floats | BFloat16):  # scorers of int8 and signs round the vector too
+            self.show(shape, lambda start, rows: _fill(result, start, products(rows, vector[None])[:, 0]))
+            return result
+        scorer = scorer_of(self.source.precision, vector[None])
 
-        def multiplied(block: Block) -> None:
+        def multiply_block(block: Block) -> None:
             for tile in tiles(block, scorer.tile_rows):
-                scorer.score(tile, found[None, tile.start : tile.start + tile.rows])
+                scorer.score(tile, result[None, tile.start : tile.start + tile.rows])
 
         self.passes += 1
-        scan(self.source.columns, shape, lambda: multiplied, lambda done: None)
-        return found
+        scan(self.source.columns, shape, lambda: multiply_block, lambda done: None)
+        return result
 
     def _keep(self, rows: Array, read: dict[str, Array]) -> None:
         rows = rows[: len(self._rows)]
@@ -103,5 +103,5 @@ class RowCache:
         self._next = int(self._next + len(rows)) % max(1, len(self._rows))
 
 
-def _fill(found: Array, start: int, values: Array) -> None:
-    found[start : start + len(values)] = values
+def _fill(result: Array, start: int, values: Array) -> None:
+    result[start : start + len(values)] = values

@@ -1,7 +1,7 @@
 """Top-k heaps: the best k scores of each query, kept while scores stream by. Knows rows by number and nothing else.
 
-A heap's root is the worst that is kept, and nearly every score fails the comparison with it. Of equal scores the lower row
-ranks first, so what is kept depends on the scores alone: not on their order, nor on how workers shared them.
+A heap's root is its lowest score, and nearly every new score is below it. Of equal scores the lower row
+ranks first, so the result depends on the scores alone, not on their order or on how workers split them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NO_ROW = np.iinfo(np.int64).max
 
 
 class Heaps:
-    """Q heaps of k (score, row), of one worker."""
+    """Q heaps of k (score, row) pairs, owned by one worker."""
 
     def __init__(self, queries: int, k: int) -> None:
         """Empty: scores of -inf."""
@@ -25,7 +25,7 @@ class Heaps:
         self.rows = np.full((queries, k), NO_ROW, np.int64)
 
     def push(self, scores: Array, count: int, first: int) -> bool:
-        """Offer scores (Q, ≥ count) float32, C order, of `count` rows from `first`. True if one is no number."""
+        """Insert scores (Q, ≥ count) float32, C order, of `count` rows starting at `first`. Returns True if a score is NaN."""
         return bool(_push(scores, count, first, self.scores, self.rows))
 
 
@@ -35,7 +35,7 @@ def heap_bytes(queries: int, k: int) -> int:
 
 
 def merged(heaps: Sequence[Heaps]) -> tuple[Array, Array]:
-    """The best k of all: scores (Q, k), rows (Q, k), best first."""
+    """Merge heaps into the k best per query: scores (Q, k) float32, rows (Q, k) int64, best first."""
     k = heaps[0].scores.shape[1]
     scores: Array = np.concatenate([h.scores for h in heaps], axis=1)
     rows: Array = np.concatenate([h.rows for h in heaps], axis=1)
@@ -69,7 +69,7 @@ def _push(scores: Array, count: int, first: int, best: Array, where: Array) -> b
 
 @njit(cache=True, nogil=True)
 def _replace_root(best: Array, where: Array, score: float, row: int) -> None:
-    """Put (score, row) in the root's place and let it sink."""
+    """Replace the root by (score, row) and restore the heap order."""
     k, at = len(best), 0
     while True:
         child = 2 * at + 1

@@ -2,8 +2,8 @@
 
 Four sign bits choose one of sixteen sums of a query's four numbers; a byte shuffle looks up 32 rows' sums at once. Measured on
 one core with AVX2 (`examples/benchmarks/sign_kernels.py`), in 10⁹ (bit · query) a second for 64 and 1,000 queries: tables 229
-and 256; popcounts of four planes of the query's bits 68 and 55; signs unpacked to ±1 bytes for the int8 product 38 and 50. For
-a single query planes are the fastest (45 against 31), where reading is the limit.
+and 256; popcounts of four bit planes of the query 68 and 55; signs unpacked to ±1 bytes for the int8 product 38 and 50. For
+a single query bit planes are the fastest (45 against 31), limited by memory bandwidth.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from numba.extending import intrinsic
 
 from ....store.layout import Array
 from .product import PackedQueries, multiply
-from .simd import ADDRESS, I8, I16, VectorPart, data, load, mask, opened, place, store, vector
+from .simd import ADDRESS, I8, I16, VectorPart, data, load, mask, offset_address, store, unpack_part, vector
 
 TILE = 256
-"""Rows that one pass over the queries' tables serves."""
+"""Rows per pass over the queries' tables."""
 _COLUMNS = 1024  # nibbles between carries to 32 bits: 256 steps of four
 
 
 class SignQueries:
-    """Queries as tables, or where bytes cannot be shuffled as they are; the sums are the same."""
+    """Queries as look-up tables, or packed integers where the processor has no byte shuffle; the sums are the same."""
 
     def __init__(self, matrix: Array, *, tables: bool | None = None) -> None:
-        """`matrix` (Q, bits) int16, magnitudes of four neighbours ≤ 63. `precompute`: by default, where they are possible."""
+        """`matrix` (Q, bits) int16, magnitudes of four neighbours ≤ 63. `tables`: use look-up tables; default: if supported."""
         self.count, self.bits = matrix.shape
         self._packed: PackedQueries | None = None
         if has_byte_shuffle() if tables is None else tables:
@@ -58,27 +58,27 @@ class SignQueries:
             tile = signs[start : start + TILE]
             if len(tile) % 64:
                 tile = np.concatenate([tile, np.zeros((-len(tile) % 64, tile.shape[1]), np.uint8)])
-            found = np.empty((self.count, len(tile)), np.int32)
-            _look_up_tile(np.ascontiguousarray(tile), self._tables, nibbles, part, found)
+            looked_up = np.empty((self.count, len(tile)), np.int32)
+            _look_up_tile(np.ascontiguousarray(tile), self._tables, nibbles, part, looked_up)
             count = min(TILE, len(signs) - start)
-            _signed(found, count, self._offset, self._base, start, out)
+            _signed(looked_up, count, self._offset, self._base, start, out)
 
 
-_FEW = 64  # rows that are unpacked at once
+_FEW = 64  # rows that are unpacked per step
 
 
 def query_bytes(queries: int, bits: int) -> int:
-    """Memory of `SignQueries` and of what making them takes, at most."""
+    """Upper bound of the memory of `SignQueries`, in bytes, temporaries of their construction included."""
     return queries * (4 * bits + 40 * bits) + 64 * bits
 
 
 def scratch_bytes(queries: int, bits: int) -> int:
-    """Memory of one `multiply`."""
+    """Scratch memory of one `multiply`, in bytes."""
     return TILE * (bits // 4 + bits + 4 * queries)
 
 
 def _tables(matrix: Array) -> tuple[Array, Array]:
-    """(Q, bits) int16 → uint8 (Q, bits/4, 16): Σ of the fours that a nibble's bits choose, from 0 up; (Q,) what was added."""
+    """(Q, bits) int16 → uint8 (Q, bits/4, 16): sums of the values that a nibble selects, shifted to ≥ 0; and (Q,) shifts."""
     fours = matrix.reshape(len(matrix), -1, 4)
     bits = (np.arange(16)[:, None] >> np.arange(4)) & 1  # (16, 4)
     offset = -np.minimum(fours, 0).sum(2)  # (Q, bits/4)
@@ -89,7 +89,7 @@ def _tables(matrix: Array) -> tuple[Array, Array]:
 
 
 def has_byte_shuffle() -> bool:
-    """Whether tables can be compiled: AVX2's shuffle of bytes, sixteen-entry tables looked up 32 at a time."""
+    """Whether table look-ups can be compiled: AVX2's shuffle of bytes, sixteen-entry tables looked up 32 at a time."""
     return bool(llvmlite.binding.get_host_cpu_features().get("avx2")) and not config.CPU_NAME
 
 
@@ -101,12 +101,14 @@ def look_up(typing: Any, x: Any, tables: Any, steps: Any, out: Any, groups: Any,
     column, a query every `pitch`; out: uint16 (queries, groups, 2, 16), even rows before odd ones.
 
     Four look-ups are added in bytes (4 · 63 < 256), and 256 such steps in 16 bits. Both halves of a pair of bytes are summed
-    together as one 16-bit number, and the upper half again alone: what the lower came to is the difference.
+    together as one 16-bit number, and the upper half again alone: the lower half's sum is the difference.
     """
     g_count, c_count = groups.literal_value, queries.literal_value
 
     def generate(context: Any, b: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        (x, at, pitch), (tables, start, stride) = (opened(context, b, signature.args[i], values[i]) for i in (0, 1))
+        (x, at, pitch), (tables, start, stride) = (
+            unpack_part(context, b, signature.args[i], values[i]) for i in (0, 1)
+        )
         steps, out = values[2], data(context, b, signature.args[3], values[3])
         bytes_, words = vector(I8, 32), vector(I16, 16)
         zero, eight = ir.Constant(words, None), ir.Constant(words, [8] * 16)
@@ -121,15 +123,16 @@ def look_up(typing: Any, x: Any, tables: Any, steps: Any, out: Any, groups: Any,
             total: dict[tuple[int, int], ir.Value] = {}
             for column in range(4):
                 nibbles = [
-                    load(b, place(b, x, at, (pitch, g), (loop.index, 128), 32 * column), I8, 32) for g in range(g_count)
+                    load(b, offset_address(b, x, at, (pitch, g), (loop.index, 128), 32 * column), I8, 32)
+                    for g in range(g_count)
                 ]
                 for c in range(c_count):
-                    spot = place(b, tables, start, (stride, c), (loop.index, 64), 16 * column)
+                    spot = offset_address(b, tables, start, (stride, c), (loop.index, 64), 16 * column)
                     table = load(b, spot, I8, 16)
                     table = b.shuffle_vector(table, table, mask([*range(16), *range(16)]))
                     for g in range(g_count):
-                        found = b.call(shuffle, [table, nibbles[g]])
-                        total[g, c] = b.add(total[g, c], found) if column else found
+                        looked_up = b.call(shuffle, [table, nibbles[g]])
+                        total[g, c] = b.add(total[g, c], looked_up) if column else looked_up
             for pair in pairs:
                 pair_sums = b.bitcast(total[pair], words)
                 b.store(b.add(b.load(both[pair]), pair_sums), both[pair])
@@ -138,7 +141,7 @@ def look_up(typing: Any, x: Any, tables: Any, steps: Any, out: Any, groups: Any,
             odd = b.load(upper[g, c])
             even = b.sub(b.load(both[g, c]), b.shl(odd, eight))
             for half, value in enumerate((even, odd)):
-                store(b, value, place(b, out, 64 * (c * g_count + g) + 32 * half))
+                store(b, value, offset_address(b, out, 64 * (c * g_count + g) + 32 * half))
         return context.get_dummy_value()
 
     return types.void(x, tables, types.intp, out, groups, queries), generate
@@ -156,7 +159,7 @@ def spread(typing: Any, x: Any, at: Any, stride: Any, out: Any, to: Any) -> Any:
         x, out = (data(context, b, signature.args[i], values[i]) for i in (0, 3))
         halves = []
         for half in (0, 16):
-            rows = [load(b, place(b, x, at, (stride, half + i)), I8, 16) for i in range(16)]
+            rows = [load(b, offset_address(b, x, at, (stride, half + i)), I8, 16) for i in range(16)]
             for _ in range(4):
                 rows = [
                     b.shuffle_vector(rows[i], rows[i + 8], mask(k for j in range(at, at + 8) for k in (j, 16 + j)))
@@ -168,8 +171,8 @@ def spread(typing: Any, x: Any, at: Any, stride: Any, out: Any, to: Any) -> Any:
         low, four = ir.Constant(bytes_, [15] * 32), ir.Constant(bytes_, [4] * 32)
         for i in range(16):
             column = b.shuffle_vector(halves[0][i], halves[1][i], mask(range(32)))
-            store(b, b.and_(column, low), place(b, out, to, 64 * i))
-            store(b, b.lshr(column, four), place(b, out, to, 64 * i + 32))
+            store(b, b.and_(column, low), offset_address(b, out, to, 64 * i))
+            store(b, b.lshr(column, four), offset_address(b, out, to, 64 * i + 32))
         return context.get_dummy_value()
 
     number = types.intp
@@ -211,7 +214,7 @@ def _carry(part: Array, count: int, q: int, row: int, fresh: bool, out: Array) -
 
 @njit(cache=True, nogil=True)
 def _signed(sums: Array, count: int, offset: Array, base: Array, start: int, out: Array) -> None:
-    """Sums over set bits, with what the tables added → sums over all bits, set ones plus, others minus."""
+    """Convert sums over set bits, shifted by the tables' offset, to signed sums over all bits (+ if set, − if not)."""
     for q in range(sums.shape[0]):
         for i in range(count):
             out[q, start + i] = np.int32(2) * (sums[q, i] - offset[q]) - base[q]

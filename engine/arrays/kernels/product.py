@@ -1,12 +1,11 @@
 """Inner products of stored rows with queries in any precision, tile by tile, on one thread. Knows nothing of files, heaps or
 methods.
 
-Blocking: some numbers of six queries (24 to 48 KB, packed in the order in which they are used) stay in the first two levels
-of cache while a tile's rows, which stay in the second-level one, go by in pairs. Where there are few queries nothing is used
-twice, so rows are then taken whole, in the order of memory.
+Blocking: a slice of six queries (24 to 48 KB, packed in the order of use) stays in the L1 and L2 caches while the rows of a
+tile, which stay in L2, are processed in pairs. With few queries no row is reused, so rows are then read whole, in memory order.
 
-Integers have no library on most processors (without AVX512-VNNI, torch's int8 product runs at 2 GFLOP/s a core); here int8
-rows become `vpmaddwd`, half-precision ones `vcvtph2ps` and fused multiply-adds. A sum's order of additions is fixed by its
+Most processors have no fast library for integer products (without AVX512-VNNI, torch's int8 product runs at 2 GFLOP/s a core);
+here int8 rows use `vpmaddwd`, half-precision rows `vcvtph2ps` and fused multiply-adds. A sum's order of additions is fixed by its
 length alone, eight lanes folded in halves, and is the same in every variant of the kernel: a score depends on its row and
 its query and on nothing else, to the last bit.
 """
@@ -23,13 +22,13 @@ from numba.extending import intrinsic
 
 from ....store.errors import DataError
 from ....store.layout import Array
-from .simd import ADDRESS, F16, F32, I8, I16, I32, VectorPart, load, mask, opened, place, vector
+from .simd import ADDRESS, F16, F32, I8, I16, I32, VectorPart, load, mask, offset_address, unpack_part, vector
 
 LANES = {"int8": 16, "int16": 8, "uint16": 8, "float32": 8}
-"""Numbers that one step of the kernel takes of a row, by the array's dtype; int16 are float16's words, uint16 bf16's."""
+"""Row elements per kernel step, by array dtype; int16 holds float16 bit patterns, uint16 holds bf16."""
 
 DEPTH = 1024
-"""Numbers of a row that are multiplied before the next row's turn; fixed, because a float's rounding depends on it."""
+"""Row elements that are multiplied before the next row is processed; fixed, because float rounding depends on it."""
 _WHOLE_DEPTH = (
     4096  # of integers, whose sums are exact: 103 GMAC/s on two threads, against 92 with 1,024 and 70 with 512
 )
@@ -37,7 +36,7 @@ _WIDTHS = (6, 4, 2, 1)  # queries that a kernel takes at once
 
 
 class PackedQueries:
-    """Queries in the order in which the product uses them."""
+    """Queries packed in the order in which the kernel reads them."""
 
     def __init__(self, matrix: Array, row_dtype: str) -> None:
         """`matrix` (Q, D): int16 for int8 rows (Σ|q|·127 < 2³¹), else float32. `row_dtype`: a key of `LANES`."""
@@ -57,12 +56,12 @@ class PackedQueries:
 
     @property
     def bytes(self) -> int:
-        """Memory that is held."""
+        """Size of the packed queries."""
         return int(self.data.nbytes)
 
 
 def packed_bytes(queries: int, depth: int) -> int:
-    """Memory of packed queries and of what packing takes, at most."""
+    """Upper bound of the memory of packed queries, in bytes, temporaries of packing included."""
     return 4 * (queries + 12) * (depth + 16)
 
 
@@ -76,18 +75,18 @@ def _widths(count: int) -> list[int]:
 
 
 def words(rows: Array) -> Array:
-    """Rows that a form rounded, as the kernels take them: float16's and bf16's words, int8, float32; (n, D), C order."""
+    """Stored rows as kernel input (n, D), C order: float16 as int16 bit patterns; bf16 patterns, int8 and float32 unchanged."""
     rows = rows.reshape(len(rows), -1)
     return rows.view(np.int16) if rows.dtype == np.float16 else rows
 
 
 def float_words(rows: Array) -> Array:
-    """Rows of any numbers that mean themselves, as the kernels take them: what is neither half nor float32 becomes float32."""
+    """Rows of plain numbers as kernel input: dtypes other than float16 and float32 are converted to float32."""
     return words(rows if rows.dtype in (np.float16, np.float32) else rows.astype(np.float32))
 
 
 def padded(rows: Array, lanes: int) -> Array:
-    """Rows whose length is a multiple of `lanes`: themselves, or a copy with zeros behind."""
+    """Rows zero-padded to a length that is a multiple of `lanes`; a copy is made only where needed."""
     short = -rows.shape[1] % lanes
     if not short and rows.flags.c_contiguous:
         return rows
@@ -100,15 +99,15 @@ def multiply(rows: Array, queries: PackedQueries, out: Array) -> None:
     """out[:, :n] = queries · rowsᵀ: rows (n, D) as `words` gives them, out (Q, ≥ n) float32, of int8 rows int32."""
     if rows.shape[1] != queries.depth or out.shape[0] != queries.count or out.shape[1] < len(rows):
         raise DataError(
-            f"rows {rows.shape} and {queries.count} queries of {queries.depth} numbers do not go into {out.shape}"
+            f"rows {rows.shape} and {queries.count} queries of {queries.depth} numbers do not match the output shape {out.shape}"
         )
     depth = _WHOLE_DEPTH if rows.dtype == np.int8 else DEPTH
     _multiply(padded(rows, queries.lanes), queries.lanes, queries.data, queries.widths, depth, out)
 
 
 def products(rows: Array, matrix: Array) -> Array:
-    """(n, Q) float32: rows (n, D) times vectors (Q, D), each to the last bit the same whatever the other rows and vectors are,
-    which a library's product does not promise.
+    """(n, Q) float32: rows (n, D) times vectors (Q, D), each bit-identical whatever the other rows and vectors are,
+    which BLAS does not guarantee.
     """
     queries = PackedQueries(np.ascontiguousarray(matrix, np.float32), float_words(rows).dtype.name)
     out = np.empty((len(matrix), len(rows)), np.float32)
@@ -117,7 +116,7 @@ def products(rows: Array, matrix: Array) -> Array:
 
 
 def _row(b: ir.IRBuilder, dtype: str, at: ir.Value) -> ir.Value:
-    """One step of a row as what is multiplied: 16 numbers of 16 bits, or 8 of float32."""
+    """Load one step of a row: 16 int16 values, or 8 float32 values."""
     if dtype == "int8":
         return b.sext(load(b, at, I8, 16), vector(I16, 16))
     if dtype == "int16":
@@ -129,7 +128,7 @@ def _row(b: ir.IRBuilder, dtype: str, at: ir.Value) -> ir.Value:
 
 
 def _multiplied(b: ir.IRBuilder, total: ir.Value, row: ir.Value, query: ir.Value) -> ir.Value:
-    """total + row · query in each lane; of 16-bit numbers, of neighbouring pairs of lanes, in 32 bits."""
+    """total + row · query in each lane; 16-bit products are added in neighbouring pairs of lanes, in 32 bits."""
     if isinstance(total.type.element, ir.FloatType):
         kind = ir.FunctionType(total.type, [total.type] * 3)
         return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.fma.v8f32"), [row, query, total])
@@ -140,7 +139,7 @@ def _multiplied(b: ir.IRBuilder, total: ir.Value, row: ir.Value, query: ir.Value
 
 
 def _folded(b: ir.IRBuilder, total: ir.Value) -> ir.Value:
-    """The sum of eight lanes, in halves."""
+    """The sum of eight lanes, adding halves."""
     add = b.fadd if isinstance(total.type.element, ir.FloatType) else b.add
     for half in (4, 2, 1):
         low, high = (b.shuffle_vector(total, total, mask(range(at, at + half))) for at in (0, half))
@@ -150,10 +149,10 @@ def _folded(b: ir.IRBuilder, total: ir.Value) -> ir.Value:
 
 @intrinsic(prefer_literal=True)
 def dot_block(typing: Any, rows: Any, packed: Any, steps: Any, out: Any, fresh: Any, height: Any, width: Any) -> Any:
-    """out[j, i] (+)= Σ_k rows[i, k] · q_j[k] for i < height, j < width, both literal; all three are parts, lines by pitch.
+    """out[j, i] (+)= Σ_k rows[i, k] · q_j[k] for i < height, j < width, both literal; rows, packed and out are `VectorPart`s.
 
     rows: int8, int16 (float16's words), uint16 (bf16's) or float32; `packed`: int16 for int8 rows, else float32, `steps` × width
-    × LANES numbers; out: int32 or float32. `fresh` starts the sums anew.
+    × LANES numbers; out: int32 or float32. `fresh` overwrites `out` instead of adding to it.
 
     2 × 6 sums fill twelve of AVX2's sixteen registers, two hold the rows, one what was loaded of a query: each load of a
     query serves two products, each of a row six.
@@ -164,7 +163,7 @@ def dot_block(typing: Any, rows: Any, packed: Any, steps: Any, out: Any, fresh: 
 
     def generate(context: Any, b: ir.IRBuilder, signature: Any, values: Any) -> Any:
         (x, at, stride), (q, start, _), (y, to, pitch) = (
-            opened(context, b, signature.args[i], values[i]) for i in (0, 1, 3)
+            unpack_part(context, b, signature.args[i], values[i]) for i in (0, 1, 3)
         )
         whole, steps, fresh = dtype == "int8", values[2], values[4]
         kind, bytes_ = (I32, 2) if whole else (F32, 4)
@@ -172,18 +171,18 @@ def dot_block(typing: Any, rows: Any, packed: Any, steps: Any, out: Any, fresh: 
         sums = [[cgutils.alloca_once_value(b, zero) for _ in range(c)] for _ in range(r)]
         for slot in (slot for line in sums for slot in line):
             b.store(zero, slot)
-        starts = [place(b, x, (b.add(at, b.mul(stride, ir.Constant(ADDRESS, i))), size)) for i in range(r)]
-        queries_at = place(b, q, (start, bytes_))
+        starts = [offset_address(b, x, (b.add(at, b.mul(stride, ir.Constant(ADDRESS, i))), size)) for i in range(r)]
+        queries_at = offset_address(b, q, (start, bytes_))
         with cgutils.for_range(b, steps, intp=ADDRESS) as loop:
-            row = [_row(b, dtype, place(b, start, (loop.index, lanes * size))) for start in starts]
+            row = [_row(b, dtype, offset_address(b, start, (loop.index, lanes * size))) for start in starts]
             for j in range(c):
-                spot = place(b, queries_at, (loop.index, lanes * bytes_ * c), j * lanes * bytes_)
+                spot = offset_address(b, queries_at, (loop.index, lanes * bytes_ * c), j * lanes * bytes_)
                 query = load(b, spot, I16 if whole else F32, lanes)
                 for i in range(r):
                     b.store(_multiplied(b, b.load(sums[i][j]), row[i], query), sums[i][j])
         for i in range(r):
             for j in range(c):
-                spot = place(b, y, (b.add(to, b.mul(pitch, ir.Constant(ADDRESS, j))), 4), 4 * i)
+                spot = offset_address(b, y, (b.add(to, b.mul(pitch, ir.Constant(ADDRESS, j))), 4), 4 * i)
                 pointer = b.inttoptr(spot, kind.as_pointer())
                 before = b.select(fresh, ir.Constant(kind, 0), b.load(pointer))
                 total = _folded(b, b.load(sums[i][j]))
@@ -217,7 +216,7 @@ def _multiply(x: Array, lanes: int, packed: Array, widths: Array, part: int, out
 def _strip(
     rows: VectorPart, packed: VectorPart, steps: int, out: VectorPart, fresh: bool, two: bool, width: int
 ) -> None:
-    """One row, or two, with `width` queries."""
+    """Multiply one row, or two, with `width` queries."""
     if two:
         if width == 6:
             dot_block(rows, packed, steps, out, fresh, 2, 6)
@@ -238,18 +237,18 @@ def _strip(
 
 
 def pairs(rows: Array, matrix: Array, row_at: Array, query_at: Array) -> Array:
-    """(p,): ⟨rows[row_at], matrix[query_at]⟩, each to the last bit what `multiply` makes of it.
+    """(p,): ⟨rows[row_at], matrix[query_at]⟩, each bit-identical to `multiply`.
 
     rows (n, D) as `words` gives them; matrix (Q, D) int16 for int8 rows, else float32; row_at, query_at (p,) int64. Sums are
     int32 for int8 rows, else float32.
     """
     if rows.shape[1] != matrix.shape[1]:
-        raise DataError(f"rows of {rows.shape[1]} numbers and queries of {matrix.shape[1]}")
+        raise DataError(f"rows have {rows.shape[1]} numbers, but queries have {matrix.shape[1]}")
     lanes = LANES[rows.dtype.name]
     out = np.empty((1, len(row_at)), np.int32 if rows.dtype == np.int8 else np.float32)
     _pairs(padded(rows, lanes), lanes, padded(matrix, lanes).reshape(-1), row_at, query_at, out)
-    found: Array = out[0]
-    return found
+    result: Array = out[0]
+    return result
 
 
 @njit(cache=True, nogil=True)

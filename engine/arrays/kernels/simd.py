@@ -1,9 +1,8 @@
 """LLVM vector instructions that Numba inlines into the kernels.
 
-A compiler that is given scalar loops finds neither the register blocking of a product nor the byte shuffles of a table
-look-up, so the innermost loops are emitted as what they should become, in generic vector types that LLVM lowers for any
-processor. Each kernel's own emission stands in its file, beside the loops around it: Numba's cache sees edits of that file
-alone, and none of this one (after one, `make clean`). Knows no kernel.
+The compiler does not derive register blocking or byte shuffles from scalar loops, so the innermost loops are emitted directly
+in generic vector types, which LLVM lowers for any processor. Each kernel's emission code is in the kernel's file, because
+Numba's cache detects edits of that file only: after an edit of this file, run `make clean`. Knows no kernel.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ ADDRESS = ir.IntType(64)
 
 
 class VectorPart(NamedTuple):
-    """Where a kernel reads or writes."""
+    """A strided view of an array that a kernel reads or writes."""
 
     array: Array
-    """Whole."""
+    """The whole array."""
     at: int
-    """The first of its numbers."""
+    """Index of the first element."""
     pitch: int
-    """How many numbers on the next line begins."""
+    """Elements between the starts of consecutive lines."""
 
 
 def vector(kind: ir.Type, lanes: int) -> ir.VectorType:
-    """The type of so many lanes."""
+    """The vector type of `lanes` elements of `kind`."""
     return ir.VectorType(kind, lanes)
 
 
 def mask(lanes: Iterable[int]) -> ir.Constant:
-    """A shuffle's mask."""
+    """The constant mask of a vector shuffle."""
     found = list(lanes)
     return ir.Constant(vector(I32, len(found)), found)
 
 
-def place(b: ir.IRBuilder, base: ir.Value, *offsets: Any) -> ir.Value:
-    """base + Σ offsets; each is a number, a value, or a product (value, number) of bytes."""
+def offset_address(b: ir.IRBuilder, base: ir.Value, *offsets: Any) -> ir.Value:
+    """base + Σ offsets; each offset, in bytes, is an int, an IR value, or a product (IR value, int)."""
     for offset in offsets:
         if isinstance(offset, tuple):
             offset = b.mul(offset[0], ir.Constant(ADDRESS, offset[1]))
@@ -54,23 +53,23 @@ def place(b: ir.IRBuilder, base: ir.Value, *offsets: Any) -> ir.Value:
 
 
 def load(b: ir.IRBuilder, at: ir.Value, kind: ir.Type, lanes: int) -> ir.Value:
-    """A vector from any address."""
+    """Load a vector from an address of any alignment."""
     found = b.load(b.inttoptr(at, vector(kind, lanes).as_pointer()))
     found.align = 1
     return found
 
 
 def store(b: ir.IRBuilder, value: ir.Value, at: ir.Value) -> None:
-    """A vector to any address."""
+    """Store a vector to an address of any alignment."""
     b.store(value, b.inttoptr(at, value.type.as_pointer())).align = 1
 
 
 def data(context: Any, b: ir.IRBuilder, kind: Any, array: ir.Value) -> ir.Value:
-    """The address of an array's first number."""
+    """The address of an array's first element."""
     return b.ptrtoint(context.make_array(kind)(context, b, array).data, ADDRESS)
 
 
-def opened(context: Any, b: ir.IRBuilder, kind: Any, part: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """A `VectorPart`'s address of the array's first number, its `at`, and its `pitch`."""
+def unpack_part(context: Any, b: ir.IRBuilder, kind: Any, part: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Unpack a `VectorPart`: address of the array's first element, `at`, and `pitch`."""
     array, at, pitch = cgutils.unpack_tuple(b, part, 3)
     return data(context, b, kind.types[0], array), at, pitch

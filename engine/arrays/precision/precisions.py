@@ -1,7 +1,7 @@
 """The list of precisions, and what each stores of a row: floats, int8 with one scale per row, sign bits.
 
-A form says which stored columns stand for one declared column, and turns rows into them. Reduced forms are columns that the
-kernels read as they are, not codecs that are hidden from them. Knows no file, no kernel and no method.
+A precision maps one declared column to the stored columns and encodes and decodes rows. Kernels read reduced precisions
+directly, without decoding them first. Knows no file, no kernel and no method.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class Precision(ABC):
     """How the rows of one declared column are stored."""
 
     declared: Column
-    """What the method declares: its name, and the shape and precision of a row."""
+    """The column that the method declares: name, row shape and dtype."""
 
     @property
     def depth(self) -> int:
-        """D: numbers in a row."""
+        """D: number of values in a row."""
         return math.prod(self.declared.shape)
 
     @property
     def name(self) -> str:
-        """Its name for people and commands: float16, bf16, int8, sign8192."""
+        """Name shown to users and accepted by commands: float16, bf16, int8, sign8192."""
         return self.columns[0].dtype
 
     @property
@@ -48,27 +48,27 @@ class Precision(ABC):
 
     @property
     def scanned(self) -> tuple[str, ...]:
-        """Names of those that scores are made of."""
+        """Names of the stored columns from which scores are computed."""
         return tuple(stored.name for stored in self.columns)
 
     @abstractmethod
     def encode(self, rows: Array) -> dict[str, Array]:
-        """Rows (n, *row shape), floats → stored columns' rows.
+        """Encode float rows (n, *row shape) into rows of the stored columns.
 
         Raises:
-            DataError: a number is not finite, or too large for the form.
+            DataError: a number is not finite, or too large for the precision.
         """
 
     def encode_bytes(self, rows: int) -> int:
-        """Memory that `encode` takes for so many rows, what it gives included; at most."""
+        """Upper bound of the memory of `encode` for `rows` rows, in bytes, output included."""
         return rows * 12 * self.depth
 
     @abstractmethod
     def decode(self, parts: Parts) -> Array:
-        """Stored rows → (n, *row shape) float32.
+        """Decode stored rows to (n, *row shape) float32.
 
         Raises:
-            SettingsError: the form does not hold them.
+            SettingsError: the precision cannot be decoded.
         """
 
 
@@ -78,17 +78,17 @@ class Floats(Precision):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The declared one."""
+        """The declared column itself."""
         return (self.declared,)
 
     def encode(self, rows: Array) -> dict[str, Array]:
-        """Rounded to the precision."""
+        """Round rows to the declared dtype."""
         with np.errstate(over="ignore"):
             stored = rows.astype(self.declared.dtype)
         return {self.declared.name: _finite(stored, stored)}
 
     def decode(self, parts: Parts) -> Array:
-        """As they are."""
+        """Convert the stored values to float32."""
         return parts[self.declared.name].astype(np.float32)
 
 
@@ -98,38 +98,38 @@ class BFloat16(Precision):
 
     @property
     def name(self) -> str:
-        """As promised."""
+        """The name bf16; the stored dtype is uint16."""
         return "bf16"
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Words."""
+        """One uint16 column of bf16 bit patterns."""
         return (column(self.declared.name, self.declared.shape, "uint16"),)
 
     def encode(self, rows: Array) -> dict[str, Array]:
-        """Rounded to nearest."""
+        """Round to nearest, ties to even."""
         stored = bf16_words(rows)
         return {self.declared.name: _finite(stored, from_bf16(stored))}
 
     def decode(self, parts: Parts) -> Array:
-        """The numbers that the words stand for."""
+        """Expand bf16 bit patterns to float32."""
         return from_bf16(parts[self.declared.name])
 
 
 @dataclass(frozen=True, slots=True)
 class Int8(Precision):
-    """Rows as int8 with a float32 scale, and a bound of what the rounding lost."""
+    """Rows as int8 with a float32 scale, and an upper bound of the rounding error."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The integers; `.scale`; `.error`, ‖turned row − scale · integers‖₂ at most."""
+        """The integers; `.scale`; `.error`, an upper bound of ‖rotated row − scale · integers‖₂."""
         name = self.declared.name
         return (column(name, self.declared.shape, "int8"), column(f"{name}.scale", (), "float32"),
                 column(f"{name}.error", (), "float32"))  # fmt: skip
 
     @property
     def scanned(self) -> tuple[str, ...]:
-        """Without the error."""
+        """The integers and scales; scores do not need the error column."""
         return (self.declared.name, f"{self.declared.name}.scale")
 
     def encode(self, rows: Array) -> dict[str, Array]:
@@ -140,7 +140,7 @@ class Int8(Precision):
         return {name: stored[0].reshape(rows.shape), f"{name}.scale": stored[1], f"{name}.error": stored[2]}
 
     def decode(self, parts: Parts) -> Array:
-        """scale · integers, turned back."""
+        """Multiply integers by their scale and undo the rotation."""
         values, scale = parts[self.declared.name], parts[f"{self.declared.name}.scale"]
         return from_int8(values.reshape(len(values), -1), scale).reshape(values.shape)
 
@@ -150,18 +150,18 @@ class Sign(Precision):
     """Rows as the signs of `bits` coordinates of a random rotation, with a float32 scale."""
 
     bits: int = 8192
-    """Kept of each row; a multiple of 128."""
+    """Sign bits stored per row; a multiple of 128."""
     seed: int = 0
-    """Of the rotation."""
+    """Seed of the rotation."""
 
     @property
     def name(self) -> str:
-        """With its bits."""
+        """`sign` followed by the number of bits."""
         return f"sign{self.bits}"
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Packed signs; `.scale`, the row's norm with the estimate's factor."""
+        """Packed signs; `.scale`, the row's norm times the estimator's constant."""
         name = self.declared.name
         return column(name, (self.bits // 8,), "uint8"), column(f"{name}.scale", (), "float32")
 
@@ -171,28 +171,33 @@ class Sign(Precision):
         return {self.declared.name: stored, f"{self.declared.name}.scale": scale}
 
     def encode_bytes(self, rows: int) -> int:
-        """Norms in float64, the rotated rows and their signs."""
+        """Float64 norms, rotated rows and packed signs, in bytes."""
         return rows * (12 * self.depth + 7 * self.bits) + 20 * self.rotation().size
 
     def rotation(self) -> Rotation:
-        """The rotation of rows and queries."""
+        """The random rotation applied to rows and queries."""
         return rotation(self.depth, self.bits, self.seed)
 
     def decode(self, parts: Parts) -> Array:
-        """Never."""
-        raise SettingsError(f"rows stored as signs cannot be had back: {self.declared.name} is scored by inner product")
+        """Raise SettingsError: sign bits do not determine the row."""
+        raise SettingsError(
+            f"column {self.declared.name} is stored as sign bits, which cannot be decoded: "
+            f"store the method as float16, bf16 or int8"
+        )
 
 
 def precision_of(precision: str, declared: Column, bits: int = 8192) -> Precision:
-    """The form by its name; "auto" is the declared precision. Rows of a single number, and of integers, stay as declared.
+    """The precision of a given name; "auto" is the declared dtype. Scalar and integer columns keep their declared dtype.
 
     Raises:
-        SettingsError: no such form, or bits that it cannot have.
+        SettingsError: unknown precision name, or an invalid number of bits.
     """
     if precision not in ("auto", *PRECISIONS):
-        raise SettingsError(f"no precision {precision!r}; there are auto, {', '.join(PRECISIONS)}")
+        raise SettingsError(f"unknown precision {precision!r}; choose from auto, {', '.join(PRECISIONS)}")
     if precision == "sign" and (bits < signs.BITS or bits % signs.BITS or bits > 1 << 20):
-        raise SettingsError(f"sign bits come in multiples of {signs.BITS}, up to {1 << 20}; not {bits}")
+        raise SettingsError(
+            f"the number of sign bits must be a multiple of {signs.BITS}, at most {1 << 20}; got {bits}"
+        )
     if precision == "auto" or not declared.shape or np.dtype(declared.dtype).kind != "f":
         return Floats(declared)
     if precision in ("float32", "float16"):
@@ -201,25 +206,25 @@ def precision_of(precision: str, declared: Column, bits: int = 8192) -> Precisio
 
 
 def recorded_precisions(record: GroupRecord) -> dict[str, Precision]:
-    """Declared column → its form, as a group's record in a store tells.
+    """Declared column → its precision, read from a group's record in a store.
 
     Raises:
-        StoreDamaged: the stored columns are not those that the precision means.
+        StoreDamaged: the stored columns do not match the recorded precision.
     """
-    precision = "unknown"
+    name = "unknown"
     try:
-        precision, bits = record.settings.get("precision", "auto"), record.settings.get("bits", 8192)
+        name, bits = record.settings.get("precision", "auto"), record.settings.get("bits", 8192)
         if type(bits) is not int:
             raise TypeError(f"bits {bits!r}")
-        forms = {c.name: precision_of(precision, c, bits) for c in record.declared}
+        precisions = {c.name: precision_of(name, c, bits) for c in record.declared}
     except (SettingsError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreDamaged(f"the store's root describes no form of its rows: {error}") from None
+        raise StoreDamaged(f"the store's root describes no precision of its rows: {error}") from None
     stored = {c.name: (c.shape, c.dtype) for c in record.columns}
-    for part in (part for form in forms.values() for part in form.columns):
+    for part in (part for precision in precisions.values() for part in precision.columns):
         if stored.get(part.name) != (part.shape, part.dtype):
-            raise StoreDamaged(f"column {part.name} is not stored as the precision {precision} says: "
+            raise StoreDamaged(f"column {part.name} is not stored as the precision {name} requires: "
                                f"{stored.get(part.name)}, not {(part.shape, part.dtype)}")  # fmt: skip
-    return forms
+    return precisions
 
 
 def _finite(stored: Array, values: Array) -> Array:

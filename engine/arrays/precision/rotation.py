@@ -1,8 +1,9 @@
 """Random rotations by signs and Hadamard transforms, which spread a row's weight evenly before quantization. Knows nothing of
 what is done with it.
 
-A Walsh-Hadamard transform of n numbers takes n log n additions, and after random signs its outputs are near to normal ones,
-however heavy the tails of what went in (Ailon & Chazelle 2006). Stores hold what came of it: seeds and order are the format.
+A Walsh-Hadamard transform of n numbers takes n log n additions, and after random signs its outputs are approximately
+normal, even for heavy-tailed inputs (Ailon & Chazelle 2006). Stored rows depend on the seeds and the order of operations,
+which are therefore part of the store format.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from numba import njit
 from ....store.layout import Array
 from ...runtime.hashing import hashed
 
-TURN_ERROR = 2e-6
-"""Of a row's norm: what `Turn` loses to float32, at most (one rounding a stage, thirty stages)."""
+ROTATION_ERROR = 2e-6
+"""Upper bound of the float32 rounding error of `HadamardRotation`, relative to the row's norm
+(one rounding a stage, thirty stages)."""
 
 
-class Turn:
+class HadamardRotation:
     """An orthonormal map of D numbers to D: random signs, then Hadamard transforms of the largest power of two dividing D."""
 
     def __init__(self, depth: int) -> None:
@@ -34,7 +36,7 @@ class Turn:
         return out
 
     def undo(self, rows: Array) -> Array:
-        """The inverse."""
+        """Apply the inverse rotation: (n, D) → (n, D)."""
         out: Array = np.array(rows, order="C")
         _transform(out.reshape(-1, self.part), rows.dtype.type(self.part**-0.5))
         out *= self._signs.astype(rows.dtype)
@@ -42,9 +44,9 @@ class Turn:
 
 
 @lru_cache(maxsize=4)
-def turn(depth: int) -> Turn:
-    """The map, made once."""
-    return Turn(depth)
+def hadamard_rotation(depth: int) -> HadamardRotation:
+    """The rotation of rows of `depth` numbers, cached."""
+    return HadamardRotation(depth)
 
 
 def _signs(seed: int, stream: str, count: int, bit: int) -> Array:
@@ -72,13 +74,13 @@ class Rotation:
 
 @lru_cache(maxsize=4)
 def rotation(depth: int, bits: int, seed: int) -> Rotation:
-    """The rotation, made once."""
+    """The rotation for these sizes and seed, cached."""
     return Rotation(depth, bits, seed)
 
 
 @njit(cache=True, nogil=True)
 def _rotate(rows: Array, first: Array, second: Array, out: Array) -> None:
-    """The kept coordinates come first, so the second transform folds to their number and is no longer than they."""
+    """Only the first coordinates are needed, so the second transform is folded to that length."""
     size, kept, depth = len(first), out.shape[1], rows.shape[1]
     work = np.empty(size, np.float32)
     factor = np.float32(1.0 / size)

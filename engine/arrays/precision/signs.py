@@ -1,13 +1,13 @@
 """Sign bits of randomly rotated rows (SimHash), and queries as the small integers that are multiplied with them. Knows nothing
 of columns.
 
-Rotation: a row, padded to a power of two n, has its signs flipped at random, goes through a Hadamard transform, and both
-once more; the signs of the first `bits` coordinates are kept. The query keeps its numbers, and
+Rotation: a row, padded to a power of two n, has its signs flipped at random, is Hadamard-transformed, and both
+steps are repeated; the signs of the first `bits` coordinates are kept. Queries are rotated but keep their values, and
 
     ⟨q, x⟩ ≈ ‖x‖ · sqrt(π n / 2) / bits · Σ_{i < bits} (Pq)_i · sign((Px)_i)        (Charikar 2002; P orthonormal)
 
-Its numbers become integers small enough for a table: of four neighbours the magnitudes sum to 63 at most, so that the sixteen
-sums that four sign bits can make of them are bytes. Everything after the query's rounding is exact, on any processor.
+Query values are rounded to integers small enough for a look-up table: the magnitudes of four neighbours sum to at most 63, so
+that each of the sixteen sums selected by four sign bits fits in a byte. After this rounding all arithmetic is exact.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ....store.layout import Array
 from .rotation import Rotation
 
 BITS = 128
-"""`bits` is a multiple of this: what a kernel takes of a row at once."""
+"""`bits` is a multiple of this: the bits of a row that one kernel step reads."""
 LARGEST_FOUR = 63
 """Sum of magnitudes of four neighbours of a query, at most: four entries of a table add up in a byte."""
 

@@ -1,13 +1,13 @@
 """Certified search: an int8 scan whose answer is provably that of the finer column.
 
-The scan's score s̃ of a row is off the finer one by at most
+The int8 score s̃ of a row differs from the finer score by at most
 
     b = ‖q − q̃‖ ‖x̃‖ + ‖q‖ ‖x − x̃‖ + rounding                                              (Cauchy and Schwarz, twice)
 
-with x̃ the int8 row, ‖x − x̃‖ stored beside it, and q̃ the integer query (all turned alike, which keeps products and norms).
-The k-th largest s̃ − b is a floor that k rows reach for sure; a row with s̃ + b below it is not among the best k. The others
-are scored again from the finer column. Where they are too many for the room that was promised, the finer column is scanned
-whole, which answers the same. Knows columns, forms, scorers.
+with x̃ the int8 row, ‖x − x̃‖ stored beside it, and q̃ the integer query (all rotated alike, which preserves products and norms).
+At least k rows score no less than the k-th largest s̃ − b, so a row with s̃ + b below that floor is not among the best k. The
+other rows are scored again from the finer column. Where they exceed the planned memory, the whole finer column is scanned,
+with the same result. Knows columns, precisions and scorers.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from ..kernels.heaps import Heaps, merged
 from ..kernels.product import DEPTH, PackedQueries, multiply, words
 from ..precision.precisions import Int8
 from ..precision.quantize import int8_queries
-from ..precision.rotation import turn
+from ..precision.rotation import hadamard_rotation
 from .scan_loop import OnProgress, Shape, scan
 from .scorers import require_queries, scorer_of, tile_rows
 from .stored_rows import StoredRows
 from .top_k import tiles, top_k
-from .two_stage import TwoStageResult, ranked, require_alike, rescored
+from .two_stage import TwoStageResult, ranked, require_same_rows, rescored
 
 ROOM = 64
-"""Candidates of a query that are kept, in multiples of k."""
-_UNIT = 2.0**-24  # of float32's rounding
-_SLACK = 1.0 + 1e-5  # of bounds that are themselves computed in float32
+"""Capacity for candidates per query, in multiples of k."""
+_UNIT = 2.0**-24  # unit roundoff of float32
+_SLACK = 1.0 + 1e-5  # covers rounding of the bounds, which are computed in float32
 
 
 def certified(
     small: StoredRows, fine: StoredRows, column: str, matrix: Array, k: int, shape: Shape, on_progress: OnProgress
 ) -> TwoStageResult:
-    """The k best rows of the finer column, exactly; `small` is an int8 form of it.
+    """The k best rows of the finer column, exactly; `small` holds its int8 version.
 
     Raises:
-        StoreDamaged: a chunk of the small form, or a gathered row of the finer column, is not what was written.
+        StoreDamaged: a chunk of the small column, or a gathered row of the finer column, differs from its checksum.
     """
-    require_alike(small, fine)
-    form, k = small.forms[column], min(k, fine.rows)
-    if not isinstance(form, Int8):
+    require_same_rows(small, fine)
+    precision, k = small.precisions[column], min(k, fine.rows)
+    if not isinstance(precision, Int8):
         raise StoreDamaged(f"{small.group} is not stored as int8")
-    require_queries(form, matrix)
-    bounds = _ScoreBounds(form, matrix)
-    columns = small.open(stored.name for stored in form.columns)
+    require_queries(precision, matrix)
+    bounds = _ScoreBounds(precision, matrix)
+    columns = small.open(stored.name for stored in precision.columns)
     room = room_for(fine.rows, k)
     workers = scan(columns, shape, lambda: _BoundKeeper(bounds, k, room), on_progress)
     floor = merged([worker.heaps for worker in workers])[0][:, -1]
-    scorer = scorer_of(fine.forms[column], matrix)
+    scorer = scorer_of(fine.precisions[column], matrix)
     if any(worker.full for worker in workers):
         return TwoStageResult(top_k(fine.scanned(column), scorer, k, shape, on_progress), True, 1.0)
     rows = _candidates(workers, floor)
@@ -64,44 +64,44 @@ def certified(
 
 
 def keeper_bytes(queries: int, k: int, rows: int) -> int:
-    """Memory of one worker's candidates, of their merging, and of its bounds."""
+    """Memory of one worker's candidates, their merging and its bounds, in bytes."""
     return 40 * queries * room_for(rows, k) + 8 * queries * tile_rows(queries)
 
 
 def room_for(rows: int, k: int) -> int:
-    """Candidates of a query that one worker keeps."""
+    """Capacity of one worker for candidates of a query."""
     return min(rows, max(ROOM * k, 1024))
 
 
 def _candidates(workers: list[_BoundKeeper], floor: Array) -> Array:
-    """(Q, c) int64: every query's rows that may reach its floor; -1 fills up."""
+    """(Q, c) int64: each query's rows whose upper bound reaches its floor, padded with -1."""
     lists = [
         np.concatenate([worker.rows[q, : worker.count[q]][worker.upper[q, : worker.count[q]] >= floor[q]]
                         for worker in workers])
         for q in range(len(floor))
     ]  # fmt: skip
-    found = np.full((len(lists), max(map(len, lists))), -1, np.int64)
-    for line, rows in zip(found, lists, strict=True):
+    candidates = np.full((len(lists), max(map(len, lists))), -1, np.int64)
+    for line, rows in zip(candidates, lists, strict=True):
         line[: len(rows)] = rows
-    return found
+    return candidates
 
 
 class RowErrors(NamedTuple):
-    """What a tile's rows lost."""
+    """Quantization errors of a tile's rows."""
 
     scale: Array
-    """(n,) float32: of the integers."""
+    """(n,) float32: scale of the integers."""
     error: Array
-    """(n,) float32: ‖x − x̃‖ at most."""
+    """(n,) float32: upper bound of ‖x − x̃‖."""
     longest: np.float32
-    """The norm of integers at most."""
+    """Upper bound of the norm of a row's integers."""
 
 
 class QueryErrors(NamedTuple):
-    """What queries lost, (Q,) float32."""
+    """Quantization errors of queries, each (Q,) float32."""
 
     scale: Array
-    """Of the integers."""
+    """Scale of the integers."""
     of_row: Array
     """Error of a score for a row of norm 1."""
     of_error: Array
@@ -109,23 +109,23 @@ class QueryErrors(NamedTuple):
 
 
 class _ScoreBounds:
-    """Queries as integers, and what is known of their scores' errors."""
+    """Quantized queries and the error bounds of their scores."""
 
-    def __init__(self, form: Int8, matrix: Array) -> None:
+    def __init__(self, precision: Int8, matrix: Array) -> None:
         values, scale = int8_queries(matrix)
-        self.name, self.packed, self.queries = form.declared.name, PackedQueries(values, "int8"), len(matrix)
-        exact = turn(form.depth).apply(np.asarray(matrix, np.float64))
+        self.name, self.packed, self.queries = precision.declared.name, PackedQueries(values, "int8"), len(matrix)
+        exact = hadamard_rotation(precision.depth).apply(np.asarray(matrix, np.float64))
         norms = np.linalg.norm(exact, axis=1)
         lost = np.linalg.norm(exact - values * scale[:, None].astype(np.float64), axis=1)
         # a finer score is a sum of DEPTH-long parts, each of eight lanes: no number is rounded more often than this
-        roundings = DEPTH // 8 + 8 + form.depth // DEPTH + 4
+        roundings = DEPTH // 8 + 8 + precision.depth // DEPTH + 4
         of_row = (lost + (roundings + 4) * _UNIT * norms).astype(np.float32) * np.float32(_SLACK)
         of_error = (norms * (1 + roundings * _UNIT)).astype(np.float32) * np.float32(_SLACK)
-        self.errors, self.longest = QueryErrors(scale, of_row, of_error), np.float32(np.sqrt(form.depth) * 127)
+        self.errors, self.longest = QueryErrors(scale, of_row, of_error), np.float32(np.sqrt(precision.depth) * 127)
 
 
 class _BoundKeeper:
-    """A worker that keeps the k best lower bounds, and the rows whose upper bound may reach them."""
+    """A worker that collects the k best lower bounds and the rows whose upper bound reaches them."""
 
     def __init__(self, bounds: _ScoreBounds, k: int, room: int) -> None:
         self._bounds, self.heaps, self.full = bounds, Heaps(bounds.queries, k), False
@@ -156,7 +156,7 @@ class _BoundKeeper:
 
 @njit(cache=True, nogil=True)
 def _bound(sums: Array, rows: RowErrors, queries: QueryErrors, lower: Array, upper: Array) -> None:
-    """Bounds of a tile's scores: (Q, n) from integer sums."""
+    """Lower and upper bounds (Q, n) of a tile's scores, from integer sums."""
     for q in range(len(queries.scale)):
         for i in range(len(rows.scale)):
             estimate = (np.float32(sums[q, i]) * rows.scale[i]) * queries.scale[q]
@@ -166,7 +166,8 @@ def _bound(sums: Array, rows: RowErrors, queries: QueryErrors, lower: Array, upp
 
 @njit(cache=True, nogil=True)
 def _collect(bounds: Array, n: int, start: int, floors: Array, rows: Array, upper: Array, count: Array) -> bool:
-    """Add the rows whose upper bound reaches the floor so far. True if they found no room, even after those below it left."""
+    """Add the rows whose upper bound reaches the current floor. Returns True if the buffer is full even after removing rows below
+    the floor."""
     room = rows.shape[1]
     for q in range(len(floors)):
         for i in range(n):

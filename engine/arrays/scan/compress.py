@@ -1,7 +1,7 @@
 """Makes a copy of a stored column in fewer bits: one streamed pass, resumable at the last commit.
 
-Besides the form's own columns there is `.check`, the CRC32C of each row that it was made of: a search that scans the form and
-gathers single rows of the original compares them, which a checksum of whole chunks does not allow without reading these.
+Beside the compressed columns, `.check` stores the CRC32C of each source row: a search that scans the compressed rows and
+gathers single source rows verifies them, which checksums of whole chunks would allow only by reading whole chunks.
 Knows no method and no model.
 """
 
@@ -24,9 +24,9 @@ from ....store.writer import GroupWriter
 from ...runtime.memory import Part, Plan
 from ..precision.precisions import Precision, Sign, precision_of
 from .scan_loop import OnProgress, Shape, blocks_bytes
-from .stored_rows import StoredRows, fitted, scan_shapes
+from .stored_rows import StoredRows, first_plan_within_budget, scan_shapes
 
-_TILE = 128  # rows that one thread rounds at once
+_TILE = 128  # rows that one thread encodes per step
 
 
 def check_column(name: str) -> Column:
@@ -41,42 +41,42 @@ def row_checks(rows: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """A form to be made, planned."""
+    """A planned compression run."""
 
     source: StoredRows
-    """The rows that it is made of."""
+    """The source rows."""
     group: str
-    """Where it goes."""
-    forms: dict[str, Precision]
-    """Declared column → its new form."""
+    """The group that is written."""
+    precisions: dict[str, Precision]
+    """Declared column → its new precision."""
     plan: Plan
-    """The memory of a run."""
+    """Memory plan of the run."""
     shape: Shape
-    """How it is cut."""
+    """Block rows and workers."""
 
     @property
     def name(self) -> str:
-        """What commands call the form."""
+        """Name of the precision in commands."""
         return self.group.rpartition(".")[2]
 
     def run(
         self, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False, commit_seconds: float = 15.0
     ) -> int:
-        """Go on from the last commit to the source's end, or until `should_stop`; committed rows of the form.
+        """Continue from the last commit to the source's end, or until `should_stop`; returns the number of committed rows.
 
-        Only rows of whole chunks of the source are committed, whose checksums have been compared, and a run goes on at such
-        a chunk's beginning.
+        Only rows of whole chunks of the source are committed, whose checksums have been verified, and a run resumes at
+        the start of such a chunk.
 
         Raises:
-            StoreDamaged: a chunk of the source differs from its checksum; what was committed stays.
+            StoreDamaged: a chunk of the source differs from its checksum; rows committed before remain.
             StoreBusy, StoreFull: see :class:`GroupWriter`.
         """
         store = self.source.store
-        names = [name for column in self.forms for name in self.source.forms[column].scanned]
+        names = [name for column in self.precisions for name in self.source.precisions[column].scanned]
         with GroupWriter(store, self.group) as writer, ThreadPoolExecutor(self.shape.workers) as pool:
             if writer.rows > self.source.rows:
                 raise StoreMismatch(f"{store.path} has {writer.rows} rows of {self.group}, but {self.source.rows} of "
-                                    f"{self.source.group}: the form was made of other rows")  # fmt: skip
+                                    f"{self.source.group}: the compressed rows come from other rows")  # fmt: skip
             columns, last = self.source.open(names), time.monotonic()
             unit = max(reader.column.chunk_rows for reader in columns)
             begun = writer.rows // unit * unit
@@ -98,11 +98,11 @@ class Compression:
             return writer.rows
 
     def _encoded(self, tile: Block) -> dict[str, Array]:
-        found: dict[str, Array] = {}
-        for name, form in self.forms.items():
-            found |= form.encode(self.source.forms[name].decode(tile.columns))
-            found[check_column(name).name] = row_checks(tile.columns[name])
-        return found
+        columns: dict[str, Array] = {}
+        for name, column_precision in self.precisions.items():
+            columns |= column_precision.encode(self.source.precisions[name].decode(tile.columns))
+            columns[check_column(name).name] = row_checks(tile.columns[name])
+        return columns
 
 
 def _parts(block: Block, first: int, unit: int) -> Iterator[Block]:
@@ -117,42 +117,53 @@ def _parts(block: Block, first: int, unit: int) -> Iterator[Block]:
 def compression(
     store: FeatureStore, method: str, precision: str, bits: int, memory: int | None, *, declare: bool = True
 ) -> Compression:
-    """Plan a form of a method's rows, and declare it in the store (unless it is only asked for).
+    """Plan the compression of a method's rows and, if `declare`, add the group to the store.
 
     Raises:
-        SettingsError: rows that are stored as signs, a precision that they have already, or none that there is.
+        SettingsError: the rows are stored as signs, already have this precision, or the precision is unknown.
         BudgetError: not even blocks of one row fit.
-        StoreMissing: no rows.
+        StoreMissing: the method has no committed rows.
     """
     source = StoredRows(store, method_group(method))
     dense = {
-        name: form
-        for name, form in source.forms.items()
-        if np.dtype(form.declared.dtype).kind == "f" and form.depth > 1
+        name: column_precision
+        for name, column_precision in source.precisions.items()
+        if np.dtype(column_precision.declared.dtype).kind == "f" and column_precision.depth > 1
     }
     if precision == "auto" or not dense:
         raise SettingsError(f"method {method} has no rows of floats to compress" if not dense else "name a precision")
-    if any(isinstance(form, Sign) for form in dense.values()):
-        raise SettingsError(f"method {method} is stored as signs, of which nothing else can be made")
-    forms = {name: precision_of(precision, form.declared, bits) for name, form in dense.items()}
-    if any(form.name == dense[name].name for name, form in forms.items()):
+    if any(isinstance(column_precision, Sign) for column_precision in dense.values()):
+        raise SettingsError(f"method {method} is stored as signs, which cannot be converted to another precision")
+    precisions = {
+        name: precision_of(precision, column_precision.declared, bits) for name, column_precision in dense.items()
+    }
+    if any(column_precision.name == dense[name].name for name, column_precision in precisions.items()):
         raise SettingsError(f"method {method} is stored as {precision} already")
-    widest = max(forms.values(), key=lambda form: form.depth)
+    widest = max(precisions.values(), key=lambda column_precision: column_precision.depth)
     group = precision_group(method, widest.name)
-    columns = [stored for name, form in forms.items() for stored in (*form.columns, check_column(name))]
+    columns = [
+        stored
+        for name, column_precision in precisions.items()
+        for stored in (*column_precision.columns, check_column(name))
+    ]
     shapes = scan_shapes(source)
-    made, shape = fitted(((_plan(source, forms, columns, shape), shape) for shape in shapes), Plan(()), memory)
+    made, shape = first_plan_within_budget(
+        ((_plan(source, precisions, columns, shape), shape) for shape in shapes), Plan(()), memory
+    )
     notes = {"settings": {"precision": precision, "bits": bits}, "complete": False,
-             "declared": columns_json([form.declared for form in forms.values()])}  # fmt: skip
+             "declared": columns_json([stored_as.declared for stored_as in precisions.values()])}  # fmt: skip
     store.require_local()
     if declare and group not in store.groups:
         store.add_group(group, columns, notes)
-    return Compression(source, group, forms, made, shape)
+    return Compression(source, group, precisions, made, shape)
 
 
-def _plan(source: StoredRows, forms: dict[str, Precision], columns: list[Column], shape: Shape) -> Plan:
-    readers = source.open(name for column in forms for name in source.forms[column].scanned)
-    rounding = max(form.encode_bytes(_TILE) + 8 * _TILE * form.depth for form in forms.values())
+def _plan(source: StoredRows, precisions: dict[str, Precision], columns: list[Column], shape: Shape) -> Plan:
+    readers = source.open(name for column in precisions for name in source.precisions[column].scanned)
+    rounding = max(
+        column_precision.encode_bytes(_TILE) + 8 * _TILE * column_precision.depth
+        for column_precision in precisions.values()
+    )
     rounded = sum(stored.row_bytes for stored in columns) * shape.block_rows
     return Plan.of(
         Part("blocks in flight", blocks_bytes(readers, shape)),

@@ -1,8 +1,8 @@
 """The scan on one GPU: chunks go through pinned buffers to the device while the block before is multiplied. Not run on a GPU
 yet: untested; its arithmetic, `tensor_scores.py`, is tested on the CPU.
 
-CuPy has the device's memory, with a pool whose limit is the plan, and the streams; torch multiplies, over the same memory by
-DLPack. Rows that fit stay on the device between batches of queries. Knows columns, blocks and forms; no method.
+CuPy allocates device memory, in a pool limited to the plan, and owns the streams; torch multiplies on the same memory through
+DLPack. Rows that fit stay on the device between query batches. Knows columns, blocks and precisions; no method.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from ....store.errors import DeviceError
 from ....store.layout import Array, Block
 from ..precision.precisions import Precision, Sign
 from .scan_loop import OnProgress, Shape, row_bytes
-from .tensor_scores import best_keys, from_keys, planes_of, scores_of
+from .tensor_scores import best_keys, from_keys, query_planes, scores_of
 from .top_k import TopK
 
 BLOCK_BYTES = 64 << 20
-"""Of a block on its way to the device: a copy of this size reaches the bus's rate."""
+"""Size of a block copied to the device; copies of this size reach the full bus rate."""
 _SLOTS = 2
 
 
 class GpuScan:
-    """A column's rows, ready to be asked on a device."""
+    """Top-k search over a column's rows on a GPU."""
 
-    def __init__(self, columns: Sequence[ColumnReader], form: Precision, device: int, memory: int) -> None:
-        """`memory`: bytes of the device that may be taken.
+    def __init__(self, columns: Sequence[ColumnReader], precision: Precision, device: int, memory: int) -> None:
+        """`memory`: device memory budget in bytes.
 
         Raises:
-            DeviceError: CuPy or the device is not there.
+            DeviceError: CuPy or the device is not available.
         """
         try:
             import cupy
         except ImportError as error:
             raise DeviceError(f"scans on a GPU need CuPy: pip install 'headwater[cuda12]' ({error})") from None
-        self._cupy, self._columns, self._form, self._memory = cupy, columns, form, memory
+        self._cupy, self._columns, self._precision, self._memory = cupy, columns, precision, memory
         self._device = torch.device("cuda", device)
         self._resident: list[Block] = []
         with self._guarded():
@@ -56,7 +56,7 @@ class GpuScan:
     def top_k(self, matrix: Array, k: int, on_progress: OnProgress) -> TopK:
         """The k best rows for each query (Q, D), as :func:`similarity.top_k` has them.
 
-        Blocks for which the device has no room are made smaller once; then that is an error, never half an answer.
+        If the device runs out of memory, the scan restarts once with blocks a quarter as large; a second failure is an error.
 
         Raises:
             DeviceError: out of memory twice, or the device was lost.
@@ -66,26 +66,26 @@ class GpuScan:
             try:
                 return self._scanned(matrix, k, rows, on_progress)
             except (self._cupy.cuda.memory.OutOfMemoryError, torch.cuda.OutOfMemoryError) as error:
-                traceback.clear_frames(error.__traceback__)  # they hold the arrays that there was no room beside
+                traceback.clear_frames(error.__traceback__)  # frames keep device arrays alive
             self._resident.clear()
             self._cupy.get_default_memory_pool().free_all_blocks()
             torch.cuda.empty_cache()
-            told = f"the device has no room for blocks of {rows:,} rows: trying {max(1, rows // 4):,}"
-            print(told, file=sys.stderr)
+            message = f"the device has no memory for blocks of {rows:,} rows: trying {max(1, rows // 4):,}"
+            print(message, file=sys.stderr)
             return self._scanned(matrix, k, max(1, rows // 4), on_progress)
 
     def _block_rows(self, queries: int, k: int) -> int:
-        """Rows of a block: `BLOCK_BYTES`, or fewer where scores and keys (some 60 bytes a row and query) would take too much."""
+        """Rows of a block: `BLOCK_BYTES`, or fewer if scores and keys (about 60 bytes per row and query) exceed the budget."""
         row = row_bytes(self._columns)
-        work = 60 * queries + (16 if isinstance(self._form, Sign) else 2) * row
+        work = 60 * queries + (16 if isinstance(self._precision, Sign) else 2) * row
         return max(1, min(BLOCK_BYTES // row, (self._memory // 2 - 24 * queries * k) // work))
 
     def _scanned(self, matrix: Array, k: int, rows: int, on_progress: OnProgress) -> TopK:
-        queries, keys, done = planes_of(self._form, matrix, self._device), None, 0
-        name = self._form.declared.name
+        queries, keys, done = query_planes(self._precision, matrix, self._device), None, 0
+        name = self._precision.declared.name
         for block in self._blocks(rows):
             parts = {n: torch.utils.dlpack.from_dlpack(v) for n, v in block.columns.items()}
-            scores = scores_of(self._form, parts[name], parts.get(f"{name}.scale"), queries)
+            scores = scores_of(self._precision, parts[name], parts.get(f"{name}.scale"), queries)
             keys = best_keys(keys, scores, block.start, k)
             done += block.rows
             on_progress(done)
@@ -93,7 +93,7 @@ class GpuScan:
         return from_keys(keys)
 
     def _blocks(self, rows: int) -> Iterator[Block]:
-        """Blocks of device arrays; they are kept where all of them fit in a quarter of the memory."""
+        """Yield blocks of device arrays; they stay on the device if all of them fit in a quarter of the memory."""
         if self._resident:
             yield from self._resident
             return
@@ -107,7 +107,7 @@ class GpuScan:
         self._resident = kept
 
     def _copied(self, rows: int, keep: bool) -> Iterator[Block]:
-        """Blocks as they arrive: the next one is on its way while this one is used."""
+        """Yield blocks in order; the next block is copied while the current one is used."""
         cupy = self._cupy
         import cupyx
 
@@ -136,12 +136,12 @@ class GpuScan:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Turn what the driver says into one of our errors; out of memory is the caller's affair first."""
+        """Convert driver errors to DeviceError."""
         cupy = self._cupy
         room = (cupy.cuda.memory.OutOfMemoryError, torch.cuda.OutOfMemoryError)
         try:
             yield
         except room as error:
-            raise DeviceError(f"the device has no room: {' '.join(str(error).split())[:200]}") from None
+            raise DeviceError(f"the device is out of memory: {' '.join(str(error).split())[:200]}") from None
         except (cupy.cuda.runtime.CUDARuntimeError, torch.AcceleratorError) as error:
-            raise DeviceError(f"the device was lost or refused: {' '.join(str(error).split())[:200]}") from None
+            raise DeviceError(f"the device failed: {' '.join(str(error).split())[:200]}") from None

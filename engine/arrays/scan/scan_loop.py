@@ -1,8 +1,8 @@
 """The one loop over stored rows: blocks shared out among threads that each read their own.
 
-Each worker has scratch and results of its own, so that nothing is locked while it computes, and the results are merged once
-at the end. Two workers of one thread beat one product of two threads: nobody waits at a barrier, and on a busy machine the
-slower of the two simply takes fewer blocks. Knows columns and blocks; not what is computed from them.
+Each worker has its own scratch memory and results, so that no locks are needed, and results are merged at the end. Two
+workers of one thread are faster than one product on two threads: there is no barrier, and on a busy machine the slower worker
+processes fewer blocks. Knows columns and blocks; not what is computed from them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ....store.columns import ColumnReader
 from ....store.layout import Block
 
 AHEAD = 2
-"""Buffers besides those that workers hold: one being filled, one full."""
+"""Buffers beyond one per worker: one being filled, one full."""
 BLOCK_BYTES = 2 << 20
-"""Bytes of a block where the budget allows: read, summed and multiplied while they stay in the third-level cache. From the
+"""Block size where the budget allows: small enough to stay in the L3 cache while it is checksummed and multiplied. From the
 page cache, one thread read 11.5 GB/s in requests of 1 MB, 8.6 of 4 MB and 1.8 of 32 MB (two cores, 32 MB of
 shared cache; files just written, and the largest buffers touched for the first time).
 """
 ROWS = 64
-"""Rows of a block are a multiple of this where the budget allows."""
-SILENCE = 0.05
-"""Seconds that a worker says nothing of its progress."""
+"""Block rows are a multiple of this where the budget allows."""
+PROGRESS_SECONDS = 0.05
+"""Minimum seconds between two progress reports of a worker."""
 
 OnProgress = Callable[[int], None]
 
@@ -42,12 +42,12 @@ def cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a scan is cut."""
+    """Block size and number of workers of a scan."""
 
     block_rows: int
-    """Rows that are read at once."""
+    """Rows per block."""
     workers: int
-    """Threads that compute."""
+    """Computing threads."""
 
     @property
     def buffers(self) -> int:
@@ -56,10 +56,10 @@ class Shape:
 
 
 class Worker(Protocol):
-    """What one thread does with its blocks."""
+    """Processes the blocks of one thread."""
 
     def __call__(self, block: Block) -> None:
-        """Use a block; its arrays are gone afterwards."""
+        """Process a block; its arrays are invalid after the call."""
 
 
 W = TypeVar("W", bound=Worker)
@@ -76,14 +76,14 @@ def blocks_bytes(columns: Sequence[ColumnReader], shape: Shape) -> int:
 
 
 def shapes(columns: Sequence[ColumnReader], workers: int) -> list[Shape]:
-    """The ways to cut a scan, the fastest first: blocks of `BLOCK_BYTES`, halved down to a row; all workers, then one."""
+    """Candidate shapes of a scan, fastest first: blocks of `BLOCK_BYTES`, halved down to one row; all workers, then one."""
     rows = max(1, BLOCK_BYTES // row_bytes(columns))
     rows = rows // ROWS * ROWS or rows
-    found = []
+    candidates = []
     while rows:
-        found += [Shape(rows, count) for count in sorted({workers, 1}, reverse=True)]
+        candidates += [Shape(rows, count) for count in sorted({workers, 1}, reverse=True)]
         rows //= 2
-    return found
+    return candidates
 
 
 def scan(
@@ -93,20 +93,20 @@ def scan(
     on_progress: OnProgress,
     stop: int | None = None,
 ) -> list[W]:
-    """Show every row (before `stop`) to one of `shape.workers` workers; those are returned. `on_progress` gets how many
-    are done.
+    """Pass every row (before `stop`) to one of `shape.workers` workers, and return the workers. `on_progress` gets the number
+    of processed rows.
 
     Raises:
-        StoreDamaged: a chunk differs from its checksum. Whatever a worker raises.
+        StoreDamaged: a chunk differs from its checksum. Exceptions of a worker are re-raised.
     """
     workers = [make() for _ in range(shape.workers)]
-    heard: queue.Queue[int | BaseException | None] = queue.Queue()
+    messages: queue.Queue[int | BaseException | None] = queue.Queue()
     source = _source(columns, shape, stop)
-    threads = [threading.Thread(target=_work, args=(source, worker, heard), daemon=True) for worker in workers]
+    threads = [threading.Thread(target=_work, args=(source, worker, messages), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
     try:
-        _listen(heard, len(threads), on_progress)
+        _forward_progress(messages, len(threads), on_progress)
     finally:
         source.close()
         for thread in threads:
@@ -115,34 +115,36 @@ def scan(
 
 
 def _source(columns: Sequence[ColumnReader], shape: Shape, stop: int | None) -> SharedBlocks | BlockStream:
-    """Blocks that workers read themselves; for a single worker, and where only one thread may read, blocks read ahead."""
+    """Shared blocks that workers read themselves; read-ahead blocks for one worker, or if only one thread may read."""
     held = all(isinstance(column, CachedColumn) for column in columns)
     if held or (shape.workers > 1 and all(column.shared for column in columns)):
         return SharedBlocks(columns, shape.block_rows, stop=stop)
     return BlockStream(columns, shape.block_rows, shape.buffers, stop=stop)
 
 
-def _work(source: SharedBlocks | BlockStream, worker: Worker, heard: queue.Queue[int | BaseException | None]) -> None:
-    """One worker's thread. It speaks now and then: each word wakes a thread, for which it waits."""
-    done, spoke = 0, time.monotonic()
+def _work(
+    source: SharedBlocks | BlockStream, worker: Worker, messages: queue.Queue[int | BaseException | None]
+) -> None:
+    """Run one worker. It reports progress at most every `PROGRESS_SECONDS`, because each report wakes the main thread."""
+    done, last_report = 0, time.monotonic()
     try:
         for block in source.blocks():
             worker(block)
             done += block.rows
-            if time.monotonic() - spoke > SILENCE:
-                heard.put(done)
-                done, spoke = 0, time.monotonic()
-        heard.put(done)
-        heard.put(None)
+            if time.monotonic() - last_report > PROGRESS_SECONDS:
+                messages.put(done)
+                done, last_report = 0, time.monotonic()
+        messages.put(done)
+        messages.put(None)
     except BaseException as error:
-        heard.put(error)
+        messages.put(error)
 
 
-def _listen(heard: queue.Queue[int | BaseException | None], workers: int, on_progress: OnProgress) -> None:
-    """Pass on what the workers say, until all are done or one has failed."""
+def _forward_progress(messages: queue.Queue[int | BaseException | None], workers: int, on_progress: OnProgress) -> None:
+    """Forward progress until all workers are done; re-raise the exception of a worker."""
     done = 0
     while workers:
-        item = heard.get()
+        item = messages.get()
         if isinstance(item, BaseException):
             raise item
         if item is None:

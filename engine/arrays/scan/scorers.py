@@ -36,7 +36,7 @@ class Scorer(ABC):
 
     @property
     def tile_rows(self) -> int:
-        """Rows that are scored at once."""
+        """Rows per tile."""
         return tile_rows(self.queries)
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Scorer(ABC):
         """(p,) float32: the scores of the block's rows `row_at` with queries `query_at`, each equal to what `score` gives.
 
         Raises:
-            SettingsError: this scorer cannot.
+            SettingsError: this scorer has no pairwise scores.
         """
         raise SettingsError("single rows can be scored again only where they are stored as numbers")
 
@@ -76,61 +76,65 @@ class CustomScorer(Scorer):
 
 
 def tile_rows(queries: int) -> int:
-    """Rows that a form's scorer takes at once."""
+    """Tile rows of a built-in scorer."""
     return min(_MOST, max(_LEAST, SCORES // max(1, queries) // _LEAST * _LEAST))
 
 
-def scorer_of(form: Precision, matrix: Array) -> Scorer:
-    """Inner products of rows in a form with queries (Q, D) float32; of signs, estimates of them.
+def scorer_of(precision: Precision, matrix: Array) -> Scorer:
+    """The inner-product scorer for a precision and queries (Q, D) float32; for sign bits, scores are estimates.
 
     Raises:
-        DataError: queries of another width than the rows, or not finite. Kernels check nothing.
+        DataError: queries of another width than the rows, or not finite. Kernels do not check this.
     """
-    require_queries(form, matrix)
-    if isinstance(form, Int8):
-        return _Int8Scorer(form.declared.name, matrix)
-    if isinstance(form, Sign):
-        return _SignScorer(form, matrix)
-    return _FloatScorer(form, matrix)
+    require_queries(precision, matrix)
+    if isinstance(precision, Int8):
+        return _Int8Scorer(precision.declared.name, matrix)
+    if isinstance(precision, Sign):
+        return _SignScorer(precision, matrix)
+    return _FloatScorer(precision, matrix)
 
 
-def require_queries(form: Precision, matrix: Array) -> None:
-    """Raise DataError for queries that rows in this form cannot be multiplied with."""
-    if matrix.ndim != 2 or matrix.shape[1] != form.depth:
-        raise DataError(f"queries are {matrix.shape}, rows of {form.declared.name} have {form.depth} numbers")
+def require_queries(precision: Precision, matrix: Array) -> None:
+    """Raise DataError unless queries have the rows' width and are finite."""
+    if matrix.ndim != 2 or matrix.shape[1] != precision.depth:
+        raise DataError(
+            f"queries have shape {matrix.shape}, but rows of {precision.declared.name} have {precision.depth} numbers"
+        )
     bad = np.flatnonzero(~np.isfinite(matrix).all(1))
     if len(bad):
         raise DataError(f"query {bad[0] + 1} of {len(matrix)} has numbers that are not finite")
 
 
-def query_bytes(form: Precision, queries: int) -> int:
-    """Memory of a scorer, shared by workers, and of making it."""
-    if isinstance(form, Sign):
-        return lookup.query_bytes(queries, form.bits) + 16 * form.rotation().size
-    rounding = 26 * queries * form.depth if isinstance(form, Int8) else 0
-    return packed_bytes(queries, form.depth) + 4 * queries * form.depth + rounding
+def query_bytes(precision: Precision, queries: int) -> int:
+    """Memory of a scorer (shared by workers), in bytes, temporaries of its construction included."""
+    if isinstance(precision, Sign):
+        return lookup.query_bytes(queries, precision.bits) + 16 * precision.rotation().size
+    rounding = 26 * queries * precision.depth if isinstance(precision, Int8) else 0
+    return packed_bytes(queries, precision.depth) + 4 * queries * precision.depth + rounding
 
 
-def scratch_bytes(form: Precision, queries: int, rows: int) -> int:
-    """Memory that one worker's scoring of `rows` rows takes besides the scores: integer sums, copies of rows of odd length
-    or of a precision that no kernel knows.
+def scratch_bytes(precision: Precision, queries: int, rows: int) -> int:
+    """Scratch memory of one worker for `rows` rows, in bytes, scores excluded: integer sums, and copies of rows whose length or
+    dtype no kernel supports.
     """
-    if isinstance(form, Sign):
-        return 4 * queries * rows + lookup.scratch_bytes(queries, form.bits)
-    if isinstance(form, Int8):
-        return 4 * queries * rows + (rows * (form.depth + 16) if form.depth % 16 else 0)
-    plain = form.depth % 8 == 0 and (isinstance(form, BFloat16) or form.declared.dtype in ("float16", "float32"))
-    return 0 if plain else 8 * rows * (form.depth + 8)
+    if isinstance(precision, Sign):
+        return 4 * queries * rows + lookup.scratch_bytes(queries, precision.bits)
+    if isinstance(precision, Int8):
+        return 4 * queries * rows + (rows * (precision.depth + 16) if precision.depth % 16 else 0)
+    plain = precision.depth % 8 == 0 and (
+        isinstance(precision, BFloat16) or precision.declared.dtype in ("float16", "float32")
+    )
+    return 0 if plain else 8 * rows * (precision.depth + 8)
 
 
 class _FloatScorer(Scorer):
-    """Floats or bf16 words with float32 queries."""
+    """Scores float or bf16 rows with float32 queries."""
 
-    def __init__(self, form: Precision, matrix: Array) -> None:
+    def __init__(self, precision: Precision, matrix: Array) -> None:
         super().__init__(len(matrix))
-        self._name = form.declared.name
-        self._rows = words if isinstance(form, BFloat16) else float_words
-        row_dtype = self._rows(np.zeros((1, 1), form.columns[0].dtype)).dtype.name
+        self._name = precision.declared.name
+        self._rows = words if isinstance(precision, BFloat16) else float_words
+        row_dtype = self._rows(np.zeros((1, 1), precision.columns[0].dtype)).dtype.name
         self._matrix = np.ascontiguousarray(matrix, np.float32)
         self._packed = PackedQueries(self._matrix, row_dtype)
 
@@ -142,7 +146,7 @@ class _FloatScorer(Scorer):
 
 
 class _Int8Scorer(Scorer):
-    """Integers with integer queries."""
+    """Scores int8 rows with int16 queries."""
 
     def __init__(self, name: str, matrix: Array) -> None:
         super().__init__(len(matrix))
@@ -157,17 +161,17 @@ class _Int8Scorer(Scorer):
 
     def pairs(self, block: Block, row_at: Array, query_at: Array) -> Array:
         sums = pairs(words(block.columns[self._name]), self._values, row_at, query_at).astype(np.float32)
-        found: Array = sums * block.columns[f"{self._name}.scale"][row_at] * self._scale[query_at]
-        return found
+        scores: Array = sums * block.columns[f"{self._name}.scale"][row_at] * self._scale[query_at]
+        return scores
 
 
 class _SignScorer(Scorer):
-    """Sign bits with integer queries."""
+    """Scores sign bits with integer queries."""
 
-    def __init__(self, form: Sign, matrix: Array) -> None:
+    def __init__(self, precision: Sign, matrix: Array) -> None:
         super().__init__(len(matrix))
-        self._name = form.declared.name
-        values, self._scale = sign_queries(matrix, form.rotation())
+        self._name = precision.declared.name
+        values, self._scale = sign_queries(matrix, precision.rotation())
         self._signs = lookup.SignQueries(values)
 
     def score(self, block: Block, out: Array) -> None:

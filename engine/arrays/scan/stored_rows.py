@@ -24,11 +24,11 @@ class StoredRows:
     """One group of rows in a store."""
 
     def __init__(self, store: FeatureStore, group: str) -> None:
-        """Raises StoreMissing where nothing is committed, StoreDamaged where the columns are not what the record says."""
+        """Raises StoreMissing if no row is committed, StoreDamaged if the columns do not match the record."""
         self.store, self.group = store, group
-        self.forms: dict[str, Precision] = recorded_precisions(store.record(group))
+        self.precisions: dict[str, Precision] = recorded_precisions(store.record(group))
         self.rows = store.rows(group)
-        self._held: dict[str, CachedColumn] = {}
+        self._cached: dict[str, CachedColumn] = {}
         if not self.rows:
             raise StoreMissing(
                 f"{store.url} holds no committed row of {group} yet: run ingest (or compress) again to go on"
@@ -36,63 +36,66 @@ class StoredRows:
 
     def open(self, names: Iterable[str]) -> list[ColumnReader]:
         """Readers of stored columns."""
-        return [self._held.get(name) or open_column(self.store, self.group, name) for name in names]
+        return [self._cached.get(name) or open_column(self.store, self.group, name) for name in names]
 
     def hold(self, column: str) -> int:
-        """Keep in memory, from now on, what the scores of a declared column are made of; the bytes that it takes.
+        """Cache in memory the stored columns that a declared column's scores need; returns their bytes.
 
         Raises:
             StoreDamaged: a chunk differs from its checksum.
         """
-        for name in self.forms[column].scanned:
-            self._held[name] = self._held.get(name) or hold(open_column(self.store, self.group, name))
-        return sum(self._held[name].array.nbytes for name in self.forms[column].scanned)
+        for name in self.precisions[column].scanned:
+            self._cached[name] = self._cached.get(name) or hold(open_column(self.store, self.group, name))
+        return sum(self._cached[name].array.nbytes for name in self.precisions[column].scanned)
 
     def scanned(self, column: str) -> list[ColumnReader]:
-        """Readers of what the scores of a declared column are made of."""
-        return self.open(self.forms[column].scanned)
+        """Readers of the stored columns that a declared column's scores need."""
+        return self.open(self.precisions[column].scanned)
 
     @property
     def widest(self) -> Precision:
-        """The form whose rows take the most: what a plan counts on before the queries say which column they are for."""
-        return max(self.forms.values(), key=lambda form: (form.depth, sum(c.row_bytes for c in form.columns)))
+        """The precision with the largest rows; plans use it before the queries' column is known."""
+        return max(
+            self.precisions.values(),
+            key=lambda precision: (precision.depth, sum(c.row_bytes for c in precision.columns)),
+        )
 
     def scan_plan(self, queries: int, k: int, shape: Shape, *, whole: bool = False) -> Plan:
         """What a scan of the widest form holds; `whole`: of all columns, decoded a tile at a time for a method's own scores."""
         form = self.widest
         tile = min(TILE_ROWS if whole else tile_rows(queries), shape.block_rows)
-        parts = scan_parts(self.every() if whole else self.scanned(form.declared.name), queries, k, shape, tile)
-        decoded = sum(12 * tile * max(1, one.depth) for one in self.forms.values()) if whole else 0
+        parts = scan_parts(self.all_columns() if whole else self.scanned(form.declared.name), queries, k, shape, tile)
+        decoded = sum(12 * tile * max(1, one.depth) for one in self.precisions.values()) if whole else 0
         scratch = shape.workers * scratch_bytes(form, queries, tile) + decoded
-        width = sum(4 * one.depth for one in self.forms.values())
+        width = sum(4 * one.depth for one in self.precisions.values())
         packed = tiles_bytes(queries, form.depth, width) if whole else query_bytes(form, queries)
         held = 8 * queries * form.depth + packed
         return parts + Plan.of(
             Part("workers' scratch", scratch), Part("queries", held), Part("threads", (shape.workers + 1) << 20)
         )
 
-    def every(self) -> list[ColumnReader]:
-        """Readers of all that all columns' rows are made of."""
-        return self.open(name for form in self.forms.values() for name in form.scanned)
+    def all_columns(self) -> list[ColumnReader]:
+        """Readers of the stored columns that scores of all declared columns need."""
+        return self.open(name for precision in self.precisions.values() for name in precision.scanned)
 
 
-def fitted(plans: Iterable[tuple[Plan, T]], others: Plan, memory: int | None) -> tuple[Plan, T]:
+def first_plan_within_budget(plans: Iterable[tuple[Plan, T]], others: Plan, memory: int | None) -> tuple[Plan, T]:
     """The first of the plans, each with its way to cut a run, that with the other parts fits the budget.
 
     Raises:
-        BudgetError: none does; the message names the smallest budget that works.
+        BudgetError: no plan fits; the message names the smallest budget that works.
     """
-    found = []
+    rejected = []
     for made, shape in plans:
         whole = others + made
         if memory is None or whole.total <= memory:
             return whole, shape
-        found.append((whole, shape))
-    smallest = min(found, key=lambda item: item[0].total)[0]
+        rejected.append((whole, shape))
+    smallest = min(rejected, key=lambda item: item[0].total)[0]
     smallest.check(memory, smallest.total)
     raise AssertionError("a plan within the budget was passed over")
 
 
 def scan_shapes(rows: StoredRows, *, whole: bool = False) -> list[Shape]:
-    """The ways to cut a scan of the widest form, the fastest first; `whole`: of all columns, by one worker."""
-    return shapes(rows.every(), 1) if whole else shapes(rows.scanned(rows.widest.declared.name), cores())
+    """Candidate shapes of a scan of the widest column, fastest first; `whole`: of all columns, by one worker."""
+    return shapes(rows.all_columns(), 1) if whole else shapes(rows.scanned(rows.widest.declared.name), cores())

@@ -1,8 +1,8 @@
 """The scan's arithmetic on torch tensors, for a GPU: products in each precision, and a top-k with ties by row number.
 
 Integers are multiplied exactly, so scores of int8 rows and of sign bits equal the CPU's to the last bit; a query of 15 bits is
-128 · a + b with a and b in int8. Halves are multiplied with a query in two halves, summed in float32. Runs on any device of
-torch's; what feeds it is `gpu.py`. Knows forms; no file and no stream.
+128 · a + b with a and b in int8. Halves are multiplied with a query in two halves, summed in float32. Runs on any
+torch device; `gpu_scan.py` calls it. Knows precisions; no file and no stream.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ..precision.signs import sign_queries
 from .top_k import TopK
 
 MOST_ROWS = 1 << 32
-"""Rows that a key has room for."""
-_STEP = {torch.float16: 2.0**11, torch.bfloat16: 2.0**8}  # what a number of so few bits loses is below its 1/step
+"""Maximum number of rows: a key has 32 bits for the row."""
+_STEP = {torch.float16: 2.0**11, torch.bfloat16: 2.0**8}  # relative rounding error is below 1/step
 _MULTIPLE, _LEAST = 8, 32  # sizes of an int8 product on a GPU are multiples of 8, and rows and queries more than 16
 
 
 @dataclass(frozen=True, slots=True)
 class Planes:
-    """Queries as what a device multiplies."""
+    """Queries split into matrices of dtypes that a device multiplies."""
 
     planes: list[torch.Tensor]
-    """Of (D, Q'), Q' ≥ Q: queries are Σ plane · factor."""
+    """Each (D, Q'), Q' ≥ Q: queries are Σ plane · factor."""
     factors: list[float]
     """One for each plane."""
     scale: torch.Tensor | None
@@ -39,19 +39,23 @@ class Planes:
     """Q."""
 
 
-def planes_of(form: Precision, matrix: Array, device: torch.device) -> Planes:
-    """Queries (Q, D) float32, made ready for rows in a form."""
+def query_planes(precision: Precision, matrix: Array, device: torch.device) -> Planes:
+    """Split queries (Q, D) float32 for products with rows of a precision."""
     count = len(matrix)
-    if isinstance(form, Int8 | Sign):
-        values, scale = sign_queries(matrix, form.rotation()) if isinstance(form, Sign) else int8_queries(matrix)
+    if isinstance(precision, Int8 | Sign):
+        values, scale = (
+            sign_queries(matrix, precision.rotation()) if isinstance(precision, Sign) else int8_queries(matrix)
+        )
         upper = (values.astype(np.int32) + 64) >> 7
         parts, factors = [upper, values - 128 * upper], [128.0, 1.0]
-        if isinstance(form, Sign):
+        if isinstance(precision, Sign):
             parts, factors = [values], [1.0]
         planes = [torch.from_numpy(_padded(part.astype(np.int8))).to(device).T for part in parts]
         return Planes(planes, factors, torch.from_numpy(scale).to(device), count)
     whole = torch.from_numpy(np.array(matrix, np.float32)).to(device)
-    dtype = torch.bfloat16 if isinstance(form, BFloat16) else getattr(torch, form.declared.dtype, torch.float32)
+    dtype = (
+        torch.bfloat16 if isinstance(precision, BFloat16) else getattr(torch, precision.declared.dtype, torch.float32)
+    )
     if dtype not in _STEP:
         return Planes([whole.T], [1.0], None, count)
     largest = whole.abs().max().clamp(min=1e-30).item()
@@ -68,27 +72,29 @@ def _padded(values: Array) -> Array:
     return out
 
 
-def scores_of(form: Precision, rows: torch.Tensor, row_scale: torch.Tensor | None, queries: Planes) -> torch.Tensor:
-    """(n, Q) float32 from rows (n, …) as they are stored, on the device."""
-    rows = _unpacked(rows) if isinstance(form, Sign) else rows.reshape(len(rows), -1)
+def scores_of(
+    precision: Precision, rows: torch.Tensor, row_scale: torch.Tensor | None, queries: Planes
+) -> torch.Tensor:
+    """Scores (n, Q) float32 of stored rows (n, …) on the device."""
+    rows = _unpacked(rows) if isinstance(precision, Sign) else rows.reshape(len(rows), -1)
     if queries.scale is not None:
         short = (0, -rows.shape[1] % _MULTIPLE, 0, max(0, _LEAST - len(rows)))
         wide = torch.nn.functional.pad(rows, short) if any(short) else rows
         sums = sum(torch._int_mm(wide, p) * int(f) for p, f in zip(queries.planes, queries.factors, strict=True))
         assert isinstance(sums, torch.Tensor) and row_scale is not None
         return (sums[: len(rows), : queries.queries].float() * row_scale[:, None]) * queries.scale
-    if isinstance(form, BFloat16):
+    if isinstance(precision, BFloat16):
         rows = rows.view(torch.bfloat16)
     elif rows.dtype not in _STEP:
         rows = rows.float()
-    found = torch.zeros(len(rows), queries.queries, device=rows.device)
+    result = torch.zeros(len(rows), queries.queries, device=rows.device)
     for plane, factor in zip(queries.planes, queries.factors, strict=True):
-        found += _product(rows, plane) * factor
-    return found
+        result += _product(rows, plane) * factor
+    return result
 
 
 def _product(rows: torch.Tensor, plane: torch.Tensor) -> torch.Tensor:
-    """rows @ plane, summed in float32 and left there."""
+    """rows @ plane, accumulated and returned in float32."""
     if rows.dtype in _STEP and rows.device.type == "cuda":
         return torch.mm(rows, plane, out_dtype=torch.float32)
     return rows.float() @ plane.float()
@@ -104,26 +110,26 @@ def _unpacked(bits: torch.Tensor) -> torch.Tensor:
 def best_keys(keys: torch.Tensor | None, scores: torch.Tensor, start: int, k: int) -> torch.Tensor:
     """(Q, ≤ k) int64 keys of the best rows so far and of scores (n, Q) of rows from `start`.
 
-    A key is a score's bits, made to ascend with it, above the row's number counted down from 2³²: keys are all different, so
-    a device's top-k has no tie to break its own way.
+    A key is a score's bits, made to ascend with it, above the row's number counted down from 2³²: keys are distinct,
+    so the result does not depend on how a device breaks ties.
 
     Raises:
         DataError: a score is NaN, or a row is beyond 2³².
     """
     if start + len(scores) > MOST_ROWS:
-        raise DataError(f"a device's scan takes {MOST_ROWS} rows at most")
+        raise DataError(f"a scan on a device supports at most {MOST_ROWS} rows")
     if torch.isnan(scores).any():
         raise DataError(f"a score between rows {start} and {start + len(scores) - 1} is not a number")
     words = (scores + 0.0).contiguous().view(torch.int32)  # -0 becomes 0
     ascending = (words ^ ((words >> 31) & 0x7FFFFFFF)).to(torch.int64)
     rows = torch.arange(start, start + len(scores), device=scores.device, dtype=torch.int64)
-    found = ((ascending << 32) | (MOST_ROWS - 1 - rows)[:, None]).T
-    together = found if keys is None else torch.cat([keys, found], 1)
+    result = ((ascending << 32) | (MOST_ROWS - 1 - rows)[:, None]).T
+    together = result if keys is None else torch.cat([keys, result], 1)
     return torch.topk(together, min(k, together.shape[1]), dim=1).values
 
 
 def from_keys(keys: torch.Tensor) -> TopK:
-    """Scores and rows, best first."""
+    """Decode keys (Q, k) into scores and rows, best first."""
     words = (keys >> 32).to(torch.int32)
     scores = (words ^ ((words >> 31) & 0x7FFFFFFF)).contiguous().view(torch.float32)
     return TopK(scores.cpu().numpy(), (MOST_ROWS - 1 - (keys & (MOST_ROWS - 1))).cpu().numpy())

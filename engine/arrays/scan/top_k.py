@@ -1,7 +1,7 @@
 """Search for the best k: stored rows stream past the queries, with a running top-k. No N × Q array is ever whole.
 
-A score depends on its row and its query alone, to the last bit, and ties go to the lower row; so an answer depends neither on
-the budget nor on blocks, tiles, workers, or the other queries. Knows columns, blocks and scorers; no model, no text, no method.
+A score depends on its row and its query alone, to the last bit, and ties go to the lower row; so a result depends
+neither on the budget nor on blocks, tiles, workers, or the other queries. Knows columns, blocks and scorers; no method.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TopK:
 
 
 class _Keeper:
-    """A worker that keeps the best rows of the blocks it sees."""
+    """A worker that collects the best rows of its blocks."""
 
     def __init__(self, scorer: Scorer, k: int) -> None:
         self._scorer, self.heaps = scorer, Heaps(scorer.queries, k)
@@ -46,7 +46,7 @@ class _Keeper:
 
 
 def tiles(block: Block, rows: int) -> Iterator[Block]:
-    """A block in parts of so many rows."""
+    """Split a block into parts of at most `rows` rows."""
     for start in range(0, block.rows, rows):
         yield block.part(start, min(block.rows, start + rows))
 
@@ -59,7 +59,7 @@ def top_k(
     on_progress: OnProgress,
     stop: int | None = None,
 ) -> TopK:
-    """The k best rows (before `stop`) for each query, in one pass. `on_progress` hears how many rows are done.
+    """The k best rows (before `stop`) for each query, in one pass. `on_progress` gets the number of processed rows.
 
     Raises:
         StoreDamaged: a chunk differs from its checksum.
@@ -73,7 +73,7 @@ def top_k(
 def all_scores(
     columns: Sequence[ColumnReader], scorer: Scorer, shape: Shape, on_progress: OnProgress
 ) -> Iterator[tuple[int, Array]]:
-    """(first row, (rows, Q) float32 scores), tile after tile, in order. An array holds until the next is asked for."""
+    """(first row, (rows, Q) float32 scores), for each tile, in row order. An array is valid until the next iteration."""
     scores = np.empty((scorer.queries, scorer.tile_rows), np.float32)
     with BlockStream(columns, shape.block_rows, shape.buffers) as stream:
         while (block := stream.take()) is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headwater.engine.arrays.precision.precisions import Sign, precision_of, recorded_precisions
-from headwater.engine.arrays.precision.rotation import Rotation, turn
+from headwater.engine.arrays.precision.rotation import Rotation, hadamard_rotation
 from headwater.engine.arrays.precision.signs import sign_queries
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.engine.arrays.scan.scorers import scorer_of
@@ -88,18 +88,18 @@ def test_the_rotation_keeps_inner_products(depth: int, bits: int) -> None:
 @pytest.mark.parametrize("depth", [1, 2, 3, 8, 24, 1000, 4096])
 def test_a_turn_keeps_inner_products_and_can_be_undone(depth: int) -> None:
     rows = unit(0, 6, depth).astype(np.float64)
-    turned = turn(depth).apply(rows)
+    turned = hadamard_rotation(depth).apply(rows)
     np.testing.assert_allclose(turned @ turned.T, rows @ rows.T, atol=1e-12)
-    np.testing.assert_allclose(turn(depth).undo(turned), rows, atol=1e-12)
+    np.testing.assert_allclose(hadamard_rotation(depth).undo(turned), rows, atol=1e-12)
     part = depth & -depth
     hadamard = np.ones((1, 1))
     while len(hadamard) < part:
         hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
-    signs = np.sign(turn(depth).undo(np.ones((1, depth)))[0])
+    signs = np.sign(hadamard_rotation(depth).undo(np.ones((1, depth)))[0])
     if part == 1:
         np.testing.assert_allclose(turned, rows * signs)
     else:
-        first = turn(depth).undo(np.eye(1, depth))[0, :part]  # the signs of the first part, over its root
+        first = hadamard_rotation(depth).undo(np.eye(1, depth))[0, :part]  # the signs of the first part, over its root
         expected = (rows[:, :part] * np.sign(first)) @ hadamard / math.sqrt(part)
         np.testing.assert_allclose(turned[:, :part], expected, atol=1e-12)
 
@@ -147,7 +147,7 @@ def test_what_is_not_finite_is_refused(precision: str, bad: float) -> None:
     ("precision", "bits"), [("int4", 8192), ("sign", 100), ("sign", 0), ("sign", 1 << 21), ("", 8)]
 )
 def test_forms_that_are_none_are_refused(precision: str, bits: int) -> None:
-    with pytest.raises(SettingsError, match=r"no precision|come in multiples of 128"):
+    with pytest.raises(SettingsError, match=r"unknown precision|must be a multiple of 128"):
         precision_of(precision, DECLARED, bits)
 
 
@@ -157,7 +157,7 @@ def test_single_numbers_and_integers_stay_as_declared() -> None:
 
 
 def test_signs_cannot_be_decoded() -> None:
-    with pytest.raises(SettingsError, match="cannot be had back"):
+    with pytest.raises(SettingsError, match="cannot be decoded"):
         precision_of("sign", DECLARED).decode({})
 
 

@@ -9,7 +9,7 @@ from headwater.engine.arrays.kernels.heaps import Heaps, merged
 from headwater.engine.arrays.kernels.lookup import SignQueries, has_byte_shuffle
 from headwater.engine.arrays.kernels.product import PackedQueries, multiply, pairs, words
 from headwater.engine.arrays.precision.quantize import bf16_words, from_bf16, from_int8, int8_queries, int8_rows
-from headwater.engine.arrays.precision.rotation import turn
+from headwater.engine.arrays.precision.rotation import hadamard_rotation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,7 +72,7 @@ def test_no_sum_of_products_overflows(depth: int) -> None:
         out = np.empty((1, 1), np.int32)
         multiply(x, PackedQueries(q, "int8"), out)
         assert out[0, 0] == np.abs(q.astype(np.int64)).sum() * 127
-        turned = turn(depth).apply(query.astype(np.float64))
+        turned = hadamard_rotation(depth).apply(query.astype(np.float64))
         lost = np.abs(q * scale[:, None].astype(np.float64) - turned)
         assert (lost <= 0.51 * scale[:, None] + 1e-6 * np.abs(turned)).all()
 
@@ -107,10 +107,12 @@ def test_int8_rows_are_within_their_error(depth: int, seed: int) -> None:
     rows[2] = 0
     values, scale, error = int8_rows(rows)
     back = values.astype(np.float64) * scale[:, None].astype(np.float64)
-    turned = turn(depth).apply(rows.astype(np.float64))
+    turned = hadamard_rotation(depth).apply(rows.astype(np.float64))
     lost, norms = np.linalg.norm(turned - back, axis=1), np.linalg.norm(turned, axis=1)
     assert (lost <= error).all() and (error <= lost * 1.001 + 5e-6 * norms + 1e-38).all()
-    assert np.allclose(from_int8(values, scale), turn(depth).undo(back), rtol=1e-5, atol=1e-5 * norms.max())
+    assert np.allclose(
+        from_int8(values, scale), hadamard_rotation(depth).undo(back), rtol=1e-5, atol=1e-5 * norms.max()
+    )
     assert (np.abs(values).max(1) == np.where(rows.any(1), 127, 0)).all()
 
 

@@ -83,7 +83,7 @@ def queries(rows: np.ndarray) -> np.ndarray:
 def brute(store: FeatureStore, queries: np.ndarray, k: int) -> TopK:
     """The finer column's own answer."""
     fine = StoredRows(store, method_group("m"))
-    return top_k(fine.scanned("c"), scorer_of(fine.forms["c"], queries), k, SHAPE, nothing)
+    return top_k(fine.scanned("c"), scorer_of(fine.precisions["c"], queries), k, SHAPE, nothing)
 
 
 def same(found: TopK, expected: TopK) -> bool:
@@ -120,8 +120,8 @@ def test_a_certified_search_without_room_scans_the_finer_column(
 ) -> None:
     small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
     monkeypatch.setattr(certify, "ROOM", 0)
-    narrow = certify._BoundKeeper(certify._ScoreBounds(small.forms["c"], queries), 10, 12)
-    certify.scan(small.open(c.name for c in small.forms["c"].columns), Shape(100, 1), lambda: narrow, nothing)
+    narrow = certify._BoundKeeper(certify._ScoreBounds(small.precisions["c"], queries), 10, 12)
+    certify.scan(small.open(c.name for c in small.precisions["c"].columns), Shape(100, 1), lambda: narrow, nothing)
     assert narrow.full  # the zero query alone ties with every row
     assert same(certified(small, fine, "c", queries, 10, SHAPE, nothing).best, brute(store, queries, 10))
 
@@ -149,7 +149,7 @@ def test_held_rows_answer_alike(store: FeatureStore, queries: np.ndarray) -> Non
     expected = brute(store, queries, 10)
     assert fine.hold("c") == 2 * ROWS * DEPTH and small.hold("c") == ROWS * (DEPTH + 4)
     assert same(certified(small, fine, "c", queries, 10, SHAPE, nothing).best, expected)
-    assert same(top_k(fine.scanned("c"), scorer_of(fine.forms["c"], queries), 10, SHAPE, nothing), expected)
+    assert same(top_k(fine.scanned("c"), scorer_of(fine.precisions["c"], queries), 10, SHAPE, nothing), expected)
 
 
 def test_a_query_is_answered_alike_in_any_company(store: FeatureStore, queries: np.ndarray) -> None:
@@ -196,12 +196,12 @@ def test_stopped_and_gone_on_with_the_bytes_are_the_same(tmp_path: Path, rows: n
         make(calm, precision)
         for least in (500, 1100, 2700):
             made = compression(broken, "m", precision, 1024, None)
-            made = Compression(made.source, made.group, made.forms, made.plan, Shape(100, 2))
+            made = Compression(made.source, made.group, made.precisions, made.plan, Shape(100, 2))
             seen: list[int] = [0]
             done = made.run(seen.append, lambda seen=seen, least=least: seen[-1] >= least)
             assert least <= done < ROWS
             with pytest.raises(DataError, match="run headwater compress again"):
-                search.require_alike(StoredRows(broken, made.group), made.source)
+                search.require_same_rows(StoredRows(broken, made.group), made.source)
         make(broken, precision)
 
     def tree(path: Path) -> dict[str, bytes]:
@@ -231,7 +231,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(store: Featur
     before = dict(store.groups)
     with pytest.raises(SettingsError, match="stored as float16 already"):
         compression(store, "m", "float16", 0, None)
-    with pytest.raises(SettingsError, match="no precision 'int3'"):
+    with pytest.raises(SettingsError, match="unknown precision 'int3'"):
         compression(store, "m", "int3", 0, None)
     with pytest.raises(SettingsError, match="multiples of 128"):
         compression(store, "m", "sign", 1000, None)
@@ -242,7 +242,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(store: Featur
     assert FeatureStore.open(store.path).groups == before
     make(store, "sign")
     signs = FeatureStore.create(tmp_path / "signs", {}, "test")
-    form = StoredRows(store, precision_group("m", "sign1024")).forms["c"]
+    form = StoredRows(store, precision_group("m", "sign1024")).precisions["c"]
     notes = {
         "settings": {"precision": "sign", "bits": 1024},
         "declared": store.record("forms/m.sign1024").notes["declared"],
@@ -262,7 +262,7 @@ def test_a_form_of_other_rows_is_refused(store: FeatureStore) -> None:
         return root.with_group("methods/m", replace(root.groups["methods/m"], done=((0, 100),)))
 
     store.update(cut)
-    with pytest.raises(StoreMismatch, match="made of other rows"):
+    with pytest.raises(StoreMismatch, match="come from other rows"):
         compression(FeatureStore.open(store.path), "m", "int8", 0, None).run(nothing)
 
 
@@ -273,7 +273,7 @@ def test_damage_in_the_source_is_never_made_into_a_form(store: FeatureStore, lea
     whole = path.read_bytes()
     path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     made = compression(store, "m", "int8", 0, None)
-    made = Compression(made.source, made.group, made.forms, made.plan, Shape(50, 2))
+    made = Compression(made.source, made.group, made.precisions, made.plan, Shape(50, 2))
     seen = [0]
     stop = (lambda: seen[-1] >= least) if least else (lambda: False)
     for _ in range(3):
@@ -298,7 +298,7 @@ def test_queries_that_do_not_fit_are_refused(store: FeatureStore, queries: np.nd
         for ask in (
             lambda m=matrix: two_stage(small, fine, "c", m, 5, 20, SHAPE, nothing),
             lambda m=matrix: certified(small, fine, "c", m, 5, SHAPE, nothing),
-            lambda m=matrix: scorer_of(fine.forms["c"], m),
+            lambda m=matrix: scorer_of(fine.precisions["c"], m),
         ):
             with pytest.raises(DataError, match=told):
                 ask()

@@ -153,7 +153,10 @@ def test_every_score_is_a_zarr_array(place: Path, tmp_path: Path) -> None:
 def test_a_precision_that_is_none_is_one_line(place: Path, tmp_path: Path) -> None:
     for options, told in (
         (["rise.precision", "int4"], "method rise: no precision 'int4'; there are auto, float32"),
-        (["rise.bits", 100, "-o", "rise.precision", "sign"], "method rise: sign bits come in multiples of 128"),
+        (
+            ["rise.bits", 100, "-o", "rise.precision", "sign"],
+            "method rise: the number of sign bits must be a multiple of 128",
+        ),
     ):
         done = run("ingest", place / "c.jsonl", "--store", tmp_path / "s", "--model", place / "model", "-o", *options)
         assert done.exit_code == 1 and told in done.stderr and not (tmp_path / "s").exists()

@@ -1,4 +1,4 @@
-"""Corpora: what was written is what is read, from any record on, and whatever is wrong is said in one line."""
+"""Corpus files: records are read as written, from any record on; every error is one line."""
 
 import csv
 import gzip
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from headwater.engine.data import formats
-from headwater.engine.data.documents import Document, Faults, Template, read_documents
+from headwater.engine.data.documents import Document, RecordErrors, Template, read_documents
 from headwater.engine.data.sources import Source, find_sources
 from headwater.store.errors import CorpusError
 from hypothesis import HealthCheck, given, settings
@@ -36,22 +36,22 @@ def source_of(path: Path, content: bytes, *, lines: bool = False) -> Source:
 
 
 def read(source: Source, template: Template | None = None, **options: Any) -> list[Document]:
-    return list(read_documents(source, template or Template(), Faults("fail"), **options))
+    return list(read_documents(source, template or Template(), RecordErrors("fail"), **options))
 
 
-def skip_bad(source: Source, template: Template | None = None) -> tuple[list[str], Faults]:
-    faults = Faults("skip")
-    return [d.text for d in read_documents(source, template or Template(), faults)], faults
+def skip_bad(source: Source, template: Template | None = None) -> tuple[list[str], RecordErrors]:
+    record_errors = RecordErrors("skip")
+    return [d.text for d in read_documents(source, template or Template(), record_errors)], record_errors
 
 
 def fault_of(path: Path, content: bytes, template: Template | None = None) -> str:
-    """The one message that reading the content gives, after the path, the same whatever the policy."""
+    """The message of the only error in the content, without the path; the same for both policies."""
     source = source_of(path, content)
     with pytest.raises(CorpusError) as raised:
         read(source, template)
     message = str(raised.value)
-    faults = skip_bad(source, template)[1]
-    assert faults.first[0] == message and "\n" not in message
+    record_errors = skip_bad(source, template)[1]
+    assert record_errors.first[0] == message and "\n" not in message
     return message.removeprefix(str(path))
 
 
@@ -226,7 +226,7 @@ BAD: list[tuple[str, bytes, str]] = [
     (".jsonl", b"[" * 200_000, ":1: bad JSON: maximum recursion depth exceeded"),
     (".jsonl", f'{{"a": {LONG}}}'.encode(), ":1: bad JSON: Exceeds the limit (4300 digits) for integer string"),
     (".jsonl", b'{"text": "\xff"}', ":1: invalid UTF-8 at byte offset 10 of the line"),
-    (".jsonl", b'{"text": "\\ud83d"}', ":1: half a surrogate pair (U+D83D), no Unicode text"),
+    (".jsonl", b'{"text": "\\ud83d"}', ":1: half a surrogate pair (U+D83D); expected Unicode text"),
     (".jsonl", b'{"text": " \\n"}', ":1: empty text"),
     (".jsonl", b'{"text": 3}', ":1: field 'text' is int, not text"),
     (".jsonl", b'{"prompt": "p", "completion": ""}', ":1: empty completion"),
@@ -267,11 +267,11 @@ def test_template_on_a_record_without_the_field(tmp_path: Path) -> None:
 def test_skipping_goes_on_and_counts(tmp_path: Path) -> None:
     good, bad = b'{"text": "good"}\n', b'{"text": ""}\n'
     source = source_of(tmp_path / "a.jsonl", (good + bad) * 30)
-    texts, faults = skip_bad(source)
-    assert texts == ["good"] * 30 and faults.count == 30 and len(faults.first) == 20
-    faults = Faults("skip")
-    later = list(read_documents(source, Template(), faults, start=51))
-    assert [d.record for d in later] == [52, 54, 56, 58] and faults.count == 5
+    texts, record_errors = skip_bad(source)
+    assert texts == ["good"] * 30 and record_errors.count == 30 and len(record_errors.first) == 20
+    record_errors = RecordErrors("skip")
+    later = list(read_documents(source, Template(), record_errors, start=51))
+    assert [d.record for d in later] == [52, 54, 56, 58] and record_errors.count == 5
     rows = source_of(tmp_path / "a.csv", b'text,n\n"a\n\xff\nb",1\nok,2\nx\nfine,3\n')
     assert skip_bad(rows)[0] == ["ok", "fine"]
 
@@ -283,24 +283,28 @@ def test_record_beyond_the_limit_is_one_fault(
 ) -> None:
     monkeypatch.setattr(formats, "RECORD_LIMIT", 1 << 20)
     source = source_of(tmp_path / f"a{suffix}", head + b"x" * (3 << 20) + b"\n" + tail)
-    texts, faults = skip_bad(source)
-    assert texts == ["a", "b"] and faults.count == 1
+    texts, record_errors = skip_bad(source)
+    assert texts == ["a", "b"] and record_errors.count == 1
     line = head.count(b"\n") + 1
-    assert faults.first[0].startswith(f"{source.path}:{line}: ") and "longer than 1 MiB" in faults.first[0]
+    assert (
+        record_errors.first[0].startswith(f"{source.path}:{line}: ") and "longer than 1 MiB" in record_errors.first[0]
+    )
 
 
 def test_quote_never_closed_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "RECORD_LIMIT", 1000)
     source = source_of(tmp_path / "a.csv", b'text\na\n"b\n' + b"cccc\n" * 250)
-    texts, faults = skip_bad(source)
-    assert faults.count == 1 and faults.first[0].endswith(":3: row longer than 0 MiB; is a quote never closed?")
+    texts, record_errors = skip_bad(source)
+    assert record_errors.count == 1 and record_errors.first[0].endswith(
+        ":3: row longer than 0 MiB; is a quote never closed?"
+    )
     assert texts[0] == "a" and texts[-1] == "cccc"
 
 
 def test_long_cells_leave_the_process_limit_alone(tmp_path: Path) -> None:
     before = csv.field_size_limit()
     source = source_of(tmp_path / "a.csv", b"text\n" + b"x" * (before + 1) + b"\n")
-    reader = read_documents(source, Template(), Faults("fail"))
+    reader = read_documents(source, Template(), RecordErrors("fail"))
     assert len(next(reader).text) == before + 1 and csv.field_size_limit() == before
 
 
@@ -313,7 +317,7 @@ def test_truncated_and_corrupt_files_always_raise(tmp_path: Path, compression: s
     for broken in cases:
         source = source_of(tmp_path / f"a.jsonl{compression}", broken)
         with pytest.raises(CorpusError, match=r"a\.jsonl\.\w+(:\d+: cannot read beyond this|: cannot read): [^\n]+$"):
-            list(read_documents(source, Template(), Faults(policy)))
+            list(read_documents(source, Template(), RecordErrors(policy)))
     twice = source_of(tmp_path / f"b.jsonl{compression}", packed * 2)
     assert len(read(twice)) == 10_000
 
@@ -456,7 +460,7 @@ def test_memory_stays_flat(tmp_path: Path, kind: str) -> None:
     del content
     seen = 0
     tracemalloc.start()
-    for document in read_documents(source, Template(), Faults("fail")):
+    for document in read_documents(source, Template(), RecordErrors("fail")):
         seen += len(document.text)
         assert pa.total_allocated_bytes() < arrow + (16 << 20)
     assert seen >= 30_000_000 - rows and tracemalloc.get_traced_memory()[1] < 8 << 20
@@ -479,10 +483,10 @@ def test_real_files(name: str, template: Template, rows: int, opening: str) -> N
     if not path.exists():
         pytest.skip(f"{path} is not here")
     source = find_sources([str(path)])[0]
-    faults = Faults("skip")
-    documents = list(read_documents(source, template, faults))
-    assert len(documents) + faults.count == rows and documents[0].text.startswith(opening), faults.first
-    assert list(read_documents(source, template, Faults("skip"), start=rows - 3)) == documents[-3:]
+    record_errors = RecordErrors("skip")
+    documents = list(read_documents(source, template, record_errors))
+    assert len(documents) + record_errors.count == rows and documents[0].text.startswith(opening), record_errors.first
+    assert list(read_documents(source, template, RecordErrors("skip"), start=rows - 3)) == documents[-3:]
 
 
 def test_real_names_by_line() -> None:

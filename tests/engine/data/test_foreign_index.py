@@ -1,4 +1,4 @@
-"""Vectors made elsewhere: arrays, and bergson's gradient index in every number type and both forms of its metadata."""
+"""Vectors from other tools: arrays, and bergson's gradient index in every dtype and both metadata formats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = 70
 
 
 def written(folder: Path, rows: np.ndarray, kind: str = "float32", *, old: bool = False, **more: Any) -> Path:
-    """An index as bergson 2.5 writes it (`old`: as versions before `base_dtype` did)."""
+    """Write an index in the format of bergson 2.5 (`old`: of versions before `base_dtype`)."""
     folder.mkdir()
     info: dict[str, Any] = {
         "attribute_tokens": False,
@@ -148,7 +148,7 @@ def test_queries_of_another_width_are_refused(tmp_path: Path, vectors: np.ndarra
 
 
 def scored(folder: Path, scores: np.ndarray, *, ended: bool = True) -> Path:
-    """Scores (Q, N) as bergson 2.5 writes them: pairs of four and one byte, in steps of eight."""
+    """Write scores (Q, N) in the format of bergson 2.5: pairs of four bytes and one byte, padded to eight."""
     queries, rows = scores.shape
     names = [f"{part}_{query}" for query in range(queries) for part in ("score", "written")]
     told = {"names": names, "formats": ["float32", "bool"] * queries, "itemsize": 8 * queries,

@@ -1,4 +1,4 @@
-"""The demo: what it leaves, what it prints, what it holds out, how it resumes, what it refuses."""
+"""The demo: its files and output, which texts it holds out, resuming, and errors."""
 
 import contextlib
 import io
@@ -41,7 +41,7 @@ LIBRARY = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A short demo: its folder, what it measured, what it printed."""
+    """A finished short demo: its folder, result and printed output."""
     folder, printed = tmp_path_factory.mktemp("demo") / "work", io.StringIO()
     with contextlib.redirect_stdout(printed):
         outcome = tour(str(folder), "rise", short=True, settings=SETTINGS)
@@ -50,7 +50,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def library(tmp_path):
-    """A small library of sources."""
+    """A small library of Python sources."""
     for name, source in LIBRARY.items():
         path = tmp_path / "lib" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def library(tmp_path):
 
 @pytest.fixture
 def copy(run, tmp_path):
-    """The short demo's folder, to be damaged."""
+    """A copy of the short demo's folder, for tests that damage it."""
     shutil.copytree(run[0], tmp_path / "copy", ignore=shutil.ignore_patterns("store"))
     return tmp_path / "copy"
 
@@ -225,7 +225,7 @@ def test_the_module_of_an_example_is_what_one_imports():
 def test_this_pythons_library_gives_a_corpus():
     docs = texts.docstrings(texts.standard_library())
     assert len(docs) > 2000 and len({doc.id for doc in docs}) == len(docs) == len({doc.text for doc in docs})
-    small = texts.smaller(docs, 800)
+    small = texts.select_modules(docs, 800)
     assert 400 < len(small) < 1300
     assert len(texts.split(small, 40).questions) == 40
 
@@ -237,12 +237,12 @@ def test_chance_is_exact():
     expected = [sum(any(id[0] == q[0] for id in draw) for draw in draws) / len(draws) for q in asked]
     assert found.first == pytest.approx((2 + 4 + 0) / 7 / 3)
     assert found.among == pytest.approx(sum(expected) / 3)
-    assert measure.chance(["a.x"], ["a.1"]) == measure.Hits("chance", 1.0, 1.0)
+    assert measure.chance(["a.x"], ["a.1"]) == measure.HitRates("chance", 1.0, 1.0)
 
 
 def test_hits_count_the_first_and_the_first_five():
     answers = [["a.1", "b"], ["b", "b", "b", "b", "a#1"], ["b", "b", "b", "b", "b", "a"], []]
-    assert measure.hits("m", ["a.x"] * 4, answers) == measure.Hits("m", 0.25, 0.5)
+    assert measure.hit_rates("m", ["a.x"] * 4, answers) == measure.HitRates("m", 0.25, 0.5)
 
 
 def test_bm25_finds_the_text_with_the_words():

@@ -1,4 +1,4 @@
-"""Figures of merit equal scipy's and scikit-learn's, on random input, ties and constants."""
+"""Metrics equal scipy's and scikit-learn's on random input, on ties and on constants."""
 
 import numpy as np
 import pytest
@@ -128,6 +128,6 @@ def test_a_whole_ranking_has_scikit_learns_average_precision():
 
 def test_extremes_are_the_best_and_the_worst():
     scores, relevant = np.array([3.0, 1, 2, 5, 4]), np.array([1, 0, 0, 1, 0], bool)
-    chosen, hits = metrics.extremes(scores, relevant, 2)
+    chosen, hits = metrics.top_and_bottom(scores, relevant, 2)
     assert chosen.tolist() == [5, 4, 2, 1] and hits.tolist() == [True, False, False, False]
-    assert len(metrics.extremes(scores, relevant, 3)[0]) == 5  # no row twice
+    assert len(metrics.top_and_bottom(scores, relevant, 3)[0]) == 5  # no row twice

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from headwater.engine.data.documents import Document, Faults, Template
+from headwater.engine.data.documents import Document, RecordErrors, Template
 from headwater.engine.fitting import state_files as kept_states
 from headwater.engine.fitting import streamed_states as streamed
 from headwater.engine.fitting.fit_corpus import base_provider
@@ -25,7 +25,7 @@ from headwater.engine.ingest.text_provider import TextProvider
 from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models import upper_layers as layers_above
-from headwater.engine.models.batch_outputs import LinearHead, merged_specs
+from headwater.engine.models.batch_outputs import LinearHead, merge_specs
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.models.upper_layers import TrunkUpperLayers
 from headwater.engine.recovery.design import PartitionDesign
@@ -452,10 +452,10 @@ def test_a_row_of_no_tokens_has_no_positions(texts: Path) -> None:
     provider: Any = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
     long, other = list(provider.at(np.array([5, 6])))
     none = replace(other, payload=([], 0), length=0, counted=0)
-    above = provider.read([long, none], merged_specs([OutputSpec(upper_layers=1)])).upper_layers()
+    above = provider.read([long, none], merge_specs([OutputSpec(upper_layers=1)])).upper_layers()
     assert above.counted.sum(1).tolist() == [long.counted, 0]
     with pytest.raises(SettingsError, match="above 0 and 1"):
-        merged_specs([OutputSpec(upper_layers=1), OutputSpec(upper_layers=0), OutputSpec()])
+        merge_specs([OutputSpec(upper_layers=1), OutputSpec(upper_layers=0), OutputSpec()])
 
 
 def test_a_fit_from_the_model_leaves_no_states_of_an_earlier_one(texts: Path, tmp_path: Path) -> None:
@@ -473,7 +473,9 @@ def test_a_fit_from_the_model_leaves_no_states_of_an_earlier_one(texts: Path, tm
 def test_half_precision_trains_nearly_the_same(texts: Path, more: dict[str, Any]) -> None:
     found = []
     for dtype in ("float32", "bfloat16"):
-        provider: Any = TextProvider(load(ModelChoice(str(texts / "model"), "cpu", dtype)), [], TEXTS, Faults("fail"))
+        provider: Any = TextProvider(
+            load(ModelChoice(str(texts / "model"), "cpu", dtype)), [], TEXTS, RecordErrors("fail")
+        )
         documents = (Document(str(at), "", at, at, "", text[:60]) for at, text in enumerate(sentences(40)))
         examples = list(provider.encoded(documents, 0))
         provider.at = lambda rows, examples=examples: [examples[row] for row in rows]

@@ -1,4 +1,4 @@
-"""Arrays in place of text and a model: what they give, from any place on, and how each wrong file is refused."""
+"""Arrays instead of text and a model: outputs, reading from any example on, and errors of invalid files."""
 
 import zipfile
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.data.array_files import is_features
-from headwater.engine.data.documents import Faults
+from headwater.engine.data.array_files import is_array_path
+from headwater.engine.data.documents import RecordErrors
 from headwater.engine.data.sources import Source
 from headwater.engine.ingest.array_provider import ArrayProvider
 from headwater.engine.ingest.examples import Example, Place
 from headwater.engine.interface.model_view import OutputSpec
-from headwater.engine.models.batch_outputs import merged_specs
+from headwater.engine.models.batch_outputs import merge_specs
 from headwater.engine.sketches.residual import SparseResidual
 from headwater.store.errors import CorpusError, DataError
 
@@ -24,7 +24,7 @@ KINDS = ["npz", "compressed", "zarr"]
 
 
 def arrays(rows: int = 7, positions: int = 0, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Hidden states of width 5, labels of 4 classes with some that do not count, a head."""
+    """Hidden states of width 5, labels of 4 classes (some ignored), and a head."""
     rng = np.random.default_rng(seed)
     shape = (rows, positions) if positions else (rows,)
     labels = rng.integers(-1, 4, shape)
@@ -38,7 +38,7 @@ def arrays(rows: int = 7, positions: int = 0, *, seed: int = 0) -> dict[str, np.
 
 
 def written(path: Path, kind: str, made: dict[str, Any]) -> str:
-    """The arrays in a file of a kind."""
+    """Write the arrays to a file of this kind."""
     if kind == "zarr":
         import zarr
 
@@ -54,17 +54,17 @@ def written(path: Path, kind: str, made: dict[str, Any]) -> str:
 
 
 def opened(*paths: str) -> ArrayProvider:
-    """Files as a provider on the CPU."""
-    return ArrayProvider(list(paths), CPU, Faults("fail"))
+    """Open files as a provider on the CPU."""
+    return ArrayProvider(list(paths), CPU, RecordErrors("fail"))
 
 
 def all_of(provider: ArrayProvider) -> list[Example]:
-    """Every example."""
+    """All examples of a provider."""
     return list(provider.examples(Place()))
 
 
 def same(one: Example, other: Example) -> bool:
-    """Whether two examples are one; their payloads are arrays."""
+    """Whether two examples are equal; their payloads are arrays."""
     return (one.id, one.place, one.counted) == (other.id, other.place, other.counted) and np.array_equal(
         one.payload[0], other.payload[0]
     )
@@ -85,7 +85,7 @@ def test_readouts_are_the_arrays(kind, positions, given, tmp_path):
     examples = all_of(provider)
     assert [example.length for example in examples] == [max(1, positions)] * 7
     assert [example.counted for example in examples] == (labels >= 0).reshape(7, -1).sum(1).tolist()
-    read = provider.read(examples[::-1], merged_specs([OutputSpec(reductions=(ALL,))]))
+    read = provider.read(examples[::-1], merge_specs([OutputSpec(reductions=(ALL,))]))
     flat = (labels >= 0).reshape(7, -1)[::-1]
     np.testing.assert_array_equal(read.hidden().numpy(), made["hidden"].reshape(7, -1, 5)[::-1][flat])
     np.testing.assert_array_equal(read.targets.numpy(), labels.reshape(7, -1)[::-1][flat])
@@ -112,7 +112,7 @@ def test_reading_goes_on_from_every_place_in_several_files(kind, tmp_path, monke
 
 
 def test_a_store_may_know_files_that_are_not_here(tmp_path):
-    """As when files are appended: the store's order stands, and what is finished is not read again."""
+    """As after appending files: the order of the store is kept, and finished files are not read again."""
     provider = opened(*(written(tmp_path / f"f{n}", "npz", arrays(2, seed=n)) for n in range(2)))
     gone = Source("", "gone.npz", "absent", 0, "0")
     provider.sources[:] = [gone, *provider.sources[::-1]]
@@ -139,7 +139,7 @@ def test_bytes_are_texts(tmp_path):
 
 
 def test_a_weight_may_be_in_fortrans_order(tmp_path):
-    """Fitted linear models have theirs so."""
+    """Weights of fitted linear models are in Fortran order."""
     made = arrays()
     turned = {**made, "weight": np.asfortranarray(made["weight"])}
     one, other = (opened(written(tmp_path / name, "npz", m)) for name, m in (("a", made), ("b", turned)))
@@ -153,7 +153,7 @@ def test_other_numbers_become_float32(dtype, tmp_path):
     made["hidden"] = (made["hidden"] * 4).astype(dtype)
     made["weight"], made["labels"] = made["weight"].astype(np.float64), made["labels"].astype(np.int8)
     provider = opened(written(tmp_path / "f", "npz", made))
-    read = provider.read(all_of(provider), merged_specs([]))
+    read = provider.read(all_of(provider), merge_specs([]))
     assert read.hidden().dtype == provider.head.weight.dtype == torch.float32
     assert torch.isfinite(read.losses()).all()
 
@@ -164,7 +164,7 @@ def test_later_files_may_leave_the_head_out_and_may_not_have_another(tmp_path):
     short = {name: second[name] for name in ("hidden", "labels")}
     provider = opened(one, written(tmp_path / "b", "zarr", short))
     assert len(all_of(provider)) == 7 and provider.longest() == 2
-    assert provider.read(all_of(provider), merged_specs([])).losses().shape == (7,)
+    assert provider.read(all_of(provider), merge_specs([])).losses().shape == (7,)
     for name in ("weight", "bias"):
         other = written(tmp_path / name, "npz", {**second, name: second[name] + 1})
         with pytest.raises(DataError, match=f"its {name} differs from that of"):
@@ -177,12 +177,12 @@ def test_later_files_may_leave_the_head_out_and_may_not_have_another(tmp_path):
 
 
 def without(name: str) -> Any:
-    """A change that drops an array."""
+    """A change that removes an array."""
     return lambda made: {key: array for key, array in made.items() if key != name}
 
 
 def with_(**more: Any) -> Any:
-    """A change that sets arrays."""
+    """A change that replaces arrays."""
     return lambda made: {**made, **more}
 
 
@@ -279,7 +279,7 @@ def test_the_head_decides_the_provenance_and_the_content_the_digest(tmp_path):
 
 
 def test_a_residual_of_a_large_vocabulary_takes_no_square_of_it(tmp_path):
-    """V × V would be 40 GB."""
+    """A matrix of V × V would take 40 GB."""
     made = arrays(2)
     made |= {"weight": np.zeros((100_000, 5), np.float32), "residual": np.zeros((2, 100_000), np.float32)}
     made["labels"][:] = 1
@@ -288,7 +288,11 @@ def test_a_residual_of_a_large_vocabulary_takes_no_square_of_it(tmp_path):
 
 
 def test_what_counts_as_arrays(tmp_path):
-    assert is_features(written(tmp_path / "a", "npz", arrays())) and is_features(
+    assert is_array_path(written(tmp_path / "a", "npz", arrays())) and is_array_path(
         written(tmp_path / "b", "zarr", arrays())
     )
-    assert is_features("absent.npz") and not is_features(str(tmp_path)) and not is_features(str(tmp_path / "c.jsonl"))
+    assert (
+        is_array_path("absent.npz")
+        and not is_array_path(str(tmp_path))
+        and not is_array_path(str(tmp_path / "c.jsonl"))
+    )

@@ -22,7 +22,7 @@ from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.ingest_job import IngestJob, PreparedIngest, prepare
 from headwater.engine.ingest.ingestion import IngestResult
 from headwater.engine.ingest.text_settings import TextSettings
-from headwater.engine.models.batch_outputs import merged_specs
+from headwater.engine.models.batch_outputs import merge_specs
 from headwater.engine.models.language_model import ModelChoice
 from headwater.engine.runtime.run import Run
 from headwater.plugins.rise import Rise
@@ -68,14 +68,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, corpus: Path) -
     """A store made in one undisturbed run."""
     store = tmp_path_factory.mktemp("whole") / "store"
     outcome = run(prepare(job(corpus, store, model)))
-    assert (outcome.rows, outcome.added, outcome.finished, outcome.faults) == (700, 700, True, 0)
+    assert (outcome.rows, outcome.added, outcome.finished, outcome.record_errors) == (700, 700, True, 0)
     return store
 
 
 def test_rows_are_those_of_each_example_alone(whole: Path, model: Path, corpus: Path) -> None:
     prepared = prepare(job(corpus, whole, model))
     method, head = prepared.methods["rise"], prepared.provider.head
-    tables, needs = method.precompute(head, {}), merged_specs([method.needs(head.model_shape)])
+    tables, needs = method.precompute(head, {}), merge_specs([method.needs(head.model_shape)])
     rows, losses = signatures(whole), open_column(FeatureStore.open(whole), EXAMPLES, "loss").gather(np.arange(700))
     for number, example in enumerate(prepared.provider.examples(Place())):
         if number % 97 == 0:
@@ -333,7 +333,7 @@ def test_bad_records_are_skipped_and_counted_or_fail(model: Path, tmp_path: Path
     with pytest.raises(CorpusError, match=r"a.jsonl:21: "):
         run(prepare(job(corpus, tmp_path / "s", model)))
     outcome = run(prepare(job(corpus, tmp_path / "s", model, text=TextSettings(Template(), "skip"))))
-    assert (outcome.rows, outcome.faults) == (21, 1)
+    assert (outcome.rows, outcome.record_errors) == (21, 1)
 
 
 def test_a_second_writer_is_refused(whole: Path, model: Path, tmp_path: Path) -> None:

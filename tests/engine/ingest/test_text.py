@@ -1,4 +1,4 @@
-"""From documents to examples and counted positions: prefixes, prompts, cuts, faults, and reading on from any place."""
+"""From documents to examples and target positions: prefixes, prompts, truncation, record errors, and reading from any place."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from headwater.engine.data.documents import Faults, Template
+from headwater.engine.data.documents import RecordErrors, Template
 from headwater.engine.data.sources import Source, find_sources
 from headwater.engine.ingest import text_provider as text_module
 from headwater.engine.ingest.examples import Example, Place
@@ -25,7 +25,7 @@ LONG = " ".join(f"the river runs down to the sea, {n}; ünïcödé 漢字 🙂" 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["prefix", "no prefix"])
 def model(request: Any, model_folder: Any, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    """A tiny model whose tokenizer puts a begin-of-text token before a text, or does not."""
+    """A tiny model whose tokenizer puts a begin-of-text token before a text, or not."""
     import shutil
 
     from small import save_tokenizer
@@ -38,29 +38,29 @@ def model(request: Any, model_folder: Any, tmp_path_factory: pytest.TempPathFact
 
 
 def provider(model: LanguageModel, folder: Path, lines: list[dict[str, Any]], **more: Any) -> TextProvider:
-    """These documents before the model; `more`: max_length, attribute, truncate, policy, name."""
+    """A provider of these documents; `more`: max_length, attribute, truncate, policy, name."""
     path = folder / more.pop("name", "c.jsonl")
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    faults = Faults(more.pop("policy", "fail"))
+    record_errors = RecordErrors(more.pop("policy", "fail"))
     asked = {"max_length": 64, "attribute": "completion", **more}
     settings = TextSettings(
         max_length=asked["max_length"], attribute=asked["attribute"], truncate=more.get("truncate")
     ).resolved(model.head.model_shape)
-    return TextProvider(model, find_sources([str(path)]), settings, faults)
+    return TextProvider(model, find_sources([str(path)]), settings, record_errors)
 
 
 def all_of(source: TextProvider) -> list[Example]:
-    """Every example."""
+    """All examples of a provider."""
     return list(source.examples(Place()))
 
 
 def ids_of(model: LanguageModel, text: str) -> list[int]:
-    """The text's own tokens."""
+    """Tokens of the text alone."""
     return list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def counted_tokens(source: TextProvider, example: Example) -> list[int]:
-    """The tokens that a readout of the example predicts."""
+    """The target tokens of an example."""
     return list(source.read([example], OutputSpec()).targets.tolist())
 
 
@@ -129,7 +129,7 @@ def test_a_prompted_row_that_is_too_long_is_a_fault(model, tmp_path):
         all_of(provider(model, tmp_path, lines, max_length=20))
     source = provider(model, tmp_path, lines, max_length=20, policy="skip")
     assert [example.text for example in all_of(source)] == ["sea", "river"]
-    assert source.faults.count == 1
+    assert source.record_errors.count == 1
 
 
 def test_truncating_cuts_the_prompts_start_then_the_completions_end(model, tmp_path):
@@ -146,7 +146,7 @@ def test_truncating_cuts_the_prompts_start_then_the_completions_end(model, tmp_p
 
 
 def test_reading_goes_on_from_every_place(model, tmp_path):
-    """Several files, cut documents, prompted rows, a bad line and one skipped as too long."""
+    """Several files with documents cut into windows, prompts, one bad line and one document skipped as too long."""
     lines = [
         {"text": LONG}, {"prompt": "one", "completion": " two"}, {"text": ""},
         {"prompt": LONG, "completion": "x"}, {"text": "sea"},
@@ -161,7 +161,7 @@ def test_reading_goes_on_from_every_place(model, tmp_path):
             model,
             sources,
             TextSettings(Template(), max_length=33, attribute="completion").resolved(model.head.model_shape),
-            Faults("skip"),
+            RecordErrors("skip"),
         )
 
     examples = all_of(anew())
@@ -180,7 +180,7 @@ def test_a_file_that_the_store_alone_knows_is_not_read_again(model, tmp_path):
 
 
 def test_a_begin_of_text_token_in_the_text_itself_is_not_doubled(model, tmp_path):
-    """As chat templates write it."""
+    """In the format of chat templates."""
     source = provider(model, tmp_path, [{"text": "<s>the river"}, {"prompt": "<s>one", "completion": " two"}])
     text, prompted = all_of(source)
     assert text.payload[0] == [0, *ids_of(model, "the river")]
@@ -203,7 +203,7 @@ def test_conversations_are_rendered_by_the_tokenizers_template(model, tmp_path):
 
 
 def test_a_document_without_tokens_is_read_all_the_same(model, tmp_path, monkeypatch):
-    """Some tokenizers drop characters that they do not know."""
+    """Some tokenizers drop unknown characters."""
     source = provider(model, tmp_path, [{"text": "漢"}])
     monkeypatch.setattr(
         model, "tokenizer", lambda texts, **_: {"input_ids": [[] for _ in texts], "offset_mapping": [[] for _ in texts]}
@@ -269,14 +269,14 @@ def test_a_real_tokenizer_counts_a_completions_own_tokens(tmp_path):
     story = provider(
         stories, tmp_path, [{"text": "Once upon a time, there was a little girl named Lily."}], name="s.jsonl"
     )
-    from headwater.engine.models.batch_outputs import merged_specs
+    from headwater.engine.models.batch_outputs import merge_specs
 
     with torch.inference_mode():
-        assert float(story.read(all_of(story), merged_specs([])).losses()[0]) < 1.5  # a trained model, read aright
+        assert float(story.read(all_of(story), merge_specs([])).losses()[0]) < 1.5  # a trained model, read aright
 
 
 def test_a_long_text_is_tokenised_in_parts_and_cut_alike(model, tmp_path, monkeypatch):
-    """Parts begin with a space, as the tokenizer's own pieces do, so that the cuts do not show."""
+    """Windows begin with a space, like the tokenizer's own tokens, so that cuts change no token."""
     text = " ".join(f"the river runs down to the sea {n}" for n in range(300))
     whole = all_of(provider(model, tmp_path, [{"text": "short"}, {"text": text}, {"text": "sea"}], max_length=20))
     monkeypatch.setattr(text_module, "ENCODE_CHARACTERS", 700)

@@ -1,4 +1,4 @@
-"""Models of many families load with a head that gives their own logits; whatever does not load says why in one line."""
+"""Models of many families load with a head that reproduces their logits; other models fail with a one-line error."""
 
 import json
 import shutil
@@ -31,12 +31,12 @@ IDS = torch.arange(3, 40)[None]
 
 
 def opened(folder: Path, **more: Any) -> LanguageModel:
-    """The model of a folder, on the CPU."""
+    """Load the model of a folder on the CPU."""
     return load(ModelChoice(str(folder), device="cpu", **more))
 
 
 def ours(model: LanguageModel) -> torch.Tensor:
-    """Logits by the head, as headwater computes them."""
+    """Logits computed by headwater's head."""
     with torch.inference_mode():
         return model.head.logits(model.trunk(input_ids=IDS).last_hidden_state)
 
@@ -65,7 +65,7 @@ def test_half_precision_passes_the_check_and_keeps_its_dtype(dtype, model_folder
 
 
 def adapter(folder: Path, base: Path, **more: Any) -> Any:
-    """A random LoRA adapter of a model, saved; returns peft's model."""
+    """Save a random LoRA adapter of a model; returns peft's model."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", **more)
@@ -97,7 +97,7 @@ def test_an_adapter_is_merged(model_folder, tmp_path):
 
 
 def resaved(folder: Path, to: Path, change: Any = None, **more: Any) -> Path:
-    """A model loaded, changed and saved again."""
+    """Load a model, change it and save it again."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -150,7 +150,7 @@ def pickled(folder: Path) -> None:
 
 
 def rewritten(folder: Path, change: Any) -> None:
-    """The weights file with its tensors changed."""
+    """Change tensors of the weights file."""
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(folder / "model.safetensors")
@@ -220,7 +220,9 @@ def test_what_is_no_folder_is_no_model(where, tmp_path):
     path = tmp_path / "x"
     if where == "a file":
         path.write_text("hello")
-    with pytest.raises(ModelError, match=r"neither a model folder nor|x: no such folder$") as caught:
+    with pytest.raises(
+        ModelError, match=r"neither a model folder nor|x: no such folder; give a Hugging Face model folder or hub id$"
+    ) as caught:
         opened(path)
     assert "\n" not in str(caught.value)
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from headwater.engine.data.documents import Faults
+from headwater.engine.data.documents import RecordErrors
 from headwater.engine.ingest.array_provider import ArrayProvider
 from headwater.engine.ingest.examples import Example, Place
 from headwater.engine.ingest.outputs import Batching, outputs
 from headwater.engine.interface.model_view import OutputSpec
-from headwater.engine.models.batch_outputs import PackedOutputs, merged_specs
+from headwater.engine.models.batch_outputs import PackedOutputs, merge_specs
 from headwater.store.errors import DataError
 
-SPEC = merged_specs([OutputSpec()])
+SPEC = merge_specs([OutputSpec()])
 
 
 def arrays(folder: Path, bad_row: int = -1) -> tuple[ArrayProvider, list[Example]]:
@@ -25,7 +25,7 @@ def arrays(folder: Path, bad_row: int = -1) -> tuple[ArrayProvider, list[Example
     np.savez(
         folder / "rows.npz", hidden=hidden, labels=random.integers(0, 5, (7, 3)), weight=random.standard_normal((5, 4))
     )
-    provider = ArrayProvider([str(folder / "rows.npz")], torch.device("cpu"), Faults("fail"))
+    provider = ArrayProvider([str(folder / "rows.npz")], torch.device("cpu"), RecordErrors("fail"))
     return provider, list(provider.examples(Place()))
 
 

@@ -1,4 +1,4 @@
-"""A row depends on its example alone: not on its batch, its padding, the tiles of logits, or who else asks."""
+"""Outputs of a batch: an example's row does not depend on its batch, padding, tiles of logits or other reductions."""
 
 import json
 from collections.abc import Callable
@@ -9,14 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from headwater.engine.data.documents import Faults, Template
+from headwater.engine.data.documents import RecordErrors, Template
 from headwater.engine.data.sources import find_sources
 from headwater.engine.ingest.examples import Example, Place
 from headwater.engine.ingest.text_provider import TextProvider
 from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models import batch_outputs as readout_module
-from headwater.engine.models.batch_outputs import LinearHead, NonFiniteLogits, PackedOutputs, Positions, merged_specs
+from headwater.engine.models.batch_outputs import (
+    LinearHead,
+    NonFiniteLogits,
+    PackedOutputs,
+    TargetPositions,
+    merge_specs,
+)
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.sketches.residual import Loss, SparseResidual
 from headwater.plugins.rise import Rise
@@ -27,7 +33,7 @@ TOP = SparseResidual(1.0, 16, 0.9, 4)
 
 @pytest.fixture(scope="module", params=["Llama", "GPTNeoX"])
 def provider(request: Any, model_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> TextProvider:
-    """70 texts of 1 to 60 characters, every third with a prompt, before a model."""
+    """A model with 70 texts of 1 to 60 characters, every third with a prompt."""
     rng = np.random.default_rng(0)
     lines = []
     for row in range(70):
@@ -37,13 +43,13 @@ def provider(request: Any, model_folder: Callable[..., Path], tmp_path_factory: 
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     model = load(ModelChoice(str(model_folder(request.param)), device="cpu"))
     settings = TextSettings(Template(), max_length=64, attribute="completion").resolved(model.head.model_shape)
-    return TextProvider(model, find_sources([str(path)]), settings, Faults("fail"))
+    return TextProvider(model, find_sources([str(path)]), settings, RecordErrors("fail"))
 
 
 def everything(provider: TextProvider, batch: list[Example]) -> list[tuple[torch.Tensor, ...]]:
     """Each example's hidden states of two layers, losses and RISE row, when read as one batch."""
     rise = Rise(tau=1.0, kr=16, kh=16, kg=8)
-    read = provider.read(batch, merged_specs([rise.needs(provider.head.model_shape), OutputSpec(layers=(1,))]))
+    read = provider.read(batch, merge_specs([rise.needs(provider.head.model_shape), OutputSpec(layers=(1,))]))
     rows = rise.rows(read, rise.precompute(provider.head, {}))["signature"]
     parts = [torch.split(read.hidden(layer), read.counts) for layer in (-1, 1)]
     return list(zip(*parts, read.losses(), rows, strict=True))
@@ -82,7 +88,7 @@ def test_layers_not_asked_for_are_not_kept(provider):
 
 
 def random_readout(reductions: tuple[Any, ...], lengths: list[int], **more: Any) -> PackedOutputs:
-    """A batch over 50 tokens, without a model; `hurt` maps position to a number that poisons its hidden state."""
+    """A batch over 50 tokens, without a model; `hurt` maps position to a non-finite number put into its hidden state."""
     generator = torch.Generator().manual_seed(0)
     positions = sum(lengths)
     hidden = torch.randn(positions, 8, generator=generator)
@@ -91,8 +97,8 @@ def random_readout(reductions: tuple[Any, ...], lengths: list[int], **more: Any)
     head = LinearHead(ModelShape(8, 50, 1, 64), torch.randn(50, 8, generator=generator))
     example_ids = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     targets = torch.randint(50, (positions,), generator=generator)
-    needs = merged_specs([OutputSpec(reductions=reductions)])
-    return PackedOutputs(head, {-1: hidden}, Positions(example_ids, targets, lengths), needs, more.get("logits"))
+    needs = merge_specs([OutputSpec(reductions=reductions)])
+    return PackedOutputs(head, {-1: hidden}, TargetPositions(example_ids, targets, lengths), needs, more.get("logits"))
 
 
 @pytest.mark.parametrize("rows", [16, 17, 100, 1000])
@@ -112,25 +118,25 @@ def test_tiles_change_nothing(rows, lengths, monkeypatch):
 
 @dataclass(frozen=True)
 class Counting:
-    """A reduction that counts the positions it is given; its result is three axes wide, wider in each tile."""
+    """A reduction that returns the number of positions it was given; its result is wider in each tile."""
 
     name: str
     seen: Any
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The row's number, repeated."""
+        """The row number, repeated."""
         self.seen.append(len(logits))
         width = 1 + len(self.seen)
         return (targets[:, None, None].expand(-1, width, 2).clone(), targets)
 
     def __hash__(self) -> int:
-        """By name, as a frozen dataclass of plain values would be."""
+        """Compares by name, like a frozen dataclass of plain values."""
         return hash(self.name)
 
 
 @dataclass(frozen=True)
 class FirstLogits:
-    """A reduction that returns views of what it is given."""
+    """A reduction that returns views of its inputs."""
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Three logits and the targets."""
@@ -151,7 +157,7 @@ def test_a_view_of_a_tile_outlives_the_tile(bias, monkeypatch):
 def test_each_reduction_is_computed_once_a_batch(monkeypatch):
     seen: list[int] = []
     first, second = Counting("a", seen), Counting("a", seen)
-    merged = merged_specs([OutputSpec((2, 1), (first, Loss())), OutputSpec((1,), (second, TOP)), OutputSpec()])
+    merged = merge_specs([OutputSpec((2, 1), (first, Loss())), OutputSpec((1,), (second, TOP)), OutputSpec()])
     assert merged == OutputSpec((2, 1), (Loss(), first, TOP))
     monkeypatch.setattr(readout_module, "TILE_BYTES", 40 * 4 * 50)
     read = random_readout((first, second, TOP), [50, 50])

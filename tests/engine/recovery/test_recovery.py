@@ -274,7 +274,7 @@ def test_very_many_subsets_have_their_names() -> None:
 
 
 def test_bad_measurements_are_named() -> None:
-    with pytest.raises(DataError, match="two at least"):
+    with pytest.raises(DataError, match="at least two"):
         Lasso(PartitionDesign(5, 1, 1, 0), np.ones((1, 1)))
     with pytest.raises(DataError, match="no examples"):
         Lasso(TableMembership.of_masks(np.zeros((4, 0), bool)), np.ones((1, 4)))

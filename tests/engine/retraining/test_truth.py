@@ -1,4 +1,4 @@
-"""Ground truth: subsets as they were asked for, losses as torch has them, the same outcomes whoever is stopped or killed."""
+"""Ground truth: masks are as requested, losses equal torch's, and outcomes do not depend on interruptions."""
 
 import json
 import os
@@ -13,11 +13,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from headwater.cli import main
-from headwater.engine.evaluation.removal import brittleness, removals
+from headwater.engine.evaluation.removal import brittleness, removal_masks
 from headwater.engine.retraining.masks import clustered_masks, random_masks, text_clusters
-from headwater.engine.retraining.retraining_job import GroundTruthJob, prepare_truth
-from headwater.engine.retraining.token_sets import TokenSet, gathered
-from headwater.engine.retraining.training_loop import RetrainingRecipe, losses, padded, retrained
+from headwater.engine.retraining.retraining_job import GroundTruthJob, prepare_ground_truth
+from headwater.engine.retraining.token_sets import TokenSet, concatenate_tokens
+from headwater.engine.retraining.training_loop import RetrainingRecipe, pad_batch, query_losses, train_on_subset
 from headwater.store.errors import DataError, SettingsError, StoreMismatch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,30 +66,30 @@ def test_clustered_subsets_cut_one_cluster_at_most(labels, fraction):
 def test_like_texts_are_one_cluster():
     labels = text_clusters([f"{word} {word} {i}" for word in ("river", "engine", "winter") for i in range(8)], 3, 0)
     assert [len(set(labels[at : at + 8])) for at in (0, 8, 16)] == [1, 1, 1] and len(set(labels)) == 3
-    with pytest.raises(SettingsError, match="5 clusters of 2"):
+    with pytest.raises(SettingsError, match="--clusters 5: expected at most 2"):
         text_clusters(["a", "b"], 5, 0)
 
 
 def test_tokens_come_back(tmp_path):
-    tokens = gathered([([1, 2, 3], 0), ([4, 5], 1), ([6, 7, 8, 9], 3)])
+    tokens = concatenate_tokens([([1, 2, 3], 0), ([4, 5], 1), ([6, 7, 8, 9], 3)])
     tokens.save(tmp_path / "t.npz")
     again = TokenSet.load(tmp_path / "t.npz")
     assert again.digest == tokens.digest and len(again) == 3
     assert again.example(2)[0].tolist() == [6, 7, 8, 9] and again.example(2)[1] == 3 and again.example(0)[1] == 1
-    assert gathered([([1, 2, 3], 0), ([4, 5], 2)]).digest != tokens.digest
+    assert concatenate_tokens([([1, 2, 3], 0), ([4, 5], 2)]).digest != tokens.digest
 
 
 def test_losses_are_torchs(place):
-    model = retrained(str(place / "model"), gathered([([1, 2, 3, 4], 1)] * 9), range(9), RECIPE, 3)
-    tokens = gathered([([5, 6, 7, 8, 9, 10], 1), ([11, 12, 13], 2), ([1, 2, 3, 4], 3)])
-    found = losses(model, tokens)
+    model = train_on_subset(str(place / "model"), concatenate_tokens([([1, 2, 3, 4], 1)] * 9), range(9), RECIPE, 3)
+    tokens = concatenate_tokens([([5, 6, 7, 8, 9, 10], 1), ([11, 12, 13], 2), ([1, 2, 3, 4], 3)])
+    found = query_losses(model, tokens)
     for number in range(3):
         ids, first = tokens.example(number)
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([ids.tolist()])).logits[0, first - 1 : -1]
         expected = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[first:].tolist()))
         assert found[number] == pytest.approx(float(expected), abs=1e-5)
-    batch = padded([{"input_ids": [1, 2], "labels": [-100, 2]}, {"input_ids": [3], "labels": [-100]}])
+    batch = pad_batch([{"input_ids": [1, 2], "labels": [-100, 2]}, {"input_ids": [3], "labels": [-100]}])
     assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]] and batch["labels"].tolist() == [
         [-100, 2],
         [-100, -100],
@@ -97,11 +97,12 @@ def test_losses_are_torchs(place):
 
 
 def test_training_teaches_what_it_sees(place):
-    job_of = prepare_truth(job(place, place / "unused"))
+    job_of = prepare_ground_truth(job(place, place / "unused"))
     tokens = job_of.task.examples
-    before = losses(retrained(str(place / "model"), tokens, [0], RetrainingRecipe(epochs=0.01), 0), tokens)
-    after = losses(
-        retrained(str(place / "model"), tokens, range(12), RetrainingRecipe(epochs=60, learning_rate=1e-2), 0), tokens
+    before = query_losses(train_on_subset(str(place / "model"), tokens, [0], RetrainingRecipe(epochs=0.01), 0), tokens)
+    after = query_losses(
+        train_on_subset(str(place / "model"), tokens, range(12), RetrainingRecipe(epochs=60, learning_rate=1e-2), 0),
+        tokens,
     )
     assert after[:12].mean() < 0.7 * before[:12].mean()
     assert after[:12].mean() < after[12:].mean()
@@ -113,10 +114,10 @@ def outcomes(folder: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def whole(place) -> Path:
-    """Ground truth made in one go."""
+    """Ground truth computed without interruption."""
     folder = place / "whole"
     told: list[int] = []
-    assert prepare_truth(job(place, folder)).build(2, told.append)
+    assert prepare_ground_truth(job(place, folder)).build(2, told.append)
     assert told[0] == 0 and told[-1] == 6
     return folder
 
@@ -134,10 +135,10 @@ def test_the_folder_holds_what_evaluate_reads(whole, place, tmp_path):
 
 
 def test_a_stopped_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):
-    truth, told = prepare_truth(job(place, tmp_path / "t")), list[int]()
+    truth, told = prepare_ground_truth(job(place, tmp_path / "t")), list[int]()
     assert not truth.build(1, told.append, lambda: len(told) > 2)
-    assert not (tmp_path / "t/outcomes.npy").exists() and len(truth.left()) == 4
-    assert prepare_truth(job(place, tmp_path / "t")).build(1, told.append)
+    assert not (tmp_path / "t/outcomes.npy").exists() and len(truth.remaining_runs()) == 4
+    assert prepare_ground_truth(job(place, tmp_path / "t")).build(1, told.append)
     np.testing.assert_array_equal(outcomes(tmp_path / "t"), outcomes(whole))
 
 
@@ -169,7 +170,7 @@ def test_another_question_is_refused_by_the_folder(whole, place):
         ({"seeds": 3}, "seeds"),
     ]:
         with pytest.raises(StoreMismatch, match=f"another {key}"):
-            prepare_truth(job(place, whole, **more))
+            prepare_ground_truth(job(place, whole, **more))
 
 
 def test_bad_questions(place, tmp_path):
@@ -199,22 +200,22 @@ def test_brittleness_is_its_formula() -> None:
 
 def test_removals_lack_the_best_and_as_many_others() -> None:
     scores = np.random.default_rng(0).integers(0, 4, (6, 30)).astype(float)
-    masks = removals(scores, 7)
+    masks = removal_masks(scores, 7)
     assert masks.shape == (12, 30) and set((~masks).sum(1)) == {7}
     for query in range(6):
         lost = scores[query][~masks[query]]
         assert lost.min() >= scores[query][masks[query]].max()
     with pytest.raises(DataError, match="cannot be taken away"):
-        removals(scores, 30)
+        removal_masks(scores, 30)
     with pytest.raises(DataError, match="two queries at least"):
-        removals(scores[:1], 3)
+        removal_masks(scores[:1], 3)
     small = np.array([[0, 3, 9, 200], [1, 0, 0, 0]], np.uint8)
-    assert np.array_equal(removals(small, 1)[:2], [[1, 1, 1, 0], [0, 1, 1, 1]])
-    assert np.array_equal(removals(small > 1, 1)[:2], [[1, 0, 1, 1], [0, 1, 1, 1]])
+    assert np.array_equal(removal_masks(small, 1)[:2], [[1, 1, 1, 0], [0, 1, 1, 1]])
+    assert np.array_equal(removal_masks(small > 1, 1)[:2], [[1, 0, 1, 1], [0, 1, 1, 1]])
 
 
 def test_what_taught_a_query_is_missed_when_it_is_taken_away(tmp_path: Path) -> None:
-    """Each query is a line of signs that eight examples repeat; scores that know them break it, scores that do not, do not."""
+    """Each query is a line of signs that eight examples repeat; removal by true scores raises its loss, by random ones not."""
     told = ["".join(np.random.default_rng(seed).choice(list("kqvxzw"), 24)) for seed in range(3)]
     texts = [*sentences(26), *(text for text in told for _ in range(8))]
     save_model(tmp_path / "model")

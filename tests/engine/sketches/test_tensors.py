@@ -8,7 +8,7 @@ import torch
 from headwater.engine.arrays.kernels.heaps import Heaps, merged
 from headwater.engine.arrays.precision.precisions import precision_of
 from headwater.engine.arrays.scan.scorers import scorer_of
-from headwater.engine.arrays.scan.tensor_scores import MOST_ROWS, best_keys, from_keys, planes_of, scores_of
+from headwater.engine.arrays.scan.tensor_scores import MOST_ROWS, best_keys, from_keys, query_planes, scores_of
 from headwater.store.errors import DataError
 from headwater.store.layout import Block, column
 from hypothesis import given, settings
@@ -29,7 +29,7 @@ def test_scores_are_those_of_the_cpus_kernels(precision: str, queries: int, coun
     scorer_of(form, matrix).score(Block(0, parts), expected)
     scale = torch.from_numpy(parts["c.scale"]) if "c.scale" in parts else None
     stored = parts["c"].view(np.int16) if precision == "bf16" else parts["c"]
-    found = scores_of(form, torch.from_numpy(stored), scale, planes_of(form, matrix, CPU)).T.numpy()
+    found = scores_of(form, torch.from_numpy(stored), scale, query_planes(form, matrix, CPU)).T.numpy()
     if precision in ("int8", "sign"):
         assert np.array_equal(found, expected)
     else:
