@@ -141,9 +141,9 @@ class Damage:
     """One chunk that is not what was written."""
 
     column: str
-    """The array's path below the root."""
+    """The array's path below the root, or a state's."""
     chunk: int
-    """The chunk's number."""
+    """The chunk's number; -1 of a state, which has no rows."""
     first: int
     """First row that it holds."""
     last: int
@@ -152,6 +152,8 @@ class Damage:
     """What is wrong, in words."""
 
     def __str__(self) -> str:
+        if self.chunk < 0:
+            return f"{self.column} {self.why}"
         return f"{self.column} chunk {self.chunk} (rows {self.first} to {self.last}) {self.why}"
 
 

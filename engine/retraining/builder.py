@@ -4,8 +4,8 @@
 |------------------|-----------------------------------------------------------------------------------------------|
 | `truth.json`     | settings and digests, which a later run must share; the noise ceiling when all is done         |
 | `masks.npy`      | (S, N) int8                                                                                    |
-| `examples.npz`, `queries.npz` | tokens                                                                            |
-| `runs/S-R.npy`   | (Q,) float64: the queries' losses after training on subset S with seed R; whole or not there  |
+| `examples`, `queries` | tokens: states of checksummed arrays                                                      |
+| `runs/S-R`       | (Q,) float64: the queries' losses after training on subset S with seed R: a state             |
 | `outcomes.npy`   | (seeds, S, Q) float64, when all runs are there                                                |
 
 Knows no method.
@@ -13,6 +13,7 @@ Knows no method.
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import signal
@@ -25,8 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from ...store.errors import HeadwaterError, SettingsError, StoreMismatch
+from ...store.errors import HeadwaterError, SettingsError, StoreDamaged, StoreError, StoreMismatch
+from ...store.files import write_file, write_json
 from ...store.layout import Array
+from ...store.state import has_state, read_state, remove_state, write_state
 from ..evaluation.metrics import noise_ceiling
 from .token_sets import TokenSet
 from .training_loop import RetrainingRecipe, losses, retrained
@@ -78,17 +81,17 @@ class GroundTruth:
             return
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-            task.examples.save(self.folder / "examples.npz")
-            task.queries.save(self.folder / "queries.npz")
+            task.examples.save(self.folder / "examples")
+            task.queries.save(self.folder / "queries")
             _save(self.folder / "masks.npy", task.masks.astype(np.int8))
             self._note({})
-        except OSError as error:
-            raise SettingsError(f"{folder} cannot be written: {error.strerror or error}") from None
+        except (OSError, StoreError) as error:
+            raise SettingsError(f"{folder} cannot be written: {error}") from None
 
     def left(self) -> list[tuple[int, int]]:
         """(subset, seed) of what is still to be trained; all subsets of a seed come before the next seed's."""
         jobs = [(subset, seed) for seed in range(self.task.seeds) for subset in range(len(self.task.masks))]
-        return [job for job in jobs if not self._run(*job).exists()]
+        return [job for job in jobs if not has_state(self._run(*job))]
 
     def build(
         self, processes: int, on_progress: Callable[[int], None], should_stop: Callable[[], bool] = lambda: False
@@ -144,16 +147,14 @@ class GroundTruth:
 
     def _finish(self) -> None:
         subsets = range(len(self.task.masks))
-        found = np.array([[np.load(self._run(s, r)) for s in subsets] for r in range(self.task.seeds)])
+        found = np.array([[_losses_of(self._run(s, r)) for s in subsets] for r in range(self.task.seeds)])
         _save(self.folder / "outcomes.npy", found)
         between, ceiling = noise_ceiling(found)
         told = {"between_seeds": between, "ceiling": ceiling, "mean_loss": float(found.mean())}
         self._note({key: value if np.isfinite(value) else None for key, value in told.items()})
 
     def _note(self, more: dict[str, Any]) -> None:
-        hidden = self.folder / f".{TRUTH}.part"
-        hidden.write_text(json.dumps({"settings": self._settings, **more}, indent=1) + "\n")
-        hidden.replace(self.folder / TRUTH)
+        write_json(self.folder / TRUTH, {"settings": self._settings, **more})
 
 
 def _deaf() -> None:
@@ -167,21 +168,37 @@ def train_one(folder: str, model: str, recipe: dict[str, Any], subset: int, seed
 
     torch.set_num_threads(1)
     here = Path(folder)
-    examples = TokenSet.load(here / "examples.npz")
+    examples = TokenSet.load(here / "examples")
     teaching = np.diff(examples.ends, prepend=0) > examples.first  # an example of one token teaches nothing
     rows = np.flatnonzero(np.load(here / "masks.npy", mmap_mode="r")[subset] & teaching).tolist()
     trained = retrained(model, examples, rows, RetrainingRecipe(**recipe), seed)
-    _save(_run_path(here, subset, seed), losses(trained, TokenSet.load(here / "queries.npz")))
+    write_state(_run_path(here, subset, seed), {}, {"losses": losses(trained, TokenSet.load(here / "queries"))})
 
 
 def _run_path(folder: Path, subset: int, seed: int) -> Path:
-    return folder / "runs" / f"{subset:04}-{seed:02}.npy"
+    return folder / "runs" / f"{subset:04}-{seed:02}"
 
 
 def _save(path: Path, values: Array) -> None:
-    hidden = path.with_name(f".{path.name}.part.npy")
-    np.save(hidden, values)
-    hidden.replace(path)
+    body = io.BytesIO()
+    np.save(body, values)
+    write_file(path, [body.getbuffer()])
+
+
+def _losses_of(folder: Path) -> Array:
+    """The losses of one training; one that is damaged is removed, to be trained again.
+
+    Raises:
+        StoreDamaged: it is not what was written.
+    """
+    try:
+        state = read_state(folder)
+    except StoreDamaged as error:
+        remove_state(folder)
+        raise StoreDamaged(f"{error}; the same command trains it again") from None
+    if state is None or set(state.arrays) != {"losses"}:
+        raise StoreDamaged(f"{folder} holds no losses of a training: remove it, and the same command trains it again")
+    return state.arrays["losses"]
 
 
 def _require_same(there: dict[str, Any], wanted: dict[str, Any], folder: str) -> None:

@@ -9,9 +9,7 @@ bound. What was chosen is kept beside the rows; outcomes that were held out are 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ...store.errors import DataError, SettingsError
+from ...store.errors import DataError, SettingsError, StoreError
 from ...store.layout import Array
+from ...store.state import read_state, write_state
 from ..evaluation.metrics import spearman
 from .surrogate import GRID, INCUMBENT, utilities
 
@@ -28,7 +27,7 @@ FEW = 48
 """Subsets below which the incumbent will usually stay."""
 _LEVEL = 0.1
 _RESAMPLES = 2000
-_FILE = "calibration.json"
+STATE = "calibration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,29 +131,26 @@ def keep(found: Calibration, state: Path) -> None:
     Raises:
         SettingsError: it cannot be written there.
     """
-    hidden = state / f".{_FILE}.{os.getpid()}.part"
     try:
-        state.mkdir(exist_ok=True)
-        hidden.write_text(json.dumps(found.facts(), indent=1))
-        hidden.replace(state / _FILE)
-    except OSError as error:
-        raise SettingsError(f"{state / _FILE} cannot be written: {error.strerror or error}") from None
+        write_state(state / STATE, found.facts())
+    except StoreError as error:
+        raise SettingsError(f"the calibration cannot be kept: {error}") from None
 
 
 def kept(state: Path | None) -> Calibration | None:
     """What was chosen before.
 
     Raises:
-        DataError: the file is not what was written.
+        StoreDamaged: it is not what was written. DataError: it is no calibration.
     """
-    if state is None or not (state / _FILE).is_file():
+    found = read_state(state / STATE) if state is not None else None
+    if found is None:
         return None
     try:
-        told = json.loads((state / _FILE).read_text())
-        each = [
-            Candidate(**{**one, "bound": np.nan if one["bound"] is None else one["bound"]})
-            for one in told["candidates"]
-        ]
-        return Calibration(**{**told, "candidates": tuple(each), "tasks": tuple(told["tasks"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{state / _FILE} is not what headwater wrote: {error}") from None
+        candidates = tuple(
+            Candidate(**{**each, "bound": np.nan if each["bound"] is None else each["bound"]})
+            for each in found.values["candidates"]
+        )
+        return Calibration(**{**found.values, "candidates": candidates, "tasks": tuple(found.values["tasks"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{state}/{STATE} is not what headwater wrote: {error}") from None
