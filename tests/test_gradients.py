@@ -255,7 +255,7 @@ def test_every_baseline_from_corpus_to_answers(name, tmp_path):
     again = ask(str(tmp_path / "S"), name, str(queries), top=40).attribute()  # what was learnt comes from the store now
     np.testing.assert_array_equal(first.rows, again.rows)
     np.testing.assert_array_equal(first.scores, again.scores)
-    kept = list((tmp_path / "S").rglob("state/moments.npz"))
+    kept = list((tmp_path / "S").rglob("state/moments/zarr.json"))
     assert bool(kept) == (load_method(name)().statistics(load(ModelChoice(str(folder))).head.model_shape) is not None)
     if name not in ("graddot", "trak", "headgn", "logra"):  # whose score is no cosine
         assert first.rows[:, 0].tolist() == [0, 1, 2, 3, 4]
@@ -319,7 +319,7 @@ def test_what_was_learnt_and_then_damaged_is_learnt_again(tmp_path):
     assert signs.exit_code == 1 and "signs do not give them back" in signs.stderr
     assert CliRunner().invoke(main, [*words, "-o", "headgn.k", "8"]).exit_code == 0
     expected = ask(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores
-    (kept,) = (tmp_path / "S").rglob("moments.npz")
+    (kept,) = (tmp_path / "S").rglob("moments/*/mean/c/0")
     for body in (b"", kept.read_bytes()[:100], b"x" * 5000):
         kept.write_bytes(body)
         np.testing.assert_array_equal(ask(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores, expected)

@@ -72,8 +72,8 @@ def test_like_texts_are_one_cluster():
 
 def test_tokens_come_back(tmp_path):
     tokens = gathered([([1, 2, 3], 0), ([4, 5], 1), ([6, 7, 8, 9], 3)])
-    tokens.save(tmp_path / "t.npz")
-    again = TokenSet.load(tmp_path / "t.npz")
+    tokens.save(tmp_path / "t")
+    again = TokenSet.load(tmp_path / "t")
     assert again.digest == tokens.digest and len(again) == 3
     assert again.example(2)[0].tolist() == [6, 7, 8, 9] and again.example(2)[1] == 3 and again.example(0)[1] == 1
     assert gathered([([1, 2, 3], 0), ([4, 5], 2)]).digest != tokens.digest
@@ -150,8 +150,8 @@ def test_a_killed_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):
     kills = 0
     while True:
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-        runs, before = tmp_path / "t/runs", len(list((tmp_path / "t").glob("runs/[0-9]*.npy")))
-        while process.poll() is None and len(list(runs.glob("[0-9]*.npy"))) == before:
+        runs, before = tmp_path / "t/runs", len(list((tmp_path / "t").glob("runs/[0-9]*/zarr.json")))
+        while process.poll() is None and len(list(runs.glob("[0-9]*/zarr.json"))) == before:
             time.sleep(0.05)
         if process.poll() is not None:
             break
