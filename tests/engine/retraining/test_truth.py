@@ -151,8 +151,8 @@ def test_a_killed_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):
     kills = 0
     while True:
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-        runs, before = tmp_path / "t/runs", len(list((tmp_path / "t").glob("runs/[0-9]*.npy")))
-        while process.poll() is None and len(list(runs.glob("[0-9]*.npy"))) == before:
+        runs, before = tmp_path / "t/runs", len(list((tmp_path / "t").glob("runs/[0-9]*/zarr.json")))
+        while process.poll() is None and len(list(runs.glob("[0-9]*/zarr.json"))) == before:
             time.sleep(0.05)
         if process.poll() is not None:
             break
