@@ -1,4 +1,4 @@
-"""Rank correlation of columns, once for every room that needs it. Knows arrays alone."""
+"""Spearman's rank correlation of columns. Knows arrays alone."""
 
 from __future__ import annotations
 

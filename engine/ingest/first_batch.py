@@ -1,5 +1,5 @@
-"""A method's calls as the engine makes them: the first batch is checked against what the method declares, and whatever its code
-raises is one line that names the method, its package and its version.
+"""Calls a method, checks its first batch against what it declares, and wraps its errors in one line. The line names the method,
+its package and its version.
 
 The conformance suite uses the same checks. Knows no method by name and no store.
 """

@@ -1,5 +1,5 @@
-"""Names for what the transformers library hands out. Its classes are found by name when a model is loaded, and what is used of
-them (attributes, calls) is not typed there. Knows nothing else.
+"""Type aliases for objects of the transformers library. Its classes are found by name when a model is loaded, and what is used
+of them (attributes, calls) is not typed there. Knows nothing else.
 """
 
 from __future__ import annotations

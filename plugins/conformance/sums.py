@@ -1,4 +1,4 @@
-"""Conformance of a method's sums over positions, of how they are normalised, and of its statistics. See `suite.py`."""
+"""Checks of a method's sums over positions, their normalisation, and its statistics of the corpus. See `suite.py`."""
 
 from __future__ import annotations
 

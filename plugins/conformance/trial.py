@@ -1,5 +1,5 @@
-"""The trial that checks run on: a random model, ragged random examples, outputs that give only what the contract promises.
-Knows no method and no check.
+"""The random model and examples that checks run on; its outputs give only what the contract promises. Knows no method and no
+check.
 """
 
 from __future__ import annotations
