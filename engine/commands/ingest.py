@@ -66,6 +66,7 @@ def _prepared(options: dict[str, Any]) -> Any:
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     reading = ReadOptions(template, o["on_error"], o["max_length"], o["attribute"], o["truncate"], o["lines"])
     with_text = None if o["no_text"] is None else not o["no_text"]
+    with_tokens = None if o["no_tokens"] is None else not o["no_tokens"]
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
     fits = fitted_among(o["methods"])
     given = method_settings(o["methods"], o["settings"])
@@ -73,7 +74,7 @@ def _prepared(options: dict[str, Any]) -> Any:
         check_settings(name, given[name], o["store"] if o["append"] else "")
     methods = {name: settings for name, settings in given.items() if name not in fits}
     return prepare(IngestJob(o["corpus"], o["store"], choice, methods, reading, budget(o["memory"]), o["batch_tokens"],
-                             with_text, o["append"], o["seeds"], o["commit_seconds"]))  # fmt: skip
+                             with_text, with_tokens, o["append"], o["seeds"], o["commit_seconds"]))  # fmt: skip
 
 
 @click.command("ingest")

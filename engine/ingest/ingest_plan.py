@@ -11,7 +11,7 @@ from ...store.layout import TEXT_CHUNK_ROWS
 from ..interface.method import Method
 from ..interface.model_view import BATCH_EXAMPLES, ModelShape, OutputSpec
 from ..runtime.memory import Plan, plan
-from .examples import WINDOW, example_columns
+from .examples import WINDOW, KeptFields, example_columns
 from .provider import Provider
 from .stored_columns import precisions_of
 
@@ -23,14 +23,14 @@ BATCH_TOKENS = 4096
 """Padded tokens of a batch, at most: beyond this neither a CPU nor a GPU gets faster on small models."""
 
 
-def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, with_text: bool) -> Plan:
+def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, kept: KeptFields) -> Plan:
     """The memory of an ingestion in batches of `tokens` padded tokens."""
     model_shape = provider.head.model_shape
     forms = [form for method in methods.values() for form in precisions_of(method, model_shape).values()]
     columns = [column for form in forms for column in form.columns]
     batch = min(tokens, BATCH_EXAMPLES)
-    numbers = [c for c in [*columns, *example_columns(with_text)] if not c.is_text]
     longest = provider.longest()
+    stored = [*columns, *example_columns(kept, model_shape.vocabulary, longest)]
     return plan(
         [
             *provider.memory(tokens),
@@ -39,9 +39,9 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
             *((f"{name} scratch", method.scratch(model_shape, tokens)) for name, method in methods.items()),
             ("rows being rounded", max((form.encode_bytes(batch) for form in forms), default=0)),
             ("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
-            ("chunks being filled", sum(c.chunk_bytes for c in numbers)),
-            ("tokens", (2 * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
-            ("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * with_text) * longest * TEXT_BYTES),
+            ("chunks being filled", sum(c.buffer_bytes for c in stored if not c.is_text)),
+            ("tokens", ((2 + kept.tokens) * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
+            ("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * kept.text) * longest * TEXT_BYTES),
         ]
     )
 
@@ -65,7 +65,7 @@ def traces_part(model_shape: ModelShape, needs: Sequence[OutputSpec], tokens: in
 
 
 def choose_batch(
-    provider: Provider, methods: Mapping[str, Method], budget: int | None, wanted: int | None, with_text: bool
+    provider: Provider, methods: Mapping[str, Method], budget: int | None, wanted: int | None, kept: KeptFields
 ) -> tuple[int, Plan]:
     """Padded tokens of a batch, and the plan: the widest batch within the budget.
 
@@ -74,10 +74,10 @@ def choose_batch(
     """
     least = max(2, provider.longest())
     tokens = max(least, wanted or BATCH_TOKENS)
-    smallest = ingest_plan(provider, methods, least, with_text)
-    chosen = ingest_plan(provider, methods, tokens, with_text)
+    smallest = ingest_plan(provider, methods, least, kept)
+    chosen = ingest_plan(provider, methods, tokens, kept)
     while wanted is None and budget is not None and chosen.total > budget and tokens > least:
         tokens = max(least, tokens // 2)
-        chosen = ingest_plan(provider, methods, tokens, with_text)
+        chosen = ingest_plan(provider, methods, tokens, kept)
     chosen.check(budget, smallest.total if wanted is None else chosen.total)
     return tokens, chosen

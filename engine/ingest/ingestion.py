@@ -25,7 +25,7 @@ from ...store.manifest import StoreRecord
 from ...store.writer import GroupWriter
 from ..interface.method import Method
 from ..models.batch_outputs import NonFiniteLogits, merged_specs
-from .examples import Example, Place, batches, example_rows, windows
+from .examples import TOKEN_IDS, Example, Place, batches, example_rows, windows
 from .provider import Provider
 from .stored_columns import precisions_of
 from .writer_thread import WriterThread
@@ -183,7 +183,8 @@ class Ingestion:
             self._read_batch([window[i] for i in batch], batch, len(window), kept, losses)
         rows: dict[str, dict[str, Any]] = {method_group(n): dict(kept[n]) for n in names}
         if EXAMPLES in groups:
-            rows[EXAMPLES] = example_rows(window, losses.numpy())
+            with_tokens = any(column.name == TOKEN_IDS for column in self.store.columns(EXAMPLES))
+            rows[EXAMPLES] = example_rows(window, losses.numpy(), with_tokens=with_tokens)
         return rows
 
     def _read_batch(
