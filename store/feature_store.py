@@ -8,6 +8,7 @@ commit. Knows nothing of what rows mean.
     methods/<name>/columns/<column>/            one method's sketches
     forms/<name>.<form>/columns/<column>/       the same in fewer bits, made of them later (format 2)
     methods/<name>/state/                       what a method learnt from them
+    …/<column>/values/, …/<column>/offsets/     a ragged column (format 3)
 """
 
 from __future__ import annotations
@@ -139,9 +140,8 @@ class FeatureStore:
         """The columns of a group."""
         return self.record(group).columns
 
-    def array_metadata(self, group: str, column: str) -> dict[str, Any]:
-        """A column's own `zarr.json`; it may differ from what headwater wrote, if the array was stored anew."""
-        folder = self.folder(group, column)
+    def array_metadata(self, folder: str) -> dict[str, Any]:
+        """An array's own `zarr.json`; it may differ from what headwater wrote, if the array was stored anew."""
         if self.remote:
             return _remote_array_metadata(f"{self.url}/{folder}")
         try:
@@ -183,7 +183,8 @@ class FeatureStore:
 
         def declare(root: StoreRecord) -> StoreRecord:
             newer = group.startswith(f"{FORMS}/") or "declared" in notes
-            root = replace(root, format=max(root.format, 2 if newer else 1))
+            ragged = any(column.ragged for column in columns)
+            root = replace(root, format=max(root.format, 3 if ragged else 2 if newer else 1))
             known = root.groups.get(group)
             if known is None:
                 self._make_arrays(group, columns)
@@ -202,7 +203,13 @@ class FeatureStore:
             if not (self.path / parent / ROOT).exists():
                 write_json(self.path / parent / ROOT, group_metadata({}))
         for column in columns:
-            write_json(self.path / self.folder(group, column.name) / ROOT, array_metadata(column, 0))
+            folder = self.path / self.folder(group, column.name)
+            if column.ragged:
+                write_json(folder / ROOT, group_metadata({}))
+            for array in (column.values, column.offsets) if column.ragged else ():
+                write_json(folder / array.name / ROOT, array_metadata(array, 0))
+            if not column.ragged:
+                write_json(folder / ROOT, array_metadata(column, 0))
 
 
 def _record(path: str | Path, attributes: Mapping[str, Any]) -> StoreRecord:

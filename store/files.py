@@ -150,7 +150,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise StoreMissing(f"{path.parent} is not a headwater store: it has no {path.name}") from None
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreDamaged(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise StoreDamaged(f"{path} is not a JSON object")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from .errors import DataError
 
-FORMAT = 2
-"""1: examples and methods. 2: rows in precisions other than the declared one, and further forms of them."""
+FORMAT = 3
+"""1: examples and methods. 2: rows in precisions other than the declared one, and further forms of them. 3: ragged columns."""
 CHUNK_BYTES = 32 << 20
 """Upper size of a chunk of numbers: large enough to read at the disk's rate, small enough to hold a few."""
 TEXT_CHUNK_ROWS = 1024
@@ -40,7 +40,9 @@ class Column:
     dtype: str
     """NumPy name of the element type, or "string" for text."""
     chunk_rows: int
-    """Rows in a chunk, a power of two."""
+    """Rows in a chunk, a power of two; of a ragged column, elements."""
+    ragged: bool = False
+    """Whether a row is any number of elements of `shape`: values and offsets, row i = values[offsets[i]:offsets[i + 1]]."""
 
     @property
     def is_text(self) -> bool:
@@ -56,6 +58,21 @@ class Column:
     def chunk_bytes(self) -> int:
         """Bytes of one chunk of numbers, without its checksum."""
         return self.row_bytes * self.chunk_rows
+
+    @property
+    def values(self) -> Column:
+        """Of a ragged column: the array of the elements of all rows."""
+        return Column("values", self.shape, self.dtype, self.chunk_rows)
+
+    @property
+    def offsets(self) -> Column:
+        """Of a ragged column: the array of where each row begins, and where the last one ends."""
+        return Column("offsets", (), "int64", self.chunk_rows)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of the chunks that a writer holds."""
+        return self.values.chunk_bytes + self.offsets.chunk_bytes if self.ragged else self.chunk_bytes
 
     def chunk_key(self, chunk: int) -> str:
         """Path of chunk number `chunk` below the array, by Zarr's default key encoding."""
@@ -79,6 +96,22 @@ def column(name: str, shape: tuple[int, ...], dtype: str, chunk_bytes: int = CHU
     row = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     fitting = max(1, chunk_bytes // row)
     return Column(name, tuple(shape), np.dtype(dtype).name, min(NUMBER_CHUNK_ROWS, 1 << (fitting.bit_length() - 1)))
+
+
+def ragged_column(name: str, dtype: str, shape: tuple[int, ...] = (), chunk_bytes: int = CHUNK_BYTES) -> Column:
+    """A ragged column of elements of a shape.
+
+    Raises:
+        DataError: elements of nothing, or not of numbers.
+    """
+    if dtype == TEXT:
+        raise DataError(f"column {name}: a ragged column is of numbers, not of text")
+    return replace(column(name, shape, dtype, chunk_bytes), ragged=True)
+
+
+def narrowest_unsigned(count: int) -> str:
+    """The narrowest unsigned type that holds 0 … count - 1."""
+    return np.min_scalar_type(max(0, count - 1)).name
 
 
 def array_metadata(column: Column, rows: int) -> dict[str, Any]:
@@ -141,9 +174,9 @@ class Damage:
     """One chunk that is not what was written."""
 
     column: str
-    """The array's path below the root."""
+    """The array's path below the root, or a state's."""
     chunk: int
-    """The chunk's number."""
+    """The chunk's number; -1 of a state, which has no rows."""
     first: int
     """First row that it holds."""
     last: int
@@ -152,6 +185,8 @@ class Damage:
     """What is wrong, in words."""
 
     def __str__(self) -> str:
+        if self.chunk < 0:
+            return f"{self.column} {self.why}"
         return f"{self.column} chunk {self.chunk} (rows {self.first} to {self.last}) {self.why}"
 
 

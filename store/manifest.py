@@ -53,7 +53,8 @@ def precision_group(method: str, precision: str) -> str:
 
 def columns_json(columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Columns as JSON values."""
-    return [{"name": c.name, "shape": list(c.shape), "dtype": c.dtype, "chunk_rows": c.chunk_rows} for c in columns]
+    plain = [{"name": c.name, "shape": list(c.shape), "dtype": c.dtype, "chunk_rows": c.chunk_rows} for c in columns]
+    return [{**values, "ragged": True} if c.ragged else values for c, values in zip(columns, plain, strict=True)]
 
 
 def columns_from(values: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
@@ -62,7 +63,9 @@ def columns_from(values: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
     Raises:
         KeyError, TypeError, ValueError: the values are no columns. DataError: a name that cannot be a folder.
     """
-    columns = tuple(Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"]) for c in values)
+    columns = tuple(
+        Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"], bool(c.get("ragged"))) for c in values
+    )
     for column in columns:
         require_name(column.name, "column")
         if column.chunk_rows < 1 or column.row_bytes < 0:

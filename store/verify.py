@@ -3,32 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
+from .columns import ColumnReader
 from .errors import StoreDamaged
 from .feature_store import FeatureStore
-from .layout import Damage
+from .layout import Column, Damage
+from .manifest import METHODS
+from .ragged import open_offsets, open_ragged
 from .reader import open_column
+from .state import read_state, state_folders
 
 __all__ = ["Damage", "chunk_count", "verify"]
 
 
 def chunk_count(store: FeatureStore) -> int:
-    """Number of chunks that hold committed rows, as headwater wrote them: about what `verify` yields."""
-    return sum(-(-store.rows(group) // column.chunk_rows) for group in store.groups for column in store.columns(group))
+    """Chunks that hold committed rows, as headwater wrote them, and states: about what `verify` yields."""
+    found = len(_states(store))
+    for group in store.groups:
+        for declared in store.columns(group):
+            if declared.ragged:
+                found += sum(_chunks(array) for array in _whole_arrays(store, group, declared))
+            else:
+                found += -(-store.rows(group) // declared.chunk_rows)
+    return found
 
 
 def verify(store: FeatureStore) -> Iterator[Damage | None]:
-    """Check every chunk that holds committed rows; yields one item a chunk, `None` where it is whole.
+    """Check every chunk that holds committed rows, then every state; yields one item each, `None` where it is whole.
 
-    A column that cannot be opened is one item, its chunk 0, with all its rows.
+    A column that cannot be opened is one item, its chunk 0, with all its rows. States of a remote store are not read.
     """
     for group in store.groups:
-        rows = store.rows(group)
         for declared in store.columns(group):
             try:
-                column = open_column(store, group, declared.name)
+                for array in _arrays(store, group, declared):
+                    yield from (array.fault(chunk) for chunk in range(_chunks(array)))
             except StoreDamaged as error:
-                yield Damage(store.folder(group, declared.name), 0, 0, rows - 1, f"cannot be opened: {error}")
-                continue
-            for chunk in range(-(-rows // column.column.chunk_rows)):
-                yield column.fault(chunk)
+                path, rows = store.folder(group, declared.name), store.rows(group)
+                yield Damage(path, 0, 0, rows - 1, f"cannot be opened: {error}")
+    for folder in _states(store):
+        try:
+            read_state(folder)
+            yield None
+        except StoreDamaged as error:
+            yield Damage(folder.relative_to(store.path).as_posix(), -1, 0, -1, f"is damaged: {error}")
+
+
+def _states(store: FeatureStore) -> list[Path]:
+    if store.remote:
+        return []
+    return [state for place in sorted(store.path.glob(f"{METHODS}/*/state")) for state in state_folders(place)]
+
+
+def _arrays(store: FeatureStore, group: str, declared: Column) -> Iterator[ColumnReader]:
+    """The arrays of a column: one, or of a ragged one its offsets and its values.
+
+    Raises:
+        StoreDamaged: one is not the one that the root declares.
+    """
+    if declared.ragged:
+        yield open_offsets(store, group, declared.name)
+        yield open_ragged(store, group, declared.name).values
+    else:
+        yield open_column(store, group, declared.name)
+
+
+def _whole_arrays(store: FeatureStore, group: str, declared: Column) -> list[ColumnReader]:
+    """The same, of those that can be opened."""
+    found: list[ColumnReader] = []
+    with suppress(StoreDamaged):
+        for array in _arrays(store, group, declared):
+            found.append(array)
+    return found
+
+
+def _chunks(array: ColumnReader) -> int:
+    return -(-array.rows // array.column.chunk_rows)

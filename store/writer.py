@@ -12,19 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numcodecs import VLenUTF8, Zstd
-
-from .checksums import checksum_bytes, crc32c
-from .errors import DataError, StoreDamaged, StoreError, StoreMismatch
-from .feature_store import ROOT, FeatureStore
-from .files import RangeLock, write_file, write_json
-from .layout import CHECKSUM_BYTES, Array, Column, array_metadata, column_from, is_own
+from .errors import DataError, StoreError
+from .feature_store import FeatureStore
+from .files import RangeLock
+from .layout import Array
 from .manifest import StoreRecord
+from .tails import open_tail
 
-Rows = Mapping[str, Array | Sequence[str]]
+Rows = Mapping[str, Array | Sequence[str] | Sequence[Sequence[int]] | Sequence[Array]]
 Ranges = tuple[tuple[int, int], ...]
-_ZEROS = np.zeros(1 << 20, dtype=np.uint8)
 
 
 class GroupWriter:
@@ -44,6 +40,8 @@ class GroupWriter:
         self.store, self.group, self.stop = store, group, stop
         columns = store.columns(group)
         unit = max(column.chunk_rows for column in columns)
+        if any(column.ragged for column in columns) and (start is not None or stop is not None):
+            raise DataError(f"{group} has ragged columns: one writer writes all of its rows, in order")
         if (start or 0) % unit or (stop or 0) % unit:
             raise DataError(f"rows {start} to {stop} of {group} cut a chunk: owners meet at multiples of {unit} rows")
         self.start = self.rows = store.rows(group) if start is None else start
@@ -55,7 +53,7 @@ class GroupWriter:
         self._open = True
         try:
             store.update(self._claim)
-            self._tails = [_tail(store, group, column, self.start) for column in columns]
+            self._tails = [open_tail(store, group, column, self.start) for column in columns]
         except BaseException:
             self.close()
             raise
@@ -76,7 +74,7 @@ class GroupWriter:
         return _merged([*below, *above, (self.start, self.rows)])
 
     def append(self, rows: Rows) -> None:
-        """Take the next rows: for each column (rows, *row shape), or strings.
+        """Take the next rows: for each column (rows, *row shape), or strings, or of a ragged column an array a row.
 
         Raises:
             DataError: a column is missing, or has another shape or length.
@@ -144,125 +142,3 @@ def _merged(ranges: list[tuple[int, int]]) -> Ranges:
         elif stop > start:
             merged.append((start, stop))
     return tuple(merged)
-
-
-def _tail(store: FeatureStore, group: str, column: Column, row: int) -> _NumberTail | _TextTail:
-    metadata = store.array_metadata(group, column.name)
-    if not is_own(metadata) or column_from(column.name, metadata) != column:
-        raise StoreMismatch(f"{store.path}/{store.folder(group, column.name)} was stored anew in another form: "
-                            "it can be read, but not appended to")  # fmt: skip
-    kind = _TextTail if column.is_text else _NumberTail
-    return kind(store, group, column, row)
-
-
-class _Tail:
-    """The last chunk of a column, unfinished; what both kinds share."""
-
-    def __init__(self, store: FeatureStore, group: str, column: Column, row: int) -> None:
-        self.column = column
-        self.folder = store.path / store.folder(group, column.name)
-        self.chunk, self.filled = divmod(row, column.chunk_rows)
-        self.dirty = False
-
-    def describe(self, rows: int) -> None:
-        """Write the array's metadata for `rows` rows."""
-        write_json(self.folder / ROOT, array_metadata(self.column, rows))
-
-    def _old(self) -> bytes:
-        """What the unfinished chunk's file holds, checksum verified and taken off."""
-        path = self.folder / self.column.chunk_key(self.chunk)
-        data = path.read_bytes() if path.exists() else b""
-        body, stored = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-        whole = self.column.is_text or len(body) == self.column.chunk_bytes
-        if not whole or checksum_bytes(crc32c(body)) != stored:
-            raise StoreDamaged(f"{path} is missing or differs from its checksum: run headwater verify")
-        return body
-
-
-class _NumberTail(_Tail):
-    """The unfinished chunk of a column of numbers: one preallocated array."""
-
-    def __init__(self, store: FeatureStore, group: str, column: Column, row: int) -> None:
-        super().__init__(store, group, column, row)
-        self.buffer = np.empty((column.chunk_rows, *column.shape), column.dtype)
-        if self.filled:
-            old = np.frombuffer(self._old(), column.dtype).reshape(self.buffer.shape)
-            self.buffer[: self.filled] = old[: self.filled]
-
-    def checked(self, values: Array | Sequence[str]) -> Array:
-        """The values as an array of numbers of the declared shape, of any precision."""
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise DataError(f"rows of {self.column.name} are no array: {error}") from None
-        name, declared = self.column.name, np.dtype(self.column.dtype)
-        if array.ndim == 0 or (len(array) and array.shape[1:] != self.column.shape):
-            raise DataError(f"rows of {name} have shape {array.shape[1:]}, declared {self.column.shape}")
-        both_whole = array.dtype.kind in "iu" and declared.kind in "iu"
-        if len(array) and not both_whole and not np.can_cast(array.dtype, declared, "same_kind"):
-            raise DataError(f"rows of {name} are {array.dtype}, declared {declared}")
-        return array
-
-    def append(self, values: Array | list[str]) -> None:
-        """Take values that are checked."""
-        taken = 0
-        while taken < len(values):
-            count = min(len(values) - taken, self.column.chunk_rows - self.filled)
-            self.buffer[self.filled : self.filled + count] = values[taken : taken + count]
-            self.filled, taken, self.dirty = self.filled + count, taken + count, True
-            if self.filled == self.column.chunk_rows:
-                self.flush()
-                self.chunk, self.filled = self.chunk + 1, 0
-
-    def flush(self) -> None:
-        """Write the chunk as far as it is filled; zeros follow, as a hole where the file system has holes."""
-        if not self.dirty:
-            return
-        body = self.buffer[: self.filled].reshape(-1).view(np.uint8)
-        crc, left = crc32c(body), self.column.chunk_bytes - body.nbytes
-        while left:
-            crc = crc32c(_ZEROS[: min(left, len(_ZEROS))], crc)
-            left -= min(left, len(_ZEROS))
-        path = self.folder / self.column.chunk_key(self.chunk)
-        write_file(path, [body.data, checksum_bytes(crc)], self.column.chunk_bytes + CHECKSUM_BYTES)
-        self.dirty = False
-
-
-class _TextTail(_Tail):
-    """The unfinished chunk of a column of text: a list of strings."""
-
-    def __init__(self, store: FeatureStore, group: str, column: Column, row: int) -> None:
-        super().__init__(store, group, column, row)
-        self.values: list[str] = []
-        if self.filled:
-            self.values = list(VLenUTF8().decode(Zstd().decode(self._old())))[: self.filled]
-
-    def checked(self, values: Array | Sequence[str]) -> list[str]:
-        """The values as strings that UTF-8 can hold."""
-        found = [values] if isinstance(values, str) else list(values)
-        for at, value in enumerate(found):
-            try:
-                fits = isinstance(value, str) and value.encode() is not None and not isinstance(values, str)
-            except UnicodeEncodeError:
-                fits = False
-            if not fits:
-                raise DataError(f"row {at} of {self.column.name} is not text: {value!r:.60}")
-        return found
-
-    def append(self, values: Array | list[str]) -> None:
-        """Take values that are checked."""
-        for value in values:
-            self.values.append(str(value))
-            self.dirty = True
-            if len(self.values) == self.column.chunk_rows:
-                self.flush()
-                self.chunk, self.values = self.chunk + 1, []
-
-    def flush(self) -> None:
-        """Write the chunk as far as it is filled; empty strings follow."""
-        if not self.dirty:
-            return
-        padded = np.array(self.values + [""] * (self.column.chunk_rows - len(self.values)), dtype=object)
-        body = bytes(Zstd(level=3).encode(VLenUTF8().encode(padded)))
-        write_file(self.folder / self.column.chunk_key(self.chunk), [body, checksum_bytes(crc32c(body))])
-        self.dirty = False

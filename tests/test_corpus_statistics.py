@@ -14,10 +14,11 @@ from headwater.engine.ingest.corpus_statistics import sample_places
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
 from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.runtime.run import Run
 from headwater.store.errors import BrokenMethod, StoreDamaged
 from headwater.store.feature_store import FeatureStore
 from headwater.store.reader import open_column
-from headwater.store.state import read_arrays
+from headwater.store.state import read_state, remove_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WHITENED = '''"""Hidden states over their spread in the corpus."""
@@ -151,10 +152,10 @@ def test_rows_appended_rows_and_queries_are_made_with_the_same_frozen_arrays(sit
 def test_a_stopped_run_goes_on_with_the_arrays_that_it_froze(site):
     hidden = write(site / "a.npz", 1200, 0)
     asked = iter([False, False, False, False, True])
-    stopped = prepare(job(site, "a.npz")).open().run(lambda progress: None, lambda: next(asked, True))
+    stopped = prepare(job(site, "a.npz")).open().run(Run(should_stop=lambda: next(asked, True)))
     assert not stopped.finished and stopped.rows < 1200
-    kept = read_arrays(site / "S/methods/whitened/state/statistics.npz")
-    assert kept is not None and int(kept["count"]) == 1200
+    frozen = read_state(site / "S/methods/whitened/state/statistics")
+    assert frozen is not None and int(frozen.arrays["count"]) == 1200
     assert prepare(job(site, "a.npz")).ingest().finished
     assert np.allclose(stored(site), hidden / spread_of(hidden), atol=1e-5)
 
@@ -163,7 +164,7 @@ def test_rows_whose_statistics_are_gone_are_not_continued_nor_asked(site):
     write(site / "a.npz", 20, 0)
     write(site / "b.npz", 20, 1)
     prepare(job(site, "a.npz")).ingest()
-    (site / "S/methods/whitened/state/statistics.npz").unlink()
+    remove_state(site / "S/methods/whitened/state/statistics")
     with pytest.raises(StoreDamaged, match="rows of whitened were made with it"):
         prepare(job(site, "b.npz", append=True)).ingest()
     scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened")

@@ -1,7 +1,7 @@
 """Statistics of stored rows, such as their second moment: computed in one pass, kept in the store.
 
-It is kept in `methods/<name>/state/moments.npz` of a local store, with the number of rows that it is of: rows are never
-changed, so equal numbers mean equal moments. Knows no method by name.
+It is kept in `methods/<name>/state/moments` of a local store, with the number of rows that it is of: rows are never changed,
+so equal numbers mean equal moments. Knows no method by name.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ...store.errors import StoreError
 from ...store.layout import Array
-from ...store.state import read_arrays, write_arrays
+from ...store.state import whole_state, write_state
 from ..arrays.moments import moments, second_moment_parts
 from ..arrays.scan.scan_loop import OnProgress, Shape, shapes
 from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..interface.method import Similarity
 from ..interface.model_view import ModelShape
 from ..runtime.memory import Part, Plan
-
-_FILE = "moments.npz"
 
 
 def statistics_of(
@@ -65,28 +64,26 @@ def _plans(stored: StoredRows, column: str, widths: Sequence[int]) -> list[tuple
     return [(shape, second_moment_parts(readers, form, widths, shape)) for shape in shapes(readers, 1)]
 
 
-def _file(stored: StoredRows) -> Path | None:
+def _folder(stored: StoredRows) -> Path | None:
     """Where moments are kept; nowhere for a store that is not on this machine."""
-    return None if stored.store.remote else stored.store.path / stored.group / "state" / _FILE
+    return None if stored.store.remote else stored.store.path / stored.group / "state" / "moments"
 
 
 def _read(stored: StoredRows, widths: Sequence[int]) -> dict[str, Array] | None:
     """Moments of as many rows and of these widths, if they were kept whole."""
-    file = _file(stored)
-    found = read_arrays(file) if file is not None else None
-    if found is None or len(found) != len(widths) + 2 or not {"rows", "mean"} <= set(found):
+    folder = _folder(stored)
+    state = whole_state(folder) if folder is not None else None
+    if state is None or set(state.arrays) != {"mean", *(f"gram{number}" for number in range(len(widths)))}:
         return None
-    second = [found.get(f"gram{number}") for number in range(len(widths))]
-    fits = all(
-        moment is not None and moment.shape == (width, width) for moment, width in zip(second, widths, strict=True)
-    )
-    same = found["rows"].shape == () and int(found["rows"]) == stored.rows
-    return found if same and fits and found["mean"].ndim == 1 else None
+    fits = all(state.arrays[f"gram{number}"].shape == (width, width) for number, width in enumerate(widths))
+    if state.values.get("rows") != stored.rows or not fits or state.arrays["mean"].ndim != 1:
+        return None
+    return {"rows": np.array(stored.rows), **state.arrays}
 
 
 def _write(stored: StoredRows, held: Mapping[str, Array]) -> None:
     """Keep them where that is possible; a store that nobody may write to is asked all the same."""
-    file = _file(stored)
-    if file is not None:
-        with suppress(OSError):
-            write_arrays(file, held)
+    folder = _folder(stored)
+    if folder is not None:
+        with suppress(OSError, StoreError):
+            write_state(folder, {"rows": stored.rows}, {name: value for name, value in held.items() if name != "rows"})

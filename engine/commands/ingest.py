@@ -65,14 +65,15 @@ def _prepared(options: dict[str, Any]) -> PreparedIngest:
     template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
     settings = TextSettings(template, o["on_error"], o["max_length"], o["attribute"], o["truncate"], o["lines"])
     with_text = None if o["no_text"] is None else not o["no_text"]
+    with_tokens = None if o["no_tokens"] is None else not o["no_tokens"]
     choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
     fits = fitted_among(o["methods"])
     given = method_settings(o["methods"], o["settings"])
     for name in fits:
         check_settings(name, given[name], o["store"] if o["append"] else "")
     methods = {name: settings for name, settings in given.items() if name not in fits}
-    job = IngestJob(o["corpus"], o["store"], choice, methods, settings, o["batch_tokens"], with_text, o["append"], o["seeds"],
-                    o["commit_seconds"])  # fmt: skip
+    job = IngestJob(o["corpus"], o["store"], choice, methods, settings, o["batch_tokens"], with_text, with_tokens, o["append"],
+                    o["seeds"], o["commit_seconds"])  # fmt: skip
     return prepare(job, Run(budget(o["memory"])))
 
 

@@ -80,7 +80,6 @@ def verify(store: str) -> None:
     from ...store.feature_store import FeatureStore
     from ...store.verify import chunk_count
     from ...store.verify import verify as check
-    from ..fitting.fit_record import fits_of
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Progress
 
@@ -92,9 +91,6 @@ def verify(store: str) -> None:
             if damage:
                 damaged += 1
                 click.echo(str(damage))
-    fits = ", ".join(sorted(fits_of(opened)))
-    if fits:
-        click.echo(f"note: fits ({fits}) are checked where they are read, and not here", err=True)
     told = f"{damaged} damaged: restore these files from a copy, or ingest into a new store" if damaged else "all whole"
-    click.echo(f"{store}: {total} chunks, {told}", err=True)
+    click.echo(f"{store}: {total} chunks and states, {told}", err=True)
     sys.exit(1 if damaged else 0)

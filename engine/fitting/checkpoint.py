@@ -5,27 +5,25 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import numpy as np
-
 from ...store.errors import DataError
-from ...store.state import read_arrays, write_arrays
+from ...store.state import whole_state, write_state
 from ..interface.subset_method import FitSession
 
 
 class Checkpoint:
     """Where a training stands, kept now and then."""
 
-    def __init__(self, file: Path, of: str, seconds: float) -> None:
+    def __init__(self, folder: Path, of: str, seconds: float) -> None:
         """`of`: digest of the states that it is trained on."""
-        self._file, self._of, self._seconds, self._kept = file, np.array(of), seconds, time.monotonic()
+        self._folder, self._of, self._seconds, self._kept = folder, of, seconds, time.monotonic()
 
     def resumed(self, fitting: FitSession) -> bool:
         """Go on from what is kept, if it is of the same states; False where it is not whole."""
-        held = read_arrays(self._file)
-        if held is None or str(held.pop("of", "")) != str(self._of):
+        state = whole_state(self._folder)
+        if state is None or state.values.get("of") != self._of:
             return True
         try:
-            fitting.load_state_dict(held)
+            fitting.load_state_dict(state.arrays)
         except DataError:
             return False
         return True
@@ -33,5 +31,5 @@ class Checkpoint:
     def write(self, fitting: FitSession, *, due: bool = False) -> None:
         """Keep it; with `due`, if it is time to."""
         if not due or time.monotonic() - self._kept >= self._seconds:
-            write_arrays(self._file, {"of": self._of, **fitting.state_dict()})
+            write_state(self._folder, {"of": self._of}, fitting.state_dict())
             self._kept = time.monotonic()

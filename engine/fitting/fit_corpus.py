@@ -35,7 +35,7 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
         provider: Provider = ArrayProvider(
             [base] if base else _files(store, corpus), pick_device(choice.device), RecordErrors("fail")
         )
-    elif there.get("text"):
+    elif there.get("text") or (there.get("tokens") and not base):
         provider = StoredTexts(store, load(replace(choice, path=base or choice.path or there["model_path"])))
     else:
         model = replace(choice, path=base or choice.path or there["model_path"])
@@ -65,7 +65,9 @@ def made_of(provider: Provider) -> dict[str, Any]:
 
 def require_source(store: FeatureStore, name: str, method: SubsetMethod) -> None:
     """Raise SettingsError where a method reads rows in any order, and a store neither keeps texts nor is of arrays."""
-    if method.states_from == "forward" and not (store.provenance["kind"] == "arrays" or store.provenance.get("text")):
+    if method.states_from == "forward" and not (
+        store.provenance["kind"] == "arrays" or store.provenance.get("text") or store.provenance.get("tokens")
+    ):
         raise SettingsError(
             f"{store.url} keeps no texts, and {name} with these settings reads them at every step: ingest without --no-text"
         )

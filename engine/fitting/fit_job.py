@@ -6,8 +6,6 @@ finished = fit.run()
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -22,7 +20,7 @@ from ...store.errors import HeadwaterError, SettingsError, StoreBusy, StoreError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import RangeLock
 from ...store.reader import open_column
-from ...store.state import write_arrays
+from ...store.state import remove_state, write_state
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..ingest.outputs import BATCH_TOKENS
 from ..ingest.provider import Provider, RandomAccessProvider
@@ -137,7 +135,7 @@ class FitRun:
                     raise StoreBusy(
                         f"another process fitted {self.job.method} to {self.store.url} meanwhile: run it again"
                     )
-                for torn in self.folder.rglob(".*.part*"):
+                for torn in self.folder.rglob(".*.new"):
                     torn.unlink()  # of a run that was killed
                 return self._run(run)
         except HeadwaterError:
@@ -168,7 +166,7 @@ class FitRun:
                 return False
             record["done"] = base + 1
             self._note(record)
-            (self._place(base) / "training.npz").unlink(missing_ok=True)
+            remove_state(self._place(base) / "training")
             del provider  # before the next is loaded
         return True
 
@@ -177,8 +175,8 @@ class FitRun:
         there = held_record(self.store, self.job.method)
         if there is None or not same_fit(there, record):
             for place in self.folder.glob("base*"):
-                for file in ("training.npz", "operators.npz"):
-                    (place / file).unlink(missing_ok=True)
+                for name in ("training", "operators"):
+                    remove_state(place / name)
                 if place.name not in {f"base{base}" for base in range(len(record["bases"]))}:
                     shutil.rmtree(place)
 
@@ -191,7 +189,7 @@ class FitRun:
         except _StoppedError:
             return False
         begun = partial(self.method.start_fit, provider.head, corpus, self.method.design(self.rows, base), base)
-        fitting, keep = begun(), Checkpoint(place / "training.npz", digest, self.job.commit_seconds)
+        fitting, keep = begun(), Checkpoint(place / "training", digest, self.job.commit_seconds)
         if not keep.resumed(fitting):  # from the beginning: what is kept may have been taken up in part
             fitting = begun()
 
@@ -203,7 +201,7 @@ class FitRun:
         if not fitting.run(step, run.should_stop):
             keep.write(fitting)
             return False
-        write_arrays(place / "operators.npz", {"of": np.array(fit_digest(self._record, base)), **fitting.parameters()})
+        write_state(place / "operators", {"of": fit_digest(self._record, base)}, fitting.parameters())
         return True
 
     def _corpus(self, base: int, provider: Provider, name: str, run: Run) -> tuple[HiddenStates, str]:
@@ -241,9 +239,7 @@ class FitRun:
         return self.folder / f"base{base}"
 
     def _note(self, record: Mapping[str, Any]) -> None:
-        hidden = self.folder / f".fit.{os.getpid()}.part"
-        hidden.write_text(json.dumps(record, indent=1))
-        hidden.replace(self.folder / RECORD)
+        write_state(self.folder / RECORD, record)
 
 
 class _StoppedError(Exception):
@@ -276,7 +272,7 @@ def prepare_fit(job: FitJob, run: Run = SILENT) -> FitRun:
     if there and not job.again:
         refuse_other(store, job.method, there)
         refuse_settings(job.method, kind.from_settings(there["settings"]).settings(), record["settings"])
-        files = [state_folder(store, job.method) / f"base{base}/operators.npz" for base in range(there["done"])]
+        files = [state_folder(store, job.method) / f"base{base}/operators" for base in range(there["done"])]
         torn = (base for base, file in enumerate(files) if not whole_operators(file, fit_digest(there, base)))
         done = next(torn, there["done"])
         record = {**there, "settings": record["settings"], "done": done}

@@ -1,8 +1,8 @@
 """What a fit leaves in the store: its record, and the parameters for each base model. Knows no method by name.
 
-methods/NAME/state/fit.json                what was fitted: settings, examples, corpus, bases, and how many of these are done
-methods/NAME/state/base0/operators.npz     of the first base model
-methods/NAME/state/base0/training.npz      where its training stands, until it is done
+methods/NAME/state/fit                     what was fitted: settings, examples, corpus, bases, and how many of these are done
+methods/NAME/state/base0/operators         of the first base model
+methods/NAME/state/base0/training          where its training stands, until it is done
 methods/NAME/state/base0/hidden.bin …      its hidden states
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from typing import Any
 from ...store.errors import BrokenMethod, SettingsError, StoreDamaged, StoreMismatch, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
-from ...store.state import read_arrays
+from ...store.state import ROOT, has_state, read_state, whole_state
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..recovery.recover import PURSUITS, Recovery
 
-RECORD = "fit.json"
+RECORD = "fit"
 RECOVERY = ("solver", "regularization", "held_out", "tolerance")
 """Settings that matter when a query is asked, and bind no fit."""
 
@@ -62,16 +63,16 @@ def read_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
     Raises:
         StoreDamaged: there is one that cannot be understood.
     """
-    file = state_folder(store, name) / RECORD
-    if store.remote or not file.is_file():
+    folder = state_folder(store, name) / RECORD
+    if store.remote:
         return None
-    try:
-        found = json.loads(file.read_text())
-        if _is_record(found):
-            return dict(found)
-    except (OSError, ValueError, TypeError, RecursionError):
-        pass
-    raise StoreDamaged(f"{file} is no record of a fit: headwater fit --again makes one")
+    with suppress(StoreDamaged):
+        state = read_state(folder)
+        if state is None:
+            return None
+        if _is_record(state.values):
+            return dict(state.values)
+    raise StoreDamaged(f"{folder} is no record of a fit: headwater fit --again makes one")
 
 
 def _is_record(found: Any) -> bool:
@@ -92,8 +93,8 @@ def _is_record(found: Any) -> bool:
 
 def fits_of(store: FeatureStore) -> dict[str, dict[str, Any]]:
     """Method → record, of all fits beside a store."""
-    files = [] if store.remote else sorted(store.path.glob(f"methods/*/state/{RECORD}"))
-    found = {file.parts[-3]: read_record(store, file.parts[-3]) for file in files}
+    folders = [] if store.remote else sorted(store.path.glob(f"methods/*/state/{RECORD}"))
+    found = {folder.parts[-3]: read_record(store, folder.parts[-3]) for folder in folders if has_state(folder)}
     return {name: record for name, record in found.items() if record}
 
 
@@ -117,12 +118,12 @@ class StoredFit:
         """Of a base.
 
         Raises:
-            StoreDamaged: its file is gone, or not whole.
+            StoreDamaged: they are gone, or not whole.
         """
-        file = self.folder / f"base{base}" / "operators.npz"
-        found = whole_operators(file, self.digests[base])
+        folder = self.folder / f"base{base}" / "operators"
+        found = whole_operators(folder, self.digests[base])
         if found is None:
-            raise StoreDamaged(f"{file} is missing, not whole, or of another fit: headwater fit makes it anew")
+            raise StoreDamaged(f"{folder} is missing, not whole, or of another fit: headwater fit makes it anew")
         return found
 
 
@@ -175,7 +176,7 @@ def held_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
 def record_bytes(store: FeatureStore, name: str) -> bytes:
     """A fit's record as it lies there; nothing where there is none."""
     try:
-        return (state_folder(store, name) / RECORD).read_bytes()
+        return (state_folder(store, name) / RECORD / ROOT).read_bytes()
     except OSError:
         return b""
 
@@ -187,10 +188,10 @@ def fit_digest(record: Mapping[str, Any], base: int) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def whole_operators(file: Path, digest: str) -> dict[str, Array] | None:
+def whole_operators(folder: Path, digest: str) -> dict[str, Array] | None:
     """Operators that are there whole and of the fit with a digest; else None."""
-    found = read_arrays(file)
-    return found if found is not None and str(found.pop("of", "")) == digest else None
+    state = whole_state(folder)
+    return dict(state.arrays) if state is not None and state.values.get("of") == digest else None
 
 
 def same_fit(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

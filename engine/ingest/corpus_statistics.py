@@ -10,18 +10,17 @@ import heapq
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
-
-from ...store.errors import DataError, StoreDamaged
+from ...store.errors import StoreDamaged
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
-from ...store.state import read_arrays, write_arrays
+from ...store.state import has_state, whole_state, write_state
 from ..interface.method import Accumulator, Method
 from ..interface.model_view import ModelShape
-from ..models.batch_outputs import NonFiniteLogits, merge_specs
+from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.hashing import hashed
-from .examples import Example, Place, batches, windows
+from .examples import Place, windows
 from .first_batch import DeclaredOutputs, plugin_code
+from .outputs import Batching, outputs
 from .provider import Provider
 
 SAMPLE = 4096
@@ -38,12 +37,12 @@ def frozen_statistics(store: FeatureStore, name: str, method: Method, model: Mod
     """
     if method.fit(model) is None:
         return {}
-    state = read_arrays(_file(store, name))
+    state = whole_state(_folder(store, name))
     if state is None:
         raise StoreDamaged(
-            f"{_file(store, name)} is missing or not whole, and rows of {name} were made with it: ingest into a new store"
+            f"{_folder(store, name)} is missing or not whole, and rows of {name} were made with it: ingest into a new store"
         )
-    return state
+    return dict(state.arrays)
 
 
 def collect_statistics(
@@ -58,7 +57,7 @@ def collect_statistics(
     waiting: dict[str, tuple[Method, Accumulator]] = {}
     for name, method in methods.items():
         accumulator = method.fit(model)
-        made = store.rows(method_group(name)) or read_arrays(_file(store, name)) is not None
+        made = store.rows(method_group(name)) or has_state(_folder(store, name))
         if accumulator is not None and not made:
             waiting[name] = method, accumulator
     if waiting and not _accumulate(provider, waiting, tokens, should_stop):
@@ -66,7 +65,7 @@ def collect_statistics(
     for name, (_, accumulator) in waiting.items():
         with plugin_code(name, "finish"):
             state = accumulator.finish()
-        write_arrays(_file(store, name), state)
+        write_state(_folder(store, name), {}, state)
     return True
 
 
@@ -79,18 +78,18 @@ def _accumulate(
     """Show the sample to every accumulator."""
     specs = {name: method.needs(provider.head.model_shape) for name, (method, _) in waiting.items()}
     needs, chosen = merge_specs(list(specs.values())), sample_places(provider)
+
+    def accumulate(read: PackedOutputs) -> None:
+        for name, (_, accumulator) in waiting.items():
+            with plugin_code(name, "accumulate"):
+                accumulator.accumulate(DeclaredOutputs(read, specs[name], "accumulate"))
+
     sample = (example for example in provider.examples(Place()) if example.place in chosen)
     for window in windows(sample):
         if should_stop():
             return False
-        for batch in batches(window, tokens):
-            examples = [window[at] for at in batch]
-            with torch.inference_mode():
-                outputs = provider.read(examples, needs)
-                _require_finite(outputs.losses, examples)
-                for name, (_, accumulator) in waiting.items():
-                    with plugin_code(name, "accumulate"):
-                        accumulator.accumulate(DeclaredOutputs(outputs, specs[name], "accumulate"))
+        for _ in outputs(provider, window, needs, accumulate, Batching(tokens)):
+            pass
     return True
 
 
@@ -104,12 +103,5 @@ def sample_places(provider: Provider, count: int = SAMPLE) -> set[Place]:
     return {place for _, place in largest}
 
 
-def _require_finite(losses: Callable[[], object], examples: list[Example]) -> None:
-    try:
-        losses()
-    except NonFiniteLogits as error:
-        raise DataError(f"NaN or Inf in the logits of example {examples[error.example].id}") from None
-
-
-def _file(store: FeatureStore, name: str) -> Path:
-    return store.path / method_group(name) / "state" / "statistics.npz"
+def _folder(store: FeatureStore, name: str) -> Path:
+    return store.path / method_group(name) / "state" / "statistics"

@@ -21,7 +21,7 @@ from ..interface.subset_method import SubsetMethod
 from ..models.language_model import ModelChoice
 from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
-from .examples import Place
+from .examples import KeptFields, Place
 from .ingest_plan import choose_batch
 from .ingestion import Ingestion, IngestResult
 from .open_provider import corpus_provider
@@ -49,6 +49,8 @@ class IngestJob:
     """Padded tokens of a batch; None for the widest that fits."""
     with_text: bool | None = None
     """Whether texts are kept; None: as the store, or yes."""
+    with_tokens: bool | None = None
+    """Whether token ids and target positions are kept; None: as the store, or where texts are kept and a model reads them."""
     append: bool = False
     """Whether files that are new to the store are added to it."""
     seeds: int = 1
@@ -66,7 +68,7 @@ class PreparedIngest:
     methods: dict[str, Method]
     plan: Plan
     tokens: int
-    with_text: bool
+    kept: KeptFields
 
     @property
     def notes(self) -> list[str]:
@@ -93,7 +95,7 @@ class PreparedIngest:
         """
         store = open_for_ingest(
             self.job.store, self.provider, self.methods,
-            with_text=self.with_text, append=self.job.append, version=__version__,
+            kept=self.kept, append=self.job.append, version=__version__,
         )  # fmt: skip
         return Ingestion(self.provider, store, self.methods, self.tokens, self.job.commit_seconds)
 
@@ -114,14 +116,27 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     }
     of_text = store is not None and store.provenance["kind"] == "text"
     settings = job.text.following(store.provenance) if store and of_text else job.text
-    with_text = job.with_text if job.with_text is not None else (store.provenance["text"] if store else True)
     provider = corpus_provider(job.corpus, job.model, settings)
+    fields = _kept_fields(job, provider, store)
     for name, method in methods.items():
         _check_columns(name, method, provider)
     if store is None:
         _refuse_emptiness(provider, settings)
-    tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, with_text)
-    return PreparedIngest(job, provider, methods, plan, tokens, with_text)
+    tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, fields)
+    return PreparedIngest(job, provider, methods, plan, tokens, fields)
+
+
+def _kept_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> KeptFields:
+    """What is asked for, else what the store keeps, else all there is: arrays have no tokens.
+
+    Raises:
+        SettingsError: tokens of arrays are asked for.
+    """
+    if job.with_tokens and provider.provenance()["kind"] != "text":
+        raise SettingsError("arrays have no token ids to keep")
+    text = job.with_text if job.with_text is not None else bool(store.provenance["text"]) if store else True
+    default = bool(store.provenance.get("tokens")) if store else text and provider.provenance()["kind"] == "text"
+    return KeptFields(text, default if job.with_tokens is None else job.with_tokens)
 
 
 def _method(name: str, given: Mapping[str, Any], store: FeatureStore | None) -> Method:

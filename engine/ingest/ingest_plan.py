@@ -12,7 +12,7 @@ from ..interface.method import Method
 from ..interface.model_view import BATCH_EXAMPLES, ModelShape, OutputSpec
 from ..runtime.memory import Part, Plan
 from .corpus_statistics import PLACE_BYTES, SAMPLE
-from .examples import WINDOW, example_columns
+from .examples import WINDOW, KeptFields, example_columns
 from .provider import Provider
 from .stored_columns import precisions_of
 
@@ -24,14 +24,14 @@ BATCH_TOKENS = 4096
 """Padded tokens of a batch, at most: beyond this neither a CPU nor a GPU gets faster on small models."""
 
 
-def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, with_text: bool) -> Plan:
+def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, kept: KeptFields) -> Plan:
     """The memory of an ingestion in batches of `tokens` padded tokens."""
     model_shape = provider.head.model_shape
     forms = [form for method in methods.values() for form in precisions_of(method, model_shape).values()]
     columns = [column for form in forms for column in form.columns]
     batch = min(tokens, BATCH_EXAMPLES)
-    numbers = [c for c in [*columns, *example_columns(with_text)] if not c.is_text]
     longest = provider.longest()
+    stored = [*columns, *example_columns(kept, model_shape.vocabulary, longest)]
     needs = [method.needs(model_shape) for method in methods.values()]
     return provider.memory(tokens) + Plan.of(
         layers_part(model_shape, needs, tokens),
@@ -43,9 +43,9 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
         ),
         Part("rows being rounded", max((form.encode_bytes(batch) for form in forms), default=0)),
         Part("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
-        Part("chunks being filled", sum(c.chunk_bytes for c in numbers)),
-        Part("tokens", (2 * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
-        Part("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * with_text) * longest * TEXT_BYTES),
+        Part("chunks being filled", sum(c.buffer_bytes for c in stored if not c.is_text)),
+        Part("tokens", ((2 + kept.tokens) * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
+        Part("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * kept.text) * longest * TEXT_BYTES),
     )
 
 
@@ -67,7 +67,7 @@ def traces_part(model_shape: ModelShape, needs: Sequence[OutputSpec], tokens: in
 
 
 def choose_batch(
-    provider: Provider, methods: Mapping[str, Method], budget: int | None, wanted: int | None, with_text: bool
+    provider: Provider, methods: Mapping[str, Method], budget: int | None, wanted: int | None, kept: KeptFields
 ) -> tuple[int, Plan]:
     """Padded tokens of a batch, and the plan: the widest batch within the budget.
 
@@ -76,10 +76,10 @@ def choose_batch(
     """
     least = max(2, provider.longest())
     tokens = max(least, wanted or BATCH_TOKENS)
-    smallest = ingest_plan(provider, methods, least, with_text)
-    chosen = ingest_plan(provider, methods, tokens, with_text)
+    smallest = ingest_plan(provider, methods, least, kept)
+    chosen = ingest_plan(provider, methods, tokens, kept)
     while wanted is None and budget is not None and chosen.total > budget and tokens > least:
         tokens = max(least, tokens // 2)
-        chosen = ingest_plan(provider, methods, tokens, with_text)
+        chosen = ingest_plan(provider, methods, tokens, kept)
     chosen.check(budget, smallest.total if wanted is None else chosen.total)
     return tokens, chosen

@@ -29,7 +29,7 @@ from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.run import SILENT, Progress, Run, silent
 from .corpus_statistics import collect_statistics, frozen_statistics
 from .estimate import estimate_records, fraction
-from .examples import Example, Place, example_rows, windows
+from .examples import TOKEN_IDS, Example, Place, example_rows, windows
 from .first_batch import MethodRows
 from .outputs import Batching, named, outputs
 from .provider import Provider
@@ -195,7 +195,8 @@ class Ingestion:
                     columns[name][part][batch] = encoded
         rows: dict[str, dict[str, Any]] = {method_group(name): dict(columns[name]) for name in names}
         if EXAMPLES in groups:
-            rows[EXAMPLES] = example_rows(window, losses.numpy())
+            with_tokens = any(column.name == TOKEN_IDS for column in self.store.columns(EXAMPLES))
+            rows[EXAMPLES] = example_rows(window, losses.numpy(), with_tokens=with_tokens)
         return rows
 
     def _sketched(

@@ -16,27 +16,28 @@ from ...store.layout import Column
 from ...store.manifest import GroupRecord, StoreRecord, columns_json
 from ..data.sources import Source
 from ..interface.method import Method
-from .examples import example_columns
+from .examples import KeptFields, example_columns
 from .provider import Provider
 from .stored_columns import precisions_of
 
 
 def open_for_ingest(
-    path: str, provider: Provider, methods: Mapping[str, Method], *, with_text: bool, append: bool, version: str
+    path: str, provider: Provider, methods: Mapping[str, Method], *, kept: KeptFields, append: bool, version: str
 ) -> FeatureStore:
     """Create the store, or open the one that is there and see that it was made alike.
 
     Raises:
         StoreMismatch: another model, tokenizer, corpus or settings; only the differences are listed.
     """
-    facts = {**provider.provenance(), "text": with_text}
+    facts = {**provider.provenance(), "text": kept.text, "tokens": kept.tokens}
     if not FeatureStore.exists(path):
         store = FeatureStore.create(path, {**facts, **provider.origin(), "sources": _facts(provider.sources)}, version)
     else:
         store = FeatureStore.open(path)
         refuse_differences(path, facts, store.provenance)
         _merge_sources(store, provider, [EXAMPLES, *map(method_group, methods)], append)
-    groups: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {EXAMPLES: (example_columns(with_text), {})}
+    columns = example_columns(kept, provider.head.model_shape.vocabulary, provider.longest())
+    groups: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {EXAMPLES: (columns, {})}
     for name, method in methods.items():
         model_shape = provider.head.model_shape
         stored = tuple(column for form in precisions_of(method, model_shape).values() for column in form.columns)

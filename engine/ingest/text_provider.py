@@ -261,9 +261,18 @@ def _groups(documents: Iterator[Document]) -> Iterator[list[Document]]:
 def _example(
     document: Document, name: str, text: str, offset: int, payload: tuple[list[int], int], place: Place
 ) -> Example:
-    """`payload`: token ids, and the first of them that counts."""
-    tokens, first = payload
-    counted = max(0, len(tokens) - max(1, first))
+    """`payload`: token ids, and the first of them that counts; the very first token, which nothing predicts, never does."""
+    tokens, first = payload[0], max(1, min(payload[1], len(payload[0])))
+    counted = max(0, len(tokens) - first)
     return Example(
-        name, document.source, document.line, offset, document.prompt, text, len(tokens), counted, payload, place
+        name,
+        document.source,
+        document.line,
+        offset,
+        document.prompt,
+        text,
+        len(tokens),
+        counted,
+        (tokens, first),
+        place,
     )

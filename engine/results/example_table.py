@@ -19,7 +19,7 @@ class Examples:
 
     def __init__(self, store: FeatureStore) -> None:
         """Open the columns."""
-        names = [column.name for column in store.columns(EXAMPLES)]
+        names = [column.name for column in store.columns(EXAMPLES) if not column.ragged]
         self._columns = {name: open_column(store, EXAMPLES, name) for name in names}
 
     def get(self, name: str, rows: Array) -> list[Any]:

@@ -24,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...store.errors import HeadwaterError, SettingsError, StoreMismatch
+from ...store.errors import HeadwaterError, SettingsError, StoreDamaged, StoreError, StoreMismatch
 from ...store.files import JsonObject, whole_file, write_json
 from ...store.layout import Array
+from ...store.state import has_state, read_state, remove_state, write_state
 from ..evaluation.metrics import noise_ceiling
 from ..runtime.run import SILENT, Run, ShouldStop
 from .token_sets import TokenSet
@@ -79,17 +80,17 @@ class GroundTruth:
             return
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-            task.examples.save(self.folder / "examples.npz")
-            task.queries.save(self.folder / "queries.npz")
+            task.examples.save(self.folder / "examples")
+            task.queries.save(self.folder / "queries")
             _save(self.folder / "masks.npy", task.masks.astype(np.int8))
             self._note({})
-        except OSError as error:
-            raise SettingsError(f"{folder} cannot be written: {error.strerror or error}") from None
+        except (OSError, StoreError) as error:
+            raise SettingsError(f"{folder} cannot be written: {error}") from None
 
     def remaining_runs(self) -> list[tuple[int, int]]:
         """(subset, seed) of each run that is not done; all subsets of a seed come before the next seed."""
         jobs = [(subset, seed) for seed in range(self.task.seeds) for subset in range(len(self.task.masks))]
-        return [job for job in jobs if not self._run(*job).exists()]
+        return [job for job in jobs if not has_state(self._run(*job))]
 
     def build(self, processes: int, run: Run = SILENT) -> bool:
         """Train what is left; False when stopped before the end. Progress counts the trainings that are done.
@@ -143,7 +144,7 @@ class GroundTruth:
 
     def _finish(self) -> None:
         subsets = range(len(self.task.masks))
-        outcomes = np.array([[np.load(self._run(s, r)) for s in subsets] for r in range(self.task.seeds)])
+        outcomes = np.array([[_losses_of(self._run(s, r)) for s in subsets] for r in range(self.task.seeds)])
         _save(self.folder / "outcomes.npy", outcomes)
         between, ceiling = noise_ceiling(outcomes)
         figures = {"between_seeds": between, "ceiling": ceiling, "mean_loss": float(outcomes.mean())}
@@ -164,22 +165,37 @@ def run_training(folder: str, model: str, recipe: JsonObject, subset: int, seed:
 
     torch.set_num_threads(1)
     truth_folder = Path(folder)
-    examples = TokenSet.load(truth_folder / "examples.npz")
+    examples = TokenSet.load(truth_folder / "examples")
     has_targets = np.diff(examples.ends, prepend=0) > examples.first  # an example of one token has no target
     rows = np.flatnonzero(np.load(truth_folder / "masks.npy", mmap_mode="r")[subset] & has_targets).tolist()
     trained_model = train_on_subset(model, examples, rows, RetrainingRecipe(**recipe), seed)
-    _save(
-        _run_path(truth_folder, subset, seed), query_losses(trained_model, TokenSet.load(truth_folder / "queries.npz"))
-    )
+    losses = query_losses(trained_model, TokenSet.load(truth_folder / "queries"))
+    write_state(_run_path(truth_folder, subset, seed), {}, {"losses": losses})
 
 
 def _run_path(folder: Path, subset: int, seed: int) -> Path:
-    return folder / "runs" / f"{subset:04}-{seed:02}.npy"
+    return folder / "runs" / f"{subset:04}-{seed:02}"
 
 
 def _save(path: Path, values: Array) -> None:
     with whole_file(path) as hidden, hidden.open("wb") as file:
         np.save(file, values)
+
+
+def _losses_of(folder: Path) -> Array:
+    """The losses of one training; one that is damaged is removed, to be trained again.
+
+    Raises:
+        StoreDamaged: it is not what was written.
+    """
+    try:
+        state = read_state(folder)
+    except StoreDamaged as error:
+        remove_state(folder)
+        raise StoreDamaged(f"{error}; the same command trains it again") from None
+    if state is None or set(state.arrays) != {"losses"}:
+        raise StoreDamaged(f"{folder} holds no losses of a training: remove it, and the same command trains it again")
+    return state.arrays["losses"]
 
 
 def _require_same(record: JsonObject, settings: JsonObject, folder: str) -> None:

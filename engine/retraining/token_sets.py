@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...store.files import whole_file
+from ...store.errors import StoreDamaged
 from ...store.layout import Array
+from ...store.state import read_state, write_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +42,23 @@ class TokenSet:
         parts = (np.ascontiguousarray(values).tobytes() for values in (self.ids, self.ends, self.first))
         return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
 
-    def save(self, path: Path) -> None:
-        """Write a .npz of plain arrays."""
-        with whole_file(path) as hidden, hidden.open("wb") as file:
-            np.savez(file, ids=self.ids, ends=self.ends, first=self.first)
+    def save(self, folder: Path) -> None:
+        """Write them as a state of checksummed arrays."""
+        write_state(folder, {}, {"ids": self.ids, "ends": self.ends, "first": self.first})
 
     @classmethod
-    def load(cls, path: Path) -> TokenSet:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(file["ids"], file["ends"], file["first"])
+    def load(cls, folder: Path) -> TokenSet:
+        """Read what `save` wrote.
+
+        Raises:
+            StoreDamaged: it is not there, or not whole.
+        """
+        state = read_state(folder)
+        if state is None or set(state.arrays) != {"ids", "ends", "first"}:
+            raise StoreDamaged(
+                f"{folder} holds no tokens: remove the folder above it and run headwater ground-truth again"
+            )
+        return cls(state.arrays["ids"], state.arrays["ends"], state.arrays["first"])
 
 
 def concatenate_tokens(examples: Iterable[tuple[list[int], int]]) -> TokenSet:

@@ -9,7 +9,6 @@ bound. What was chosen is kept beside the rows; outcomes that were held out are 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...store.errors import DataError, SettingsError
-from ...store.files import JsonObject, write_json
+from ...store.errors import DataError, SettingsError, StoreError
+from ...store.files import JsonObject
 from ...store.layout import Array
+from ...store.state import read_state, write_state
 from ..arrays.ranks import spearman
 from .surrogate import GRID, INCUMBENT, utilities
 
@@ -27,7 +27,7 @@ FEW = 48
 """Subsets below which the incumbent will usually stay."""
 _LEVEL = 0.1
 _RESAMPLES = 2000
-_FILE = "calibration.json"
+STATE = "calibration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,23 +131,26 @@ def keep(found: Calibration, state: Path) -> None:
     Raises:
         StoreError: it cannot be written there.
     """
-    write_json(state / _FILE, found.facts())
+    try:
+        write_state(state / STATE, found.facts())
+    except StoreError as error:
+        raise SettingsError(f"the calibration cannot be kept: {error}") from None
 
 
 def kept(state: Path | None) -> Calibration | None:
     """What was chosen before.
 
     Raises:
-        DataError: the file is not what was written.
+        StoreDamaged: it is not what was written. DataError: it is no calibration.
     """
-    if state is None or not (state / _FILE).is_file():
+    found = read_state(state / STATE) if state is not None else None
+    if found is None:
         return None
     try:
-        told = json.loads((state / _FILE).read_text())
-        each = [
-            Candidate(**{**one, "bound": np.nan if one["bound"] is None else one["bound"]})
-            for one in told["candidates"]
-        ]
-        return Calibration(**{**told, "candidates": tuple(each), "tasks": tuple(told["tasks"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{state / _FILE} is not what headwater wrote: {error}") from None
+        candidates = tuple(
+            Candidate(**{**each, "bound": np.nan if each["bound"] is None else each["bound"]})
+            for each in found.values["candidates"]
+        )
+        return Calibration(**{**found.values, "candidates": candidates, "tasks": tuple(found.values["tasks"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{state}/{STATE} is not what headwater wrote: {error}") from None

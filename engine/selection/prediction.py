@@ -122,7 +122,7 @@ def calibration(
     before = kept(features.state)
     if before is not None and before.held_out is not None:
         told = f"held-out outcomes were scored with λ = {before.penalty:g} ({before.held_out:.3f}), and would be chosen by now"
-        raise DataError(f"{told}; {features.state}/calibration.json is that choice: remove it to begin anew")
+        raise DataError(f"{told}; {features.state}/calibration is that choice: remove it to begin anew")
     gains, first = read_gains(outcomes.path, outcomes.kind, len(subsets.names), targets), outcomes.first
     number = len(gains) if first is None else first
     if not 2 <= number <= len(gains):

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...store.errors import CorpusError, DataError, SettingsError
+from ...store.errors import CorpusError, DataError, SettingsError, StoreError
 from ...store.layout import Array
-from ...store.state import read_arrays, write_arrays
+from ...store.state import whole_state, write_state
 from ..data.documents import Template
 from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
@@ -68,11 +68,11 @@ def read_targets(features: LinearFeatures, queries: str, by: str, choice: ModelC
     provider = query_provider(queries, features.store, choice, template)
     digests = [_digest(source.path) for source in provider.sources]
     told = json.dumps([digests, provider.provenance(), asdict(template), by, features.column], sort_keys=True)
-    file = features.state and features.state / f"task-{hashlib.sha256(told.encode()).hexdigest()[:24]}.npz"
-    kept = _read(file, features.depth)
+    folder = features.state and features.state / f"task-{hashlib.sha256(told.encode()).hexdigest()[:24]}"
+    kept = _read(folder, features.depth)
     if kept is None:
         kept = _computed(features, provider, labels_of_table(queries, by) if by else None)
-        _write(file, kept)
+        _write(folder, kept)
     return kept
 
 
@@ -111,19 +111,19 @@ def _computed(features: LinearFeatures, provider: Provider, labels: Mapping[str,
     return Targets(tuple(sums), vectors, tuple(counts.values()), np.array(list(of.values()), np.int64))
 
 
-def _read(file: Path | None, depth: int) -> Targets | None:
+def _read(folder: Path | None, depth: int) -> Targets | None:
     """What was kept, if it was kept whole."""
-    held = read_arrays(file) if file is not None else None
-    if held is None or not {"names", "vectors", "counts", "of"} <= set(held):
+    state = whole_state(folder) if folder is not None else None
+    if state is None or set(state.arrays) != {"vectors", "of"} or set(state.values) != {"names", "counts"}:
         return None
-    found = Targets(tuple(map(str, held["names"])), held["vectors"], tuple(held["counts"].tolist()), held["of"])
-    whole = found.vectors.shape == (len(found.names), depth) and len(found.counts) == len(found.names)
-    return found if whole else None
+    names, counts = tuple(state.values["names"]), tuple(state.values["counts"])
+    found = Targets(names, state.arrays["vectors"], counts, state.arrays["of"])
+    return found if found.vectors.shape == (len(names), depth) and len(counts) == len(names) else None
 
 
-def _write(file: Path | None, targets: Targets) -> None:
+def _write(folder: Path | None, targets: Targets) -> None:
     """Keep them where that is possible."""
-    if file is not None:
-        names, counts = np.array(targets.names), np.array(targets.counts)
-        with suppress(OSError):
-            write_arrays(file, {"names": names, "vectors": targets.vectors, "counts": counts, "of": targets.of})
+    if folder is not None:
+        values = {"names": list(targets.names), "counts": list(targets.counts)}
+        with suppress(OSError, StoreError):
+            write_state(folder, values, {"vectors": targets.vectors, "of": targets.of})

@@ -72,7 +72,9 @@ def measure(task: tasks.Task, method: str, settings: Sequence[str], folder: Path
 def _row_bytes(store: Path, method: str) -> int:
     """Of an example; what was fitted, shared out among all of them."""
     if method in FITTED:
-        files = sum(file.stat().st_size for file in (store / "methods" / method).rglob("operators.npz"))
+        files = sum(
+            file.stat().st_size for file in (store / "methods" / method).rglob("operators/**/*") if file.is_file()
+        )
         from headwater.store.feature_store import EXAMPLES, FeatureStore
 
         return files // FeatureStore.open(str(store)).rows(EXAMPLES)

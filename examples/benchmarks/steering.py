@@ -113,7 +113,9 @@ def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
 
     trust = zarr.open_group(str(scores), mode="r").attrs["trust"]
     took = {"fit": fitted.cpu_seconds, "query": queried.cpu_seconds, "peak": max(fitted.peak_bytes, queried.peak_bytes)}
-    file_bytes = sum(file.stat().st_size for file in store.rglob("operators.npz")) // int(trust["rows"])
+    file_bytes = sum(file.stat().st_size for file in store.rglob("operators/**/*") if file.is_file()) // int(
+        trust["rows"]
+    )
     found = {**compare.judged(task, store, scores), **took, "bytes": file_bytes, "trust": trust}
     shutil.rmtree(folder)
     return found

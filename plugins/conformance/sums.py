@@ -13,7 +13,7 @@ from ...engine.ingest.first_batch import DeclaredOutputs
 from ...engine.interface.method import Method, Similarity
 from ...engine.interface.model_view import BatchOutputs, LinearIO, ModelShape
 from ...store.layout import Array
-from ...store.state import read_arrays, write_arrays
+from ...store.state import read_state, write_state
 from .trial import LENGTHS, Trial, alike, demand, state, trials
 
 _EVERYONE = range(len(LENGTHS))
@@ -124,9 +124,10 @@ def statistics_survive_storing(method: Method, models: Sequence[ModelShape], dev
         wrong = [name for name, values in given.items() if not isinstance(values, np.ndarray) or values.dtype == object]
         demand(not wrong, f"finish gives {', '.join(wrong)} that are no arrays of numbers")
         with tempfile.TemporaryDirectory() as folder:
-            write_arrays(Path(folder, "state.npz"), given)
-            stored = read_arrays(Path(folder, "state.npz"))
-        assert stored is not None
+            write_state(Path(folder, "state"), {}, given)
+            state = read_state(Path(folder, "state"))
+        assert state is not None
+        stored = state.arrays
         same = all(
             stored[name].dtype == each.dtype and np.array_equal(stored[name], each) for name, each in given.items()
         )

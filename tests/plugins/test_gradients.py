@@ -256,7 +256,7 @@ def test_every_baseline_from_corpus_to_answers(name, tmp_path):
     ).attribute()  # what was learnt comes from the store now
     np.testing.assert_array_equal(first.rows, again.rows)
     np.testing.assert_array_equal(first.scores, again.scores)
-    kept = list((tmp_path / "S").rglob("state/moments.npz"))
+    kept = list((tmp_path / "S").rglob("state/moments/zarr.json"))
     assert bool(kept) == (load_method(name)().statistics(load(ModelChoice(str(folder))).head.model_shape) is not None)
     if name not in ("graddot", "trak", "headgn", "logra"):  # whose score is no cosine
         assert first.rows[:, 0].tolist() == [0, 1, 2, 3, 4]

@@ -22,6 +22,7 @@ from headwater.engine.fitting.fit_record import fitted
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.open_provider import corpus_provider
 from headwater.engine.ingest.stored_texts import StoredTexts
+from headwater.engine.ingest.text_provider import TextProvider
 from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.recovery.membership import TableMembership
@@ -30,11 +31,24 @@ from headwater.engine.runtime.run import Progress, Run
 from headwater.store.errors import DataError, StoreBusy
 from headwater.store.feature_store import FeatureStore
 from headwater.store.files import RangeLock
-from headwater.store.state import read_arrays, write_arrays
+from headwater.store.state import read_state, remove_state, write_state
 from running import done, headwater
 from small import save_model, sentences, tree, write_corpus
 
 QUICK = {"subsets": 24, "degree": 3, "updates": 6, "checked": 5, "shared": 16, "members": 4, "rate": 0.05}
+
+
+def arrays_of(folder: Path) -> dict[str, np.ndarray] | None:
+    """A state's arrays; None where there is none."""
+    state = read_state(folder)
+    return None if state is None else dict(state.arrays)
+
+
+def put_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Other arrays in a state, whose values stay."""
+    state = read_state(folder)
+    assert state is not None
+    write_state(folder, state.values, arrays)
 
 
 def short(count: int, seed: int = 0) -> list[str]:
@@ -178,7 +192,22 @@ def test_prompts_and_pieces_of_long_texts_are_read_again(tmp_path: Path) -> None
     )
     assert len(read) > 3 and [one.id for one in stored] == [one.id for one in read]
     assert stored[-1].payload == read[-1].payload and stored[-1].counted < stored[-1].length - 1
-    assert np.mean([one.payload == other.payload for one, other in zip(stored, read, strict=True)]) > 0.6
+    assert [one.payload for one in stored] == [one.payload for one in read]  # pieces too: token ids are kept
+    assert [one.counted for one in stored] == [one.counted for one in read] and [one.text for one in stored] == [
+        one.text for one in read
+    ]
+    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "T", "--model", tmp_path / "model", "--max-length", "40",
+         "--no-tokens")  # fmt: skip
+    bare = FeatureStore.open(tmp_path / "T")
+    assert "token_ids" not in [column.name for column in bare.columns("examples")]
+    again = list(StoredTexts(bare, load(choice)).examples(Place()))
+    assert [one.id for one in again] == [one.id for one in read]
+    assert np.mean([one.payload == other.payload for one, other in zip(again, read, strict=True)]) > 0.6
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TextProvider, "encoded", lambda *given: iter(()))  # a tokenizer that finds nothing
+        kept = list(StoredTexts(FeatureStore.open(tmp_path / "S"), load(choice)).examples(Place()))
+        assert [one.payload for one in kept] == [one.payload for one in read]
+        assert not list(StoredTexts(bare, load(choice)).examples(Place()))
 
 
 def test_a_fit_that_is_killed_anywhere_goes_on_to_the_same_operators(texts: Path) -> None:
@@ -200,9 +229,13 @@ def test_a_fit_that_is_killed_anywhere_goes_on_to_the_same_operators(texts: Path
     state = texts / "K/methods/stride/state"
     for number in (signal.SIGKILL, signal.SIGINT):
         running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        before = _stamp(state / "base0/training.npz")
+        before = _stamp(state / "base0/training/zarr.json")
         deadline = time.monotonic() + 120
-        while _stamp(state / "base0/training.npz") == before and running.poll() is None and time.monotonic() < deadline:
+        while (
+            _stamp(state / "base0/training/zarr.json") == before
+            and running.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
         running.send_signal(number)
         told = running.communicate(timeout=120)[1]
@@ -210,8 +243,8 @@ def test_a_fit_that_is_killed_anywhere_goes_on_to_the_same_operators(texts: Path
         result = headwater("attribute", texts / "K", "--method", "stride", "--queries", texts / "queries.jsonl")
         assert result.exit_code == 1 and "not finished" in result.stderr
     assert subprocess.run(words, capture_output=True).returncode == 0
-    assert not (state / "base0/training.npz").exists()
-    ends = [read_arrays(one / "methods/stride/state/base0/operators.npz") for one in (texts / "K", whole)]
+    assert not (state / "base0/training").exists()
+    ends = [arrays_of(one / "methods/stride/state/base0/operators") for one in (texts / "K", whole)]
     assert ends[0] is not None and ends[1] is not None and set(ends[0]) == set(ends[1])
     assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
     assert "nothing was left to do" in done("fit", texts / "K", *options(QUICK | {"updates": 60})).stderr
@@ -231,7 +264,7 @@ def test_a_fit_is_of_its_settings_and_examples(texts: Path) -> None:
         "fit", store, "-o", "stride.solver", "ridge", "-o", "stride.regularization", 1.0
     )  # how answers are recovered binds nothing
     after = tree(store / "methods/stride")
-    assert {name for name in after if after[name] != before.get(name)} == {"state/fit.json"}
+    assert {name for name in after if after[name] != before.get(name)} == {"state/fit/zarr.json"}
     told = done("attribute", store, "--method", "stride", "--queries", texts / "queries.jsonl", "--top", 2)
     assert "ridge at" in told.stderr
     write_corpus(texts / "more.jsonl", short(5, seed=77))
@@ -355,22 +388,22 @@ def test_what_cannot_be_asked_is_refused_in_a_line(texts: Path, tmp_path: Path) 
     shutil.rmtree(tmp_path / "S/methods/stride")
     none = headwater("attribute", tmp_path / "S", "--method", "stride", *queries)
     assert none.exit_code == 1 and "holds no fit of stride: headwater fit" in none.stderr
-    (tmp_path / "S/methods/stride/state").mkdir(parents=True)
-    (tmp_path / "S/methods/stride/state/fit.json").write_text('{"settings": 1}')
+    write_state(tmp_path / "S/methods/stride/state/fit", {"settings": 1})
     broken = headwater("attribute", tmp_path / "S", "--method", "stride", *queries)
     assert broken.exit_code == 1 and "no record of a fit" in broken.stderr
 
 
 def test_an_operator_that_measures_nothing_finite_is_named(texts: Path, tmp_path: Path) -> None:
     shutil.copytree(texts / "S", tmp_path / "S")
-    file = tmp_path / "S/methods/stride/state/base0/operators.npz"
-    arrays = read_arrays(file)
+    file = tmp_path / "S/methods/stride/state/base0/operators"
+    arrays = arrays_of(file)
     assert arrays is not None
     arrays["alpha"][7, 0] = np.nan
-    write_arrays(file, arrays)
+    put_arrays(file, arrays)
     wrong = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
     assert wrong.exit_code == 1 and "operator 7 measures no finite number of query queries.jsonl:1" in wrong.stderr
-    file.write_bytes(file.read_bytes()[:-50])
+    (chunk,) = (found for found in file.glob("*/alpha/c/**/*") if found.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-50])
     torn = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
     assert torn.exit_code == 1 and "missing, not whole" in torn.stderr
 
@@ -378,15 +411,15 @@ def test_an_operator_that_measures_nothing_finite_is_named(texts: Path, tmp_path
 def test_files_that_are_gone_or_of_something_else_are_made_anew(texts: Path, tmp_path: Path) -> None:
     shutil.copytree(texts / "S", tmp_path / "S")
     state = tmp_path / "S/methods/stride/state/base0"
-    before = read_arrays(state / "operators.npz")
+    before = arrays_of(state / "operators")
     (state / "hidden.bin").unlink()  # the large one
-    (state / ".training.1.part.npz").write_bytes(b"torn")
+    (state / ".zarr.json.new").write_bytes(b"torn")
     done("fit", tmp_path / "S", "--again", *options(QUICK))
-    after = read_arrays(state / "operators.npz")
+    after = arrays_of(state / "operators")
     assert (
         before is not None and after is not None and all(np.array_equal(before[name], after[name]) for name in before)
     )
-    assert not list(state.glob(".*part*"))
+    assert not list(state.glob(".*new"))
     bad = headwater("ingest", texts / "corpus.jsonl", "--store", tmp_path / "N", "--model", texts / "model", "--method", "stride",
                     *options({"degree": 0}))  # fmt: skip
     assert bad.exit_code == 1 and "degree = 0" in bad.stderr and not (tmp_path / "N").exists()
@@ -412,10 +445,10 @@ def test_a_training_goes_on_only_with_the_states_it_began_with(tmp_path: Path) -
     assert not prepare_fit(job).run(Run(on_progress=on_progress, should_stop=should_stop))
     shutil.copy(tmp_path / "b.npz", tmp_path / "base.npz")
     assert prepare_fit(job).run()
-    mixed = read_arrays(tmp_path / "S/methods/stride/state/base0/operators.npz")
+    mixed = arrays_of(tmp_path / "S/methods/stride/state/base0/operators")
     again = FitJob(str(tmp_path / "S"), "stride", {**QUICK, "bases": (str(tmp_path / "b.npz"),)}, again=True)
     assert prepare_fit(again).run()
-    pure = read_arrays(tmp_path / "S/methods/stride/state/base0/operators.npz")
+    pure = arrays_of(tmp_path / "S/methods/stride/state/base0/operators")
     assert mixed is not None and pure is not None and np.array_equal(mixed["alpha"], pure["alpha"])
     steps.clear()
     other = FitJob(str(tmp_path / "S"), "stride", {**QUICK, "rank": 2}, again=True)
@@ -529,25 +562,25 @@ def test_fit_and_attribute_stay_within_their_plans(
 def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> None:
     shutil.copytree(texts / "S", tmp_path / "S")
     state = tmp_path / "S/methods/stride/state/base0"
-    whole = read_arrays(state / "operators.npz")
+    whole = arrays_of(state / "operators")
     assert whole is not None
     ask = ("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
     for wrong in (
         {"alpha": whole["alpha"][:5]}, {"basis": whole["basis"][:, :3]}, {"which": whole["which"] + 1000},
         {"which": np.array(3)}, {"which": whole["which"][:, None]},
-        {"alpha": np.array(["a"])}, {"alpha": whole["alpha"].astype(np.float64)}, {"check_alpha": whole["check_alpha"][:2]},
+        {"alpha": whole["alpha"].astype(np.float64)}, {"check_alpha": whole["check_alpha"][:2]},
     ):  # fmt: skip
-        write_arrays(state / "operators.npz", {**whole, **wrong})
+        put_arrays(state / "operators", {**whole, **wrong})
         told = headwater(*ask)
         assert told.exit_code == 1 and "not those of the fit's settings" in told.stderr, (wrong, told.output)
     for name in ("alpha", "basis", "which"):
-        write_arrays(state / "operators.npz", {key: value for key, value in whole.items() if key != name})
+        put_arrays(state / "operators", {key: value for key, value in whole.items() if key != name})
         assert headwater(*ask).exit_code == 1
-    (state / "operators.npz").unlink()
+    remove_state(state / "operators")
     first = np.fromfile(state / "first.bin", np.int64)
     (first[::-1].copy()).tofile(state / "first.bin")
     done("fit", tmp_path / "S")  # what is gone is made again, from states that are read again
-    again = read_arrays(state / "operators.npz")
+    again = arrays_of(state / "operators")
     assert again is not None and all(np.array_equal(whole[name], again[name]) for name in whole)
     for torn in (
         {"main_step": np.array(10**6)},
@@ -555,12 +588,12 @@ def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> 
         {"main_alpha": np.full_like(whole["alpha"], np.nan)},
         {},
     ):
-        (state / "operators.npz").unlink()
-        of = {"of": np.array(prepared_digest(tmp_path / "S"))}
+        remove_state(state / "operators")
+        of = {"of": prepared_digest(tmp_path / "S")}
         kept = {f"main_{name}": whole[name] for name in ("basis", "alpha")}
-        write_arrays(state / "training.npz", {**of, **kept, **torn})
+        write_state(state / "training", of, {**kept, **torn})
         done("fit", tmp_path / "S")
-        again = read_arrays(state / "operators.npz")
+        again = arrays_of(state / "operators")
         assert again is not None and all(np.array_equal(whole[name], again[name]) for name in whole)
     (state / "done.json").write_text('{"rows": "x", "positions": 3, "bytes": {}}')
     done("fit", tmp_path / "S", "--again", *options(QUICK))
@@ -612,23 +645,29 @@ def test_examples_of_which_nothing_counts_weigh_nothing(texts: Path, tmp_path: P
 def test_a_fit_that_was_edited_is_told(texts: Path, tmp_path: Path) -> None:
     shutil.copytree(texts / "S", tmp_path / "S")
     state = tmp_path / "S/methods/stride/state"
-    record, ask = json.loads((state / "fit.json").read_text()), ("attribute", tmp_path / "S", "--method", "stride", "--queries",
+    fit = read_state(state / "fit")
+    assert fit is not None
+    record, ask = dict(fit.values), ("attribute", tmp_path / "S", "--method", "stride", "--queries",
                                                                  texts / "queries.jsonl")  # fmt: skip
     for name, value in (("seed", 1), ("depth", 0.5)):
-        (state / "fit.json").write_text(json.dumps({**record, "settings": {**record["settings"], name: value}}))
+        write_state(state / "fit", {**record, "settings": {**record["settings"], name: value}})
         told = headwater(*ask)
         assert told.exit_code == 1 and "of another fit" in told.stderr, told.output
     for wrong in ("x", None, -1, 9):
-        (state / "fit.json").write_text(json.dumps({**record, "done": wrong}))
+        write_state(state / "fit", {**record, "done": wrong})
         assert headwater(*ask).exit_code == 1
         done("fit", tmp_path / "S", "--again", *options(QUICK))
         done(*ask)
-    for file in ("fit.json", "base0/done.json"):
+    for file in ("fit/zarr.json", "base0/done.json"):
         (state / file).write_text("[" * 100_000)
         shutil.copy(state / file, tmp_path / "nested")
         done("fit", tmp_path / "S", "--again", *options(QUICK))
         done(*ask)
-    assert "checked where they are read" in done("verify", tmp_path / "S").stderr
+    done("verify", tmp_path / "S")
+    (chunk,) = (found for found in (state / "base0/operators").glob("*/alpha/c/**/*") if found.is_file())
+    chunk.write_bytes(bytes(len(chunk.read_bytes())))
+    damaged = headwater("verify", tmp_path / "S")
+    assert damaged.exit_code == 1 and "methods/stride/state/base0/operators is damaged" in damaged.stdout
 
 
 def test_states_whose_lengths_disagree_are_read_again(texts: Path, tmp_path: Path) -> None:
@@ -636,8 +675,8 @@ def test_states_whose_lengths_disagree_are_read_again(texts: Path, tmp_path: Pat
     for change in ("hidden.bin", "targets.bin", "first.bin", "rows", "positions"):
         shutil.rmtree(tmp_path / "S", ignore_errors=True)
         shutil.copytree(texts / "S", tmp_path / "S")
-        whole = read_arrays(base / "operators.npz")
-        (base / "operators.npz").unlink()
+        whole = arrays_of(base / "operators")
+        remove_state(base / "operators")
         if change.endswith(".bin"):
             with (base / change).open("ab") as file:
                 file.write(b"xxx")
@@ -645,7 +684,7 @@ def test_states_whose_lengths_disagree_are_read_again(texts: Path, tmp_path: Pat
             held = json.loads((base / "done.json").read_text())
             (base / "done.json").write_text(json.dumps({**held, change: 0}))
         done("fit", tmp_path / "S")
-        again = read_arrays(base / "operators.npz")
+        again = arrays_of(base / "operators")
         assert whole is not None and again is not None and np.array_equal(whole["alpha"], again["alpha"])
 
 

@@ -39,7 +39,7 @@ from headwater.engine.steering.space import Drawn, Shared
 from headwater.engine.steering.training import SteeringRecipe, trained
 from headwater.store.errors import ModelError, SettingsError
 from headwater.store.feature_store import FeatureStore
-from headwater.store.state import read_arrays
+from headwater.store.state import read_state
 from running import done, headwater
 from small import save_model, sentences, tree, write_corpus
 
@@ -288,7 +288,7 @@ def test_a_fit_needs_no_files(texts: Path, tmp_path: Path) -> None:
         assert ("hidden states are not kept" in told.stderr) == (states == "forward")
         found.append(all_scores(tmp_path / name, texts / "queries.jsonl", tmp_path / "all.zarr"))
     kept = {file.name for file in (tmp_path / "model/methods/stride/state/base0").iterdir()}
-    assert kept == {"operators.npz"} and (tmp_path / "files/methods/stride/state/base0/hidden.bin").exists()
+    assert kept == {"operators", "zarr.json"} and (tmp_path / "files/methods/stride/state/base0/hidden.bin").exists()
     assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.999
 
 
@@ -321,8 +321,9 @@ def test_activations_are_steered_by_the_command_line(texts: Path, tmp_path: Path
     done("fit", tmp_path / "S", *options(DEEP))
     scores = all_scores(tmp_path / "S", texts / "queries.jsonl", tmp_path / "all.zarr")
     assert np.isfinite(scores).all() and scores.std() > 0
-    fitted = read_arrays(tmp_path / "S/methods/stride/state/base0/operators.npz")
-    assert fitted is not None and fitted["alpha"].shape == (24, 16, 32) and np.abs(fitted["alpha"]).max() > 0
+    state = read_state(tmp_path / "S/methods/stride/state/base0/operators")
+    fitted = state.arrays if state else {}
+    assert fitted["alpha"].shape == (24, 16, 32) and np.abs(fitted["alpha"]).max() > 0
     info = done("info", tmp_path / "S")
     assert "stride" in info.output
 
@@ -365,9 +366,9 @@ def test_arrays_are_read_row_by_row(tmp_path: Path) -> None:
     fits = {}
     for name, states in (("S", "cache"), ("M", "forward")):
         done("fit", tmp_path / name, *options({**QUICK, "states_from": states}))
-        found = read_arrays(tmp_path / name / "methods/stride/state/base0/operators.npz")
+        found = read_state(tmp_path / name / "methods/stride/state/base0/operators")
         assert found is not None
-        fits[name] = found["alpha"]
+        fits[name] = found.arrays["alpha"]
     assert np.allclose(fits["S"], fits["M"], atol=1e-5)
 
 

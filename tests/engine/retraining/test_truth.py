@@ -151,8 +151,8 @@ def test_a_killed_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):
     kills = 0
     while True:
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-        runs, before = tmp_path / "t/runs", len(list((tmp_path / "t").glob("runs/[0-9]*.npy")))
-        while process.poll() is None and len(list(runs.glob("[0-9]*.npy"))) == before:
+        runs, before = tmp_path / "t/runs", len(list((tmp_path / "t").glob("runs/[0-9]*/zarr.json")))
+        while process.poll() is None and len(list(runs.glob("[0-9]*/zarr.json"))) == before:
             time.sleep(0.05)
         if process.poll() is not None:
             break
@@ -225,7 +225,7 @@ def test_what_taught_a_query_is_missed_when_it_is_taken_away(tmp_path: Path) -> 
     for name, scores in (("knows", knows), ("guesses", np.random.default_rng(0).random(knows.shape))):
         np.save(tmp_path / f"{name}.npy", scores)
         words = ["ground-truth", corpus, "--queries", queries, "--model-config", tmp_path / "model"]
-        more = ["--learning-rate", 1e-2, "--without", tmp_path / f"{name}.npy", "--top", 8, "--processes", 1]
+        more = ["--learning-rate", 1e-2, "--without", tmp_path / f"{name}.npy", "--top", 8, "--seeds", 2]
         built = run(*words, *more, "-o", tmp_path / name)
         assert built.exit_code == 0, built.output
         removed = ["--outcomes", tmp_path / name / "outcomes.npy", "--plot", tmp_path / f"{name}.png"]

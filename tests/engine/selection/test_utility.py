@@ -18,6 +18,7 @@ from headwater.engine.selection.surrogate import utilities
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.feature_store import FeatureStore
 from headwater.store.reader import open_column
+from headwater.store.state import remove_state
 from places import ROOT
 from running import done, headwater
 from small import save_model, sentences, write_corpus
@@ -133,9 +134,11 @@ def test_predictions_are_the_formula(work: Path) -> None:
     assert np.allclose(
         [line["additive"] - line["penalty"] for line in lines], expected.reshape(-1), rtol=1e-5, atol=1e-7
     )
-    kept = list((work / "S").rglob("state/task-*.npz"))
+    kept = list((work / "S").rglob("state/task-*/zarr.json"))
     done("predict", *asked, "-o", work / "utilities.npy", "--memory", "300MB")
-    assert np.load(work / "utilities.npy").shape == (12, 2) and list((work / "S").rglob("state/task-*.npz")) == kept
+    assert (
+        np.load(work / "utilities.npy").shape == (12, 2) and list((work / "S").rglob("state/task-*/zarr.json")) == kept
+    )
 
 
 def test_tasks_are_the_means_of_exact_gradients(work: Path, exact: tuple[np.ndarray, np.ndarray]) -> None:
@@ -252,7 +255,7 @@ def test_a_calibration_is_kept_and_held_out_outcomes_are_scored_once(work: Path)
     assert headwater(*words[:-2]).exit_code == 1  # nor by all of them
     line = json.loads(done("predict", *asked, "--json").stdout.splitlines()[0])
     assert line["penalty"] == 0.0  # λ = 0 holds from now on
-    next((work / "S").rglob("calibration.json")).unlink()
+    remove_state(next((work / "S").rglob("state/calibration")))
 
 
 def select(work: Path, *words: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
