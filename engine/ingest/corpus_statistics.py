@@ -1,4 +1,4 @@
-"""Runs a method's `fit` over a sample of the corpus, once, before its first row is made; the result is kept in the store.
+"""Runs a method's `fit` over a sample of the corpus, before the first row, and keeps the result in the store.
 
 The sample is chosen by a hash of each example's place, so that it does not depend on who reads the corpus. What the method
 finishes with is frozen: resumed runs, appended rows and queries are made with the same arrays. Knows no method by name.
