@@ -169,7 +169,7 @@ def test_rows_whose_statistics_are_gone_are_not_continued_nor_asked(site):
         prepare(job(site, "b.npz", append=True)).ingest()
     scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened")
     provider = ArrayProvider([str(site / "b.npz")], torch.device("cpu"), RecordErrors("fail"))
-    with pytest.raises(StoreDamaged, match=r"statistics\.npz is missing"):
+    with pytest.raises(StoreDamaged, match=r"state/statistics is missing"):
         scores.prepare(provider, read_queries(provider))
 
 

@@ -2,7 +2,6 @@
 
 import sys
 import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +9,9 @@ from headwater.engine.arrays.scan.fixed_tiles import FixedTiles
 from headwater.engine.interface.registry import load
 from headwater.plugins import Block
 from headwater.plugins.conformance import MODELS, checks
+from places import ROOT
 
-EXAMPLE = Path(__file__).parent.parent / "examples/third_party_block_method"
+EXAMPLE = ROOT / "examples/third_party_block_method"
 SLOW = ("same_rows_in_another_process", "scratch_covers_what_is_allocated")
 
 

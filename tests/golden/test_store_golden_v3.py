@@ -1,12 +1,14 @@
 """A store written in format 3 stays readable for ever: ragged columns of token ids and positions, and a state.
 
-`python tests/test_store_golden_v3.py` makes it anew; that is for a new format, in a new folder, never for an old one.
+`PYTHONPATH=tests python tests/golden/test_store_golden_v3.py` makes it anew;
+that is for a new format, in a new folder, never for an old one.
 """
 
 import shutil
 from pathlib import Path
 
 import numpy as np
+import places
 import pytest
 from headwater.store.feature_store import EXAMPLES, FeatureStore, method_group
 from headwater.store.layout import FORMAT, Column, column
@@ -16,7 +18,7 @@ from headwater.store.state import read_state, write_state
 from headwater.store.verify import chunk_count, verify
 from headwater.store.writer import GroupWriter
 
-GOLDEN = Path(__file__).parent / "data" / "store_v3"
+GOLDEN = places.GOLDEN / "store_v3"
 LENGTHS = [3, 0, 1, 9, 4, 2]
 NOTES = {"place": [0, 5, 0], "digest": "ab", "complete": True}
 
