@@ -90,4 +90,4 @@ def _refuse_nonfinite(read: PackedOutputs, batch: list[Example], noun: str) -> N
 def named(example: Example) -> str:
     """An example's id with its place in the corpus, once where they are the same."""
     place = f"{example.source}:{example.line}"
-    return place if example.id == place or not example.source else f"{example.id} ({place})"
+    return example.id if example.id == place or not example.source else f"{example.id} ({place})"

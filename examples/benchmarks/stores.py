@@ -26,10 +26,11 @@ def pool(depth: int, rows: int = POOL) -> np.ndarray:
 
 def fill(path: Path, rows: int, depth: int, precision: str, bits: int = 8192) -> Any:
     """A store of one method with `rows` rows in a form; one that is there already is used. Returns its StoredRows."""
-    from headwater.engine.arrays.precision.precisions import listed, precision_of
+    from headwater.engine.arrays.precision.precisions import precision_of
     from headwater.engine.arrays.scan.stored_rows import StoredRows
     from headwater.store.feature_store import FeatureStore
     from headwater.store.layout import column
+    from headwater.store.manifest import columns_json
     from headwater.store.writer import GroupWriter
 
     group = "methods/made"
@@ -41,7 +42,7 @@ def fill(path: Path, rows: int, depth: int, precision: str, bits: int = 8192) ->
     declared = column("c", (depth,), "float32")
     form = precision_of(precision, declared, bits)
     store = FeatureStore.create(path, {"text": False}, "benchmark")
-    notes = {"settings": {"precision": precision, "bits": bits}, "declared": listed([declared])}
+    notes = {"settings": {"precision": precision, "bits": bits}, "declared": columns_json([declared])}
     store.add_group(group, list(form.columns), notes)
     parts = form.encode(pool(depth))
     with GroupWriter(store, group) as writer:

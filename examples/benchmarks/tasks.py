@@ -166,7 +166,7 @@ def _small(folder: Path, data: Path, *, hidden: int, layers: int, context: int) 
 
 def train(model: Path, texts: Sequence[str], out: Path, seed: int, epochs: float) -> None:
     """Train from random weights on all texts, as each retraining is."""
-    from headwater.engine.retraining.token_sets import gathered
+    from headwater.engine.retraining.token_sets import concatenate_tokens
     from headwater.engine.retraining.training_loop import RetrainingRecipe, train_on_subset
     from transformers import AutoTokenizer
 
@@ -174,7 +174,11 @@ def train(model: Path, texts: Sequence[str], out: Path, seed: int, epochs: float
     context = json.loads((model / "config.json").read_text())["max_position_embeddings"]
     ids = [tokenizer(text)["input_ids"][:context] for text in texts]
     trained = train_on_subset(
-        str(model), gathered((one, 1) for one in ids), range(len(ids)), RetrainingRecipe(epochs, 16, 2e-3), seed
+        str(model),
+        concatenate_tokens((one, 1) for one in ids),
+        range(len(ids)),
+        RetrainingRecipe(epochs, 16, 2e-3),
+        seed,
     )
     trained.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -56,7 +56,7 @@ def test_a_store_made_on_the_device_is_the_cpus(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resident", [True, False])
 def test_a_scan_on_the_device_is_the_cpus(tmp_path: Path, precision: str, resident: bool, monkeypatch) -> None:
     cupy = pytest.importorskip("cupy", reason="scans on a GPU need CuPy")
-    from headwater.engine.arrays.scan.scan_loop import gpu_scan as gpu
+    from headwater.engine.arrays.scan import gpu_scan as gpu
 
     rows = np.random.default_rng(0).standard_t(4, (5000, 256)).astype(np.float32)
     matrix = rows[:33] + 1

@@ -100,7 +100,7 @@ def test_a_store_behind_a_url_reads_the_same(store, in_memory):
     for remote in (in_memory, FeatureStore.open(f"file://{store.path}")):
         assert remote.remote
         assert remote.rows(EXAMPLES) == ROWS
-        assert column_from("x", remote.array_metadata(EXAMPLES, "x")) == Column("x", (6,), "float32", 8)
+        assert column_from("x", remote.array_metadata(remote.folder(EXAMPLES, "x"))) == Column("x", (6,), "float32", 8)
         assert_reads(remote)
 
 

@@ -224,7 +224,7 @@ def test_sums_are_forgotten_in_time_and_batches_need_room(tmp_path: Path) -> Non
         directions=1,
     )
     assert len(set(found.rows.tolist())) == 2500
-    with pytest.raises(SettingsError, match="a batch of 20"):
+    with pytest.raises(SettingsError, match="batch 20 exceeds"):
         chosen(tmp_path / "b", rows, np.ones(3), 0.1, Limits(40, np.ones(2600, bool), batch=20), 16)
 
 

@@ -233,7 +233,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(store: Featur
         compression(store, "m", "float16", 0, None)
     with pytest.raises(SettingsError, match="unknown precision 'int3'"):
         compression(store, "m", "int3", 0, None)
-    with pytest.raises(SettingsError, match="multiples of 128"):
+    with pytest.raises(SettingsError, match="multiple of 128"):
         compression(store, "m", "sign", 1000, None)
     with pytest.raises(StoreMissing, match="no group methods/n"):
         compression(store, "n", "int8", 0, None)

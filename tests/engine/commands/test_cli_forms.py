@@ -152,7 +152,7 @@ def test_every_score_is_a_zarr_array(place: Path, tmp_path: Path) -> None:
 
 def test_a_precision_that_is_none_is_one_line(place: Path, tmp_path: Path) -> None:
     for options, told in (
-        (["rise.precision", "int4"], "method rise: no precision 'int4'; there are auto, float32"),
+        (["rise.precision", "int4"], "method rise: unknown precision 'int4'; choose from auto, float32"),
         (
             ["rise.bits", 100, "-o", "rise.precision", "sign"],
             "method rise: the number of sign bits must be a multiple of 128",

@@ -183,7 +183,7 @@ def test_scores_of_anothers_are_judged_as_ours_are(tmp_path: Path) -> None:
     assert theirs.exit_code == 0, theirs.output
     assert json.loads(theirs.stdout) == json.loads(headwater(*words, tmp_path / "scores.npy").stdout)
     unfinished = headwater(*words, scored(tmp_path / "unfinished", scores, ended=False))
-    assert unfinished.exit_code == 1 and "has not ended" in unfinished.stderr
+    assert unfinished.exit_code == 1 and "were never written" in unfinished.stderr
     cut = scored(tmp_path / "cut", scores)
     (cut / "scores.bin").write_bytes(b"\0" * 48)
     assert "2 records of 40" in headwater(*words, cut).stderr

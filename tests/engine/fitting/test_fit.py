@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from headwater.engine.attribution.query_options import QueryOptions
 from headwater.engine.attribution.recovered_session import RecoveredSession
 from headwater.engine.data.documents import Template
 from headwater.engine.fitting.fit_job import FitJob, prepare_fit
@@ -94,7 +95,7 @@ def scores_of(folder: Path, name: str = "S", queries: str = "queries.jsonl") -> 
 
 def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(texts: Path) -> None:
     store = FeatureStore.open(texts / "S")
-    question = RecoveredSession(store, "stride", str(texts / "queries.jsonl"), ModelChoice(""), Template(), 60, None)
+    question = RecoveredSession(store, "stride", str(texts / "queries.jsonl"), QueryOptions(60))
     results = question.attribute()
     (base,) = question._answered().bases
     held = TableMembership.held(fitted(store, "stride").method.design(60))
@@ -289,9 +290,7 @@ def test_several_bases_have_designs_of_their_own_and_are_averaged(texts: Path) -
         done("fit", place, "--again", *options(QUICK | {"bases": str(texts / model), "seed": seed}))
     each = []
     for place in single:
-        question = RecoveredSession(
-            FeatureStore.open(place), "stride", str(texts / "queries.jsonl"), ModelChoice(""), Template(), 1, None
-        )
+        question = RecoveredSession(FeatureStore.open(place), "stride", str(texts / "queries.jsonl"), QueryOptions(1))
         (base,) = question._answered().bases
         each.append(base.tile(0, 60) / base.centred.std(0)[:, None])
     together = scores_of(texts, "B").T

@@ -161,7 +161,7 @@ def test_layers_are_run_again_as_the_model_runs_them(kind: str, monkeypatch: pyt
             whole.last_hidden_state, above.hidden
         )
     monkeypatch.setattr(
-        layers_above, "_given", lambda *told: nullcontext()
+        layers_above, "_with_input", lambda *told: nullcontext()
     )  # a model that does not read what it is given
     with pytest.raises(ModelError, match="cannot be run again"):
         TrunkUpperLayers(trunk, 3, 1, ids, counted).check()
@@ -455,7 +455,7 @@ def test_a_row_of_no_tokens_has_no_positions(texts: Path) -> None:
     none = replace(other, payload=([], 0), length=0, counted=0)
     above = provider.read([long, none], merge_specs([OutputSpec(upper_layers=1)])).upper_layers()
     assert above.counted.sum(1).tolist() == [long.counted, 0]
-    with pytest.raises(SettingsError, match="above 0 and 1"):
+    with pytest.raises(SettingsError, match="layers 0 and 1"):
         merge_specs([OutputSpec(upper_layers=1), OutputSpec(upper_layers=0), OutputSpec()])
 
 
@@ -465,7 +465,7 @@ def test_a_fit_from_the_model_leaves_no_states_of_an_earlier_one(texts: Path, tm
     state = tmp_path / "S/methods/stride/state/base0"
     assert (state / "inner.bin").exists()
     done("fit", tmp_path / "S", "--again", *options({**QUICK, "states_from": "forward"}))
-    assert {file.name for file in state.iterdir()} == {"operators.npz"}
+    assert {file.name for file in state.iterdir()} == {"operators", "zarr.json"}
 
 
 @pytest.mark.parametrize(

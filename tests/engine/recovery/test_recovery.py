@@ -286,7 +286,7 @@ def test_bad_measurements_are_named() -> None:
     y[1, 3] = np.nan
     with pytest.raises(DataError, match="subset 3: the measurement of query 1"):
         Lasso(design, y)
-    with pytest.raises(DataError, match="measurements are"):
+    with pytest.raises(DataError, match="measurements must"):
         Lasso(design, np.ones((2, 9)))
     with pytest.raises(DataError, match="booleans"):
         TableMembership.of_masks(np.ones((3, 4)))

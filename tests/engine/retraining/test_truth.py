@@ -18,6 +18,7 @@ from headwater.engine.retraining.masks import clustered_masks, random_masks, tex
 from headwater.engine.retraining.retraining_job import GroundTruthJob, prepare_ground_truth
 from headwater.engine.retraining.token_sets import TokenSet, concatenate_tokens
 from headwater.engine.retraining.training_loop import RetrainingRecipe, pad_batch, query_losses, train_on_subset
+from headwater.engine.runtime.run import Run
 from headwater.store.errors import DataError, SettingsError, StoreMismatch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,7 +118,9 @@ def whole(place) -> Path:
     """Ground truth computed without interruption."""
     folder = place / "whole"
     told: list[int] = []
-    assert prepare_ground_truth(job(place, folder)).build(2, told.append)
+    assert prepare_ground_truth(job(place, folder)).build(
+        2, Run(on_progress=lambda progress: told.append(progress.done))
+    )
     assert told[0] == 0 and told[-1] == 6
     return folder
 
@@ -136,9 +139,9 @@ def test_the_folder_holds_what_evaluate_reads(whole, place, tmp_path):
 
 def test_a_stopped_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):
     truth, told = prepare_ground_truth(job(place, tmp_path / "t")), list[int]()
-    assert not truth.build(1, told.append, lambda: len(told) > 2)
+    assert not truth.build(1, Run(on_progress=lambda p: told.append(p.done), should_stop=lambda: len(told) > 2))
     assert not (tmp_path / "t/outcomes.npy").exists() and len(truth.remaining_runs()) == 4
-    assert prepare_ground_truth(job(place, tmp_path / "t")).build(1, told.append)
+    assert prepare_ground_truth(job(place, tmp_path / "t")).build(1, Run(on_progress=lambda p: told.append(p.done)))
     np.testing.assert_array_equal(outcomes(tmp_path / "t"), outcomes(whole))
 
 
@@ -207,7 +210,7 @@ def test_removals_lack_the_best_and_as_many_others() -> None:
         assert lost.min() >= scores[query][masks[query]].max()
     with pytest.raises(DataError, match="cannot be taken away"):
         removal_masks(scores, 30)
-    with pytest.raises(DataError, match="two queries at least"):
+    with pytest.raises(DataError, match="give two or more"):
         removal_masks(scores[:1], 3)
     small = np.array([[0, 3, 9, 200], [1, 0, 0, 0]], np.uint8)
     assert np.array_equal(removal_masks(small, 1)[:2], [[1, 1, 1, 0], [0, 1, 1, 1]])

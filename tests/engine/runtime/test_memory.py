@@ -111,7 +111,8 @@ def stores(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[i
                 texts = {"id": [f"r{start + i}" for i in range(count)], "source": ["s"] * count,
                          "prompt": [""] * count, "text": ["a text"] * count}  # fmt: skip
                 numbers = {name: np.ones(count, np.int32) for name in ("line", "offset", "tokens", "counted")}
-                examples.append({**texts, **numbers, "loss": np.zeros(count, np.float32)})
+                ragged = {name: [np.ones(1, np.int64)] * count for name in ("token_ids", "target_positions")}
+                examples.append({**texts, **numbers, **ragged, "loss": np.zeros(count, np.float32)})
                 sketches.append({"signature": np.roll(pool[:count], start // 1024, axis=1)})
             examples.commit(complete=True)
             sketches.commit(complete=True)
