@@ -186,4 +186,4 @@ def test_scores_of_anothers_are_judged_as_ours_are(tmp_path: Path) -> None:
     assert unfinished.exit_code == 1 and "were never written" in unfinished.stderr
     cut = scored(tmp_path / "cut", scores)
     (cut / "scores.bin").write_bytes(b"\0" * 48)
-    assert "2 records of 40" in headwater(*words, cut).stderr
+    assert "2 records, expected 40" in headwater(*words, cut).stderr

@@ -288,7 +288,7 @@ def test_bad_measurements_are_named() -> None:
         Lasso(design, y)
     with pytest.raises(DataError, match="measurements must"):
         Lasso(design, np.ones((2, 9)))
-    with pytest.raises(DataError, match="booleans"):
+    with pytest.raises(DataError, match="masks must be"):
         TableMembership.of_masks(np.ones((3, 4)))
 
 
