@@ -7,7 +7,7 @@ NUMERICAL := $(addprefix tests/engine/,arrays recovery sketches steering models 
 	$(addprefix tests/plugins/,test_rise.py test_gradients.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-isa test-gpu lint types tree bench compare clean
+.PHONY: demo test test-slow test-benchmarks test-isa test-gpu lint types tree bench compare clean
 
 demo: $(READY)  ## the whole job on an embedded corpus, in minutes
 	$(BIN)/headwater demo
@@ -16,7 +16,10 @@ test: $(READY)  ## the suite, without what is marked slow or gpu
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(READY)  ## what takes minutes
-	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "slow and not gpu" --ignore tests/end_to_end/test_benchmarks.py
+
+test-benchmarks: $(READY)  ## every benchmark script, in a short form
+	$(BIN)/python -m pytest -n 2 -m "slow and not gpu" tests/end_to_end/test_benchmarks.py
 
 test-isa: $(READY)  ## the numerical tests under each instruction set that the processor has
 	.ci/isa $(NUMERICAL)

@@ -142,14 +142,14 @@ AT_SIZE = """
 import json, resource, sys, time
 import numpy as np
 sys.path.insert(0, sys.argv[3])
-from recovery_speed import PartitionDesign, Lasso, Stored, planted
+from recovery_speed import PartitionDesign, Lasso, TableMembership, planted
 rows, how = int(sys.argv[1]), sys.argv[2]
 _, y = planted(PartitionDesign(300, 40, 2, 0), 16, 4, 0.1, 0)
-Lasso(Stored.held(PartitionDesign(300, 40, 2, 0)), y).fit(np.full(16, 0.5))  # kernels are compiled
+Lasso(TableMembership.held(PartitionDesign(300, 40, 2, 0)), y).fit(np.full(16, 0.5))  # kernels are compiled
 design = PartitionDesign(rows, 10_000, 8, 0)
 _, y = planted(design, 16, 200, 0.1, 1)
 wall, begun = time.monotonic(), time.process_time()
-of = Stored.held(design) if how == "held" else design
+of = TableMembership.held(design) if how == "held" else design
 problem = Lasso(of, y, 2)
 fit = problem.fit(0.1 * problem.largest(), 1e-4)
 print(json.dumps({"rows": rows, "ids": how, "cpu": time.process_time() - begun, "wall": time.monotonic() - wall,

@@ -33,7 +33,7 @@ class Feature:
 
         key = hash(masks.tobytes())
         if key not in self.known:
-            self.known[key] = self.rows.means(csr_array(masks.astype(float)), lambda done: None)
+            self.known[key] = self.rows.means(csr_array(masks.astype(float)))
         return self.known[key]
 
 
