@@ -128,7 +128,8 @@ def _certified(opened: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, sh
         one = matrix[at : at + 1]
         workers = certify.scan(
             small.open(c.name for c in small.precisions["signature"].columns), shape,
-            lambda one=one: certify._BoundKeeper(certify._ScoreBounds(small.precisions["signature"], one), K, fine.rows), _nothing,
+            lambda one=one: certify._BoundKeeper(certify._ScoreBounds(small.precisions["signature"], one), K, fine.rows),
+            _nothing,
         )  # fmt: skip
         floor = certify.merged([worker.heaps for worker in workers])[0][:, -1]
         kept.append(certify._candidates(workers, floor).shape[1])
