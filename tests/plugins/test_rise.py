@@ -209,7 +209,7 @@ def test_settings_out_of_range_are_refused_together():
 
 MEASURE = """
 import json, torch
-from headwater.engine.models.batch_outputs import PackedOutputs, LinearHead, Positions, merged_specs
+from headwater.engine.models.batch_outputs import PackedOutputs, LinearHead, TargetPositions, merge_specs
 from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from headwater.engine.interface.model_view import ModelShape
 from headwater.plugins.rise import Rise
@@ -222,8 +222,8 @@ def rows(positions, examples, tables):
     each = positions // examples
     owners = torch.arange(examples).repeat_interleave(each)
     logits = head.logits(torch.randn(256, 512)).repeat(positions // 256, 1) if positions < 1024 else None
-    where = Positions(owners, torch.randint(50304, (positions,)), [each] * examples)
-    readout = PackedOutputs(head, {-1: torch.randn(positions, 512)}, where, merged_specs([rise.needs(model)]), logits)
+    where = TargetPositions(owners, torch.randint(50304, (positions,)), [each] * examples)
+    readout = PackedOutputs(head, {-1: torch.randn(positions, 512)}, where, merge_specs([rise.needs(model)]), logits)
     before = resident_bytes()
     reset_peak()
     readout.losses()
