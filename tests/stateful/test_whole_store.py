@@ -153,9 +153,10 @@ TestWholeStore.settings = settings(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 class TestWholeStoreForLong(WholeStore.TestCase):
     """The same, many times over."""
 
     settings = settings(
-        max_examples=200, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
     )
