@@ -217,29 +217,47 @@ def test_removals_lack_the_best_and_as_many_others() -> None:
     assert np.array_equal(removal_masks(small > 1, 1)[:2], [[1, 0, 1, 1], [0, 1, 1, 1]])
 
 
-def test_what_taught_a_query_is_missed_when_it_is_taken_away(tmp_path: Path) -> None:
-    """Each query is a line of signs that eight examples repeat; removal by true scores raises its loss, by random ones not."""
-    told = ["".join(np.random.default_rng(seed).choice(list("kqvxzw"), 24)) for seed in range(3)]
-    texts = [*sentences(26), *(text for text in told for _ in range(8))]
-    save_model(tmp_path / "model")
-    corpus, queries = write_corpus(tmp_path / "c.jsonl", texts), write_corpus(tmp_path / "q.jsonl", told)
-    knows = np.array([[float(text == query) for text in texts] for query in told])
-    found = {}
-    for name, scores in (("knows", knows), ("guesses", np.random.default_rng(0).random(knows.shape))):
-        np.save(tmp_path / f"{name}.npy", scores)
-        words = ["ground-truth", corpus, "--queries", queries, "--model-config", tmp_path / "model"]
-        more = ["--learning-rate", 1e-2, "--without", tmp_path / f"{name}.npy", "--top", 8, "--seeds", 2]
-        built = run(*words, *more, "-o", tmp_path / name)
-        assert built.exit_code == 0, built.output
-        removed = ["--outcomes", tmp_path / name / "outcomes.npy", "--plot", tmp_path / f"{name}.png"]
-        judged = run("evaluate", "brittleness", *removed, "--json")
-        assert judged.exit_code == 0 and (tmp_path / f"{name}.png").stat().st_size > 1000, judged.output
-        found[name] = json.loads(judged.stdout)["rise"]["value"]
-    assert found["knows"] > 0.1 and found["knows"] > 4 * abs(found["guesses"])
-    np.save(tmp_path / "narrow.npy", knows[:, :5])
-    wrong = run(*words, "--without", tmp_path / "narrow.npy", "-o", tmp_path / "x")
-    assert wrong.exit_code == 1 and "the corpus has 50 examples" in wrong.stderr
-    np.save(tmp_path / "short.npy", knows[:2])
-    assert "scores of 2 queries" in run(*words, "--without", tmp_path / "short.npy", "-o", tmp_path / "y").stderr
-    both = run(*words, "--without", tmp_path / "short.npy", "--clusters", 3, "-o", tmp_path / "z")
-    assert both.exit_code == 1 and "give one of them" in both.stderr
+@pytest.fixture(scope="module")
+def signs(tmp_path_factory) -> Path:
+    """Three queries, each a line of signs that eight of the corpus's 50 examples repeat; what `knows.npy` scores by."""
+    folder = tmp_path_factory.mktemp("signs")
+    lines = ["".join(np.random.default_rng(seed).choice(list("kqvxzw"), 24)) for seed in range(3)]
+    texts = [*sentences(26), *(text for text in lines for _ in range(8))]
+    save_model(folder / "model")
+    write_corpus(folder / "c.jsonl", texts)
+    write_corpus(folder / "q.jsonl", lines)
+    knows = np.array([[float(text == query) for text in texts] for query in lines])
+    scores = {"knows": knows, "guesses": np.random.default_rng(0).random(knows.shape), "short": knows[:2]}
+    for name, matrix in {**scores, "narrow": knows[:, :5]}.items():
+        np.save(folder / f"{name}.npy", matrix)
+    return folder
+
+
+def without(signs: Path, scores: str, *more: object, output: Path) -> Result:
+    words = ["ground-truth", signs / "c.jsonl", "--queries", signs / "q.jsonl", "--model-config", signs / "model"]
+    return run(*words, "--without", signs / f"{scores}.npy", *more, "-o", output)
+
+
+@pytest.mark.parametrize(("scores", "low", "high"), [("knows", 0.1, 1.0), ("guesses", -0.06, 0.06)])
+def test_what_taught_a_query_is_missed_when_it_is_taken_away(signs, tmp_path, scores, low, high) -> None:
+    """Removal by true scores raises a query's loss; removal by random ones does not."""
+    recipe = ["--learning-rate", 1e-2, "--top", 8, "--seeds", 2]
+    trained = without(signs, scores, *recipe, output=tmp_path / "removed")
+    assert trained.exit_code == 0, trained.output
+    outcomes = ["--outcomes", tmp_path / "removed" / "outcomes.npy", "--plot", tmp_path / "plot.png"]
+    result = run("evaluate", "brittleness", *outcomes, "--json")
+    assert result.exit_code == 0 and (tmp_path / "plot.png").stat().st_size > 1000, result.output
+    assert low < json.loads(result.stdout)["rise"]["value"] < high
+
+
+@pytest.mark.parametrize(
+    ("scores", "more", "message"),
+    [
+        ("narrow", [], "the corpus has 50 examples"),
+        ("short", [], "scores of 2 queries"),
+        ("short", ["--clusters", 3], "give one of them"),
+    ],
+)
+def test_removals_by_scores_of_something_else_are_refused(signs, tmp_path, scores, more, message) -> None:
+    refused = without(signs, scores, *more, output=tmp_path / "x")
+    assert refused.exit_code == 1 and message in refused.stderr
