@@ -7,13 +7,17 @@ NUMERICAL := $(addprefix tests/engine/,arrays recovery sketches steering models 
 	$(addprefix tests/plugins/,test_rise.py test_gradients.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-benchmarks test-isa test-gpu lint types tree bench compare clean
+.PHONY: demo test coverage test-slow test-benchmarks test-isa test-gpu lint types tree bench compare clean
 
 demo: $(READY)  ## the whole job on an embedded corpus, in minutes
 	$(BIN)/headwater demo
 
 test: $(READY)  ## the suite, without what is marked slow or gpu
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+
+coverage: $(READY)  ## the suite again, with the branches of the package that it leaves out
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu" --cov=store --cov=engine --cov=plugins \
+		--cov-branch --cov-report=term-missing:skip-covered
 
 test-slow: $(READY)  ## what takes minutes
 	$(BIN)/python -m pytest -n 2 -m "slow and not gpu" --ignore tests/end_to_end/test_benchmarks.py

@@ -1,0 +1,114 @@
+"""Commands in processes of their own, each a fork of one process that has imported the libraries already: real kills, cheap.
+
+Run as a script, this file is that process: it reads one JSON line per command and answers with one. It must never have computed
+anything itself, since OpenMP's threads do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate"}
+"""Audit events of a change of the disk, besides opening a file to write."""
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    """Its exit code; -9 if it was killed."""
+    out: str
+    err: str
+
+
+class CommandServer:
+    """The process that forks; a context manager."""
+
+    def __enter__(self) -> CommandServer:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(60)
+        self._process.stdout.close()
+
+    def run(self, *words: object, below: Path | None = None, killed_at: int | None = None) -> Ended:
+        """Run `headwater words`; with `killed_at`, kill it just before its n-th change of the disk below a folder."""
+        assert self._process.stdin and self._process.stdout
+        request = {"words": [str(word) for word in words], "below": str(below), "killed_at": killed_at}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Ended(*json.loads(self._process.stdout.readline()))
+
+
+def kill_before(change: int, below: str) -> None:
+    """End this process just before its n-th change of the disk below a folder."""
+    left = [change]
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "open" and event not in CHANGES:
+            return
+        if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+            return
+        if below in str(arguments[0]):
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def exit_code(command: Callable[[], object]) -> int:
+    """Run a command; its exit code, without the second that tearing the libraries down takes."""
+    try:
+        command()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    else:
+        code = 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def serve() -> None:
+    """Answer requests until there are no more."""
+    import headwater
+    from headwater.cli import main
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401 — imported once, for all
+
+    for module in pkgutil.walk_packages(headwater.__path__, "headwater."):
+        if module.name.startswith(("headwater.store.", "headwater.engine.", "headwater.plugins.")):
+            importlib.import_module(module.name)
+    for line in sys.stdin:
+        request = json.loads(line)
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            child = os.fork()
+            if not child:
+                os.dup2(out.fileno(), 1)
+                os.dup2(err.fileno(), 2)
+                sys.argv = ["headwater", *request["words"]]
+                if request["killed_at"]:
+                    kill_before(request["killed_at"], request["below"])
+                os._exit(exit_code(main))
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            texts = [file.seek(0) or file.read() for file in (out, err)]
+        print(json.dumps([code, *texts]), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
