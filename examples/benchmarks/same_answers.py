@@ -2,7 +2,7 @@
 
 The earlier version is a commit, checked out into a temporary git worktree with a virtual environment of its own, which shares
 the running interpreter's packages; the later one is this checkout, under the running interpreter, where it must be installed
-editable (`make env` does it). Both are driven by their command lines alone, so that modules may move freely between them:
+editable (`make test` does it). Both are driven by their command lines alone, so that modules may move freely between them:
 
     python examples/benchmarks/same_answers.py --before e9996f3
     python examples/benchmarks/same_answers.py --before main~20 --stores text --out /tmp/answers
@@ -102,7 +102,7 @@ def read_answer(path: Path, command: Command) -> dict[str, list[Any]]:
 
         return {name: array[:].ravel().tolist() for name, array in zarr.open_group(path, mode="r").arrays()}
     text = path.read_text("utf-8")
-    if command.answer == ".numbers":
+    if command.answer == ".err":
         return {"": [int(number) for number in re.findall(r"\d+", text)]}
     fields: dict[str, list[Any]] = {}
     decoder, end = json.JSONDecoder(), 0

@@ -41,7 +41,7 @@ class Command:
     groups: str
     """Which groups of methods (see STORES) it is asked of."""
     answer: str = ""
-    """Suffix of the file that it writes; none: the answer is its standard output, in JSON."""
+    """Suffix of the file that it writes; none: the answer is its standard output, in JSON; .err: the numbers in its messages."""
     before: str = ""
     """Of the earlier version, where an option was called otherwise."""
     reread: bool = True
@@ -85,6 +85,13 @@ BUILD: dict[str, list[Command]] = {
 }
 """What makes each store; of the arrays' queries and the texts' alike, the file is {queries}."""
 
+UPGRADE = {
+    store: [Command("upgrade", "upgrade {store}", ""), *(command for command in commands if command.name == "fit")]
+    for store, commands in BUILD.items()
+    if store in ("text", "arrays")
+}
+"""What a store that the earlier version wrote needs before it can be fitted and a fit be asked: fits of format 2 are not read."""
+
 SCORES = "--scores {own}/all_scores.zarr"
 ASKED = "--method {method} --queries {queries}"
 TASK = "--features {method} --queries {queries}"
@@ -95,7 +102,7 @@ ASK: list[Command] = [
     Command("attribute -o", f"attribute {{store}} {ASKED} --top 40 -o {{answer}}", ANY, ".jsonl"),
     Command("value", f"value {{store}} {ASKED} -o {{answer}}", ANY, ".jsonl"),
     Command("all scores", f"attribute {{store}} {ASKED} --all-scores {{answer}}", ANY, ".zarr"),
-    Command("self", "self-influence {store} --method {method} -o {answer}", "rows", ".jsonl"),
+    Command("self", "self-influence {store} --method {method} --model {head} -o {answer}", "rows", ".jsonl"),
     Command("select", f"select {{store}} {TASK} --count 15 -o {{answer}}", "rows", ".jsonl"),
     Command("tokens", f"select {{store}} {TASK} --tokens 300 --batch 2 --json -o {{own}}/tokens.jsonl", "rows"),
     Command("predict", f"predict {{store}} {TASK} --subsets {{inputs}}/masks.npy -o {{answer}}", "rows", ".npy"),
@@ -113,7 +120,7 @@ ASK: list[Command] = [
     Command("seeds", f"attribute {{store}} {ASKED} --seeds --json", "seeds"),
     Command("value seeds", f"value {{store}} {ASKED} --seeds -o {{answer}}", "seeds", ".jsonl"),
     Command("info", "info {inputs}/{method} --json", "golden", ignored=INFO),
-    Command("verify", "verify {inputs}/{method}", "golden", ".numbers"),
+    Command("verify", "verify {inputs}/{method}", "golden", ".err"),
 ]  # fmt: skip
 
 
@@ -130,11 +137,13 @@ class Job(NamedTuple):
 
 
 def jobs_of(run: str, stores: list[str]) -> list[Job]:
-    """What a run does, in order; `reread` builds nothing."""
+    """What a run does, in order; `reread` builds nothing, and upgrades a store after most questions, before those to a fit."""
     jobs = []
     for store in stores:
         steps = [] if run == "reread" else [("build", command) for command in BUILD[store]]
         for method, groups in STORES[store].items():
+            if run == "reread" and groups == "fitted":
+                steps += [("build", command) for command in UPGRADE[store]]
             asked = [command for command in ASK if set(groups.split()) & set(command.groups.split())]
             steps += [(method, command) for command in asked if run != "reread" or command.reread]
         jobs += [job_of(run, store, method, command) for method, command in steps]
@@ -145,9 +154,10 @@ def job_of(run: str, store: str, method: str, command: Command) -> Job:
     """A command, its words filled in."""
     inputs, own = f"../inputs/{store}", f"{store}/{method}"
     stem = f"{own}/{command.name.replace(' ', '_')}"
-    answer = stem + (command.answer if command.answer not in ("", ".numbers") else ".out")
+    answer = stem + {"": ".out", ".err": ".out.err"}.get(command.answer, command.answer)
     names = {
         "store": f"{store}/store", "method": method, "inputs": inputs, "own": own, "answer": answer, "model": "../inputs/model",
+        "head": f"{inputs}/corpus.npz" if store == "arrays" else "../inputs/model",
         "queries": f"{inputs}/queries.{'npz' if store == 'arrays' else 'jsonl'}",
         "methods": " ".join(f"--method {name}" for name, groups in STORES[store].items() if "rows" in groups),
     }  # fmt: skip
