@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .checksums import crc32c
 from .columns import ColumnReader
 from .layout import Array, Column
 
@@ -35,11 +36,13 @@ class CachedColumn(ColumnReader):
 
     def gather(self, rows: Sequence[int] | Array) -> Array:
         """Copies of rows."""
-        found: Array = self.array[self._wanted(rows)]
-        return found
+        copies: Array = self.array[self.asked_rows(rows)]
+        return copies
 
-    def check(self, chunk: int) -> None:
-        """Nothing: every chunk was compared when it was read."""
+    def checksum(self, chunk: int) -> int:
+        """Of the rows in memory; every chunk was compared when it was read."""
+        first, end = self.column.rows_of(chunk, self.rows)
+        return crc32c(self.array[first:end])
 
 
 def hold(reader: ColumnReader) -> CachedColumn:

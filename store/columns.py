@@ -1,37 +1,27 @@
-"""Reads committed rows of one column: a range into a buffer, or single rows gathered. Knows nothing of what rows mean.
+"""What a reader of a column does: fill a buffer with a range of committed rows, gather single ones, check chunks.
 
-Plain chunk files are read straight into the caller's buffer. Their checksums are taken by whoever uses the rows, while these
-are still in its cache (20 GB/s a core), so that one thread's reading and others' summing run beside each other. Every other
-codec, and every remote store, goes through zarr itself (`zarr_column.py`).
+Plain chunk files are read by `file_column.py`; every other codec, and every remote store, through zarr itself by
+`zarr_column.py`. Both compare a chunk with its own checksum and with the one that the manifest lists. Knows nothing of what rows
+mean.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
-from .checksums import Pieces, checksum_bytes, crc32c
 from .errors import DataError, StoreDamaged
-from .layout import CHECKSUM_BYTES, Array, Column, Damage
-
-_PART = 1 << 20  # bytes of a chunk's padding summed at a time
-_GAP = 1 << 14  # bytes between two rows that are read through, rather than asked for apart
-_CHECKED = 1 << 20  # largest chunk that is read whole for the sake of some rows
+from .layout import Array, Column, Damage
 
 
 class ColumnReader(ABC):
     """Rows of one column."""
 
-    def __init__(self, column: Column, rows: int, name: str) -> None:
-        """`name` is the array's path below the root, for messages."""
-        self.column, self.rows, self.name = column, rows, name
+    def __init__(self, column: Column, rows: int, name: str, checksums: Array | None = None) -> None:
+        """`name` is the array's path below the root, for messages; `checksums` (chunks,) are those of the manifest, if any."""
+        self.column, self.rows, self.name, self.checksums = column, rows, name, checksums
 
     @property
     def scratch_bytes(self) -> int:
@@ -76,10 +66,6 @@ class ColumnReader(ABC):
             DataError: a row that is not committed.
         """
 
-    @abstractmethod
-    def check(self, chunk: int) -> None:
-        """Raise StoreDamaged unless a chunk is whole."""
-
     def fault(self, chunk: int) -> Damage | None:
         """What is wrong with a chunk, if anything."""
         try:
@@ -87,6 +73,31 @@ class ColumnReader(ABC):
         except StoreDamaged as error:
             return self.damage(chunk, error.why)
         return None
+
+    @abstractmethod
+    def checksum(self, chunk: int) -> int:
+        """Checksum of a chunk's committed rows, as a manifest lists it, once the chunk's own was compared.
+
+        Raises:
+            StoreDamaged: the chunk is not whole.
+        """
+
+    def check(self, chunk: int) -> None:
+        """Raise StoreDamaged unless a chunk is whole, and the one that the manifest lists."""
+        self.require_listed(chunk, self.checksum(chunk))
+
+    def listed(self, chunk: int) -> int | None:
+        """The manifest's checksum of a chunk, if it has one."""
+        return int(self.checksums[chunk]) if self.checksums is not None and chunk < len(self.checksums) else None
+
+    def require_listed(self, chunk: int, crc: int) -> None:
+        """Raise StoreDamaged where the manifest lists another chunk."""
+        if self.listed(chunk) not in (None, crc):
+            raise self.damaged(chunk, "is not the one that was written: exchanged, older, or of another store")
+
+    def is_full(self, chunk: int) -> bool:
+        """Whether all rows of a chunk are committed."""
+        return (chunk + 1) * self.column.chunk_rows <= self.rows
 
     def damage(self, chunk: int, why: str) -> Damage:
         """A name for one bad chunk."""
@@ -99,170 +110,12 @@ class ColumnReader(ABC):
         error.why = why
         return error
 
-    def _wanted(self, rows: Sequence[int] | Array) -> Array:
-        wanted = np.asarray(rows, dtype=np.int64)
-        outside = wanted[(wanted < 0) | (wanted >= self.rows)]
+    def asked_rows(self, rows: Sequence[int] | Array) -> Array:
+        asked = np.asarray(rows, dtype=np.int64)
+        outside = asked[(asked < 0) | (asked >= self.rows)]
         if len(outside):
             raise DataError(f"{self.name} has rows 0 to {self.rows - 1}; asked for {outside[:5].tolist()}")
-        return wanted
-
-
-class FileColumn(ColumnReader):
-    """A column of plain chunk files in a folder."""
-
-    def __init__(self, column: Column, rows: int, name: str, folder: Path) -> None:
-        super().__init__(column, rows, name)
-        self.folder = folder
-        self._checked: set[int] = set()  # chunks compared by `gather`
-        self._last = threading.local()  # .open: the chunk that a thread loaded last, and its file
-        self._pieces: dict[int, Pieces] = {}  # chunk to what of it is summed
-        self._lock = threading.Lock()
-
-    @property
-    def shared(self) -> bool:
-        """Yes: each thread has a file open of its own."""
-        return True
-
-    def load(self, start: int, stop: int, out: Array) -> None:
-        """As promised. The last chunk's file stays open: the system reads ahead by open file."""
-        size, done = self.column.chunk_rows, 0
-        while start < stop:
-            chunk, offset = divmod(start, size)
-            count = min(stop - start, size - offset)
-            opened, file = self._opened_last
-            with self._errors_of(chunk):
-                if chunk != opened:
-                    self.rest()
-                    file = self._checked_size(chunk)
-                    self._last.open = (chunk, file)
-                _read_at(file, out[done : done + count], offset * self.column.row_bytes)
-            start, done = start + count, done + count
-
-    @property
-    def _opened_last(self) -> tuple[int, int]:
-        """This thread's open chunk and its file; (-1, -1) where there is none."""
-        found: tuple[int, int] = getattr(self._last, "open", (-1, -1))
-        return found
-
-    def rest(self) -> None:
-        """As promised."""
-        chunk, file = self._opened_last
-        self._last.open = (-1, -1)
-        if chunk >= 0:
-            os.close(file)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_last"):
-            self.rest()
-
-    def confirm(self, start: int, rows: Array) -> None:
-        """As promised."""
-        size, width, done = self.column.chunk_rows, self.column.row_bytes, 0
-        while done < len(rows):
-            chunk, offset = divmod(start + done, size)
-            count = min(len(rows) - done, size - offset)
-            part = crc32c(rows[done : done + count])
-            first, end = self.column.rows_of(chunk, self.rows)
-            with self._lock:
-                pieces = self._pieces.get(chunk) or self._pieces.setdefault(chunk, Pieces((end - first) * width))
-                crc = pieces.add(offset * width, count * width, part)
-                if crc is not None:
-                    del self._pieces[chunk]
-            if crc is not None:
-                with self._opened(chunk) as file:
-                    self._compare(file, chunk, (end - first) * width, crc)
-            done += count
-
-    def gather(self, rows: Sequence[int] | Array) -> Array:
-        """As promised; rows that lie close together are read at once. A chunk of at most 1 MiB is checked before its first
-        row is taken.
-        """
-        wanted = self._wanted(rows)
-        out = np.empty((len(wanted), *self.column.shape), self.column.dtype)
-        order = np.argsort(wanted, kind="stable")
-        for places in by_chunk(order, wanted[order] // self.column.chunk_rows):
-            chunk = int(wanted[places[0]]) // self.column.chunk_rows
-            with self._opened(chunk) as file:
-                if self.column.chunk_bytes <= _CHECKED and chunk not in self._checked:
-                    self._compare(file, chunk, 0, 0)
-                    self._checked.add(chunk)
-                self._gather_from(file, wanted[places] - chunk * self.column.chunk_rows, places, out)
-        return out
-
-    def _gather_from(self, file: int, offsets: Array, places: Array, out: Array) -> None:
-        """out[places] = rows of a chunk by ascending offsets, in runs without a gap of `_GAP` bytes, `_PART` at most."""
-        width = self.column.row_bytes
-        room, gap = max(1, _PART // max(1, width)), _GAP // max(1, width) + 1
-        ends = [*(np.flatnonzero(np.diff(offsets) > gap) + 1).tolist(), len(offsets)]
-        begun, run = 0, 0
-        while begun < len(offsets):
-            run += begun >= ends[run]
-            end = min(ends[run], begun + int(np.searchsorted(offsets[begun : ends[run]], offsets[begun] + room)))
-            if end == begun + 1:
-                at = int(places[begun])
-                _read_at(file, out[at : at + 1], int(offsets[begun]) * width)
-            else:
-                first, last = int(offsets[begun]), int(offsets[end - 1]) + 1
-                span = np.empty((last - first, *self.column.shape), self.column.dtype)
-                _read_at(file, span, first * width)
-                out[places[begun:end]] = span[offsets[begun:end] - first]
-            begun = end
-
-    def check(self, chunk: int) -> None:
-        """As promised; the whole file is read, padding too."""
-        with self._opened(chunk) as file:
-            self._compare(file, chunk, 0, 0)
-
-    @contextmanager
-    def _opened(self, chunk: int) -> Iterator[int]:
-        """A chunk's file, of the right size."""
-        with self._errors_of(chunk):
-            file = self._checked_size(chunk)
-            try:
-                yield file
-            finally:
-                os.close(file)
-
-    def _checked_size(self, chunk: int) -> int:
-        """A chunk's file, opened; not one of another size."""
-        file = os.open(self.folder / self.column.chunk_key(chunk), os.O_RDONLY)
-        found, expected = os.fstat(file).st_size, self.column.chunk_bytes + CHECKSUM_BYTES
-        if found != expected:
-            os.close(file)
-            raise self.damaged(chunk, f"has {found} bytes, not {expected}")
-        return file
-
-    @contextmanager
-    def _errors_of(self, chunk: int) -> Iterator[None]:
-        """Turn what the operating system says of a chunk's file into damage."""
-        try:
-            yield
-        except StoreDamaged:
-            raise
-        except FileNotFoundError:
-            raise self.damaged(chunk, "is missing") from None
-        except OSError as error:
-            raise self.damaged(chunk, f"cannot be read ({error.strerror})") from error
-
-    def _compare(self, file: int, chunk: int, position: int, crc: int) -> None:
-        """Sum the rest of a chunk from `position`, where the sum is `crc`, and compare it with the stored one."""
-        buffer = np.empty(min(_PART, self.column.chunk_bytes - position), np.uint8)
-        while position < self.column.chunk_bytes:
-            part = buffer[: self.column.chunk_bytes - position]
-            _read_at(file, part, position)
-            crc, position = crc32c(part, crc), position + len(part)
-        if os.pread(file, CHECKSUM_BYTES, position) != checksum_bytes(crc):
-            raise self.damaged(chunk, "differs from its checksum")
-
-
-def _read_at(file: int, out: Array, position: int) -> None:
-    """Fill a contiguous array with a file's bytes from `position`."""
-    view = out.reshape(-1, copy=False).view(np.uint8).data
-    while len(view):
-        got = os.preadv(file, [view], position)
-        if not got:
-            raise OSError(errno.EIO, "it ends too early")
-        view, position = view[got:], position + got
+        return asked
 
 
 def by_chunk(items: Array, chunks: Array) -> list[Array]:

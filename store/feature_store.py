@@ -1,50 +1,73 @@
 """The store as a whole, opened or created: its groups of columns, where they came from, how many rows are committed.
 
-A directory that is a plain Zarr v3 group. All that changes lives in one file, the root's `zarr.json`: replacing it is the
-commit. Knows nothing of what rows mean.
+A folder that is a plain Zarr v3 group. The root's `zarr.json` says which groups there are and which of them are finished:
+replacing it is the commit. Rows lie in the one shard (`shard.py`), whose owner notes there how far an unfinished group has come.
+Knows nothing of what rows mean.
 
-    zarr.json                                   attributes.headwater: format, version, provenance, groups
-    examples/<column>/                          what every method shares
-    methods/<name>/columns/<column>/            one method's sketches
-    forms/<name>.<form>/columns/<column>/       the same in fewer bits, made of them later (format 2)
-    methods/<name>/state/                       what a method learnt from them
-    …/<column>/values/, …/<column>/offsets/     a ragged column (format 3)
+    zarr.json                                         attributes.headwater: format, version, provenance, groups, shards, seal
+    shards/0/examples/<column>/                       what every method shares
+    shards/0/methods/<name>/columns/<column>/         one method's sketches
+    shards/0/forms/<name>.<form>/columns/<column>/    the same in fewer bits, made of them later
+    shards/0/hidden_states/<name>.base0/columns/…     what a method is fitted to
+    …/<column>/values/, …/<column>/offsets/           a ragged column
+    shards/0/manifests/<group>/<digest>/              checksums of a group's chunks
+    methods/<name>/state/                             what a method learnt from all rows
+
+In formats 1 and 2 `examples`, `methods/<name>/columns` and `forms` lie in the root, which has no manifests and no seal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .chunk_manifest import ChunkManifest
 from .errors import DataError, StoreDamaged, StoreError, StoreMismatch, StoreMissing
-from .files import hidden_name, locked, make_folder, read_json, write_json
-from .layout import FORMAT, Column, array_metadata, group_metadata
+from .files import OwnerLock, hidden_name, locked, make_folder
+from .layout import FORMAT, Array, Column
 from .manifest import (
     EXAMPLES,
     FORMS,
     METHODS,
+    SHARDED,
     GroupRecord,
+    ShardEntry,
     StoreRecord,
     method_group,
     precision_group,
     require_name,
+    resume_notes,
 )
+from .metadata import ROOT, is_url
+from .root import read_root, write_root
+from .shard import Shard
 
 __all__ = ["EXAMPLES", "ROOT", "FeatureStore", "method_group", "precision_group"]
-ROOT = "zarr.json"
+_ATTEMPTS = 3  # at reading a manifest that its owner replaces meanwhile
 
 
 class FeatureStore:
     """An existing store. Reading it takes no lock; every change goes through :meth:`update`."""
 
-    def __init__(self, path: str | Path, root: StoreRecord, *, remote: bool = False) -> None:
+    def __init__(self, path: str | Path, root: StoreRecord) -> None:
         """Use :meth:`open` or :meth:`create`."""
-        self.path = Path(path)
-        self.url = str(path)
-        self.remote = remote
-        self.root = root
+        self.path, self.url = Path(path), str(path)
+        self.remote = is_url(self.url)
+        self._manifests: dict[str, ChunkManifest] = {}  # by digest
+        self._show(root)
+
+    def _show(self, root: StoreRecord) -> None:
+        """Be a view of what a root says, and of what the owners of unfinished groups have committed beyond it."""
+        self.root, self.shard = root, Shard.of(self.url, root.format)
+        self.entries = dict(root.entries)
+        """Group name to how far it is committed."""
+        for group, entry in root.entries.items():
+            if root.format >= SHARDED and not entry.complete:
+                progress = self.shard.progress(group)
+                self.entries[group] = progress if progress and progress.rows >= entry.rows else entry
 
     @classmethod
     def create(cls, path: str | Path, provenance: dict[str, Any], version: str) -> FeatureStore:
@@ -61,9 +84,9 @@ class FeatureStore:
         with locked(folder):
             if cls.exists(folder):
                 raise StoreMismatch(f"{folder} holds a store already; name another place for a new one")
-            if any(found != hidden_name(folder / ROOT) for found in folder.iterdir()):
+            if any(file != hidden_name(folder / ROOT) for file in folder.iterdir()):
                 raise StoreMismatch(f"{folder} exists and is not a headwater store; name another place for the store")
-            write_json(folder / ROOT, group_metadata({"headwater": root.to_json()}))
+            write_root(folder, {}, root)
         return cls(folder, root)
 
     @classmethod
@@ -73,20 +96,9 @@ class FeatureStore:
         Raises:
             StoreMissing: there is none.
             StoreMismatch: a newer format than this version reads.
-            StoreDamaged: its root cannot be understood.
+            StoreDamaged: its root cannot be understood, or was edited.
         """
-        remote = "://" in str(path)
-        metadata = _remote_metadata(str(path)) if remote else read_json(Path(path) / ROOT)
-        every = metadata.get("attributes", {})
-        attributes = every.get("headwater") if isinstance(every, dict) else None
-        if attributes is None:
-            raise StoreMissing(f"{path} is a Zarr group, but no headwater store")
-        if not isinstance(attributes, dict) or not isinstance(attributes.get("format"), int):
-            raise StoreDamaged(f"{path}/{ROOT} names no format of the store")
-        if attributes["format"] > FORMAT:
-            raise StoreMismatch(f"{path} has format {attributes['format']}; this version reads up to {FORMAT}: "
-                                f"upgrade headwater (the store was made by {attributes.get('version')})")  # fmt: skip
-        return cls(path, _record(path, attributes), remote=remote)
+        return cls(path, read_root(str(path))[1])
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -128,126 +140,165 @@ class FeatureStore:
             raise StoreMissing(f"{self.url} holds no group {group}, only {sorted(self.groups)}")
         return self.groups[group]
 
+    def entry(self, group: str) -> ShardEntry:
+        """How far a group is committed.
+
+        Raises:
+            StoreMissing: the store has no such group.
+        """
+        self.record(group)
+        return self.entries[group]
+
     def rows(self, group: str) -> int:
         """Committed rows of a group: those that a reader sees."""
-        return self.record(group).rows
+        return self.entry(group).rows
+
+    def is_complete(self, group: str) -> bool:
+        """Whether all rows of a group are there."""
+        return self.entry(group).complete
+
+    def resume_notes(self, group: str) -> Mapping[str, Any]:
+        """What the group's writer noted at its last commit, to go on from there.
+
+        Raises:
+            StoreDamaged: the group's manifest is not what was written.
+        """
+        manifest = self.manifest(group)
+        return manifest.notes if manifest else resume_notes(self.record(group))
+
+    def manifest(self, group: str) -> ChunkManifest | None:
+        """The manifest of a group's chunks; None of formats 1 and 2, and where nothing was committed.
+
+        Where its owner has replaced it since the store was opened, it is the newer one, which is true of the same rows.
+
+        Raises:
+            StoreDamaged: it is missing, or not what was written.
+        """
+        entry = self.entry(group)
+        for _ in range(_ATTEMPTS):
+            if not entry.manifest:
+                return None
+            try:
+                if entry.manifest not in self._manifests:
+                    self._manifests[entry.manifest] = self.shard.manifest(group, entry)
+                return self._manifests[entry.manifest]
+            except StoreMissing:
+                entry = FeatureStore.open(self.url).entry(group)
+        raise StoreDamaged(f"{self.url} lacks the manifest {entry.manifest} of {group}: restore it from a copy")
+
+    def checksums(self, group: str, array: str, column: Column, rows: int) -> Array | None:
+        """Checksums of the chunks that hold an array's first `rows` rows, (chunks,) uint32; None where the store has none.
+
+        Of a view that is older than the manifest, the last chunk's is left out where it is of more rows.
+
+        Raises:
+            StoreDamaged: the group's manifest is not what was written.
+        """
+        manifest = self.manifest(group)
+        known = manifest.arrays.get(array) if manifest else None
+        if known is None:
+            return None
+        return known.sums if known.rows == rows else known.sums[: rows // column.chunk_rows]
 
     def folder(self, group: str, column: str) -> str:
         """Path of a column's array below the root."""
-        return f"{group}/{column}" if group == EXAMPLES else f"{group}/columns/{column}"
+        return self.shard.column_path(group, column)
 
     def columns(self, group: str) -> tuple[Column, ...]:
         """The columns of a group."""
         return self.record(group).columns
 
-    def array_metadata(self, folder: str) -> dict[str, Any]:
-        """An array's own `zarr.json`; it may differ from what headwater wrote, if the array was stored anew."""
-        if self.remote:
-            return _remote_array_metadata(f"{self.url}/{folder}")
-        try:
-            return read_json(self.path / folder / ROOT)
-        except StoreMissing:
-            raise StoreDamaged(f"{self.path / folder / ROOT} is missing: run headwater verify") from None
+    def refresh(self) -> None:
+        """See what was committed since the store was opened."""
+        self._show(read_root(self.url)[1])
 
     def update(self, change: Callable[[StoreRecord], StoreRecord]) -> None:
-        """Replace the root's record, alone among all processes, in one step: the commit of everything.
+        """Replace the root's record, alone among all processes, in one step.
 
         `change` gets the record as it is now and returns the new one. Other attributes of the root stay as they are.
         """
-        self.require_local()
+        self.require_writable()
         with locked(self.path):
-            every = read_json(self.path / ROOT)["attributes"]
-            before = _record(self.path, every["headwater"])
-            self.root = change(before)
-            if self.root != before:
-                write_json(self.path / ROOT, group_metadata({**every, "headwater": self.root.to_json()}))
+            attributes, before = read_root(self.url)
+            after = change(before)
+            if after != before:
+                write_root(self.path, attributes, after)
+        self._show(after)
+
+    def commit(self, group: str, manifest: ChunkManifest, *, complete: bool = False) -> None:
+        """Make the rows that a manifest lists visible; with `complete`, as all that there are. For the group's owner.
+
+        A progress record in the shard is the commit of an unfinished group, the root of a finished one.
+        """
+        entry, committed = self.shard.write_manifest(group, manifest), self.root.entries[group]
+        if committed.complete and committed.manifest == entry.manifest:
+            return
+        if committed.complete:
+            self.update(lambda root: root.with_entry(group, replace(committed, complete=False)))
+        self.shard.write_progress(group, entry)
+        self.entries[group], self._manifests[entry.manifest] = entry, manifest
+        if complete:
+            self.update(lambda root: root.with_entry(group, replace(entry, complete=True)))
+        self.remove_leftovers(group)
+
+    def remove_leftovers(self, group: str) -> None:
+        """Remove manifests that are not named any more. For the group's owner."""
+        self.shard.remove_manifests(group, (self.entries[group].manifest, self.root.entries[group].manifest))
 
     def require_local(self) -> None:
         """Raise StoreError if the store is behind a URL: such a store is only read."""
         if self.remote:
             raise StoreError(f"{self.url} is remote, and so read only: write to a local folder and copy it")
 
-    def add_group(self, group: str, columns: Sequence[Column], notes: dict[str, Any]) -> None:
+    def require_writable(self) -> None:
+        """Raise StoreError if the store is behind a URL, StoreMismatch if it has an older format: such stores are only read."""
+        self.require_local()
+        if self.root.format < SHARDED:
+            raise StoreMismatch(f"{self.url} has format {self.root.format}, which is only read: "
+                                f"headwater upgrade {self.url} makes it format {FORMAT}")  # fmt: skip
+
+    def add_group(self, group: str, columns: Sequence[Column], notes: Mapping[str, Any]) -> None:
         """Declare a group and make its empty arrays; `notes` are kept in its record. One that is there stays as it is.
 
         Raises:
-            StoreMismatch: it is there with other columns.
+            StoreMismatch: it is there with other columns, or the store has an older format.
             DataError: columns that cannot be told apart, or cannot be folders.
         """
-        names = [c.name for c in columns]
+        names = [require_name(column.name, "column") for column in columns]
         if not names or len(set(names)) < len(names):
             raise DataError(f"{group} cannot have the columns {names}: each needs its own name")
-        for name in names:
-            require_name(name, "column")
-        record = GroupRecord(tuple(columns), (), notes)
+        record = GroupRecord(tuple(columns), notes)
 
         def declare(root: StoreRecord) -> StoreRecord:
-            newer = group.startswith(f"{FORMS}/") or "declared" in notes
-            ragged = any(column.ragged for column in columns)
-            root = replace(root, format=max(root.format, 3 if ragged else 2 if newer else 1))
             known = root.groups.get(group)
             if known is None:
-                self._make_arrays(group, columns)
+                self.shard.make_group(group, columns)  # before the root names it
                 return root.with_group(group, record)
             if known.columns != record.columns:
                 raise StoreMismatch(
-                    f"{self.path} holds {group} with other columns: {_listed(known)}, not {_listed(record)}"
+                    f"{self.path} holds {group} with other columns: {known.layout}, not {record.layout}"
                 )
             return root
 
         self.update(declare)
 
-    def _make_arrays(self, group: str, columns: Sequence[Column]) -> None:
-        """Before the root names them: what a crash leaves here is made anew by the next run."""
-        for parent in _parents(group):
-            if not (self.path / parent / ROOT).exists():
-                write_json(self.path / parent / ROOT, group_metadata({}))
-        for column in columns:
-            folder = self.path / self.folder(group, column.name)
-            if column.ragged:
-                write_json(folder / ROOT, group_metadata({}))
-            for array in (column.values, column.offsets) if column.ragged else ():
-                write_json(folder / array.name / ROOT, array_metadata(array, 0))
-            if not column.ragged:
-                write_json(folder / ROOT, array_metadata(column, 0))
+    def remove_group(self, group: str) -> None:
+        """Remove a group and its rows, if it is there.
 
+        Raises:
+            StoreBusy: somebody writes to it.
+        """
+        if group in self.groups:
+            with closing(self.own(group)):
+                self.update(lambda root: root.without_group(group))
+                self.shard.remove_group(group)
 
-def _record(path: str | Path, attributes: Mapping[str, Any]) -> StoreRecord:
-    """The root's record.
+    def own(self, group: str) -> OwnerLock:
+        """A lock that keeps other writers from a group.
 
-    Raises:
-        StoreDamaged: it does not say what a root must.
-    """
-    try:
-        return StoreRecord.from_json(attributes)
-    except (KeyError, TypeError, ValueError, AttributeError):  # a DataError is a ValueError
-        raise StoreDamaged(f"{path}/{ROOT} does not describe a store's groups and where they came from") from None
-
-
-def _parents(group: str) -> list[str]:
-    if group == EXAMPLES:
-        return [EXAMPLES]
-    return [group.partition("/")[0], group, f"{group}/columns"]
-
-
-def _listed(record: GroupRecord) -> str:
-    return ", ".join(f"{c.name} {c.dtype} {list(c.shape)} by {c.chunk_rows}" for c in record.columns)
-
-
-def _remote_metadata(url: str) -> dict[str, Any]:
-    import zarr
-
-    try:
-        return {"attributes": zarr.open_group(url, mode="r").attrs.asdict()}
-    except (OSError, ValueError, ImportError) as error:
-        raise StoreMissing(f"{url} is not a headwater store: {error}") from None
-
-
-def _remote_array_metadata(url: str) -> dict[str, Any]:
-    import zarr
-
-    try:
-        found: dict[str, Any] = zarr.open_array(url, mode="r").metadata.to_dict()
-    except (OSError, ValueError) as error:
-        raise StoreDamaged(f"{url} cannot be opened: {error}") from None
-    return found
+        Raises:
+            StoreBusy: somebody else holds it. StoreMissing: the store has no such group.
+        """
+        self.require_writable()
+        self.record(group)
+        return OwnerLock(self.path / self.shard.group_path(group), f"writes {group} of {self.url}")

@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import shutil
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ JsonObject: TypeAlias = dict[str, Any]
 JsonFacts: TypeAlias = Mapping[str, Any]
 """The same, read only."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux: type, whence, start, len, pid
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def write_file(path: Path, parts: list[bytes | memoryview], size: int | None = None) -> None:
@@ -109,6 +108,38 @@ def make_folder(path: Path) -> None:
         _sync(path.parent)
 
 
+def link_tree(source: Path, target: Path) -> None:
+    """Give every file of a folder, hidden ones left out, a second name below another folder.
+
+    Where the file system has no hard links, files are copied. The names are durable in the end.
+
+    Raises:
+        StoreFull: no room; names that were given are left.
+    """
+    files = sorted(file for file in source.rglob("[!.]*") if file.is_file() and not file.is_symlink())
+    for file in files:
+        name = target / file.relative_to(source)
+        make_folder(name.parent)
+        with _writing(name):
+            try:
+                os.link(file, name)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                write_file(name, [file.read_bytes()])
+    for folder in sorted({(target / file.relative_to(source)).parent for file in files}):
+        _sync(folder)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all that is in it, or a file; what a link points to stays."""
+    with _writing(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Turn what the operating system refuses into our own errors."""
@@ -132,9 +163,10 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON as a file that appears whole."""
-    write_file(path, [(json.dumps(value, indent=1, allow_nan=False) + "\n").encode()])
+def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
+    """Write JSON as a file that appears whole; `compact`: without spaces, on one line."""
+    spaces: JsonObject = {"separators": (",", ":")} if compact else {"indent": 1}
+    write_file(path, [(json.dumps(value, allow_nan=False, **spaces) + "\n").encode()])
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -157,43 +189,30 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-class RangeLock:
-    """An exclusive lock on a range of a file's bytes, held until closed or until its process dies.
+class OwnerLock:
+    """An exclusive lock on a folder, until it is closed or its process dies. It is on the folder itself, and leaves no file."""
 
-    Open-file-description locks where the system has them, so that two writers in one process exclude each other too.
-    """
-
-    def __init__(self, path: Path, start: int, length: int) -> None:
-        """Lock `length` bytes (0: to infinity) of `path` from `start`.
+    def __init__(self, folder: Path, work: str) -> None:
+        """Lock a folder, which is there; `work`: what its owner does, for the message.
 
         Raises:
-            StoreBusy: another writer holds some of the range.
+            StoreBusy: somebody else owns it, in this process or another one.
         """
-        make_folder(path.parent)
-        with _writing(path):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                self._take(start, length)
-            except OSError as error:
-                self.close()
-                if error.errno in (errno.EAGAIN, errno.EACCES):
-                    raise StoreBusy(f"another writer owns these rows of {path.parent.parent}: "
-                                    "wait for it, or stop it") from None  # fmt: skip
-                raise
-
-    def _take(self, start: int, length: int) -> None:
-        if hasattr(fcntl, "F_OFD_SETLK"):
-            fcntl.fcntl(
-                self._file, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-            )
-        else:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+        with _writing(folder):
+            self._handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise StoreError(f"cannot lock {folder}: {error.strerror}") from error
+            raise StoreBusy(f"another process {work}: wait for it, or stop it") from None
 
     def close(self) -> None:
-        """Give the range back."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Give the folder back."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
 
 @contextmanager

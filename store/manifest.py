@@ -1,11 +1,14 @@
-"""The root's records: groups, columns, how far each is written; to JSON and back, every name and number checked.
+"""The root's records: groups and their columns, shards and how far each is written; to JSON and back, every name checked.
 
 A store may come from a stranger: every name that becomes part of a path is checked where it is made and again where it is read,
-so that nothing lies outside the store. Knows no file, no model, no method.
+so that nothing lies outside the store. The record carries a seal, a digest of itself, so that an edited root is refused.
+Knows no file, no model, no method.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +19,17 @@ from .layout import FORMAT, Column
 
 EXAMPLES = "examples"
 """The group that every method shares."""
-METHODS, FORMS = "methods", "forms"
+METHODS, FORMS, HIDDEN = "methods", "forms", "hidden_states"
+SHARD = "0"
+"""The one shard that a store has: as yet every store is written by one owner."""
+SHARDED = 3
+"""The first format whose groups lie in shards, with manifests of their chunks; earlier ones are one shard in the root."""
 _NAME = re.compile(r"\w[\w.@-]*(?<!zarr\.json)")
+_DIGEST = re.compile(r"(?:[0-9a-f]{24})?")
+_ABOUT_ALL = (
+    "settings",
+    "declared",
+)  # notes of formats 1 and 2 that are about all shards; the others are to resume with
 
 
 def require_name(name: str, what: str) -> str:
@@ -51,6 +63,21 @@ def precision_group(method: str, precision: str) -> str:
     return f"{FORMS}/{require_name(method, 'method')}.{require_name(precision, 'precision')}"
 
 
+def hidden_group(method: str, base: int) -> str:
+    """Group that holds a corpus's hidden states under a base model of a method's fit.
+
+    Raises:
+        DataError: the name cannot be a folder.
+    """
+    return f"{HIDDEN}/{require_name(method, 'method')}.base{base}"
+
+
+def digest_of(values: Any) -> str:
+    """Digest of JSON values, whatever the order of their keys and the spaces between them."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
 def columns_json(columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Columns as JSON values."""
     plain = [{"name": c.name, "shape": list(c.shape), "dtype": c.dtype, "chunk_rows": c.chunk_rows} for c in columns]
@@ -75,23 +102,11 @@ def columns_from(values: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
 
 @dataclass(frozen=True, slots=True)
 class GroupRecord:
-    """One group of columns of equally many rows."""
+    """One group of columns of equally many rows: what is true of all its shards."""
 
     columns: tuple[Column, ...]
-    done: tuple[tuple[int, int], ...] = ()
-    """Ranges of rows that are committed, ascending."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that its writer noted; the properties below are those that the engine knows."""
-
-    @property
-    def rows(self) -> int:
-        """Committed rows from the first on: those that a reader sees."""
-        return self.done[0][1] if self.done and self.done[0][0] == 0 else 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether all rows of the corpus are there."""
-        return bool(self.notes.get("complete", False))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -111,20 +126,9 @@ class GroupRecord:
         return columns_from(self.notes["declared"]) if "declared" in self.notes else self.columns
 
     @property
-    def place(self) -> tuple[int, int, int]:
-        """Source, record and piece of the last example written."""
-        source, record, piece = self.notes["place"]
-        return source, record, piece
-
-    @property
-    def digest(self) -> str:
-        """Chained over the examples written."""
-        return str(self.notes["digest"])
-
-    @property
-    def sources(self) -> int:
-        """Sources of the corpus that were read to their end before others were appended."""
-        return int(self.notes.get("sources", 0))
+    def layout(self) -> str:
+        """The columns in words, for messages."""
+        return ", ".join(f"{c.name} {c.dtype} {list(c.shape)} by {c.chunk_rows}" for c in self.columns)
 
     def noted(self, **notes: Any) -> GroupRecord:
         """The same with some notes replaced."""
@@ -132,7 +136,7 @@ class GroupRecord:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
-        return {"columns": columns_json(self.columns), "done": [list(part) for part in self.done], **self.notes}
+        return {"columns": columns_json(self.columns), **self.notes}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> GroupRecord:
@@ -141,10 +145,37 @@ class GroupRecord:
         Raises:
             KeyError, TypeError, ValueError, DataError: the values are no record.
         """
-        columns, done = columns_from(values["columns"]), tuple((first, stop) for first, stop in values["done"])
-        if not columns or not all(0 <= first <= stop for first, stop in done):
-            raise ValueError(f"a group of {len(columns)} columns with the committed rows {done}")
-        return cls(columns, done, {key: value for key, value in values.items() if key not in ("columns", "done")})
+        columns = columns_from(values["columns"])
+        if not columns:
+            raise ValueError("a group without columns")
+        return cls(columns, {key: value for key, value in values.items() if key != "columns"})
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """How far one group of one shard is written. It stands in the root and, while the shard is written, in a progress record."""
+
+    rows: int = 0
+    complete: bool = False
+    """Whether all rows of the shard are there."""
+    manifest: str = ""
+    """Digest of the manifest of the group's chunks in this shard; empty of formats 1 and 2, and where nothing was committed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"rows": self.rows, "complete": self.complete, "manifest": self.manifest}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ShardEntry:
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: the values are no entry.
+        """
+        rows, complete, manifest = values["rows"], values["complete"], values["manifest"]
+        if type(rows) is not int or rows < 0 or type(complete) is not bool or not _DIGEST.fullmatch(manifest):
+            raise ValueError(f"{values} does not say how far a group is written")
+        return cls(rows, complete, manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,33 +188,91 @@ class StoreRecord:
     provenance: Mapping[str, Any]
     """What the rows were made from and how, as JSON values."""
     groups: Mapping[str, GroupRecord] = field(default_factory=dict)
+    entries: Mapping[str, ShardEntry] = field(default_factory=dict)
+    """Of the one shard, by group."""
 
-    def with_group(self, name: str, record: GroupRecord) -> StoreRecord:
-        """The same with one group added or replaced."""
-        return replace(self, groups={**self.groups, name: record})
+    def with_group(self, name: str, record: GroupRecord, entry: ShardEntry | None = None) -> StoreRecord:
+        """The same with one group added or replaced; a new one has no rows, unless an entry says so."""
+        entry = entry or self.entries.get(name, ShardEntry())
+        return replace(self, groups={**self.groups, name: record}, entries={**self.entries, name: entry})
+
+    def with_entry(self, name: str, entry: ShardEntry) -> StoreRecord:
+        """The same with another entry of one group."""
+        return replace(self, entries={**self.entries, name: entry})
+
+    def without_group(self, name: str) -> StoreRecord:
+        """The same without one group."""
+        groups = {other: record for other, record in self.groups.items() if other != name}
+        return replace(self, groups=groups, entries={other: self.entries[other] for other in groups})
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """JSON values, with their seal."""
         groups = {name: record.to_json() for name, record in self.groups.items()}
-        return {"format": self.format, "version": self.version, "provenance": dict(self.provenance), "groups": groups}
+        shards = {SHARD: {name: entry.to_json() for name, entry in self.entries.items()}}
+        values = {"format": self.format, "version": self.version, "provenance": dict(self.provenance),
+                  "groups": groups, "shards": shards}  # fmt: skip
+        return {**values, "seal": seal_of(values)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StoreRecord:
-        """Inverse of :meth:`to_json`.
+        """Inverse of :meth:`to_json`; reads formats 1 and 2, too. The seal is not looked at.
 
         Raises:
             KeyError, TypeError, ValueError, AttributeError, DataError: the values describe no store of a known format.
         """
-        groups = {_checked_group(name): GroupRecord.from_json(record) for name, record in values["groups"].items()}
         if not isinstance(values["provenance"], dict) or values["format"] > FORMAT:
             raise TypeError("no provenance, or an unknown format")
-        return cls(values["format"], str(values["version"]), values["provenance"], groups)
+        parts = values["groups"].items()
+        if values["format"] < SHARDED:
+            groups = {_checked_group(name): _flat_record(record) for name, record in parts}
+            entries = {name: _flat_entry(record) for name, record in parts}
+        else:
+            groups = {_checked_group(name): GroupRecord.from_json(record) for name, record in parts}
+            (shard,) = values["shards"]  # more than one is of a later version
+            entries = {name: ShardEntry.from_json(entry) for name, entry in values["shards"][shard].items()}
+            if shard != SHARD or set(entries) != set(groups):
+                raise ValueError(f"shard {shard} has other groups than the store")
+        return cls(values["format"], str(values["version"]), values["provenance"], groups, entries)
+
+
+def seal_of(values: Mapping[str, Any]) -> str:
+    """Digest of a root's record, the seal itself left out."""
+    return digest_of({key: value for key, value in values.items() if key != "seal"})
+
+
+def is_sealed(values: Mapping[str, Any]) -> bool:
+    """Whether a root's record is what its seal says; formats 1 and 2 have none."""
+    return values["format"] < SHARDED or values.get("seal") == seal_of(values)
+
+
+def resume_notes(record: GroupRecord) -> dict[str, Any]:
+    """What formats 1 and 2 note in the root to resume a group with; format 3 notes it in the group's manifest."""
+    return {key: value for key, value in record.notes.items() if key not in _ABOUT_ALL}
+
+
+def about_all(record: GroupRecord) -> GroupRecord:
+    """A record of formats 1 and 2 with the notes that are about all shards alone."""
+    return replace(record, notes={key: value for key, value in record.notes.items() if key in _ABOUT_ALL})
+
+
+def _flat_record(values: Mapping[str, Any]) -> GroupRecord:
+    """A group's record as formats 1 and 2 write it."""
+    return GroupRecord.from_json({key: value for key, value in values.items() if key not in ("done", "complete")})
+
+
+def _flat_entry(values: Mapping[str, Any]) -> ShardEntry:
+    """How far a group is written, as formats 1 and 2 say it: by ranges of rows, of which a reader sees the first."""
+    ranges = [(first, stop) for first, stop in values["done"]]
+    if not all(0 <= first <= stop for first, stop in ranges):
+        raise ValueError(f"a group with the committed rows {ranges}")
+    rows = ranges[0][1] if ranges and ranges[0][0] == 0 else 0
+    return ShardEntry(rows, bool(values.get("complete", False)))
 
 
 def _checked_group(name: str) -> str:
     """A group's name, which must stay below the store."""
     kind, _, label = name.partition("/")
-    if name != EXAMPLES and kind not in (METHODS, FORMS):
+    if name != EXAMPLES and kind not in (METHODS, FORMS, HIDDEN):
         raise DataError(f"{name} is no group of a store")
     if name != EXAMPLES:
         require_name(label, kind)

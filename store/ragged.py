@@ -59,7 +59,7 @@ def open_offsets(store: FeatureStore, group: str, name: str) -> ColumnReader:
         StoreMissing, StoreDamaged: see :func:`open_ragged`.
     """
     column, rows = declared_column(store, group, name), store.rows(group)
-    return open_array(store, f"{store.folder(group, name)}/offsets", column.offsets, rows + 1 if rows else 0)
+    return open_array(store, group, f"{name}/offsets", column.offsets, rows + 1 if rows else 0)
 
 
 def open_ragged(store: FeatureStore, group: str, name: str) -> RaggedColumn:
@@ -71,5 +71,5 @@ def open_ragged(store: FeatureStore, group: str, name: str) -> RaggedColumn:
     column, rows = declared_column(store, group, name), store.rows(group)
     offsets = open_offsets(store, group, name)
     end = int(offsets.gather([rows])[0]) if rows else 0
-    values = open_array(store, f"{store.folder(group, name)}/values", column.values, end)
+    values = open_array(store, group, f"{name}/values", column.values, end)
     return RaggedColumn(column, rows, values, offsets)

@@ -1,4 +1,4 @@
-"""The last chunk of a column, unfinished, as a writer holds it: of numbers, of text, or of a ragged column its two arrays.
+"""The last chunk of a column, unfinished, as a writer holds it: of numbers or of text.
 
 Rows fill it, a full one becomes a file at once, a commit writes it as far as it is filled. Knows nothing of what rows mean.
 """
@@ -14,10 +14,11 @@ import numpy as np
 from numcodecs import VLenUTF8, Zstd
 
 from .checksums import checksum_bytes, crc32c
-from .errors import DataError, StoreDamaged, StoreMismatch
-from .feature_store import ROOT, FeatureStore
+from .chunk_manifest import ArrayChecksums, text_checksum
+from .errors import DataError, StoreDamaged
 from .files import write_file, write_json
-from .layout import CHECKSUM_BYTES, Array, Column, array_metadata, column_from, is_own
+from .layout import CHECKSUM_BYTES, Array, Column, array_metadata
+from .metadata import ROOT
 
 _ZEROS = np.zeros(1 << 20, dtype=np.uint8)
 
@@ -47,37 +48,59 @@ class ColumnTail(ABC):
     def describe(self, rows: int) -> None:
         """Write the metadata for `rows` rows."""
 
+    @abstractmethod
+    def checksums(self) -> dict[str, ArrayChecksums]:
+        """Of every array, by its path below the group's columns; after :meth:`flush`."""
 
-def open_tail(store: FeatureStore, group: str, column: Column, row: int) -> ColumnTail:
-    """The tail of a column from a row on.
 
-    Raises:
-        StoreMismatch: the array was stored anew by somebody else, in another form. StoreDamaged: its last chunk is not whole.
-    """
-    path = store.folder(group, column.name)
-    arrays = [(f"{path}/{array.name}", array) for array in (column.values, column.offsets)] if column.ragged else []
-    for place, array in arrays or [(path, column)]:
-        metadata = store.array_metadata(place)
-        if not is_own(metadata) or column_from(array.name, metadata) != array:
-            raise StoreMismatch(f"{store.path}/{place} was stored anew in another form: "
-                                "it can be read, but not appended to")  # fmt: skip
-    kind = _RaggedTail if column.ragged else _TextTail if column.is_text else _NumberTail
-    return kind(store.path / path, column, row)
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What of an array is committed."""
+
+    folder: Path
+    name: str
+    """The array's path below the group's columns."""
+    rows: int
+    sums: Array | None
+    """Checksums of its chunks, as the manifest has them."""
 
 
 class _Tail(ColumnTail):
     """The last chunk of a column, unfinished; what both kinds share."""
 
-    def __init__(self, folder: Path, column: Column, row: int) -> None:
-        self.column, self.folder = column, folder
-        self.chunk, self.filled = divmod(row, column.chunk_rows)
+    def __init__(self, column: Column, written: Written) -> None:
+        self.column, self.folder, self.name = column, written.folder, written.name
+        self.chunk, self.filled = divmod(written.rows, column.chunk_rows)
         self.dirty = False
+        self.last_sum = 0
+        """Checksum of the rows of the last chunk, if it has any."""
+        known = np.zeros(0, np.uint32) if written.sums is None else written.sums
+        if len(known) != -(-written.rows // column.chunk_rows):
+            raise StoreDamaged(f"the manifest of {written.folder} lists {len(known)} chunks for {written.rows} rows: "
+                               "run headwater verify")  # fmt: skip
+        self._known, self._sums = known, [int(crc) for crc in known[: self.chunk]]
 
     def describe(self, rows: int) -> None:
         """Write the array's metadata for `rows` rows."""
         write_json(self.folder / ROOT, array_metadata(self.column, rows))
 
-    def _old(self, chunk: int) -> bytes:
+    def checksums(self) -> dict[str, ArrayChecksums]:
+        """Of all chunks."""
+        sums = [*self._sums, self.last_sum] if self.filled else self._sums
+        return {self.name: ArrayChecksums(self.chunk * self.column.chunk_rows + self.filled, np.array(sums, np.uint32))}
+
+    def finish_chunk(self, crc: int) -> None:
+        """Go on to the next chunk, since this one is full and written."""
+        self._sums.append(crc)
+        self.chunk, self.filled = self.chunk + 1, 0
+
+    def require_known(self, chunk: int, crc: int) -> None:
+        """Raise StoreDamaged unless a committed chunk is the one that the manifest lists."""
+        if int(self._known[chunk]) != crc:
+            raise StoreDamaged(f"{self.folder / self.column.chunk_key(chunk)} is not the chunk that its manifest lists: "
+                               "run headwater verify")  # fmt: skip
+
+    def old_chunk(self, chunk: int) -> bytes:
         """What a chunk's file holds, checksum verified and taken off."""
         path = self.folder / self.column.chunk_key(chunk)
         data = path.read_bytes() if path.exists() else b""
@@ -88,21 +111,24 @@ class _Tail(ColumnTail):
         return body
 
 
-class _NumberTail(_Tail):
+class NumberTail(_Tail):
     """The unfinished chunk of a column of numbers: one preallocated array."""
 
-    def __init__(self, folder: Path, column: Column, row: int) -> None:
-        super().__init__(folder, column, row)
+    def __init__(self, column: Column, written: Written) -> None:
+        super().__init__(column, written)
         self.buffer = np.empty((column.chunk_rows, *column.shape), column.dtype)
         if self.filled:
-            old = np.frombuffer(self._old(self.chunk), column.dtype).reshape(self.buffer.shape)
+            old = np.frombuffer(self.old_chunk(self.chunk), column.dtype).reshape(self.buffer.shape)
             self.buffer[: self.filled] = old[: self.filled]
+            self.last_sum = crc32c(self.buffer[: self.filled])
+            self.require_known(self.chunk, self.last_sum)
 
     def last(self) -> Array:
         """The row before the next one."""
         if self.filled:
             return np.array(self.buffer[self.filled - 1])
-        old = np.frombuffer(self._old(self.chunk - 1), self.column.dtype)
+        old = np.frombuffer(self.old_chunk(self.chunk - 1), self.column.dtype)
+        self.require_known(self.chunk - 1, crc32c(old))
         return np.array(old.reshape(self.buffer.shape)[-1])
 
     def checked(self, values: Any) -> Array:
@@ -128,14 +154,15 @@ class _NumberTail(_Tail):
             self.filled, taken, self.dirty = self.filled + count, taken + count, True
             if self.filled == self.column.chunk_rows:
                 self.flush()
-                self.chunk, self.filled = self.chunk + 1, 0
+                self.finish_chunk(self.last_sum)
 
     def flush(self) -> None:
         """Write the chunk as far as it is filled; zeros follow, as a hole where the file system has holes."""
         if not self.dirty:
             return
         body = self.buffer[: self.filled].reshape(-1).view(np.uint8)
-        crc, left = crc32c(body), self.column.chunk_bytes - body.nbytes
+        self.last_sum, left = crc32c(body), self.column.chunk_bytes - body.nbytes
+        crc = self.last_sum
         while left:
             crc = crc32c(_ZEROS[: min(left, len(_ZEROS))], crc)
             left -= min(left, len(_ZEROS))
@@ -144,35 +171,38 @@ class _NumberTail(_Tail):
         self.dirty = False
 
 
-class _TextTail(_Tail):
+class TextTail(_Tail):
     """The unfinished chunk of a column of text: a list of strings."""
 
-    def __init__(self, folder: Path, column: Column, row: int) -> None:
-        super().__init__(folder, column, row)
+    def __init__(self, column: Column, written: Written) -> None:
+        super().__init__(column, written)
         self.values: list[str] = []
         if self.filled:
-            self.values = list(VLenUTF8().decode(Zstd().decode(self._old(self.chunk))))[: self.filled]
+            self.values = list(VLenUTF8().decode(Zstd().decode(self.old_chunk(self.chunk))))[: self.filled]
+            self.last_sum = text_checksum(self.values)
+            self.require_known(self.chunk, self.last_sum)
 
     def checked(self, values: Any) -> list[str]:
         """The values as strings that UTF-8 can hold."""
-        found = [values] if isinstance(values, str) else list(values)
-        for at, value in enumerate(found):
+        strings = [values] if isinstance(values, str) else list(values)
+        for at, value in enumerate(strings):
             try:
                 fits = isinstance(value, str) and value.encode() is not None and not isinstance(values, str)
             except UnicodeEncodeError:
                 fits = False
             if not fits:
                 raise DataError(f"row {at} of {self.column.name} is not text: {value!r:.60}")
-        return found
+        return strings
 
     def append(self, values: Array | list[str]) -> None:
         """Take values that are checked."""
         for value in values:
             self.values.append(str(value))
-            self.dirty = True
-            if len(self.values) == self.column.chunk_rows:
+            self.filled, self.dirty = self.filled + 1, True
+            if self.filled == self.column.chunk_rows:
                 self.flush()
-                self.chunk, self.values = self.chunk + 1, []
+                self.finish_chunk(self.last_sum)
+                self.values = []
 
     def flush(self) -> None:
         """Write the chunk as far as it is filled; empty strings follow."""
@@ -180,62 +210,7 @@ class _TextTail(_Tail):
             return
         padded = np.array(self.values + [""] * (self.column.chunk_rows - len(self.values)), dtype=object)
         body = bytes(Zstd(level=3).encode(VLenUTF8().encode(padded)))
-        write_file(self.folder / self.column.chunk_key(self.chunk), [body, checksum_bytes(crc32c(body))])
+        crc = crc32c(body)
+        write_file(self.folder / self.column.chunk_key(self.chunk), [body, checksum_bytes(crc)])
+        self.last_sum = crc if self.filled == self.column.chunk_rows else text_checksum(self.values)
         self.dirty = False
-
-
-@dataclass(frozen=True, slots=True)
-class _RaggedRows:
-    """Rows of any number of elements."""
-
-    values: Array
-    """(elements, *element shape), those of all rows."""
-    lengths: Array
-    """(rows,) int64."""
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-
-class _RaggedTail(ColumnTail):
-    """The unfinished chunks of a ragged column: its values, and where rows begin."""
-
-    def __init__(self, folder: Path, column: Column, row: int) -> None:
-        self.column = column
-        self._offsets = _NumberTail(folder / "offsets", column.offsets, row + 1 if row else 0)
-        if not row:
-            self._offsets.append(np.zeros(1, np.int64))
-        self._end = int(self._offsets.last())
-        self._values = _NumberTail(folder / "values", column.values, self._end)
-
-    def checked(self, values: Any) -> _RaggedRows:
-        """Rows as one array, with their lengths; numbers that the column's type does not hold are refused."""
-        rows = [np.asarray(row) for row in values]
-        lengths = np.array([len(row) if row.ndim else -1 for row in rows], np.int64)
-        if (lengths < 0).any():
-            raise DataError(f"row {int(lengths.argmin())} of {self.column.name} is one number, not a list of them")
-        filled = [row for row in rows if len(row)]
-        flat = np.concatenate(filled) if filled else np.zeros((0, *self.column.shape), self.column.dtype)
-        flat, declared = self._values.checked(flat), np.dtype(self.column.dtype)
-        if declared.kind in "iu" and len(flat):
-            limits = np.iinfo(declared)
-            if int(flat.min()) < limits.min or int(flat.max()) > limits.max:
-                raise DataError(f"a row of {self.column.name} holds {int(flat.max())}, which {declared} does not")
-        return _RaggedRows(flat, lengths)
-
-    def append(self, values: _RaggedRows) -> None:
-        """Take rows that are checked."""
-        self._values.append(values.values)
-        ends = self._end + np.cumsum(values.lengths)
-        self._offsets.append(ends)
-        self._end = int(ends[-1]) if len(ends) else self._end
-
-    def flush(self) -> None:
-        """Write both arrays' chunks as far as they are filled."""
-        self._values.flush()
-        self._offsets.flush()
-
-    def describe(self, rows: int) -> None:
-        """Write both arrays' metadata; one writer wrote all rows, so these are all there are."""
-        self._values.describe(self._end)
-        self._offsets.describe(rows + 1)

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .checksums import crc32c
+from .chunk_manifest import text_checksum
 from .columns import ColumnReader, by_chunk
 from .errors import StoreDamaged
-from .layout import Array, Column
+from .layout import CHECKSUM_BYTES, Array, Column
 
 
 class ZarrColumn(ColumnReader):
     """A column read through zarr: text, compressed or remote chunks."""
 
-    def __init__(self, column: Column, rows: int, name: str, url: str, *, own: bool) -> None:
+    def __init__(
+        self, column: Column, rows: int, name: str, url: str, checksums: Array | None = None, *, own: bool
+    ) -> None:
         """`own`: stored as headwater stores it, so that every chunk has a file; zarr takes a missing one for zeros."""
-        super().__init__(column, rows, name)
+        super().__init__(column, rows, name, checksums)
         import zarr
 
         try:
@@ -46,24 +50,44 @@ class ZarrColumn(ColumnReader):
 
     def gather(self, rows: Sequence[int] | Array) -> Array:
         """As promised; every chunk touched is decoded once."""
-        wanted = self._wanted(rows)
-        unique, back = np.unique(wanted, return_inverse=True)
+        unique, back = np.unique(self.asked_rows(rows), return_inverse=True)
         parts = [np.empty((0, *self.column.shape), self._array.dtype)]
         for run in by_chunk(unique, unique // self.column.chunk_rows):
             parts.append(self._slice(int(run[0]), int(run[-1]) + 1)[run - run[0]])
-        found: Array = np.concatenate(parts)[back]
-        return found
+        gathered: Array = np.concatenate(parts)[back]
+        return gathered
 
-    def check(self, chunk: int) -> None:
-        """As promised, by decoding it; without a checksum among the codecs, only what cannot be decoded is found."""
+    def checksum(self, chunk: int) -> int:
+        """As promised, by decoding it; without a checksum among the codecs, only what cannot be decoded is noticed."""
+        stored, rows = self._ending(chunk), self._decoded(chunk)
+        if stored is not None and self.is_full(chunk):
+            return stored
+        return text_checksum(rows) if self.column.is_text else crc32c(np.ascontiguousarray(rows))
+
+    def _decoded(self, chunk: int) -> Array:
+        """The committed rows of a chunk."""
         first, end = self.column.rows_of(chunk, self.rows)
         try:
-            self._require(chunk)
-            _ = self._array[first:end]
-        except StoreDamaged:
-            raise
+            return np.asarray(self._array[first:end])
         except Exception as error:  # codecs raise anything on bytes that they did not write
             raise self.damaged(chunk, f"cannot be decoded ({' '.join(str(error).split())})") from None
+
+    def _ending(self, chunk: int) -> int | None:
+        """The checksum that a chunk of an array that is stored as headwater stores it ends with: decoding compares it."""
+        from zarr.abc.store import SuffixByteRequest
+        from zarr.core.buffer import default_buffer_prototype
+        from zarr.core.sync import sync
+
+        if not self._own:
+            return None
+        path, last = self._array.store_path / self.column.chunk_key(chunk), SuffixByteRequest(CHECKSUM_BYTES)
+        try:
+            stored = sync(path.get(default_buffer_prototype(), last))
+        except OSError as error:
+            raise self.damaged(chunk, f"cannot be read ({error.strerror or error})") from None
+        if stored is None:
+            raise self.damaged(chunk, "is missing")
+        return int.from_bytes(stored.to_bytes(), "little")
 
     def _slice(self, start: int, stop: int) -> Array:
         chunks = range(start // self.column.chunk_rows, -(-stop // self.column.chunk_rows))
@@ -79,9 +103,10 @@ class ZarrColumn(ColumnReader):
             raise
 
     def _require(self, chunk: int) -> None:
-        from zarr.core.sync import sync
-
-        if self._own and chunk != self._present:
-            if not sync((self._array.store_path / self.column.chunk_key(chunk)).exists()):
-                raise self.damaged(chunk, "is missing")
-            self._present = chunk
+        """See that a chunk is there and the one that the manifest lists, before zarr decodes rows of it."""
+        if chunk == self._present:
+            return
+        stored = self._ending(chunk)
+        if self.listed(chunk) is not None and not (self.is_full(chunk) and stored == self.listed(chunk)):
+            self.check(chunk)
+        self._present = chunk

@@ -66,5 +66,5 @@ def write_corpus(path: Path, texts: Sequence[str]) -> Path:
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder but the writers' lock files, by relative path."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".writers")
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -1,4 +1,4 @@
-"""`info`, `verify`, `compress` and `methods`: what is there. Knows nothing of what rows mean."""
+"""`info`, `verify`, `compress`, `upgrade` and `methods`: what is there. Knows nothing of what rows mean."""
 
 from __future__ import annotations
 
@@ -94,3 +94,35 @@ def verify(store: str) -> None:
     told = f"{damaged} damaged: restore these files from a copy, or ingest into a new store" if damaged else "all whole"
     click.echo(f"{store}: {total} chunks and states, {told}", err=True)
     sys.exit(1 if damaged else 0)
+
+
+@click.command()
+@click.argument("store")
+def upgrade(store: str) -> None:
+    """Bring a store of an older format to the newest one, in place.
+
+    Every chunk is read once; nothing is copied where the file system has hard links. It may be stopped and run again.
+
+    \b
+    headwater upgrade S
+    """
+    from ...store.feature_store import FeatureStore
+    from ...store.upgrade import upgrade as bring_up
+    from ...store.verify import chunk_count
+    from ..runtime.progress import ProgressDisplay
+    from ..runtime.run import Progress
+
+    total = chunk_count(FeatureStore.open(store))
+    with ProgressDisplay() as display:
+        done = bring_up(store, lambda chunks: display.show(Progress("upgrade", chunks, total, "chunks")))
+    now = FeatureStore.open(store).root.format
+    if done.before == now:
+        click.echo(f"{store} has format {now} already: nothing to do", err=True)
+    else:
+        click.echo(
+            f"{store}: format {done.before} is now {now}, {done.chunks} chunks were read and are whole", err=True
+        )
+    if done.dropped:
+        click.echo(
+            f"{len(done.dropped)} files of old statistics were removed: they are computed anew when needed", err=True
+        )

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...store.errors import HeadwaterError, SettingsError, StoreBusy, StoreError, StoreFull, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.files import RangeLock
+from ...store.files import OwnerLock
 from ...store.reader import open_column
 from ...store.state import remove_state, write_state
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
@@ -144,13 +144,8 @@ class FitRun:
             kind = StoreFull if error.errno in (27, 28, 122) else StoreError  # EFBIG, ENOSPC, EDQUOT
             raise kind(f"{self.folder} cannot be written: {error.strerror or error}") from None
 
-    def _locked(self) -> RangeLock:
-        try:
-            return RangeLock(self.folder / ".lock", 0, 0)
-        except StoreBusy:
-            raise StoreBusy(
-                f"another process fits {self.job.method} to {self.store.url}: wait for it, or stop it"
-            ) from None
+    def _locked(self) -> OwnerLock:
+        return OwnerLock(self.folder, f"fits {self.job.method} to {self.store.url}")
 
     def _run(self, run: Run) -> bool:
         record = self._record
@@ -253,13 +248,13 @@ def prepare_fit(job: FitJob, run: Run = SILENT) -> FitRun:
         HeadwaterError: whatever of these is not as it should be.
     """
     store = FeatureStore.open(job.store)
-    store.require_local()
+    store.require_writable()
     kind = load(job.method)
     if not issubclass(kind, SubsetMethod):
         raise SettingsError(
             f"method {job.method} has nothing to fit: headwater ingest --method {job.method} stores its rows"
         )
-    if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.groups[EXAMPLES].complete:
+    if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.is_complete(EXAMPLES):
         raise StoreMissing(f"{store.url} does not hold all of its examples yet: run ingest again to go on")
     there = held_record(store, job.method) if job.again else read_record(store, job.method)
     try:

@@ -109,6 +109,8 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     if "://" in job.store:
         raise SettingsError(f"{job.store}: a store is written to a local folder, and can be copied and read anywhere")
     store = FeatureStore.open(job.store) if FeatureStore.exists(job.store) else None
+    if store is not None:
+        store.require_writable()
     methods = {
         label: method
         for name, settings in job.methods.items()

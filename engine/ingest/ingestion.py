@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -22,7 +22,6 @@ import torch
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
-from ...store.manifest import StoreRecord
 from ...store.writer import GroupWriter
 from ..interface.method import Method
 from ..models.batch_outputs import PackedOutputs, merge_specs
@@ -33,6 +32,7 @@ from .examples import TOKEN_IDS, Example, Place, example_rows, windows
 from .first_batch import MethodRows
 from .outputs import Batching, named, outputs
 from .provider import Provider
+from .resume_point import ResumePoint
 from .stored_columns import precisions_of
 from .writer_thread import WriterThread
 
@@ -111,7 +111,7 @@ class Ingestion:
     def _behind(self) -> tuple[list[str], int | None]:
         """The groups that lag furthest, and the row at which they meet the next one; none when all are complete."""
         rows = {group: self.store.rows(group) for group in self._groups()}
-        open_groups = [g for g in rows if not self.store.groups[g].complete]
+        open_groups = [g for g in rows if not self.store.is_complete(g)]
         if not open_groups:
             return [], None
         low = min(rows[group] for group in open_groups)
@@ -121,10 +121,9 @@ class Ingestion:
     def _advance(self, behind: list[str], level: int | None, run: Run) -> bool:
         """Read from the lagging groups' place to the next level or the end; false when stopped before."""
         with WriterThread(self._writers(behind), self.commit_seconds) as writer:
-            record = self.store.groups[behind[0]]  # fresh: the writers have the store to themselves now
-            digest, first, added = record.digest, self.store.rows(behind[0]), self.added
-            start = max(Place(*record.place), Place(record.sources))
-            examples: Iterator[Example] = self.provider.examples(start)
+            resume = ResumePoint.of(self.store, behind[0])  # fresh: the writers have the groups to themselves now
+            digest, first, added = resume.digest, self.store.rows(behind[0]), self.added
+            examples: Iterator[Example] = self.provider.examples(resume.start)
             if level is not None:
                 examples = islice(examples, level - first)
             for window in windows(examples):
@@ -136,10 +135,8 @@ class Ingestion:
                 self.read_tokens += sum(example.length for example in window)
                 writer.put(rows, {"place": [place.source, place.record, place.piece], "digest": digest})
                 self._report(run, first + self.added - added, place)
-            if level is None:
-                writer.finish(complete=True)
-        if level is not None:
-            self._meet(behind, level)
+            if level is None or self._meets_the_end(behind, level, digest, first + self.added - added):
+                writer.finish(sources=len(self.provider.sources))
         return True
 
     def _report(self, run: Run, rows: int, place: Place) -> None:
@@ -163,20 +160,17 @@ class Ingestion:
             raise
         return writers
 
-    def _meet(self, behind: list[str], level: int) -> None:
-        """The lagging groups must have seen what those ahead of them saw; a level that ends the corpus is the end."""
+    def _meets_the_end(self, behind: list[str], level: int, digest: str, rows: int) -> bool:
+        """Whether the level at which lagging groups meet those ahead of them is the corpus's end.
+
+        Raises:
+            StoreMismatch: they have not seen what those ahead saw.
+        """
         leader = next(g for g in self._groups() if self.store.rows(g) == level and g not in behind)
-        for group in behind:
-            if self.store.groups[group].digest != self.store.groups[leader].digest:
-                raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: "
-                                    f"{self.store.rows(group)} examples here, {level} there, or other texts")  # fmt: skip
-        if self.store.groups[leader].complete:
-
-            def change(root: StoreRecord) -> StoreRecord:
-                ended = {group: root.groups[group].noted(complete=True) for group in behind}
-                return replace(root, groups={**root.groups, **ended})
-
-            self.store.update(change)
+        if digest != ResumePoint.of(self.store, leader).digest:
+            raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: "
+                                f"{rows} examples here, {level} there, or other texts")  # fmt: skip
+        return self.store.is_complete(leader)
 
     def _window(self, window: list[Example], groups: list[str]) -> dict[str, dict[str, Any]]:
         """All groups' rows of one window, in the corpus's order."""

@@ -13,11 +13,12 @@ from typing import Any
 from ...store.errors import StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Column
-from ...store.manifest import GroupRecord, StoreRecord, columns_json
+from ...store.manifest import StoreRecord, columns_json
 from ..data.sources import Source
 from ..interface.method import Method
 from .examples import KeptFields, example_columns
 from .provider import Provider
+from .resume_point import ResumePoint
 from .stored_columns import precisions_of
 
 
@@ -34,6 +35,7 @@ def open_for_ingest(
         store = FeatureStore.create(path, {**facts, **provider.origin(), "sources": _facts(provider.sources)}, version)
     else:
         store = FeatureStore.open(path)
+        store.require_writable()
         refuse_differences(path, facts, store.provenance)
         _merge_sources(store, provider, [EXAMPLES, *map(method_group, methods)], append)
     columns = example_columns(kept, provider.head.model_shape.vocabulary, provider.longest())
@@ -45,7 +47,7 @@ def open_for_ingest(
         groups[method_group(name)] = (stored, notes)
     for group, (columns, notes) in groups.items():
         if group not in store.groups:
-            store.add_group(group, columns, {**notes, "place": [0, -1, 0], "digest": "", "complete": False})
+            store.add_group(group, columns, notes)
     return store
 
 
@@ -82,16 +84,13 @@ def _merge_sources(store: FeatureStore, provider: Provider, asked: Sequence[str]
         if new and not append:
             raise StoreMismatch(f"{store.path} holds another corpus ({', '.join(f['name'] for f in known[:3])}); "
                                 f"--append adds {', '.join(s.name for s in new[:3])} to it")  # fmt: skip
-        done = min((_finished_sources(root.groups.get(group), len(known)) for group in asked), default=0)
+        done = min((_finished_sources(store, group) if group in root.groups else 0 for group in asked), default=0)
         absent = [source.name for source in ordered[done:] if source.format == "absent"]
         if absent:
             raise StoreMismatch(f"{store.path} is made of more files: {', '.join(absent[:3])} must be named too")
         provider.sources[:] = ordered + new
-        groups = {
-            name: record.noted(complete=False, sources=len(known)) if new and record.complete else record
-            for name, record in root.groups.items()
-        }
-        return replace(root, groups=groups, provenance={**root.provenance, "sources": known + _facts(new)})
+        reopened = {name: replace(entry, complete=entry.complete and not new) for name, entry in root.entries.items()}
+        return replace(root, entries=reopened, provenance={**root.provenance, "sources": known + _facts(new)})
 
     store.update(change)
 
@@ -128,8 +127,7 @@ def _refuse_changed(
                                     f"({fact['size']} bytes then, {source.size} now)")  # fmt: skip
 
 
-def _finished_sources(record: GroupRecord | None, known: int) -> int:
-    """How many of the known files a group has read to their end."""
-    if record is None:
-        return 0
-    return known if record.complete else max(record.place[0], record.sources)
+def _finished_sources(store: FeatureStore, group: str) -> int:
+    """How many of the corpus's files a group has read to their end."""
+    resume = ResumePoint.of(store, group)
+    return max(resume.place.source, resume.sources)

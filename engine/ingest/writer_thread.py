@@ -24,7 +24,8 @@ class WriterThread:
         self._seconds = commit_seconds
         self._queue: queue.Queue[tuple[dict[str, Any], dict[str, Any]] | None] = queue.Queue(_AHEAD)
         self._error: BaseException | None = None
-        self._notes: dict[str, Any] = {}
+        self._finished = False
+        self._last_notes: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> WriterThread:
@@ -32,7 +33,7 @@ class WriterThread:
         return self
 
     def put(self, rows: dict[str, Any], notes: dict[str, Any]) -> None:
-        """Hand over one window: group → column → values; `notes` go into each group's record at its commit.
+        """Hand over one window: group → column → values; `notes` go with each group's next commit.
 
         Raises:
             StoreError: what an earlier window met.
@@ -41,8 +42,8 @@ class WriterThread:
         self._queue.put((rows, notes))
 
     def finish(self, **notes: Any) -> None:
-        """Notes for the last commit."""
-        self._notes = notes
+        """Say that no more rows come: the last commit has these notes, and is of all rows that there are."""
+        self._finished, self._last_notes = True, notes
 
     def __exit__(self, kind: object, *_: object) -> None:
         self._queue.put(None)
@@ -73,10 +74,10 @@ class WriterThread:
                 self._error = error
         if self._error is None:
             try:
-                self._commit({**notes, **self._notes})
+                self._commit({**notes, **self._last_notes}, complete=self._finished)
             except BaseException as error:
                 self._error = error
 
-    def _commit(self, notes: dict[str, Any]) -> None:
+    def _commit(self, notes: dict[str, Any], *, complete: bool = False) -> None:
         for writer in self._writers.values():
-            writer.commit(**notes)
+            writer.commit(complete=complete, **notes)

@@ -15,7 +15,9 @@ def store_facts(path: str) -> JsonObject:
         "version": store.version,
         "provenance": store.provenance,
         "examples": store.rows(EXAMPLES) if EXAMPLES in store.groups else 0,
-        "complete": all(record.complete for name, record in store.groups.items() if not name.startswith("forms/")),
+        "complete": all(
+            store.is_complete(name) for name in store.groups if name == EXAMPLES or name.startswith("methods/")
+        ),
         "methods": {name: _method_facts(store, name) for name in store.methods},
         "fits": fits_of(store),
     }

@@ -49,7 +49,7 @@ def ingest_cost(method: str, settings: Sequence[str], few: int, model: Path, wor
             [*machine.headwater(), *words, "--max-length", str(TOKENS), "--method", method, *settings], work
         )
         taken.append(used.cpu_seconds)
-    return (taken[1] - taken[0]) / (3 * few), row_bytes(store / "methods")
+    return (taken[1] - taken[0]) / (3 * few), row_bytes(store / "shards/0/methods")
 
 
 def row_bytes(methods: Path) -> float:

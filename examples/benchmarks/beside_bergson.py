@@ -122,7 +122,7 @@ def ours(work: Path, dtype: str) -> list[Run]:
         shutil.rmtree(store, ignore_errors=True)
         command = [sys.executable, "-m", "headwater", "ingest", str(work / "small.jsonl"), "--store", str(store)]
         command += ["--model", str(work / "small"), "--max-length", str(TOKENS), "--dtype", dtype, *settings]
-        runs.append(measured(f"{name} {dtype}", command, store / "methods", TEXTS))
+        runs.append(measured(f"{name} {dtype}", command, store / "shards/0/methods", TEXTS))
         shutil.rmtree(store)
     return runs
 

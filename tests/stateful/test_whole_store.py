@@ -92,7 +92,7 @@ class WholeStore(RuleBasedStateMachine):
             writer.append({"vector": self.drawn(len(self.ids) - len(self.vectors["a"]), seed)})
             if flushed:
                 with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-                    patch.setattr(FeatureStore, "update", _die)
+                    patch.setattr(FeatureStore, "commit", _die)
                     writer.commit()
 
     @precondition(lambda self: len(self.vectors["a"]))
@@ -142,7 +142,7 @@ class WholeStore(RuleBasedStateMachine):
             assert np.array_equal(stored, rows)
 
 
-def _die(*_: object) -> None:
+def _die(*_: object, **__: object) -> None:
     raise Killed
 
 

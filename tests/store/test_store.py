@@ -86,15 +86,16 @@ def test_round_trip(text, shape, dtype, number_chunk, text_chunk, cuts, seed):
         assert open_column(opened, group, "text").gather(every).tolist() == text
         assert list(verify(opened)) == [None] * chunk_count(opened)
         plain = zarr.open_group(path, mode="r")
-        assert plain["methods/rise/columns/x"].shape == values.shape
-        assert plain["methods/rise/columns/x"][:].tobytes() == values.tobytes()
-        assert plain["methods/rise/columns/text"][:].tolist() == text
+        assert plain["shards/0/methods/rise/columns/x"].shape == values.shape
+        assert plain["shards/0/methods/rise/columns/x"][:].tobytes() == values.tobytes()
+        assert plain["shards/0/methods/rise/columns/text"][:].tolist() == text
 
 
 def test_zarr_finds_nothing_foreign_in_a_store(tmp_path):
     counting(tmp_path / "s", 20)
     found = dict(zarr.open_group(tmp_path / "s", mode="r").members(max_depth=None))  # warns of files it does not know
-    assert sorted(found) == ["examples", "examples/id"]
+    assert {"shards/0/examples", "shards/0/examples/id"} <= set(found)
+    assert len(found) == 7  # and the groups above, with those of the manifests
 
 
 def test_only_committed_rows_are_seen(tmp_path):
@@ -106,12 +107,12 @@ def test_only_committed_rows_are_seen(tmp_path):
         writer.commit(last="note")
         before = FeatureStore.open(tmp_path)
         assert seen(tmp_path) == list(range(30))
-        assert zarr.open_array(tmp_path / "examples/id", mode="r").shape == (30,)
+        assert zarr.open_array(tmp_path / "shards/0/examples/id", mode="r").shape == (30,)
         writer.append({"id": np.arange(30, 31)})
         writer.commit()
     assert before.rows(EXAMPLES) == 30  # a store object is a view of its moment
     assert open_column(before, EXAMPLES, "id").gather([29]).tolist() == [29]
-    assert FeatureStore.open(tmp_path).record(EXAMPLES).notes["last"] == "note"
+    assert FeatureStore.open(tmp_path).resume_notes(EXAMPLES)["last"] == "note"
     with GroupWriter(store, EXAMPLES) as writer:
         writer.append({"id": np.arange(31, 90)})
     assert seen(tmp_path) == list(range(31))
@@ -142,7 +143,7 @@ def test_provenance_other_attributes_and_version_survive_updates(tmp_path):
 def test_a_group_that_is_there_stays_as_it_is(tmp_path):
     store = counting(tmp_path, 20)
     store.add_group(EXAMPLES, [Column("id", (), "int64", 8)], {})
-    assert zarr.open_array(tmp_path / "examples/id", mode="r").shape == (20,)
+    assert zarr.open_array(tmp_path / "shards/0/examples/id", mode="r").shape == (20,)
     with pytest.raises(StoreMismatch, match=r"other columns: id int64 \[\] by 8, not id int32 \[\] by 8"):
         store.add_group(EXAMPLES, [Column("id", (), "int32", 8)], {})
     assert seen(tmp_path) == list(range(20))
@@ -178,7 +179,7 @@ def test_numbers_of_another_precision_are_converted(tmp_path):
 
 def test_an_array_stored_anew_in_another_form_is_not_appended_to(tmp_path):
     store = counting(tmp_path, 20)
-    zarr.create_array(tmp_path / "examples/id", data=np.arange(20), chunks=(8,), overwrite=True)
+    zarr.create_array(tmp_path / "shards/0/examples/id", data=np.arange(20), chunks=(8,), overwrite=True)
     assert seen(tmp_path) == list(range(20))
     with pytest.raises(StoreMismatch, match="examples/id was stored anew in another form"):
         GroupWriter(store, EXAMPLES)

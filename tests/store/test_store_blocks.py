@@ -66,7 +66,7 @@ def test_any_range_equals_the_source(columns):
 
 def test_rows_or_columns_that_are_not_there_are_refused(columns):
     for start, stop in [(0, ROWS + 1), (-1, 3), (5, 4)]:
-        with pytest.raises(DataError, match=rf"rows {start} to {stop} asked for, but examples/id has 21 rows"):
+        with pytest.raises(DataError, match=rf"rows {start} to {stop} asked for, but shards/0/examples/id has 21 rows"):
             next(read_blocks(columns, 4, start=start, stop=stop))
     with pytest.raises(DataError, match="names of their own"):
         next(read_blocks([columns[0], columns[0]], 4))
@@ -99,7 +99,7 @@ def test_gather_takes_any_order_and_repeats(columns):
 @pytest.mark.parametrize("rows", [[-1], [ROWS], [0, 1 << 40], [3, -5, 99]])
 def test_rows_that_are_not_committed_are_refused(columns, rows):
     for column in columns:
-        with pytest.raises(DataError, match=r"^examples/\w+ has rows 0 to 20; asked for \["):
+        with pytest.raises(DataError, match=r"^shards/0/examples/\w+ has rows 0 to 20; asked for \["):
             column.gather(rows)
 
 
@@ -176,7 +176,7 @@ def test_what_goes_wrong_in_the_reading_thread_surfaces(error):
         def gather(self, rows: object) -> Array:
             raise AssertionError("whole blocks are read by load alone")
 
-        check = gather
+        checksum = gather
 
     before = threading.active_count()
     blocks = read_blocks([Broken(Column("x", (), "int8", 4), 8, "x")], 2)
@@ -298,8 +298,8 @@ def test_a_missing_column_or_group_is_named(tmp_path):
 
 @pytest.mark.parametrize(("gap", "part"), [(0, 1 << 20), (16, 1 << 20), (40, 64), (1 << 14, 100)])
 def test_rows_are_gathered_in_runs(tmp_path, monkeypatch, gap, part):
-    monkeypatch.setattr("headwater.store.columns._GAP", gap)
-    monkeypatch.setattr("headwater.store.columns._PART", part)
+    monkeypatch.setattr("headwater.store.file_column._GAP", gap)
+    monkeypatch.setattr("headwater.store.file_column._PART", part)
     rows = np.arange(400, dtype="float32").reshape(200, 2)
     store = make(tmp_path, [Column("x", (2,), "float32", 64)], {"x": rows})
     column = open_column(store, EXAMPLES, "x")

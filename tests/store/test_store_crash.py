@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headwater.store.columns import FileColumn
 from headwater.store.feature_store import EXAMPLES, FeatureStore, method_group
+from headwater.store.file_column import FileColumn
 from headwater.store.layout import TEXT, Column
 from headwater.store.reader import open_column
 from headwater.store.verify import verify
@@ -120,8 +120,8 @@ def kill_at_every_step(path: Path, total: int) -> None:
 
 
 def tree(path: Path) -> dict[str, bytes]:
-    """Every file's bytes; locks are no part of the store."""
-    files = (file for file in path.rglob("*") if file.is_file() and file.name != ".writers")
+    """Every file's bytes."""
+    files = (file for file in path.rglob("*") if file.is_file())
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 

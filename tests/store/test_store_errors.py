@@ -14,6 +14,7 @@ from headwater.store import errors
 from headwater.store.errors import DataError, HeadwaterError, StoreDamaged, StoreError, StoreMismatch, StoreMissing
 from headwater.store.feature_store import EXAMPLES, FeatureStore
 from headwater.store.layout import TEXT, Column
+from headwater.store.manifest import seal_of
 from headwater.store.reader import open_column
 from headwater.store.writer import GroupWriter
 
@@ -168,21 +169,14 @@ def test_rows_that_do_not_fit_change_nothing(store, change, message):
     assert open_column(store, EXAMPLES, "text").gather(range(5)).tolist() == ["t"] * 5
 
 
-def test_rows_past_the_end_of_what_is_owned(store):
-    with GroupWriter(store, EXAMPLES, 8, 16) as writer:
-        assert "rows past 16" in refused(DataError, lambda: writer.append(batch(9)))
-        writer.append(batch(8))
-        assert "rows past 16" in refused(DataError, lambda: writer.append(batch(1)))
-
-
 def test_a_writer_that_failed_amid_its_columns_is_closed(store):
-    (store.path / "examples/text/c").rename(store.path / "examples/text/moved")
-    (store.path / "examples/text/c").write_text("in the way")
-    writer = GroupWriter(store, EXAMPLES, 8)
-    assert "cannot write" in refused(StoreError, lambda: writer.append(batch(8)))
+    with GroupWriter(store, EXAMPLES) as writer:
+        (store.path / "shards/0/examples/text/c").rename(store.path / "shards/0/examples/text/moved")
+        (store.path / "shards/0/examples/text/c").write_text("in the way")
+        assert "cannot write" in refused(StoreError, lambda: writer.append(batch(8)))
     assert "closed" in refused(StoreError, writer.commit)
-    (store.path / "examples/text/c").unlink()
-    (store.path / "examples/text/moved").rename(store.path / "examples/text/c")
+    (store.path / "shards/0/examples/text/c").unlink()
+    (store.path / "shards/0/examples/text/moved").rename(store.path / "shards/0/examples/text/c")
     with GroupWriter(FeatureStore.open(store.path), EXAMPLES) as again:
         assert again.rows == 3
 
@@ -200,7 +194,15 @@ def test_a_store_that_went_away_is_missed(store):
         lambda root: root.pop("groups"),
         lambda root: root.pop("provenance"),
         lambda root: root.update(provenance=[]),
-        lambda root: root["groups"][EXAMPLES].pop("done"),
+        lambda root: root.pop("shards"),
+        lambda root: root["shards"].update({"1": {}}),
+        lambda root: root["shards"].update({"../../escaped": root["shards"].pop("0")}),
+        lambda root: root["shards"]["0"].pop(EXAMPLES),
+        lambda root: root["shards"]["0"][EXAMPLES].update(rows=-1),
+        lambda root: root["shards"]["0"][EXAMPLES].update(rows=True),
+        lambda root: root["shards"]["0"][EXAMPLES].update(complete=1),
+        lambda root: root["shards"]["0"][EXAMPLES].update(manifest="../../escaped"),
+        lambda root: root["shards"]["0"][EXAMPLES].update(manifest=7),
         lambda root: root["groups"][EXAMPLES].pop("columns"),
         lambda root: root["groups"][EXAMPLES]["columns"][0].update(name="../../escaped"),
         lambda root: root["groups"][EXAMPLES]["columns"][0].update(dtype="nonsense"),
@@ -213,10 +215,13 @@ def test_a_store_that_went_away_is_missed(store):
 def test_a_root_that_describes_no_store_is_damaged(store, hurt):
     """A store may come from a stranger: nothing that it names may lie outside it."""
     metadata = json.loads((store.path / "zarr.json").read_text())
-    hurt(metadata["attributes"]["headwater"])
+    record = metadata["attributes"]["headwater"]
+    hurt(record)
     (store.path / "zarr.json").write_text(json.dumps(metadata))
-    with pytest.raises(StoreDamaged, match=r"does not describe a store's groups"):
-        FeatureStore.open(store.path)
+    assert "differs from its seal: it was edited" in refused(StoreDamaged, lambda: FeatureStore.open(store.path))
+    record["seal"] = seal_of(record)
+    (store.path / "zarr.json").write_text(json.dumps(metadata))
+    assert "does not describe a store's groups" in refused(StoreDamaged, lambda: FeatureStore.open(store.path))
 
 
 @pytest.mark.parametrize("attributes", [[], None, 3, {"headwater": None}])
@@ -228,21 +233,21 @@ def test_a_group_with_foreign_attributes_is_no_store(store, attributes):
 
 
 def test_a_damaged_number_is_never_gathered(store):
-    file = store.path / "examples/id/c/0"
+    file = store.path / "shards/0/examples/id/c/0"
     data = bytearray(file.read_bytes())
     data[8] ^= 1
     file.write_bytes(data)
     for row in (0, 1):  # the row itself, and a whole one in the same chunk
-        with pytest.raises(StoreDamaged, match=r"examples/id chunk 0 .* differs from its checksum"):
+        with pytest.raises(StoreDamaged, match=r"shards/0/examples/id chunk 0 .* differs from its checksum"):
             open_column(store, EXAMPLES, "id").gather([row])
 
 
 def test_a_codec_that_is_not_installed_is_named(store):
-    file = store.path / "examples/pair/zarr.json"
+    file = store.path / "shards/0/examples/pair/zarr.json"
     metadata = json.loads(file.read_text())
     metadata["codecs"].append({"name": "nonsense", "configuration": {}})
     file.write_text(json.dumps(metadata))
-    with pytest.raises(StoreDamaged, match=r"examples/pair cannot be opened: .*nonsense"):
+    with pytest.raises(StoreDamaged, match=r"shards/0/examples/pair cannot be opened: .*nonsense"):
         open_column(store, EXAMPLES, "pair")
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import zarr
 from headwater.store.blocks import read_blocks
-from headwater.store.columns import FileColumn
 from headwater.store.errors import StoreDamaged, StoreError, StoreMissing
 from headwater.store.feature_store import EXAMPLES, FeatureStore
+from headwater.store.file_column import FileColumn
 from headwater.store.layout import TEXT, Column, column_from
 from headwater.store.reader import open_column
 from headwater.store.verify import verify
@@ -65,11 +65,11 @@ def assert_reads(store: FeatureStore) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_array_stored_anew_reads_the_same(store, form):
-    zarr.create_array(store.path / "examples/x", data=VALUES, overwrite=True, **FORMS[form])
+    zarr.create_array(store.path / "shards/0/examples/x", data=VALUES, overwrite=True, **FORMS[form])
     kind = FileColumn if form == "plain" else ZarrColumn
     if form == "plain":  # zarr leaves out chunks of zeros, which a store of ours never lacks
         with zarr.config.set({"array.write_empty_chunks": True}):
-            zarr.create_array(store.path / "examples/x", data=VALUES, overwrite=True, **FORMS[form])
+            zarr.create_array(store.path / "shards/0/examples/x", data=VALUES, overwrite=True, **FORMS[form])
     opened = FeatureStore.open(store.path)
     assert isinstance(open_column(opened, EXAMPLES, "x"), kind)
     assert_reads(opened)
@@ -77,13 +77,13 @@ def test_an_array_stored_anew_reads_the_same(store, form):
 
 @pytest.mark.parametrize("form", ["zstd", "blosc", "sharded", "gzip and checksum"])
 def test_damage_that_a_foreign_codec_notices_is_named(store, form):
-    zarr.create_array(store.path / "examples/x", data=VALUES, overwrite=True, **FORMS[form])
-    file = store.path / "examples/x/c/3/0"
+    zarr.create_array(store.path / "shards/0/examples/x", data=VALUES, overwrite=True, **FORMS[form])
+    file = store.path / "shards/0/examples/x/c/3/0"
     file.write_bytes(file.read_bytes()[:9])
     (damage,) = [damage for damage in verify(store) if damage]
-    assert str(damage).startswith("examples/x chunk 3 (rows 24 to 31) cannot be decoded (")
+    assert str(damage).startswith("shards/0/examples/x chunk 3 (rows 24 to 31) cannot be decoded (")
     for block_rows in (3, 8, 100):
-        with pytest.raises(StoreDamaged, match=r"examples/x chunk 3 \(rows 24 to 31\) cannot be decoded"):
+        with pytest.raises(StoreDamaged, match=r"shards/0/examples/x chunk 3 \(rows 24 to 31\) cannot be decoded"):
             list(read_blocks([open_column(store, EXAMPLES, "x")], block_rows))
 
 
@@ -100,7 +100,9 @@ def test_a_store_behind_a_url_reads_the_same(store, in_memory):
     for remote in (in_memory, FeatureStore.open(f"file://{store.path}")):
         assert remote.remote
         assert remote.rows(EXAMPLES) == ROWS
-        assert column_from("x", remote.array_metadata(remote.folder(EXAMPLES, "x"))) == Column("x", (6,), "float32", 8)
+        assert column_from("x", remote.shard.array_metadata(remote.folder(EXAMPLES, "x"))) == Column(
+            "x", (6,), "float32", 8
+        )
         assert_reads(remote)
 
 
@@ -117,13 +119,15 @@ def test_a_store_behind_a_url_is_not_written(in_memory):
 
 def test_damage_behind_a_url_is_found(in_memory):
     memory = fsspec.filesystem("memory")
-    memory.rm_file("/headwater-test/examples/x/c/2/0")
-    data = memory.cat_file("/headwater-test/examples/text/c/1")
-    memory.pipe_file("/headwater-test/examples/text/c/1", data[:-1] + b"?")
+    memory.rm_file("/headwater-test/shards/0/examples/x/c/2/0")
+    data = memory.cat_file("/headwater-test/shards/0/examples/text/c/1")
+    memory.pipe_file("/headwater-test/shards/0/examples/text/c/1", data[:-1] + b"?")
     first, second = [str(damage) for damage in verify(in_memory) if damage]
-    assert first == "examples/x chunk 2 (rows 16 to 23) is missing"
-    assert second.startswith("examples/text chunk 1 (rows 8 to 15) cannot be decoded (")
-    with pytest.raises(StoreDamaged, match=r"examples/x chunk 2 \(rows 16 to 23\) is missing: run headwater verify"):
+    assert first == "shards/0/examples/x chunk 2 (rows 16 to 23) is missing"
+    assert second.startswith("shards/0/examples/text chunk 1 (rows 8 to 15) cannot be decoded (")
+    with pytest.raises(
+        StoreDamaged, match=r"shards/0/examples/x chunk 2 \(rows 16 to 23\) is missing: run headwater verify"
+    ):
         list(read_blocks([open_column(in_memory, EXAMPLES, "x")], 100))
 
 

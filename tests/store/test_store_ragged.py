@@ -61,14 +61,16 @@ def test_round_trip(lengths: list[int], cuts: list[int]) -> None:
         assert list(verify(store)) == [None] * chunk_count(store)
         group = zarr.open_group(store.path, mode="r")
         if lengths:
-            assert group["examples/ids/offsets"][:].tolist() == np.cumsum([0, *lengths]).tolist()
-        assert group["examples/ids/values"][:].tolist() == [value for row in expected["ids"] for value in row.tolist()]
+            assert group["shards/0/examples/ids/offsets"][:].tolist() == np.cumsum([0, *lengths]).tolist()
+        assert group["shards/0/examples/ids/values"][:].tolist() == [
+            value for row in expected["ids"] for value in row.tolist()
+        ]
 
 
 def test_zarr_finds_nothing_foreign(tmp_path: Path) -> None:
     store = written(tmp_path / "s", [1, 2], [])
     members = dict(zarr.open_group(store.path, mode="r").members(max_depth=None))  # warns of what it does not know
-    assert {"examples/ids", "examples/ids/values", "examples/ids/offsets"} <= set(members)
+    assert {"shards/0/examples/ids", "shards/0/examples/ids/values", "shards/0/examples/ids/offsets"} <= set(members)
 
 
 def test_the_bytes_do_not_depend_on_where_writing_was_cut(tmp_path: Path) -> None:
@@ -92,19 +94,19 @@ def test_the_bytes_do_not_depend_on_where_writing_was_cut(tmp_path: Path) -> Non
 
 def test_every_byte_of_both_arrays_counts(tmp_path: Path) -> None:
     store = written(tmp_path / "s", [3, 0, 5, 1], [])
-    for file in [*store.path.glob("examples/ids/*/c/*")]:
+    for file in [*store.path.glob("shards/0/examples/ids/*/c/*")]:
         data = file.read_bytes()
         for at in (0, len(data) // 2, len(data) - 1):
             file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
             damages = [damage for damage in verify(store) if damage]
-            assert damages and all(damage.column.startswith("examples/ids") for damage in damages), file
+            assert damages and all(damage.column.startswith("shards/0/examples/ids") for damage in damages), file
             with pytest.raises(StoreDamaged, match="run headwater verify"):
                 open_ragged(store, EXAMPLES, "ids").gather(range(4))
         file.write_bytes(data)
     assert not any(verify(store))
-    (store.path / "examples/ids/values/zarr.json").unlink()
+    (store.path / "shards/0/examples/ids/values/zarr.json").unlink()
     (damage,) = [damage for damage in verify(store) if damage]
-    assert damage.column == "examples/ids" and "cannot be opened" in str(damage)
+    assert damage.column == "shards/0/examples/ids" and "cannot be opened" in str(damage)
 
 
 def test_what_the_type_does_not_hold_is_refused(tmp_path: Path) -> None:
@@ -122,8 +124,6 @@ def test_what_the_type_does_not_hold_is_refused(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="is ragged"):
         open_column(FeatureStore.open(store.path), EXAMPLES, "ids")
-    with pytest.raises(DataError, match="one writer writes all of its rows"):
-        GroupWriter(store, EXAMPLES, 0, 4)
     with pytest.raises(DataError, match="asked for"):
         open_ragged(FeatureStore.open(store.path), EXAMPLES, "ids").gather([2])
 

@@ -1,10 +1,10 @@
-"""Several writers with chunks of their own: what is visible grows as one piece, and no chunk has two owners.
+"""One owner of a group at a time; what it has committed is seen by others while it goes on, whichever view they have.
 
-Run as a script, this file is one writer: `python test_store_writers.py STORE START STOP ROWS` appends rows START … START
-+ ROWS, commits, says so, and waits for a line on its standard input before it ends.
+Run as a script, this file is one writer: `python test_store_writers.py STORE ROWS` appends rows up to ROWS, commits, says so,
+and waits for a line on its standard input before it ends.
 """
 
-import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,148 +12,164 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from headwater.store.errors import DataError, StoreBusy
+from headwater.store.errors import StoreBusy, StoreDamaged
 from headwater.store.feature_store import EXAMPLES, FeatureStore
-from headwater.store.layout import Column
+from headwater.store.layout import TEXT, Column
 from headwater.store.reader import open_column
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
 
-UNIT = 16
+COLUMNS = [Column("id", (), "int64", 16), Column("half", (2,), "float16", 4), Column("text", (), TEXT, 8)]
 
 
 def empty(path: Path) -> FeatureStore:
-    """A new store of two columns whose owners meet at multiples of 16 rows."""
+    """A new store without rows."""
     store = FeatureStore.create(path, {}, "0")
-    store.add_group(EXAMPLES, [Column("id", (), "int64", UNIT), Column("half", (2,), "float16", 4)], {})
+    store.add_group(EXAMPLES, COLUMNS, {})
     return store
 
 
-def batch(first: int, last: int) -> dict[str, np.ndarray]:
+def batch(first: int, last: int) -> dict[str, object]:
     """Rows by row number."""
     rows = np.arange(first, last)
-    return {"id": rows, "half": np.stack([rows, -rows], 1).astype("float16")}
+    return {"id": rows, "half": np.stack([rows, -rows], 1).astype("float16"), "text": [f"row {row}" for row in rows]}
 
 
-def write(writer: GroupWriter, last: int) -> None:
+def write(writer: GroupWriter, last: int, *, complete: bool = False) -> None:
     """Append up to a row, and commit."""
     writer.append(batch(writer.rows, last))
-    writer.commit()
+    writer.commit(complete=complete)
 
 
-def seen(path: Path) -> int:
-    """Number of visible rows, which are as written."""
-    store = FeatureStore.open(path)
-    rows = store.rows(EXAMPLES)
+def require_rows(store: FeatureStore, rows: int) -> None:
+    """A view of the store has so many rows, which are as written."""
+    assert store.rows(EXAMPLES) == rows
     for name, expected in batch(0, rows).items():
-        np.testing.assert_array_equal(open_column(store, EXAMPLES, name).gather(range(rows)), expected)
-    assert zarr.open_array(path / "examples/id", mode="r").shape == (rows,)
-    return rows
+        assert open_column(store, EXAMPLES, name).gather(range(rows)).tolist() == np.asarray(expected).tolist()
 
 
-def process(path: Path, start: int, stop: int | None, rows: int) -> subprocess.Popen[str]:
-    """A writer in a process of its own that has committed and holds on to its rows."""
-    command = [sys.executable, __file__, str(path), str(start), str(stop), str(rows)]
+def entry_in_root(path: Path) -> dict[str, object]:
+    """What the root says of the examples."""
+    record = json.loads((path / "zarr.json").read_text())["attributes"]["headwater"]
+    return record["shards"]["0"][EXAMPLES]
+
+
+def process(path: Path, rows: int) -> subprocess.Popen[str]:
+    """A writer in a process of its own that has committed and goes on owning the group."""
+    command = [sys.executable, __file__, str(path), str(rows)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None and child.stdout.readline() == "committed\n"
     return child
 
 
-def end(child: subprocess.Popen[str]) -> None:
-    """Let a writer go."""
-    child.communicate("\n", timeout=60)
-    assert child.returncode == 0
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_the_visible_rows_are_one_piece_in_any_order(tmp_path, order):
+def test_a_group_has_one_owner_and_a_killed_one_frees_it(tmp_path):
     store = empty(tmp_path)
-    stops = [UNIT, 2 * UNIT, None]
-    written: set[int] = set()
-    for part in order:
-        with GroupWriter(store, EXAMPLES, part * UNIT, stops[part]) as writer:
-            write(writer, part * UNIT + 7)
-            write(writer, (part + 1) * UNIT)
-        written.add(part)
-        assert seen(tmp_path) == UNIT * next(n for n in range(4) if n not in written)
-    assert FeatureStore.open(tmp_path).record(EXAMPLES).done == ((0, 3 * UNIT),)
-
-
-def test_three_processes_write_at_once(tmp_path):
-    empty(tmp_path)
-    last = process(tmp_path, 2 * UNIT, None, 40)
-    middle = process(tmp_path, UNIT, 2 * UNIT, UNIT)
-    assert seen(tmp_path) == 0
-    first = process(tmp_path, 0, UNIT, UNIT)
-    assert seen(tmp_path) == 2 * UNIT + 40
-    for child in (first, middle, last):
-        end(child)
-    store = FeatureStore.open(tmp_path)
-    assert not any(verify(store))
-    with GroupWriter(store, EXAMPLES) as writer:
-        assert writer.rows == 2 * UNIT + 40
-
-
-def test_rows_have_one_owner_until_it_is_killed(tmp_path):
-    store = empty(tmp_path)
-    child = process(tmp_path, 0, 2 * UNIT, 5)
-    for start, stop in [(None, None), (0, None), (UNIT, 2 * UNIT), (UNIT, None)]:
-        with pytest.raises(
-            StoreBusy, match=r"^another writer owns these rows of .*/examples: wait for it, or stop it$"
-        ):
-            GroupWriter(store, EXAMPLES, start, stop)
-    with GroupWriter(store, EXAMPLES, 2 * UNIT, 3 * UNIT):
-        pass
+    child = process(tmp_path, 21)
+    with pytest.raises(StoreBusy, match=r"another process writes examples of .*: wait for it, or stop it"):
+        GroupWriter(store, EXAMPLES)
+    require_rows(FeatureStore.open(tmp_path), 21)
     child.kill()
     child.communicate()
     with GroupWriter(store, EXAMPLES) as writer:
-        assert writer.rows == 5
+        assert writer.rows == 21
         with pytest.raises(StoreBusy):  # within one process too
-            GroupWriter(store, EXAMPLES, UNIT, 2 * UNIT)
-        write(writer, 3 * UNIT)
-    assert seen(tmp_path) == 3 * UNIT
+            GroupWriter(store, EXAMPLES)
+        write(writer, 30)
+    require_rows(FeatureStore.open(tmp_path), 30)
+    assert not list(tmp_path.rglob(".*")), "a lock leaves no file"
 
 
-def test_a_range_begun_before_is_gone_on_with(tmp_path):
+def test_the_root_is_touched_when_a_group_is_declared_and_when_it_is_finished(tmp_path):
     store = empty(tmp_path)
-    for last in (UNIT + 3, UNIT + 9, 2 * UNIT):
-        with GroupWriter(store, EXAMPLES, UNIT, 2 * UNIT) as writer:
+    root, nothing = (tmp_path / "zarr.json").read_bytes(), {"rows": 0, "complete": False, "manifest": ""}
+    assert entry_in_root(tmp_path) == nothing
+    with GroupWriter(store, EXAMPLES) as writer:
+        for rows in (3, 16, 17):
+            write(writer, rows)
+            assert (tmp_path / "zarr.json").read_bytes() == root
+            reader = FeatureStore.open(tmp_path)
+            assert not reader.is_complete(EXAMPLES) and store.rows(EXAMPLES) == rows
+            require_rows(reader, rows)
+        write(writer, 20, complete=True)
+        entry = entry_in_root(tmp_path)
+        assert entry == {"rows": 20, "complete": True, "manifest": store.entry(EXAMPLES).manifest}
+        writer.commit(complete=True)  # nothing new
+        writer.commit()
+        assert entry_in_root(tmp_path) == entry and FeatureStore.open(tmp_path).is_complete(EXAMPLES)
+        write(writer, 22)  # appended rows make it unfinished again
+        assert entry_in_root(tmp_path) == {**entry, "complete": False}
+        assert (
+            len(list((tmp_path / "shards/0/manifests/examples").glob("*/zarr.json"))) == 2
+        )  # the root's, and the newest
+        write(writer, 25, complete=True)
+    require_rows(FeatureStore.open(tmp_path), 25)
+    assert [place.parent.name for place in (tmp_path / "shards/0/manifests/examples").glob("*/zarr.json")] == [
+        FeatureStore.open(tmp_path).entry(EXAMPLES).manifest
+    ]
+
+
+def test_a_progress_record_that_is_gone_costs_what_the_root_does_not_know(tmp_path):
+    with GroupWriter(empty(tmp_path), EXAMPLES) as writer:
+        write(writer, 20, complete=True)
+        write(writer, 30)
+    (tmp_path / "shards/0/examples/zarr.json").unlink()
+    require_rows(FeatureStore.open(tmp_path), 20)
+    with GroupWriter(FeatureStore.open(tmp_path), EXAMPLES) as writer:
+        assert writer.rows == 20
+        write(writer, 30, complete=True)
+    require_rows(FeatureStore.open(tmp_path), 30)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 7, 8, 16, 20])
+def test_an_older_view_stays_true_while_the_owner_goes_on(tmp_path, rows):
+    """Its last chunks are filled up and its manifest is removed: what it shows is still there, and is still checked."""
+    store = empty(tmp_path)
+    with GroupWriter(store, EXAMPLES) as writer:
+        write(writer, rows)
+        lazy, eager = FeatureStore.open(tmp_path), FeatureStore.open(tmp_path)
+        readers = {column.name: open_column(eager, EXAMPLES, column.name) for column in COLUMNS}
+        for last in (rows + 1, rows + 5, rows + 30):
             write(writer, last)
-    with GroupWriter(store, EXAMPLES, UNIT, 2 * UNIT) as writer:
-        assert writer.rows == 2 * UNIT  # nothing left
-        writer.commit()
-    with GroupWriter(store, EXAMPLES, 0, UNIT) as writer:
-        write(writer, UNIT)
-    assert seen(tmp_path) == 2 * UNIT
-    with GroupWriter(store, EXAMPLES, 0, UNIT) as writer:  # rows that a reader has seen stay
-        assert writer.rows == UNIT
+        writer.append(batch(writer.rows, writer.rows + 40))  # full chunks become files before their commit
+        require_rows(FeatureStore.open(tmp_path), rows + 30)
+        require_rows(lazy, rows)
+        for name, reader in readers.items():
+            assert reader.gather(range(rows)).tolist() == np.asarray(batch(0, rows)[name]).tolist()
+            assert not any(reader.fault(chunk) for chunk in range(-(-rows // reader.column.chunk_rows)))
+        assert not any(verify(FeatureStore.open(tmp_path))) and not any(verify(lazy))
+    assert not any(verify(FeatureStore.open(tmp_path)))
 
 
-def test_rows_that_are_about_to_be_written_again_do_not_become_visible(tmp_path):
+def test_a_flipped_bit_is_found_through_an_older_view(tmp_path):
+    with GroupWriter(empty(tmp_path), EXAMPLES) as writer:
+        write(writer, 6)
+        old = FeatureStore.open(tmp_path)
+        write(writer, 7)
+        chunk = tmp_path / "shards/0/examples/half/c/1/0"
+        chunk.write_bytes(b"x" + chunk.read_bytes()[1:])
+        with pytest.raises(StoreDamaged, match=r"half chunk 1 \(rows 4 to 5\) differs from its checksum"):
+            open_column(old, EXAMPLES, "half").gather([4])
+
+
+def test_removed_is_removed(tmp_path):
     store = empty(tmp_path)
-    with GroupWriter(store, EXAMPLES, UNIT, 2 * UNIT) as writer:
-        write(writer, 2 * UNIT)
-    with GroupWriter(store, EXAMPLES) as writer:  # to the end: over the other's rows too
-        writer.append(batch(0, UNIT + 4))
-        writer.append(batch(UNIT + 4, UNIT + 6))
-        writer.commit()
-    assert seen(tmp_path) == UNIT + 6
-
-
-def test_owners_meet_between_chunks(tmp_path):
-    store = empty(tmp_path)
-    for start, stop in [(8, 2 * UNIT), (0, 8)]:
-        with pytest.raises(DataError, match=f"cut a chunk: owners meet at multiples of {UNIT} rows"):
-            GroupWriter(store, EXAMPLES, start, stop)
-    for start, stop in [(-UNIT, UNIT), (2 * UNIT, UNIT), (0, 0)]:
-        with pytest.raises(DataError, match="none that a writer could own"):
-            GroupWriter(store, EXAMPLES, start, stop)
+    with GroupWriter(store, EXAMPLES) as writer:
+        write(writer, 20, complete=True)
+        with pytest.raises(StoreBusy):
+            FeatureStore.open(tmp_path).remove_group(EXAMPLES)
+    store.remove_group(EXAMPLES)
+    store.remove_group(EXAMPLES)
+    assert not FeatureStore.open(tmp_path).groups and not (tmp_path / "shards/0/examples").exists()
+    store.add_group(EXAMPLES, COLUMNS, {})
+    with GroupWriter(store, EXAMPLES) as writer:
+        assert writer.rows == 0
+        write(writer, 9, complete=True)
+    require_rows(FeatureStore.open(tmp_path), 9)
+    dict(zarr.open_group(tmp_path, mode="r").members(max_depth=None))  # warns of what it does not know
 
 
 if __name__ == "__main__":
-    folder, begin, until, count = sys.argv[1:]
-    until_row = None if until == "None" else int(until)
-    with GroupWriter(FeatureStore.open(folder), EXAMPLES, int(begin), until_row) as own:
-        write(own, int(begin) + int(count))
+    with GroupWriter(FeatureStore.open(sys.argv[1]), EXAMPLES) as own:
+        write(own, int(sys.argv[2]))
         print("committed", flush=True)
         sys.stdin.readline()

@@ -87,10 +87,10 @@ class Compression:
                         if writer.rows % unit:
                             continue
                         if should_stop():
-                            writer.commit(complete=False)
+                            writer.commit()
                             return writer.rows
                         if time.monotonic() - last > commit_seconds:
-                            writer.commit(complete=False)
+                            writer.commit()
                             last = time.monotonic()
                     stream.give(block)
                     on_progress(writer.rows)
@@ -150,9 +150,9 @@ def compression(
     made, shape = first_plan_within_budget(
         ((_plan(source, precisions, columns, shape), shape) for shape in shapes), Plan(()), memory
     )
-    notes = {"settings": {"precision": precision, "bits": bits}, "complete": False,
+    notes = {"settings": {"precision": precision, "bits": bits},
              "declared": columns_json([stored_as.declared for stored_as in precisions.values()])}  # fmt: skip
-    store.require_local()
+    store.require_writable()
     if declare and group not in store.groups:
         store.add_group(group, columns, notes)
     return Compression(source, group, precisions, made, shape)

@@ -163,7 +163,7 @@ def test_signs_cannot_be_decoded() -> None:
 
 def test_a_record_that_does_not_fit_its_columns_is_damage() -> None:
     form = precision_of("int8", DECLARED)
-    record = GroupRecord(form.columns, (), {"settings": {"precision": "int8"}, "declared": columns_json([DECLARED])})
+    record = GroupRecord(form.columns, {"settings": {"precision": "int8"}, "declared": columns_json([DECLARED])})
     assert recorded_precisions(record) == {"c": form}
     assert recorded_precisions(GroupRecord((DECLARED,))) == {"c": precision_of("auto", DECLARED)}
     for wrong in ({"precision": "sign"}, {"precision": "float32"}, {"precision": "none"}):
@@ -187,8 +187,8 @@ def test_columns_of_other_numbers_mean_themselves(dtype: str) -> None:
 )
 def test_a_record_from_a_stranger_is_one_line(settings: object) -> None:
     with pytest.raises(StoreDamaged):
-        recorded_precisions(GroupRecord((DECLARED,), (), {"settings": settings}))
+        recorded_precisions(GroupRecord((DECLARED,), {"settings": settings}))
     with pytest.raises(StoreDamaged):
         recorded_precisions(
-            GroupRecord((DECLARED,), (), {"declared": [{"name": "c", "shape": ["a"], "dtype": "x", "chunk_rows": 1}]})
+            GroupRecord((DECLARED,), {"declared": [{"name": "c", "shape": ["a"], "dtype": "x", "chunk_rows": 1}]})
         )

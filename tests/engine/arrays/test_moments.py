@@ -51,7 +51,7 @@ def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path: Path) -> N
 def test_a_damaged_chunk_gives_no_sum(tmp_path: Path) -> None:
     form = precision_of("auto", column("c", (DEPTH,), "float32"))
     columns = stored(tmp_path / "s", np.ones((500, DEPTH), np.float32), form=form)
-    path = tmp_path / "s/methods/m/columns/c/c/3/0"
+    path = tmp_path / "s/shards/0/methods/m/columns/c/c/3/0"
     data = bytearray(path.read_bytes())
     data[5] ^= 1
     path.write_bytes(data)

@@ -115,7 +115,7 @@ def test_infinite_scores_rank_where_they_belong(columns: list[ColumnReader]) -> 
 
 def test_a_damaged_chunk_gives_no_answer(tmp_path: Path, data: np.ndarray) -> None:
     columns = stored(tmp_path / "s", data)
-    path = tmp_path / "s/methods/m/columns/c/c/3/0"
+    path = tmp_path / "s/shards/0/methods/m/columns/c/c/3/0"
     damaged = bytearray(path.read_bytes())
     damaged[100] ^= 0x40
     path.write_bytes(damaged)

@@ -113,11 +113,11 @@ def test_info_verify_plan_methods(store: Path, queries: Path, corpus: Path, mode
 def test_verify_names_what_is_damaged(store: Path, tmp_path: Path) -> None:
     copy = tmp_path / "S"
     shutil.copytree(store, copy)
-    chunk = copy / "methods/rise/columns/signature/c/0/0"
+    chunk = copy / "shards/0/methods/rise/columns/signature/c/0/0"
     chunk.write_bytes(chunk.read_bytes()[:-9] + b"\x01" + chunk.read_bytes()[-8:])
     done = call("verify", copy)
     assert done.exit_code == 1
-    assert done.stdout == "methods/rise/columns/signature chunk 0 (rows 0 to 149) differs from its checksum\n"
+    assert done.stdout == "shards/0/methods/rise/columns/signature chunk 0 (rows 0 to 149) differs from its checksum\n"
 
 
 def bad_json(folder: Path) -> None:

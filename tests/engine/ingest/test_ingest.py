@@ -354,7 +354,7 @@ def command(corpus: Path, store: Path, model: Path, *more: str) -> list[str]:
 def test_ctrl_c_loses_nothing(model: Path, tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "a.jsonl", sentences(1600))
     process = subprocess.Popen(command(corpus, tmp_path / "s", model), stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "s/methods/rise/columns/signature/c").exists():
+    while not (tmp_path / "s/shards/0/methods/rise/columns/signature/c").exists():
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)

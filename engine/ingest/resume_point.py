@@ -1,0 +1,35 @@
+"""Where an ingestion of one group of a store stands: what it resumes from. Knows no model and no method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...store.feature_store import FeatureStore
+from .examples import Place
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """What a group's writer notes at each commit."""
+
+    place: Place
+    """Of the last example written."""
+    digest: str
+    """Chained over the examples written."""
+    sources: int
+    """Sources of the corpus that were read to their end."""
+
+    @classmethod
+    def of(cls, store: FeatureStore, group: str) -> ResumePoint:
+        """Of a group as it is committed.
+
+        Raises:
+            StoreDamaged: the group's manifest is not what was written.
+        """
+        notes = store.resume_notes(group)
+        return cls(Place(*notes.get("place", (0, -1, 0))), str(notes.get("digest", "")), int(notes.get("sources", 0)))
+
+    @property
+    def start(self) -> Place:
+        """The place behind which examples are still to be read."""
+        return max(self.place, Place(self.sources))

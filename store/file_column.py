@@ -1,0 +1,216 @@
+"""Reads a column of plain chunk files straight into the caller's buffer. Knows nothing of what rows mean.
+
+Checksums are taken by whoever uses the rows, while these are still in its cache (20 GB/s a core), so that one thread's reading
+and others' summing run beside each other.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from .checksums import Pieces, checksum_bytes, crc32c
+from .columns import ColumnReader, by_chunk
+from .errors import StoreDamaged
+from .layout import CHECKSUM_BYTES, Array, Column
+
+_PART = 1 << 20  # bytes that are summed at a time, and gathered at once
+_GAP = 1 << 14  # bytes between two rows that are read through, rather than asked for apart
+_CHECKED = 1 << 20  # largest chunk that is read whole for the sake of some rows
+
+
+class FileColumn(ColumnReader):
+    """A column of plain chunk files in a folder."""
+
+    def __init__(self, column: Column, rows: int, name: str, folder: Path, checksums: Array | None = None) -> None:
+        super().__init__(column, rows, name, checksums)
+        self.folder = folder
+        self._checked: set[int] = set()  # chunks compared by `gather`
+        self._last = threading.local()  # .open: the chunk that a thread loaded last, and its file
+        self._pieces: dict[int, Pieces] = {}  # chunk to what of it is summed
+        self._lock = threading.Lock()
+
+    @property
+    def shared(self) -> bool:
+        """Yes: each thread has a file open of its own."""
+        return True
+
+    def load(self, start: int, stop: int, out: Array) -> None:
+        """As promised. The last chunk's file stays open: the system reads ahead by open file."""
+        size, done = self.column.chunk_rows, 0
+        while start < stop:
+            chunk, offset = divmod(start, size)
+            count = min(stop - start, size - offset)
+            opened, file = self._opened_last
+            with self._errors_of(chunk):
+                if chunk != opened:
+                    self.rest()
+                    file = self._checked_size(chunk)
+                    self._last.open = (chunk, file)
+                _read_at(file, out[done : done + count], offset * self.column.row_bytes)
+            start, done = start + count, done + count
+
+    @property
+    def _opened_last(self) -> tuple[int, int]:
+        """This thread's open chunk and its file; (-1, -1) where there is none."""
+        opened: tuple[int, int] = getattr(self._last, "open", (-1, -1))
+        return opened
+
+    def rest(self) -> None:
+        """As promised."""
+        chunk, file = self._opened_last
+        self._last.open = (-1, -1)
+        if chunk >= 0:
+            os.close(file)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_last"):
+            self.rest()
+
+    def confirm(self, start: int, rows: Array) -> None:
+        """As promised."""
+        size, width, done = self.column.chunk_rows, self.column.row_bytes, 0
+        while done < len(rows):
+            chunk, offset = divmod(start + done, size)
+            count = min(len(rows) - done, size - offset)
+            part = crc32c(rows[done : done + count])
+            with self._lock:
+                pieces = self._pieces.get(chunk) or self._pieces.setdefault(chunk, Pieces(self._row_bytes(chunk)))
+                crc = pieces.add(offset * width, count * width, part)
+                if crc is not None:
+                    del self._pieces[chunk]
+            if crc is not None:
+                with self._opened(chunk) as file:
+                    self._compare(file, chunk, crc)
+            done += count
+
+    def gather(self, rows: Sequence[int] | Array) -> Array:
+        """As promised; rows that lie close together are read at once.
+
+        A chunk of at most 1 MiB is checked before its first row is taken; of a larger one, the checksum that it ends with is
+        compared with the manifest's, so that it is at least the chunk that was written there.
+        """
+        asked = self.asked_rows(rows)
+        out = np.empty((len(asked), *self.column.shape), self.column.dtype)
+        order = np.argsort(asked, kind="stable")
+        for places in by_chunk(order, asked[order] // self.column.chunk_rows):
+            chunk = int(asked[places[0]]) // self.column.chunk_rows
+            with self._opened(chunk) as file:
+                if chunk not in self._checked:
+                    self._require_own(file, chunk)
+                    self._checked.add(chunk)
+                self._gather_from(file, asked[places] - chunk * self.column.chunk_rows, places, out)
+        return out
+
+    def _gather_from(self, file: int, offsets: Array, places: Array, out: Array) -> None:
+        """out[places] = rows of a chunk by ascending offsets, in runs without a gap of `_GAP` bytes, `_PART` at most."""
+        width = self.column.row_bytes
+        room, gap = max(1, _PART // max(1, width)), _GAP // max(1, width) + 1
+        ends = [*(np.flatnonzero(np.diff(offsets) > gap) + 1).tolist(), len(offsets)]
+        begun, run = 0, 0
+        while begun < len(offsets):
+            run += begun >= ends[run]
+            end = min(ends[run], begun + int(np.searchsorted(offsets[begun : ends[run]], offsets[begun] + room)))
+            if end == begun + 1:
+                at = int(places[begun])
+                _read_at(file, out[at : at + 1], int(offsets[begun]) * width)
+            else:
+                first, last = int(offsets[begun]), int(offsets[end - 1]) + 1
+                span = np.empty((last - first, *self.column.shape), self.column.dtype)
+                _read_at(file, span, first * width)
+                out[places[begun:end]] = span[offsets[begun:end] - first]
+            begun = end
+
+    def checksum(self, chunk: int) -> int:
+        """As promised; the whole file is read, padding too."""
+        with self._opened(chunk) as file:
+            crc = self._sum_rows(file, chunk)
+            self._require_whole(file, chunk, crc)
+        return crc
+
+    def _require_own(self, file: int, chunk: int) -> None:
+        """What is checked of a chunk before single rows are taken from it."""
+        if self.column.chunk_bytes <= _CHECKED:
+            self._compare(file, chunk, self._sum_rows(file, chunk))
+        elif self.listed(chunk) is not None and not self.is_full(chunk):
+            self.require_listed(chunk, self._sum_rows(file, chunk))
+        elif self.listed(chunk) is not None:
+            stored = os.pread(file, CHECKSUM_BYTES, self.column.chunk_bytes)
+            self.require_listed(chunk, int.from_bytes(stored, "little"))
+
+    @contextmanager
+    def _opened(self, chunk: int) -> Iterator[int]:
+        """A chunk's file, of the right size."""
+        with self._errors_of(chunk):
+            file = self._checked_size(chunk)
+            try:
+                yield file
+            finally:
+                os.close(file)
+
+    def _checked_size(self, chunk: int) -> int:
+        """A chunk's file, opened; not one of another size."""
+        file = os.open(self.folder / self.column.chunk_key(chunk), os.O_RDONLY)
+        size, expected = os.fstat(file).st_size, self.column.chunk_bytes + CHECKSUM_BYTES
+        if size != expected:
+            os.close(file)
+            raise self.damaged(chunk, f"has {size} bytes, not {expected}")
+        return file
+
+    @contextmanager
+    def _errors_of(self, chunk: int) -> Iterator[None]:
+        """Turn what the operating system says of a chunk's file into damage."""
+        try:
+            yield
+        except StoreDamaged:
+            raise
+        except FileNotFoundError:
+            raise self.damaged(chunk, "is missing") from None
+        except OSError as error:
+            raise self.damaged(chunk, f"cannot be read ({error.strerror})") from error
+
+    def _compare(self, file: int, chunk: int, crc: int) -> None:
+        """Compare a chunk with its own checksum and the manifest's, where that of its committed rows is `crc`."""
+        self._require_whole(file, chunk, crc)
+        self.require_listed(chunk, crc)
+
+    def _require_whole(self, file: int, chunk: int, crc: int) -> None:
+        """Sum the rest of a chunk behind its committed rows, where the sum is `crc`, and compare it with the stored one."""
+        size = self.column.chunk_bytes
+        crc = self._summed(file, self._row_bytes(chunk), size, crc)
+        if os.pread(file, CHECKSUM_BYTES, size) != checksum_bytes(crc):
+            raise self.damaged(chunk, "differs from its checksum")
+
+    def _sum_rows(self, file: int, chunk: int) -> int:
+        """The sum of a chunk's committed rows."""
+        return self._summed(file, 0, self._row_bytes(chunk), 0)
+
+    def _row_bytes(self, chunk: int) -> int:
+        """Bytes of a chunk's committed rows."""
+        first, end = self.column.rows_of(chunk, self.rows)
+        return (end - first) * self.column.row_bytes
+
+    def _summed(self, file: int, position: int, end: int, crc: int) -> int:
+        """The sum of a file's bytes up to `end`, where it is `crc` at `position`."""
+        buffer = np.empty(min(_PART, end - position), np.uint8)
+        while position < end:
+            part = buffer[: end - position]
+            _read_at(file, part, position)
+            crc, position = crc32c(part, crc), position + len(part)
+        return crc
+
+
+def _read_at(file: int, out: Array, position: int) -> None:
+    """Fill a contiguous array with a file's bytes from `position`."""
+    view = out.reshape(-1, copy=False).view(np.uint8).data
+    while len(view):
+        got = os.preadv(file, [view], position)
+        if not got:
+            raise OSError(errno.EIO, "it ends too early")
+        view, position = view[got:], position + got

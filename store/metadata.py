@@ -1,0 +1,54 @@
+"""Reads the `zarr.json` of groups and arrays, in a folder or behind a URL that fsspec knows. Knows nothing of what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .errors import StoreDamaged, StoreMissing
+from .files import read_json
+
+ROOT = "zarr.json"
+KEY = "headwater"
+"""The attribute that holds what headwater says of a group."""
+
+
+def is_url(place: str) -> bool:
+    """Whether a store lies behind a URL."""
+    return "://" in place
+
+
+def group_attributes(place: str) -> Any:
+    """The attributes of a group.
+
+    Raises:
+        StoreMissing: there is no group. StoreDamaged: its metadata cannot be read.
+    """
+    if not is_url(place):
+        return read_json(Path(place) / ROOT).get("attributes", {})
+    import zarr
+
+    try:
+        return zarr.open_group(place, mode="r").attrs.asdict()
+    except (OSError, ValueError, ImportError) as error:
+        raise StoreMissing(f"{place} is not a headwater store: {error}") from None
+
+
+def array_metadata_at(place: str) -> dict[str, Any]:
+    """The metadata of an array; they may differ from what headwater wrote, if the array was stored anew.
+
+    Raises:
+        StoreDamaged: they are missing, or cannot be read.
+    """
+    if not is_url(place):
+        try:
+            return read_json(Path(place) / ROOT)
+        except StoreMissing:
+            raise StoreDamaged(f"{place}/{ROOT} is missing: run headwater verify") from None
+    import zarr
+
+    try:
+        metadata: dict[str, Any] = zarr.open_array(place, mode="r").metadata.to_dict()
+    except (OSError, ValueError) as error:
+        raise StoreDamaged(f"{place} cannot be opened: {error}") from None
+    return metadata

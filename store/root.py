@@ -1,0 +1,42 @@
+"""Reads and replaces the root's `zarr.json`, the one file that says what a store is. Knows the root alone, no shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import StoreDamaged, StoreMismatch, StoreMissing
+from .files import write_json
+from .layout import FORMAT, group_metadata
+from .manifest import StoreRecord, is_sealed
+from .metadata import KEY, ROOT, group_attributes
+
+
+def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
+    """All attributes of the root of a store, in a folder or behind a URL, and its record.
+
+    Raises:
+        StoreMissing: there is no store. StoreMismatch: a newer format than this version reads.
+        StoreDamaged: it does not say what a root must, or was edited.
+    """
+    attributes = group_attributes(store)
+    values = attributes.get(KEY) if isinstance(attributes, dict) else None
+    if values is None:
+        raise StoreMissing(f"{store} is a Zarr group, but no headwater store")
+    if not isinstance(values, dict) or type(values.get("format")) is not int:
+        raise StoreDamaged(f"{store}/{ROOT} names no format of the store")
+    if values["format"] > FORMAT:
+        raise StoreMismatch(f"{store} has format {values['format']}; this version reads up to {FORMAT}: "
+                            f"upgrade headwater (the store was made by {values.get('version')})")  # fmt: skip
+    try:
+        if not is_sealed(values):
+            raise StoreDamaged(f"{store}/{ROOT} differs from its seal: it was edited; restore it from a copy")
+        return attributes, StoreRecord.from_json(values)
+    except (KeyError, TypeError, ValueError, AttributeError):  # a DataError is a ValueError
+        raise StoreDamaged(f"{store}/{ROOT} does not describe a store's groups and where they came from") from None
+
+
+def write_root(folder: Path, attributes: Mapping[str, Any], record: StoreRecord) -> None:
+    """Replace the root's record in one step; attributes that are not headwater's stay."""
+    write_json(folder / ROOT, group_metadata({**attributes, KEY: record.to_json()}), compact=True)

@@ -1,0 +1,152 @@
+"""One shard's folder: where its arrays lie, how far its owner has come, and the manifests of its chunks.
+
+While a group is written, the attributes of its `zarr.json` are its progress record: rows and the manifest's digest, as the root
+says them of what is finished. Its owner alone replaces it. Knows nothing of what rows mean, and nothing of the root.
+
+    <shard>/<group>/zarr.json                     attributes.headwater: rows, manifest
+    <shard>/<group>/columns/<column>/             arrays (of the examples: <shard>/examples/<column>/)
+    <shard>/manifests/<group>/<digest>/zarr.json  attributes.headwater: rows, notes, and the checksums of each array's chunks
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .chunk_manifest import ChunkManifest
+from .errors import StoreDamaged, StoreMissing
+from .files import write_json
+from .layout import Column, array_metadata, group_metadata
+from .manifest import EXAMPLES, SHARD, SHARDED, ShardEntry
+from .metadata import KEY, ROOT, array_metadata_at, group_attributes
+
+_MANIFESTS = "manifests"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard of a store in a folder, or behind a URL."""
+
+    store: str
+    """The store's folder or URL."""
+    prefix: str
+    """The shard's path below it; empty in formats 1 and 2, where the store is the shard."""
+
+    @classmethod
+    def of(cls, store: str, store_format: int) -> Shard:
+        """The one shard of a store."""
+        return cls(store, f"shards/{SHARD}" if store_format >= SHARDED else "")
+
+    def group_path(self, group: str) -> str:
+        """Path of a group below the store."""
+        return f"{self.prefix}/{group}" if self.prefix else group
+
+    def column_path(self, group: str, column: str) -> str:
+        """Path of a column below the store; `column` may name one of a ragged column's arrays."""
+        return (
+            f"{self.group_path(group)}/{column}" if group == EXAMPLES else f"{self.group_path(group)}/columns/{column}"
+        )
+
+    def array_metadata(self, path: str) -> dict[str, Any]:
+        """The `zarr.json` of the array at a path below the store.
+
+        Raises:
+            StoreDamaged: it is missing, or cannot be read.
+        """
+        return array_metadata_at(f"{self.store}/{path}")
+
+    def progress(self, group: str) -> ShardEntry | None:
+        """How far a group that is being written is committed; None where nothing was committed yet.
+
+        Raises:
+            StoreDamaged: the record cannot be understood.
+        """
+        place = f"{self.store}/{self.group_path(group)}"
+        try:
+            attributes = group_attributes(place)
+            if KEY not in attributes:
+                return None
+            return ShardEntry.from_json({**attributes[KEY], "complete": False})
+        except StoreMissing:
+            return None
+        except (KeyError, TypeError, ValueError):
+            raise StoreDamaged(f"{place}/{ROOT} is no progress record: without it, the rows of {group} "
+                               "that are not finished are written again") from None  # fmt: skip
+
+    def write_progress(self, group: str, entry: ShardEntry) -> None:
+        """Replace a group's progress record: the commit of what its owner has written so far."""
+        record = {"rows": entry.rows, "manifest": entry.manifest}
+        write_json(self._folder(group) / ROOT, group_metadata({KEY: record}))
+
+    def manifest(self, group: str, entry: ShardEntry) -> ChunkManifest:
+        """The manifest that an entry names.
+
+        Raises:
+            StoreMissing: it is not there. StoreDamaged: it is not what its digest says.
+        """
+        place = f"{self.store}/{self._manifest_path(group)}/{entry.manifest}"
+        try:
+            manifest = ChunkManifest.from_json(group_attributes(place)[KEY])
+            if manifest.digest != entry.manifest or manifest.rows != entry.rows:
+                raise ValueError(place)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise StoreDamaged(
+                f"{place}/{ROOT} is not the manifest that its digest says: it was edited or exchanged"
+            ) from None
+        return manifest
+
+    def write_manifest(self, group: str, manifest: ChunkManifest) -> ShardEntry:
+        """Write a manifest beside the older ones; the entry that names it."""
+        entry = ShardEntry(manifest.rows, False, manifest.digest)
+        place = Path(self.store) / self._manifest_path(group) / entry.manifest
+        if not (place / ROOT).is_file():
+            write_json(place / ROOT, group_metadata({KEY: manifest.to_json()}), compact=True)
+        return entry
+
+    def remove_manifests(self, group: str, keep: Collection[str]) -> None:
+        """Remove a group's manifests but those with some digests."""
+        for place in (Path(self.store) / self._manifest_path(group)).iterdir():
+            if place.is_dir() and place.name not in keep:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def make_group(self, group: str, columns: Sequence[Column]) -> None:
+        """Make a group's folders and its arrays, empty: what a crash left in them is not looked at."""
+        manifests = self._manifest_path(group)
+        for path in (*_parents(f"{self.prefix}/{group}"), *_parents(manifests), manifests):
+            if not (Path(self.store) / path / ROOT).exists():
+                write_json(Path(self.store) / path / ROOT, group_metadata({}))
+        write_json(self._folder(group) / ROOT, group_metadata({}))
+        if group != EXAMPLES:
+            write_json(self._folder(group) / "columns" / ROOT, group_metadata({}))
+        for column in columns:
+            if column.ragged:
+                write_json(Path(self.store) / self.column_path(group, column.name) / ROOT, group_metadata({}))
+            for name, array in arrays_of(column):
+                write_json(Path(self.store) / self.column_path(group, name) / ROOT, array_metadata(array, 0))
+
+    def remove_group(self, group: str) -> None:
+        """Remove what a group holds, manifests first."""
+        shutil.rmtree(Path(self.store) / self._manifest_path(group), ignore_errors=True)
+        shutil.rmtree(self._folder(group), ignore_errors=True)
+
+    def _folder(self, group: str) -> Path:
+        return Path(self.store) / self.group_path(group)
+
+    def _manifest_path(self, group: str) -> str:
+        return f"{self.prefix}/{_MANIFESTS}/{group}"
+
+
+def arrays_of(column: Column) -> list[tuple[str, Column]]:
+    """The arrays of a column, by their paths below the group's columns: itself, or a ragged column's values and offsets."""
+    if not column.ragged:
+        return [(column.name, column)]
+    return [(f"{column.name}/{array.name}", array) for array in (column.values, column.offsets)]
+
+
+def _parents(path: str) -> list[str]:
+    """The folders above a path below the store, from the top."""
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
