@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,12 +20,13 @@ from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import RangeLock
 from ...store.reader import open_column
 from ...store.state import remove_state, write_state
+from ..ingest.first_batch import plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..ingest.outputs import BATCH_TOKENS
 from ..ingest.provider import Provider, RandomAccessProvider
 from ..interface.model_view import BATCH_EXAMPLES
 from ..interface.registry import load
-from ..interface.subset_method import HiddenStates, SubsetMethod
+from ..interface.subset_method import FitSession, HiddenStates, SubsetMethod
 from ..models.language_model import ModelChoice
 from ..runtime.memory import Part, Plan, show_bytes
 from ..runtime.run import SILENT, Run
@@ -166,7 +166,7 @@ class FitRun:
                 return False
             record["done"] = base + 1
             self._note(record)
-            remove_state(self._place(base) / "training")
+            remove_state(self._base_folder(base) / "training")
             del provider  # before the next is loaded
         return True
 
@@ -182,68 +182,82 @@ class FitRun:
 
     def _base(self, base: int, provider: Provider, run: Run) -> bool:
         """One base model, to the end: whether it was reached."""
-        place, bases = self._place(base), len(self._record["bases"])
+        folder, bases = self._base_folder(base), len(self._record["bases"])
         name = f" of base {base + 1}" if bases > 1 else ""
         try:
             corpus, digest = self._corpus(base, provider, name, run)
-        except _StoppedError:
+        except _StopRequested:
             return False
-        begun = partial(self.method.start_fit, provider.head, corpus, self.method.design(self.rows, base), base)
-        fitting, keep = begun(), Checkpoint(place / "training", digest, self.job.commit_seconds)
-        if not keep.resumed(fitting):  # from the beginning: what is kept may have been taken up in part
-            fitting = begun()
+        session, checkpoint = self._resumed_session(base, provider, corpus, digest)
 
         def step(done: int, fidelity: float, drift: float) -> None:
             note = f"steps · loss inside {fidelity:.4f}, drift outside {drift:.5f}"
-            run.report(f"operators{name}", done, fitting.steps, note)
-            keep.write(fitting, due=True)
+            run.report(f"operators{name}", done, session.steps, note)
+            checkpoint.write(session, due=True)
 
-        if not fitting.run(step, run.should_stop):
-            keep.write(fitting)
+        if not session.run(step, run.should_stop):
+            checkpoint.write(session)
             return False
-        write_state(place / "operators", {"of": fit_digest(self._record, base)}, fitting.parameters())
+        write_state(folder / "operators", {"of": fit_digest(self._record, base)}, session.parameters())
         return True
+
+    def _resumed_session(
+        self, base: int, provider: Provider, corpus: HiddenStates, digest: str
+    ) -> tuple[FitSession, Checkpoint]:
+        """A base model's fit at the step of its checkpoint, or at its first. `digest`: of what decides the corpus's states."""
+        checkpoint = Checkpoint(self._base_folder(base) / "training", digest, self.job.commit_seconds)
+        design = self.method.design(self.rows, base)
+
+        def start() -> FitSession:
+            with plugin_code(self.job.method, "start_fit"):
+                return self.method.start_fit(provider.head, corpus, design, base)
+
+        session = start()
+        if not checkpoint.resume(session):
+            session = start()  # the first one may have loaded a part of a damaged checkpoint
+        return session, checkpoint
 
     def _corpus(self, base: int, provider: Provider, name: str, run: Run) -> tuple[HiddenStates, str]:
         """What operators are trained on, and a digest of what decides its states. `name`: of the base, behind each stage's.
 
         Raises:
-            _StoppedError: it was asked to stop.
+            _StopRequested: the run was asked to stop.
         """
         layer = self.method.layer(provider.head.model_shape)
-        activations = StateFiles(provider, self._place(base), layer, self.rows)
+        states = StateFiles(provider, self._base_folder(base), layer, self.rows)
 
-        def weighing(rows: int) -> None:
+        def report_weights(rows: int) -> None:
             run.report(f"weights of examples{name}", rows, self.rows, "examples")
             if run.should_stop():
-                raise _StoppedError
+                raise _StopRequested
 
         corpus: HiddenStates | None
         if self.method.states_from == "cache":
-            corpus = activations.collected(run.counter(f"hidden states{name}", self.rows), run.should_stop)
+            corpus = states.collected(run.counter(f"hidden states{name}", self.rows), run.should_stop)
         else:
-            activations.removed()
-            random = cast(RandomAccessProvider, provider)  # see require_source
+            states.removed()
+            random_access = cast(RandomAccessProvider, provider)  # see require_source
             lengths = run.counter(f"lengths of examples{name}", self.rows)
-            corpus = StreamedStates.measured(random, layer, lengths, run.should_stop)
+            corpus = StreamedStates.of_provider(random_access, layer, lengths, run.should_stop)
         if corpus is None:
-            raise _StoppedError
-        return self.method.example_weights(provider.head, corpus, weighing), activations.digest
+            raise _StopRequested
+        with plugin_code(self.job.method, "example_weights"):
+            return self.method.example_weights(provider.head, corpus, report_weights), states.digest
 
     def _provider(self, base: int) -> Provider:
         provider = base_provider(self.store, self._record["bases"][base]["base"], self.job.model, self.job.corpus)
         require_rows(self.store, provider)
         return provider
 
-    def _place(self, base: int) -> Path:
+    def _base_folder(self, base: int) -> Path:
         return self.folder / f"base{base}"
 
     def _note(self, record: Mapping[str, Any]) -> None:
         write_state(self.folder / RECORD, record)
 
 
-class _StoppedError(Exception):
-    """Somebody asked to stop while a corpus was made ready."""
+class _StopRequested(BaseException):  # no Exception: a method's own `except Exception` must not swallow it
+    """The run was asked to stop while the corpus of a fit was prepared."""
 
 
 def prepare_fit(job: FitJob, run: Run = SILENT) -> FitRun:

@@ -41,7 +41,7 @@ class StreamedStates:
     """(N,) ω of each row, or all alike."""
 
     @classmethod
-    def measured(
+    def of_provider(
         cls,
         provider: RandomAccessProvider,
         layer: int,

@@ -29,7 +29,8 @@ from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.recovery.membership import TableMembership
 from headwater.engine.results.diagnostics import RecoveryDiagnostics
 from headwater.engine.runtime.run import Progress, Run
-from headwater.store.errors import DataError, StoreBusy
+from headwater.plugins.stride import Stride
+from headwater.store.errors import BrokenMethod, DataError, StoreBusy
 from headwater.store.feature_store import FeatureStore
 from headwater.store.files import RangeLock
 from headwater.store.state import read_state, remove_state, write_state
@@ -455,6 +456,39 @@ def test_a_training_goes_on_only_with_the_states_it_began_with(tmp_path: Path) -
     begun = len(steps)
     assert prepare_fit(other).run(Run(on_progress=on_progress))
     assert steps[begun] == begun + 1  # the same command goes on
+
+
+@pytest.fixture
+def arrays_job(tmp_path: Path) -> FitJob:
+    """A fit to a store of arrays, whose examples are weighted."""
+    chance = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", hidden=chance.normal(size=(40, 4)).astype(np.float32), labels=np.arange(40) % 3,
+             weight=chance.normal(size=(3, 4)).astype(np.float32))  # fmt: skip
+    done("ingest", tmp_path / "a.npz", "--store", tmp_path / "S", "--method", "repsim")
+    return FitJob(str(tmp_path / "S"), "stride", {**QUICK, "omega": "example"})
+
+
+@pytest.mark.parametrize("call", ["start_fit", "example_weights"])
+def test_what_a_subset_method_raises_names_the_method(
+    arrays_job: FitJob, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("no rows")
+
+    monkeypatch.setattr(Stride, call, fail)
+    with pytest.raises(
+        BrokenMethod, match=rf"method stride of headwater \S+: {call} raises ZeroDivisionError: no rows"
+    ):
+        prepare_fit(arrays_job).run()
+
+
+def test_a_fit_stops_while_examples_are_weighted(arrays_job: FitJob) -> None:
+    stages: list[str] = []
+    run = Run(on_progress=lambda progress: stages.append(progress.stage),
+              should_stop=lambda: "weights of examples" in stages)  # fmt: skip
+    assert not prepare_fit(arrays_job).run(run)
+    assert "operators" not in stages
+    assert prepare_fit(arrays_job).run()
 
 
 def test_one_process_fits_at_a_time(texts: Path) -> None:

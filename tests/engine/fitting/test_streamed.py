@@ -85,7 +85,7 @@ def corpora(texts: Path, folder: Path, layer: int) -> tuple[LinearHead, MemorySt
     """The same store's states, kept and made."""
     provider = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
     kept = StateFiles(provider, folder, layer, 60).collected()
-    made = StreamedStates.measured(provider, layer, lambda rows: None)  # type: ignore[arg-type]
+    made = StreamedStates.of_provider(provider, layer, lambda rows: None)  # type: ignore[arg-type]
     assert kept is not None and made is not None
     return provider.head, kept, made
 
@@ -481,7 +481,7 @@ def test_half_precision_trains_nearly_the_same(texts: Path, more: dict[str, Any]
         examples = list(provider.encoded(documents, 0))
         provider.at = lambda rows, examples=examples: [examples[row] for row in rows]
         provider.examples = lambda start, examples=examples: iter(examples)
-        corpus = StreamedStates.measured(provider, 1, lambda rows: None)
+        corpus = StreamedStates.of_provider(provider, 1, lambda rows: None)
         assert corpus is not None
         space = AtLayer(provider.head, corpus) if "space" in more else AtHead(provider.head, corpus)
         operators = trained(space, PartitionDesign(40, 12, 3, 0), SteeringRecipe(3, 6, 4, 16, 1e-2), lambda *told: None)
