@@ -157,6 +157,4 @@ TestWholeStore.settings = settings(
 class TestWholeStoreForLong(WholeStore.TestCase):
     """The same, many times over."""
 
-    settings = settings(
-        max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+    settings = settings(max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
