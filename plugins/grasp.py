@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ class Grasp(BlockSimilarity):
         """Sketches, residuals, transforms, rows."""
         return tensor_sketch_bytes(model.hidden, model.vocabulary, self.m, positions, min(positions, BATCH_EXAMPLES))
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
         """`spectrum` (n, m/2 + 1) complex64."""
         return {"spectrum": tensor_sketch_sums(outputs, self._residual)}
 

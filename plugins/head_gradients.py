@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ class HeadGn(Similarity):
         """Sketches, residuals, rows."""
         return head_bytes(model.hidden, model.vocabulary, self.k, positions, min(positions, BATCH_EXAMPLES))
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) float32."""
         return {"gradient": head_gradient_sums(outputs, self._residual, self.k)}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class RepSim(Similarity):
         """Hidden states in float32, and the rows."""
         return 4 * model.hidden * (positions + 4 * min(positions, BATCH_EXAMPLES)) + 8 * positions
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
         """`state` (n, D) float32."""
         hidden = outputs.hidden(self.layer).float()
         sums = torch.zeros(outputs.examples, hidden.shape[1], device=hidden.device)

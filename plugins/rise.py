@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from . import (
     Column,
     CountSketch,
     Head,
+    JsonObject,
     ModelShape,
     OutputSpec,
     QueryMatrix,
@@ -119,7 +120,7 @@ class Rise(Similarity):
             raise SettingsError(f"rise needs {', '.join(broken)}")
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+    def from_settings(cls, settings: JsonObject) -> Self:
         """One with these settings; `normalize` is what stores of formats 1 and 2 call `unit_norms`."""
         return super().from_settings(
             {"unit_norms" if name == "normalize" else name: value for name, value in settings.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Vectors(Similarity):
         """The vectors, and their sums over positions."""
         return 4 * model.hidden * (positions + 3 * min(positions, BATCH_EXAMPLES)) + 8 * positions
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
         """`vector` (n, D) float32: what the head reads, summed over positions."""
         hidden = outputs.hidden().float()
         sums = torch.zeros(outputs.examples, hidden.shape[1], device=hidden.device).index_add_(

@@ -22,7 +22,7 @@ from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape, cores
 from ..fitting.fit_record import fitted, recovery_of
 from ..ingest.examples import Example
-from ..ingest.first_batch import DeclaredOutputs, measured, plugin_code
+from ..ingest.first_batch import DeclaredOutputs, checked_measurements, plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, layers_part
 from ..ingest.open_provider import query_provider
 from ..ingest.outputs import outputs
@@ -286,7 +286,7 @@ class RecoveredSession:
             declared = DeclaredOutputs(read, spec, "measure")
             with plugin_code(self.name, "measure"):
                 answer = method.measure(declared, operators)
-            return measured(self.name, declared, answer, y.shape[1])
+            return checked_measurements(self.name, declared, answer, y.shape[1])
 
         for batch, measurements in outputs(provider, queries, needs, measure, query_batching(queries)):
             y[batch], reliability[batch] = measurements

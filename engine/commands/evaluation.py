@@ -78,7 +78,7 @@ def ground_truth(**options: Any) -> None:
     truth = prepare_ground_truth(GroundTruthJob(**o, recipe=recipe, template=template))
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
-        finished = truth.build(processes, Run(on_progress=display.show, should_stop=stop.asked))
+        finished = truth.build(processes, Run(on_progress=display.show, should_stop=stop.requested))
     if not finished:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)

@@ -152,7 +152,7 @@ def select(output: str, as_json: bool, penalty: float | None, additive: bool, **
     refuse_training(output)
     stop, display = StopRequest(), ProgressDisplay()
     with display:
-        features, targets = _task(o, Run(budget(o["memory"]), on_progress=display.show, should_stop=stop.asked))
+        features, targets = _task(o, Run(budget(o["memory"]), on_progress=display.show, should_stop=stop.requested))
         quotas = tuple(map(_quota, o["quotas"]))
         chosen_penalty = 0.0 if additive else penalty_of(features, penalty)
         request = SelectionRequest(o["count"], o["tokens"], chosen_penalty, o["batch"], quotas, o["columns"],
@@ -165,7 +165,7 @@ def select(output: str, as_json: bool, penalty: float | None, additive: bool, **
         click.echo(json.dumps(chosen.facts))
     else:
         click.echo(f"{output}: " + ", ".join(f"{name} {value:,.6g}" for name, value in chosen.facts.items()), err=True)
-    if stop.asked():
+    if stop.requested():
         click.echo("stopped; these are the first of what was asked for", err=True)
         raise SystemExit(130)
 

@@ -17,7 +17,7 @@ from ..ingest.array_provider import ArrayProvider
 from ..ingest.examples import Place, windows
 from ..ingest.open_provider import corpus_provider
 from ..ingest.provider import Provider
-from ..ingest.store_opening import refuse_differences
+from ..ingest.store_opening import require_same
 from ..ingest.stored_texts import StoredTexts
 from ..ingest.text_settings import text_settings_of
 from ..interface.subset_method import SubsetMethod
@@ -42,7 +42,7 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
         provider = corpus_provider(_files(store, corpus), model, text_settings_of(store.provenance))
     if not base:
         given = provider.provenance()
-        refuse_differences(store.url, {key: given[key] for key in ("model", "tokenizer") if key in given}, there)
+        require_same(store.url, {key: given[key] for key in ("model", "tokenizer") if key in given}, there)
     if not (base and there["kind"] == "arrays") and [one.digest for one in provider.sources] != [
         one["digest"] for one in there["sources"]
     ]:
@@ -99,7 +99,7 @@ def require_rows(store: FeatureStore, provider: Provider) -> None:
         held = {name: column.gather(numbers) for name, column in columns.items()}
         for at, example in enumerate(part):
             own = str(held["id"][at]).removeprefix(str(held["source"][at]))
-            if example.id.removeprefix(example.source) != own or example.counted != int(held["counted"][at]):
+            if example.id.removeprefix(example.source) != own or example.target_count != int(held["counted"][at]):
                 raise DataError(f"{path}: example {example.id} stands where the store has {held['id'][at]}")
     if seen != rows:
         raise DataError(f"{path} has {'more' if seen > rows else seen} examples, the store {rows:,}")

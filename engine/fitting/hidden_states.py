@@ -56,11 +56,11 @@ class MemoryStates:
         """D' and D."""
         return (self.hidden if self.inner is None else self.inner).shape[1], self.hidden.shape[1]
 
-    def fits(self, rows: Array) -> bool:
+    def fit_in_memory(self, rows: Array) -> bool:
         """They are there."""
         return True
 
-    def drawn(self, rows: Array) -> tuple[MemoryStates, Array]:
+    def read(self, rows: Array) -> tuple[MemoryStates, Array]:
         """Themselves."""
         return self, rows
 
@@ -85,7 +85,7 @@ def together(corpus: HiddenStates, parts: Sequence[Array]) -> Iterator[slice]:
     waiting = [(0, len(parts))]
     while waiting:
         start, stop = waiting.pop()
-        if stop - start < 2 or corpus.fits(np.concatenate(parts[start:stop])):
+        if stop - start < 2 or corpus.fit_in_memory(np.concatenate(parts[start:stop])):
             if stop > start:
                 yield slice(start, stop)
             continue

@@ -22,7 +22,10 @@ def states_of(provider: Provider, part: list[Example], layer: int) -> tuple[Arra
     Raises:
         DataError: a hidden state is not finite.
     """
-    counts, wanted = np.array([example.counted for example in part], np.int64), [one for one in part if one.counted]
+    counts, wanted = (
+        np.array([example.target_count for example in part], np.int64),
+        [one for one in part if one.target_count],
+    )
     empty = provider.head.weight.new_zeros(0, provider.head.model_shape.hidden, device="cpu")
     none = {"hidden": empty, "targets": torch.zeros(0, dtype=torch.int64)} | ({"inner": empty} if layer >= 0 else {})
     if not wanted:

@@ -51,7 +51,7 @@ class StreamedStates:
         """How long rows are, by the model's tokenizer; None if stopped."""
         counted, tokens = list[int](), list[int]()
         for example in provider.examples(Place()):
-            counted.append(example.counted)
+            counted.append(example.target_count)
             tokens.append(example.length)
             if len(counted) % 512 == 0:
                 on_progress(len(counted))
@@ -64,21 +64,21 @@ class StreamedStates:
     def widths(self) -> tuple[int, int]:
         """D' and D, by a look at a row."""
         row = np.flatnonzero(np.diff(self.first))[:1]
-        return self.drawn(row)[0].widths if len(row) else (self.provider.head.model_shape.hidden,) * 2
+        return self.read(row)[0].widths if len(row) else (self.provider.head.model_shape.hidden,) * 2
 
-    def fits(self, rows: Array) -> bool:
+    def fit_in_memory(self, rows: Array) -> bool:
         """Whether the rows' states are within the room."""
         width = 2 * self.provider.head.model_shape.hidden * self.provider.head.weight.element_size()
         return int(self.tokens[np.unique(rows)].sum(dtype=np.int64)) * width <= ROOM_BYTES
 
-    def drawn(self, rows: Array) -> tuple[MemoryStates, Array]:
+    def read(self, rows: Array) -> tuple[MemoryStates, Array]:
         """The rows' states, each once, and the number of each."""
         each, numbers = np.unique(rows, return_inverse=True)
         counts, found = states_of(self.provider, list(self.provider.at(each)), self.layer)
         first = np.concatenate([[0], np.cumsum(counts)])
         return MemoryStates(found["hidden"], found["targets"], first, inner=found.get("inner")), numbers
 
-    def sequences(self, rows: Array) -> Iterator[tuple[Array, UpperLayers]]:
+    def upper_layers(self, rows: Array) -> Iterator[tuple[Array, UpperLayers]]:
         """Rows (n,), each once, in batches: which they are, and they at the layer, to be run again from there.
 
         Raises:
@@ -95,7 +95,7 @@ class StreamedStates:
             lambda read: read.upper_layers(),
             batching_for(examples, noun="example", logits=False),
         ):
-            finite = (torch.isfinite(above.hidden.float().sum(2)) | ~above.counted).all(1)
+            finite = (torch.isfinite(above.hidden.float().sum(2)) | ~above.target_mask).all(1)
             if not finite.all():
                 example = examples[batch[int(finite.int().argmin())]]
                 raise DataError(f"a hidden state of example {named(example)} is not finite")

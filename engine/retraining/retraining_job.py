@@ -73,7 +73,7 @@ def prepare_ground_truth(job: GroundTruthJob) -> GroundTruth:
     examples = _examples(job, model, list(job.corpus))
     queries = _examples(job, model, [job.queries])
     for query in queries:
-        if not query.counted:
+        if not query.target_count:
             raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
     masks = _masks(job, examples, len(queries))
     task = RetrainingTask(

@@ -109,7 +109,7 @@ class LinearFeatures:
     def _read(
         self, provider: Provider, part: list[Example], method_rows: MethodRows, needs: OutputSpec
     ) -> tuple[list[Example], Array]:
-        places = [at for at, example in enumerate(part) if example.counted]
+        places = [at for at, example in enumerate(part) if example.target_count]
         counted, vectors = [part[at] for at in places], np.zeros((len(part), self.depth))
 
         def sketched(read: PackedOutputs) -> Array:

@@ -97,7 +97,7 @@ def _computed(features: LinearFeatures, provider: Provider, labels: Mapping[str,
                 raise DataError(f"{example.source}:{example.line}: no label for query {name}")
             task = "all" if labels is None else labels[name]
             where = (example.place.source, example.place.record)  # of a long one, all parts have it
-            if not example.counted:
+            if not example.target_count:
                 of.setdefault(where, -1)
                 continue
             sums[task] = sums.get(task, 0) + vector

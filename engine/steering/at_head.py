@@ -38,7 +38,7 @@ class AtHead:
 
     def add_fidelity(self, operators: Operators, some: slice, own: Sequence[Drawn], into: OperatorGradients) -> None:
         """Of each of some operators over its own rows."""
-        states, numbers = self.corpus.drawn(np.concatenate([one.rows for one in own]))
+        states, numbers = self.corpus.read(np.concatenate([one.rows for one in own]))
         ends = np.cumsum([len(one.rows) for one in own])[:-1]
         tiles = self.tiles(some.start, states, np.split(numbers, ends), own)
 
@@ -72,7 +72,7 @@ class AtHead:
         """At one position of each row."""
         weights = shared.outside / np.maximum(shared.outside.sum(1, keepdims=True), 1)
         for part in together(self.corpus, list(shared.rows[:, None])):
-            states, numbers = self.corpus.drawn(shared.rows[part])
+            states, numbers = self.corpus.read(shared.rows[part])
             lengths = states.first[numbers + 1] - states.first[numbers]
             at = states.first[numbers] + (shared.at[part] * lengths).astype(np.int64)
             places = places_at(states, at, self.head.weight.device)
@@ -81,7 +81,7 @@ class AtHead:
     def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: OperatorGradients) -> None:
         """Over all positions of the rows."""
         for part in together(self.corpus, list(rows[:, None])):
-            states, numbers = self.corpus.drawn(rows[part])
+            states, numbers = self.corpus.read(rows[part])
             at, example_ids, share = positions_of(states, numbers)
             places = places_at(states, at, self.head.weight.device)
             of = weights[:, part][:, torch.from_numpy(example_ids)] * self._on_device(share)
@@ -91,7 +91,7 @@ class AtHead:
         """y (n, K)."""
         found = []
         for part in together(self.corpus, list(rows[:, None])):
-            states, numbers = self.corpus.drawn(rows[part])
+            states, numbers = self.corpus.read(rows[part])
             at, example_ids, _ = positions_of(states, numbers)
             places = places_at(states, at, self.head.weight.device)
             of = torch.from_numpy(example_ids).to(places.hidden.device)

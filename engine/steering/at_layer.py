@@ -32,7 +32,7 @@ class AtLayer:
 
     def add_fidelity(self, operators: Operators, some: slice, own: Sequence[Drawn], into: OperatorGradients) -> None:
         """Of each of some operators over its own rows."""
-        for rows, above in self.corpus.sequences(np.concatenate([one.rows for one in own])):
+        for rows, above in self.corpus.upper_layers(np.concatenate([one.rows for one in own])):
             for subset, one in enumerate(own, some.start):
                 self._add(operators, subset, _part(above, rows, one), into)
 
@@ -42,21 +42,21 @@ class AtLayer:
         count = max(1, int(np.searchsorted(np.cumsum(lengths), len(shared.rows), side="right")))
         chosen, outside = shared.rows[:count], shared.outside[:, :count]
         weights = outside / np.maximum(outside.sum(1, keepdims=True), 1)
-        for rows, above in self.corpus.sequences(chosen):
+        for rows, above in self.corpus.upper_layers(chosen):
             for subset in range(len(operators.alpha)):
                 self._add(operators, subset, _part(above, rows, Drawn(chosen, weights[subset]), drift=True), into)
 
     def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: OperatorGradients) -> None:
         """Over all positions of the rows."""
         told = weights.double().cpu().numpy()
-        for some, above in self.corpus.sequences(rows):
+        for some, above in self.corpus.upper_layers(rows):
             for subset in range(len(operators.alpha)):
                 self._add(operators, subset, _part(above, some, Drawn(rows, told[subset])), into)
 
     def measured(self, operators: Operators, rows: Array) -> torch.Tensor:
         """y (n, K)."""
         found = torch.zeros(len(rows), len(operators.alpha), device=self.head.weight.device)
-        for some, above in self.corpus.sequences(rows):
+        for some, above in self.corpus.upper_layers(rows):
             y = measured_by_upper_layers(self.head, operators, above)
             for at, row in enumerate(some):
                 found[torch.from_numpy(np.flatnonzero(rows == row))] = y[at]
@@ -95,7 +95,7 @@ def _part(above: UpperLayers, batch: Array, drawn: Drawn, *, drift: bool = False
     place = np.minimum(np.searchsorted(batch[order], drawn.rows), len(batch) - 1)
     there = (batch[order][place] == drawn.rows) & (drawn.weights != 0)
     which = torch.from_numpy(order[place[there]]).to(above.states.device)
-    counted = above.counted[which]
+    counted = above.target_mask[which]
     share = torch.from_numpy(drawn.weights[there]).to(which.device) / counted.sum(1).clamp(min=1)
     expected = (above.hidden if drift else above.targets)[which][counted]
     return _BatchPart(above, which, expected, share[:, None].expand(counted.shape)[counted].float())
@@ -105,9 +105,9 @@ def measured_by_upper_layers(head: Head, operators: Operators, above: UpperLayer
     """y (n, K) float32 of a batch's n examples: how much each operator lowers the mean loss; 0 where nothing counts."""
     device = above.states.device
     every = torch.arange(len(above.states), device=device)
-    example_ids = every[:, None].expand_as(above.counted)[above.counted]
-    targets = above.targets[above.counted]
-    each = (1 / above.counted.sum(1).clamp(min=1)).float()[example_ids]
+    example_ids = every[:, None].expand_as(above.target_mask)[above.target_mask]
+    targets = above.targets[above.target_mask]
+    each = (1 / above.target_mask.sum(1).clamp(min=1)).float()[example_ids]
 
     def losses(hidden: torch.Tensor) -> torch.Tensor:
         """(P,) of states (P, D), tile by tile."""
@@ -115,7 +115,7 @@ def measured_by_upper_layers(head: Head, operators: Operators, above: UpperLayer
 
     found = torch.zeros(len(every), len(operators.alpha), device=device)
     with torch.no_grad():
-        base = losses(above.hidden[above.counted])
+        base = losses(above.hidden[above.target_mask])
         for subset, alpha in enumerate(operators.alpha):
             told = losses(above.forward_from(_steered(above.states, operators.basis, alpha), every))
             found[:, subset].index_add_(0, example_ids, (base - told) * each)

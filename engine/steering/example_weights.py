@@ -32,7 +32,7 @@ def head_norms(head: Head, corpus: HiddenStates, on_progress: Callable[[int], No
     for begin in range(0, len(found), _ROWS):
         rows = np.arange(begin, min(begin + _ROWS, len(found)))
         for part in together(corpus, list(rows[:, None])):
-            states, numbers = corpus.drawn(rows[part])
+            states, numbers = corpus.read(rows[part])
             for row, number in zip(rows[part], numbers, strict=True):
                 found[row] = _head_norm(head, states, slice(int(states.first[number]), int(states.first[number + 1])))
         on_progress(int(rows[-1]) + 1)

@@ -18,11 +18,11 @@ class TrialUpperLayers:
         """Each example's states (prompt + length, D), and the targets (length,) of its target positions."""
         width, longest = states[0].shape[1], max(len(example_states) for example_states in states)
         self.states = states[0].new_zeros(len(states), longest, width)
-        self.counted = torch.zeros(len(states), longest, dtype=torch.bool, device=self.states.device)
+        self.target_mask = torch.zeros(len(states), longest, dtype=torch.bool, device=self.states.device)
         self.targets = torch.zeros(len(states), longest, dtype=torch.int64, device=self.states.device)
         for at, (example_states, example_targets) in enumerate(zip(states, targets, strict=True)):
             self.states[at, : len(example_states)] = example_states
-            self.counted[at, prompt : prompt + len(example_targets)] = True
+            self.target_mask[at, prompt : prompt + len(example_targets)] = True
             self.targets[at, prompt : prompt + len(example_targets)] = example_targets
         weight = torch.randn(width, width, generator=torch.Generator().manual_seed(seed)) / width**0.5
         self._map = weight.to(self.states)
@@ -30,7 +30,7 @@ class TrialUpperLayers:
 
     def forward_from(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
         """(P, D)."""
-        return torch.tanh(states @ self._map)[self.counted[which]]
+        return torch.tanh(states @ self._map)[self.target_mask[which]]
 
 
 class TrialStates:
@@ -45,19 +45,19 @@ class TrialStates:
         self._targets = torch.randint(vocabulary, (rows,), generator=generator)
         self.first, self.widths = np.arange(rows + 1), (width, width)
 
-    def fits(self, rows: Array) -> bool:
+    def fit_in_memory(self, rows: Array) -> bool:
         """Eight rows fit."""
         return len(rows) <= 8
 
-    def drawn(self, rows: Array) -> tuple[MemoryStates, Array]:
+    def read(self, rows: Array) -> tuple[MemoryStates, Array]:
         """States of the last layer, and below it as `inner`."""
-        (_, upper_layers), numbers = next(self.sequences(rows)), np.searchsorted(np.unique(rows), rows)
+        (_, upper_layers), numbers = next(self.upper_layers(rows)), np.searchsorted(np.unique(rows), rows)
         count = len(upper_layers.states)
         return MemoryStates(
             upper_layers.hidden[:, 1], upper_layers.targets[:, 1], np.arange(count + 1), inner=upper_layers.states[:, 1]
         ), numbers
 
-    def sequences(self, rows: Array) -> Iterator[tuple[Array, TrialUpperLayers]]:
+    def upper_layers(self, rows: Array) -> Iterator[tuple[Array, TrialUpperLayers]]:
         """All rows in one batch."""
         unique_rows = np.unique(rows)
         index = torch.from_numpy(unique_rows)

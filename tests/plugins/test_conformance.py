@@ -442,7 +442,7 @@ FAULTS = [
     ),
     (Tolerant, "wrong_settings_are_refused", "must raise SettingsError"),
     (Newer, "is_of_this_api", "api is 99; this headwater has 2"),
-    (OtherName, "columns_match_rows", "rows are of ['total'], columns declares ['sum']"),
+    (OtherName, "columns_match_rows", "rows has ['total'], columns declares ['sum']"),
     (OtherShape, "columns_match_rows", "columns declares (1, 16)"),
     (Overflowing, "columns_match_rows", "not finite as float16"),
     (Truncating, "columns_match_rows", "does not cast to torch.int8"),

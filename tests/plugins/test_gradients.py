@@ -197,7 +197,7 @@ def test_trackstar_and_trak_are_their_formulas(world):
     found = rows_of(trak, provider, examples)
     with torch.inference_mode():
         losses = provider.read(examples, merge_specs([trak.needs(provider.head.model_shape)])).losses().double().numpy()
-    p, counts = np.exp(-losses), np.array([one.counted for one in examples])
+    p, counts = np.exp(-losses), np.array([one.target_count for one in examples])
     phi = np.array([sum(sketched(provider, grads, trak)) for grads in trunk]) / (counts * (1 - p))[:, None]
     close(found["gradient"], phi)
     close(found["weight"], 1 - p)

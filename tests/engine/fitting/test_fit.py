@@ -193,11 +193,11 @@ def test_prompts_and_pieces_of_long_texts_are_read_again(tmp_path: Path) -> None
         corpus_provider([str(tmp_path / "c.jsonl")], choice, TextSettings(Template(), max_length=40)).examples(Place())
     )
     assert len(read) > 3 and [one.id for one in stored] == [one.id for one in read]
-    assert stored[-1].payload == read[-1].payload and stored[-1].counted < stored[-1].length - 1
+    assert stored[-1].payload == read[-1].payload and stored[-1].target_count < stored[-1].length - 1
     assert [one.payload for one in stored] == [one.payload for one in read]  # pieces too: token ids are kept
-    assert [one.counted for one in stored] == [one.counted for one in read] and [one.text for one in stored] == [
-        one.text for one in read
-    ]
+    assert [one.target_count for one in stored] == [one.target_count for one in read] and [
+        one.text for one in stored
+    ] == [one.text for one in read]
     done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "T", "--model", tmp_path / "model", "--max-length", "40",
          "--no-tokens")  # fmt: skip
     bare = FeatureStore.open(tmp_path / "T")

@@ -95,7 +95,7 @@ def test_states_that_are_made_are_those_that_are_kept(texts: Path, tmp_path: Pat
     _, kept, made = corpora(texts, tmp_path, layer)
     assert np.array_equal(kept.first, made.first) and made.widths == kept.widths and kept.first[1] == 0
     rows = np.array([50, 3, 0, 17, 3, 59])
-    states, numbers = made.drawn(rows)
+    states, numbers = made.read(rows)
     for row, number in zip(rows, numbers, strict=True):
         own, other = slice(*kept.first[row : row + 2].tolist()), slice(*states.first[number : number + 2].tolist())
         assert torch.allclose(kept.hidden[own], states.hidden[other], atol=1e-5)
@@ -103,7 +103,7 @@ def test_states_that_are_made_are_those_that_are_kept(texts: Path, tmp_path: Pat
         if layer >= 0:
             assert kept.inner is not None and states.inner is not None
             assert torch.allclose(kept.inner[own], states.inner[other], atol=1e-5)
-    assert made.drawn(np.array([0]))[0].hidden.shape == (0, 32)
+    assert made.read(np.array([0]))[0].hidden.shape == (0, 32)
 
 
 @pytest.mark.parametrize("recipe", [SteeringRecipe(rank=3, updates=5, members=4, shared=40, rate=1e-2, linearity=0.1)])
@@ -179,13 +179,13 @@ class Mixing:
         draw = torch.Generator().manual_seed(0)
         self.map = torch.randn(D, D, generator=draw)
         self.states = torch.randn(3, 5, D, generator=draw)
-        self.counted = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
+        self.target_mask = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
         self.targets = torch.randint(V, (3, 5), generator=draw)
         self.hidden = torch.tanh(self.states.cumsum(1) @ self.map)  # a token's end depends on those before it
 
     def forward_from(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
         """(P, D)."""
-        return torch.tanh(states.cumsum(1) @ self.map.to(states.dtype))[self.counted[which]]
+        return torch.tanh(states.cumsum(1) @ self.map.to(states.dtype))[self.target_mask[which]]
 
 
 class Three:
@@ -193,13 +193,13 @@ class Three:
 
     first = np.array([0, 3, 3, 8])
 
-    def sequences(self, rows: np.ndarray) -> Any:
+    def upper_layers(self, rows: np.ndarray) -> Any:
         """In another order."""
         yield np.array([2, 0, 1]), self.batch
 
     def __init__(self) -> None:
         self.batch, order = Mixing(), torch.tensor([2, 0, 1])
-        for name in ("states", "counted", "targets", "hidden"):
+        for name in ("states", "target_mask", "targets", "hidden"):
             setattr(self.batch, name, getattr(self.batch, name)[order])
 
 
@@ -229,7 +229,7 @@ def test_gradients_through_layers_are_those_of_the_loss(loss: str, scale: float,
         if loss == "drift":
             known = logits(mixing.forward_from(states, at))
             return (known.exp() * (known - told)).sum(1).mean()
-        return -told.gather(1, mixing.targets[row][mixing.counted[row]][:, None]).mean()
+        return -told.gather(1, mixing.targets[row][mixing.target_mask[row]][:, None]).mean()
 
     if loss == "fidelity":
         own = [Drawn(np.array([2, 0]), np.array([0.3, 0.7])), Drawn(np.array([1, 0]), np.array([0.5, 0.5]))]
@@ -250,7 +250,7 @@ def test_gradients_through_layers_are_those_of_the_loss(loss: str, scale: float,
     if loss == "fidelity":
         y = space.measured(operators, np.array([0, 2]))
         before = [-logits(mixing.forward_from(mixing.states[[row]].double(), torch.tensor([row])))
-                  .gather(1, mixing.targets[row][mixing.counted[row]][:, None]).mean() for row in (0, 2)]  # fmt: skip
+                  .gather(1, mixing.targets[row][mixing.target_mask[row]][:, None]).mean() for row in (0, 2)]  # fmt: skip
         expected = torch.stack(
             [torch.stack([before[at] - each(row, k) for k in range(K)]) for at, row in enumerate((0, 2))]
         )
@@ -452,9 +452,9 @@ def test_a_state_that_is_not_finite_is_named_in_every_way(texts: Path, tmp_path:
 def test_a_row_of_no_tokens_has_no_positions(texts: Path) -> None:
     provider: Any = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
     long, other = list(provider.at(np.array([5, 6])))
-    none = replace(other, payload=([], 0), length=0, counted=0)
+    none = replace(other, payload=([], 0), length=0, target_count=0)
     above = provider.read([long, none], merge_specs([OutputSpec(upper_layers=1)])).upper_layers()
-    assert above.counted.sum(1).tolist() == [long.counted, 0]
+    assert above.target_mask.sum(1).tolist() == [long.target_count, 0]
     with pytest.raises(SettingsError, match="layers 0 and 1"):
         merge_specs([OutputSpec(upper_layers=1), OutputSpec(upper_layers=0), OutputSpec()])
 
