@@ -146,12 +146,12 @@ class Stride(SubsetMethod):
         """With ω, where examples weigh."""
         from ..engine.fitting.hidden_states import MemoryStates
         from ..engine.fitting.streamed_states import StreamedStates
-        from ..engine.steering.example_weights import even, head_norms
+        from ..engine.steering.example_weights import head_norms, inverse_weights
 
         if self.omega == "one":
             return corpus
         assert isinstance(corpus, MemoryStates | StreamedStates)
-        return replace(corpus, weights=even(head_norms(head, corpus, on_progress)))
+        return replace(corpus, weights=inverse_weights(head_norms(head, corpus, on_progress)))
 
     def start_fit(self, head: Head, corpus: HiddenStates, design: Design, base: int = 0) -> FitSession:
         """All operators, and `checked` of them again."""
@@ -165,8 +165,10 @@ class Stride(SubsetMethod):
     def _recipe(self, base: int) -> SteeringRecipe:
         from ..engine.steering.training import SteeringRecipe
 
-        return SteeringRecipe(self.rank, self.updates, self.members, self.shared, self.rate, self.basis_rate, self.stability,
-                      self.linearity, self.seed + base)  # fmt: skip
+        return SteeringRecipe(
+            batch=self.members, learning_rate=self.rate, seed=self.seed + base, steps=self.updates, rank=self.rank,
+            shared=self.shared, basis_learning_rate=self.basis_rate, stability=self.stability, linearity=self.linearity,
+        )  # fmt: skip
 
     def memory(self, model: ModelShape, rows: int) -> FitMemory:
         """Operators, their gradients of two losses and Adam's moments, a copy for the checkpoint; tiles, ω; the operators."""
@@ -224,14 +226,14 @@ class Stride(SubsetMethod):
 
     def _measured(self, outputs: BatchOutputs, operators: Operators) -> torch.Tensor:
         """y (n, K)."""
-        from ..engine.fitting.hidden_states import Places
-        from ..engine.steering.at_layer import measured_by_upper_layers
-        from ..engine.steering.operators import measured
+        from ..engine.fitting.hidden_states import PositionStates
+        from ..engine.steering.at_layer import measure_by_upper_layers
+        from ..engine.steering.operators import measure
 
         if self.space == "activations":
-            return measured_by_upper_layers(outputs.head, operators, outputs.upper_layers())
-        places = Places(outputs.hidden(), outputs.targets, outputs.hidden(self.layer(outputs.head.model_shape)))
-        return measured(outputs.head, operators, places, outputs.example_ids, outputs.examples)
+            return measure_by_upper_layers(outputs.head, operators, outputs.upper_layers())
+        states = PositionStates(outputs.hidden(), outputs.targets, outputs.hidden(self.layer(outputs.head.model_shape)))
+        return measure(outputs.head, operators, states, outputs.example_ids, outputs.examples)
 
 
 def _require_fit(parameters: Mapping[str, Array], method: Stride, widths: tuple[int, int]) -> None:

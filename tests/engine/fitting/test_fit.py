@@ -19,7 +19,7 @@ from headwater.engine.attribution.query_options import QueryOptions
 from headwater.engine.attribution.recovered_session import RecoveredSession
 from headwater.engine.data.documents import Template
 from headwater.engine.fitting.fit_job import FitJob, prepare_fit
-from headwater.engine.fitting.fit_record import fitted
+from headwater.engine.fitting.fit_record import read_fit
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.open_provider import corpus_provider
 from headwater.engine.ingest.stored_texts import StoredTexts
@@ -99,7 +99,7 @@ def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(text
     question = RecoveredSession(store, "stride", str(texts / "queries.jsonl"), QueryOptions(60))
     results = question.attribute()
     (base,) = question._answered().bases
-    held = TableMembership.held(fitted(store, "stride").method.design(60))
+    held = TableMembership.held(read_fit(store, "stride").method.design(60))
     weights = base.weights.dense(held)
     table = np.zeros((60, 24))
     np.put_along_axis(table, held.table.astype(np.int64), 1, 1)
@@ -283,7 +283,7 @@ def test_several_bases_have_designs_of_their_own_and_are_averaged(texts: Path) -
     save_model(texts / "other", seed=5)
     shutil.copytree(texts / "S", texts / "B")
     done("fit", texts / "B", "--again", *options(QUICK | {"bases": f"{texts / 'model'},{texts / 'other'}"}))
-    both = fitted(FeatureStore.open(texts / "B"), "stride")
+    both = read_fit(FeatureStore.open(texts / "B"), "stride")
     assert len(both.bases) == 2 and not np.array_equal(both.operators(0)["basis"], both.operators(1)["basis"])
     single = [texts / "one", texts / "two"]
     for place, (model, seed) in zip(single, (("model", 0), ("other", 1)), strict=True):
@@ -359,7 +359,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
      ({"depth": 1.5}, "depth is a share"), ({"held_out": 2.0}, "0 < held_out < 1"),
      ({"omega": "all"}, "omega is one or example"), ({"updates": 0}, "updates"), ({"rank": -1}, "rank"),
      ({"subsets": "many"}, "subsets is int"), ({"checked": -1}, "checked and seed"), ({"seed": -1}, "checked and seed"),
-     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "regularization": 2.5}, "regularization is a number of causes")],
+     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "regularization": 2.5}, "is a number of nonzero weights")],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_before_any_work(texts: Path, settings: dict[str, Any], told: str) -> None:
     shutil.copytree(texts / "S", texts / "refused", dirs_exist_ok=True)
@@ -405,7 +405,7 @@ def test_an_operator_that_measures_nothing_finite_is_named(texts: Path, tmp_path
     (chunk,) = (found for found in file.glob("*/alpha/c/**/*") if found.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-50])
     torn = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
-    assert torn.exit_code == 1 and "missing, not whole" in torn.stderr
+    assert torn.exit_code == 1 and "missing, damaged" in torn.stderr
 
 
 def test_files_that_are_gone_or_of_something_else_are_made_anew(texts: Path, tmp_path: Path) -> None:
