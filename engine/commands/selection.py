@@ -96,7 +96,8 @@ def calibrate(
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
     from ..selection.calibration import FEW
-    from ..selection.prediction import Outcomes, calibration
+    from ..selection.prediction import Outcomes
+    from ..selection.prediction import calibrate as run_calibration
 
     with ProgressDisplay() as display:
         features, targets = _task(o, Run(budget(o["memory"]), on_progress=display.show))
@@ -106,7 +107,7 @@ def calibrate(
             click.echo(
                 f"warning: {number} subsets to choose by; below {FEW} the incumbent λ = 1 will usually stay", err=True
             )
-        found = calibration(features, targets, subsets, Outcomes(outcomes, kind, first), grid)
+        found = run_calibration(features, targets, subsets, Outcomes(outcomes, kind, first), grid)
     if as_json:
         click.echo(json.dumps(found.facts()))
     else:
