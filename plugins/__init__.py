@@ -1,9 +1,9 @@
-"""Attribution methods, one file each, and the public names that authors of methods import.
+"""Attribution methods, one file each, and the public names for authors of methods.
 
 from headwater.plugins import Similarity, QueryMatrix, column
 
-Re-exports the contract and the sketch tools, each imported when it is first used; defines nothing, loads neither torch nor zarr
-nor numba by itself. Knows nothing of the command line.
+Re-exports the contract and the sketch tools. Each name is imported at its first use, so that this module loads neither torch nor
+zarr nor numba. Defines nothing; knows nothing of the command line.
 """
 
 from __future__ import annotations
