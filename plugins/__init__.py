@@ -1,14 +1,14 @@
-"""Attribution methods, one file each, and the public names that authors of methods import.
+"""Attribution methods, one file each, and the public names for authors of methods.
 
 from headwater.plugins import Similarity, QueryMatrix, column
 
-Re-exports the contract and the sketch tools, each imported when it is first used; defines nothing, loads neither torch nor zarr
-nor numba by itself. Knows nothing of the command line.
+Re-exports the contract and the sketch tools. Each name is imported at its first use, so that this module loads neither torch nor
+zarr nor numba. Defines nothing; knows nothing of the command line.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..engine.arrays.linalg import inverse_root, preconditioned
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Accumulator,
         BlockSimilarity,
         Method,
+        Precomputed,
         QueryMatrix,
         Similarity,
         TextSimilarity,
@@ -61,10 +62,11 @@ if TYPE_CHECKING:
         tensor_sketches_of,
     )
     from ..store.errors import DataError, HeadwaterError, SettingsError, StoreDamaged
+    from ..store.json_values import JsonObject
     from ..store.layout import Array, Block, Column, column
 
 _DEFINED_IN = {
-    "..engine.interface.method": "API Accumulator BlockSimilarity Method QueryMatrix Similarity TextSimilarity",
+    "..engine.interface.method": "API Accumulator BlockSimilarity Method Precomputed QueryMatrix Similarity TextSimilarity",
     "..engine.interface.model_view": (
         "BATCH_EXAMPLES BatchOutputs Head LinearIO LinearLayer ModelShape OutputSpec Reduction UpperLayers"
     ),
@@ -77,6 +79,7 @@ _DEFINED_IN = {
     "..engine.sketches.residual": "Loss SparseResidual",
     "..engine.sketches.tensor_sketch": "BucketedResidual tensor_sketch_bytes tensor_sketch_sums tensor_sketches_of",
     "..store.errors": "DataError HeadwaterError SettingsError StoreDamaged",
+    "..store.json_values": "JsonObject",
     "..store.layout": "Array Block Column column",
 }
 _MODULE_OF = {name: module for module, names in _DEFINED_IN.items() for name in names.split()}
@@ -99,6 +102,7 @@ __all__ = [
     "Head",
     "HeadwaterError",
     "HiddenStates",
+    "JsonObject",
     "LayerStates",
     "LinearIO",
     "LinearLayer",
@@ -106,6 +110,7 @@ __all__ = [
     "Method",
     "ModelShape",
     "OutputSpec",
+    "Precomputed",
     "Projection",
     "QueryMatrix",
     "Reduction",
@@ -139,7 +144,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

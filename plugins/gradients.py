@@ -1,10 +1,10 @@
 """`graddot`, `gradcos`: inner product or cosine of sketched trunk gradients. TracIn at one checkpoint (Pruthi et al. 2020,
 equation 1).
 
-Kept: the inner product of the loss's gradients of two examples, by one backward pass a batch. Dropped: checkpoints along the
-training (one is enough here), the head's and the embeddings' gradients (`headcos` has the head's; the trunk's linear maps are
-here), and exactness: each map's gradient is sketched on both sides, unbiased, to k² numbers. `gradcos` puts both to unit norm,
-which undoes that long and surprising examples win (Barshan et al. 2020 on such normalisation).
+From the paper: the inner product of the loss gradients of two examples, by one backward pass per batch. Left out: checkpoints of
+the training (one is used), gradients of the head and the embeddings (`headcos` has the head's; here are the trunk's linear
+layers), and exactness: each layer's gradient is sketched on both sides, unbiased, to k² numbers. `gradcos` scales both gradients
+to unit norm, so that long and surprising examples do not dominate (Barshan et al. 2020 on such normalisation).
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ class GradDot(Similarity):
     api: ClassVar[int] = 2
 
     layers: tuple[str, ...] = ("*",)
-    """Names of the linear maps, or patterns of them, such as *.mlp.*."""
+    """Names of linear layers, or patterns such as *.mlp.*."""
     k: int = 64
-    """Buckets a side: a row has k² numbers."""
+    """Buckets per side: a row has k² numbers."""
     seed: int = 0
-    """Of the sketches."""
+    """Seed of the sketches."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
         require_sketch(type(self).__name__.lower(), self.k)
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The sketched gradient, all maps' added."""
+        """The sketched gradient, summed over all layers."""
         return (column("gradient", (self.k**2,), "float32"),)
 
     def needs(self, model: ModelShape) -> OutputSpec:
-        """Traces of the maps."""
-        return OutputSpec(linear_layers=tuple(one.name for one in model.layers_matching(self.layers)))
+        """Inputs and output gradients of the layers."""
+        return OutputSpec(linear_layers=tuple(layer.name for layer in model.layers_matching(self.layers)))
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Sketches, and one map's products at a time."""
+        """Sketches, and the products of one layer at a time."""
         return projection_bytes(model, model.layers_matching(self.layers), self.k, positions, self.k**2)
 
     def precompute(self, head: Head, state: Mapping[str, Array]) -> tuple[Projection, ...]:
-        """Sketches of every map."""
+        """The sketches of all layers."""
         return projections(head.model_shape.layers_matching(self.layers), self.k, self.seed, head.weight.device)
 
     def sketch(self, outputs: BatchOutputs, precomputed: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
@@ -83,10 +83,10 @@ class GradDot(Similarity):
 
 @dataclass(frozen=True)
 class GradCos(GradDot):
-    """Settings of the gradient cosine: the same, to unit norm."""
+    """Settings of the gradient cosine."""
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The sketched gradient's direction."""
+        """The sketched gradient, of unit norm."""
         return (column("gradient", (self.k**2,), "float16"),)
 
     def normalize(

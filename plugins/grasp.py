@@ -3,20 +3,20 @@ ours).
 
 φ_i is the mean over i's positions of −∇ of the loss with respect to the head, as a TensorSketch of residual ⊗ hidden state:
 linear in the examples, so that a set is the mean of its rows, Φ̄_S. With v the mean row of a target task, the descent lemma gives
-Û(S) = ⟨v, Φ̄_S⟩ − (λ/2)‖Φ̄_S‖²: rows that point the same way are penalised together, rows that complement each other are not.
-λ is in raw units; at λ = 1 subsets are ranked by how closely their gradient matches the target's. `headwater predict`,
-`calibrate` and `select` are of sets; single examples are scored here by what leaving each out of the whole corpus D costs:
+Û(S) = ⟨v, Φ̄_S⟩ − (λ/2)‖Φ̄_S‖²: rows of similar direction are penalised together, rows that complement each other are not. λ is
+in raw units; at λ = 1 subsets are ranked by how closely their gradient matches the target's. `headwater predict`, `calibrate`
+and `select` score sets. Single examples are scored here by the cost of leaving each out of the whole corpus D:
 N(Û(D) − Û(D∖i)) = ⟨v − λΦ̄_D, φ_i⟩ + (λ/2N)‖φ_i‖², in the surrogate's sum form.
 
-Kept of the paper, of which the abstract alone is known: subset utility, the quadratic penalty, sketched features, the finite
-choice of λ. Dropped: preconditioners, which lost when they were measured. Knows no store and no text.
+From the paper, of which only the abstract is public: subset utility, the quadratic penalty, sketched features, a finite set of
+candidates for λ. Left out: preconditioners, which lowered the scores in our measurements. Knows no store and no text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -50,9 +50,9 @@ class Grasp(BlockSimilarity):
     m: int = 1024
     """Numbers of a feature."""
     weight: float = 1.0
-    """λ of single examples' scores; sets are asked with a λ of their own."""
+    """λ for scores of single examples; commands about sets have their own λ."""
     seed: int = 0
-    """Of the sketches."""
+    """Seed of the sketches."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -60,11 +60,11 @@ class Grasp(BlockSimilarity):
             raise SettingsError("grasp needs m ≥ 2 and weight ≥ 0")
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The feature φ, and ‖φ‖² beside it."""
+        """The feature φ, and its square norm ‖φ‖²."""
         return (column("feature", (self.m,), "float16"), column("square", (1,), "float32"))
 
     def needs(self, model: ModelShape) -> OutputSpec:
-        """The whole residual, sketched."""
+        """The sketched residual."""
         return OutputSpec(reductions=(self._residual,))
 
     @property
@@ -75,7 +75,7 @@ class Grasp(BlockSimilarity):
         """Sketches, residuals, transforms, rows."""
         return tensor_sketch_bytes(model.hidden, model.vocabulary, self.m, positions, min(positions, BATCH_EXAMPLES))
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
         """`spectrum` (n, m/2 + 1) complex64."""
         return {"spectrum": tensor_sketch_sums(outputs, self._residual)}
 
@@ -91,7 +91,7 @@ class Grasp(BlockSimilarity):
         return "feature", ()
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
-        """v − λΦ̄_D of every query, and λ/2N."""
+        """v − λΦ̄_D of each query, and λ/2N."""
         residual = rows["feature"] - np.float32(self.weight) * state["mean"]
         return QueryMatrix(
             "feature",

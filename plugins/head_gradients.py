@@ -1,18 +1,19 @@
 """`headcos`, `headgn`: the head's sketched gradient, its cosine or preconditioned by its damped second moment.
 
-`headcos` keeps the cosine of two examples' head gradients Σ r_t h_tᵀ, sketched to k² numbers; it drops the rest of the model.
-RISE is its refinement: truncated residuals, each position to unit norm, and the error sent back into the trunk beside it.
+`headcos` is the cosine of two examples' head gradients Σ r_t h_tᵀ, sketched to k² numbers; it ignores the rest of the model. RISE
+refines it: truncated residuals, unit norm of each position, and the error that is propagated back into the trunk.
 
 `headgn` preconditions it: q ↦ (F + λ mean(diag F) 1)⁻¹ q with F the second moment of the stored gradients, in sketch space. It
-is influence (Koh & Liang 2017) of the last layer with the empirical Gauss-Newton matrix, the closed form of what a steering
-operator on the last hidden state learns by descent. Kept: the inverse; dropped: the true (not empirical) Fisher.
+is the influence (Koh & Liang 2017) of the last layer with the empirical Gauss-Newton matrix: the closed form of what a steering
+operator on the last hidden state learns by gradient descent. From the paper: the inverse. Left out: the true (not empirical)
+Fisher.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -40,16 +41,16 @@ from . import (
 
 @dataclass(frozen=True)
 class HeadGn(Similarity):
-    """Settings of the head's influence."""
+    """Settings of `headgn`."""
 
     api: ClassVar[int] = 2
 
     k: int = 48
-    """Buckets a side: a row has k² numbers, and their second moment k⁴."""
+    """Buckets per side: a row has k² numbers, and their second moment k⁴."""
     damping: float = 0.1
-    """Times the mean of the second moment's diagonal."""
+    """λ, as a multiple of the mean of the second moment's diagonal."""
     seed: int = 0
-    """Of the sketches."""
+    """Seed of the sketches."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -73,7 +74,7 @@ class HeadGn(Similarity):
         """Sketches, residuals, rows."""
         return head_bytes(model.hidden, model.vocabulary, self.k, positions, min(positions, BATCH_EXAMPLES))
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) float32."""
         return {"gradient": head_gradient_sums(outputs, self._residual, self.k)}
 
@@ -82,20 +83,20 @@ class HeadGn(Similarity):
         return "gradient", (self.k**2,)
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
-        """Times the damped second moment's inverse."""
+        """The queries' gradients times the inverse of the damped second moment."""
         solved = preconditioned(rows["gradient"], state["gram0"], self.damping)
         return QueryMatrix("gradient", solved.astype(np.float32))
 
 
 @dataclass(frozen=True)
 class HeadCos(HeadGn):
-    """Settings of the head gradients' cosine; `damping` is not used."""
+    """Settings of `headcos`; `damping` is not used."""
 
     k: int = 64
-    """Buckets a side: a row has k² numbers."""
+    """Buckets per side: a row has k² numbers."""
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The sketched gradient's direction."""
+        """The sketched gradient, of unit norm."""
         return (column("gradient", (self.k**2,), "float16"),)
 
     def normalize(
@@ -105,7 +106,7 @@ class HeadCos(HeadGn):
         return {"gradient": unit(sums["gradient"], parts["gradient"] if parts else None)}
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]] | None:
-        """Nothing."""
+        """None are needed."""
         return None
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:

@@ -1,9 +1,9 @@
-"""`tfidf`, `bm25`: word overlap without a model. TF-IDF cosine (Salton & Buckley 1988) and BM25 (Robertson & Zaragoza 2009),
-what every method must beat.
+"""`tfidf`, `bm25`: word overlap without a model. TF-IDF cosine (Salton & Buckley 1988) and BM25 (Robertson & Zaragoza 2009), the
+baselines that other methods should beat.
 
-Kept: scikit-learn's TF-IDF (sublinear term counts, unit norms) and bm25s's BM25 (Lucene's variant) with their defaults else.
-Dropped: nothing. Texts are prompt and completion together, in the corpus as in the queries; words are runs of letters and
-digits, in lower case. No model is read. Both libraries count a corpus's words in memory, which the plan says.
+TF-IDF is scikit-learn's (sublinear term counts, unit norms), BM25 is Lucene's variant of bm25s, with default settings otherwise.
+A text is prompt and completion together, in the corpus and in the queries; words are runs of letters and digits, in lower case.
+No model is loaded. Both libraries keep all words of a corpus in memory, which the memory plan includes. Knows no store.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class TfIdf(TextSimilarity):
     api: ClassVar[int] = 2
 
     features: int = 1 << 18
-    """Words that are known, the most frequent of the corpus."""
+    """Size of the vocabulary: the most frequent words of the corpus."""
 
     def memory(self, rows: int, tokens: int, queries: int) -> int:
-        """All words as scikit-learn counts them, in memory; the vocabulary; the queries."""
+        """All words of the corpus, the vocabulary, and the queries."""
         return 100 * tokens + 100 * rows + 64 * self.features + 16 * queries * self.features // 64
 
     def score_texts(self, queries: Sequence[str], texts: Callable[[], Iterator[Sequence[str]]]) -> Iterator[Array]:
-        """Cosines."""
+        """Cosines of TF-IDF vectors."""
         try:
             from sklearn.feature_extraction.text import TfidfVectorizer
         except ImportError:
@@ -46,9 +46,9 @@ class TfIdf(TextSimilarity):
             index.fit(text for part in texts() for text in part)
         except ValueError:  # of an empty vocabulary
             raise SettingsError("the corpus holds no word: tfidf has nothing to compare") from None
-        asked = index.transform(queries).T.tocsc()
+        query_matrix = index.transform(queries).T.tocsc()
         for part in texts():
-            yield np.asarray((index.transform(part) @ asked).toarray(), np.float32)
+            yield np.asarray((index.transform(part) @ query_matrix).toarray(), np.float32)
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,16 @@ class Bm25(TextSimilarity):
     api: ClassVar[int] = 2
 
     k1: float = 1.5
-    """How soon more of a word adds nothing."""
+    """Saturation of term counts: with a smaller value further occurrences of a word add less."""
     b: float = 0.75
-    """How much long texts are held back."""
+    """Strength of the length normalisation, 0 to 1."""
 
     def memory(self, rows: int, tokens: int, queries: int) -> int:
-        """All words' numbers and the index, which are in memory, and all scores."""
+        """All words of the corpus as numbers, the index, and all scores."""
         return 150 * tokens + 100 * rows + 8 * rows * queries
 
     def score_texts(self, queries: Sequence[str], texts: Callable[[], Iterator[Sequence[str]]]) -> Iterator[Array]:
-        """BM25, over the words of a query, each as often as it stands there."""
+        """BM25 scores; a word that a query repeats counts repeatedly."""
         import bm25s
 
         words = [_words(text) for part in texts() for text in part]
@@ -76,12 +76,12 @@ class Bm25(TextSimilarity):
         quiet: Any = {"show_progress": False}
         index = bm25s.BM25(k1=self.k1, b=self.b)
         index.index(words, **quiet)
-        known = index.vocab_dict
-        asked = [[word for word in _words(query) if word in known] for query in queries]
-        none = np.zeros(len(words), np.float32)
-        scores = np.empty((len(words), len(asked)), np.float32)
-        for column, one in zip(scores.T, asked, strict=True):
-            column[:] = index.get_scores(one) if one else none
+        vocabulary = index.vocab_dict
+        queries_words = [[word for word in _words(query) if word in vocabulary] for query in queries]
+        zeros = np.zeros(len(words), np.float32)
+        scores = np.empty((len(words), len(queries_words)), np.float32)
+        for column, query_words in zip(scores.T, queries_words, strict=True):
+            column[:] = index.get_scores(query_words) if query_words else zeros
         first = 0
         for part in texts():
             yield scores[first : first + len(part)].astype(np.float32)

@@ -1,8 +1,8 @@
 """RapidIn: whole gradients, shuffled and summed in K groups. Lin et al. 2024, arXiv 2405.11724, section 3.2.
 
-Kept: a random order and random signs of all of a gradient's numbers, summed in groups to K = 65,536 half-precision ones, which
-is what its store costs; the inner product of two such rows. Dropped: LoRA (all chosen maps are taken), several shuffles one
-after the other (one uniform hash does what they do), layer-wise gradient norms. Here for comparison: 131 KB an example.
+From the paper: a random order and random signs of all numbers of a gradient, summed in groups to K = 65,536 half-precision
+numbers; the inner product of two such rows. Left out: LoRA (all chosen layers are used), several successive shuffles (one uniform
+hash has the same effect), layer-wise gradient norms. Here for comparison: 131 KB per example.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from . import (
     unit,
 )
 
-_EXAMPLES = 8  # whose whole gradients of one map are held at once
+_EXAMPLES = 8  # examples whose whole gradients of one layer are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class RapidIn(Similarity):
     api: ClassVar[int] = 2
 
     layers: tuple[str, ...] = ("*",)
-    """Names of the linear maps, or patterns of them."""
+    """Names of linear layers, or patterns such as *.mlp.*."""
     groups: int = 65_536
     """K: numbers of a row."""
     seed: int = 0
-    """Of the order and the signs."""
+    """Seed of the order and the signs."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -55,40 +55,45 @@ class RapidIn(Similarity):
             raise SettingsError("rapidin needs groups ≥ 1")
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The grouped gradient's direction."""
+        """The grouped gradient, of unit norm."""
         return (column("gradient", (self.groups,), "float16"),)
 
     def needs(self, model: ModelShape) -> OutputSpec:
-        """Traces of the maps."""
-        return OutputSpec(linear_layers=tuple(one.name for one in model.layers_matching(self.layers)))
+        """Inputs and output gradients of the layers."""
+        return OutputSpec(linear_layers=tuple(layer.name for layer in model.layers_matching(self.layers)))
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Groups and signs of every weight, some whole gradients, rows."""
-        maps = model.layers_matching(self.layers)
-        weights, widest = sum(m.inputs * m.outputs for m in maps), max(m.inputs * m.outputs for m in maps)
-        floats = max(positions, model.max_length) * max(m.inputs + m.outputs for m in maps)
+        """Group and sign of each weight, some whole gradients, rows."""
+        layers = model.layers_matching(self.layers)
+        weights, widest = (
+            sum(layer.inputs * layer.outputs for layer in layers),
+            max(layer.inputs * layer.outputs for layer in layers),
+        )
+        floats = max(positions, model.max_length) * max(layer.inputs + layer.outputs for layer in layers)
         rows = 3 * self.groups * min(positions, BATCH_EXAMPLES)
         return 12 * weights + 48 * widest + 4 * (2 * _EXAMPLES * widest + floats + rows)
 
     def precompute(self, head: Head, state: Mapping[str, Array]) -> dict[str, CountSketch]:
-        """Where each weight goes, and with what sign."""
+        """The group and sign of each weight, by layer."""
         device = head.weight.device
         return {
-            one.name: count_sketch(one.inputs * one.outputs, self.groups, self.seed, f"rapidin.{one.name}", device)
-            for one in head.model_shape.layers_matching(self.layers)
+            layer.name: count_sketch(
+                layer.inputs * layer.outputs, self.groups, self.seed, f"rapidin.{layer.name}", device
+            )
+            for layer in head.model_shape.layers_matching(self.layers)
         }
 
     def sketch(self, outputs: BatchOutputs, precomputed: dict[str, CountSketch]) -> dict[str, torch.Tensor]:
         """`gradient` (n, K) float32."""
         total = torch.zeros(outputs.examples, self.groups, device=outputs.example_ids.device)
         for name, sketch in precomputed.items():
-            trace = outputs.linear_io(name)
+            io = outputs.linear_io(name)
             for first in range(0, outputs.examples, _EXAMPLES):
-                own = (trace.example_ids >= first) & (trace.example_ids < first + _EXAMPLES)
+                in_group = (io.example_ids >= first) & (io.example_ids < first + _EXAMPLES)
                 count = min(_EXAMPLES, outputs.examples - first)
-                errors, inputs = trace.output_grads[own].float(), trace.inputs[own].float()
-                whole = outer_sums(errors, inputs, trace.example_ids[own] - first, count).flatten(1)
-                total[first : first + count].index_add_(1, sketch.bucket, whole * sketch.sign)
+                output_grads, inputs = io.output_grads[in_group].float(), io.inputs[in_group].float()
+                gradients = outer_sums(output_grads, inputs, io.example_ids[in_group] - first, count).flatten(1)
+                total[first : first + count].index_add_(1, sketch.bucket, gradients * sketch.sign)
         return {"gradient": total}
 
     def normalize(

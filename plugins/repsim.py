@@ -1,14 +1,14 @@
 """RepSim: cosine of mean hidden states of a layer, no gradient. Pezeshkpour et al. 2021, among others.
 
-Kept: hidden states of the chosen layer, averaged over the counted positions, cosine. Dropped: nothing; which layer and which
-positions differ from paper to paper. Says whether two texts look alike to the model, not whether one taught it the other.
+The cosine of hidden states of one layer, averaged over target positions; the layer and the positions differ from paper to paper.
+It measures whether two texts are similar to the model, not whether the model learnt one from the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -36,15 +36,15 @@ class RepSim(Similarity):
     api: ClassVar[int] = 2
 
     layer: int = -1
-    """Hidden layer: -1 is what the head reads, 0 the embeddings' output."""
+    """Hidden layer: -1 is the last one, which the head reads, 0 the embeddings' output."""
 
     def __post_init__(self) -> None:
-        """Refuse layers that no model has."""
+        """Refuse settings out of range."""
         if self.layer < -1:
             raise SettingsError("repsim needs layer ≥ -1")
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The mean hidden state, to unit norm."""
+        """The mean hidden state, of unit norm."""
         return (column("state", (model.hidden,), "float16"),)
 
     def needs(self, model: ModelShape) -> OutputSpec:
@@ -55,7 +55,7 @@ class RepSim(Similarity):
         """Hidden states in float32, and the rows."""
         return 4 * model.hidden * (positions + 4 * min(positions, BATCH_EXAMPLES)) + 8 * positions
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
         """`state` (n, D) float32."""
         hidden = outputs.hidden(self.layer).float()
         sums = torch.zeros(outputs.examples, hidden.shape[1], device=hidden.device)

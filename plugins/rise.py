@@ -1,8 +1,8 @@
 """RISE: sketched gradients of the head, by a forward pass alone (arXiv 2604.16197).
 
-The gradient of the head is an outer product, r_t h_tᵀ, so an example is signed by a sum over its positions of outer products
-of two sketches: the residual's with the hidden state's (RH, lexical), and the error sent back into the trunk, Wᵀr_t, with the
-hidden state's (GH, semantic). The score is the cosine of two signatures.
+The gradient of the head is an outer product, r_t h_tᵀ. So an example's signature is a sum over its positions of outer products of
+two sketches: the residual's and the hidden state's (RH, lexical), and the back-propagated error's, Wᵀr_t, and the hidden state's
+(GH, semantic). The score is the cosine of two signatures.
 
 At a position t with logits z, target y and τ = 0.1:
 1. s = z/τ; the K = 256 largest s, y taking the last slot if it is not among them; p = softmax over those.
@@ -12,10 +12,10 @@ At a position t with logits z, target y and τ = 0.1:
 5. φ = unit([λ_rh vec Σ_t r̂ ĥᵀ ; λ_gh vec Σ_t ĝ ĥᵀ]) over windows of 256 positions that overlap by 50; an example's signature
    is the unit mean of its windows'.
 
-Norms are floored at 1e-8, with two differences from the published code, both for positions where the model is sure. There
-p(y) − 1 is 0 or rounding in float32, so the residual at y is made as minus the sum of the others. And φ's own norm has no
-floor: an example of which the model is sure everywhere keeps the direction of what doubt is left instead of becoming 0. A
-`floor` of 0.01 lets positions weigh by their doubt; `examples/benchmarks/backdoor.py` has what these three are worth.
+Norms are floored at 1e-8, with two differences from the published code for positions where p(y) is near 1. There p(y) − 1 is 0 or
+rounding in float32, so the residual at y is computed as minus the sum of the others. And φ's own norm has no floor: an example
+with p(y) near 1 at all positions keeps the direction of its small residuals instead of becoming 0. A `floor` of 0.01 gives
+positions with small residuals a smaller weight; `examples/benchmarks/backdoor.py` measures the effect of these three.
 
 Without norms and truncation, at τ = 1, RH is an unbiased sketch of Σ⟨r_t, r_s⟩⟨h_t, h_s⟩, the exact product of head gradients.
 Knows no store and no text.
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from . import (
     Column,
     CountSketch,
     Head,
+    JsonObject,
     ModelShape,
     OutputSpec,
     QueryMatrix,
@@ -86,17 +87,17 @@ class Rise(Similarity):
     top: int = 256
     """K, the logits that the softmax runs over; 0 for all."""
     mass: float = 0.92
-    """Probability that the kept prefix reaches."""
+    """Probability mass that the truncated softmax must reach."""
     least: int = 4
-    """Slots kept at least."""
+    """Smallest number of logits that it keeps."""
     window: int = 256
-    """Positions in a window."""
+    """Positions of a window."""
     overlap: int = 50
     """Positions that neighbouring windows share."""
     floor: float = 1e-8
-    """Residuals and errors are divided by max(norm, floor): below it a position weighs less the surer the model was."""
+    """Residuals and errors are divided by max(norm, floor): a position with a smaller norm weighs less."""
     unit_norms: bool = True
-    """Unit norms of position sketches and signatures; without, signatures are sums over positions, in float32."""
+    """Whether position sketches and signatures have unit norm; otherwise signatures are sums over positions, in float32."""
     seed: int = 0
     """Seed of the three sketches."""
 
@@ -119,15 +120,15 @@ class Rise(Similarity):
             raise SettingsError(f"rise needs {', '.join(broken)}")
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """One with these settings; `normalize` is what stores of formats 1 and 2 call `unit_norms`."""
+    def from_settings(cls, settings: JsonObject) -> Self:
+        """An instance with these settings; stores of formats 1 and 2 name `unit_norms` `normalize`."""
         return super().from_settings(
             {"unit_norms" if name == "normalize" else name: value for name, value in settings.items()}
         )
 
     @property
     def dims(self) -> int:
-        """Numbers in a signature: Kh(Kr + Kg)."""
+        """Numbers of a signature: Kh(Kr + Kg)."""
         return self.kh * (self.kr + self.kg)
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
@@ -143,15 +144,15 @@ class Rise(Similarity):
         return SparseResidual(self.tau, self.top, self.mass, self.least)
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """M, the sketches and how they are made; the sparse residual and its sketching, three sketches, signatures."""
+        """M and the sketches, with their computation; the sparse residual and its sketch; three position sketches; signatures."""
         vocabulary, hidden = model.vocabulary, model.hidden
-        kept = min(self.top or vocabulary, vocabulary)
+        logits = min(self.top or vocabulary, vocabulary)
         sketches = 4 * vocabulary * self.kg + 4 * hidden * (self.kh + self.kg) + 48 * (vocabulary + hidden)
-        made = 4 * min(vocabulary, _BLOCK) * (hidden + self.kg)
-        per_position = 28 * kept + 12 * (self.kr + self.kg + self.kh) + 8 * hidden + 8
+        head_product = 4 * min(vocabulary, _BLOCK) * (hidden + self.kg)
+        per_position = 28 * logits + 12 * (self.kr + self.kg + self.kh) + 8 * hidden + 8
         examples = min(positions, BATCH_EXAMPLES)
         rows = 3 * examples + positions // (self.window - self.overlap) + 4
-        return sketches + made + positions * per_position + 4 * self.dims * rows
+        return sketches + head_product + positions * per_position + 4 * self.dims * rows
 
     def precompute(self, head: Head, state: Mapping[str, Array]) -> RiseSketches:
         """CS_r, CS_h and M = CS_g of the head's rows."""
@@ -164,7 +165,7 @@ class Rise(Similarity):
         )
 
     def windows(self, outputs: BatchOutputs) -> Windows:
-        """Of 256 positions that overlap by 50; without norms every example whole."""
+        """Windows of 256 positions that overlap by 50; without unit norms each example is one window."""
         if not self.unit_norms:
             return whole_examples(outputs)
         example_ids, bounds = list[int](), list[tuple[int, int]]()
@@ -190,25 +191,25 @@ class Rise(Similarity):
     def normalize(
         self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
-        """`signature` (n, Kh(Kr+Kg)) float32: the unit mean of an example's windows, each to unit norm."""
-        whole, own = sums["signature"], (parts or sums)["signature"]
+        """`signature` (n, Kh(Kr+Kg)) float32: the mean of an example's windows, each of unit norm, scaled to unit norm."""
+        whole, contributions = sums["signature"], (parts or sums)["signature"]
         if not self.unit_norms:
-            return {"signature": own}
+            return {"signature": contributions}
         totals, rows = torch.zeros(2, windows.examples, self.dims, device=whole.device)
         for window, example in enumerate(windows.example_ids):
             totals[example] += _direction(whole[window])
             if parts:
-                rows[example] += _direction(whole[window], own[window])
+                rows[example] += _direction(whole[window], contributions[window])
         for example in range(windows.examples):
             rows[example] = _direction(totals[example], rows[example] if parts else None)
         return {"signature": rows}
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
-        """The queries' signatures as they are: the score is their inner product with the stored ones."""
+        """The queries' signatures: the score is their inner product with the stored ones."""
         return QueryMatrix("signature", np.ascontiguousarray(rows["signature"], np.float32))
 
     def window_bounds(self, positions: int) -> Iterator[tuple[int, int]]:
-        """Bounds of the windows over so many positions; the last one ends with the example."""
+        """Start and stop of the windows of an example with `positions` target positions; the last window ends with it."""
         start = 0
         while start + self.window < positions:
             yield start, start + self.window
@@ -220,7 +221,7 @@ class Rise(Similarity):
 
 
 def _direction(x: torch.Tensor, part: torch.Tensor | None = None) -> torch.Tensor:
-    """x to unit norm however small it is; 0 stays 0. With a part of x, that part over x's norm."""
+    """x scaled to unit norm, without a floor; 0 stays 0. With a part of x, that part divided by x's norm."""
     largest = x.abs().max().clamp(min=1e-38)
     scaled = x / largest
     norm: torch.Tensor = scaled.norm()
@@ -235,7 +236,7 @@ def _weighted_rows(table: torch.Tensor, index: torch.Tensor, value: torch.Tensor
 
 
 def _blocked_product(weight: torch.Tensor, sketch: torch.Tensor) -> torch.Tensor:
-    """(V, D) @ (D, K) in float32 by blocks of V, so that a half-precision head is never copied whole."""
+    """(V, D) @ (D, K) in float32 by blocks of V, so that no float32 copy of a half-precision head is made."""
     out = torch.empty(len(weight), sketch.shape[1], device=weight.device)
     for rows, block in zip(torch.split(out, _BLOCK), torch.split(weight.detach(), _BLOCK), strict=True):
         torch.mm(block.float(), sketch, out=rows)

@@ -1,16 +1,16 @@
 """STRIDE: steering operators fitted to subsets, weights by sparse recovery (arXiv 2606.05165).
 
-K subsets of the corpus, each example in d of them; for each subset an operator that changes the model's last hidden state (or a
-layer's, `space`) a little, as training on the subset would change the model; a query's K measurements, how much each operator
-lowers its loss; and from these, by ℓ1 recovery, a signed weight of every example. No row is stored: `headwater fit` trains the
-operators.
+The corpus is divided into K subsets, with each example in d of them. For each subset an operator is trained, a small change of
+the model's last hidden state (or a layer's, `space`) that has the effect of training on the subset. A query gives K measurements:
+how much each operator lowers its loss. From these ℓ1 recovery computes a signed weight for each example. No rows are stored:
+`headwater fit` trains the operators. Knows no store and no text.
 
-Ours and not the paper's, as measured (`examples/benchmarks`): operators are factored through the head, a_k = α_k Wᵀ; every
-operator takes every step; positions outside are drawn once for all operators; weight decay none; stability weighs 10, linearity
-nothing; the basis reads the last hidden state.
+Differences from the paper, by measurement (`examples/benchmarks`): operators are factored through the head, a_k = α_k Wᵀ; all
+operators take each step; rows outside the subsets are drawn once for all operators; no weight decay; stability has weight 10,
+linearity 0; the basis reads the last hidden state.
 
-Kept: whole-example weights ω for models that know their corpus by heart (`omega`). Dropped: what is in no subset's last-layer
-gradient, such as what an example did to the trunk.
+From the paper: whole-example weights ω for models that have memorised their corpus (`omega`). Left out: effects that are not in
+the last layer's gradient, such as what an example changed in the trunk.
 """
 
 from __future__ import annotations
@@ -53,44 +53,45 @@ class Stride(SubsetMethod):
     api: ClassVar[int] = 2
 
     subsets: int = 1000
-    """K."""
+    """Number of subsets, K."""
     degree: int = 10
-    """d: subsets of an example."""
+    """Number of subsets that hold an example, d."""
     rank: int = 16
-    """r of the basis."""
+    """Rank of the basis, r."""
     updates: int = 150
-    """Steps, of every operator."""
+    """Optimizer steps."""
     members: int = 32
-    """Examples of its subset that an operator sees in a step, at most."""
+    """Examples of its subset that an operator reads at a step."""
     shared: int = 256
-    """Positions outside, drawn for all operators at each step."""
+    """Examples that all operators read at a step, for stability outside their subsets."""
     rate: float = 1e-3
-    """Adam's, of the operators."""
+    """Learning rate of the operators."""
     basis_rate: float = 1e-3
-    """Of the basis; 0 keeps a random one."""
+    """Learning rate of the basis; 0 leaves it random."""
     stability: float = 10.0
-    """Weight of KL(p ‖ p_k) outside."""
+    """Weight of the stability loss, KL(p ‖ p_k) outside the subset."""
     linearity: float = 0.0
     """Weight of the linearity loss."""
     omega: str = "one"
-    """`one`: examples count alike, for a model trained part-way; `example`: against their gradient at the head, for a tuned
-    one."""
+    """Weights of examples: `one`, equal weights, for a model after a part of its training; `example`, inverse to the norm of
+    their head gradient, for a fine-tuned model.
+    """
     depth: float = 1.0
-    """Share of the layers below what the basis reads; 1 is the last hidden state."""
+    """Layer that the basis reads, as a fraction of all layers; 1 is the last hidden state."""
     space: str = "logits"
     """What an operator changes: the `logits`, or the `activations` that the basis reads, with the layers above run again, at many
-    times the cost (`depth` below 1: at 1 both are one).
+    times the cost (with `depth` below 1).
     """
     states_from: str = "cache"
-    """Where hidden states come from: a `cache` of files beside the store, one pass for all steps; or a `forward` pass at every
-    step on the rows drawn, which leaves nothing on disk. Space activations runs the model again, so there it is `forward`.
+    """Where hidden states come from: `cache`, files that one forward pass writes; or `forward`, a forward pass at each step on
+    the rows that it reads, which stores nothing. With space activations it is always `forward`.
     """
     checked: int = 50
-    """Operators that are trained twice, to see how reliable measurements are; 0 saves their time."""
+    """Number of operators that are trained twice, to measure how reliable measurements are."""
     bases: tuple[str, ...] = ()
-    """Models (or, of arrays, files) in place of the store's: each has a design of its own, and weights are averaged."""
+    """Models (or files of arrays) in place of the store's model: each has its own design, and weights are averaged."""
     seed: int = 0
-    """Of the design, the basis and what is drawn; base b has seed + b."""
+    """Seed of the design, the basis and the random rows; base model b has seed + b."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -98,9 +99,9 @@ class Stride(SubsetMethod):
             if getattr(self, name) not in words:
                 raise SettingsError(f"{name} is {' or '.join(words)}, not {getattr(self, name)}")
         if self.space == "activations" and self.depth == 1:
-            raise SettingsError("space activations needs a depth below 1: of the last layer it is the logits' space")
+            raise SettingsError("space activations needs a depth below 1: at the last layer use space logits")
         if not 0 < self.depth <= 1:
-            raise SettingsError(f"depth is a share of the layers, above 0 and up to 1; not {self.depth:g}")
+            raise SettingsError(f"depth is a fraction of the layers, above 0 and at most 1; not {self.depth:g}")
         if not 1 <= self.degree <= self.subsets:
             raise SettingsError(f"an example is in 1 to K subsets: degree = {self.degree}, subsets = {self.subsets}")
         counts, weights = ("rank", "updates", "members", "shared"), ("rate", "basis_rate", "stability", "linearity")
@@ -117,44 +118,44 @@ class Stride(SubsetMethod):
 
     @property
     def base_models(self) -> tuple[str, ...]:
-        """As set."""
+        """The setting `bases`."""
         return self.bases
 
     def layer(self, model: ModelShape) -> int:
-        """What `depth` means for a model."""
+        """The layer at `depth`; -1 for the last hidden state."""
         return -1 if self.depth == 1 or not model.layers else min(model.layers - 1, round(self.depth * model.layers))
 
     def needs(self, model: ModelShape) -> OutputSpec:
-        """The layer that the basis reads, and where it is changed what lies above."""
+        """The layer that the basis reads, and with space activations the layers above it."""
         layer = self.layer(model)
         if self.space == "activations":
             if layer < 0:
-                raise SettingsError("arrays have no layers: their space is logits")
+                raise SettingsError("arrays have no layers: use space logits")
             return OutputSpec(upper_layers=layer)
         return OutputSpec(layers=() if layer < 0 else (layer,))
 
     def design(self, rows: int, base: int = 0) -> PartitionDesign:
-        """d random partitions into K/d subsets each, under the base's seed."""
+        """d random partitions into K/d subsets each, by the base model's seed."""
         from ..engine.recovery.design import PartitionDesign
 
         try:
             return PartitionDesign(rows, self.subsets, self.degree, self.seed + base)
         except SettingsError as error:
-            raise SettingsError(f"{error}; -o stride.subsets says fewer") from None
+            raise SettingsError(f"{error}; set fewer by -o stride.subsets") from None
 
     def example_weights(self, head: Head, corpus: HiddenStates, on_progress: Callable[[int], None]) -> HiddenStates:
-        """With ω, where examples weigh."""
+        """The corpus with weights ω, if `omega` is `example`."""
         from ..engine.fitting.hidden_states import MemoryStates
         from ..engine.fitting.streamed_states import StreamedStates
-        from ..engine.steering.example_weights import even, head_norms
+        from ..engine.steering.example_weights import head_norms, inverse_weights
 
         if self.omega == "one":
             return corpus
         assert isinstance(corpus, MemoryStates | StreamedStates)
-        return replace(corpus, weights=even(head_norms(head, corpus, on_progress)))
+        return replace(corpus, weights=inverse_weights(head_norms(head, corpus, on_progress)))
 
     def start_fit(self, head: Head, corpus: HiddenStates, design: Design, base: int = 0) -> FitSession:
-        """All operators, and `checked` of them again."""
+        """A session that trains all operators, and `checked` of them a second time."""
         from ..engine.steering.at_head import AtHead
         from ..engine.steering.at_layer import AtLayer
         from ..engine.steering.steering_fit import SteeringFit
@@ -165,11 +166,15 @@ class Stride(SubsetMethod):
     def _recipe(self, base: int) -> SteeringRecipe:
         from ..engine.steering.training import SteeringRecipe
 
-        return SteeringRecipe(self.rank, self.updates, self.members, self.shared, self.rate, self.basis_rate, self.stability,
-                      self.linearity, self.seed + base)  # fmt: skip
+        return SteeringRecipe(
+            batch=self.members, learning_rate=self.rate, seed=self.seed + base, steps=self.updates, rank=self.rank,
+            shared=self.shared, basis_learning_rate=self.basis_rate, stability=self.stability, linearity=self.linearity,
+        )  # fmt: skip
 
     def memory(self, model: ModelShape, rows: int) -> FitMemory:
-        """Operators, their gradients of two losses and Adam's moments, a copy for the checkpoint; tiles, ω; the operators."""
+        """Fitting: operators, gradients of two losses, Adam's moments, a copy for the checkpoint, tiles, ω. Measuring: operators
+        and tiles.
+        """
         import torch
 
         from ..engine.fitting.streamed_states import ROOM_BYTES
@@ -181,84 +186,86 @@ class Stride(SubsetMethod):
         tiles = 8 * max(TILE_BYTES, 4 * model.vocabulary * max(self.rank, LEAST_ROWS)) * torch.get_num_threads()
         pairs = 40 * self.shared * self.subsets + 32 * self.members * model.max_length
         sketch = 8 * 5 * self.subsets**2 + (32 << 20) if self.linearity else 0
-        own = 8 * model.hidden * self.members * model.max_length  # of one operator, where states are made for a step
-        every = 8 * model.hidden * rows * model.max_length
-        drawn = 2 * min(max(ROOM_BYTES, own), every) if self.states_from == "forward" else 0
-        maps = sum(one.inputs + one.outputs for one in model.linear_layers)
+        operator_states = (
+            8 * model.hidden * self.members * model.max_length
+        )  # of one operator, where states are made for a step
+        all_states = 8 * model.hidden * rows * model.max_length
+        batch_states = 2 * min(max(ROOM_BYTES, operator_states), all_states) if self.states_from == "forward" else 0
+        maps = sum(layer.inputs + layer.outputs for layer in model.linear_layers)
         graph = 12 * maps * max(BATCH_TOKENS, model.max_length) if self.space == "activations" else 0
         norms = 8 * model.max_length * model.vocabulary if self.omega == "example" else 0
-        fitting = int(4 * numbers * (5 + 5 * twice)) + pairs + sketch + 48 * rows + drawn + max(tiles, norms)
+        fitting = int(4 * numbers * (5 + 5 * twice)) + pairs + sketch + 48 * rows + batch_states + max(tiles, norms)
         return FitMemory(fitting + graph, int(8 * numbers * twice) + tiles + graph)
 
     def notes(self, rows: int) -> list[str]:
-        """Whether operators see all of their subsets."""
-        size, seen = rows * self.degree // self.subsets, self.updates * self.members
-        few = f"an operator sees {seen:,} of the {size:,} examples of its subset: more updates, or more subsets"
-        return [few] if seen < size else []
+        """A note if operators do not read all examples of their subsets."""
+        size, reads = rows * self.degree // self.subsets, self.updates * self.members
+        note = f"an operator reads {reads:,} of the {size:,} examples of its subset: set more updates, or more subsets"
+        return [note] if reads < size else []
 
     def measure(self, outputs: BatchOutputs, parameters: Mapping[str, Array]) -> tuple[Array, Array]:
-        """y by all operators; and of those trained twice, the rank correlation of both answers."""
+        """y by all operators, and the rank correlation of both measurements by the operators that were trained twice."""
         import torch
 
         from ..engine.steering.operators import Operators
 
         _require_fit(parameters, self, self._widths(outputs))
 
-        def by(prefix: str) -> Array:
+        def measurements(prefix: str) -> Array:
             device = outputs.example_ids.device
             parts = (torch.from_numpy(parameters[f"{prefix}{name}"]).to(device) for name in ("basis", "alpha"))
-            found: Array = self._measured(outputs, Operators(*parts)).double().numpy(force=True)
-            return found
+            y: Array = self._measure(outputs, Operators(*parts)).double().numpy(force=True)
+            return y
 
-        y = by("")
+        y = measurements("")
         if "which" not in parameters:
             return y, np.full(len(y), np.nan)
-        return y, agreement(y[:, parameters["which"]], by("check_"))
+        return y, agreement(y[:, parameters["which"]], measurements("check_"))
 
     def _widths(self, outputs: BatchOutputs) -> tuple[int, int]:
-        """D' + 1 and D, of a basis and of operators."""
+        """D' + 1 and D: the heights of the basis and the widths of operators."""
         if self.space == "activations":
             width = outputs.upper_layers().states.shape[2]
             return width + 1, width
         return outputs.hidden(self.layer(outputs.head.model_shape)).shape[1] + 1, outputs.hidden().shape[1]
 
-    def _measured(self, outputs: BatchOutputs, operators: Operators) -> torch.Tensor:
-        """y (n, K)."""
-        from ..engine.fitting.hidden_states import Places
-        from ..engine.steering.at_layer import measured_by_upper_layers
-        from ..engine.steering.operators import measured
+    def _measure(self, outputs: BatchOutputs, operators: Operators) -> torch.Tensor:
+        """y (n, K) by these operators."""
+        from ..engine.fitting.hidden_states import PositionStates
+        from ..engine.steering.at_layer import measure_by_upper_layers
+        from ..engine.steering.operators import measure
 
         if self.space == "activations":
-            return measured_by_upper_layers(outputs.head, operators, outputs.upper_layers())
-        places = Places(outputs.hidden(), outputs.targets, outputs.hidden(self.layer(outputs.head.model_shape)))
-        return measured(outputs.head, operators, places, outputs.example_ids, outputs.examples)
+            return measure_by_upper_layers(outputs.head, operators, outputs.upper_layers())
+        states = PositionStates(outputs.hidden(), outputs.targets, outputs.hidden(self.layer(outputs.head.model_shape)))
+        return measure(outputs.head, operators, states, outputs.example_ids, outputs.examples)
 
 
 def _require_fit(parameters: Mapping[str, Array], method: Stride, widths: tuple[int, int]) -> None:
-    """Raise StoreDamaged unless operators are of a method's settings and of widths D' + 1 and D."""
+    """Raise StoreDamaged unless the parameters have the shapes of a method's settings and of widths D' + 1 and D."""
     shapes = {name: parameters[name].shape if name in parameters else () for name in ("basis", "alpha")}
     rank = min(method.rank, widths[0])
-    wanted = {"basis": (widths[0], rank), "alpha": (method.subsets, rank, widths[1])}
+    expected = {"basis": (widths[0], rank), "alpha": (method.subsets, rank, widths[1])}
     if "which" in parameters or method.checked:
         which = parameters.get("which", np.zeros(0))
         shapes |= {
             f"check_{name}": parameters[f"check_{name}"].shape if f"check_{name}" in parameters else ()
-            for name in wanted
+            for name in expected
         }
-        wanted |= {"check_basis": wanted["basis"], "check_alpha": (which.size, *wanted["alpha"][1:])}
-        some = which.ndim == 1 and which.dtype.kind == "i" and which.size > 0
-        inside = some and bool(0 <= which.min() <= which.max() < method.subsets)
-        wanted |= {} if inside else {"which": ()}
-    wrong = [name for name in wanted if shapes.get(name) != wanted[name]]
+        expected |= {"check_basis": expected["basis"], "check_alpha": (which.size, *expected["alpha"][1:])}
+        is_index = which.ndim == 1 and which.dtype.kind == "i" and which.size > 0
+        in_range = is_index and bool(0 <= which.min() <= which.max() < method.subsets)
+        expected |= {} if in_range else {"which": ()}
+    wrong = [name for name in expected if shapes.get(name) != expected[name]]
     if wrong or any(parameters[name].dtype != np.float32 for name in shapes):
-        told = ", ".join(f"{name} {shapes.get(name, '')}" for name in wrong) or "numbers of another kind"
+        differences = ", ".join(f"{name} {shapes.get(name, '')}" for name in wrong) or "numbers of another kind"
         raise StoreDamaged(
-            f"the operators are not those of the fit's settings ({told}): headwater fit --again makes them anew"
+            f"the operators are not those of the fit's settings ({differences}): headwater fit --again makes them anew"
         )
 
 
-def agreement(one: Array, other: Array) -> Array:
-    """(n,) Spearman correlation of each line of two (n, m) arrays; NaN where one does not vary, or of fewer than 3."""
+def agreement(first: Array, second: Array) -> Array:
+    """(n,) Spearman correlation of each row of two (n, m) arrays; NaN for a constant row, or for m < 3."""
     from ..engine.arrays.ranks import spearman
 
-    return spearman(one.T, other.T) if one.shape[1] >= 3 else np.full(len(one), np.nan)
+    return spearman(first.T, second.T) if first.shape[1] >= 3 else np.full(len(first), np.nan)

@@ -1,8 +1,8 @@
 """TrackStar: projected gradients, preconditioned on both sides, to unit norm. Chang et al. 2024, arXiv 2410.17413, section 4.
 
-Score: ⟨G(i), G(q)⟩ with G(z) = R g_z / ‖R g_z‖, R² = the damped inverse of the second moment of projected gradients. Kept: the
-projection on both sides of each map, R from the stored gradients, unit norms. Dropped: the optimizer's second moments that
-divide each parameter's gradient (a checkpoint rarely has them), and mixing the queries' second moment into R.
+Score: ⟨G(i), G(q)⟩ with G(z) = R g_z / ‖R g_z‖, R² = the damped inverse of the second moment of projected gradients. From the
+paper: the projection on both sides of each layer, R from the stored gradients, unit norms. Left out: division of each parameter's
+gradient by the optimizer's second moment (a checkpoint rarely has it), and the queries' second moment as a part of R.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class TrackStar(GradDot, BlockSimilarity):
     """Settings of TrackStar."""
 
     k: int = 32
-    """Buckets a side: a row has k² numbers."""
+    """Buckets per side: a row has k² numbers."""
     damping: float = 0.1
-    """Times the mean of the second moment's diagonal."""
+    """Damping, as a multiple of the mean of the second moment's diagonal."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -36,18 +36,20 @@ class TrackStar(GradDot, BlockSimilarity):
         return "gradient", (self.k**2,)
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
-        """R g_q to unit norm; R goes along for the stored side."""
+        """R g_q, of unit norm, and R for the stored rows."""
         root = inverse_root(state["gram0"], self.damping)
-        made = rows["gradient"].astype(np.float64) @ root
-        return QueryMatrix("gradient", _unit(made).astype(np.float32), shared={"root": root.astype(np.float32)})
+        preconditioned_rows = rows["gradient"].astype(np.float64) @ root
+        return QueryMatrix(
+            "gradient", _unit(preconditioned_rows).astype(np.float32), shared={"root": root.astype(np.float32)}
+        )
 
     def score(self, queries: QueryMatrix, block: Block) -> Array:
-        """Cosines in the preconditioned space: (rows, Q)."""
+        """(rows, Q) cosines of preconditioned gradients."""
         scores: Array = _unit(block.columns["gradient"] @ queries.shared["root"]) @ queries.matrix.T
         return scores
 
 
 def _unit(rows: Array) -> Array:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    found: Array = np.ascontiguousarray(rows / np.where(norms > 0, norms, 1))
-    return found
+    unit_rows: Array = np.ascontiguousarray(rows / np.where(norms > 0, norms, 1))
+    return unit_rows

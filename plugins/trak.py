@@ -1,8 +1,8 @@
 """TRAK at one checkpoint: kernel regression on projected gradients of the margin. Park et al. 2023, arXiv 2303.14186, eq. 17.
 
 With p the geometric mean of an example's token probabilities and f = log(p/(1-p)) its margin, ∇f = -∇ℓ/(1-p), ℓ the mean
-loss. Score: φ(q)ᵀ (ΦᵀΦ + λ)⁻¹ φ(i) (1-p_i). Kept: the projection, ΦᵀΦ of the stored rows, the weight 1-p. Dropped: several
-models trained apart, over which the paper averages, and its soft thresholding.
+loss. Score: φ(q)ᵀ (ΦᵀΦ + λ)⁻¹ φ(i) (1-p_i). From the paper: the projection, ΦᵀΦ of the stored rows, the weight 1-p. Left out: the
+mean over several independently trained models, and soft thresholding.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Trak(GradDot, BlockSimilarity):
     """Settings of TRAK."""
 
     k: int = 32
-    """Buckets a side: a row has k² numbers."""
+    """Buckets per side: a row has k² numbers."""
     damping: float = 0.01
-    """Times the mean of the second moment's diagonal."""
+    """Damping, as a multiple of the mean of the second moment's diagonal."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -52,19 +52,21 @@ class Trak(GradDot, BlockSimilarity):
         return column("gradient", (self.k**2,), "float32"), column("weight", (), "float32")
 
     def needs(self, model: ModelShape) -> OutputSpec:
-        """Traces of the maps, and losses."""
+        """Inputs and output gradients of the layers, and losses."""
         return OutputSpec(reductions=(Loss(),), linear_layers=super().needs(model).linear_layers)
 
     def sketch(self, outputs: BatchOutputs, precomputed: tuple[Projection, ...]) -> dict[str, torch.Tensor]:
         """`gradient` (n, k²) and `loss` (n,), float32."""
-        (each,) = outputs.reduced(Loss())
-        losses = torch.zeros(outputs.examples, device=each.device).index_add_(0, outputs.example_ids, each)
+        (position_losses,) = outputs.reduced(Loss())
+        losses = torch.zeros(outputs.examples, device=position_losses.device).index_add_(
+            0, outputs.example_ids, position_losses
+        )
         return {**super().sketch(outputs, precomputed), "loss": losses}
 
     def normalize(
         self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
-        """`gradient` (n, k²), the margin's, and `weight` (n,), float32."""
+        """`gradient` (n, k²) of the margin, and `weight` (n,), float32."""
         counts = torch.tensor(windows.counts, device=sums["loss"].device).clamp(min=1)
         weight = -torch.expm1(-sums["loss"] / counts)  # 1 - p
         gradient = (parts or sums)["gradient"] / (counts * weight.clamp(min=1e-6))[:, None]
@@ -75,11 +77,11 @@ class Trak(GradDot, BlockSimilarity):
         return "gradient", (self.k**2,)
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
-        """φ(q) times the inverse."""
+        """φ(q) times the damped inverse."""
         solved = preconditioned(rows["gradient"], state["gram0"], self.damping)
         return QueryMatrix("gradient", solved.astype(np.float32))
 
     def score(self, queries: QueryMatrix, block: Block) -> Array:
-        """(rows, Q)."""
+        """(rows, Q): inner products times the weights of the stored rows."""
         scores: Array = block.columns["gradient"] @ queries.matrix.T * block.columns["weight"][:, None]
         return scores

@@ -1,14 +1,14 @@
-"""Vectors that another tool computed, such as gradients of its index: inner product or cosine.
+"""Vectors of another tool, such as gradients of its index: inner product or cosine.
 
-For stores made from an array `vectors`, or from an index of bergson's. Kept: the numbers as they are (or smaller, by
-`precision`). Dropped: whatever the other tool does to them when it is asked, such as its own preconditioning.
+For stores made from an array `vectors`, or from an index of bergson. The numbers are stored unchanged (or in fewer bits, by
+`precision`). The other tool's own processing of queries, such as preconditioning, is not repeated. Knows no store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,12 +18,12 @@ from . import BATCH_EXAMPLES, Array, BatchOutputs, Column, ModelShape, QueryMatr
 
 @dataclass(frozen=True)
 class Vectors(Similarity):
-    """Settings of vectors."""
+    """Settings of the comparison of vectors."""
 
     api: ClassVar[int] = 2
 
     unit: bool = False
-    """To unit norm: the score is a cosine."""
+    """Whether vectors are scaled to unit norm: the score is then a cosine."""
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The vector."""
@@ -33,8 +33,8 @@ class Vectors(Similarity):
         """The vectors, and their sums over positions."""
         return 4 * model.hidden * (positions + 3 * min(positions, BATCH_EXAMPLES)) + 8 * positions
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
-        """`vector` (n, D) float32: what the head reads, summed over positions."""
+    def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
+        """`vector` (n, D) float32: the vectors, summed over positions."""
         hidden = outputs.hidden().float()
         sums = torch.zeros(outputs.examples, hidden.shape[1], device=hidden.device).index_add_(
             0, outputs.example_ids, hidden
@@ -44,10 +44,10 @@ class Vectors(Similarity):
     def normalize(
         self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
-        """`vector` (n, D) float32, of unit norm if asked for."""
-        own = (parts or sums)["vector"]
+        """`vector` (n, D) float32, of unit norm with the setting `unit`."""
+        contributions = (parts or sums)["vector"]
         norms = sums["vector"].norm(2, 1, keepdim=True).clamp_min(1e-30)
-        return {"vector": own / norms if self.unit else own}
+        return {"vector": contributions / norms if self.unit else contributions}
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """The queries' vectors."""

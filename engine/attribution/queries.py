@@ -30,7 +30,7 @@ def read_queries(provider: Provider) -> list[Example]:
         if query.offset or query.place.piece:
             raise CorpusError(f"{query.source}:{query.line}: the query is longer than the model's context of "
                               f"{provider.head.model_shape.max_length} tokens")  # fmt: skip
-        if not query.counted:
+        if not query.target_count:
             raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
     return queries
 

@@ -20,9 +20,9 @@ from ...store.reader import open_column
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape, cores
-from ..fitting.fit_record import fitted, recovery_of
+from ..fitting.fit_record import read_fit, recovery_of
 from ..ingest.examples import Example
-from ..ingest.first_batch import DeclaredOutputs, measured, plugin_code
+from ..ingest.first_batch import DeclaredOutputs, checked_measurements, plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, layers_part
 from ..ingest.open_provider import query_provider
 from ..ingest.outputs import outputs
@@ -64,7 +64,7 @@ class RecoveredSession:
             another one. BudgetError: it does not fit.
         """  # fmt: skip
         self.store, self.name, self._options, self._top, self._run = store, name, options, options.top, run
-        self._fitted = fitted(store, name)
+        self._fitted = read_fit(store, name)
         self.rows = self._fitted.rows
         self._files = self._query_files(queries)
         self._provider: Provider | None = self._opened(0)
@@ -93,7 +93,11 @@ class RecoveredSession:
         path = self._fitted.bases[base]
         choice = replace(self._options.model, path=path) if path else self._options.model
         return query_provider(
-            self._files[base], self.store, choice, self._options.template, self._fitted.made[base] if path else None
+            self._files[base],
+            self.store,
+            choice,
+            self._options.template,
+            self._fitted.fingerprints[base] if path else None,
         )
 
     def _planned(self, memory: int | None) -> tuple[bool, int, Plan]:
@@ -286,7 +290,7 @@ class RecoveredSession:
             declared = DeclaredOutputs(read, spec, "measure")
             with plugin_code(self.name, "measure"):
                 answer = method.measure(declared, operators)
-            return measured(self.name, declared, answer, y.shape[1])
+            return checked_measurements(self.name, declared, answer, y.shape[1])
 
         for batch, measurements in outputs(provider, queries, needs, measure, query_batching(queries)):
             y[batch], reliability[batch] = measurements

@@ -27,7 +27,7 @@ from ..arrays.scan.two_stage import default_candidates, require_same_rows, searc
 from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example
 from ..ingest.first_batch import MethodRows, plugin_code
-from ..ingest.ingest_plan import TEXT_BYTES, layers_part, traces_part
+from ..ingest.ingest_plan import TEXT_BYTES, gradients_part, layers_part
 from ..ingest.provider import Provider
 from ..interface.method import BlockSimilarity, QueryMatrix, Similarity
 from ..interface.registry import load
@@ -171,7 +171,7 @@ class StoredScores:
         needs = [self.method.needs(model_shape)]
         parts = Plan.of(
             layers_part(model_shape, needs, tokens),
-            traces_part(model_shape, needs, tokens),
+            gradients_part(model_shape, needs, tokens),
             Part(f"{self.name} scratch", self.method.scratch(model_shape, tokens)),
             queries_part(queries),
             Part("texts of results", self._text_bytes(k)),

@@ -73,12 +73,12 @@ def ground_truth(**options: Any) -> None:
 
     o = options
     template = Template(o.pop("text_field"), o.pop("prompt_field"), o.pop("completion_field"))
-    recipe = RetrainingRecipe(o.pop("epochs"), o.pop("batch"), o.pop("learning_rate"), pretrained=o.pop("pretrained"))
+    recipe = RetrainingRecipe(**{name: o.pop(name) for name in ("epochs", "batch", "learning_rate", "pretrained")})
     processes = o.pop("processes") or cores()
     truth = prepare_ground_truth(GroundTruthJob(**o, recipe=recipe, template=template))
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
-        finished = truth.build(processes, Run(on_progress=display.show, should_stop=stop.asked))
+        finished = truth.build(processes, Run(on_progress=display.show, should_stop=stop.requested))
     if not finished:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)
@@ -126,12 +126,14 @@ def evaluate_subsets(as_json: bool, output: str | None, plot: str | None, **opti
 
 
 def _agreement(measure: Any, options: dict[str, Any], as_json: bool, output: str | None, plot: str | None) -> None:
+    from ..evaluation.evaluate import OutcomesFile
     from ..presentation.evaluation_tables import print_agreement
     from ..presentation.plots import draw_agreement, refuse_picture
 
     if plot:
         refuse_picture(plot)
-    found = measure(**options)
+    outcomes = OutcomesFile(options.pop("outcomes"), options.pop("kind"), options.pop("subsets"))
+    found = measure(**options, outcomes=outcomes)
     _tell(found, print_agreement, as_json, output)
     if plot:
         draw_agreement(found, plot)

@@ -91,7 +91,7 @@ def _run(prepared: FitRun) -> None:
         click.echo(f"note: {line}", err=True)
     stop, display = StopRequest(), ProgressDisplay()
     with stop, display:
-        finished = prepared.run(Run(on_progress=display.show, should_stop=stop.asked))
+        finished = prepared.run(Run(on_progress=display.show, should_stop=stop.requested))
     if not finished:
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(130)

@@ -38,7 +38,7 @@ def ingest(**options: Any) -> None:
     ingestion = prepared.open()
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
-        outcome = ingestion.run(Run(on_progress=display.show, should_stop=stop.asked))
+        outcome = ingestion.run(Run(on_progress=display.show, should_stop=stop.requested))
     record_errors = prepared.provider.record_errors
     for line in record_errors.first:
         click.echo(f"skipped: {line}", err=True)

@@ -96,7 +96,8 @@ def calibrate(
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
     from ..selection.calibration import FEW
-    from ..selection.prediction import Outcomes, calibration
+    from ..selection.prediction import Outcomes
+    from ..selection.prediction import calibrate as run_calibration
 
     with ProgressDisplay() as display:
         features, targets = _task(o, Run(budget(o["memory"]), on_progress=display.show))
@@ -106,7 +107,7 @@ def calibrate(
             click.echo(
                 f"warning: {number} subsets to choose by; below {FEW} the incumbent λ = 1 will usually stay", err=True
             )
-        found = calibration(features, targets, subsets, Outcomes(outcomes, kind, first), grid)
+        found = run_calibration(features, targets, subsets, Outcomes(outcomes, kind, first), grid)
     if as_json:
         click.echo(json.dumps(found.facts()))
     else:
@@ -152,7 +153,7 @@ def select(output: str, as_json: bool, penalty: float | None, additive: bool, **
     refuse_training(output)
     stop, display = StopRequest(), ProgressDisplay()
     with display:
-        features, targets = _task(o, Run(budget(o["memory"]), on_progress=display.show, should_stop=stop.asked))
+        features, targets = _task(o, Run(budget(o["memory"]), on_progress=display.show, should_stop=stop.requested))
         quotas = tuple(map(_quota, o["quotas"]))
         chosen_penalty = 0.0 if additive else penalty_of(features, penalty)
         request = SelectionRequest(o["count"], o["tokens"], chosen_penalty, o["batch"], quotas, o["columns"],
@@ -165,7 +166,7 @@ def select(output: str, as_json: bool, penalty: float | None, additive: bool, **
         click.echo(json.dumps(chosen.facts))
     else:
         click.echo(f"{output}: " + ", ".join(f"{name} {value:,.6g}" for name, value in chosen.facts.items()), err=True)
-    if stop.asked():
+    if stop.requested():
         click.echo("stopped; these are the first of what was asked for", err=True)
         raise SystemExit(130)
 

@@ -35,7 +35,7 @@ def compress(store: str, method: str, precision: str, bits: int, memory: str | N
 
     planned = compression(FeatureStore.open(store), method, precision, bits, budget(memory))
     stop, display = StopRequest(), ProgressDisplay()
-    run = Run(on_progress=display.show, should_stop=stop.asked)
+    run = Run(on_progress=display.show, should_stop=stop.requested)
     with display, stop:
         rows = planned.run(run.counter("compress", planned.source.rows), run.should_stop)
     click.echo(f"{store}: {rows:,} of {planned.source.rows:,} rows of {method} as {planned.name}", err=True)

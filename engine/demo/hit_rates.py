@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Any
 
 from .docstring_corpus import module_of
 
@@ -53,10 +52,8 @@ def bm25(corpus: Sequence[dict[str, str]], queries: Sequence[str]) -> list[list[
     """Ids of the `DEPTH` texts that BM25 (defaults: Lucene's variant, English stop words removed) ranks first per query."""
     import bm25s
 
-    no_progress: Any = {"show_progress": False}
     index = bm25s.BM25()
-    index.index(bm25s.tokenize([record["text"] for record in corpus], **no_progress), **no_progress)
-    ranked_rows, _ = index.retrieve(
-        bm25s.tokenize(list(queries), **no_progress), k=min(DEPTH, len(corpus)), **no_progress
-    )
+    index.index(bm25s.tokenize([record["text"] for record in corpus], show_progress=False), show_progress=False)
+    query_tokens = bm25s.tokenize(list(queries), show_progress=False)
+    ranked_rows, _ = index.retrieve(query_tokens, k=min(DEPTH, len(corpus)), show_progress=False)
     return [[corpus[row]["id"] for row in rows] for rows in ranked_rows]

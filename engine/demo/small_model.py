@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ...store.files import whole_file
+from ..models.training_recipe import TrainingRecipe
 from ..models.transformers_types import HfModel, HfTokenizer
 
 END = "<|end|>"
@@ -29,9 +30,9 @@ OnProgress = Callable[[int, float], None]
 """Called with the number of steps done and the running mean of the loss, in nats per token."""
 
 
-@dataclass(frozen=True, slots=True)
-class DemoModelRecipe:
-    """Model size and training hyperparameters."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoModelRecipe(TrainingRecipe):
+    """Model size and training hyperparameters; an example of a batch is a packed sequence."""
 
     vocabulary: int = 2048
     """Maximal vocabulary size of the BPE."""
@@ -45,16 +46,11 @@ class DemoModelRecipe:
     """Width of the feed-forward layer."""
     length: int = 128
     """Tokens per packed sequence."""
-    batch: int = 16
-    """Sequences per step."""
     steps: int = 500
     """Optimizer steps."""
     warmup: int = 30
-    """Steps of linear learning-rate warm-up."""
-    rate: float = 4e-3
-    """Peak learning rate; cosine decay to a tenth of it."""
-    seed: int = 0
-    """Seed of the weights and of the order of the texts."""
+    """Steps of linear learning-rate warm-up; then cosine decay to a tenth of the peak."""
+    learning_rate: float = 4e-3
 
 
 SHORT = DemoModelRecipe(vocabulary=1024, width=96, layers=3, inner=256, batch=8, steps=120, warmup=10)
@@ -133,7 +129,7 @@ def train(model: HfModel, batches: Iterator[torch.Tensor], recipe: DemoModelReci
     at each of a step's thousand small operations, which takes three to eight times as long on cores that others use too.
     """
     weights = list(model.parameters())
-    optimizer = torch.optim.AdamW(weights, lr=recipe.rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, recipe))
     model.train()
     mean = 0.0
@@ -163,7 +159,9 @@ def _single_threaded_pool() -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(previous_threads)
 
 
-def _gradients(model: HfModel, weights: list[Any], rows: torch.Tensor) -> tuple[float, Sequence[torch.Tensor]]:
+def _gradients(
+    model: HfModel, weights: list[torch.nn.Parameter], rows: torch.Tensor
+) -> tuple[float, Sequence[torch.Tensor]]:
     """(sequences, length + 1) → mean loss and its gradients."""
     hidden = model.base_model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state  # (sequences, length, width)
     logits = model.get_output_embeddings()(hidden).flatten(0, 1)

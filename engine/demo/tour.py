@@ -114,7 +114,7 @@ def _model(place: Workdir, recipe: DemoModelRecipe) -> None:
     records = texts.read_records(place.corpus)
     start = time.monotonic()
     losses: list[float] = []
-    with ProgressDisplay(every=10.0) as display:
+    with ProgressDisplay(interval=10.0) as display:
 
         def on_progress(step: int, loss: float) -> None:
             losses.append(loss)
@@ -130,7 +130,7 @@ def _store(place: Workdir, method: str, settings: JsonFacts) -> None:
     job = IngestJob([str(place.corpus)], str(place.store), choice, {method: settings},
                     TextSettings(max_length=LENGTH))  # fmt: skip
     ingestion = prepare(job).open()
-    with ProgressDisplay(every=10.0) as display:
+    with ProgressDisplay(interval=10.0) as display:
         outcome = ingestion.run(Run(on_progress=display.show))
     size = sum(file.stat().st_size for file in place.store.rglob("*") if file.is_file())
     _log(f"store: {outcome.rows:,} examples with {method} ({outcome.added:,} read now, in {clock(outcome.seconds)}), "

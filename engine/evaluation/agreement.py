@@ -1,4 +1,4 @@
-"""`evaluate lds` and `evaluate subsets`: predicted against real effects of training on subsets. Knows no store.
+"""`evaluate lds` and `evaluate subsets`: predicted against real effects of training on subsets.
 
 Outcomes are losses by default. Training on a helpful subset lowers the loss, so that a positive score predicts a lower loss and
 outcomes enter the correlations with their sign changed. Knows no store.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from ...store.errors import DataError, SettingsError
 from ...store.files import JsonObject
+from ...store.json_values import JsonValue
 from ...store.layout import Array
 from .metrics import Estimate, bootstrap_subsets, lds, noise_ceiling, subset_sums
 
@@ -49,7 +49,8 @@ class Agreement:
         return {key: _json(value) for key, value in fields.items()}
 
 
-def _json(value: Any) -> Any:
+def _json(value: JsonValue) -> JsonValue:
+    """A JSON value with null in place of undefined numbers."""
     if isinstance(value, Mapping):
         return {key: _json(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...store.errors import SettingsError
@@ -18,33 +19,38 @@ from .removal import Removal, brittleness
 from .retrieval import CUTS, Retrieval, evaluate_retrieval
 
 
-def lds_from_files(
-    scores: str, masks: str, outcomes: str, subsets: str = "", kind: str = "loss", resamples: int = 1000
-) -> Agreement:
-    """`evaluate lds` from files; `subsets` "80:100" uses only this range of subsets.
+@dataclass(frozen=True, slots=True)
+class OutcomesFile:
+    """A file of outcomes of training on subsets."""
+
+    path: str
+    """(S, Q) or (seeds, S, Q) numbers."""
+    kind: str = "loss"
+    """A `loss` falls where training helps; a `gain` rises."""
+    subsets: str = ""
+    """Range of the subsets to use, such as 80:100; empty for all."""
+
+
+def lds_from_files(scores: str, masks: str, outcomes: OutcomesFile, resamples: int = 1000) -> Agreement:
+    """`evaluate lds` from files.
 
     Raises:
         SettingsError: a file does not exist or has an unknown format.
         DataError: a file holds something else than expected, or shapes do not match.
     """
-    chosen = _parse_range(subsets)
-    mask, outcome = read_masks(masks), read_array(outcomes, "outcomes")
+    chosen = _parse_range(outcomes.subsets)
+    mask, outcome = read_masks(masks), read_array(outcomes.path, "outcomes")
     if chosen != slice(None):
         mask, outcome = mask[chosen], _select_subsets(outcome, chosen)
-    return evaluate_lds(read_array(scores, "scores"), mask, outcome, kind, resamples)
+    return evaluate_lds(read_array(scores, "scores"), mask, outcome, outcomes.kind, resamples)
 
 
-def subsets_from_files(
-    predicted: str, outcomes: str, subsets: str = "", kind: str = "loss", resamples: int = 1000
-) -> Agreement:
-    """`evaluate subsets` from files; the range `subsets` applies to both."""
-    chosen = _parse_range(subsets)
-    return evaluate_subsets(
-        read_array(predicted, "predictions")[chosen],
-        _select_subsets(read_array(outcomes, "outcomes"), chosen),
-        kind,
-        resamples,
-    )
+def subsets_from_files(predicted: str, outcomes: OutcomesFile, resamples: int = 1000) -> Agreement:
+    """`evaluate subsets` from files; the range of subsets applies to predictions, too."""
+    chosen = _parse_range(outcomes.subsets)
+    predictions = read_array(predicted, "predictions")[chosen]
+    outcome = _select_subsets(read_array(outcomes.path, "outcomes"), chosen)
+    return evaluate_subsets(predictions, outcome, outcomes.kind, resamples)
 
 
 def brittleness_from_file(outcomes: str) -> Removal:

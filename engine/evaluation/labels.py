@@ -9,7 +9,6 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -139,7 +138,7 @@ _FALSE = {"", "0", "0.0", "f", "false", "n", "no", "none", "null", "nan"}
 _TRUE = {"1", "1.0", "t", "true", "y", "yes"}
 
 
-def _is_true(label: Any, path: str) -> bool:
+def _is_true(label: object, path: str) -> bool:
     text = str(label).strip().lower()
     if text not in _FALSE | _TRUE:
         raise DataError(
@@ -152,7 +151,7 @@ def _column(path: str, name: str) -> JsonObject:
     return {str(_cell(fields, "id", path)): _cell(fields, name, path) for fields in _records(path)}
 
 
-def _cell(fields: JsonFacts, name: str, path: str) -> Any:
+def _cell(fields: JsonFacts, name: str, path: str) -> object:
     if name not in fields:
         raise DataError(f"{path} has no column {name}; it has {', '.join(fields)}")
     return fields[name]

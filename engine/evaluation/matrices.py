@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -108,7 +107,9 @@ def _zarr(file: Path) -> Array:
     import zarr
 
     node = zarr.open(str(file), mode="r")
-    array: Any = node["scores"] if isinstance(node, zarr.Group) else node
+    array = node["scores"] if isinstance(node, zarr.Group) else node
+    if not isinstance(array, zarr.Array):
+        raise ValueError("scores is no array")
     values = np.asarray(array[...])
     names = getattr(array.metadata, "dimension_names", None) or ()
     return values.T if tuple(names) == ("example", "query") else values

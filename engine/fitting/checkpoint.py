@@ -1,4 +1,4 @@
-"""Checkpoints of a fit that can be interrupted at any step. Knows no method."""
+"""Checkpoints of a fit, which can be interrupted at any step. Knows no method."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from ..interface.subset_method import FitSession
 
 
 class Checkpoint:
-    """Where a training stands, kept now and then."""
+    """The state of a fit session in a folder, written every few seconds."""
 
-    def __init__(self, folder: Path, of: str, seconds: float) -> None:
-        """`of`: digest of the states that it is trained on."""
-        self._folder, self._of, self._seconds, self._kept = folder, of, seconds, time.monotonic()
+    def __init__(self, folder: Path, corpus_digest: str, seconds: float) -> None:
+        """`corpus_digest`: of the hidden states that the session is fitted to; `seconds`: between two writes."""
+        self._folder, self._corpus_digest, self._seconds = folder, corpus_digest, seconds
+        self._last_write = time.monotonic()
 
-    def resumed(self, fitting: FitSession) -> bool:
-        """Go on from what is kept, if it is of the same states; False where it is not whole."""
+    def resume(self, session: FitSession) -> bool:
+        """Load the checkpoint into a session, if there is one of the same hidden states; False if it is damaged."""
         state = whole_state(self._folder)
-        if state is None or state.values.get("of") != self._of:
+        if state is None or state.values.get("of") != self._corpus_digest:
             return True
         try:
-            fitting.load_state_dict(state.arrays)
+            session.load_state_dict(state.arrays)
         except DataError:
             return False
         return True
 
-    def write(self, fitting: FitSession, *, due: bool = False) -> None:
-        """Keep it; with `due`, if it is time to."""
-        if not due or time.monotonic() - self._kept >= self._seconds:
-            write_state(self._folder, {"of": self._of}, fitting.state_dict())
-            self._kept = time.monotonic()
+    def write(self, session: FitSession, *, due: bool = False) -> None:
+        """Write a checkpoint; with `due`, only if the last one is older than `seconds`."""
+        if not due or time.monotonic() - self._last_write >= self._seconds:
+            write_state(self._folder, {"of": self._corpus_digest}, session.state_dict())
+            self._last_write = time.monotonic()

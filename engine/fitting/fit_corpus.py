@@ -1,23 +1,23 @@
-"""Where a fit reads its corpus: the store's own texts, the files it was made of, or arrays. Knows no method."""
+"""Opens the corpus of a fit: the store's own texts, the files that it was made of, or arrays. Knows no method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...store.errors import CorpusError, DataError, SettingsError, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore
+from ...store.json_values import JsonObject
 from ...store.reader import open_column
 from ..data.documents import RecordErrors
 from ..ingest.array_provider import ArrayProvider
 from ..ingest.examples import Place, windows
 from ..ingest.open_provider import corpus_provider
 from ..ingest.provider import Provider
-from ..ingest.store_opening import refuse_differences
+from ..ingest.store_opening import require_same
 from ..ingest.stored_texts import StoredTexts
 from ..ingest.text_settings import text_settings_of
 from ..interface.subset_method import SubsetMethod
@@ -25,81 +25,81 @@ from ..models.language_model import ModelChoice, load, pick_device
 
 
 def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: Sequence[str]) -> Provider:
-    """The store's examples as a base model sees them; "" is the store's own model.
+    """The provider of the store's examples, read by a base model; "" is the store's own model.
 
     Raises:
-        CorpusError: a file is gone. StoreMismatch: it is another one than the store was made of, or another model.
+        CorpusError: a file is missing. StoreMismatch: a file or the model differs from those of the store.
     """
-    there = store.provenance
-    if there["kind"] == "arrays":
+    provenance = store.provenance
+    if provenance["kind"] == "arrays":
         provider: Provider = ArrayProvider(
             [base] if base else _files(store, corpus), pick_device(choice.device), RecordErrors("fail")
         )
-    elif there.get("text") or (there.get("tokens") and not base):
-        provider = StoredTexts(store, load(replace(choice, path=base or choice.path or there["model_path"])))
+    elif provenance.get("text") or (provenance.get("tokens") and not base):
+        provider = StoredTexts(store, load(replace(choice, path=base or choice.path or provenance["model_path"])))
     else:
-        model = replace(choice, path=base or choice.path or there["model_path"])
-        provider = corpus_provider(_files(store, corpus), model, text_settings_of(store.provenance))
+        model = replace(choice, path=base or choice.path or provenance["model_path"])
+        provider = corpus_provider(_files(store, corpus), model, text_settings_of(provenance))
     if not base:
-        given = provider.provenance()
-        refuse_differences(store.url, {key: given[key] for key in ("model", "tokenizer") if key in given}, there)
-    if not (base and there["kind"] == "arrays") and [one.digest for one in provider.sources] != [
-        one["digest"] for one in there["sources"]
-    ]:
-        raise StoreMismatch(
-            f"{store.url} was made of other files than {', '.join(one.path for one in provider.sources[:3])}"
-        )
+        require_same(store.url, fingerprints(provider), provenance)
+    digests = [source.digest for source in provider.sources]
+    stored_digests = [source["digest"] for source in provenance["sources"]]
+    if not (base and provenance["kind"] == "arrays") and digests != stored_digests:
+        paths = ", ".join(source.path for source in provider.sources[:3])
+        raise StoreMismatch(f"{store.url} was made of other files than {paths}: name its own files by --corpus")
     return provider
 
 
 def absolute(base: str) -> str:
-    """A folder or file as whoever asks a query elsewhere finds it; a hub id as it is."""
+    """The absolute path of a folder or file, so that queries from elsewhere find it; a hub id unchanged."""
     return str(Path(base).resolve()) if base and Path(base).exists() else base
 
 
-def made_of(provider: Provider) -> dict[str, Any]:
-    """What a base's queries must agree with."""
-    found = provider.provenance()
-    return {key: found[key] for key in ("model", "tokenizer") if key in found}
+def fingerprints(provider: Provider) -> JsonObject:
+    """Fingerprints of the model and tokenizer, which queries must have, too."""
+    provenance = provider.provenance()
+    return {key: provenance[key] for key in ("model", "tokenizer") if key in provenance}
 
 
 def require_source(store: FeatureStore, name: str, method: SubsetMethod) -> None:
-    """Raise SettingsError where a method reads rows in any order, and a store neither keeps texts nor is of arrays."""
+    """Raise SettingsError if a method runs the model at each step, and a store has neither texts, token ids nor arrays."""
     if method.states_from == "forward" and not (
         store.provenance["kind"] == "arrays" or store.provenance.get("text") or store.provenance.get("tokens")
     ):
         raise SettingsError(
-            f"{store.url} keeps no texts, and {name} with these settings reads them at every step: ingest without --no-text"
+            f"{store.url} keeps no texts, and {name} with these settings reads them at each step: ingest without --no-text"
         )
 
 
 def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:
-    """As named, or where they were."""
-    found = list(corpus) or [one["path"] for one in store.provenance["sources"]]
-    gone = [path for path in found if not corpus and not Path(path).exists()]
-    if gone:
-        raise CorpusError(f"{gone[0]} is no longer there: --corpus FILE says where {store.url}'s files are now")
-    return found
+    """The corpus's files as the user names them, or at their paths of the ingestion."""
+    paths = list(corpus) or [source["path"] for source in store.provenance["sources"]]
+    missing = [path for path in paths if not corpus and not Path(path).exists()]
+    if missing:
+        raise CorpusError(f"{missing[0]} is no longer there: --corpus FILE says where {store.url}'s files are now")
+    return paths
 
 
 def require_rows(store: FeatureStore, provider: Provider) -> None:
-    """See that a base model's examples are the store's, one for one: of arrays; texts are the store's own, or known by digest.
+    """Check that the examples of a base model's arrays are the store's, one for one. (Texts are the store's own, or compared by
+    digest.)
 
     Raises:
-        DataError: there are more or fewer, one has another name, or another number of positions.
+        DataError: there are more or fewer, or an example has another id or another number of target positions.
     """
-    path, rows, seen = provider.sources[0].path, store.rows(EXAMPLES), 0
+    path, rows, count = provider.sources[0].path, store.rows(EXAMPLES), 0
     if store.provenance["kind"] != "arrays":
         return
     columns = {name: open_column(store, EXAMPLES, name) for name in ("id", "source", "counted")}
     for part in windows(provider.examples(Place())):
-        numbers, seen = np.arange(seen, min(rows, seen + len(part))), seen + len(part)
-        if seen > rows:
+        row_numbers, count = np.arange(count, min(rows, count + len(part))), count + len(part)
+        if count > rows:
             break
-        held = {name: column.gather(numbers) for name, column in columns.items()}
+        stored = {name: column.gather(row_numbers) for name, column in columns.items()}
         for at, example in enumerate(part):
-            own = str(held["id"][at]).removeprefix(str(held["source"][at]))
-            if example.id.removeprefix(example.source) != own or example.counted != int(held["counted"][at]):
-                raise DataError(f"{path}: example {example.id} stands where the store has {held['id'][at]}")
-    if seen != rows:
-        raise DataError(f"{path} has {'more' if seen > rows else seen} examples, the store {rows:,}")
+            stored_id = str(stored["id"][at]).removeprefix(str(stored["source"][at]))
+            same_targets = example.target_count == int(stored["counted"][at])
+            if example.id.removeprefix(example.source) != stored_id or not same_targets:
+                raise DataError(f"{path}: example {example.id} stands where the store has {stored['id'][at]}")
+    if count != rows:
+        raise DataError(f"{path} has {'more' if count > rows else count} examples, the store {rows:,}")

@@ -1,4 +1,4 @@
-"""`fit` as one call: hidden states once, then an interruptible training for each base model. Knows no method by name.
+"""`fit` as one call: computes hidden states, then runs an interruptible fit for each base model. Knows no method by name.
 
 fit = prepare_fit(FitJob("store", "stride", {"subsets": 300}))
 finished = fit.run()
@@ -7,44 +7,46 @@ finished = fit.run()
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from ...store.errors import HeadwaterError, SettingsError, StoreBusy, StoreError, StoreFull, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import OwnerLock
+from ...store.json_values import JsonObject
 from ...store.reader import open_column
 from ...store.state import remove_state, write_state
+from ..ingest.first_batch import plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..ingest.outputs import BATCH_TOKENS
 from ..ingest.provider import Provider, RandomAccessProvider
 from ..interface.model_view import BATCH_EXAMPLES
 from ..interface.registry import load
-from ..interface.subset_method import HiddenStates, SubsetMethod
+from ..interface.subset_method import FitSession, HiddenStates, SubsetMethod
 from ..models.language_model import ModelChoice
 from ..runtime.memory import Part, Plan, show_bytes
 from ..runtime.run import SILENT, Run
 from .checkpoint import Checkpoint
-from .fit_corpus import absolute, base_provider, made_of, require_rows, require_source
+from .fit_corpus import absolute, base_provider, fingerprints, require_rows, require_source
 from .fit_record import (
     RECORD,
-    corpus_of,
+    FitRecord,
     fit_digest,
-    held_record,
+    new_record,
+    read_operators,
     read_record,
+    readable_record,
     record_bytes,
     recovery_of,
-    refuse_other,
-    refuse_settings,
+    require_same_corpus,
+    require_same_settings,
     same_fit,
     state_folder,
-    whole_operators,
 )
 from .state_files import StateFiles, part_bytes
 from .streamed_states import StreamedStates
@@ -52,66 +54,62 @@ from .streamed_states import StreamedStates
 
 @dataclass(frozen=True, slots=True)
 class FitJob:
-    """What to fit to which store."""
+    """Which method to fit to which store."""
 
     store: str
     method: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Those that are not the default, or not those of the fit that is there."""
+    settings: JsonObject = field(default_factory=dict)
+    """Settings that differ from the default, or from those of the existing fit."""
     corpus: Sequence[str] = ()
-    """Where the corpus's files are now, if they are needed and have moved."""
+    """Paths of the corpus's files, if they are needed and have moved."""
     model: ModelChoice = field(default_factory=lambda: ModelChoice(""))
     again: bool = False
-    """Begin anew where there is a fit with other settings or of other examples."""
+    """Whether to replace a fit with other settings or of other examples."""
     commit_seconds: float = 15.0
-    """A kill loses at most this much work, plus one step."""
+    """Seconds between checkpoints: a kill loses at most this much work, plus one step."""
 
 
 class FitRun:
-    """A fit that only needs to be started; nothing is written yet."""
+    """A fit that is ready to start; nothing is written yet."""
 
     def __init__(
-        self, job: FitJob, store: FeatureStore, method: SubsetMethod, record: dict[str, Any], budget: int | None = None
+        self, job: FitJob, store: FeatureStore, method: SubsetMethod, record: FitRecord, budget: int | None = None
     ) -> None:
-        """`record`: of the fit that is there, or of a new one. See :func:`prepare_fit`."""
+        """`record`: of the existing fit, or of a new one. See :func:`prepare_fit`."""
         self.job, self.store, self.method, self._record, self._budget = job, store, method, record, budget
         self.folder = state_folder(store, job.method)
-        self._seen = record_bytes(store, job.method)
+        self._record_bytes = record_bytes(store, job.method)
         self.rows = store.rows(EXAMPLES)
-        design, recovery = method.design(self.rows), recovery_of(method)  # both refuse what cannot be
+        design, recovery = method.design(self.rows), recovery_of(method)  # both raise SettingsError
         if not 1 <= round(recovery.held_out * design.subsets) <= design.subsets - 2:
             raise SettingsError(
-                f"{design.subsets} operators are too few to hold out {recovery.held_out:.0%}: more subsets"
+                f"{design.subsets} subsets are too few to hold out {recovery.held_out:.0%} of them: set more subsets"
             )
         self._next: Provider | None = None
         self.plan = Plan(())
         if record["done"] < len(record["bases"]):
             self._next = self._provider(record["done"])
-            self.plan = self._planned(self._next)
+            self.plan = self._plan(self._next)
             self.plan.check(budget, self.plan.total)
             for base in range(record["done"] + 1, len(record["bases"])):
-                self._provider(base)  # before an older fit is given up for this one
+                self._provider(base)  # raises errors before an older fit is replaced
 
     @property
     def notes(self) -> list[str]:
-        """What whoever starts it should know: a line each."""
+        """What the user should know before the start, a line each."""
         if self._next is None:
             return []
         if self.method.states_from == "forward":
-            return [*self.method.notes(self.rows), "hidden states are not kept: the model runs at every step"]
-        model_shape, bases = self._next.head.model_shape, len(self._record["bases"])
-        counted = open_column(self.store, EXAMPLES, "counted").gather(np.arange(self.rows)).sum(dtype=np.int64)
-        width = (
-            self._next.head.weight.element_size()
-            * model_shape.hidden
-            * (2 if self.method.layer(model_shape) >= 0 else 1)
-            + 8
-        )
-        told = f"hidden states take some {show_bytes(int(counted) * width * bases)} in {self.folder}"
-        return [told, *self.method.notes(self.rows)]
+            return [*self.method.notes(self.rows), "hidden states are not stored: the model runs at each step"]
+        head, bases = self._next.head, len(self._record["bases"])
+        positions = open_column(self.store, EXAMPLES, "counted").gather(np.arange(self.rows)).sum(dtype=np.int64)
+        layers = 2 if self.method.layer(head.model_shape) >= 0 else 1
+        position_bytes = head.weight.element_size() * head.model_shape.hidden * layers + 8
+        size = show_bytes(int(positions) * position_bytes * bases)
+        return [f"hidden states take about {size} in {self.folder}", *self.method.notes(self.rows)]
 
-    def _planned(self, provider: Provider) -> Plan:
-        """What a base model's fit holds: reading first, training after it."""
+    def _plan(self, provider: Provider) -> Plan:
+        """The memory of the fit for a base model: of reading hidden states and of the training."""
         tokens, model_shape = max(BATCH_TOKENS, provider.longest()), provider.head.model_shape
         inner, files = self.method.layer(model_shape) >= 0, self.method.states_from == "cache"
         return provider.memory(tokens) + Plan.of(
@@ -123,7 +121,7 @@ class FitRun:
         )
 
     def run(self, run: Run = SILENT) -> bool:
-        """Fit what is left; False when stopped before the end.
+        """Fit the remaining base models; False if stopped before the end.
 
         Raises:
             StoreBusy: another process fits it. StoreFull: no room left. DataError: a state or an operator is not finite.
@@ -131,15 +129,15 @@ class FitRun:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with closing(self._locked()):
-                if record_bytes(self.store, self.job.method) != self._seen:
+                if record_bytes(self.store, self.job.method) != self._record_bytes:
                     raise StoreBusy(
                         f"another process fitted {self.job.method} to {self.store.url} meanwhile: run it again"
                     )
-                for torn in self.folder.rglob(".*.new"):
-                    torn.unlink()  # of a run that was killed
+                for unfinished in self.folder.rglob(".*.new"):
+                    unfinished.unlink()  # of a run that was killed
                 return self._run(run)
         except HeadwaterError:
-            raise  # some are OSErrors too
+            raise  # some are OSErrors, too
         except OSError as error:
             kind = StoreFull if error.errno in (27, 28, 122) else StoreError  # EFBIG, ENOSPC, EDQUOT
             raise kind(f"{self.folder} cannot be written: {error.strerror or error}") from None
@@ -150,102 +148,116 @@ class FitRun:
     def _run(self, run: Run) -> bool:
         record = self._record
         if not record["done"]:
-            self._sweep(record)
-        self._note(record)
+            self._remove_other_fit(record)
+        self._write_record(record)
         for base in range(record["done"], len(record["bases"])):
             provider, self._next = self._next or self._provider(base), None
-            self._planned(provider).check(self._budget, self.plan.total)
-            record["bases"][base]["made"] = made_of(provider)
-            self._note(record)
-            if not self._base(base, provider, run):
+            self._plan(provider).check(self._budget, self.plan.total)
+            record["bases"][base]["made"] = fingerprints(provider)
+            self._write_record(record)
+            if not self._fit_base(base, provider, run):
                 return False
             record["done"] = base + 1
-            self._note(record)
-            remove_state(self._place(base) / "training")
+            self._write_record(record)
+            remove_state(self._base_folder(base) / "training")
             del provider  # before the next is loaded
         return True
 
-    def _sweep(self, record: Mapping[str, Any]) -> None:
-        """What another fit left is gone, unless it is this one's beginning; hidden states stay, and know what they are of."""
-        there = held_record(self.store, self.job.method)
-        if there is None or not same_fit(there, record):
-            for place in self.folder.glob("base*"):
+    def _remove_other_fit(self, record: FitRecord) -> None:
+        """Remove checkpoints and operators of a fit with another record; hidden states stay, and are compared before use."""
+        stored = readable_record(self.store, self.job.method)
+        if stored is None or not same_fit(stored, record):
+            for folder in self.folder.glob("base*"):
                 for name in ("training", "operators"):
-                    remove_state(place / name)
-                if place.name not in {f"base{base}" for base in range(len(record["bases"]))}:
-                    shutil.rmtree(place)
+                    remove_state(folder / name)
+                if folder.name not in {f"base{base}" for base in range(len(record["bases"]))}:
+                    shutil.rmtree(folder)
 
-    def _base(self, base: int, provider: Provider, run: Run) -> bool:
-        """One base model, to the end: whether it was reached."""
-        place, bases = self._place(base), len(self._record["bases"])
+    def _fit_base(self, base: int, provider: Provider, run: Run) -> bool:
+        """Fit one base model; False if stopped before the end."""
+        folder, bases = self._base_folder(base), len(self._record["bases"])
         name = f" of base {base + 1}" if bases > 1 else ""
         try:
             corpus, digest = self._corpus(base, provider, name, run)
-        except _StoppedError:
+        except _StopRequested:
             return False
-        begun = partial(self.method.start_fit, provider.head, corpus, self.method.design(self.rows, base), base)
-        fitting, keep = begun(), Checkpoint(place / "training", digest, self.job.commit_seconds)
-        if not keep.resumed(fitting):  # from the beginning: what is kept may have been taken up in part
-            fitting = begun()
+        session, checkpoint = self._resumed_session(base, provider, corpus, digest)
 
         def step(done: int, fidelity: float, drift: float) -> None:
             note = f"steps · loss inside {fidelity:.4f}, drift outside {drift:.5f}"
-            run.report(f"operators{name}", done, fitting.steps, note)
-            keep.write(fitting, due=True)
+            run.report(f"operators{name}", done, session.steps, note)
+            checkpoint.write(session, due=True)
 
-        if not fitting.run(step, run.should_stop):
-            keep.write(fitting)
+        if not session.run(step, run.should_stop):
+            checkpoint.write(session)
             return False
-        write_state(place / "operators", {"of": fit_digest(self._record, base)}, fitting.parameters())
+        write_state(folder / "operators", {"of": fit_digest(self._record, base)}, session.parameters())
         return True
 
+    def _resumed_session(
+        self, base: int, provider: Provider, corpus: HiddenStates, digest: str
+    ) -> tuple[FitSession, Checkpoint]:
+        """A base model's fit at the step of its checkpoint, or at its first. `digest`: of what decides the corpus's states."""
+        checkpoint = Checkpoint(self._base_folder(base) / "training", digest, self.job.commit_seconds)
+        design = self.method.design(self.rows, base)
+
+        def start() -> FitSession:
+            with plugin_code(self.job.method, "start_fit"):
+                return self.method.start_fit(provider.head, corpus, design, base)
+
+        session = start()
+        if not checkpoint.resume(session):
+            session = start()  # the first one may have loaded a part of a damaged checkpoint
+        return session, checkpoint
+
     def _corpus(self, base: int, provider: Provider, name: str, run: Run) -> tuple[HiddenStates, str]:
-        """What operators are trained on, and a digest of what decides its states. `name`: of the base, behind each stage's.
+        """The hidden states that operators are fitted to, and a digest of what they depend on. `name`: suffix of the stages.
 
         Raises:
-            _StoppedError: it was asked to stop.
+            _StopRequested: the run was asked to stop.
         """
         layer = self.method.layer(provider.head.model_shape)
-        activations = StateFiles(provider, self._place(base), layer, self.rows)
+        states = StateFiles(provider, self._base_folder(base), layer, self.rows)
 
-        def weighing(rows: int) -> None:
+        def report_weights(rows: int) -> None:
             run.report(f"weights of examples{name}", rows, self.rows, "examples")
             if run.should_stop():
-                raise _StoppedError
+                raise _StopRequested
 
         corpus: HiddenStates | None
         if self.method.states_from == "cache":
-            corpus = activations.collected(run.counter(f"hidden states{name}", self.rows), run.should_stop)
+            corpus = states.collected(run.counter(f"hidden states{name}", self.rows), run.should_stop)
         else:
-            activations.removed()
-            random = cast(RandomAccessProvider, provider)  # see require_source
+            states.removed()
+            random_access = cast(RandomAccessProvider, provider)  # see require_source
             lengths = run.counter(f"lengths of examples{name}", self.rows)
-            corpus = StreamedStates.measured(random, layer, lengths, run.should_stop)
+            corpus = StreamedStates.of_provider(random_access, layer, lengths, run.should_stop)
         if corpus is None:
-            raise _StoppedError
-        return self.method.example_weights(provider.head, corpus, weighing), activations.digest
+            raise _StopRequested
+        with plugin_code(self.job.method, "example_weights"):
+            return self.method.example_weights(provider.head, corpus, report_weights), states.digest
 
     def _provider(self, base: int) -> Provider:
         provider = base_provider(self.store, self._record["bases"][base]["base"], self.job.model, self.job.corpus)
         require_rows(self.store, provider)
         return provider
 
-    def _place(self, base: int) -> Path:
+    def _base_folder(self, base: int) -> Path:
         return self.folder / f"base{base}"
 
-    def _note(self, record: Mapping[str, Any]) -> None:
+    def _write_record(self, record: FitRecord) -> None:
         write_state(self.folder / RECORD, record)
 
 
-class _StoppedError(Exception):
-    """Somebody asked to stop while a corpus was made ready."""
+class _StopRequested(BaseException):  # no Exception: a method's own `except Exception` must not swallow it
+    """The run was asked to stop while the corpus of a fit was prepared."""
 
 
 def prepare_fit(job: FitJob, run: Run = SILENT) -> FitRun:
-    """Open the store, load the next base model, make the plan, which fits the run's budget; nothing is written.
+    """Open the store, load the next base model, and make a plan within the run's budget; nothing is written.
 
     Raises:
-        HeadwaterError: whatever of these is not as it should be.
+        HeadwaterError: one of these fails.
     """
     store = FeatureStore.open(job.store)
     store.require_writable()
@@ -256,21 +268,26 @@ def prepare_fit(job: FitJob, run: Run = SILENT) -> FitRun:
         )
     if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.is_complete(EXAMPLES):
         raise StoreMissing(f"{store.url} does not hold all of its examples yet: run ingest again to go on")
-    there = held_record(store, job.method) if job.again else read_record(store, job.method)
+    stored = readable_record(store, job.method) if job.again else read_record(store, job.method)
     try:
-        method = kind.from_settings({**(there["settings"] if there and not job.again else {}), **job.settings})
+        method = kind.from_settings({**(stored["settings"] if stored and not job.again else {}), **job.settings})
     except SettingsError as error:
         raise SettingsError(f"method {job.method}: {error}") from None
     require_source(store, job.method, method)
-    bases = [{"base": absolute(base), "made": {}} for base in method.base_models or ("",)]
-    record = {"settings": method.settings(), **corpus_of(store), "bases": bases, "done": 0}
-    if there and not job.again:
-        refuse_other(store, job.method, there)
-        refuse_settings(job.method, kind.from_settings(there["settings"]).settings(), record["settings"])
-        files = [state_folder(store, job.method) / f"base{base}/operators" for base in range(there["done"])]
-        torn = (base for base, file in enumerate(files) if not whole_operators(file, fit_digest(there, base)))
-        done = next(torn, there["done"])
-        record = {**there, "settings": record["settings"], "done": done}
-    elif there and same_fit(there, record) and there.get("done", 0) < len(bases):
-        record = {**there, "settings": record["settings"]}  # --again was begun already
+    record = new_record(store, method, [absolute(base) for base in method.base_models or ("",)])
+    if stored and not job.again:
+        require_same_corpus(store, job.method, stored)
+        require_same_settings(job.method, kind.from_settings(stored["settings"]).settings(), record["settings"])
+        record = {**stored, "settings": record["settings"], "done": _intact_bases(store, job.method, stored)}
+    elif stored and same_fit(stored, record) and stored["done"] < len(record["bases"]):
+        record = {**stored, "settings": record["settings"]}  # a run with --again was stopped
     return FitRun(job, store, method, record, run.budget)
+
+
+def _intact_bases(store: FeatureStore, name: str, record: FitRecord) -> int:
+    """Number of finished base models before the first whose operators are missing or damaged."""
+    for base in range(record["done"]):
+        folder = state_folder(store, name) / f"base{base}/operators"
+        if not read_operators(folder, fit_digest(record, base)):
+            return base
+    return record["done"]

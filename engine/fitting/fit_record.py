@@ -1,8 +1,8 @@
-"""What a fit leaves in the store: its record, and the parameters for each base model. Knows no method by name.
+"""What a fit stores: its record, and the parameters for each base model. Knows no method by name.
 
-methods/NAME/state/fit                     what was fitted: settings, examples, corpus, bases, and how many of these are done
-methods/NAME/state/base0/operators         of the first base model
-methods/NAME/state/base0/training          where its training stands, until it is done
+methods/NAME/state/fit                     the record: settings, examples, corpus, base models, and how many of these are done
+methods/NAME/state/base0/operators         the parameters for the first base model
+methods/NAME/state/base0/training          the checkpoint of its training, until it is done
 methods/NAME/state/base0/hidden.bin …      its hidden states
 """
 
@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from ...store.errors import BrokenMethod, SettingsError, StoreDamaged, StoreMismatch, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.json_values import JsonObject
 from ...store.layout import Array
 from ...store.state import ROOT, has_state, read_state, whole_state
 from ..interface.registry import load
@@ -26,26 +27,53 @@ from ..recovery.recover import PURSUITS, Recovery
 
 RECORD = "fit"
 RECOVERY = ("solver", "regularization", "held_out", "tolerance")
-"""Settings that matter when a query is asked, and bind no fit."""
+"""Settings of the recovery: they may change after the fit."""
+
+
+class BaseRecord(TypedDict):
+    """A base model of a fit."""
+
+    base: str
+    """Folder of a model, or file of arrays; "" is the store's own model."""
+    made: JsonObject
+    """Fingerprints of the model and tokenizer; empty before the base model was read."""
+
+
+class FitRecord(TypedDict):
+    """The record of a fit, as JSON values."""
+
+    settings: JsonObject
+    examples: int
+    """Number of examples."""
+    corpus: list[str]
+    """Digests of the corpus's files."""
+    model: str
+    """Fingerprint of the store's model."""
+    bases: list[BaseRecord]
+    done: int
+    """Number of base models that are done."""
 
 
 def state_folder(store: FeatureStore, name: str) -> Path:
-    """Where a method's fit is kept."""
+    """Folder of a method's fit."""
     return store.path / method_group(name) / "state"
 
 
-def corpus_of(store: FeatureStore) -> dict[str, Any]:
-    """What a fit must agree with: how many examples, of which files, under which model."""
-    there = store.provenance
+def new_record(store: FeatureStore, method: SubsetMethod, bases: Sequence[str]) -> FitRecord:
+    """The record of a fit that has not begun."""
+    provenance = store.provenance
     return {
+        "settings": method.settings(),
         "examples": store.rows(EXAMPLES),
-        "corpus": [one["digest"] for one in there["sources"]],
-        "model": there["model"],
+        "corpus": [source["digest"] for source in provenance["sources"]],
+        "model": provenance["model"],
+        "bases": [{"base": base, "made": {}} for base in bases],
+        "done": 0,
     }
 
 
 def recovery_of(method: SubsetMethod) -> Recovery:
-    """How a method's answers are recovered.
+    """The recovery that a method's settings describe.
 
     Raises:
         SettingsError: settings out of range.
@@ -53,15 +81,17 @@ def recovery_of(method: SubsetMethod) -> Recovery:
     if method.solver not in PURSUITS:
         return Recovery(method.solver, method.regularization, 0, method.held_out, method.tolerance)
     if method.regularization != int(method.regularization):
-        raise SettingsError(f"of {method.solver} regularization is a number of causes, not {method.regularization:g}")
+        raise SettingsError(
+            f"regularization of {method.solver} is a number of nonzero weights, not {method.regularization:g}"
+        )
     return Recovery(method.solver, 0.0, int(method.regularization), method.held_out, method.tolerance)
 
 
-def read_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
-    """A fit's record, if there is one.
+def read_record(store: FeatureStore, name: str) -> FitRecord | None:
+    """A fit's record; None if there is none.
 
     Raises:
-        StoreDamaged: there is one that cannot be understood.
+        StoreDamaged: it is damaged.
     """
     folder = state_folder(store, name) / RECORD
     if store.remote:
@@ -71,102 +101,107 @@ def read_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
         if state is None:
             return None
         if _is_record(state.values):
-            return dict(state.values)
+            return cast(FitRecord, dict(state.values))
     raise StoreDamaged(f"{folder} is no record of a fit: headwater fit --again makes one")
 
 
-def _is_record(found: Any) -> bool:
-    """Whether a record says what one must, as it must."""
-    if not isinstance(found, dict) or not {"settings", "examples", "corpus", "model", "bases", "done"} <= set(found):
+def _is_record(values: object) -> bool:
+    """Whether JSON values are a record of a fit."""
+    if not isinstance(values, dict) or not FitRecord.__required_keys__ <= set(values):
         return False
-    bases, done = found["bases"], found["done"]
-    kinds = (
-        isinstance(found["settings"], dict) and isinstance(found["examples"], int) and isinstance(bases, list) and bases
+    bases, done = values["bases"], values["done"]
+    if not isinstance(values["settings"], dict) or not isinstance(values["examples"], int):
+        return False
+    if not isinstance(bases, list) or not isinstance(done, int) or not bases or not 0 <= done <= len(bases):
+        return False
+    are_bases = all(
+        isinstance(base, dict) and isinstance(base.get("base"), str) and isinstance(base.get("made"), dict)
+        for base in bases
     )
-    each = all(
-        isinstance(one, dict) and isinstance(one.get("base"), str) and isinstance(one.get("made"), dict)
-        for one in bases
-    )
-    named = each and all("model" in one["made"] for one in bases[: done if isinstance(done, int) else 0])
-    return bool(kinds and each and named and isinstance(done, int) and 0 <= done <= len(bases))
+    return are_bases and all("model" in base["made"] for base in bases[:done])
 
 
-def fits_of(store: FeatureStore) -> dict[str, dict[str, Any]]:
-    """Method → record, of all fits beside a store."""
+def fits_of(store: FeatureStore) -> dict[str, FitRecord]:
+    """Method → record, of all fits in a store."""
     folders = [] if store.remote else sorted(store.path.glob(f"methods/*/state/{RECORD}"))
-    found = {folder.parts[-3]: read_record(store, folder.parts[-3]) for folder in folders if has_state(folder)}
-    return {name: record for name, record in found.items() if record}
+    records = {folder.parts[-3]: read_record(store, folder.parts[-3]) for folder in folders if has_state(folder)}
+    return {name: record for name, record in records.items() if record}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFit:
-    """A fit that is done."""
+    """A finished fit."""
 
     name: str
     method: SubsetMethod
     rows: int
     """N."""
     bases: tuple[str, ...]
-    """Folders of base models, or files of arrays; "" is the store's own."""
-    made: tuple[Mapping[str, Any], ...]
-    """What each base's queries must agree with."""
+    """Folders of base models, or files of arrays; "" is the store's own model."""
+    fingerprints: tuple[JsonObject, ...]
+    """Of each base model and its tokenizer: queries must have the same."""
     digests: tuple[str, ...]
-    """What each base's operators must be of."""
+    """Of the settings and corpus that each base model's operators were fitted with."""
     folder: Path
 
     def operators(self, base: int) -> dict[str, Array]:
-        """Of a base.
+        """The parameters for a base model.
 
         Raises:
-            StoreDamaged: they are gone, or not whole.
+            StoreDamaged: they are missing or damaged.
         """
         folder = self.folder / f"base{base}" / "operators"
-        found = whole_operators(folder, self.digests[base])
-        if found is None:
-            raise StoreDamaged(f"{folder} is missing, not whole, or of another fit: headwater fit makes it anew")
-        return found
+        arrays = read_operators(folder, self.digests[base])
+        if arrays is None:
+            raise StoreDamaged(f"{folder} is missing, damaged, or of another fit: headwater fit makes it anew")
+        return arrays
 
 
-def fitted(store: FeatureStore, name: str) -> StoredFit:
-    """A method's fit.
+def read_fit(store: FeatureStore, name: str) -> StoredFit:
+    """A method's finished fit.
 
     Raises:
         StoreMissing: there is none, or it is not finished. StoreMismatch: it is of other examples than the store has now.
-        BrokenMethod: the method measures nothing.
+        BrokenMethod: the method is no SubsetMethod.
     """
     kind = load(name)
     if not issubclass(kind, SubsetMethod):
-        raise BrokenMethod(f"method {name} measures nothing by operators")
+        raise BrokenMethod(f"method {name} has no fit: it is no SubsetMethod")
     record = read_record(store, name)
     if record is None:
         raise StoreMissing(f"{store.url} holds no fit of {name}: headwater fit {store.url} --method {name} makes one")
-    refuse_other(store, name, record)
+    require_same_corpus(store, name, record)
     if record["done"] < len(record["bases"]):
         raise StoreMissing(
             f"the fit of {name} is not finished: headwater fit {store.url} --method {name} goes on with it"
         )
-    if record["done"] and not all("model" in one["made"] for one in record["bases"]):
-        raise StoreDamaged(f"the fit of {name} does not say which models it is of: headwater fit --again makes it anew")
-    bases = tuple(one["base"] for one in record["bases"])
-    made = tuple(one["made"] for one in record["bases"])
+    if record["done"] and not all("model" in base["made"] for base in record["bases"]):
+        raise StoreDamaged(f"the fit of {name} does not name its models: headwater fit --again makes it anew")
+    bases = tuple(base["base"] for base in record["bases"])
+    fingerprints = tuple(base["made"] for base in record["bases"])
     method = kind.from_settings(record["settings"])
     digests = tuple(fit_digest(record, base) for base in range(len(bases)))
-    return StoredFit(name, method, int(record["examples"]), bases, made, digests, state_folder(store, name))
+    return StoredFit(name, method, int(record["examples"]), bases, fingerprints, digests, state_folder(store, name))
 
 
-def refuse_other(store: FeatureStore, name: str, record: Mapping[str, Any]) -> None:
-    """Raise StoreMismatch for a fit of other examples than the store's."""
-    now = corpus_of(store)
-    told = {"examples": "{0:,} examples there, {1:,} here", "corpus": "another corpus", "model": "another model"}
-    apart = [text.format(record[key], now[key]) for key, text in told.items() if record[key] != now[key]]
-    if apart:
+def require_same_corpus(store: FeatureStore, name: str, record: FitRecord) -> None:
+    """Raise StoreMismatch for a fit of other examples, another corpus or another model than the store has."""
+    examples, provenance = store.rows(EXAMPLES), store.provenance
+    differences = []
+    if record["examples"] != examples:
+        differences.append(f"{record['examples']:,} examples there, {examples:,} here")
+    if record["corpus"] != [source["digest"] for source in provenance["sources"]]:
+        differences.append("another corpus")
+    if record["model"] != provenance["model"]:
+        differences.append("another model")
+    if differences:
         raise StoreMismatch(
-            f"{name} was fitted to {'; '.join(apart)}: headwater fit {store.url} --method {name} --again"
+            f"{name} was fitted to {'; '.join(differences)}: headwater fit {store.url} --method {name} --again"
         )
 
 
-def held_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
-    """A fit's record; None where there is none that can be understood."""
+def readable_record(store: FeatureStore, name: str) -> FitRecord | None:
+    """A fit's record; None if there is none, or a damaged one."""
     try:
         return read_record(store, name)
     except StoreDamaged:
@@ -174,46 +209,42 @@ def held_record(store: FeatureStore, name: str) -> dict[str, Any] | None:
 
 
 def record_bytes(store: FeatureStore, name: str) -> bytes:
-    """A fit's record as it lies there; nothing where there is none."""
+    """The bytes of a fit's record; empty if there is none."""
     try:
         return (state_folder(store, name) / RECORD / ROOT).read_bytes()
     except OSError:
         return b""
 
 
-def fit_digest(record: Mapping[str, Any], base: int) -> str:
-    """Of all that binds a base's operators."""
-    settings = {key: value for key, value in record["settings"].items() if key not in RECOVERY}
-    told = [settings, record["examples"], record["corpus"], record["model"], record["bases"][base]["base"], base]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def fit_digest(record: FitRecord, base: int) -> str:
+    """A digest of everything that the operators for a base model depend on."""
+    facts = [
+        _fit_settings(record), record["examples"], record["corpus"], record["model"], record["bases"][base]["base"], base,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def whole_operators(folder: Path, digest: str) -> dict[str, Array] | None:
-    """Operators that are there whole and of the fit with a digest; else None."""
+def read_operators(folder: Path, digest: str) -> dict[str, Array] | None:
+    """The operators of the fit with a digest; None if they are missing, damaged or of another fit."""
     state = whole_state(folder)
     return dict(state.arrays) if state is not None and state.values.get("of") == digest else None
 
 
-def same_fit(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two records are of the same fit, however far each is."""
-
-    def told(record: Mapping[str, Any]) -> Any:
-        settings = {key: value for key, value in record["settings"].items() if key not in RECOVERY}
-        return (
-            settings,
-            [record[key] for key in ("examples", "corpus", "model")],
-            [base["base"] for base in record["bases"]],
-        )
-
-    try:
-        return bool(told(one) == told(other))
-    except (KeyError, TypeError, AttributeError):
-        return False
+def same_fit(record: FitRecord, other: FitRecord) -> bool:
+    """Whether two records are of the same fit, whatever part of it is done."""
+    return all(record[key] == other[key] for key in ("examples", "corpus", "model")) and (
+        _fit_settings(record), [base["base"] for base in record["bases"]]
+    ) == (_fit_settings(other), [base["base"] for base in other["bases"]])  # fmt: skip
 
 
-def refuse_settings(name: str, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raise StoreMismatch where settings that bind a fit differ."""
-    apart = [f"{key} is {there.get(key)!r} there, {value!r} here" for key, value in asked.items()
-             if key not in RECOVERY and there.get(key) != value]  # fmt: skip
-    if apart:
-        raise StoreMismatch(f"{name} was fitted with other settings: {'; '.join(apart)}; --again begins anew")
+def _fit_settings(record: FitRecord) -> JsonObject:
+    """The settings without those of the recovery."""
+    return {key: value for key, value in record["settings"].items() if key not in RECOVERY}
+
+
+def require_same_settings(name: str, stored: JsonObject, settings: JsonObject) -> None:
+    """Raise StoreMismatch if settings that a fit depends on differ."""
+    differences = [f"{key} is {stored.get(key)!r} there, {value!r} here" for key, value in settings.items()
+                   if key not in RECOVERY and stored.get(key) != value]  # fmt: skip
+    if differences:
+        raise StoreMismatch(f"{name} was fitted with other settings: {'; '.join(differences)}; --again begins anew")

@@ -1,7 +1,4 @@
-"""Hidden states of a corpus in memory or mapped from files, as a fit reads them.
-
-Knows shapes; no model, no file, no operator.
-"""
+"""Hidden states of a corpus, in memory or mapped from files, as a fit reads them. Knows no model, no file and no operator."""
 
 from __future__ import annotations
 
@@ -16,78 +13,80 @@ from ..interface.subset_method import HiddenStates, StateArrays
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Positions, as operators see them."""
+class PositionStates:
+    """Hidden states and targets of P target positions."""
 
     hidden: torch.Tensor
-    """(P, D): what the head reads."""
+    """(P, D): the last hidden state, which the head reads."""
     targets: torch.Tensor
     """(P,) int64."""
     inner: torch.Tensor
-    """(P, D'): what the basis reads; of the last layer the same as `hidden`."""
+    """(P, D'): the hidden state that operators read; `hidden` itself unless it is another layer's."""
 
-    def at(self, index: torch.Tensor | slice) -> Places:
-        """Some of them."""
-        return Places(self.hidden[index], self.targets[index], self.inner[index])
+    def at(self, index: torch.Tensor | slice) -> PositionStates:
+        """The positions of an index."""
+        return PositionStates(self.hidden[index], self.targets[index], self.inner[index])
 
-    def tiles(self, rows: int) -> Iterator[tuple[slice, Places]]:
-        """So many at a time, with where they stand."""
+    def tiles(self, rows: int) -> Iterator[tuple[slice, PositionStates]]:
+        """Parts of `rows` positions, and the slice of each."""
         for start in range(0, len(self.targets), rows):
             yield slice(start, start + rows), self.at(slice(start, start + rows))
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryStates:
-    """Hidden states of rows, all there: in memory, or mapped from files."""
+    """Hidden states of all rows, in memory or mapped from files."""
 
     hidden: torch.Tensor
-    """(P, D), in any float: what the head reads."""
+    """(P, D), of any float type: the last hidden states, which the head reads."""
     targets: torch.Tensor
     """(P,) int64."""
     first: Array
-    """(N + 1,) int64: where each row's positions begin; the last is P."""
+    """(N + 1,) int64: index of each row's first position; the last is P."""
     weights: Array | None = None
-    """(N,) ω of each row, or all alike."""
+    """(N,) weight ω of each row; None for equal weights."""
     inner: torch.Tensor | None = None
-    """(P, D'): what the basis reads, where that is another layer."""
+    """(P, D'): the hidden states that operators read, if they are another layer's."""
 
     @property
     def widths(self) -> tuple[int, int]:
         """D' and D."""
         return (self.hidden if self.inner is None else self.inner).shape[1], self.hidden.shape[1]
 
-    def fits(self, rows: Array) -> bool:
-        """They are there."""
+    def fit_in_memory(self, rows: Array) -> bool:
+        """All rows always do."""
         return True
 
-    def drawn(self, rows: Array) -> tuple[MemoryStates, Array]:
-        """Themselves."""
+    def read(self, rows: Array) -> tuple[MemoryStates, Array]:
+        """All states; the index of a row among them is its row number."""
         return self, rows
 
 
-def places_at(states: StateArrays, positions: Array, device: torch.device) -> Places:
-    """What operators see at positions (…,) int64, on the device."""
+def states_at(states: StateArrays, positions: Array, device: torch.device) -> PositionStates:
+    """States and targets at positions (…,) int64, on the device."""
     at = torch.from_numpy(positions)
     hidden = states.hidden[at].to(device)
     inner = hidden if states.inner is None else states.inner[at].to(device)
-    return Places(hidden, states.targets[at].to(device), inner)
+    return PositionStates(hidden, states.targets[at].to(device), inner)
 
 
 def positions_of(states: StateArrays, rows: Array) -> tuple[Array, Array, Array]:
-    """Every position of rows (n,): its number, the row's place among them, and its share of the row, float64."""
+    """All positions of rows (n,): (P,) their indices among all positions, (P,) the index of their row in `rows`, and (P,) float64
+    their fraction of the row.
+    """
     lengths = states.first[rows + 1] - states.first[rows]
     at = np.repeat(states.first[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
     return at, np.repeat(np.arange(len(rows)), lengths), np.repeat(1 / np.maximum(lengths, 1), lengths)
 
 
-def together(corpus: HiddenStates, parts: Sequence[Array]) -> Iterator[slice]:
-    """Runs of consecutive parts that may be held together, by halves; a part alone may be more."""
-    waiting = [(0, len(parts))]
-    while waiting:
-        start, stop = waiting.pop()
-        if stop - start < 2 or corpus.fits(np.concatenate(parts[start:stop])):
+def parts_in_memory(corpus: HiddenStates, parts: Sequence[Array]) -> Iterator[slice]:
+    """Slices of `parts` (rows each) whose states fit in memory together, by halving; a single part may not fit."""
+    pending = [(0, len(parts))]
+    while pending:
+        start, stop = pending.pop()
+        if stop - start < 2 or corpus.fit_in_memory(np.concatenate(parts[start:stop])):
             if stop > start:
                 yield slice(start, stop)
             continue
         middle = (start + stop) // 2
-        waiting += [(middle, stop), (start, middle)]
+        pending += [(middle, stop), (start, middle)]

@@ -208,10 +208,10 @@ def _parts(examples: Iterator[Example]) -> Iterator[list[Example]]:
     part: list[Example] = []
     positions = 0
     for example in examples:
-        if part and (len(part) == _PART or positions + example.counted > _POSITIONS):
+        if part and (len(part) == _PART or positions + example.target_count > _POSITIONS):
             yield part
             part, positions = [], 0
         part.append(example)
-        positions += example.counted
+        positions += example.target_count
     if part:
         yield part

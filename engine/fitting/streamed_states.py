@@ -1,6 +1,5 @@
-"""Hidden states without a cache: the model runs at every step on the rows that the step draws. For corpora whose states are
-too many to keep, and for what acts below the last layer, which no kept state serves. Knows a provider that reads rows in any
-order.
+"""Hidden states without a cache: the model runs at each step on the rows that the step reads. For corpora with too many states
+to store, and for operators below the last layer, which need the layers above. Knows a provider that reads rows in any order.
 """
 
 from __future__ import annotations
@@ -23,80 +22,75 @@ from .read_states import states_of
 from .state_files import OnProgress
 
 ROOM_BYTES = 256 << 20
-"""Hidden states that are held together, at most, but for one operator's own rows."""
+"""Largest memory of hidden states at a time, unless the rows of a single operator need more."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamedStates:
-    """N rows of a store, read through a model."""
+    """Hidden states of N rows of a store, computed when they are read."""
 
     provider: RandomAccessProvider
     layer: int
-    """The layer that the basis reads; -1: the last."""
+    """The layer that operators read; -1 for the last."""
     first: Array
-    """(N + 1,) int64: where each row's positions would begin."""
+    """(N + 1,) int64: index of each row's first position, if all positions are counted through."""
     tokens: Array
-    """(N,) int32: how many tokens each has."""
+    """(N,) int32: number of tokens of each row."""
     weights: Array | None = None
-    """(N,) ω of each row, or all alike."""
+    """(N,) weight ω of each row; None for equal weights."""
 
     @classmethod
-    def measured(
+    def of_provider(
         cls,
         provider: RandomAccessProvider,
         layer: int,
         on_progress: OnProgress,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> StreamedStates | None:
-        """How long rows are, by the model's tokenizer; None if stopped."""
-        counted, tokens = list[int](), list[int]()
+        """The states of a provider's examples, whose lengths are read first; None if stopped."""
+        target_counts, tokens = list[int](), list[int]()
         for example in provider.examples(Place()):
-            counted.append(example.counted)
+            target_counts.append(example.target_count)
             tokens.append(example.length)
-            if len(counted) % 512 == 0:
-                on_progress(len(counted))
+            if len(tokens) % 512 == 0:
+                on_progress(len(tokens))
                 if should_stop():
                     return None
-        first = np.concatenate([[0], np.cumsum(counted, dtype=np.int64)])
+        first = np.concatenate([[0], np.cumsum(target_counts, dtype=np.int64)])
         return cls(provider, layer, first, np.array(tokens, np.int32))
 
     @property
     def widths(self) -> tuple[int, int]:
-        """D' and D, by a look at a row."""
+        """D' and D, from the states of one row."""
         row = np.flatnonzero(np.diff(self.first))[:1]
-        return self.drawn(row)[0].widths if len(row) else (self.provider.head.model_shape.hidden,) * 2
+        return self.read(row)[0].widths if len(row) else (self.provider.head.model_shape.hidden,) * 2
 
-    def fits(self, rows: Array) -> bool:
-        """Whether the rows' states are within the room."""
+    def fit_in_memory(self, rows: Array) -> bool:
+        """Whether the rows' states take at most `ROOM_BYTES`."""
         width = 2 * self.provider.head.model_shape.hidden * self.provider.head.weight.element_size()
         return int(self.tokens[np.unique(rows)].sum(dtype=np.int64)) * width <= ROOM_BYTES
 
-    def drawn(self, rows: Array) -> tuple[MemoryStates, Array]:
-        """The rows' states, each once, and the number of each."""
-        each, numbers = np.unique(rows, return_inverse=True)
-        counts, found = states_of(self.provider, list(self.provider.at(each)), self.layer)
+    def read(self, rows: Array) -> tuple[MemoryStates, Array]:
+        """The states of the distinct rows, and the index of each of `rows` among them."""
+        unique_rows, indices = np.unique(rows, return_inverse=True)
+        counts, states = states_of(self.provider, list(self.provider.at(unique_rows)), self.layer)
         first = np.concatenate([[0], np.cumsum(counts)])
-        return MemoryStates(found["hidden"], found["targets"], first, inner=found.get("inner")), numbers
+        return MemoryStates(states["hidden"], states["targets"], first, inner=states.get("inner")), indices
 
-    def sequences(self, rows: Array) -> Iterator[tuple[Array, UpperLayers]]:
-        """Rows (n,), each once, in batches: which they are, and they at the layer, to be run again from there.
+    def upper_layers(self, rows: Array) -> Iterator[tuple[Array, UpperLayers]]:
+        """Batches of the distinct rows (n,): which rows each holds, and their states at the layer.
 
         Raises:
             DataError: a hidden state is not finite.
         """
-        each = np.unique(rows)
-        if not len(each):
+        unique_rows = np.unique(rows)
+        if not len(unique_rows):
             return
-        examples, needs = list(self.provider.at(each)), merge_specs([OutputSpec(upper_layers=self.layer)])
-        for batch, above in outputs(
-            self.provider,
-            examples,
-            needs,
-            lambda read: read.upper_layers(),
-            batching_for(examples, noun="example", logits=False),
-        ):
-            finite = (torch.isfinite(above.hidden.float().sum(2)) | ~above.counted).all(1)
+        examples, needs = list(self.provider.at(unique_rows)), merge_specs([OutputSpec(upper_layers=self.layer)])
+        batching = batching_for(examples, noun="example", logits=False)
+        for batch, upper in outputs(self.provider, examples, needs, lambda read: read.upper_layers(), batching):
+            finite = (torch.isfinite(upper.hidden.float().sum(2)) | ~upper.target_mask).all(1)
             if not finite.all():
                 example = examples[batch[int(finite.int().argmin())]]
                 raise DataError(f"a hidden state of example {named(example)} is not finite")
-            yield each[batch], above
+            yield unique_rows[batch], upper

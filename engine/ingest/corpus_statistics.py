@@ -1,13 +1,14 @@
-"""Runs a method's `fit` over a sample of the corpus, before the first row, and keeps the result in the store.
+"""Runs a method's `fit` over a sample of the corpus, before the first row, and stores the result.
 
-The sample is chosen by a hash of each example's place, so that it does not depend on who reads the corpus. What the method
-finishes with is frozen: resumed runs, appended rows and queries are made with the same arrays. Knows no method by name.
+A hash of each example's place chooses the sample, so it is the same in each run. The resulting arrays are frozen: resumed runs,
+appended rows and queries are computed with the same arrays. Knows no method by name.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...store.errors import StoreDamaged
@@ -24,67 +25,81 @@ from .outputs import Batching, outputs
 from .provider import Provider
 
 SAMPLE = 4096
-"""Examples that statistics are collected from, at most."""
+"""Largest number of examples that statistics are collected from."""
 PLACE_BYTES = 300
-"""Of an example's place and hash while the sample is chosen."""
+"""Memory of an example's place and hash while the sample is chosen."""
+_EXAMPLES = "examples"
 
 
 def frozen_statistics(store: FeatureStore, name: str, method: Method, model: ModelShape) -> dict[str, Array]:
-    """What the rows of a method in a store were made with; empty for a method without `fit`.
+    """The statistics that a method's rows in a store were computed with; empty for a method without `fit`.
 
     Raises:
-        StoreDamaged: it is gone, or not whole.
+        StoreDamaged: they are missing or damaged.
     """
     if method.fit(model) is None:
         return {}
     state = whole_state(_folder(store, name))
     if state is None:
         raise StoreDamaged(
-            f"{_folder(store, name)} is missing or not whole, and rows of {name} were made with it: ingest into a new store"
+            f"{_folder(store, name)} is missing or damaged, and rows of {name} were computed with it: ingest into a new store"
         )
     return dict(state.arrays)
+
+
+def unseen_rows(store: FeatureStore, name: str) -> int | None:
+    """Number of a method's rows that were appended after its statistics were frozen; None for a method without statistics, or if
+    the store does not record it.
+    """
+    state = None if store.remote else whole_state(_folder(store, name))
+    examples = state.values.get(_EXAMPLES) if state is not None else None
+    return max(0, store.rows(method_group(name)) - examples) if isinstance(examples, int) else None
 
 
 def collect_statistics(
     store: FeatureStore, provider: Provider, methods: Mapping[str, Method], tokens: int, should_stop: Callable[[], bool]
 ) -> bool:
-    """Fit the methods that need it and have no row yet, by one pass over a sample; False if stopped before its end.
+    """Run `fit` for the methods that have it and no rows yet, in one pass over a sample; False if stopped before its end.
 
     Raises:
         DataError: NaN or Inf in an example's logits. BrokenMethod: a method's own code fails.
     """
     model = provider.head.model_shape
-    waiting: dict[str, tuple[Method, Accumulator]] = {}
+    accumulators: dict[str, tuple[Method, Accumulator]] = {}
     for name, method in methods.items():
         accumulator = method.fit(model)
-        made = store.rows(method_group(name)) or has_state(_folder(store, name))
-        if accumulator is not None and not made:
-            waiting[name] = method, accumulator
-    if waiting and not _accumulate(provider, waiting, tokens, should_stop):
+        is_frozen = store.rows(method_group(name)) or has_state(_folder(store, name))
+        if accumulator is not None and not is_frozen:
+            accumulators[name] = method, accumulator
+    if not accumulators:
+        return True
+    sample = sample_places(provider)
+    if not _accumulate(provider, accumulators, sample.places, tokens, should_stop):
         return False
-    for name, (_, accumulator) in waiting.items():
+    for name, (_, accumulator) in accumulators.items():
         with plugin_code(name, "finish"):
-            state = accumulator.finish()
-        write_state(_folder(store, name), {}, state)
+            arrays = accumulator.finish()
+        write_state(_folder(store, name), {_EXAMPLES: sample.examples}, arrays)
     return True
 
 
 def _accumulate(
     provider: Provider,
-    waiting: Mapping[str, tuple[Method, Accumulator]],
+    accumulators: Mapping[str, tuple[Method, Accumulator]],
+    places: Set[Place],
     tokens: int,
     should_stop: Callable[[], bool],
 ) -> bool:
-    """Show the sample to every accumulator."""
-    specs = {name: method.needs(provider.head.model_shape) for name, (method, _) in waiting.items()}
-    needs, chosen = merge_specs(list(specs.values())), sample_places(provider)
+    """Read the examples at the places into all accumulators; False if stopped."""
+    specs = {name: method.needs(provider.head.model_shape) for name, (method, _) in accumulators.items()}
+    needs = merge_specs(list(specs.values()))
 
-    def accumulate(read: PackedOutputs) -> None:
-        for name, (_, accumulator) in waiting.items():
+    def accumulate(batch_outputs: PackedOutputs) -> None:
+        for name, (_, accumulator) in accumulators.items():
             with plugin_code(name, "accumulate"):
-                accumulator.accumulate(DeclaredOutputs(read, specs[name], "accumulate"))
+                accumulator.accumulate(DeclaredOutputs(batch_outputs, specs[name], "accumulate"))
 
-    sample = (example for example in provider.examples(Place()) if example.place in chosen)
+    sample = (example for example in provider.examples(Place()) if example.place in places)
     for window in windows(sample):
         if should_stop():
             return False
@@ -93,14 +108,26 @@ def _accumulate(
     return True
 
 
-def sample_places(provider: Provider, count: int = SAMPLE) -> set[Place]:
-    """Places of the `count` examples with the smallest hashes; of all, if there are fewer."""
+@dataclass(frozen=True, slots=True)
+class CorpusSample:
+    """A sample of a corpus."""
+
+    places: frozenset[Place]
+    """Places of the sampled examples."""
+    examples: int
+    """Number of examples of the whole corpus."""
+
+
+def sample_places(provider: Provider, count: int = SAMPLE) -> CorpusSample:
+    """The `count` examples with the smallest hashes, or all examples if there are fewer."""
     largest: list[tuple[int, Place]] = []  # a heap of negated hashes
+    total = 0
     for example in provider.examples(Place()):
+        total += 1
         place = example.place
         entry = -int(hashed(0, f"sample.{place.source}.{place.record}.{place.piece}", 1)[0]), place
         heapq.heappush(largest, entry) if len(largest) < count else heapq.heappushpop(largest, entry)
-    return {place for _, place in largest}
+    return CorpusSample(frozenset(place for _, place in largest), total)
 
 
 def _folder(store: FeatureStore, name: str) -> Path:

@@ -1,6 +1,4 @@
-"""Estimates how many records a corpus has, from the first megabyte of each file, for progress bars. For progress alone. Knows
-the files' formats as names only.
-"""
+"""Estimates the number of records of a corpus from the first megabyte of each file, for progress alone. Knows formats by name."""
 
 from __future__ import annotations
 
@@ -16,18 +14,14 @@ _SAMPLE = 2000
 
 
 def estimate_records(sources: Sequence[Source]) -> list[float]:
-    """Estimated number of records of each source; 0 where nothing can be said, as of a file that cannot be read."""
-    return [_guarded(source) for source in sources]
+    """Estimated number of records of each source; 0 if there is no estimate, as of a file that cannot be read."""
+    return [_estimate_or_zero(source) for source in sources]
 
 
-def _guarded(source: Source) -> float:
+def _estimate_or_zero(source: Source) -> float:
     try:
         return _estimate(source)
-    except (
-        HeadwaterError,
-        OSError,
-        ValueError,
-    ):  # pyarrow's errors are ValueErrors; whoever reads the file will say more
+    except (HeadwaterError, OSError, ValueError):  # pyarrow's errors are ValueErrors; reading the corpus reports them
         return 0.0
 
 
@@ -43,7 +37,7 @@ def _estimate(source: Source) -> float:
 
 
 def _lines_in(sample: bytes, source: Source) -> float:
-    """Records in proportion to the sample's; of a compressed file, the sample's own are counted by reading them."""
+    """Records of a file, in proportion to those of the sample; of a small compressed file, counted by reading it."""
     if source.path.lower().endswith((".gz", ".zst")):
         count = sum(1 for _, _ in zip(read_records(source.path, source.format, 0, ()), range(_SAMPLE), strict=False))
         return float(count) if count < _SAMPLE else 0.0
@@ -52,7 +46,7 @@ def _lines_in(sample: bytes, source: Source) -> float:
 
 
 def fraction(place: Place, estimates: Sequence[float]) -> float | None:
-    """Share of the corpus that lies before a place; None where nothing can be said."""
+    """Fraction of the corpus before a place; None without an estimate."""
     if not all(estimates) or not estimates:
         return None
     before = sum(estimates[: place.source]) + min(place.record + 1, estimates[place.source])

@@ -1,5 +1,5 @@
-"""Calls a method, checks its first batch against what it declares, and wraps its errors in one line. The line names the method,
-its package and its version.
+"""Calls a method's code: checks its first batch against its declarations, and turns its errors into one line with the method's
+package and version.
 
 The conformance suite uses the same checks. Knows no method by name and no store.
 """
@@ -9,24 +9,23 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from ...store.errors import BrokenMethod, HeadwaterError
 from ...store.layout import Array, Column
-from ..interface.method import Method
+from ..interface.method import Method, Precomputed
 from ..interface.model_view import BatchOutputs, Head, LinearIO, OutputSpec, Reduction, UpperLayers
 from ..interface.registry import provider_of
 
 
 class DeclaredOutputs:
-    """A batch's outputs as far as an `OutputSpec` declares them."""
+    """The outputs of a batch that an `OutputSpec` declares; reading others is an error."""
 
     def __init__(
         self, outputs: BatchOutputs, needs: OutputSpec, caller: str = "sketch", head: Head | None = None
     ) -> None:
-        """`caller`: the method's function that asks, for errors; `head`: in place of the outputs' own."""
+        """`caller`: the method's function that reads them, for errors; `head`: in place of the outputs' own head."""
         self._outputs, self._needs, self._caller = outputs, needs, caller
         self.head = outputs.head if head is None else head
         self.examples, self.example_ids, self.targets = outputs.examples, outputs.example_ids, outputs.targets
@@ -53,31 +52,31 @@ class DeclaredOutputs:
 
     def _require(self, declared: bool, what: str) -> None:
         if not declared:
-            raise BrokenMethod(f"{self._caller} asks for {what}, which needs() does not declare")
+            raise BrokenMethod(f"{self._caller} reads {what}, which needs() does not declare")
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All that a method can reach, by name."""
-        reach = {"example_ids": self.example_ids, "targets": self.targets, "head.weight": self.head.weight}
-        reach |= {f"hidden({layer})": self.hidden(layer) for layer in (-1, *self._needs.layers)}
+        """All tensors that the method can read, by name."""
+        tensors = {"example_ids": self.example_ids, "targets": self.targets, "head.weight": self.head.weight}
+        tensors |= {f"hidden({layer})": self.hidden(layer) for layer in (-1, *self._needs.layers)}
         for reduction in self._needs.reductions:
             parts = self.reduced(reduction)
-            reach |= {f"reduced({type(reduction).__name__})[{i}]": part for i, part in enumerate(parts)}
+            tensors |= {f"reduced({type(reduction).__name__})[{i}]": part for i, part in enumerate(parts)}
         for name in self._needs.linear_layers:
             io = self.linear_io(name)
-            reach |= {f"linear_io({name}).inputs": io.inputs, f"linear_io({name}).output_grads": io.output_grads}
+            tensors |= {f"linear_io({name}).inputs": io.inputs, f"linear_io({name}).output_grads": io.output_grads}
         if self._needs.upper_layers >= 0:
             upper = self.upper_layers()
-            reach |= {"upper_layers().states": upper.states, "upper_layers().hidden": upper.hidden}
-        return reach
+            tensors |= {"upper_layers().states": upper.states, "upper_layers().hidden": upper.hidden}
+        return tensors
 
 
 def checksums(outputs: DeclaredOutputs) -> dict[str, int]:
-    """A checksum of the bytes of every tensor in reach: inference tensors count no versions."""
+    """Checksums of the bytes of all tensors that a method can read: tensors of inference mode have no version counter."""
     return {name: zlib.crc32(_bytes_of(tensor).data) for name, tensor in outputs.tensors().items()}
 
 
 def changed_tensors(before: Mapping[str, int], outputs: DeclaredOutputs) -> str:
-    """Names of the tensors whose bytes differ from what they were."""
+    """Names of the tensors whose bytes have changed since `before`."""
     return ", ".join(name for name, checksum in checksums(outputs).items() if checksum != before[name])
 
 
@@ -86,15 +85,15 @@ def _bytes_of(tensor: torch.Tensor) -> Array:
     return whole.view(-1).view(torch.uint8).cpu().numpy() if whole.numel() else whole.view(-1).float().cpu().numpy()
 
 
-def rows_fault(rows: Mapping[str, Any], columns: tuple[Column, ...], count: int, device: torch.device) -> str:
-    """What is wrong with the rows of `count` examples, by the columns that are declared; empty if nothing is."""
+def rows_fault(rows: Mapping[str, object], columns: tuple[Column, ...], count: int, device: torch.device) -> str:
+    """How the rows of `count` examples differ from the declared columns; empty if they do not."""
     names = [column.name for column in columns]
     if set(rows) != set(names):
-        return f"rows are of {sorted(rows)}, columns declares {sorted(names)}"
+        return f"rows has {sorted(rows)}, columns declares {sorted(names)}"
     return next(filter(None, (_column_fault(rows[column.name], column, count, device) for column in columns)), "")
 
 
-def _column_fault(values: Any, column: Column, count: int, device: torch.device) -> str:
+def _column_fault(values: object, column: Column, count: int, device: torch.device) -> str:
     what, shape, stored = f"rows[{column.name!r}]", (count, *column.shape), getattr(torch, column.dtype, None)
     if not isinstance(stored, torch.dtype):
         return f"column {column.name}: torch has no {column.dtype}, so no row can be stored"
@@ -108,22 +107,22 @@ def _column_fault(values: Any, column: Column, count: int, device: torch.device)
 
 
 def settings_fault(method: Method) -> str:
-    """What is wrong with a method's settings: each has its default's type, and all come back from what is stored."""
+    """What is wrong with a method's settings: wrong types, or values that JSON does not return unchanged; or empty."""
     kind = type(method)
     try:
-        again = kind.from_settings(method.settings())
+        copy = kind.from_settings(method.settings())
     except HeadwaterError as error:
         return f"its settings are not of their defaults' types: {error}"
-    return "" if again == method else f"from_settings(settings()) is {again}, not {method}"
+    return "" if copy == method else f"from_settings(settings()) is {copy}, not {method}"
 
 
 @contextmanager
 def plugin_code(name: str, call: str) -> Iterator[None]:
-    """Code of a method's own: what it raises is said in one line, with the method's package and version.
+    """Run code of a method: its exceptions become one line with the method's package and version.
 
     Raises:
-        BrokenMethod: it raises anything but an error of ours, or lacks memory. Ours are passed on, a fault of the contract's
-            with the package's name before it.
+        BrokenMethod: the code raises an exception that is neither headwater's own nor about memory. Headwater's own are passed
+            on; a BrokenMethod gets the package's name in front.
     """
     try:
         yield
@@ -132,16 +131,16 @@ def plugin_code(name: str, call: str) -> Iterator[None]:
     except (HeadwaterError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
-        said = str(error).strip().partition("\n")[0]
-        told = f"{call} raises {type(error).__name__}: {said}".rstrip(": ")
-        raise BrokenMethod(f"method {name} of {provider_of(name)}: {told}") from error
+        first_line = str(error).strip().partition("\n")[0]
+        fault = f"{call} raises {type(error).__name__}: {first_line}".rstrip(": ")
+        raise BrokenMethod(f"method {name} of {provider_of(name)}: {fault}") from error
 
 
 class MethodRows:
-    """A method's rows, batch after batch; of the first one everything that can be checked is."""
+    """Computes a method's rows batch by batch, and checks the first batch in full."""
 
     def __init__(self, name: str, method: Method, head: Head, state: Mapping[str, Array]) -> None:
-        """`state`: what the method's `fit` has finished with.
+        """`state`: the arrays that the method's `fit` finished with.
 
         Raises:
             BrokenMethod: see :func:`plugin_code`.
@@ -151,13 +150,13 @@ class MethodRows:
         with plugin_code(name, "precompute"):
             if fault := settings_fault(method):
                 raise BrokenMethod(fault)
-            self._precomputed: Any = method.precompute(head, state)
+            self._precomputed: Precomputed = method.precompute(head, state)
 
     def __call__(self, outputs: BatchOutputs) -> dict[str, torch.Tensor]:
         """Column name → (n, *row shape).
 
         Raises:
-            BrokenMethod: the method fails, or does not do what it declares.
+            BrokenMethod: the method fails, or differs from its declarations.
         """
         with plugin_code(self._name, "sketch or normalize"):
             return self._checked(outputs) if self._unchecked else self.method.rows(outputs, self._precomputed)
@@ -174,14 +173,16 @@ class MethodRows:
         return rows
 
 
-def measured(name: str, outputs: DeclaredOutputs, answer: tuple[Array, Array], subsets: int) -> tuple[Array, Array]:
-    """What a fitted method's `measure` gave for a batch of queries, if it is what the contract says.
+def checked_measurements(
+    name: str, outputs: DeclaredOutputs, measurements: tuple[Array, Array], subsets: int
+) -> tuple[Array, Array]:
+    """What a fitted method's `measure` returned for a batch of queries, after a check of shapes and dtypes.
 
     Raises:
-        BrokenMethod: other shapes or dtypes.
+        BrokenMethod: they differ from the contract.
     """
     with plugin_code(name, "measure"):
-        y, agreement = answer
+        y, agreement = measurements
         if (
             y.shape != (outputs.examples, subsets)
             or y.dtype.name != "float64"

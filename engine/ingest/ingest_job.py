@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from ... import __version__
 from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
+from ...store.json_values import JsonObject
 from ..arrays.precision.precisions import Sign
 from ..data.documents import RecordErrors
 from ..interface.method import Method, Similarity, TextSimilarity
@@ -21,7 +20,7 @@ from ..interface.subset_method import SubsetMethod
 from ..models.language_model import ModelChoice
 from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
-from .examples import KeptFields, Place
+from .examples import Place, StoredFields
 from .ingest_plan import choose_batch
 from .ingestion import Ingestion, IngestResult
 from .open_provider import corpus_provider
@@ -33,78 +32,98 @@ from .text_settings import TextSettings
 
 @dataclass(frozen=True, slots=True)
 class IngestJob:
-    """What to ingest, with what, into where."""
+    """What to ingest, with which model and methods, and into which store."""
 
     corpus: Sequence[str]
     """Files, folders or globs of text; or .npz files and Zarr groups of arrays."""
     store: str
-    """Folder of the store, made if it is not there."""
+    """Folder of the store, created if it does not exist."""
     model: ModelChoice
     """The model and how to run it."""
-    methods: Mapping[str, Mapping[str, Any]]
-    """Method name → settings that are not the default (or not the store's)."""
+    methods: Mapping[str, JsonObject]
+    """Method name → settings that differ from the default (or from the store's)."""
     text: TextSettings = field(default_factory=TextSettings)
     """How files of text are read."""
     batch_tokens: int | None = None
-    """Padded tokens of a batch; None for the widest that fits."""
+    """Padded tokens of a batch; None for the largest batch that fits the budget."""
     with_text: bool | None = None
-    """Whether texts are kept; None: as the store, or yes."""
+    """Whether texts are stored; None: as in the existing store, or yes."""
     with_tokens: bool | None = None
-    """Whether token ids and target positions are kept; None: as the store, or where texts are kept and a model reads them."""
+    """Whether token ids and target positions are stored; None: as in the existing store, or if texts are stored."""
     append: bool = False
-    """Whether files that are new to the store are added to it."""
+    """Whether files that the store does not hold yet are appended to it."""
     seeds: int = 1
-    """Sketches of each method, equal but for their seeds: the further ones are named NAME@1, NAME@2, …"""
+    """Number of seeds of each method; the methods with further seeds are named NAME@1, NAME@2, …"""
     commit_seconds: float = 15.0
-    """A kill loses at most this much work, plus one window."""
+    """Seconds between commits: a kill loses at most this much work, plus one window."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedIngest:
-    """An ingestion that only needs to be started; nothing is written yet."""
+    """An ingestion that is ready to start; nothing is written yet."""
 
     job: IngestJob
     provider: Provider
     methods: dict[str, Method]
     plan: Plan
     tokens: int
-    kept: KeptFields
+    """Padded tokens of a batch."""
+    stored_fields: StoredFields
 
     @property
     def notes(self) -> list[str]:
-        """What whoever starts it should know: a line each."""
+        """What the user should know before the start, a line each."""
+        return [*self._skipped_weights_notes(), *self._stored_fields_notes()]
+
+    def _skipped_weights_notes(self) -> list[str]:
         model_shape = self.provider.head.model_shape
-        blind = [name for name, method in self.methods.items() if method.needs(model_shape).linear_layers]
-        if not blind or not model_shape.skipped_weights:
+        names = [name for name, method in self.methods.items() if method.needs(model_shape).linear_layers]
+        if not names or not model_shape.skipped_weights:
             return []
-        some = ", ".join(model_shape.skipped_weights[:2]) + (" …" if len(model_shape.skipped_weights) > 2 else "")
+        weights = ", ".join(model_shape.skipped_weights[:2]) + (" …" if len(model_shape.skipped_weights) > 2 else "")
         return [
-            f"{', '.join(blind)}: the gradients of {len(model_shape.skipped_weights)} weights that are in no linear layer "
-            f"({some}) are left out"
+            f"{', '.join(names)}: the gradients of {len(model_shape.skipped_weights)} weights that are in no linear layer "
+            f"({weights}) are left out"
         ]
 
+    def _stored_fields_notes(self) -> list[str]:
+        """What a store without texts or token ids cannot do."""
+        if self.provider.provenance()["kind"] != "text":
+            return []
+        text, tokens = self.stored_fields.text, self.stored_fields.tokens
+        notes = []
+        if not text:
+            notes.append(
+                "texts are not stored (--no-text): methods that compare texts, scores of single tokens and labels by a pattern "
+                "do not work with this store, and answers show ids without texts"
+            )
+        if not text and not tokens:
+            notes.append("neither are token ids: a fit reads the corpus's files again")
+        if text and not tokens:
+            notes.append("token ids are not stored (--no-tokens): a fit tokenises the stored texts again")
+        return notes
+
     def ingest(self) -> IngestResult:
-        """All of it, without progress."""
+        """Run the whole ingestion, without progress."""
         return self.open().run()
 
     def open(self) -> Ingestion:
         """Create or open the store.
 
         Raises:
-            StoreMismatch: it was made differently.
+            StoreMismatch: the store has another model, tokenizer, corpus or settings.
         """
         store = open_for_ingest(
-            self.job.store, self.provider, self.methods,
-            kept=self.kept, append=self.job.append, version=__version__,
-        )  # fmt: skip
+            self.job.store, self.provider, self.methods, stored_fields=self.stored_fields, append=self.job.append
+        )
         return Ingestion(self.provider, store, self.methods, self.tokens, self.job.commit_seconds)
 
 
 def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
-    """Load the model, find the files, make the plan, which fits the run's budget.
+    """Load the model, find the files, and make a plan within the run's budget.
 
     Raises:
-        HeadwaterError: whatever of these is not as it should be; nothing is written.
+        HeadwaterError: one of these fails; nothing is written.
     """
     if "://" in job.store:
         raise SettingsError(f"{job.store}: a store is written to a local folder, and can be copied and read anywhere")
@@ -114,81 +133,81 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     methods = {
         label: method
         for name, settings in job.methods.items()
-        for label, method in _seeded(name, _method(name, settings, store), job.seeds, store).items()
+        for label, method in _with_seeds(name, _method(name, settings, store), job.seeds, store).items()
     }
-    of_text = store is not None and store.provenance["kind"] == "text"
-    settings = job.text.following(store.provenance) if store and of_text else job.text
+    has_texts = store is not None and store.provenance["kind"] == "text"
+    settings = job.text.following(store.provenance) if store and has_texts else job.text
     provider = corpus_provider(job.corpus, job.model, settings)
-    fields = _kept_fields(job, provider, store)
+    fields = _stored_fields(job, provider, store)
     for name, method in methods.items():
         _check_columns(name, method, provider)
     if store is None:
-        _refuse_emptiness(provider, settings)
+        _require_an_example(provider, settings)
     tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, fields)
     return PreparedIngest(job, provider, methods, plan, tokens, fields)
 
 
-def _kept_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> KeptFields:
-    """What is asked for, else what the store keeps, else all there is: arrays have no tokens.
+def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> StoredFields:
+    """The fields that the job asks for, else those of the existing store, else all: arrays have no tokens.
 
     Raises:
-        SettingsError: tokens of arrays are asked for.
+        SettingsError: the job asks for token ids of arrays.
     """
     if job.with_tokens and provider.provenance()["kind"] != "text":
-        raise SettingsError("arrays have no token ids to keep")
+        raise SettingsError("arrays have no token ids to store: leave out with_tokens")
     text = job.with_text if job.with_text is not None else bool(store.provenance["text"]) if store else True
     default = bool(store.provenance.get("tokens")) if store else text and provider.provenance()["kind"] == "text"
-    return KeptFields(text, default if job.with_tokens is None else job.with_tokens)
+    return StoredFields(text, default if job.with_tokens is None else job.with_tokens)
 
 
-def _method(name: str, given: Mapping[str, Any], store: FeatureStore | None) -> Method:
-    """The method with the settings given; what is not given follows the store, or else the defaults."""
+def _method(name: str, settings: JsonObject, store: FeatureStore | None) -> Method:
+    """The method with these settings; others are those of the store, or else the defaults."""
     kind = load(name)
     try:
         if store is None or method_group(name) not in store.groups:
-            return kind.from_settings(given)
-        there = kind.from_settings(store.groups[method_group(name)].settings).settings()
-        asked = kind.from_settings({**there, **given})
+            return kind.from_settings(settings)
+        stored = kind.from_settings(store.groups[method_group(name)].settings).settings()
+        method = kind.from_settings({**stored, **settings})
     except SettingsError as error:
         raise SettingsError(f"method {name}: {error}") from None
-    apart = [f"{name}.{key} is {there[key]!r} there, {value!r} here"
-             for key, value in asked.settings().items() if there.get(key) != value]  # fmt: skip
-    if apart:
-        raise StoreMismatch(f"{store.path} was made with other settings: {'; '.join(apart)}")
-    return asked
+    differences = [f"{name}.{key} is {stored[key]!r} there, {value!r} here"
+                   for key, value in method.settings().items() if stored.get(key) != value]  # fmt: skip
+    if differences:
+        raise StoreMismatch(f"{store.path} was made with other settings: {'; '.join(differences)}")
+    return method
 
 
-def _seeded(name: str, method: Method, seeds: int, store: FeatureStore | None) -> dict[str, Method]:
-    """The method, and beside it the same with the seeds that follow its own."""
+def _with_seeds(name: str, method: Method, seeds: int, store: FeatureStore | None) -> dict[str, Method]:
+    """The method, and the same method with the seeds that follow its own, as NAME@1, NAME@2, …"""
+    if seeds < 2:
+        return {name: method}
     settings = method.settings()
-    if seeds > 1 and "seed" not in settings:
-        raise SettingsError(
-            f"method {name} has no seed: its rows are no random sketches, and --seeds leaves nothing to vary"
-        )
-    others = range(1, seeds)
+    seed = settings.get("seed")
+    if not isinstance(seed, int):
+        raise SettingsError(f"method {name} has no setting seed: leave out --seeds")
     return {name: method} | {
-        f"{name}@{more}": _method(f"{name}@{more}", {**settings, "seed": settings["seed"] + more}, store)
-        for more in others
+        f"{name}@{offset}": _method(f"{name}@{offset}", {**settings, "seed": seed + offset}, store)
+        for offset in range(1, seeds)
     }
 
 
-def _refuse_emptiness(provider: Provider, settings: TextSettings) -> None:
-    """A corpus without a first example is an error before anything is written."""
+def _require_an_example(provider: Provider, settings: TextSettings) -> None:
+    """Raise CorpusError for a corpus without examples, before anything is written."""
     if next(iter(provider.examples(Place())), None) is None:
         raise CorpusError(f"no example in {', '.join(source.path for source in provider.sources)}")
-    provider.record_errors = RecordErrors(settings.on_error)  # what was met on the way is met again
+    provider.record_errors = RecordErrors(settings.on_error)  # the ingestion counts these errors again
 
 
 def _check_columns(name: str, method: Method, provider: Provider) -> None:
-    """What the method declares makes sense for this model."""
+    """Raise SettingsError for a method whose declarations do not suit this model."""
     model_shape = provider.head.model_shape
     if isinstance(method, TextSimilarity):
-        raise SettingsError(f"method {name} stores nothing: headwater attribute asks it of any store that keeps texts")
+        raise SettingsError(f"method {name} stores no rows: headwater attribute runs it on any store that keeps texts")
     if isinstance(method, SubsetMethod):
         raise SettingsError(f"method {name} stores no rows: headwater fit fits it to a store's examples")
-    seen = [column.name for column in method.columns(model_shape)]
-    if not seen or len(set(seen)) != len(seen):
-        raise SettingsError(f"method {name} declares columns {seen}: it needs one at least, each name once")
+    columns = [column.name for column in method.columns(model_shape)]
+    if not columns or len(set(columns)) != len(columns):
+        raise SettingsError(f"method {name} declares columns {columns}: it needs at least one, each name once")
     try:
         precisions_of(method, model_shape)
     except SettingsError as error:
@@ -196,14 +215,14 @@ def _check_columns(name: str, method: Method, provider: Provider) -> None:
     statistics_of = method.statistics(model_shape) if isinstance(method, Similarity) else None
     if statistics_of and isinstance(precisions_of(method, model_shape)[statistics_of[0]], Sign):
         raise SettingsError(
-            f"method {name} learns from its stored rows, and signs do not give them back: another precision"
+            f"method {name} needs statistics of its stored rows, which sign bits do not give: use another --precision"
         )
     if model_shape.vocabulary < 2 and method.needs(model_shape).reductions:
         raise SettingsError(
-            f"method {name} reads a head's doubt, and one class leaves none: vectors are for --method vectors"
+            f"method {name} needs logits over ≥ 2 classes, this corpus holds vectors only: use --method vectors"
         )
-    absent = method.needs(model_shape).beyond(model_shape)
-    if absent:
+    missing_layers = method.needs(model_shape).beyond(model_shape)
+    if missing_layers:
         raise SettingsError(
-            f"method {name} needs hidden layers {list(absent)}; the model has {model_shape.layers} below its last"
+            f"method {name} needs hidden layers {list(missing_layers)}; the model has {model_shape.layers} below its last"
         )

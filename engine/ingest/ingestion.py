@@ -1,9 +1,8 @@
-"""The run of an ingestion: one forward pass for every method that lacks rows, resumable.
+"""The run of an ingestion: one forward pass for all methods that lack rows, resumable.
 
-Each group of the store (the examples', and each method's) carries its own progress: rows, place in the corpus, and a digest
-chained over the examples so far. A run brings the groups that lag furthest to the next one's level, all of them together
-from there on. So a killed run, a method added later and documents appended later are one and the same case. Knows no method
-by name.
+Each group of the store (the examples', and each method's) records its own progress: rows, place in the corpus, and a digest
+chained over the examples so far. A run brings the groups with the fewest rows up to the next group's row, and continues with
+all of them. So a killed run, a method added later and documents appended later are the same case. Knows no method by name.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ import torch
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
-from ...store.writer import GroupWriter
+from ...store.writer import GroupWriter, Rows
 from ..interface.method import Method
 from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.run import SILENT, Progress, Run, silent
@@ -39,20 +37,20 @@ from .writer_thread import WriterThread
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What an ingestion came to."""
+    """The result of an ingestion."""
 
     rows: int
-    """Examples in the store."""
+    """Number of examples in the store."""
     added: int
-    """Rows read out by this run."""
+    """Number of examples that this run read."""
     tokens: int
-    """Tokens read by this run."""
+    """Number of tokens that this run read."""
     seconds: float
     """Wall time of this run."""
     record_errors: int
-    """Bad records skipped by this run."""
+    """Number of bad records that this run skipped."""
     finished: bool
-    """False after an interruption."""
+    """False if the run was stopped."""
 
 
 class Ingestion:
@@ -61,21 +59,21 @@ class Ingestion:
     def __init__(
         self, provider: Provider, store: FeatureStore, methods: Mapping[str, Method], tokens: int, commit_seconds: float
     ) -> None:
-        """`tokens`: padded tokens of a batch; `commit_seconds`: at most so much work is lost by a kill."""
+        """`tokens`: padded tokens of a batch; `commit_seconds`: seconds between commits, the most that a kill loses."""
         self.provider, self.store, self.methods = provider, store, dict(methods)
         self.tokens, self.commit_seconds = tokens, commit_seconds
         self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
         self._estimates: list[float] = []
         self._rows: dict[str, MethodRows] = {}
-        self._forms = {name: precisions_of(method, provider.head.model_shape) for name, method in self.methods.items()}
+        self._precisions = {name: precisions_of(method, provider.head.model_shape) for name, method in methods.items()}
         self._needs = merge_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
 
     def run(self, run: Run = SILENT) -> IngestResult:
-        """Bring every group to the corpus's end. Progress is reported after every window of rows, a stop is asked for before.
+        """Bring all groups to the end of the corpus. Progress is reported after each window of rows; it can stop before each.
 
         Raises:
-            DataError: NaN or Inf in an example's logits (the example is named); what came before it is committed.
-            StoreFull: no room left; what was committed stays.
+            DataError: NaN or Inf in an example's logits (the example is named); the rows before it are committed.
+            StoreFull: no room left; committed rows stay.
         """
         finished = False
         self._estimates = estimate_records(self.provider.sources) if run.on_progress is not silent else []
@@ -97,7 +95,7 @@ class Ingestion:
         )
 
     def _start(self, run: Run) -> bool:
-        """Make the methods ready for their first batch; False when stopped before."""
+        """Fit and precompute the methods; False if stopped before the end."""
         head = self.provider.head
         if not self._rows and collect_statistics(self.store, self.provider, self.methods, self.tokens, run.should_stop):
             for name, method in self.methods.items():
@@ -109,17 +107,17 @@ class Ingestion:
         return [EXAMPLES, *(method_group(name) for name in self.methods)]
 
     def _behind(self) -> tuple[list[str], int | None]:
-        """The groups that lag furthest, and the row at which they meet the next one; none when all are complete."""
+        """The groups with the fewest rows, and the row count of the next group; no groups if all are complete."""
         rows = {group: self.store.rows(group) for group in self._groups()}
         open_groups = [g for g in rows if not self.store.is_complete(g)]
         if not open_groups:
             return [], None
         low = min(rows[group] for group in open_groups)
-        above = [count for count in rows.values() if count > low]
-        return [g for g in open_groups if rows[g] == low], min(above, default=None)
+        higher = [count for count in rows.values() if count > low]
+        return [g for g in open_groups if rows[g] == low], min(higher, default=None)
 
     def _advance(self, behind: list[str], level: int | None, run: Run) -> bool:
-        """Read from the lagging groups' place to the next level or the end; false when stopped before."""
+        """Read from the place of the groups behind to row `level`, or to the end; False if stopped before."""
         with WriterThread(self._writers(behind), self.commit_seconds) as writer:
             resume = ResumePoint.of(self.store, behind[0])  # fresh: the writers have the groups to themselves now
             digest, first, added = resume.digest, self.store.rows(behind[0]), self.added
@@ -140,10 +138,10 @@ class Ingestion:
         return True
 
     def _report(self, run: Run, rows: int, place: Place) -> None:
-        """Report the rows that are read, the rate, and the share of the corpus that an estimate of its size gives."""
+        """Report the rows read, the rate, and the estimated fraction of the corpus."""
         rate = self.read_tokens / max(time.monotonic() - self.started, 1e-9)
-        share = fraction(place, self._estimates)
-        run.on_progress(Progress("ingest", rows, None, f"examples · {rate:,.0f} tokens/s", share))
+        note = f"examples · {rate:,.0f} tokens/s"
+        run.on_progress(Progress("ingest", rows, None, note, fraction(place, self._estimates)))
 
     def _writers(self, groups: list[str]) -> list[GroupWriter]:
         writers: list[GroupWriter] = []
@@ -152,7 +150,7 @@ class Ingestion:
                 writers.append(GroupWriter(self.store, group))
             if len({writer.rows for writer in writers}) != 1:
                 raise StoreBusy(
-                    f"another process has written to {self.store.path} just now: run the same command again"
+                    f"another process is writing to {self.store.path}: run the same command again when it is done"
                 )
         except BaseException:
             for writer in writers:
@@ -161,10 +159,10 @@ class Ingestion:
         return writers
 
     def _meets_the_end(self, behind: list[str], level: int, digest: str, rows: int) -> bool:
-        """Whether the level at which lagging groups meet those ahead of them is the corpus's end.
+        """Whether the level at which the groups behind meet the next group is the corpus's end.
 
         Raises:
-            StoreMismatch: they have not seen what those ahead saw.
+            StoreMismatch: they did not read the same examples as that group.
         """
         leader = next(g for g in self._groups() if self.store.rows(g) == level and g not in behind)
         if digest != ResumePoint.of(self.store, leader).digest:
@@ -172,50 +170,55 @@ class Ingestion:
                                 f"{rows} examples here, {level} there, or other texts")  # fmt: skip
         return self.store.is_complete(leader)
 
-    def _window(self, window: list[Example], groups: list[str]) -> dict[str, dict[str, Any]]:
-        """All groups' rows of one window, in the corpus's order."""
+    def _window(self, window: list[Example], groups: list[str]) -> dict[str, Rows]:
+        """The rows of all groups for one window, in the corpus's order."""
         names = [name for name in self.methods if method_group(name) in groups]
         columns: dict[str, dict[str, Array]] = {name: {} for name in names}
         losses = torch.zeros(len(window))
-        compute = partial(self._sketched, names=names)
-        for batch, (batch_losses, sketches) in outputs(
+        compute = partial(self._losses_and_rows, names=names)
+        for batch, (batch_losses, batch_rows) in outputs(
             self.provider, window, self._needs, compute, Batching(self.tokens)
         ):
             losses[torch.tensor(batch)] = batch_losses
-            for name, column, values in ((name, *item) for name, rows in sketches.items() for item in rows.items()):
-                for part, encoded in self._encoded(name, column, values, [window[i] for i in batch]).items():
-                    if part not in columns[name]:
-                        columns[name][part] = np.zeros((len(window), *encoded.shape[1:]), encoded.dtype)
-                    columns[name][part][batch] = encoded
-        rows: dict[str, dict[str, Any]] = {method_group(name): dict(columns[name]) for name in names}
+            for name, column, values in ((name, *item) for name, rows in batch_rows.items() for item in rows.items()):
+                for stored_column, encoded in self._encoded(name, column, values, [window[i] for i in batch]).items():
+                    if stored_column not in columns[name]:
+                        columns[name][stored_column] = np.zeros((len(window), *encoded.shape[1:]), encoded.dtype)
+                    columns[name][stored_column][batch] = encoded
+        groups_rows: dict[str, Rows] = {method_group(name): columns[name] for name in names}
         if EXAMPLES in groups:
             with_tokens = any(column.name == TOKEN_IDS for column in self.store.columns(EXAMPLES))
-            rows[EXAMPLES] = example_rows(window, losses.numpy(), with_tokens=with_tokens)
-        return rows
+            groups_rows[EXAMPLES] = example_rows(window, losses.numpy(), with_tokens=with_tokens)
+        return groups_rows
 
-    def _sketched(
-        self, read: PackedOutputs, names: list[str]
+    def _losses_and_rows(
+        self, batch_outputs: PackedOutputs, names: list[str]
     ) -> tuple[torch.Tensor, dict[str, dict[str, torch.Tensor]]]:
-        """A batch's losses (n,), and of each method the rows of its declared columns."""
-        return read.losses().cpu(), {name: self._rows[name](read) for name in names}
+        """A batch's losses (n,), and the rows of each method's declared columns."""
+        return batch_outputs.losses().cpu(), {name: self._rows[name](batch_outputs) for name in names}
 
     def _encoded(self, name: str, column: str, values: torch.Tensor, examples: list[Example]) -> dict[str, Array]:
-        """A batch's rows of one declared column as they are stored; a row that cannot be would rank first for ever."""
-        forms = self._forms[name]
+        """A batch's rows of one declared column in the stored precision.
+
+        Raises:
+            DataError: a row is not finite, and would rank first for each query; its example is named.
+        """
+        precision = self._precisions[name][column]
         rows = (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).cpu().numpy()
         try:
-            return forms[column].encode(rows)
+            return precision.encode(rows)
         except DataError:
             for example, row in zip(examples, rows, strict=True):
                 try:
-                    forms[column].encode(row[None])
+                    precision.encode(row[None])
                 except DataError:
                     raise DataError(f"method {name} gave NaN or Inf for example {named(example)}") from None
             raise
 
 
 def _chained(digest: str, window: list[Example]) -> str:
+    """The digest of a corpus up to this window, from the digest of the corpus before it."""
     for example in window:
-        told = f"{digest}\0{example.id}\0{example.prompt}\0{example.text}".encode("utf-8", "surrogatepass")
-        digest = hashlib.blake2b(told, digest_size=16).hexdigest()
+        content = f"{digest}\0{example.id}\0{example.prompt}\0{example.text}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     return digest

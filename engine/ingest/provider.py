@@ -1,5 +1,5 @@
-"""The protocol of a provider: examples from a given place on, and the outputs of a batch. Implemented by text with a
-model (`text_provider.py`) and by arrays in their place (`array_provider.py`). Knows neither.
+"""The protocol of a provider: examples from a given place on, and the outputs of a batch. Implemented by texts with a model
+(`text_provider.py`, `stored_texts.py`) and by arrays (`array_provider.py`); knows neither.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .examples import Example, Place
 
 
 class Provider(Protocol):
-    """A corpus, and the model's view of it."""
+    """Reads a corpus and computes the model's outputs for it."""
 
     sources: list[Source]
     record_errors: RecordErrors
@@ -29,40 +29,42 @@ class Provider(Protocol):
         """The model's head."""
 
     def provenance(self) -> JsonObject:
-        """All that decides the rows besides the corpus: compared key by key with a store's."""
+        """Everything besides the corpus that rows depend on; compared key by key with a store's."""
 
     def origin(self) -> JsonObject:
-        """What is worth keeping beside the provenance and is not compared."""
+        """Further facts for the store's provenance, which are not compared."""
 
     def memory(self, tokens: int) -> Plan:
-        """What reading out a batch of so many padded tokens takes."""
+        """The memory of the model and of a batch of `tokens` padded tokens."""
 
     def longest(self) -> int:
-        """Tokens of the longest example possible."""
+        """Number of tokens of the longest possible example."""
 
     def examples(self, start: Place) -> Iterator[Example]:
-        """The examples after a place, in the corpus's order, streamed."""
+        """The examples after a place, streamed in the corpus's order."""
 
     def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:
-        """One forward pass over a batch."""
+        """The outputs of a batch, by one forward pass."""
 
 
 class RandomAccessProvider(Provider, Protocol):
     """A corpus whose examples can be read in any order."""
 
     def at(self, rows: Array) -> Iterator[Example]:
-        """Examples of rows (n,) ascending, in their order."""
+        """The examples of rows (n,), which ascend."""
 
 
 def remaining(sources: Sequence[Source], start: Place) -> Iterator[tuple[int, Source]]:
-    """Ordinal and file of what holds examples after a place.
+    """Index and source of each file from a place on.
 
     Raises:
-        CorpusError: one of them is known from the store alone and was not named.
+        CorpusError: the store has one of them, but the user did not name it.
     """
     for ordinal, source in enumerate(sources):
         if ordinal < start.source:
             continue
         if source.format == "absent":
-            raise CorpusError(f"{source.name} is part of the store and has to be named, too: it is to be read again")
+            raise CorpusError(
+                f"{source.name} is part of the store and must be read again: name it among the files, too"
+            )
         yield ordinal, source

@@ -1,130 +1,150 @@
-"""Opens or creates the store of an ingestion, checks that it was made alike, merges its list of files.
+"""Opens or creates the store of an ingestion, compares it with the job, and merges the lists of files.
 
-Knows no readout and no method by name.
+Knows no model outputs and no method by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+from ... import __version__
 from ...store.errors import StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.json_values import JsonObject
 from ...store.layout import Column
 from ...store.manifest import StoreRecord, columns_json
 from ..data.sources import Source
 from ..interface.method import Method
-from .examples import KeptFields, example_columns
+from .examples import StoredFields, example_columns
 from .provider import Provider
 from .resume_point import ResumePoint
 from .stored_columns import precisions_of
 
 
+class _SourceRecord(TypedDict):
+    """A file of the corpus, as the store's provenance records it."""
+
+    name: str
+    path: str
+    size: int
+    digest: str
+
+
 def open_for_ingest(
-    path: str, provider: Provider, methods: Mapping[str, Method], *, kept: KeptFields, append: bool, version: str
+    path: str, provider: Provider, methods: Mapping[str, Method], *, stored_fields: StoredFields, append: bool
 ) -> FeatureStore:
-    """Create the store, or open the one that is there and see that it was made alike.
+    """Create the store, or open the existing one and check that it has the same model, corpus and settings.
 
     Raises:
         StoreMismatch: another model, tokenizer, corpus or settings; only the differences are listed.
     """
-    facts = {**provider.provenance(), "text": kept.text, "tokens": kept.tokens}
+    facts = {**provider.provenance(), "text": stored_fields.text, "tokens": stored_fields.tokens}
     if not FeatureStore.exists(path):
-        store = FeatureStore.create(path, {**facts, **provider.origin(), "sources": _facts(provider.sources)}, version)
+        sources = _source_records(provider.sources)
+        store = FeatureStore.create(path, {**facts, **provider.origin(), "sources": sources}, __version__)
     else:
         store = FeatureStore.open(path)
         store.require_writable()
-        refuse_differences(path, facts, store.provenance)
+        require_same(path, facts, store.provenance)
         _merge_sources(store, provider, [EXAMPLES, *map(method_group, methods)], append)
-    columns = example_columns(kept, provider.head.model_shape.vocabulary, provider.longest())
-    groups: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {EXAMPLES: (columns, {})}
-    for name, method in methods.items():
-        model_shape = provider.head.model_shape
-        stored = tuple(column for form in precisions_of(method, model_shape).values() for column in form.columns)
-        notes = {"settings": method.settings(), "declared": columns_json(method.columns(model_shape))}
-        groups[method_group(name)] = (stored, notes)
-    for group, (columns, notes) in groups.items():
+    for group, columns, notes in _groups(provider, methods, stored_fields):
         if group not in store.groups:
             store.add_group(group, columns, notes)
     return store
 
 
-def refuse_differences(path: str, asked: Mapping[str, Any], there: Mapping[str, Any]) -> None:
-    """Compare what is asked with what a store was made with.
+def _groups(
+    provider: Provider, methods: Mapping[str, Method], stored_fields: StoredFields
+) -> Iterator[tuple[str, tuple[Column, ...], JsonObject]]:
+    """Name, columns and notes of each group that an ingestion writes."""
+    model_shape = provider.head.model_shape
+    yield EXAMPLES, example_columns(stored_fields, model_shape.vocabulary, provider.longest()), {}
+    for name, method in methods.items():
+        precisions = precisions_of(method, model_shape).values()
+        columns = tuple(column for precision in precisions for column in precision.columns)
+        yield method_group(name), columns, {
+            "settings": method.settings(), "declared": columns_json(method.columns(model_shape)),
+        }  # fmt: skip
+
+
+def require_same(path: str, facts: JsonObject, stored: JsonObject) -> None:
+    """Compare facts about a run with those that a store records; keys that the store lacks are not compared.
 
     Raises:
-        StoreMismatch: naming each key that differs, with both values.
+        StoreMismatch: they differ; each different key is named with both values.
     """
-    apart = [
-        f"{key} is {there[key]!r} there, {value!r} here"
-        for key, value in asked.items()
-        if there.get(key, value) != value
+    differences = [
+        f"{key} is {stored[key]!r} there, {value!r} here"
+        for key, value in facts.items()
+        if stored.get(key, value) != value
     ]
-    if apart:
-        raise StoreMismatch(f"{path} was made differently: {'; '.join(apart)}")
+    if differences:
+        raise StoreMismatch(f"{path} was made differently: {'; '.join(differences)}")
 
 
-def _facts(sources: Sequence[Source]) -> list[dict[str, Any]]:
+def _source_records(sources: Sequence[Source]) -> list[_SourceRecord]:
     return [{"name": s.name, "path": s.path, "size": s.size, "digest": s.digest} for s in sources]
 
 
-def _merge_sources(store: FeatureStore, provider: Provider, asked: Sequence[str], append: bool) -> None:
-    """The corpus must be the store's own; with `append`, files that are not in it yet are added behind. In one step, so
-    that two processes that append cannot both take the next place.
+def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str], append: bool) -> None:
+    """Require that the corpus is the store's; with `append`, add files that the store does not have. In one update of the root,
+    so that two processes that append cannot both take the next index.
 
-    A file is known by what it holds; it keeps the name that the store knows it by, whatever it is called now.
+    A file is identified by its content, and keeps the name that it has in the store.
     """
 
     def change(root: StoreRecord) -> StoreRecord:
-        known = root.provenance["sources"]
-        ordered, new = _matched(known, provider.sources)
-        _refuse_changed(store, known, ordered, new)
+        stored = root.provenance["sources"]
+        ordered, new = _matched(stored, provider.sources)
+        _require_unchanged(store, stored, ordered, new)
         if new and not append:
-            raise StoreMismatch(f"{store.path} holds another corpus ({', '.join(f['name'] for f in known[:3])}); "
+            raise StoreMismatch(f"{store.path} holds another corpus ({', '.join(f['name'] for f in stored[:3])}); "
                                 f"--append adds {', '.join(s.name for s in new[:3])} to it")  # fmt: skip
-        done = min((_finished_sources(store, group) if group in root.groups else 0 for group in asked), default=0)
+        done = min((_finished_sources(store, group) if group in root.groups else 0 for group in groups), default=0)
         absent = [source.name for source in ordered[done:] if source.format == "absent"]
         if absent:
             raise StoreMismatch(f"{store.path} is made of more files: {', '.join(absent[:3])} must be named too")
         provider.sources[:] = ordered + new
         reopened = {name: replace(entry, complete=entry.complete and not new) for name, entry in root.entries.items()}
-        return replace(root, entries=reopened, provenance={**root.provenance, "sources": known + _facts(new)})
+        provenance = {**root.provenance, "sources": stored + _source_records(new)}
+        return replace(root, entries=reopened, provenance=provenance)
 
     store.update(change)
 
 
-def _matched(known: Sequence[Mapping[str, Any]], given: Sequence[Source]) -> tuple[list[Source], list[Source]]:
-    """Each known file as given, under its known name, or absent; and the others, under names of their own."""
-    left, ordered = list(given), list[Source]()
-    for fact in known:
-        same = [source for source in left if (source.size, source.digest) == (fact["size"], fact["digest"])]
-        found = min(same, key=lambda source: source.name != fact["name"], default=None)
-        if found is not None:
-            left.remove(found)
-        ordered.append(replace(found, name=fact["name"]) if found else Source("", fact["name"], "absent", 0, ""))
+def _matched(stored: Sequence[_SourceRecord], sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+    """The store's files in its order and under its names, absent where no source matches; and the new files, under new names."""
+    new, ordered = list(sources), list[Source]()
+    for record in stored:
+        same = [source for source in new if (source.size, source.digest) == (record["size"], record["digest"])]
+        match = min(same, key=lambda source: source.name != record["name"], default=None)
+        if match is not None:
+            new.remove(match)
+        ordered.append(replace(match, name=record["name"]) if match else Source("", record["name"], "absent", 0, ""))
     names = {source.name for source in ordered}
-    for place, source in enumerate(left):
+    for index, source in enumerate(new):
         parts, depth = Path(source.path).absolute().parts, 1
         name = source.name
         while name in names and depth < len(parts):
             depth += 1
             name = "/".join(parts[-depth:])
-        left[place] = replace(source, name=name)
+        new[index] = replace(source, name=name)
         names.add(name)
-    return ordered, left
+    return ordered, new
 
 
-def _refuse_changed(
-    store: FeatureStore, known: Sequence[Mapping[str, Any]], ordered: Sequence[Source], new: Sequence[Source]
+def _require_unchanged(
+    store: FeatureStore, stored: Sequence[_SourceRecord], ordered: Sequence[Source], new: Sequence[Source]
 ) -> None:
-    """A file that stands where a known one stood and holds something else is no new file."""
-    for fact, found in zip(known, ordered, strict=True):
-        for source in new if found.format == "absent" else ():
-            if Path(source.path).absolute() == Path(fact.get("path", "")).absolute():
+    """Raise StoreMismatch if a new file has the path of an absent one: that file was changed."""
+    for record, match in zip(stored, ordered, strict=True):
+        for source in new if match.format == "absent" else ():
+            if Path(source.path).absolute() == Path(record.get("path", "")).absolute():
                 raise StoreMismatch(f"{source.path} has changed since it was ingested into {store.path} "
-                                    f"({fact['size']} bytes then, {source.size} now)")  # fmt: skip
+                                    f"({record['size']} bytes then, {source.size} now)")  # fmt: skip
 
 
 def _finished_sources(store: FeatureStore, group: str) -> int:

@@ -8,7 +8,7 @@ from ..interface.model_view import ModelShape
 
 
 def precisions_of(method: Method, model_shape: ModelShape) -> dict[str, Precision]:
-    """Column name → the form that its rows are stored in: of a `Similarity` as its setting `precision` says, else as declared.
+    """Column name → the precision of its stored rows: by the setting `precision` of a `Similarity`, else as declared.
 
     Raises:
         SettingsError: no such precision.

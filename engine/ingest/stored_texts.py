@@ -1,8 +1,8 @@
-"""The texts of an existing store as a provider: a corpus read again without its files.
+"""The texts of an existing store as a provider: reads a corpus again without its files.
 
-Every stored row is one example, in the store's order. Where the store keeps token ids and the model has the store's tokenizer and
-context, examples are exactly what was read at ingestion. Otherwise texts are tokenised again: a stored piece of a longer text may
-then be a token longer than it was; what does not fit is cut. Knows a store's examples and a model; no method.
+Each stored row is one example, in the store's order. If the store holds token ids, and the model has the store's tokenizer and a
+long enough context, examples are exactly those of the ingestion. Otherwise texts are tokenised again: a stored piece of a longer
+text may then be a token longer than before, and is cut if it does not fit. Knows a store's examples and a model; no method.
 """
 
 from __future__ import annotations
@@ -29,33 +29,39 @@ from .examples import TARGET_POSITIONS, TOKEN_IDS, Example, Place
 from .text_provider import TextProvider
 from .text_settings import TextSettings
 
-_ROWS = TEXT_CHUNK_ROWS  # decoded together
+_ROWS = TEXT_CHUNK_ROWS  # that are decoded together
 _FIELDS = ("id", "source", "line", "prompt", "text")
 
 
 class StoredTexts:
-    """Reads a store's rows through a language model."""
+    """Reads the examples of a store through a language model."""
 
     def __init__(self, store: FeatureStore, model: LanguageModel) -> None:
-        """`model`: the store's, or another one to read the same texts with.
+        """`model`: the store's model, or another one for the same texts.
 
         Raises:
-            SettingsError: the store keeps neither texts nor token ids that the model's tokenizer made.
+            SettingsError: the store keeps neither texts nor token ids of the model's tokenizer.
         """
-        there = store.provenance
+        provenance = store.provenance
         shape = model.head.model_shape
-        same = model.fingerprint["tokenizer"] == there.get("tokenizer")
-        tokens = bool(there.get("tokens")) and same and shape.max_length >= int(there["max_length"])
-        if not there.get("text") and not tokens:
-            raise SettingsError(f"{store.url} keeps neither texts nor this model's token ids to read again")
-        length = min(int(there["max_length"]), shape.max_length)
-        settings = TextSettings(max_length=length, attribute=there["attribute"], truncate=True).resolved(shape)
-        self.sources = [Source(store.url, one["name"], "store", one["size"], one["digest"]) for one in there["sources"]]
+        same_tokenizer = model.fingerprint["tokenizer"] == provenance.get("tokenizer")
+        long_enough = shape.max_length >= int(provenance["max_length"])
+        tokens = bool(provenance.get("tokens")) and same_tokenizer and long_enough
+        if not provenance.get("text") and not tokens:
+            raise SettingsError(
+                f"{store.url} keeps neither texts nor token ids of this model: ingest into a new store without --no-text"
+            )
+        length = min(int(provenance["max_length"]), shape.max_length)
+        settings = TextSettings(max_length=length, attribute=provenance["attribute"], truncate=True).resolved(shape)
+        self.sources = [
+            Source(store.url, source["name"], "store", source["size"], source["digest"])
+            for source in provenance["sources"]
+        ]
         self.record_errors = RecordErrors("fail")
         self._texts = TextProvider(model, self.sources, settings, self.record_errors)
         self._store = store
-        kept = {column.name for column in store.columns(EXAMPLES)}
-        self._columns = {name: open_column(store, EXAMPLES, name) for name in _FIELDS if name in kept}
+        names = {column.name for column in store.columns(EXAMPLES)}
+        self._columns = {name: open_column(store, EXAMPLES, name) for name in _FIELDS if name in names}
         self._tokens = {name: open_ragged(store, EXAMPLES, name) for name in (TOKEN_IDS, TARGET_POSITIONS) if tokens}
 
     @property
@@ -64,53 +70,54 @@ class StoredTexts:
         return self._texts.head
 
     def provenance(self) -> JsonObject:
-        """The model's, and how long examples are."""
+        """Fingerprints of the model, and the text settings."""
         return self._texts.provenance()
 
     def origin(self) -> JsonObject:
-        """Where the model came from."""
+        """The model's path."""
         return self._texts.origin()
 
     def memory(self, tokens: int) -> Plan:
-        """Those of reading texts through the model."""
+        """The memory of the model and of a batch of `tokens` padded tokens."""
         return self._texts.memory(tokens)
 
     def longest(self) -> int:
-        """Tokens of the longest example."""
+        """Number of tokens of the longest possible example."""
         return self._texts.longest()
 
     def examples(self, start: Place) -> Iterator[Example]:
-        """The stored rows after a place, whose record is the row's number."""
+        """The stored rows after a place; `record` is the row number."""
         total = self._store.rows(EXAMPLES)
         for first in range(start.record + 1, total, _ROWS):
             yield from self._read(np.arange(first, min(first + _ROWS, total)), _FIELDS)
 
     def at(self, rows: Array) -> Iterator[Example]:
-        """Rows (n,) ascending, without source and line: every column costs as much as the text where rows lie apart."""
+        """Examples of rows (n,) ascending, without source and line: of scattered rows each column costs as much as the text."""
         for begin in range(0, len(rows), _ROWS):
             yield from self._read(rows[begin : begin + _ROWS], ("id", "prompt", "text"))
 
-    def _read(self, some: Array, fields: Sequence[str]) -> Iterator[Example]:
-        """A few rows."""
-        values = {name: self._columns[name].gather(some) for name in fields if name in self._columns}
+    def _read(self, rows: Array, fields: Sequence[str]) -> Iterator[Example]:
+        """Examples of rows (n,) that are decoded together, with these fields."""
+        values = {name: self._columns[name].gather(rows) for name in fields if name in self._columns}
         if self._tokens:
-            yield from self._from_tokens(some, values)
+            yield from self._from_tokens(rows, values)
             return
-        none = itertools.repeat("")
-        told = zip(some, values["id"], values.get("source", none), values.get("line", itertools.repeat(0)),
-                   values["prompt"], values["text"], strict=False)  # fmt: skip
+        empty = itertools.repeat("")
+        records = zip(rows, values["id"], values.get("source", empty), values.get("line", itertools.repeat(0)),
+                      values["prompt"], values["text"], strict=False)  # fmt: skip
         documents = (
-            Document(name, source, int(line), int(row), prompt, text) for row, name, source, line, prompt, text in told
+            Document(name, source, int(line), int(row), prompt, text)
+            for row, name, source, line, prompt, text in records
         )
-        names = dict(zip(some.tolist(), values["id"], strict=True))
+        names = dict(zip(rows.tolist(), values["id"], strict=True))
         for example in self._texts.encoded(documents, 0):
             if example.place.piece == 0:
                 yield replace(example, id=str(names[example.place.record]))
 
-    def _from_tokens(self, some: Array, values: dict[str, Array]) -> Iterator[Example]:
-        """Rows as they were read at ingestion; `values` of the columns that are kept."""
-        token_ids, positions = (self._tokens[name].gather(some) for name in (TOKEN_IDS, TARGET_POSITIONS))
-        for at, row in enumerate(some.tolist()):
+    def _from_tokens(self, rows: Array, values: dict[str, Array]) -> Iterator[Example]:
+        """Examples of rows as they were read at ingestion; `values`: column name → (n,), of the stored columns."""
+        token_ids, positions = (self._tokens[name].gather(rows) for name in (TOKEN_IDS, TARGET_POSITIONS))
+        for at, row in enumerate(rows.tolist()):
             ids = token_ids[at].tolist()
             first = int(positions[at][0]) + 1 if len(positions[at]) else max(1, len(ids))
             text = {
@@ -121,5 +128,5 @@ class StoredTexts:
                           (ids, first), Place(0, row))  # fmt: skip
 
     def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:
-        """One forward pass over a batch."""
+        """The outputs of a batch, by one forward pass."""
         return self._texts.read(batch, needs)

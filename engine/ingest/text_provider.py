@@ -1,36 +1,36 @@
 """Text with a language model as a provider: documents → token windows → outputs. Knows no method and no store.
 
-A plain document longer than `max_length` tokens is cut into consecutive examples, with their offsets. A row with a prompt
-cannot be cut, so one that is longer than `max_length` is a fault, named by file and line.
+A plain document longer than `max_length` tokens is cut into consecutive examples, with their offsets. An example with a prompt
+cannot be cut in pieces: one that is longer than `max_length` is an error that names its file and line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from ...store.files import JsonObject
-from ..data.documents import Document, RecordErrors, read_documents
+from ..data.documents import Chat, Document, RecordErrors, read_documents
 from ..data.sources import Source
 from ..interface.model_view import LinearIO, OutputSpec
 from ..models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
 from ..models.language_model import LanguageModel
 from ..models.linear_io import forward_with_linear_io
+from ..models.transformers_types import HfOutput
 from ..models.upper_layers import TrunkUpperLayers
 from ..runtime.memory import Part, Plan
 from .examples import Example, Place
 from .provider import remaining
 from .text_settings import TextSettings
 
-_Tokens = tuple[list[int], list[tuple[int, int]]]  # ids, and the characters that each stands for
-_ENCODE = 64  # documents tokenised at once
+_Tokens = tuple[list[int], list[tuple[int, int]]]  # ids, and each token's span of characters
+_ENCODE = 64  # documents that are tokenised together
 ENCODE_CHARACTERS = 1 << 17
-"""Characters tokenised at once."""
+"""Characters that are tokenised together."""
 ENCODED_BYTES = 200
-"""Memory of a character while it is tokenised, at most: tokens of one character, as the library's objects and as Python's."""
+"""Largest memory of a character while it is tokenised: one token per character, as the library's object and as Python's."""
 
 
 class TextProvider:
@@ -39,9 +39,9 @@ class TextProvider:
     def __init__(
         self, model: LanguageModel, sources: list[Source], settings: TextSettings, record_errors: RecordErrors
     ) -> None:
-        """See the fields of each."""
+        """`settings` must be resolved for the model."""
         self.model, self.sources, self.settings, self.record_errors = model, sources, settings, record_errors
-        self._checked = False  # whether layers above one were seen to be run again as they should
+        self._upper_layers_checked = False
 
     @property
     def head(self) -> LinearHead:
@@ -54,17 +54,17 @@ class TextProvider:
         return self.model.device
 
     def provenance(self) -> JsonObject:
-        """Fingerprints and settings."""
+        """Fingerprints of the model, and the text settings."""
         recorded = self.settings.provenance()
         template, dtype = recorded.pop("template"), str(self.head.weight.dtype).removeprefix("torch.")
         return {"kind": "text", **self.model.fingerprint, **recorded, "dtype": dtype, "template": template}
 
     def origin(self) -> JsonObject:
-        """Where the model came from, for the next command's sake."""
+        """The model's path, which later commands load it from."""
         return {"model_path": self.model.path}
 
     def memory(self, tokens: int) -> Plan:
-        """Weights, one layer's activations, the hidden states kept, a tile of logits with what reductions allocate."""
+        """The memory of weights, one layer's activations, last hidden states, a tile of logits, and tokenisation."""
         head, copies = self.model.head, 2 if self.device.type == "cpu" else 3
         tile = 4 * head.model_shape.vocabulary * min(tokens, head.tile_rows())
         return Plan.of(
@@ -72,88 +72,86 @@ class TextProvider:
             Part("activations", tokens * self.model.memory["activations"]),
             Part("hidden states", tokens * head.model_shape.hidden * 8),
             Part("logits tile", copies * tile),
-            Part("texts being tokenised", ENCODED_BYTES * self._at_once),
+            Part("texts being tokenised", ENCODED_BYTES * self._characters_at_once),
         )
 
     def longest(self) -> int:
-        """The maximal length."""
+        """Number of tokens of the longest possible example."""
         return self.settings.length
 
     def examples(self, start: Place) -> Iterator[Example]:
-        """Documents from a place on, tokenised, cut."""
+        """The examples after a place: documents, tokenised and cut."""
         for ordinal, source in remaining(self.sources, start):
-            here = start if ordinal == start.source else Place(ordinal)
+            first = start if ordinal == start.source else Place(ordinal)
             documents = read_documents(
-                source, self.settings.template, self.record_errors, start=max(0, here.record), chat=self._chat()
+                source, self.settings.template, self.record_errors, start=max(0, first.record), chat=self._chat()
             )
             for example in self.encoded(documents, ordinal):
-                if (example.place.record, example.place.piece) > (here.record, here.piece) or here.record < 0:
+                if (example.place.record, example.place.piece) > (first.record, first.piece) or first.record < 0:
                     yield example
 
     def encoded(self, documents: Iterator[Document], ordinal: int) -> Iterator[Example]:
-        """Documents of a source, tokenised, cut."""
+        """Examples of a source's documents."""
         for group in _groups(documents):
-            if len(group) == 1 and _characters(group[0]) > self._at_once:
+            if len(group) == 1 and _characters(group[0]) > self._characters_at_once:
                 yield from self._long(group[0], ordinal)
                 continue
             encoded = self._tokens([document.prompt + document.text for document in group])
             for document, (ids, spans) in zip(group, encoded, strict=True):
                 if document.prompt:
-                    yield from self._prompted(document, self._begun(ids, spans), ordinal)
+                    yield from self._prompted(document, self._without_prefix(ids, spans), ordinal)
                 else:
-                    yield from self._cut(document, iter([self._begun(ids, spans)]), ordinal)
+                    yield from self._cut(document, iter([self._without_prefix(ids, spans)]), ordinal)
 
     @property
-    def _at_once(self) -> int:
-        """Characters of a document that is tokenised whole: a window's, and then some."""
+    def _characters_at_once(self) -> int:
+        """Largest number of characters of a document that is tokenised whole; more than those of an example."""
         return max(ENCODE_CHARACTERS, 16 * self.settings.length)
 
     def _tokens(self, texts: list[str]) -> Iterator[_Tokens]:
         encoded = self.model.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         return zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
 
-    def _begun(self, ids: list[int], spans: list[tuple[int, int]]) -> _Tokens:
-        """Without the begin-of-text token that a chat template writes itself."""
-        known = len(self.model.prefix)
-        return (ids[known:], spans[known:]) if known and tuple(ids[:known]) == self.model.prefix else (ids, spans)
+    def _without_prefix(self, ids: list[int], spans: list[tuple[int, int]]) -> _Tokens:
+        """Tokens without the begin-of-text token, which some chat templates write."""
+        size = len(self.model.prefix)
+        return (ids[size:], spans[size:]) if size and tuple(ids[:size]) == self.model.prefix else (ids, spans)
 
     def _long(self, document: Document, ordinal: int) -> Iterator[Example]:
-        """A document too long to be tokenised whole: its text in parts; of a prompted one, what can be left of it."""
+        """Examples of a document too long to be tokenised whole: a plain one is tokenised in parts, one with a prompt is cut."""
         if not document.prompt:
             yield from self._cut(document, self._parts(document.text), ordinal)
         elif self.settings.truncate:
-            half = self._at_once // 2
+            half = self._characters_at_once // 2
             shorter = replace(document, prompt=document.prompt[-half:], text=document.text[:half])
-            yield from self._prompted(
-                shorter, self._begun(*next(self._tokens([shorter.prompt + shorter.text]))), ordinal
-            )
+            tokens = self._without_prefix(*next(self._tokens([shorter.prompt + shorter.text])))
+            yield from self._prompted(shorter, tokens, ordinal)
         else:
             self._too_long(document, f"{_characters(document):,} characters", ordinal)
 
     def _parts(self, text: str) -> Iterator[_Tokens]:
-        """A long text's tokens, cut before a space or, where there is none for long, anywhere."""
+        """The tokens of parts of a long text, which is cut before a space, or anywhere if there is none for long."""
         begin = 0
         while begin < len(text):
-            end = min(len(text), begin + self._at_once)
-            space = text.rfind(" ", begin + self._at_once // 2, end) if end < len(text) else -1
+            end = min(len(text), begin + self._characters_at_once)
+            space = text.rfind(" ", begin + self._characters_at_once // 2, end) if end < len(text) else -1
             end = space if space > 0 else end
             ids, spans = next(self._tokens([text[begin:end]]))
             yield ids, [(begin + first, begin + last) for first, last in spans]
             begin = end
 
     def _cut(self, document: Document, parts: Iterator[_Tokens], ordinal: int) -> Iterator[Example]:
-        """Windows of a plain text, made as its tokens come."""
+        """Pieces of a plain text, made while its tokens are read."""
         prefix, room = self.model.prefix, self.settings.length - len(self.model.prefix)
         ids, spans, piece = list[int](), list[tuple[int, int]](), 0
 
         def window(name: str, begin: int, end: int) -> Example:
             payload = ([*prefix, *ids[at : at + room]], len(prefix))
-            return _example(
-                document, name, document.text[begin:end], begin, payload, Place(ordinal, document.record, piece)
-            )
+            part = replace(document, id=name, text=document.text[begin:end])
+            return _example(part, begin, payload, Place(ordinal, document.record, piece))
 
-        for more in parts:
-            ids, spans, at = ids + more[0], spans + more[1], 0
+        for part_ids, part_spans in parts:
+            ids, spans, at = ids + part_ids, spans + part_spans, 0
             while len(ids) - at > room:
                 yield window(f"{document.id}#{piece}", spans[at][0] if piece else 0, spans[at + room][0])
                 at, piece = at + room, piece + 1
@@ -164,22 +162,22 @@ class TextProvider:
             yield window(name, spans[0][0] if piece else 0, len(document.text))
 
     def _prompted(self, document: Document, tokens: _Tokens, ordinal: int) -> Iterator[Example]:
+        """The one example of a document with a prompt, truncated if need be; none if it is too long."""
         ids, spans = tokens
         prefix, room = self.model.prefix, self.settings.length - len(self.model.prefix)
-        known, prompt, text = len(document.prompt), document.prompt, document.text
-        first = next((i for i, (_, end) in enumerate(spans) if end > known), len(ids))
+        prompt_end, prompt, text = len(document.prompt), document.prompt, document.text
+        first = next((i for i, (_, end) in enumerate(spans) if end > prompt_end), len(ids))
         if len(ids) > room:
             if not self.settings.truncate:
                 self._too_long(document, f"{len(ids) + len(prefix)} tokens", ordinal)
                 return
             cut = min(first, len(ids) - room)
             begin, end = spans[cut - 1][1] if cut else 0, spans[cut + room - 1][1]
-            prompt, text = prompt[begin:], text[max(0, begin - known) : max(0, end - known)]  # what the model sees
+            prompt, text = prompt[begin:], text[max(0, begin - prompt_end) : max(0, end - prompt_end)]
             ids, first = ids[cut : cut + room], first - cut
-        counted_from = len(prefix) + (first if self.settings.attribute == "completion" else 0)
-        shown = replace(document, prompt=prompt)
-        payload = ([*prefix, *ids], counted_from)
-        yield _example(shown, document.id, text, 0, payload, Place(ordinal, document.record))
+        first_target = len(prefix) + (first if self.settings.attribute == "completion" else 0)
+        payload = ([*prefix, *ids], first_target)
+        yield _example(replace(document, prompt=prompt, text=text), 0, payload, Place(ordinal, document.record))
 
     def _too_long(self, document: Document, size: str, ordinal: int) -> None:
         self.record_errors.report(
@@ -188,7 +186,8 @@ class TextProvider:
             "--truncate cuts the prompt's start"
         )
 
-    def _chat(self) -> Any:
+    def _chat(self) -> Chat | None:
+        """A function that renders the messages of a conversation, if the tokenizer has a chat template."""
         tokenizer = self.model.tokenizer
         if not getattr(tokenizer, "chat_template", None):
             return None
@@ -200,79 +199,81 @@ class TextProvider:
         return render
 
     def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:
-        """Run the trunk over right-padded ids. A causal model's real positions never see the padding, so no mask is made."""
+        """Run the trunk on right-padded ids, without a mask: no token of a causal model attends to the padding behind it."""
         width = max(1, *(example.length for example in batch))  # 0: a tokenizer that drops what it does not know
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
-        counted = torch.zeros(len(batch), width, dtype=torch.bool)
+        target_mask = torch.zeros(len(batch), width, dtype=torch.bool)
         for row, example in enumerate(batch):
-            tokens, first = example.payload
+            tokens, first_target = example.payload
             ids[row, : len(tokens)] = torch.tensor(tokens)
-            counted[row, max(0, first - 1) : max(0, len(tokens) - 1)] = True  # position t predicts token t + 1
-        ids, counted = ids.to(self.device), counted.to(self.device)
-        out, traces = self._run(ids, counted, [example.length for example in batch], needs)
-        hiddens = {layer: out.hidden_states[layer].detach()[counted] for layer in needs.layers}
-        hiddens[-1] = out.last_hidden_state.detach()[counted]  # (P, D)
-        example_ids = torch.arange(len(batch), device=self.device)[:, None].expand_as(counted)[counted]
-        targets = torch.roll(ids, -1, 1)[counted]
-        positions = TargetPositions(example_ids, targets, [example.counted for example in batch])
-        above = self._above(needs.upper_layers, ids, counted) if needs.upper_layers >= 0 else None
-        return PackedOutputs(self.head, hiddens, positions, needs, linear_io=traces, upper_layers=above)
+            target_mask[row, max(0, first_target - 1) : max(0, len(tokens) - 1)] = (
+                True  # position t predicts token t + 1
+            )
+        ids, target_mask = ids.to(self.device), target_mask.to(self.device)
+        trunk_output, linear_io = self._run(ids, target_mask, [example.length for example in batch], needs)
+        hiddens = {layer: trunk_output.hidden_states[layer].detach()[target_mask] for layer in needs.layers}
+        hiddens[-1] = trunk_output.last_hidden_state.detach()[target_mask]  # (P, D)
+        example_ids = torch.arange(len(batch), device=self.device)[:, None].expand_as(target_mask)[target_mask]
+        targets = torch.roll(ids, -1, 1)[target_mask]
+        positions = TargetPositions(example_ids, targets, [example.target_count for example in batch])
+        upper_layers = self._upper_layers(needs.upper_layers, ids, target_mask) if needs.upper_layers >= 0 else None
+        return PackedOutputs(self.head, hiddens, positions, needs, linear_io=linear_io, upper_layers=upper_layers)
 
-    def _above(self, layer: int, ids: torch.Tensor, counted: torch.Tensor) -> TrunkUpperLayers:
-        found = TrunkUpperLayers(self.model.trunk, self.head.model_shape.layers, layer, ids, counted)
-        if not self._checked and bool(counted.any()):
-            found.check()
-            self._checked = True
-        return found
+    def _upper_layers(self, layer: int, ids: torch.Tensor, target_mask: torch.Tensor) -> TrunkUpperLayers:
+        upper_layers = TrunkUpperLayers(self.model.trunk, self.head.model_shape.layers, layer, ids, target_mask)
+        if not self._upper_layers_checked and bool(target_mask.any()):
+            upper_layers.check()
+            self._upper_layers_checked = True
+        return upper_layers
 
     def _run(
-        self, ids: torch.Tensor, counted: torch.Tensor, lengths: list[int], needs: OutputSpec
-    ) -> tuple[Any, dict[str, LinearIO]]:
-        """The trunk forward and, where a method needs gradients, backward."""
+        self, ids: torch.Tensor, target_mask: torch.Tensor, lengths: list[int], needs: OutputSpec
+    ) -> tuple[HfOutput, dict[str, LinearIO]]:
+        """The trunk's output and, if a method needs gradients, inputs and output gradients of linear layers."""
         if needs.linear_layers:
-            real = torch.arange(ids.shape[1])[None] < torch.tensor(lengths)[:, None]
-            layers = bool(needs.layers)
+            token_mask = torch.arange(ids.shape[1])[None] < torch.tensor(lengths)[:, None]
+            all_layers = bool(needs.layers)
             return forward_with_linear_io(
-                self.model.trunk, self.head, ids, counted, real.to(ids.device), needs.linear_layers, layers
+                self.model.trunk,
+                self.head,
+                ids,
+                target_mask,
+                token_mask.to(ids.device),
+                needs.linear_layers,
+                all_layers,
             )
         with torch.inference_mode():
             return self.model.trunk(input_ids=ids, use_cache=False, output_hidden_states=bool(needs.layers)), {}
 
 
 def _characters(document: Document) -> int:
+    """Length of prompt and text."""
     return len(document.prompt) + len(document.text)
 
 
 def _groups(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Documents to tokenise together, so many that it pays and so few that memory stays flat; a long one is alone."""
+    """Documents to tokenise together: enough to be fast, few enough to bound memory; a long document is alone."""
     group: list[Document] = []
     characters = 0
     for document in documents:
-        more = _characters(document)
-        if group and (len(group) == _ENCODE or characters + more > ENCODE_CHARACTERS):
+        size = _characters(document)
+        if group and (len(group) == _ENCODE or characters + size > ENCODE_CHARACTERS):
             yield group
             group, characters = [], 0
         group.append(document)
-        characters += more
+        characters += size
     if group:
         yield group
 
 
-def _example(
-    document: Document, name: str, text: str, offset: int, payload: tuple[list[int], int], place: Place
-) -> Example:
-    """`payload`: token ids, and the first of them that counts; the very first token, which nothing predicts, never does."""
+def _example(document: Document, offset: int, payload: tuple[list[int], int], place: Place) -> Example:
+    """An example of a document (or of a piece of it) at a character offset.
+
+    `payload`: token ids, and the index of the first target. The first token of all is no target: no position predicts it.
+    """
     tokens, first = payload[0], max(1, min(payload[1], len(payload[0])))
-    counted = max(0, len(tokens) - first)
+    target_count = max(0, len(tokens) - first)
     return Example(
-        name,
-        document.source,
-        document.line,
-        offset,
-        document.prompt,
-        text,
-        len(tokens),
-        counted,
-        (tokens, first),
-        place,
-    )
+        document.id, document.source, document.line, offset, document.prompt, document.text,
+        len(tokens), target_count, (tokens, first), place,
+    )  # fmt: skip

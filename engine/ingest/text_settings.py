@@ -1,4 +1,4 @@
-"""How text becomes examples: as a user asks for it, as a run uses it, as a store records it. Knows no file, and no model but its
+"""Settings that turn texts into examples: from the user, for a run, and in a store's record. Knows no file; of a model only its
 shape.
 """
 
@@ -13,45 +13,45 @@ from ..data.documents import Template
 from ..interface.model_view import ModelShape
 
 MAX_LENGTH = 1024
-"""Tokens of an example unless asked otherwise: long enough to be one thought, short enough to be pointed at."""
-_FOLLOWED = ("max_length", "attribute", "truncate", "lines")
+"""Default number of tokens of the longest example: longer ones point less precisely at what they hold."""
+_RECORDED = ("max_length", "attribute", "truncate", "lines")
 
 
 @dataclass(frozen=True, slots=True)
 class TextSettings:
-    """How files of text are read and cut. What is None is not decided: it follows the store, or else the default."""
+    """How text files are read and cut. None stands for the store's setting, or else the default."""
 
     template: Template = field(default_factory=Template)
-    """Which fields of a record are text."""
+    """The fields of a record that hold texts."""
     on_error: Literal["fail", "skip"] = "fail"
-    """What a bad record does; not recorded."""
+    """Whether a bad record stops the run or is skipped; not recorded in the store."""
     max_length: int | None = None
-    """Tokens of the longest example, the begin-of-text token included; by default the model's context, at most 1024."""
+    """Tokens of the longest example, with the begin-of-text token; by default the model's context, at most 1024."""
     attribute: str | None = None
-    """`completion` (the default): of a row with a prompt, only the completion's tokens count; `all`: all do."""
+    """Target tokens of an example with a prompt: those of its `completion` (the default), or `all`."""
     truncate: bool | None = None
-    """Whether a row with a prompt that is too long loses the start of its prompt, then its completion's end."""
+    """Whether an example with a prompt that is too long is cut, first at its prompt's start, then at its completion's end."""
     lines: bool | None = None
-    """Whether a line of plain text is a document, instead of a paragraph."""
+    """Whether each line of a plain text file is a document, instead of each paragraph."""
 
     @classmethod
     def from_provenance(cls, provenance: JsonFacts) -> TextSettings:
-        """The settings that a store of texts was made with."""
-        decided = {name: provenance[name] for name in _FOLLOWED}
-        return cls(Template(**provenance["template"]), **decided)
+        """The settings of a store of texts."""
+        recorded = {name: provenance[name] for name in _RECORDED}
+        return cls(Template(**provenance["template"]), **recorded)
 
     def following(self, provenance: JsonFacts) -> TextSettings:
-        """What is not decided here, as a store of texts was made."""
-        there = TextSettings.from_provenance(provenance)
-        undecided = {name: getattr(there, name) for name in _FOLLOWED if getattr(self, name) is None}
-        template = self.template if self.template != Template() else there.template
+        """These settings, with those of a store of texts in place of None."""
+        stored = TextSettings.from_provenance(provenance)
+        undecided = {name: getattr(stored, name) for name in _RECORDED if getattr(self, name) is None}
+        template = self.template if self.template != Template() else stored.template
         return replace(self, template=template, **undecided)
 
     def resolved(self, model_shape: ModelShape) -> TextSettings:
-        """All decided, for a model.
+        """These settings, with defaults for a model in place of None.
 
         Raises:
-            SettingsError: `max_length` exceeds what the model reads, or nothing would be left to count.
+            SettingsError: `max_length` exceeds the model's context, or leaves no target position.
         """
         length, context = self.max_length, model_shape.max_length
         if length is not None and length > context:
@@ -68,19 +68,19 @@ class TextSettings:
 
     @property
     def length(self) -> int:
-        """Tokens of the longest example, once that is decided."""
-        assert self.max_length is not None, "settings that were not resolved for a model"
+        """Tokens of the longest example; of resolved settings."""
+        assert self.max_length is not None, "settings must be resolved for a model first"
         return self.max_length
 
     def provenance(self) -> JsonObject:
-        """What a store records of them, JSON values, read back by :meth:`from_provenance`."""
+        """The settings as JSON values for a store's record, read back by :meth:`from_provenance`."""
         template = self.template
         return {
-            **{name: getattr(self, name) for name in _FOLLOWED},
+            **{name: getattr(self, name) for name in _RECORDED},
             "template": {"text": template.text, "prompt": template.prompt, "completion": template.completion},
         }
 
 
 def text_settings_of(provenance: JsonFacts) -> TextSettings:
-    """How a store's texts were read; of a store of arrays, the defaults."""
+    """The text settings of a store; the defaults for a store of arrays."""
     return TextSettings.from_provenance(provenance) if provenance["kind"] == "text" else TextSettings()

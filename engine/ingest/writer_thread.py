@@ -1,48 +1,49 @@
-"""A thread that writes rows beside the forward pass and commits now and then. Knows no model."""
+"""A thread that writes rows while the next forward pass runs, and commits at intervals. Knows no model."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from typing import Any
+from collections.abc import Mapping
 
-from ...store.writer import GroupWriter
+from ...store.json_values import JsonObject, JsonValue
+from ...store.writer import GroupWriter, Rows
 
 _AHEAD = 2
 
 
 class WriterThread:
-    """Takes windows of rows for several groups, keeps their order, commits at least every `commit_seconds`.
+    """Writes windows of rows of several groups in their order, and commits every `commit_seconds`.
 
-    Whatever ends the work, an error, Ctrl-C or its end, what was put before is committed on the way out.
+    However the work ends (at its end, by an error or by Ctrl-C), the rows that were put before are committed.
     """
 
     def __init__(self, writers: list[GroupWriter], commit_seconds: float) -> None:
         """`writers` are closed at the end."""
         self._writers = {writer.group: writer for writer in writers}
         self._seconds = commit_seconds
-        self._queue: queue.Queue[tuple[dict[str, Any], dict[str, Any]] | None] = queue.Queue(_AHEAD)
+        self._queue: queue.Queue[tuple[Mapping[str, Rows], JsonObject] | None] = queue.Queue(_AHEAD)
         self._error: BaseException | None = None
         self._finished = False
-        self._last_notes: dict[str, Any] = {}
+        self._last_notes: JsonObject = {}
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> WriterThread:
         self._thread.start()
         return self
 
-    def put(self, rows: dict[str, Any], notes: dict[str, Any]) -> None:
-        """Hand over one window: group → column → values; `notes` go with each group's next commit.
+    def put(self, rows: Mapping[str, Rows], notes: JsonObject) -> None:
+        """Queue one window: group → column → values; a commit writes `notes` into the record of each group.
 
         Raises:
-            StoreError: what an earlier window met.
+            StoreError: an earlier window could not be written.
         """
         self._raise()
         self._queue.put((rows, notes))
 
-    def finish(self, **notes: Any) -> None:
-        """Say that no more rows come: the last commit has these notes, and is of all rows that there are."""
+    def finish(self, **notes: JsonValue) -> None:
+        """Set further notes for the last commit, which marks the groups as complete."""
         self._finished, self._last_notes = True, notes
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -58,11 +59,11 @@ class WriterThread:
             raise self._error
 
     def _work(self) -> None:
-        notes: dict[str, Any] = {}
+        notes: JsonObject = {}
         committed = time.monotonic()
         while (item := self._queue.get()) is not None:
             if self._error is not None:
-                continue  # keep emptying the queue, so that nobody waits for ever
+                continue  # empty the queue, so that `put` does not block
             try:
                 rows, notes = item
                 for group, columns in rows.items():
@@ -78,6 +79,6 @@ class WriterThread:
             except BaseException as error:
                 self._error = error
 
-    def _commit(self, notes: dict[str, Any], *, complete: bool = False) -> None:
+    def _commit(self, notes: JsonObject, *, complete: bool = False) -> None:
         for writer in self._writers.values():
             writer.commit(complete=complete, **notes)

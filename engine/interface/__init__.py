@@ -1,3 +1,1 @@
-"""The contract of an attribution method, and the registry that finds methods. Imports no other room of the engine. Imports no
-other room of the engine.
-"""
+"""The contract of an attribution method, and the registry that finds methods. Imports no other room of the engine."""

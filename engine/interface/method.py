@@ -1,10 +1,9 @@
 """The contract of an attribution method: what it declares, what it is given, when it is called.
 
-Stands below everything else in the engine. Knows no method by name, no model class, no file; torch only as a type.
-
-A method is a frozen dataclass that extends one of the abstract bases below. Its fields are its settings, stored whole with the
-sketches and compared whole, so equal settings mean interchangeable rows. Each has a default, whose type it keeps: bool, int,
-float, str, or a tuple of one of these. `plugins/conformance` checks a method against all that is said here.
+A method is a frozen dataclass that extends one of the abstract bases below. Its fields are its settings. They are stored and
+compared as a whole, so equal settings mean interchangeable rows. Each setting has a default and keeps its type: bool, int,
+float, str, or a tuple of one of these. `plugins/conformance` tests a method against this contract. Knows no method by name, no
+model class and no file; torch only as a type.
 
 | part                              | must / default                | called by        | when                                   |
 |-----------------------------------|-------------------------------|------------------|----------------------------------------|
@@ -28,7 +27,7 @@ float, str, or a tuple of one of these. `plugins/conformance` checks a method ag
 | `memory(model, rows)`             | must (SubsetMethod)           | fit, attribute   | with the plan, before any work         |
 | `measure(outputs, parameters)`    | must (SubsetMethod)           | attribute, value | once a batch of queries                |
 
-A method declares what it can do by what it extends.
+The base class that a method extends declares what it can do.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, final
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, final
 
 from .model_view import BatchOutputs, Head, ModelShape, OutputSpec
 from .settings import Settings
@@ -48,20 +47,23 @@ if TYPE_CHECKING:  # listing methods reads this module, and must load neither to
     from ...store.layout import Array, Block, Column
 
 API = 2
-"""Number of this contract. Raised only when a method written for the number before would break."""
+"""Number of this contract. Raised only when a method written for the previous number would break."""
+
+Precomputed: TypeAlias = Any
+"""What a method's `precompute` returns and its `sketch` is given: a type of the method's own."""
 
 
 class Accumulator(Protocol):
-    """Statistics of a sample of the corpus while they are collected. Sums in float64, so that the order changes nothing else."""
+    """Statistics of a sample of the corpus while they are collected, in float64 so that the order of batches hardly matters."""
 
     def accumulate(self, outputs: BatchOutputs) -> None:
         """Add a batch."""
 
     def merge(self, other: Self) -> None:
-        """Add what another accumulator of the same method has collected from other examples."""
+        """Add the statistics that another accumulator of the same method collected from other examples."""
 
     def finish(self) -> dict[str, Array]:
-        """Name → array: what `precompute` is given in this and every later run."""
+        """Name → array: the state that `precompute` is given in this run and all later ones."""
 
 
 @dataclass(frozen=True)
@@ -69,51 +71,53 @@ class Method(Settings, ABC):
     """Base of every method: how an example becomes a row of the store."""
 
     api: ClassVar[int] = 1
-    """The contract's number that the method was written for; a method of this contract says `api: ClassVar[int] = 2`. Stays 1
-    here for ever: a method that names none was written for 1, and would else inherit the number of any headwater that it meets.
+    """Number of the contract that the method was written for. A method of this contract sets `api: ClassVar[int] = 2`.
+
+    The value here stays 1: a method that sets no number was written for contract 1, and must not inherit a later number.
     """
 
     @abstractmethod
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """What is stored of each example."""
+        """The columns that are stored for each example."""
 
     @abstractmethod
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: Precomputed) -> dict[str, torch.Tensor]:
         """Name → (W, *shape), on the model's device: for each of the W windows of `windows`, a sum over its target positions.
 
-        A position's summand depends on its own example alone, and on no other position's summand; whatever depends on the
-        whole sum, such as its norm, is `normalize`'s. Tensors of the layers' inputs and output gradients are summed over the
-        example's tokens. A window without positions gets zeros. The names are the method's own: `normalize` makes columns.
+        A position's summand depends on its own example alone, and on no other position's summand. What depends on the whole
+        sum, such as its norm, belongs in `normalize`. Inputs and output gradients of linear layers are summed over all tokens
+        of the example. A window without target positions gets zeros. The method chooses the names; `normalize` turns sums
+        into columns.
         """
 
     @abstractmethod
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Bytes that `precompute` keeps and `rows` allocates at most, for a batch of `positions` target positions.
+        """Upper bound of the bytes that `precompute` returns and `rows` allocates, for a batch of `positions` target positions.
 
-        Its examples are as many at most, and never more than `BATCH_EXAMPLES`. What its reductions keep counts too, and of a
-        method with `fit` the accumulator and what it allocates.
+        The batch has at most `positions` examples, and at most `BATCH_EXAMPLES`. The bound includes the results of the
+        method's reductions and, if the method has `fit`, the accumulator and its allocations.
         """
 
     def needs(self, model: ModelShape) -> OutputSpec:
-        """What `sketch`, `normalize` and `fit` ask of a batch."""
+        """The outputs that `sketch`, `normalize` and `fit` read from a batch."""
         return OutputSpec()
 
     def fit(self, model: ModelShape) -> Accumulator | None:
-        """What is to be known of the corpus before its rows are made, such as document frequencies; None: nothing.
+        """An accumulator of corpus statistics that rows depend on, such as document frequencies; None for no statistics.
 
-        It is given a sample of the corpus. The arrays that it finishes with are frozen when the first row is made and kept
-        with the store: rows that are appended, and queries, are made with the same.
+        It reads a sample of the corpus. Its arrays are frozen before the first row is computed and stored beside the rows:
+        appended rows, and queries, are computed with the same arrays.
         """
         return None
 
-    def precompute(self, head: Head, state: Mapping[str, Array]) -> Any:
-        """What `sketch` needs and is the same for every batch, such as a sketch of the head's weight; `state` is what `fit`
-        finished with, empty without it.
+    def precompute(self, head: Head, state: Mapping[str, Array]) -> Precomputed:
+        """What `sketch` needs for all batches alike, such as a sketch of the head's weight. `state`: the arrays that `fit`
+        finished with; empty without `fit`.
         """
         return None
 
     def windows(self, outputs: BatchOutputs) -> Windows:
-        """The ranges of target positions that `sketch` sums: every example has one at least. Default: every example whole."""
+        """The ranges of target positions that `sketch` sums, at least one per example. Default: each example is one window."""
         return whole_examples(outputs)
 
     def normalize(
@@ -121,30 +125,30 @@ class Method(Settings, ABC):
     ) -> dict[str, torch.Tensor]:
         """Column name → (n, *row shape) float: rows from sums. An example without target positions gets zeros.
 
-        `parts` are summands of the sums, of the same shapes: with them the result is what they contribute to the rows, that
-        is, they are scaled and added as the sums would be, with norms and counts of the whole `sums`. The column that is
-        scored must be linear in `parts`, so that contributions add up to rows; what other columns hold then is of no account.
+        `parts` are summands of the sums, of the same shapes. With `parts` the result is their contribution to the rows: they
+        are scaled and added as the sums are, but with the norms and counts of the whole `sums`. The scored column must be
+        linear in `parts`, so that contributions add up to rows; the values of other columns are then ignored.
         """
         return dict(sums if parts is None else parts)
 
     @final
-    def rows(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def rows(self, outputs: BatchOutputs, precomputed: Precomputed) -> dict[str, torch.Tensor]:
         """Column name → (n, *row shape), on the model's device: `sketch`, then `normalize`. Not for methods to override."""
         return self.normalize(self.sketch(outputs, precomputed), self.windows(outputs))
 
 
 @dataclass(frozen=True, slots=True)
 class QueryMatrix:
-    """Queries, made ready: all preconditioning is here, none on the stored side."""
+    """Prepared queries: all preconditioning is applied to them, none to the stored rows."""
 
     column: str
-    """The stored column that they are multiplied with."""
+    """The stored column whose rows are multiplied with the queries."""
     matrix: Array
     """(Q, D) float32; D is the column's row, flattened."""
     per_query: Mapping[str, Array] = field(default_factory=dict)
-    """What else `score` needs of each query: name → (Q, …). The engine hands it on in the same blocks as `matrix`."""
+    """Further arrays that `score` needs for each query: name → (Q, …). The engine splits them as it splits `matrix`."""
     shared: Mapping[str, Array] = field(default_factory=dict)
-    """What else `score` needs, the same for all queries: name → array of any shape."""
+    """Further arrays that `score` needs, the same for all queries: name → array of any shape."""
 
 
 @dataclass(frozen=True)
@@ -152,64 +156,66 @@ class Similarity(Method):
     """Methods whose score of an example is an inner product of a stored row with a vector of the query."""
 
     precision: str = field(default="auto", kw_only=True)
-    """How rows of floats are stored: float32, float16, bf16, int8 with a scale a row, sign bits; auto: as the method declares.
+    """How rows of floats are stored: float32, float16, bf16, int8 (with one scale per row) or sign (bits); auto: as the method
+    declares.
 
-    Defaults stay at float16, by measurement (`examples/benchmarks/recall.py`): it alone loses nothing, ingestion costs the
-    same, and every smaller form can be made of it later in one pass, while nothing brings back what was never stored.
+    Methods declare float16, by measurement (`examples/benchmarks/recall.py`): no smaller precision loses nothing, ingestion
+    costs the same, and one pass makes each smaller copy of it later, while precision that was never stored is lost.
     """
     bits: int = field(default=8192, kw_only=True)
-    """Sign bits of a row, where precision is sign."""
+    """Number of sign bits of a row, for precision sign."""
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]] | None:
-        """What of the stored rows `prepare` wants to know: a column, of whose rows `state` has the mean (D,) float32 and the
-        number as `rows`; and widths of consecutive parts of its row, for each of which `state` has the second moment
-        (1/N) Σ φ φᵀ as gram0, gram1, … (width, width) float32. By default nothing.
+        """The statistics of stored rows that `prepare` needs: (column, widths); None for none.
+
+        `prepare` is then given `mean` (D,) float32, the column's mean, and `rows`, the number of rows; and for each of the
+        widths, which are those of consecutive parts of a row, the second moment (1/N) Σ φ φᵀ of that part as gram0, gram1, …
+        (width, width) float32.
         """
         return None
 
     @abstractmethod
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
-        """Queries' rows, column name → (Q, *row shape) float32 → what the store is multiplied with.
+        """The matrix that stored rows are multiplied with, from the queries' rows: column name → (Q, *row shape) float32.
 
-        `state` is what the method has learnt from the stored rows and keeps beside them, name → array, such as a Fisher
-        matrix; empty for a method that learns nothing.
+        `state`: the arrays that `statistics` declares, by name; empty for a method without statistics.
         """
 
 
 @dataclass(frozen=True)
 class BlockSimilarity(Similarity):
-    """Methods with a score of their own, still one example at a time."""
+    """Methods with their own score function of a query and a stored row."""
 
     @abstractmethod
     def score(self, queries: QueryMatrix, block: Block) -> Array:
-        """(128, 64) float32: scores of a tile of stored rows, each from its own row and query alone. Must not change `block`.
+        """(128, 64) float32: scores of a tile, each a function of its row and its query alone. Must not change `block`.
 
-        Always 128 rows, decoded to float32 (columns of integers keep their dtype), and 64 queries: rows and queries of zeros
-        fill the tile, and their scores are thrown away. Matrix products by `@` with these arrays have the same bits for a row
-        and a query wherever they stand in a tile; those of np.dot and np.einsum may not.
+        A tile always has 128 stored rows, decoded to float32 (columns of integers keep their dtype), and 64 queries. It is
+        filled up with rows and queries of zeros, whose scores are ignored. Matrix products of these arrays by `@` give the
+        same bits for a row and a query at any place in a tile; np.dot and np.einsum may not.
         """
 
 
 @dataclass(frozen=True)
 class TextSimilarity(Method):
-    """Methods that compare texts themselves: they store nothing, need no model, and can be asked of any store with texts."""
+    """Methods that compare the texts themselves. They store no rows, need no model, and work with any store that keeps texts."""
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """None."""
+        """No columns: no rows are stored."""
         return ()
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
-        """None."""
+    def sketch(self, outputs: BatchOutputs, precomputed: Precomputed) -> dict[str, torch.Tensor]:
+        """No sums: no rows are stored."""
         return {}
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Nothing."""
+        """0: no rows are computed."""
         return 0
 
     @abstractmethod
     def memory(self, rows: int, tokens: int, queries: int) -> int:
-        """Bytes that scoring a corpus of so many rows and model tokens for so many queries takes at most."""
+        """Upper bound of the bytes that `score_texts` takes, for a corpus of `rows` examples and `tokens` model tokens."""
 
     @abstractmethod
     def score_texts(self, queries: Sequence[str], texts: Callable[[], Iterator[Sequence[str]]]) -> Iterator[Array]:
-        """(rows, Q) float32 for each part of the corpus in turn; each call of `texts` begins the corpus anew."""
+        """(rows, Q) float32 scores for each part of the corpus in turn; each call of `texts` iterates over all parts again."""

@@ -1,7 +1,7 @@
-"""What a method may see of a model and of one batch: shape, head, hidden states, gradients of linear layers.
+"""What a method may read of a model and of one batch: shape, head, hidden states, gradients of linear layers.
 
-Protocols and small values alone; `engine/models` and `engine/ingest` implement them. Knows no method, no model class, no file;
-torch only as a type.
+Protocols and small values, which `engine/models` and `engine/ingest` implement. Knows no method, no model class, no file; torch
+only as a type.
 """
 
 from __future__ import annotations
@@ -18,59 +18,56 @@ if TYPE_CHECKING:  # listing methods reads this module, and must load neither to
 
 
 BATCH_EXAMPLES = 256
-"""Examples in a batch at most, whatever its positions: with them, `scratch` bounds what grows by the example."""
+"""Largest number of examples in a batch: `scratch` bounds with it what grows with the number of examples."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearLayer:
-    """A linear map of the trunk."""
+    """A linear layer of the trunk."""
 
     name: str
-    """Its module's name, such as layers.0.mlp.down_proj."""
+    """Name of its module, such as layers.0.mlp.down_proj."""
     inputs: int
-    """Width of what it reads."""
+    """Width of its input."""
     outputs: int
-    """Width of what it gives."""
+    """Width of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What can be known of a model before any forward pass."""
+    """The sizes of a model, known before any forward pass."""
 
     hidden: int
-    """Width D of the vector that the head reads."""
+    """Width D of the last hidden state, which the head reads."""
     vocabulary: int
-    """Number V of rows of the head: tokens, or classes."""
+    """Number V of rows of the head's weight: tokens, or classes."""
     layers: int
     """Number of hidden layers below the last."""
     max_length: int
     """Longest example, in tokens."""
     linear_layers: tuple[LinearLayer, ...] = ()
-    """Linear maps of the trunk, in the model's order; none where arrays stand in a model's place."""
+    """Linear layers of the trunk, in the model's order; empty for arrays in place of a model."""
     skipped_weights: tuple[str, ...] = ()
-    """Names of the trunk's matrices that are in no linear map, such as experts in one tensor; out of reach."""
+    """Names of the trunk's matrices that are in no linear layer, such as experts in one tensor; they have no gradients here."""
 
     def layers_matching(self, patterns: tuple[str, ...]) -> tuple[LinearLayer, ...]:
-        """The linear maps whose names one of the patterns fits, such as *.mlp.*.
+        """The linear layers whose names match one of the patterns, such as *.mlp.*.
 
         Raises:
-            SettingsError: there is none.
+            SettingsError: none does.
         """
-        found = tuple(one for one in self.linear_layers if any(fnmatchcase(one.name, pattern) for pattern in patterns))
-        if not found:
-            there = (
-                f"it has {', '.join(one.name for one in self.linear_layers[:8])} …"
-                if self.linear_layers
-                else "it has none"
-            )
-            raise SettingsError(f"no linear map of the model is named {' or '.join(patterns)}: {there}")
-        return found
+        layers = self.linear_layers
+        matches = tuple(layer for layer in layers if any(fnmatchcase(layer.name, pattern) for pattern in patterns))
+        if not matches:
+            names = f"it has {', '.join(layer.name for layer in layers[:8])} …" if layers else "it has none"
+            raise SettingsError(f"no linear layer of the model is named {' or '.join(patterns)}: {names}")
+        return matches
 
 
 class Reduction(Hashable, Protocol):
-    """What a method wants of the logits, which it never sees whole: a function of one tile of them.
+    """A function of one tile of logits: a method never reads all logits of a batch at once.
 
-    A frozen dataclass; equal reductions are computed once a batch, whoever asks.
+    A frozen dataclass. Equal reductions are computed once per batch, for all methods that declare them.
     """
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -79,70 +76,71 @@ class Reduction(Hashable, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """What a method will ask of a readout, so that one forward pass serves all methods of a run."""
+    """The outputs of a batch that a method reads, so that one forward pass serves all methods of a run."""
 
     layers: tuple[int, ...] = ()
-    """Hidden layers besides the last: 0 is the embedding's output."""
+    """Hidden layers besides the last; 0 is the embeddings' output."""
     reductions: tuple[Reduction, ...] = ()
     """Reductions of the logits."""
     linear_layers: tuple[str, ...] = ()
-    """Names of linear maps whose gradients are wanted: these cost a backward pass."""
+    """Names of linear layers whose gradients are read: they cost a backward pass."""
     upper_layers: int = -1
-    """Layer that is to be run again, with those above it, on changed states; -1: none."""
+    """Layer from which the model is run again on changed states; -1: none."""
 
     def beyond(self, model: ModelShape) -> tuple[int, ...]:
-        """Layers asked for that a model of these sizes does not have."""
-        asked = (*self.layers, self.upper_layers) if self.upper_layers >= 0 else self.layers
-        return tuple(layer for layer in asked if not 0 <= layer < model.layers)
+        """The declared layers that a model of this shape does not have."""
+        layers = (*self.layers, self.upper_layers) if self.upper_layers >= 0 else self.layers
+        return tuple(layer for layer in layers if not 0 <= layer < model.layers)
 
 
 @dataclass(frozen=True, slots=True)
 class LinearIO:
-    """What passed through one linear map, at all tokens of a batch (not the counted ones alone), example after example.
+    """Inputs and output gradients of one linear layer, at all tokens of a batch (not its target positions alone), example after
+    example.
 
-    The gradient of example i's loss, summed over its counted positions, with respect to the map's weight is
-    Σ errors_t inputs_tᵀ over the tokens that i owns.
+    The gradient of example i's loss, summed over its target positions, with respect to the layer's weight is
+    Σ_t output_grads_t inputs_tᵀ over the tokens t of example i.
     """
 
     inputs: torch.Tensor
     """(T, inputs), in the model's dtype."""
     output_grads: torch.Tensor
-    """(T, outputs): gradient of the summed loss with respect to what the map gave."""
+    """(T, outputs): gradient of the summed loss with respect to the layer's output."""
     example_ids: torch.Tensor
-    """(T,) int64, ascending."""
+    """(T,) int64, ascending: the example in the batch that a token belongs to."""
 
 
 class UpperLayers(Protocol):
-    """A batch of n examples at one layer, padded to T tokens, and what lies above it."""
+    """A batch of n examples at one layer, padded to T tokens, and the layers above it."""
 
     @property
     def states(self) -> torch.Tensor:
-        """(n, T, D') what the layer reads."""
+        """(n, T, D') the layer's input."""
 
     @property
     def hidden(self) -> torch.Tensor:
-        """(n, T, D) what the head reads."""
+        """(n, T, D) the last hidden state, which the head reads."""
 
     @property
-    def counted(self) -> torch.Tensor:
-        """(n, T) bool: positions that count."""
+    def target_mask(self) -> torch.Tensor:
+        """(n, T) bool: the target positions."""
 
     @property
     def targets(self) -> torch.Tensor:
-        """(n, T) int64: what each position should predict, where it counts."""
+        """(n, T) int64: the next token, at target positions."""
 
     def forward_from(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """(P, D) what the head reads at the counted positions of examples `which` (m,), from their changed states (m, T, D');
-        differentiable in them.
+        """(P, D) the last hidden state at the target positions of examples `which` (m,), computed from their changed states
+        (m, T, D') and differentiable in them.
         """
 
 
 class Head(Protocol):
-    """The model's last map: z = softcap·tanh(scale·(W h + b)/softcap)."""
+    """The model's last linear layer, hidden state → logits: z = softcap·tanh(scale·(W h + b)/softcap)."""
 
     @property
     def model_shape(self) -> ModelShape:
-        """Its widths."""
+        """The model's sizes."""
 
     @property
     def weight(self) -> torch.Tensor:
@@ -150,11 +148,11 @@ class Head(Protocol):
 
     @property
     def bias(self) -> torch.Tensor | None:
-        """b: (V,), or none."""
+        """b: (V,), or None."""
 
     @property
     def scale(self) -> float:
-        """Factor on the logits."""
+        """Factor of the logits."""
 
     @property
     def softcap(self) -> float:
@@ -162,9 +160,10 @@ class Head(Protocol):
 
 
 class BatchOutputs(Protocol):
-    """What a model said of one batch: its counted positions, packed, example after example; padding never appears.
+    """A model's outputs for a batch of n examples at its P target positions, packed, example after example, without padding.
 
-    With n examples and P counted positions (those whose next token counts: all of a text's, a prompted row's completion):
+    Target positions are those whose next token counts towards the loss: all of a text's, the completion's of an example with a
+    prompt.
     """
 
     @property
@@ -184,16 +183,16 @@ class BatchOutputs(Protocol):
         """(P,) int64: the next token, or the label."""
 
     def hidden(self, layer: int = -1) -> torch.Tensor:
-        """(P, D_layer) hidden states in the model's dtype; -1 is what the head reads, after the final norm.
+        """(P, D_layer) hidden states in the model's dtype; -1 is the last one, after the final norm, which the head reads.
 
-        Others must be in `OutputSpec`. All methods of a run share the tensor: nobody may change it.
+        Other layers must be declared in `OutputSpec`. All methods of a run share the tensor: do not change it.
         """
 
     def reduced(self, reduction: Reduction) -> tuple[torch.Tensor, ...]:
-        """A reduction's tensors over all positions, first axis P; shared likewise. It must be in `OutputSpec`."""
+        """A reduction's tensors over all target positions, first axis P; shared. It must be declared in `OutputSpec`."""
 
     def linear_io(self, name: str) -> LinearIO:
-        """What passed through a linear map of the trunk; shared likewise. It must be in `OutputSpec`."""
+        """Inputs and output gradients of a linear layer of the trunk; shared. It must be declared in `OutputSpec`."""
 
     def upper_layers(self) -> UpperLayers:
-        """The batch at the layer that `OutputSpec` names, to be run again from there."""
+        """The batch at the layer that `OutputSpec` declares, and the layers above it."""

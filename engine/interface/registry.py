@@ -1,7 +1,7 @@
-"""Finds installed methods by name, from entry points. Built-in methods come in by the same door as anyone's.
+"""Finds installed methods by name, from entry points. Built-in methods are found in the same way as others.
 
-Entry-point group `headwater.methods`: name = "package.module:Class". Listing imports nothing, so that a broken plugin is a
-line in the list and not a failure of it; only the method asked for is imported. Knows no method by name.
+Entry-point group `headwater.methods`: name = "package.module:Class". Listing imports no plugin, so that a broken one is a line
+of the list; only the requested method is imported. Knows no method by name.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import inspect
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from importlib.util import find_spec
 from types import CodeType
-from typing import Any
 
 from ...store.errors import BrokenMethod, ClashingMethods, OutdatedMethod, UnknownMethod
 from .method import API, Method
@@ -31,18 +31,18 @@ class MethodInfo:
     name: str
     """The name that commands take."""
     distribution: str
-    """Who provides it, with version; several where names clash."""
+    """Name and version of the package that provides it; several if names clash."""
     target: str
     """Module and class."""
     about: str
     """First line of the module's docstring."""
     fault: str
-    """Why it cannot be used, or empty."""
+    """Why it cannot be used; empty if it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class MethodEntry:
-    """A name, and what one distribution has behind it."""
+    """One entry point: a method's name, and the class that one distribution provides for it."""
 
     name: str
     """The name that commands take."""
@@ -56,58 +56,58 @@ class MethodEntry:
         """What is wrong with the entry point itself, or empty."""
         if not self.target:
             return "its entry points cannot be read"
-        found = EntryPoint.pattern.match(self.target)
-        if not found or not found["attr"]:
+        match = EntryPoint.pattern.match(self.target)
+        if not match or not match["attr"]:
             return f"its entry point {self.target!r} is not module:Class"
         return ""
 
-    def load(self) -> Any:
-        """Import it."""
+    def load(self) -> object:
+        """Import the class (or whatever the entry point names)."""
         return EntryPoint(self.name, self.target, GROUP).load()
 
 
 def offers() -> dict[str, list[MethodEntry]]:
-    """Name → who offers it. The path is searched once a process, and again when `sys.path` is another one.
+    """Name → its entry points. The path is searched once per process, and again after `sys.path` has changed.
 
-    A distribution that is twice on the path counts once, as Python would import it.
+    A distribution that is on the path twice counts once, as Python would import it.
     """
     by_name: dict[str, list[MethodEntry]] = {}
-    for offer in _offers_on(tuple(sys.path)):
-        by_name.setdefault(offer.name, []).append(offer)
+    for entry in _offers_on(tuple(sys.path)):
+        by_name.setdefault(entry.name, []).append(entry)
     return dict(sorted(by_name.items()))
 
 
 @lru_cache(maxsize=1)
 def _offers_on(path: tuple[str, ...]) -> tuple[MethodEntry, ...]:
-    """What every distribution on a path offers.
+    """The entry points of all distributions on a path.
 
-    The standard search reads entry points alone, no other metadata, and takes a few milliseconds; but a single damaged file
-    ends it, so then each distribution is asked on its own.
+    The standard search reads no other metadata and takes a few milliseconds, but a single damaged file ends it: then each
+    distribution is read on its own.
     """
     try:
         points = entry_points(group=GROUP)
-        owners: dict[int, str] = {}  # of one metadata file each, however many methods it offers
+        owners: dict[int, str] = {}  # metadata is read once per distribution, however many methods it has
         for point in points:
             owners.setdefault(id(point.dist), _owner(point.dist)[1])
-        offered = [MethodEntry(point.name, owners[id(point.dist)], point.value) for point in points]
+        entries = [MethodEntry(point.name, owners[id(point.dist)], point.value) for point in points]
     except Exception:  # metadata can be damaged in many ways
-        offered = list(_offers_one_by_one())
-    return tuple(dict.fromkeys(offered))
+        entries = list(_offers_one_by_one())
+    return tuple(dict.fromkeys(entries))
 
 
-def _owner(distribution: Any) -> tuple[str, str]:
-    """A distribution's name, and name with version as messages say it."""
-    try:
-        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-    except Exception:  # metadata can be missing or damaged; the folder alone names nobody
-        text = ""
+def _owner(distribution: Distribution | None) -> tuple[str, str]:
+    """A distribution's name, and its name with version for messages."""
+    text = ""
+    if distribution:
+        with suppress(Exception):  # metadata can be missing or damaged; then the distribution has no name
+            text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
     headers = dict(line.split(": ", 1) for line in text.partition("\n\n")[0].split("\n") if ": " in line)
     name, version = (headers.get(key, "").strip() for key in ("Name", "Version"))
     return name or "unnamed", f"{name or 'unnamed'} {version or 'of no version'}"
 
 
 def _offers_one_by_one() -> Iterator[MethodEntry]:
-    """One distribution at a time, so that one with unreadable metadata hides no other."""
+    """Entry points of one distribution at a time, so that unreadable metadata of one hides no other."""
     seen: set[str] = set()
     for distribution in distributions():
         name, owner = _owner(distribution)
@@ -136,56 +136,56 @@ def _raw_entry_points(distribution: Distribution) -> str:
 
 
 def provider_of(name: str) -> str:
-    """Name and version of the distribution that offers a method; for errors."""
-    offered = offers().get(name.partition("@")[0], [])
-    return " and ".join(offer.distribution for offer in offered) or "no installed package"
+    """Name and version of the distribution that provides a method; for errors."""
+    entries = offers().get(name.partition("@")[0], [])
+    return " and ".join(entry.distribution for entry in entries) or "no installed package"
 
 
 def list_methods() -> list[MethodInfo]:
-    """Every installed method, good or broken. Never fails, imports no plugin."""
-    return [_listed(name, those) for name, those in offers().items()]
+    """All installed methods, broken ones included. Never fails, imports no plugin."""
+    return [_listed(name, entries) for name, entries in offers().items()]
 
 
-def _listed(name: str, those: list[MethodEntry]) -> MethodInfo:
-    owners = ", ".join(offer.distribution for offer in those)
-    target = ", ".join(offer.target for offer in those)
-    if len(those) > 1:
+def _listed(name: str, entries: list[MethodEntry]) -> MethodInfo:
+    owners = ", ".join(entry.distribution for entry in entries)
+    target = ", ".join(entry.target for entry in entries)
+    if len(entries) > 1:
         return MethodInfo(name, owners, target, "", "name clash: uninstall all but one")
-    fault = those[0].fault
+    fault = entries[0].fault
     about, fault = ("", fault) if fault else _about(target.partition(":")[0].strip())
     return MethodInfo(name, owners, target, about, fault)
 
 
 def _about(module: str) -> tuple[str, str]:
-    """First line of a module's docstring, and what is wrong with its file; nothing is run.
+    """First line of a module's docstring, and what is wrong with its file. The module is not executed.
 
-    The loader's code object comes from Python's own cache of compiled files: to parse the sources of all built-in methods
-    takes 0.15 s.
+    The loader's code object comes from Python's cache of compiled files: parsing the sources of all built-in methods would take
+    0.15 s.
     """
     try:
         spec = _spec(module)
         if spec is None:
-            return "", f"module {module} is not there"
+            return "", f"there is no module {module}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             code = getattr(spec.loader, "get_code", lambda name: None)(module)  # None: an extension module, or a folder
     except SyntaxError as error:
         where = f" in line {error.lineno}" if error.lineno else ""
         return "", f"{module} does not parse{where}: {_first_line(error.msg)}"
-    except Exception as error:  # whatever a plugin's file or finder does, the list goes on
-        return "", f"{module} cannot be read: {_told(error)}"
+    except Exception as error:  # whatever a plugin's file or finder raises, the list continues
+        return "", f"{module} cannot be read: {_summary(error)}"
     return _first_line(_docstring(code)), ""
 
 
 def _docstring(code: CodeType | None) -> str:
-    """Of a compiled module: what its first statement stores as `__doc__`, or empty."""
+    """The docstring of a compiled module, which its first statement stores as `__doc__`; or empty."""
     if code is None or code.co_names[:1] != ("__doc__",) or not isinstance(code.co_consts[0], str):
         return ""
     return code.co_consts[0]
 
 
 def _spec(module: str) -> ModuleSpec | None:
-    """Where a module is, found without importing it or its parents."""
+    """A module's spec, without importing the module or its parents."""
     names = module.split(".")
     spec: ModuleSpec | None = find_spec(names[0])
     for count in range(2, len(names) + 1):
@@ -196,34 +196,34 @@ def _spec(module: str) -> ModuleSpec | None:
 
 
 def load(name: str) -> type[Method]:
-    """The class behind a name. What follows an @ tells apart rows that one method made with several settings: rise@1.
+    """The class of a method. What follows an @ names a member, such as another seed: rise@1.
 
     Raises:
-        UnknownMethod: nobody offers it; the message lists who is there.
-        ClashingMethods: two distributions do.
+        UnknownMethod: no installed package has it; the message lists the installed methods.
+        ClashingMethods: two distributions have it.
         BrokenMethod: its import fails, or it is not a concrete Method.
         OutdatedMethod: it was written for another number of the contract.
     """
-    known = offers()
+    installed = offers()
     name = name.partition("@")[0]
-    those = known.get(name, [])
-    if not those:
-        raise UnknownMethod(_unknown(name, known))
-    if len(those) > 1:
-        owners = " and by ".join(offer.distribution for offer in those)
-        raise ClashingMethods(f"method {name} is offered by {owners}: uninstall all but one")
-    offer = those[0]
-    if offer.fault:
-        raise BrokenMethod(f"method {name} of {offer.distribution} cannot be loaded: {offer.fault}")
+    entries = installed.get(name, [])
+    if not entries:
+        raise UnknownMethod(_unknown(name, installed))
+    if len(entries) > 1:
+        owners = " and by ".join(entry.distribution for entry in entries)
+        raise ClashingMethods(f"method {name} is provided by {owners}: uninstall all but one")
+    entry = entries[0]
+    if entry.fault:
+        raise BrokenMethod(f"method {name} of {entry.distribution} cannot be loaded: {entry.fault}")
     try:
-        found = offer.load()
-    except (Exception, SystemExit) as error:  # a plugin may fail in any way at all; each becomes one line
-        raise BrokenMethod(f"method {name} of {offer.distribution} does not import: {_told(error)}") from error
-    return _checked(name, offer.distribution, found)
+        loaded = entry.load()
+    except (Exception, SystemExit) as error:  # a plugin may raise anything; each error becomes one line
+        raise BrokenMethod(f"method {name} of {entry.distribution} does not import: {_summary(error)}") from error
+    return _checked(name, entry.distribution, loaded)
 
 
-def _told(error: BaseException) -> str:
-    """An error's type and the first line of what it says."""
+def _summary(error: BaseException) -> str:
+    """An error's type and the first line of its message."""
     return f"{type(error).__name__}: {_first_line(str(error))}".rstrip(": ")
 
 
@@ -231,28 +231,28 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _checked(name: str, owner: str, found: object) -> type[Method]:
-    if not isinstance(found, type):
-        raise BrokenMethod(f"method {name} of {owner} is no class but {type(found).__name__} {found!r}")
-    if not issubclass(found, Method):
-        raise BrokenMethod(f"method {name} of {owner} is not a Method: class {found.__name__} does not extend it")
-    if not isinstance(found.api, int):
-        raise BrokenMethod(f"method {name} of {owner} gives {found.api!r} as its plugin API, which is a number")
-    if found.api != API:
-        who = f"upgrade {owner}" if found.api < API else "upgrade headwater"
+def _checked(name: str, owner: str, loaded: object) -> type[Method]:
+    if not isinstance(loaded, type):
+        raise BrokenMethod(f"method {name} of {owner} is no class but {type(loaded).__name__} {loaded!r}")
+    if not issubclass(loaded, Method):
+        raise BrokenMethod(f"method {name} of {owner} is not a Method: class {loaded.__name__} does not extend it")
+    if not isinstance(loaded.api, int):
+        raise BrokenMethod(f"method {name} of {owner} has {loaded.api!r} as its plugin API, which must be a number")
+    if loaded.api != API:
+        who = f"upgrade {owner}" if loaded.api < API else "upgrade headwater"
         raise OutdatedMethod(
-            f"method {name} of {owner} is written for plugin API {found.api}, this is API {API}: {who}"
+            f"method {name} of {owner} is written for plugin API {loaded.api}, this is API {API}: {who}"
         )
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
+    if inspect.isabstract(loaded):
+        missing = ", ".join(sorted(loaded.__abstractmethods__))
         raise BrokenMethod(f"method {name} of {owner} lacks {missing}")
-    return found
+    return loaded
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
+def _unknown(name: str, installed: Iterable[str]) -> str:
     import difflib
 
-    names = list(known)
+    names = list(installed)
     close = difflib.get_close_matches(name, names, 1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"no method {name}{hint}; installed: {', '.join(names) or 'none'}"

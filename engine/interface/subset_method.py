@@ -1,6 +1,6 @@
 """The contract of methods that are fitted to subsets of the corpus: designs, hidden states, fits, measurements.
 
-Speaks in protocols, which recovery, fitting and steering implement. Knows no solver, no operator, no file.
+Protocols, which recovery, fitting and steering implement. Knows no solver, no operator, no file.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from .method import Method
+from .method import Method, Precomputed
 from .model_view import BatchOutputs, Head, ModelShape, UpperLayers
 
 if TYPE_CHECKING:  # listing methods reads this module, and must load neither torch nor NumPy
@@ -35,33 +35,33 @@ class Design(Protocol):
         """d: subsets of a row, at most."""
 
     def of(self, rows: Array) -> Array:
-        """(n, d): the subsets of rows (n,), K where a row is in fewer than d."""
+        """(n, d): the subsets that hold each of the rows (n,), filled up with K for a row in fewer than d."""
 
     def sizes(self) -> Array:
-        """(K,) int64: rows of each subset."""
+        """(K,) int64: number of rows of each subset."""
 
     def members(self, subset: int, start: int = 0, stop: int | None = None) -> Array:
-        """(n,) int64: from `start` to `stop` of a subset's rows, in an order that means nothing."""
+        """(n,) int64: rows `start` to `stop` of a subset, in a fixed but arbitrary order."""
 
 
 class StateArrays(Protocol):
-    """Hidden states of some rows, position after position."""
+    """Hidden states of some rows, at their target positions, one row after the other."""
 
     @property
     def hidden(self) -> torch.Tensor:
-        """(P, D), in the model's dtype: what the head reads."""
+        """(P, D), in the model's dtype: the last hidden state, which the head reads."""
 
     @property
     def targets(self) -> torch.Tensor:
-        """(P,) int64: the token or class that each position should predict."""
+        """(P,) int64: the token or class that each position predicts."""
 
     @property
     def first(self) -> Array:
-        """(n + 1,) int64: where each row's positions begin; the last is P."""
+        """(n + 1,) int64: index of each row's first position; the last is P."""
 
     @property
     def inner(self) -> torch.Tensor | None:
-        """(P, D'): the states of another layer, where one was asked for."""
+        """(P, D'): the states of `SubsetMethod.layer`, if it names a layer."""
 
 
 class HiddenStates(Protocol):
@@ -69,106 +69,106 @@ class HiddenStates(Protocol):
 
     @property
     def first(self) -> Array:
-        """(N + 1,) int64: where each row's positions begin, if all stand behind each other."""
+        """(N + 1,) int64: index of each row's first position, if all positions are counted through."""
 
     @property
     def weights(self) -> Array | None:
-        """(N,) ω of each row, or all alike."""
+        """(N,) weight ω of each row; None for equal weights."""
 
     @property
     def widths(self) -> tuple[int, int]:
-        """D', of what the basis reads, and D, of what the head reads."""
+        """D', the width of `inner` (of `hidden` without it), and D, the width of `hidden`."""
 
-    def fits(self, rows: Array) -> bool:
-        """Whether some rows (n,), perhaps named twice, may be held together."""
+    def fit_in_memory(self, rows: Array) -> bool:
+        """Whether the states of rows (n,), which may repeat, may be in memory at the same time."""
 
-    def drawn(self, rows: Array) -> tuple[StateArrays, Array]:
-        """States that hold some rows (n,) at least, and the number (n,) that each has among them."""
+    def read(self, rows: Array) -> tuple[StateArrays, Array]:
+        """States of rows (n,), and perhaps of others; and (n,) the index of each row among them."""
 
 
 class LayerStates(HiddenStates, Protocol):
-    """Rows that can be had at a layer, too, to be run again from there."""
+    """Hidden states of N rows from which the layers above can be run again."""
 
-    def sequences(self, rows: Array) -> Iterator[tuple[Array, UpperLayers]]:
-        """Rows (n,), each once, in batches: which they are, and they at the layer."""
+    def upper_layers(self, rows: Array) -> Iterator[tuple[Array, UpperLayers]]:
+        """Batches of the distinct rows (n,): which rows each holds, and their states at the layer."""
 
 
 class FitSession(Protocol):
-    """Something that is fitted in steps, and can be put down after any of them."""
+    """A fit in steps that can be stopped after each of them and resumed in another process."""
 
     @property
     def step(self) -> int:
-        """Steps that are done."""
+        """Number of steps done."""
 
     @property
     def steps(self) -> int:
-        """Steps there are."""
+        """Number of steps in all."""
 
     def run(self, on_progress: Callable[[int, float, float], None], should_stop: Callable[[], bool]) -> bool:
-        """Take steps until the last or until stopped: whether it was the last. `on_progress` hears the step and two losses."""
+        """Run to the last step or until stopped; True after the last. `on_progress` is called with the step and two losses."""
 
     def state_dict(self) -> dict[str, Array]:
-        """All that another process needs to go on behind the last step, to the same bytes."""
+        """Everything that another process needs to continue after the last step, to the same bytes."""
 
     def load_state_dict(self, arrays: Mapping[str, Array]) -> None:
-        """Go on from what `state_dict` gave.
+        """Continue from what `state_dict` returned.
 
         Raises:
-            DataError: the arrays are not those of this fit.
+            DataError: the arrays are of another fit.
         """
 
     def parameters(self) -> dict[str, Array]:
-        """What `measure` needs, float32 and small integers."""
+        """What `measure` needs: arrays of float32 and of integers."""
 
 
 @dataclass(frozen=True, slots=True)
 class FitMemory:
-    """Bytes that a fitted method holds at most, hidden states and queries left out."""
+    """Upper bounds of a fitted method's memory in bytes, without hidden states and queries."""
 
     fitting: int
-    """While it is fitted."""
+    """During the fit."""
     measuring: int
-    """While queries are measured."""
+    """During the measurement of queries."""
 
 
 @dataclass(frozen=True)
 class SubsetMethod(Method):
-    """Methods that fit an operator to each of K subsets of the corpus, measure with it what the subset does to a query, and
-    leave it to the engine to recover from K measurements what each of N examples does (`engine/recovery`).
+    """Methods that fit an operator to each of K subsets of the corpus and measure with it how the subset changes a query's loss.
+    From the K measurements the engine recovers a weight for each of the N examples (`engine/recovery`).
 
-    They store no rows: what is fitted lies beside the store's examples, of one base model or of several.
+    They store no rows. The fitted parameters are stored beside the examples, for one base model or for several.
     """
 
     solver: str = field(default="auto", kw_only=True)
-    """lasso, ridge, iht, ssmp; auto: lasso, or ridge where that predicts held-out measurements better by a standard error."""
+    """lasso, ridge, iht or ssmp; auto: lasso, or ridge if it predicts held-out measurements better by a standard error."""
     regularization: float = field(default=0.0, kw_only=True)
-    """c of λ = c·λ_max (of ridge: its strength; of iht and ssmp: how many causes, a whole number); 0: by held-out measurements.
-    With auto it is the LASSO's.
+    """For lasso c in λ = c·λ_max, for ridge its strength, for iht and ssmp the number of nonzero weights; 0: chosen by held-out
+    measurements. With auto it is the LASSO's.
     """
     held_out: float = field(default=0.1, kw_only=True)
-    """Of the measurements, to choose and to judge by."""
+    """Fraction of the measurements that are held out to choose and to evaluate the regularization."""
     tolerance: float = field(default=1e-4, kw_only=True)
-    """Duality gap over half the measurements' variation."""
+    """Duality gap at which the solver stops, as a fraction of half the measurements' variation."""
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """None."""
+        """No columns: no rows are stored."""
         return ()
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
-        """None."""
+    def sketch(self, outputs: BatchOutputs, precomputed: Precomputed) -> dict[str, torch.Tensor]:
+        """No sums: no rows are stored."""
         return {}
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Nothing."""
+        """0: no rows are computed."""
         return 0
 
     @property
     def base_models(self) -> tuple[str, ...]:
-        """Folders of models, or files of arrays, to fit in place of the store's own; none for the store's own alone."""
+        """Folders of models, or files of arrays, to fit in place of the store's own model; empty for the store's own."""
         return ()
 
     def layer(self, model: ModelShape) -> int:
-        """The hidden layer whose states `start_fit` finds as `inner` beside the last's: -1 for none."""
+        """The hidden layer whose states `start_fit` is given as `inner` beside the last one's; -1 for none."""
         return -1
 
     @abstractmethod
@@ -177,29 +177,29 @@ class SubsetMethod(Method):
 
     @property
     def states_from(self) -> str:
-        """Where `start_fit` finds hidden states: `cache`, files beside the store that one forward pass fills; or `forward`: the
-        model runs again on the rows that a step draws, nothing is kept, and the corpus is `LayerStates`.
+        """Where hidden states come from: `cache`, files beside the store that one forward pass writes; or `forward`: the model
+        runs at every step on the rows that the step reads, nothing is stored, and the corpus is `LayerStates`.
         """
         return "cache"
 
     def example_weights(self, head: Head, corpus: HiddenStates, on_progress: Callable[[int], None]) -> HiddenStates:
-        """The corpus, with a weight of every row if the method uses weights; `on_progress` hears how many rows are done."""
+        """The corpus, with a weight for each row if the method uses weights. `on_progress` is called with the rows done."""
         return corpus
 
     @abstractmethod
     def start_fit(self, head: Head, corpus: HiddenStates, design: Design, base: int = 0) -> FitSession:
-        """A fit at step 0 of an operator for each of the design's subsets."""
+        """A session at step 0, which fits an operator to each of the design's subsets, for the base-th base model."""
 
     def notes(self, rows: int) -> list[str]:
-        """Advice for a fit to so many examples, a line each."""
+        """Advice about a fit to `rows` examples, a line each."""
         return []
 
     @abstractmethod
     def memory(self, model: ModelShape, rows: int) -> FitMemory:
-        """What a fit to so many examples, and measuring with it, holds at most."""
+        """Upper bounds of the memory of a fit to `rows` examples, and of measuring with it."""
 
     @abstractmethod
     def measure(self, outputs: BatchOutputs, parameters: Mapping[str, Array]) -> tuple[Array, Array]:
-        """(n, K) float64, how much each operator lowers a query's mean loss; and (n,) float64, how well two fits of the same
-        subsets agree on it, 1 for entirely, NaN where there is no second fit.
+        """(n, K) float64: how much each operator lowers a query's mean loss; and (n,) float64: the agreement of two fits of the
+        same subsets about it, 1 for full agreement, NaN without a second fit.
         """

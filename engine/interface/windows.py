@@ -9,14 +9,14 @@ from .model_view import BatchOutputs
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """W ranges of target positions, in the examples' order; each lies within one example, and they may overlap."""
+    """W ranges of target positions, in the examples' order. Each lies within one example; they may overlap."""
 
     examples: int
-    """n, of the batch."""
+    """n, examples of the batch."""
     example_ids: tuple[int, ...]
-    """(W,) ascending: the example in the batch that a window belongs to. Each of the n occurs."""
+    """(W,) ascending: the example in the batch that a window belongs to. Each of the n examples has a window."""
     bounds: tuple[tuple[int, int], ...]
-    """(W,) first position and the one behind the last, among the batch's target positions."""
+    """(W,) start and stop of each window among the batch's target positions."""
 
     @property
     def counts(self) -> list[int]:
@@ -25,7 +25,7 @@ class Windows:
 
 
 def example_bounds(outputs: BatchOutputs) -> list[tuple[int, int]]:
-    """(n,) first target position of each example and the one behind its last."""
+    """(n,) start and stop of each example among the batch's target positions."""
     import torch
 
     ends = torch.cumsum(torch.bincount(outputs.example_ids, minlength=outputs.examples), 0).tolist()
@@ -33,5 +33,5 @@ def example_bounds(outputs: BatchOutputs) -> list[tuple[int, int]]:
 
 
 def whole_examples(outputs: BatchOutputs) -> Windows:
-    """Every example as one window."""
+    """Each example as one window."""
     return Windows(outputs.examples, tuple(range(outputs.examples)), tuple(example_bounds(outputs)))

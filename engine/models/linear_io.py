@@ -15,7 +15,7 @@ import torch
 from ...store.errors import ModelError
 from ..interface.model_view import LinearIO, LinearLayer
 from .batch_outputs import LinearHead
-from .transformers_types import HfModel
+from .transformers_types import HfModel, HfOutput
 
 
 def linear_layers_of(trunk: HfModel) -> dict[str, tuple[Any, LinearLayer]]:
@@ -52,7 +52,7 @@ def forward_with_linear_io(
     token_mask: torch.Tensor,
     names: Sequence[str],
     all_hidden_states: bool,
-) -> tuple[Any, dict[str, LinearIO]]:
+) -> tuple[HfOutput, dict[str, LinearIO]]:
     """Run the trunk forward and backward on `ids` (n, T); returns its output, and the `LinearIO` of each named layer over the
     tokens where `token_mask` (n, T) is true.
 

@@ -12,3 +12,5 @@ HfConfig: TypeAlias = Any
 """A model's config."""
 HfTokenizer: TypeAlias = Any
 """A fast tokenizer."""
+HfOutput: TypeAlias = Any
+"""What a forward pass returns: hidden states, logits."""

@@ -21,15 +21,15 @@ _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}  #
 class TrunkUpperLayers:
     """A batch of n examples, right-padded to T tokens, at one layer of a trunk."""
 
-    def __init__(self, trunk: HfModel, count: int, layer: int, ids: torch.Tensor, counted: torch.Tensor) -> None:
-        """Run a trunk of `count` layers and record the input of `layer`; ids (n, T) int64 and counted (n, T) bool.
+    def __init__(self, trunk: HfModel, count: int, layer: int, ids: torch.Tensor, target_mask: torch.Tensor) -> None:
+        """Run a trunk of `count` layers and record the input of `layer`; ids (n, T) int64 and target_mask (n, T) bool.
 
         Raises:
             ModelError: the trunk has no list of `count` layers.
         """
         self._trunk, self._layers, self._layer = trunk, _layers_of(trunk, count), layer
         with torch.inference_mode(False), torch.no_grad():
-            self._ids, self.counted = ids.clone(), counted.clone()
+            self._ids, self.target_mask = ids.clone(), target_mask.clone()
             recorded: dict[str, Any] = {}
             with _recording_input(self._layers[layer], recorded), _recording_output(self._layers[0], recorded):
                 output = trunk(input_ids=self._ids, use_cache=False).last_hidden_state
@@ -46,7 +46,7 @@ class TrunkUpperLayers:
         all_rows = torch.arange(len(self._ids), device=self._ids.device)
         with torch.no_grad():
             recomputed = self.forward_from(self.states, all_rows)
-        expected = self.hidden[self.counted].float()
+        expected = self.hidden[self.target_mask].float()
         finite = torch.isfinite(expected).all(1)  # the caller, which knows their ids, reports non-finite examples
         if not finite.any():
             return
@@ -66,7 +66,7 @@ class TrunkUpperLayers:
                 stack.enter_context(_passing_through(layer, self._wrapped))
             stack.enter_context(_with_input(self._layers[self._layer], states))
             output = self._trunk(input_ids=self._ids[which], use_cache=False).last_hidden_state
-        hidden: torch.Tensor = output[self.counted[which]]
+        hidden: torch.Tensor = output[self.target_mask[which]]
         return hidden
 
 

@@ -76,6 +76,10 @@ def print_info(facts: JsonFacts) -> None:
         size = show_bytes(method["bytes_per_example"])
         console.print(f"method     {name}: {method['rows']:,} rows of {size}; "
                       + ", ".join(f"{key} {value}" for key, value in method["settings"].items()))  # fmt: skip
+        if method.get("rows_after_statistics"):
+            console.print(
+                f"  {method['rows_after_statistics']:,} rows were appended after the corpus statistics were frozen"
+            )
         for form, form_facts in method["forms"].items():
             size = show_bytes(form_facts["bytes_per_example"])
             console.print(f"  form     {form}: {form_facts['rows']:,} rows of {size}")

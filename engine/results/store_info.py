@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precision_group
 from ...store.files import JsonObject
 from ..fitting.fit_record import fits_of
+from ..ingest.corpus_statistics import unseen_rows
 
 
 def store_facts(path: str) -> JsonObject:
@@ -25,13 +26,14 @@ def store_facts(path: str) -> JsonObject:
 
 def _method_facts(store: FeatureStore, name: str) -> JsonObject:
     group = method_group(name)
-    columns = store.columns(group)
+    columns, unseen = store.columns(group), unseen_rows(store, name)
     return {
         "rows": store.rows(group),
         "bytes_per_example": sum(column.row_bytes for column in columns),
         "columns": {column.name: {"shape": list(column.shape), "dtype": column.dtype} for column in columns},
         "settings": store.groups[group].settings,
         "forms": {form: _form_facts(store, precision_group(name, form)) for form in store.forms(name)},
+        **({} if unseen is None else {"rows_after_statistics": unseen}),
     }
 
 

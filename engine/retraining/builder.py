@@ -26,6 +26,7 @@ import numpy as np
 
 from ...store.errors import HeadwaterError, SettingsError, StoreDamaged, StoreError, StoreMismatch
 from ...store.files import JsonObject, whole_file, write_json
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ...store.state import has_state, read_state, remove_state, write_state
 from ..evaluation.metrics import noise_ceiling
@@ -47,7 +48,9 @@ class RetrainingTask:
     masks: Array
     """(S, N) boolean."""
     seeds: int
+    """Trainings of each subset, with seeds 0, 1, …"""
     recipe: RetrainingRecipe
+    """Hyperparameters of all trainings, whose seeds differ."""
 
     def settings(self) -> JsonObject:
         """The settings and digests that decide the outcomes, as JSON values."""
@@ -57,8 +60,12 @@ class RetrainingTask:
         return {
             "model": config_digest(self.model, weights=self.recipe.pretrained), "examples": self.examples.digest,
             "queries": self.queries.digest, "masks": TokenSet(np.frombuffer(masks, np.uint8), *_NONE).digest,
-            "shape": list(self.masks.shape), "seeds": self.seeds, "recipe": asdict(self.recipe),
+            "shape": list(self.masks.shape), "seeds": self.seeds, "recipe": self.recipe_fields(),
         }  # fmt: skip
+
+    def recipe_fields(self) -> JsonFields:
+        """The recipe as JSON values, without the seed, which each training has its own of."""
+        return {name: value for name, value in asdict(self.recipe).items() if name != "seed"}
 
 
 _NONE = (np.zeros(0, np.int64), np.zeros(0, np.int32))
@@ -124,7 +131,7 @@ class GroundTruth:
             try:
                 while True:
                     while len(running) < processes and not should_stop() and (job := next(waiting, None)):
-                        recipe = asdict(self.task.recipe)
+                        recipe = self.task.recipe_fields()
                         running.add(pool.submit(run_training, str(self.folder), self.task.model, recipe, *job))
                     if not running:
                         return
@@ -159,7 +166,7 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def run_training(folder: str, model: str, recipe: JsonObject, subset: int, seed: int) -> None:
+def run_training(folder: str, model: str, recipe: JsonFields, subset: int, seed: int) -> None:
     """Run one training in the current process, and write the losses of the queries."""
     import torch
 
@@ -168,7 +175,7 @@ def run_training(folder: str, model: str, recipe: JsonObject, subset: int, seed:
     examples = TokenSet.load(truth_folder / "examples")
     has_targets = np.diff(examples.ends, prepend=0) > examples.first  # an example of one token has no target
     rows = np.flatnonzero(np.load(truth_folder / "masks.npy", mmap_mode="r")[subset] & has_targets).tolist()
-    trained_model = train_on_subset(model, examples, rows, RetrainingRecipe(**recipe), seed)
+    trained_model = train_on_subset(model, examples, rows, RetrainingRecipe(**recipe, seed=seed))  # type: ignore[arg-type]
     losses = query_losses(trained_model, TokenSet.load(truth_folder / "queries"))
     write_state(_run_path(truth_folder, subset, seed), {}, {"losses": losses})
 

@@ -73,7 +73,7 @@ def prepare_ground_truth(job: GroundTruthJob) -> GroundTruth:
     examples = _examples(job, model, list(job.corpus))
     queries = _examples(job, model, [job.queries])
     for query in queries:
-        if not query.counted:
+        if not query.target_count:
             raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
     masks = _masks(job, examples, len(queries))
     task = RetrainingTask(
@@ -90,10 +90,10 @@ def prepare_ground_truth(job: GroundTruthJob) -> GroundTruth:
 def _examples(job: GroundTruthJob, model: LanguageModel, paths: list[str]) -> list[Example]:
     settings = TextSettings(job.template, max_length=job.max_length, truncate=True).resolved(model.head.model_shape)
     provider = TextProvider(model, find_sources(paths), settings, RecordErrors("fail"))
-    found = list(provider.examples(Place()))
-    if not found:
+    examples = list(provider.examples(Place()))
+    if not examples:
         raise CorpusError(f"{', '.join(paths)}: no example")
-    return found
+    return examples
 
 
 def _removals(job: GroundTruthJob, examples: int, queries: int) -> Array:

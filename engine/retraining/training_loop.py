@@ -17,22 +17,19 @@ import torch
 from ...store.errors import SettingsError
 from ...store.layout import Array
 from ..models.language_model import ModelChoice, init_from_config, load_trainable
+from ..models.training_recipe import TrainingRecipe
 from ..models.transformers_types import HfModel
 from .token_sets import TokenSet
 
 _BATCH_TOKENS = 8192  # padded tokens per batch when losses are computed
 
 
-@dataclass(frozen=True, slots=True)
-class RetrainingRecipe:
-    """Hyperparameters of each training."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainingRecipe(TrainingRecipe):
+    """Hyperparameters of each training. The learning rate rises linearly over a tenth of the steps, then decays linearly to 0."""
 
     epochs: float = 3.0
     """Epochs over the subset."""
-    batch: int = 16
-    """Examples per optimizer step."""
-    learning_rate: float = 1e-3
-    """Peak learning rate; linear warm-up over a tenth of the steps, then linear decay to 0."""
     weight_decay: float = 0.0
     pretrained: bool = False
     """Start from the model's weights instead of random ones."""
@@ -62,7 +59,7 @@ def pad_batch(batch: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {**padded_batch, "attention_mask": (torch.arange(width)[None] < lengths[:, None]).long()}
 
 
-def train_on_subset(path: str, tokens: TokenSet, rows: Sequence[int], recipe: RetrainingRecipe, seed: int) -> HfModel:
+def train_on_subset(path: str, tokens: TokenSet, rows: Sequence[int], recipe: RetrainingRecipe) -> HfModel:
     """Train the model at `path` on the rows of `tokens`; returns it in evaluation mode.
 
     Raises:
@@ -73,6 +70,7 @@ def train_on_subset(path: str, tokens: TokenSet, rows: Sequence[int], recipe: Re
         from transformers import PrinterCallback, Trainer, TrainingArguments
     except ImportError:
         raise SettingsError("training needs accelerate: pip install 'headwater[truth]'") from None
+    seed = recipe.seed
     model = load_trainable(ModelChoice(path, "cpu")) if recipe.pretrained else init_from_config(path, seed)
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Stops work cleanly at the next whole step after Ctrl-C or a request to terminate. Knows nothing of the work."""
+"""Stops work at the end of the current step after Ctrl-C or SIGTERM. Knows nothing of the work."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import sys
 
 
 class StopRequest:
-    """Ctrl-C, and a request to end, let the window in work be finished and committed; a second one ends at once."""
+    """Handles SIGINT and SIGTERM: the first signal lets the current step finish and be committed, a second one ends at once."""
 
     def __init__(self) -> None:
-        """Nothing is asked yet."""
-        self._asked = False
+        """No signal has come yet."""
+        self._requested = False
 
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether a signal has come."""
-        return self._asked
+        return self._requested
 
     def __enter__(self) -> StopRequest:
-        self._before = [signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM)]
+        self._previous = [signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)]
         return self
 
-    def _heard(self, number: int, frame: object) -> None:
-        if self._asked:
+    def _handle(self, number: int, frame: object) -> None:
+        if self._requested:
             raise KeyboardInterrupt
-        self._asked = True
-        print("stopping after the examples in work; once more stops at once", file=sys.stderr)
+        self._requested = True
+        print("stopping after the current step; a second signal stops at once", file=sys.stderr)
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), self._before, strict=True):
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), self._previous, strict=True):
             signal.signal(number, handler)

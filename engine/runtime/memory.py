@@ -1,7 +1,7 @@
-"""The memory plan: a peak as a sum of named parts, refused before any work if it exceeds the budget.
+"""The memory plan: the peak of an operation as a sum of named parts, refused before any work if it exceeds the budget.
 
-The budget bounds what headwater allocates for the work. The interpreter with its libraries is a share of its own: measured,
-stated beside the plan, and not part of the budget. Knows nothing of what the parts hold.
+The budget bounds what headwater allocates for the work. The memory of the interpreter and its libraries is measured, stated
+beside the plan, and not part of the budget. Knows nothing of what the parts hold.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One named share of the peak."""
+    """One named part of the peak."""
 
     name: str
-    """What it is."""
+    """What the memory holds."""
     bytes: int
-    """How much at most."""
+    """Its upper bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The parts that a run holds at its peak."""
+    """The parts of an operation's peak memory."""
 
     parts: tuple[Part, ...]
 
     @classmethod
     def of(cls, *parts: Part) -> Plan:
-        """A plan of these parts; empty ones are left out."""
+        """A plan of these parts; parts of 0 bytes are left out."""
         return cls(tuple(part for part in parts if part.bytes > 0))
 
     def __add__(self, other: Plan) -> Plan:
-        """What both hold, at the same time; parts of one name are added up."""
+        """The plan of both at the same time; parts with the same name are added up."""
         sizes: dict[str, int] = {}
         for part in (*self.parts, *other.parts):
             sizes[part.name] = sizes.get(part.name, 0) + part.bytes
@@ -51,7 +51,7 @@ class Plan:
         return sum(part.bytes for part in self.parts)
 
     def check(self, budget: int | None, smallest: int) -> None:
-        """Refuse a plan above the budget; `smallest` is the least total that any choice of block or batch would reach.
+        """Refuse a plan above the budget. `smallest`: the total of the plan with the smallest block or batch.
 
         Raises:
             BudgetError: with both numbers, the largest part, and the smallest budget that works.
@@ -69,7 +69,7 @@ def parse_bytes(text: str) -> int:
     """`2GB`, `512 MiB`, `1.5e9` → bytes.
 
     Raises:
-        SettingsError: it is none of these.
+        SettingsError: it is no amount of memory.
     """
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?I?)B?\s*", text.upper().replace("E", "e"))
     try:
@@ -81,7 +81,7 @@ def parse_bytes(text: str) -> int:
 
 
 def show_bytes(count: int, *, up: bool = False) -> str:
-    """Bytes for people, in decimal units that :func:`parse_bytes` reads back; `up` rounds upwards."""
+    """Bytes as text, in decimal units that :func:`parse_bytes` reads back; `up` rounds upwards."""
     for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             value = count / size
@@ -90,7 +90,7 @@ def show_bytes(count: int, *, up: bool = False) -> str:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now; where the system does not tell, the peak so far."""
+    """Resident memory of this process now; the peak so far on systems that do not report it."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * resource.getpagesize()
@@ -101,15 +101,15 @@ def peak_bytes() -> int:
     """Largest resident memory of this process so far, or since :func:`reset_peak`."""
     status = Path("/proc/self/status")
     if status.exists():
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if found:
-            return int(found[1]) * 1024
+        match = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if match:
+            return int(match[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def reset_peak() -> bool:
-    """Start the peak anew, where the system allows it (Linux)."""
+    """Reset the recorded peak; False if the system does not allow it (all but Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

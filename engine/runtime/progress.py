@@ -22,45 +22,45 @@ def clock(seconds: float) -> str:
 
 
 class ProgressDisplay:
-    """Shows the reports of a run: a bar for each stage, the last one's closed. Call :meth:`show` with each report.
+    """Shows the progress of a run, one stage after the other. Call :meth:`show` with each report.
 
     On a terminal a bar of rich; elsewhere a line every few seconds, so that a log stays readable.
     """
 
-    def __init__(self, every: float = 5.0) -> None:
-        """`every`: seconds between lines."""
-        self._every, self._stage = every, ""
+    def __init__(self, interval: float = 5.0) -> None:
+        """`interval`: seconds between lines."""
+        self._interval, self._stage = interval, ""
         self._bars: Bars | None = None
         self._task: TaskID | None = None
-        self._begun = self._printed = time.monotonic()
+        self._stage_start = self._last_print = time.monotonic()
         self.started: float | None = None
-        """When the first report came, by the monotonic clock."""
+        """Time of the first report, by the monotonic clock."""
 
     def __enter__(self) -> ProgressDisplay:
-        self._begun = self._printed = time.monotonic()
+        self._stage_start = self._last_print = time.monotonic()
         return self
 
     def show(self, progress: Progress) -> None:
         """Show one report."""
         if progress.stage != self._stage:
             self._open(progress)
-        seconds = time.monotonic() - self._begun
+        seconds = time.monotonic() - self._stage_start
         share = progress.done / progress.total if progress.total else progress.fraction
         left = f" · {clock(seconds * (1 - share) / share)} left" if share and share < 1 and seconds > 1 else ""
         percent = f" · {share:.0%}" if share is not None else ""
         line = f"{progress.done:,}{f' {progress.note}' if progress.note else ''}{percent}{left}"
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=share or 0.0, note=line)
-        elif time.monotonic() - self._printed >= self._every:
-            self._printed = time.monotonic()
+        elif time.monotonic() - self._last_print >= self._interval:
+            self._last_print = time.monotonic()
             print(f"{progress.stage}: {line}", file=sys.stderr, flush=True)
 
     def _open(self, progress: Progress) -> None:
-        """Begin another stage."""
+        """Begin another stage, and close the one before."""
         self._close()
         now = time.monotonic()
         if self._stage:
-            self._begun = self._printed = now  # the first stage began when the display did
+            self._stage_start = self._last_print = now  # the first stage began when the display did
         self._stage, self.started = progress.stage, self.started or now
         if sys.stderr.isatty():
             from rich.console import Console

@@ -8,28 +8,28 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one stage of a long operation is."""
+    """The progress of one stage of a long operation."""
 
     stage: str
-    """What is being done, such as `attribute` or `hidden states`."""
+    """Name of the stage, such as `attribute` or `hidden states`."""
     done: int
-    """Items that are done."""
+    """Number of items done."""
     total: int | None = None
-    """Items that there are; None where that is not known."""
+    """Number of all items; None if it is not known."""
     note: str = ""
-    """The items' name, and what else is worth saying, such as `examples · 900 tokens/s`."""
+    """The items' name and further figures, such as `examples · 900 tokens/s`."""
     fraction: float | None = None
-    """Share of the work that is done, where the total is only estimated."""
+    """Fraction of the work that is done, if the total is only estimated."""
 
 
 OnProgress = Callable[[Progress], None]
-"""Receives every report of progress."""
+"""Called with each report of progress."""
 ShouldStop = Callable[[], bool]
-"""Whether the work should end at its next whole step."""
+"""Whether the work should stop after the current step."""
 
 
 def silent(progress: Progress) -> None:
-    """Receive progress and show nothing."""
+    """Ignore a report of progress."""
 
 
 def never() -> bool:
@@ -42,26 +42,26 @@ class Run:
     """The circumstances of a long operation. Nothing in it decides what is computed."""
 
     budget: int | None = None
-    """Bytes that the plan may come to; None: no budget."""
+    """Upper bound of the memory plan in bytes; None for no bound."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:i`."""
     on_progress: OnProgress = silent
-    """Receives progress of every stage."""
+    """Called with the progress of each stage."""
     should_stop: ShouldStop = never
-    """Asked at every whole step."""
+    """Called before each step."""
     executor: None = None
-    """Who maps tasks; None: this process."""
+    """Maps tasks to workers; None for this process."""
 
     def report(self, stage: str, done: int, total: int | None = None, note: str = "") -> None:
-        """Report that `done` of `total` items of a stage are done."""
+        """Report that `done` of a stage's `total` items are done."""
         self.on_progress(Progress(stage, done, total, note))
 
     def counter(self, stage: str, total: int | None, note: str = "examples") -> Callable[[int], None]:
-        """A function of a count that reports it as this stage's: what a loop over rows calls."""
+        """A function that reports a count as the progress of this stage; for loops over rows."""
         return lambda done: self.report(stage, done, total, note)
 
     def silenced(self) -> Run:
-        """The same without progress."""
+        """The same run without progress."""
         return replace(self, on_progress=silent)
 
 

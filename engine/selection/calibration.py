@@ -1,9 +1,9 @@
-"""`calibrate`: chooses λ by subsets that were really trained on, with a lower confidence bound.
+"""`calibrate`: chooses λ by the outcomes of training on subsets, with a lower confidence bound.
 
-The candidates are declared before anything is measured. The incumbent λ = 1 is replaced only by a candidate whose rank
-correlation with the outcomes, mean over tasks, is higher with confidence: the lower bound of the difference by a paired bootstrap
-over subsets, at level 0.1 over the number of challengers (a union bound), must be above 0; of several the one with the highest
-bound. What was chosen is kept beside the rows; outcomes that were held out are scored with it once. Knows no store.
+The candidates are declared before anything is measured. The default λ = 1 is replaced only by a candidate whose rank correlation
+with the outcomes, mean over tasks, is higher with confidence: the lower bound of the difference, by a paired bootstrap over
+subsets at level 0.1 over the number of other candidates (a union bound), must be above 0. Of several candidates the one with the
+highest bound is chosen. The choice is stored beside the rows; held-out outcomes are scored with it once. Knows no store.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,10 @@ from ...store.files import JsonObject
 from ...store.layout import Array
 from ...store.state import read_state, write_state
 from ..arrays.ranks import spearman
-from .surrogate import GRID, INCUMBENT, utilities
+from .surrogate import DEFAULT_PENALTY, GRID, utilities
 
 FEW = 48
-"""Subsets below which the incumbent will usually stay."""
+"""With fewer subsets the default λ usually stays."""
 _LEVEL = 0.1
 _RESAMPLES = 2000
 STATE = "calibration"
@@ -32,76 +32,95 @@ STATE = "calibration"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One λ."""
+    """One candidate for λ."""
 
     penalty: float
     correlation: float
-    """Spearman's, mean over tasks."""
+    """Spearman's correlation with the outcomes, mean over tasks."""
     ahead: float
-    """Of the incumbent."""
+    """Its difference from the correlation of the default λ."""
     bound: float
-    """What it is ahead by at least, with confidence; minus infinity's stand-in, NaN, for the incumbent itself."""
+    """Lower confidence bound of this difference; NaN for the default λ itself."""
     chosen: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A frozen choice."""
+    """The chosen λ, and how it was chosen."""
 
     penalty: float
     candidates: tuple[Candidate, ...]
     subsets: int
     tasks: tuple[str, ...]
     outcomes: str
-    """Digest of what it was chosen by."""
+    """Digest of the outcomes that it was chosen by."""
     held_out: float | None = None
-    """Correlation on subsets that were held out, once they were scored."""
+    """Correlation on held-out subsets, once they are scored."""
 
     def facts(self) -> JsonObject:
-        """JSON values; what is not defined is null."""
-        found = asdict(self)
-        for one in found["candidates"]:
-            one["bound"] = None if np.isnan(one["bound"]) else one["bound"]
-        return found
+        """The fields as JSON values; undefined figures are null."""
+        fields = asdict(self)
+        for candidate in fields["candidates"]:
+            candidate["bound"] = None if np.isnan(candidate["bound"]) else candidate["bound"]
+        return fields
 
 
-def calibrated(
-    means: Array, vectors: Array, gains: Array, tasks: Sequence[str], grid: Sequence[float] = GRID, seed: int = 0
-) -> Calibration:
-    """The choice. means (S, D), vectors (T, D); gains (S, T): what training on each subset gained each task.
+@dataclass(frozen=True, slots=True)
+class SubsetOutcomes:
+    """Subsets with the outcomes of training on them."""
+
+    means: Array
+    """(S, D): mean vector of each subset."""
+    vectors: Array
+    """(T, D): vector of each task."""
+    gains: Array
+    """(S, T): how much training on each subset improved each task."""
+    tasks: tuple[str, ...]
+    """Names of the tasks."""
+
+    def part(self, subsets: slice) -> SubsetOutcomes:
+        """A range of the subsets."""
+        return replace(self, means=self.means[subsets], gains=self.gains[subsets])
+
+    def check(self) -> None:
+        """Raise DataError if outcomes are not (S, T), not finite, or the same for all subsets."""
+        gains = self.gains
+        if gains.shape != (len(self.means), len(self.vectors)):
+            shapes = f"there are {len(self.means)} subsets and {len(self.vectors)} tasks"
+            raise DataError(f"outcomes are {gains.shape}; {shapes}")
+        if not np.isfinite(gains).all():
+            subset = int(np.flatnonzero(~np.isfinite(gains).all(1))[0])
+            raise DataError(f"the outcomes of subset {subset} are not finite")
+        constant = [task for task, column in zip(self.tasks, gains.T, strict=True) if np.ptp(column) == 0]
+        if constant:
+            raise DataError(f"all subsets have one outcome for task {constant[0]}: λ cannot be chosen by it")
+
+
+def choose_penalty(outcomes: SubsetOutcomes, grid: Sequence[float] = GRID, seed: int = 0) -> Calibration:
+    """Choose λ among the candidates `grid`; `seed`: of the bootstrap.
 
     Raises:
-        SettingsError: no candidate, or a negative one. DataError: shapes that disagree, or an outcome that is constant.
+        SettingsError: no candidate, or a negative one. DataError: see :meth:`SubsetOutcomes.check`.
     """
-    declared = sorted({float(one) for one in grid} | {INCUMBENT})
-    if not grid or not all(0 <= one < math.inf for one in declared):
-        raise SettingsError("candidates for λ are numbers of at least 0, and there is one at least")
-    require_outcomes(means, vectors, gains, tasks)
-    predicted = {penalty: utilities(means, vectors, penalty) for penalty in declared}
-    whole = {penalty: mean_correlation(one, gains) for penalty, one in predicted.items()}
+    penalties = sorted({float(penalty) for penalty in grid} | {DEFAULT_PENALTY})
+    if not grid or not all(0 <= penalty < math.inf for penalty in penalties):
+        raise SettingsError("give at least one candidate for λ; each is a number of at least 0")
+    outcomes.check()
+    means, gains = outcomes.means, outcomes.gains
+    predicted = {penalty: utilities(means, outcomes.vectors, penalty) for penalty in penalties}
+    correlations = {penalty: mean_correlation(values, gains) for penalty, values in predicted.items()}
     bounds = _bounds(predicted, gains, seed)
-    best = max((penalty for penalty in bounds if bounds[penalty] > 0), key=bounds.__getitem__, default=INCUMBENT)
+    best = max((penalty for penalty in bounds if bounds[penalty] > 0), key=bounds.__getitem__, default=DEFAULT_PENALTY)
     candidates = tuple(
         Candidate(
-            penalty, whole[penalty], whole[penalty] - whole[INCUMBENT], bounds.get(penalty, np.nan), penalty == best
+            penalty, correlation, correlation - correlations[DEFAULT_PENALTY],
+            bounds.get(penalty, np.nan), penalty == best,
         )
-        for penalty in declared
-    )
-    digest = hashlib.sha256(np.ascontiguousarray(gains).tobytes() + np.ascontiguousarray(means).tobytes()).hexdigest()[
-        :24
-    ]
-    return Calibration(best, candidates, len(means), tuple(tasks), digest)
-
-
-def require_outcomes(means: Array, vectors: Array, gains: Array, tasks: Sequence[str]) -> None:
-    """Raise DataError where outcomes are not (S, T), not finite, or the same for every subset."""
-    if gains.shape != (len(means), len(vectors)):
-        raise DataError(f"outcomes are {gains.shape}; there are {len(means)} subsets and {len(vectors)} tasks")
-    if not np.isfinite(gains).all():
-        raise DataError(f"the outcomes of subset {int(np.flatnonzero(~np.isfinite(gains).all(1))[0])} are not finite")
-    constant = [task for task, column in zip(tasks, gains.T, strict=True) if np.ptp(column) == 0]
-    if constant:
-        raise DataError(f"all subsets have one outcome for task {constant[0]}: nothing can be learnt from it")
+        for penalty, correlation in correlations.items()
+    )  # fmt: skip
+    content = np.ascontiguousarray(gains).tobytes() + np.ascontiguousarray(means).tobytes()
+    digest = hashlib.sha256(content).hexdigest()[:24]
+    return Calibration(best, candidates, len(means), outcomes.tasks, digest)
 
 
 def mean_correlation(predicted: Array, gains: Array) -> float:
@@ -110,47 +129,47 @@ def mean_correlation(predicted: Array, gains: Array) -> float:
 
 
 def _bounds(predicted: dict[float, Array], gains: Array, seed: int) -> dict[float, float]:
-    """Challenger → lower bound of what it is ahead by."""
-    chance, challengers = np.random.default_rng(seed), [one for one in predicted if one != INCUMBENT]
-    if not challengers:
+    """Candidate → lower confidence bound of its lead over the default λ, which is not among them."""
+    generator, others = np.random.default_rng(seed), [penalty for penalty in predicted if penalty != DEFAULT_PENALTY]
+    if not others:
         return {}
-    every = np.concatenate([predicted[one] for one in (INCUMBENT, *challengers)], 1)  # (S, candidates · T), in one go
-    repeated = np.tile(gains, (1, len(challengers) + 1))
-    ahead = np.zeros((_RESAMPLES, len(challengers)))
+    stacked = np.concatenate([predicted[penalty] for penalty in (DEFAULT_PENALTY, *others)], 1)  # (S, candidates · T)
+    repeated = np.tile(gains, (1, len(others) + 1))
+    leads = np.zeros((_RESAMPLES, len(others)))
     for draw in range(_RESAMPLES):
-        rows = chance.integers(0, len(gains), len(gains))
-        each = np.nan_to_num(spearman(every[rows], repeated[rows])).reshape(len(challengers) + 1, -1).mean(1)
-        ahead[draw] = each[1:] - each[0]
-    lows = np.quantile(ahead, _LEVEL / len(challengers), axis=0)
-    return dict(zip(challengers, lows.tolist(), strict=True))
+        rows = generator.integers(0, len(gains), len(gains))
+        means = np.nan_to_num(spearman(stacked[rows], repeated[rows])).reshape(len(others) + 1, -1).mean(1)
+        leads[draw] = means[1:] - means[0]
+    lows = np.quantile(leads, _LEVEL / len(others), axis=0)
+    return dict(zip(others, lows.tolist(), strict=True))
 
 
-def keep(found: Calibration, state: Path) -> None:
-    """Write it beside the rows, whole or not at all.
+def write_calibration(calibration: Calibration, folder: Path) -> None:
+    """Write a calibration into a state folder, whole or not at all.
 
     Raises:
-        StoreError: it cannot be written there.
+        SettingsError: it cannot be written there.
     """
     try:
-        write_state(state / STATE, found.facts())
+        write_state(folder / STATE, calibration.facts())
     except StoreError as error:
-        raise SettingsError(f"the calibration cannot be kept: {error}") from None
+        raise SettingsError(f"the calibration cannot be stored: {error}") from None
 
 
-def kept(state: Path | None) -> Calibration | None:
-    """What was chosen before.
+def read_calibration(folder: Path | None) -> Calibration | None:
+    """The calibration in a state folder; None if there is none.
 
     Raises:
-        StoreDamaged: it is not what was written. DataError: it is no calibration.
+        StoreDamaged: it was changed after it was written. DataError: it is no calibration.
     """
-    found = read_state(state / STATE) if state is not None else None
-    if found is None:
+    state = read_state(folder / STATE) if folder is not None else None
+    if state is None:
         return None
     try:
         candidates = tuple(
-            Candidate(**{**each, "bound": np.nan if each["bound"] is None else each["bound"]})
-            for each in found.values["candidates"]
+            Candidate(**{**fields, "bound": np.nan if fields["bound"] is None else fields["bound"]})
+            for fields in state.values["candidates"]
         )
-        return Calibration(**{**found.values, "candidates": candidates, "tasks": tuple(found.values["tasks"])})
+        return Calibration(**{**state.values, "candidates": candidates, "tasks": tuple(state.values["tasks"])})
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{state}/{STATE} is not what headwater wrote: {error}") from None
+        raise DataError(f"{folder}/{STATE} is no calibration: {error}") from None

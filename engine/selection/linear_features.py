@@ -1,7 +1,7 @@
 """Stored rows as linear features: a set is the mean of its examples' vectors. Knows no method by name.
 
-Any method's widest stored column can be one: GRASP's sketched gradients, representations, projected gradients, vectors that
-were made elsewhere. The surrogate, its calibration and the choice ask for nothing else.
+The widest stored column of any method can serve: GRASP's sketched gradients, representations, projected gradients, vectors of
+another tool. The surrogate, its calibration and the selection need nothing else.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
 
-_PART = 512  # examples of a target that are read at once
+_PART = 512  # examples of a task that are read together
 
 
 class LinearFeatures:
-    """A method's stored vectors."""
+    """The stored vectors of a method."""
 
     def __init__(self, store: FeatureStore, name: str, run: Run = SILENT) -> None:
-        """`run`: its budget holds for every pass.
+        """`run`: its budget bounds each pass.
 
         Raises:
-            StoreMissing: the store holds no rows of the method, or not all. SettingsError: they are signs, which do not add up.
+            StoreMissing: the store has no rows of the method, or not all. SettingsError: they are sign bits.
         """
         self.store, self.name, self.run = store, name, run
         self.method = stored_method(store, name)
@@ -48,12 +48,12 @@ class LinearFeatures:
         self.stored = StoredRows(store, method_group(name))
         self.form = self.stored.widest
         if isinstance(self.form, Sign):
-            raise SettingsError(f"rows of {name} are signs, which do not add up to a set's: another precision")
+            raise SettingsError(f"rows of {name} are sign bits, which have no mean: ingest with another --precision")
         self.column, self.rows, self.depth = self.form.declared.name, self.stored.rows, self.form.depth
 
     @property
     def state(self) -> Path | None:
-        """Where what is known of them is kept; nowhere for a store that is not on this machine."""
+        """Folder of the method's state; None for a remote store, which cannot be written."""
         return None if self.store.remote else self.store.path / self.stored.group / "state"
 
     def mean(self) -> Array:
@@ -61,12 +61,12 @@ class LinearFeatures:
         readers = self.stored.scanned(self.column)
         cuts = ((moment_parts(readers, self.form, 1, shape), shape) for shape in shapes(readers, 1))
         _, shape = first_plan_within_budget(cuts, Plan(()), self.run.budget)
-        found: Array = column_sums(readers, self.form, shape, self.run.counter("mean", self.rows)) / self.rows
-        return found
+        sums = column_sums(readers, self.form, shape, self.run.counter("mean", self.rows))
+        return np.asarray(sums / self.rows)
 
     def means(self, subsets: scipy.sparse.csr_array, results: int = 0) -> Array:
-        """(S, D) float64: the mean over each subset, in one pass. subsets (S, N): how often each holds each example. `results`:
-        bytes that the caller holds besides.
+        """(S, D) float64: the mean over each subset, in one pass. subsets (S, N): how often each contains each example.
+        `results`: bytes of the caller's results.
 
         Raises:
             BudgetError: the sums do not fit the budget.
@@ -74,18 +74,17 @@ class LinearFeatures:
         readers, columns = self.stored.scanned(self.column), scipy.sparse.csc_array(subsets)
         count = subsets.shape[0]
         masks = 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes)
-        held = Plan.of(
+        plan = Plan.of(
             Part("subsets", masks), Part("means of subsets", 8 * count * self.depth), Part("results", results)
         )
         cuts = ((moment_parts(readers, self.form, subsets.shape[0], shape), shape) for shape in shapes(readers, 1))
-        _, shape = first_plan_within_budget(cuts, held, self.run.budget)
+        _, shape = first_plan_within_budget(cuts, plan, self.run.budget)
         weights = lambda start, stop: columns[:, start:stop].toarray()  # noqa: E731
         sums = weighted_sums(readers, self.form, weights, shape, self.run.counter("sums over subsets", self.rows))
-        found: Array = sums / np.asarray(subsets.sum(1), np.float64)[:, None]
-        return found
+        return np.asarray(sums / np.asarray(subsets.sum(1), np.float64)[:, None])
 
-    def of(self, provider: Provider) -> Iterator[tuple[list[Example], Array]]:
-        """Examples of a provider, some at a time, with their vectors (n, D) float64: zeros where nothing counts."""
+    def vectors_of(self, provider: Provider) -> Iterator[tuple[list[Example], Array]]:
+        """Parts of a provider's examples, and their vectors (n, D) float64: zeros for an example without target positions."""
         model_shape = provider.head.model_shape
         frozen, needs = (
             frozen_statistics(self.store, self.name, self.method, model_shape),
@@ -109,13 +108,15 @@ class LinearFeatures:
     def _read(
         self, provider: Provider, part: list[Example], method_rows: MethodRows, needs: OutputSpec
     ) -> tuple[list[Example], Array]:
-        places = [at for at, example in enumerate(part) if example.counted]
-        counted, vectors = [part[at] for at in places], np.zeros((len(part), self.depth))
+        """A part of the examples, with their vectors."""
+        indices = [at for at, example in enumerate(part) if example.target_count]
+        with_targets, vectors = [part[at] for at in indices], np.zeros((len(part), self.depth))
 
-        def sketched(read: PackedOutputs) -> Array:
-            rows: Array = method_rows(read)[self.column].double().cpu().numpy()
+        def flat_rows(batch_outputs: PackedOutputs) -> Array:
+            rows: Array = method_rows(batch_outputs)[self.column].double().cpu().numpy()
             return rows.reshape(len(rows), -1)
 
-        for batch, rows in outputs(provider, counted, needs, sketched, batching_for(counted, noun="query")):
-            vectors[[places[at] for at in batch]] = rows
+        batching = batching_for(with_targets, noun="query")
+        for batch, rows in outputs(provider, with_targets, needs, flat_rows, batching):
+            vectors[[indices[at] for at in batch]] = rows
         return part, vectors

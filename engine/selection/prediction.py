@@ -16,10 +16,18 @@ from ...store.files import JsonObject, whole_file
 from ...store.layout import Array
 from ..evaluation.matrices import read_array
 from ..results.result_tables import ResultFile, format_of
-from .calibration import Calibration, calibrated, keep, kept, mean_correlation, require_outcomes
+from .calibration import (
+    STATE,
+    Calibration,
+    SubsetOutcomes,
+    choose_penalty,
+    mean_correlation,
+    read_calibration,
+    write_calibration,
+)
 from .linear_features import LinearFeatures
 from .subsets import Subsets, union
-from .surrogate import GRID, INCUMBENT, utilities
+from .surrogate import DEFAULT_PENALTY, GRID, utilities
 from .targets import Targets
 
 UTILITY_FIELDS = {
@@ -30,12 +38,12 @@ UTILITY_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Utilities:
-    """Û of every subset for every task."""
+    """The utility Û of each subset for each task."""
 
     subsets: tuple[str, ...]
     tasks: tuple[str, ...]
     sizes: Array
-    """(S,) examples of each subset."""
+    """(S,) number of examples of each subset."""
     values: Array
     """(S, T) float64: Û."""
     additive: Array
@@ -43,45 +51,45 @@ class Utilities:
     penalty: float
     """λ."""
     adds: Array | None = None
-    """(S, T): Û(S ∪ given) − Û(given), where a subset is given."""
+    """(S, T): Û(S ∪ given) − Û(given), if `--given` names a subset."""
 
     def lines(self) -> Iterator[JsonObject]:
-        """A record a subset and task."""
+        """One record for each subset and task."""
         for subset, name in enumerate(self.subsets):
-            for task, told in enumerate(self.tasks):
+            for task, task_name in enumerate(self.tasks):
                 value, additive = float(self.values[subset, task]), float(self.additive[subset, task])
-                line = {"subset": name, "task": told, "examples": int(self.sizes[subset]), "utility": value,
+                line = {"subset": name, "task": task_name, "examples": int(self.sizes[subset]), "utility": value,
                         "additive": additive, "penalty": additive - value}  # fmt: skip
                 yield line | ({} if self.adds is None else {"adds": float(self.adds[subset, task])})
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What training on each subset did."""
+    """A file of the outcomes of training on each subset."""
 
     path: str
-    """File of (S,), (S, T) or (seeds, S, T) numbers."""
+    """(S,), (S, T) or (seeds, S, T) numbers."""
     kind: Literal["loss", "gain"] = "loss"
     """A loss falls where training helps; a gain rises."""
     first: int | None = None
-    """The first so many subsets choose, the others are scored once; None: all choose."""
+    """Number of subsets that λ is chosen by, the others are held out; None for all."""
 
 
 class Prediction:
-    """A question about subsets, with nothing computed yet."""
+    """A prediction of the utility of subsets, before it is computed."""
 
     def __init__(
         self, features: LinearFeatures, targets: Targets, subsets: Subsets, penalty: float | None = None
     ) -> None:
-        """`penalty`: λ, or None for what was calibrated, or 1."""
+        """`penalty`: λ; None for the calibrated one, or 1."""
         self._features, self._targets, self._subsets = features, targets, subsets
         self._penalty = penalty_of(features, penalty)
 
     def run(self, given: str = "") -> Utilities:
-        """One pass; two where a subset is given.
+        """Compute the utilities in one pass over the rows; with the name of a subset, what each subset adds to it, in two.
 
         Raises:
-            BudgetError: the sums do not fit the budget. SettingsError: no subset has the name given.
+            BudgetError: the sums do not fit the budget. SettingsError: no subset has this name.
         """
         subsets, vectors = self._subsets, self._targets.vectors
         both = union(subsets, given) if given else None
@@ -98,89 +106,99 @@ class Prediction:
         )
 
 
-def penalty_of(features: LinearFeatures, given: float | None) -> float:
-    """λ: the one given, else the calibrated one, else the incumbent."""
-    if given is not None:
-        if not 0 <= given < math.inf:
-            raise SettingsError(f"λ is a number of at least 0, not {given}")
-        return given
-    found = kept(features.state)
-    return INCUMBENT if found is None else found.penalty
+def penalty_of(features: LinearFeatures, penalty: float | None) -> float:
+    """λ: `penalty`, else the calibrated one, else the default."""
+    if penalty is not None:
+        if not 0 <= penalty < math.inf:
+            raise SettingsError(f"λ is a number of at least 0, not {penalty}")
+        return penalty
+    calibration = read_calibration(features.state)
+    return DEFAULT_PENALTY if calibration is None else calibration.penalty
 
 
-def calibration(
+def calibrate(
     features: LinearFeatures, targets: Targets, subsets: Subsets, outcomes: Outcomes, grid: Sequence[float] = ()
 ) -> Calibration:
-    """Choose λ by the first subsets, keep it, and score the others with it: once.
+    """Choose λ by the first subsets, store it, and score the held-out subsets with it once.
 
     Raises:
-        SettingsError: no candidates, or a store that cannot be written to. DataError: shapes that disagree, constant outcomes,
+        SettingsError: no candidates, or a store that cannot be written. DataError: shapes that disagree, constant outcomes, or
             held-out outcomes that were scored before.
-    """  # fmt: skip
+    """
     if features.state is None:
-        raise SettingsError(f"{features.store.url} cannot be written to, and a calibration is kept in the store")
-    before = kept(features.state)
-    if before is not None and before.held_out is not None:
-        told = f"held-out outcomes were scored with λ = {before.penalty:g} ({before.held_out:.3f}), and would be chosen by now"
-        raise DataError(f"{told}; {features.state}/calibration is that choice: remove it to begin anew")
+        raise SettingsError(
+            f"{features.store.url} is remote and cannot be written: calibrate a local copy of the store"
+        )
+    _require_unscored(read_calibration(features.state), features.state)
     gains, first = read_gains(outcomes.path, outcomes.kind, len(subsets.names), targets), outcomes.first
     number = len(gains) if first is None else first
     if not 2 <= number <= len(gains):
-        raise SettingsError(f"--calibrate {number}: of {len(gains)} subsets, 2 at least are chosen by")
-    means = features.means(subsets.counts)
-    found = calibrated(means[:number], targets.vectors, gains[:number], targets.names, grid or GRID)
-    keep(found, features.state)
+        raise SettingsError(f"--calibrate {number}: λ is chosen by 2 to {len(gains)} subsets")
+    trained = SubsetOutcomes(features.means(subsets.counts), targets.vectors, gains, targets.names)
+    calibration = choose_penalty(trained.part(slice(number)), grid or GRID)
+    write_calibration(calibration, features.state)
     if number < len(gains):
-        require_outcomes(means[number:], targets.vectors, gains[number:], targets.names)
-        predicted = utilities(means[number:], targets.vectors, found.penalty)
-        found = replace(found, held_out=mean_correlation(predicted, gains[number:]))
-        keep(found, features.state)
-    return found
+        held_out = trained.part(slice(number, None))
+        held_out.check()
+        predicted = utilities(held_out.means, held_out.vectors, calibration.penalty)
+        calibration = replace(calibration, held_out=mean_correlation(predicted, held_out.gains))
+        write_calibration(calibration, features.state)
+    return calibration
+
+
+def _require_unscored(calibration: Calibration | None, folder: Path) -> None:
+    """Raise DataError if held-out outcomes were scored before: another choice of λ would depend on them."""
+    if calibration is not None and calibration.held_out is not None:
+        figures = f"λ = {calibration.penalty:g} ({calibration.held_out:.3f})"
+        raise DataError(
+            f"held-out outcomes were scored with {figures}, and another choice would depend on them; "
+            f"{folder}/{STATE} is that choice: remove it to begin anew"
+        )
 
 
 def read_gains(path: str, kind: str, subsets: int, targets: Targets) -> Array:
-    """(S, T) float64: what each subset gained each task, mean over seeds and over the task's queries.
+    """(S, T) float64: how much training on each subset improved each task, mean over seeds and over the task's queries.
 
     From (S,), (S, T) or (seeds, S, T) of tasks, or from (S, Q) or (seeds, S, Q) of single queries, as `ground-truth` writes them.
 
     Raises:
         DataError: another shape.
     """
-    found, tasks = read_array(path, "outcomes").astype(np.float64), len(targets.names)
-    shape = found.shape
-    if found.ndim == 3:
-        found = found.mean(0)
-    if found.ndim == 1:
-        found = found[:, None]
-    if found.ndim == 2 and found.shape[1] == len(targets.of) != tasks:
-        found = np.stack([found[:, targets.of == task].mean(1) for task in range(tasks)], 1)
-    if found.shape != (subsets, tasks):
+    values, tasks = read_array(path, "outcomes").astype(np.float64), len(targets.names)
+    shape = values.shape
+    if values.ndim == 3:
+        values = values.mean(0)
+    if values.ndim == 1:
+        values = values[:, None]
+    if values.ndim == 2 and values.shape[1] == len(targets.task_ids) != tasks:
+        values = np.stack([values[:, targets.task_ids == task].mean(1) for task in range(tasks)], 1)
+    if values.shape != (subsets, tasks):
         raise DataError(
-            f"{path}: outcomes are {shape}; there are {subsets} subsets, {tasks} tasks and {len(targets.of)} queries"
+            f"{path}: outcomes are {shape}; there are {subsets} subsets, {tasks} tasks and {len(targets.task_ids)} queries"
         )
-    return -found if kind == "loss" else found
+    return -values if kind == "loss" else values
 
 
 def refuse_table(path: str) -> None:
-    """Raise SettingsError for a name that utilities cannot be written to."""
+    """Raise SettingsError for a file name that utilities cannot be written to."""
     if Path(path).suffix != ".npy":
         format_of(path)
     elif Path(path).is_dir():
         raise SettingsError(f"{path} is a folder: name a file for the utilities")
 
 
-def write_utilities(path: str, found: Utilities) -> None:
-    """(S, T) as .npy, or a table.
+def write_utilities(path: str, utilities_of_subsets: Utilities) -> None:
+    """Write utilities: (S, T) as .npy, or a table.
 
     Raises:
-        SettingsError: none of our formats, or it cannot be written.
+        SettingsError: an unknown format, or a file that cannot be written.
     """
     if Path(path).suffix == ".npy":
         with whole_file(Path(path)) as hidden, hidden.open("wb") as opened:
-            np.save(opened, found.values)
+            np.save(opened, utilities_of_subsets.values)
         return
     format_of(path)
-    lines = list(found.lines())
+    lines = list(utilities_of_subsets.lines())
     fields = {name: kind for name, kind in UTILITY_FIELDS.items() if name in lines[0]}
     with ResultFile(path, fields) as file:
         file.write({name: [line[name] for line in lines] for name in fields})

@@ -1,6 +1,6 @@
-"""`select`: examples worth training on for a task, by greedy choice under a budget, quotas and filters. Knows no method by name.
+"""`select`: chooses examples to train on for a task, greedily, under a budget, quotas and filters. Knows no method by name.
 
-A set of n rows is chosen by the surrogate's sum form at λ/n, whose sum over the set is n times Û of its mean.
+A set of n rows is chosen by the surrogate's sum form at λ/n, whose value for the set is n times Û of its mean.
 """
 
 from __future__ import annotations
@@ -34,88 +34,86 @@ CHOSEN_FIELDS = {
 }  # fmt: skip
 _POOLS, _POOL_BYTES = (4096, 1024, 128), 512 << 20
 _PART = 512
-_ID_BYTES = 300  # of an id with its row or its value, in a table of Python objects
+_ID_BYTES = 300  # memory of an id with its row or value, as Python objects
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionRequest:
-    """What is to be chosen."""
+    """How many examples to choose, and which may be chosen."""
 
     count: int | None = None
-    """Examples."""
+    """Number of examples; or None, with `tokens`."""
     tokens: int | None = None
-    """Or as many as have so many tokens together."""
+    """Number of tokens of all chosen examples; or None, with `count`."""
     penalty: float = 1.0
-    """λ; 0 is the additive top-k."""
+    """λ; 0 chooses by each example's own score alone."""
     batch: int = 1
-    """Chosen at once."""
+    """Examples that are chosen at once."""
     quotas: tuple[tuple[str, str, float], ...] = ()
-    """(column, value, share of the count)."""
+    """(column, value, fraction of the count)."""
     columns: str = ""
-    """Table of the columns, where it is not the store's own `source`."""
+    """Table with the column, if it is not the store's `source`."""
     candidates: str = ""
     """File of the examples that may be chosen: ids (.txt) or a mask (.npy)."""
     exclude: str = ""
-    """File of those that may not."""
+    """File of the examples that may not be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionResult:
-    """Examples, in the order in which they were chosen."""
+    """Chosen examples, in the order of their choice."""
 
     choice: Choice
     utility: float
     """Û of the set."""
     additive: float
-    """⟨v, Φ̄⟩, its first part."""
+    """⟨v, Φ̄⟩, the first term of Û."""
     facts: JsonObject = field(default_factory=dict)
 
 
 class Selection:
-    """A choice, planned, with nothing computed yet."""
+    """A greedy selection with its memory plan, before it is computed."""
 
-    def __init__(self, features: LinearFeatures, wanted: SelectionRequest) -> None:
-        """Read the filters, make the plan.
+    def __init__(self, features: LinearFeatures, request: SelectionRequest) -> None:
+        """Read the filters, and make the plan.
 
         Raises:
-            SettingsError, DataError: a budget, quota or filter that cannot be. BudgetError: not even the smallest pool fits.
+            SettingsError, DataError: a wrong budget, quota or filter. BudgetError: not even the smallest pool fits.
         """
-        self._features, self._wanted = features, wanted
-        if (wanted.count is None) == (wanted.tokens is None):
+        self._features, self._request = features, request
+        if (request.count is None) == (request.tokens is None):
             raise SettingsError("say how much to choose: either --count or --tokens")
-        if not 0 <= wanted.penalty < math.inf or wanted.batch < 1 or (wanted.count or wanted.tokens or 0) < 1:
-            raise SettingsError("a choice has a count (or tokens) and a batch of 1 at least, and λ of at least 0")
-        self._open = self._filtered()
+        if not 0 <= request.penalty < math.inf or request.batch < 1 or (request.count or request.tokens or 0) < 1:
+            raise SettingsError("--count (or --tokens) and --batch are at least 1, and λ is at least 0")
+        self._eligible = self._filtered()
         self._tokens = Examples(features.store).numbers("tokens").reshape(-1)
-        self.count = self._sized()
-        mean = float(self._tokens[self._open].mean())
-        self._size = wanted.count or max(1, round((wanted.tokens or 0) / max(1.0, mean)))
+        self.count = self._largest_count()
+        mean = float(self._tokens[self._eligible].mean())
+        self._size = request.count or max(1, round((request.tokens or 0) / max(1.0, mean)))
         self._groups, self._caps = self._quotas()
         readers = features.stored.scanned(features.column)
         self._source = RowSource(readers, features.form)
         pools = [min(pool, max(_POOLS[-1], _POOL_BYTES // (12 * features.depth))) for pool in _POOLS]
-        rooms = [Room(pool, directions, kept // self._source.row_bytes, shape)
+        rooms = [Room(pool, directions, cache_bytes // self._source.row_bytes, shape)
                  for shape in shapes(readers, cores())[:1] + shapes(readers, 1)[-1:]
-                 for directions in DIRECTIONS for pool in pools for kept in CACHE_BYTES]  # fmt: skip
-        held = Plan.of(
+                 for directions in DIRECTIONS for pool in pools for cache_bytes in CACHE_BYTES]  # fmt: skip
+        reads_ids = bool(request.candidates or request.exclude or request.columns)
+        base_plan = Plan.of(
             Part("examples' lengths and groups", 24 * features.rows),
-            Part("what is chosen", 64 * self.count),
-            Part(
-                "ids of files", _ID_BYTES * features.rows * bool(wanted.candidates or wanted.exclude or wanted.columns)
-            ),
+            Part("chosen examples", 64 * self.count),
+            Part("ids of files", _ID_BYTES * features.rows * reads_ids),
         )
         self.plan: Plan
         cuts = ((room.parts(self._source), room) for room in rooms)
-        self.plan, self._room = first_plan_within_budget(cuts, held, features.run.budget)
+        self.plan, self._room = first_plan_within_budget(cuts, base_plan, features.run.budget)
 
     def run(self, vector: Array) -> SelectionResult:
-        """Choose for a task's vector (D,)."""
-        run = self._features.run
-        wanted = self._wanted
-        cost = None if wanted.tokens is None else np.maximum(self._tokens, 1).astype(np.float32)
-        budget = float(wanted.tokens or np.inf)
-        limits = Limits(self.count, self._open, cost, budget, self._groups, self._caps, wanted.batch)
-        c = wanted.penalty / self._size
+        """Choose examples for a task's vector (D,)."""
+        run, request = self._features.run, self._request
+        cost = None if request.tokens is None else np.maximum(self._tokens, 1).astype(np.float32)
+        budget = float(request.tokens or np.inf)
+        limits = Limits(self.count, self._eligible, cost, budget, self._groups, self._caps, request.batch)
+        c = request.penalty / self._size
         objective = Objective(np.asarray(vector, np.float64), c)
         choice = greedy(
             self._source, objective, limits, self._room, run.counter("select", self.count, "chosen"), run.should_stop
@@ -123,19 +121,19 @@ class Selection:
         size = max(1, len(choice.rows))
         mean = choice.total / size
         additive = float(vector @ mean)
-        utility = additive - wanted.penalty / 2 * float(mean @ mean)
+        utility = additive - request.penalty / 2 * float(mean @ mean)
         facts = {
-            "examples": len(choice.rows), "tokens": int(self._tokens[choice.rows].sum()), "lambda": wanted.penalty,
+            "examples": len(choice.rows), "tokens": int(self._tokens[choice.rows].sum()), "lambda": request.penalty,
             "utility": utility, "additive": additive, "passes": choice.passes, "fetched": choice.fetched,
         }  # fmt: skip
-        if wanted.batch > 1:  # what the gains promised, and what the set is worth
-            worth = float(vector @ choice.total) - c / 2 * float(choice.total @ choice.total)
-            facts["lost to batches"] = (float(choice.gains.sum()) - worth) / size
+        if request.batch > 1:  # gains within a batch ignore its other examples
+            value = float(vector @ choice.total) - c / 2 * float(choice.total @ choice.total)
+            facts["lost to batches"] = (float(choice.gains.sum()) - value) / size
         return SelectionResult(choice, utility, additive, facts)
 
-    def rows(self, chosen: SelectionResult) -> Iterator[Columns]:
-        """What was chosen, with texts ready for training, as columns of `CHOSEN_FIELDS`."""
-        examples, choice = Examples(self._features.store), chosen.choice
+    def rows(self, result: SelectionResult) -> Iterator[Columns]:
+        """The chosen examples with their texts, as columns of `CHOSEN_FIELDS`."""
+        examples, choice = Examples(self._features.store), result.choice
         for start in range(0, len(choice.rows), _PART):
             rows = choice.rows[start : start + _PART]
             prompts, texts = examples.get("prompt", rows), examples.get("text", rows)
@@ -152,70 +150,73 @@ class Selection:
             }
 
     def _filtered(self) -> Array:
-        store, rows, wanted = self._features.store, self._features.rows, self._wanted
-        may = ids_or_mask(wanted.candidates, store, rows) if wanted.candidates else np.ones(rows, bool)
-        if wanted.exclude:
-            may &= ~ids_or_mask(wanted.exclude, store, rows)
-        if not may.any():
-            raise DataError("no example may be chosen: every one is excluded")
-        return may
+        """(N,) bool: the examples that may be chosen by the files of candidates and exclusions."""
+        store, rows, request = self._features.store, self._features.rows, self._request
+        eligible = ids_or_mask(request.candidates, store, rows) if request.candidates else np.ones(rows, bool)
+        if request.exclude:
+            eligible &= ~ids_or_mask(request.exclude, store, rows)
+        if not eligible.any():
+            raise DataError("no example may be chosen: --candidates and --exclude leave none")
+        return eligible
 
-    def _sized(self) -> int:
-        """Examples that are chosen: with a budget of tokens, as many as of mean length fit."""
-        there, wanted = int(self._open.sum()), self._wanted
-        if wanted.count is not None:
-            if wanted.count > there:
-                raise DataError(f"--count {wanted.count} is more than the {there} examples that may be chosen")
-            return wanted.count
-        total = int(self._tokens[self._open].sum())
-        assert wanted.tokens is not None
-        if wanted.tokens > total:
+    def _largest_count(self) -> int:
+        """The largest number of examples that can be chosen: `count`, or all eligible ones with a budget of tokens."""
+        eligible, request = int(self._eligible.sum()), self._request
+        if request.count is not None:
+            if request.count > eligible:
+                raise DataError(f"--count {request.count} is more than the {eligible} examples that may be chosen")
+            return request.count
+        total = int(self._tokens[self._eligible].sum())
+        assert request.tokens is not None
+        if request.tokens > total:
             raise DataError(
-                f"--tokens {wanted.tokens} is more than the {total} tokens of the examples that may be chosen"
+                f"--tokens {request.tokens} is more than the {total} tokens of the examples that may be chosen"
             )
-        return there
+        return eligible
 
     def _quotas(self) -> tuple[Array | None, Array | None]:
-        """Each row's group, and how many of each are chosen: shares for the values named, the rest for all others."""
-        wanted = self._wanted
-        if not wanted.quotas:
+        """(N,) each row's group, and how many of each group are chosen: its quota; group 0 gets the rest."""
+        request = self._request
+        if not request.quotas:
             return None, None
-        if wanted.count is None:
-            raise SettingsError("--quota is a share of --count")
-        columns = {column for column, _, _ in wanted.quotas}
-        if len(columns) > 1 or sum(share for _, _, share in wanted.quotas) > 1 + 1e-9:
+        if request.count is None:
+            raise SettingsError("--quota is a fraction of --count: give --count")
+        columns = {column for column, _, _ in request.quotas}
+        if len(columns) > 1 or sum(share for _, _, share in request.quotas) > 1 + 1e-9:
             raise SettingsError("quotas are of one column, and add up to 1 at most")
-        groups = Groups(self._features.store, columns.pop(), wanted.columns)
-        of, caps = np.zeros(self._features.rows, np.int64), [0]
-        for number, (column, value, share) in enumerate(wanted.quotas, 1):
+        if len({value for _, value, _ in request.quotas}) < len(request.quotas):
+            raise SettingsError("a value has one quota")
+        group_ids, caps = self._group_caps(Groups(self._features.store, columns.pop(), request.columns), request.count)
+        rest = int((self._eligible & (group_ids == 0)).sum())
+        if caps[0] > rest:
+            raise DataError(f"quotas leave {caps[0]} examples to other values, of which {rest} may be chosen")
+        self._eligible = self._eligible & (caps > 0)[group_ids]
+        return group_ids, caps
+
+    def _group_caps(self, groups: Groups, count: int) -> tuple[Array, Array]:
+        """(N,) the quota's number of each row, 0 for rows of other values; and how many examples each number gets."""
+        group_ids, caps = np.zeros(self._features.rows, np.int64), [0]
+        for number, (column, value, share) in enumerate(self._request.quotas, 1):
             if value not in groups.names:
                 raise DataError(f"no example has {column} {value}: there are {', '.join(groups.names[:8])}")
             own = groups.of == groups.names.index(value)
-            caps.append(round(share * wanted.count))
-            if caps[-1] > int((own & self._open).sum()):
-                raise DataError(
-                    f"{column} {value}: {caps[-1]} examples are wanted, {int((own & self._open).sum())} may be chosen"
-                )
-            of[own] = number
-        if len({value for _, value, _ in wanted.quotas}) < len(wanted.quotas):
-            raise SettingsError("a value has one quota")
-        caps[0] = max(0, wanted.count - sum(caps))
-        rest = int((self._open & (of == 0)).sum())
-        if caps[0] > rest:
-            raise DataError(f"quotas leave {caps[0]} examples to others, of which {rest} may be chosen")
-        open_ = self._open & (np.array(caps) > 0)[of]
-        self._open = open_
-        return of, np.array(caps)
+            caps.append(round(share * count))
+            eligible = int((own & self._eligible).sum())
+            if caps[-1] > eligible:
+                raise DataError(f"{column} {value}: the quota is {caps[-1]} examples, {eligible} may be chosen")
+            group_ids[own] = number
+        caps[0] = max(0, count - sum(caps))
+        return group_ids, np.array(caps)
 
 
 def refuse_training(path: str) -> None:
-    """Raise SettingsError for a name that chosen examples cannot be written to."""
+    """Raise SettingsError for a file name that chosen examples cannot be written to."""
     if Path(path).suffix != ".jsonl" or Path(path).is_dir():
         raise SettingsError(f"{path}: chosen examples are written as a .jsonl file")
 
 
 def write_training(path: str, parts: Iterator[Columns]) -> None:
-    """JSON lines ready for training: `text`, or `prompt` and `completion`, with id, order, gain, row and source."""
+    """Write examples as JSON lines for training: `text`, or `prompt` and `completion`, with id, order, gain, row and source."""
     with whole_file(Path(path)) as hidden, hidden.open("w", encoding="utf-8") as out:
         for part in parts:
             for values in zip(*part.values(), strict=True):

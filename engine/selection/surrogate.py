@@ -12,13 +12,13 @@ import numpy as np
 from ...store.errors import DataError
 from ...store.layout import Array
 
-INCUMBENT = 1.0
-"""λ where nothing was calibrated."""
+DEFAULT_PENALTY = 1.0
+"""λ without a calibration."""
 GRID = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Candidates for λ, declared before anything is measured."""
 
 
-def utilities(means: Array, vectors: Array, penalty: float = INCUMBENT) -> Array:
+def utilities(means: Array, vectors: Array, penalty: float = DEFAULT_PENALTY) -> Array:
     """(S, T) float64: Û of each subset for each task. means (S, D): Φ̄; vectors (T, D): v; penalty: λ ≥ 0.
 
     Raises:
@@ -27,5 +27,5 @@ def utilities(means: Array, vectors: Array, penalty: float = INCUMBENT) -> Array
     if means.shape[1] != vectors.shape[1]:
         raise DataError(f"subsets have {means.shape[1]} numbers, tasks {vectors.shape[1]}")
     linear = means.astype(np.float64) @ vectors.T.astype(np.float64)
-    found: Array = linear - penalty / 2 * np.einsum("sd,sd->s", means, means, dtype=np.float64)[:, None]
-    return found
+    squares = np.einsum("sd,sd->s", means, means, dtype=np.float64)
+    return np.asarray(linear - penalty / 2 * squares[:, None])

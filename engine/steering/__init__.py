@@ -1,1 +1,1 @@
-"""Steering operators (STRIDE): a small change of a hidden state that has the effect of training on a subset."""
+"""Steering operators (STRIDE): small changes of hidden states that have the effect of training on a subset."""

@@ -1,8 +1,8 @@
-"""Weights ω of examples in their subsets' loss, which keep gradients of well-learnt examples from vanishing.
+"""Weights ω of examples in their subsets' loss, which keep the gradients of well-learnt examples from vanishing.
 
-A model that has learnt an example has hardly a gradient left there, and an operator hardly anything to follow. Weights of whole
-examples, against the norm of their gradient at the head, let planted rows be found that unweighted training misses; weights of
-single tokens do not. Knows hidden states and a head; no text, no store.
+If a model has learnt an example, its gradient there nearly vanishes, and an operator learns hardly anything from it. With weights
+of whole examples, inverse to the norm of their gradient at the head, planted examples are recovered that unweighted training
+misses; weights of single tokens do not achieve this. Knows hidden states and a head; no text, no store.
 """
 
 from __future__ import annotations
@@ -13,52 +13,54 @@ import numpy as np
 import torch
 
 from ...store.layout import Array
-from ..fitting.hidden_states import together
+from ..fitting.hidden_states import parts_in_memory
 from ..interface.model_view import Head
 from ..interface.subset_method import HiddenStates, StateArrays
 from .operators import logits_at
 
-_ROWS = 256  # asked for together
-_WORDS = 4096  # of the vocabulary, that lie in memory in float64
-_LEAST = 0.05  # of the median norm: nobody weighs more than that allows
+_ROWS = 256  # rows that are read together
+_TOKENS = 4096  # tokens of the vocabulary whose residuals are in memory in float64
+_LEAST = 0.05  # of the median norm: smaller norms do not raise a weight further
 
 
 def head_norms(head: Head, corpus: HiddenStates, on_progress: Callable[[int], None] = lambda rows: None) -> Array:
-    """(N,) float64: ‖Σ_t r_t h_tᵀ‖ over an example's positions t, r = softmax(z) − onehot(y), over their number; 0 of none.
+    """(N,) float64: norm of an example's mean head gradient, ‖Σ_t r_t h_tᵀ‖ over its n target positions t divided by n, with
+    r = softmax(z) − onehot(y); 0 without target positions.
 
-    ‖Σ r_t h_tᵀ‖² = Σ_ts ⟨r_t, r_s⟩⟨h_t, h_s⟩: no gradient is formed. `on_progress` hears how many rows are done.
+    ‖Σ r_t h_tᵀ‖² = Σ_ts ⟨r_t, r_s⟩⟨h_t, h_s⟩: no gradient is formed. `on_progress` is called with the number of rows done.
     """
-    found = np.zeros(len(corpus.first) - 1)
-    for begin in range(0, len(found), _ROWS):
-        rows = np.arange(begin, min(begin + _ROWS, len(found)))
-        for part in together(corpus, list(rows[:, None])):
-            states, numbers = corpus.drawn(rows[part])
-            for row, number in zip(rows[part], numbers, strict=True):
-                found[row] = _head_norm(head, states, slice(int(states.first[number]), int(states.first[number + 1])))
+    norms = np.zeros(len(corpus.first) - 1)
+    for begin in range(0, len(norms), _ROWS):
+        rows = np.arange(begin, min(begin + _ROWS, len(norms)))
+        for part in parts_in_memory(corpus, list(rows[:, None])):
+            states, indices = corpus.read(rows[part])
+            for row, index in zip(rows[part], indices, strict=True):
+                norms[row] = _head_norm(head, states, slice(int(states.first[index]), int(states.first[index + 1])))
         on_progress(int(rows[-1]) + 1)
-    return found
+    return norms
 
 
-def _head_norm(head: Head, states: StateArrays, row: slice) -> float:
-    """Of a row's positions."""
-    if row.start == row.stop:
+def _head_norm(head: Head, states: StateArrays, positions: slice) -> float:
+    """The norm for one row's positions."""
+    if positions.start == positions.stop:
         return 0.0
     device = head.weight.device
-    hidden, targets = states.hidden[row].to(device), states.targets[row].to(device)
+    hidden, targets = states.hidden[positions].to(device), states.targets[positions].to(device)
     residual = torch.softmax(logits_at(head, hidden), 1)
     residual[torch.arange(len(targets), device=device), targets] -= 1
-    wide, shared = hidden.double(), torch.zeros(len(targets), len(targets), dtype=torch.float64, device=device)
-    for some in torch.split(residual, _WORDS, 1):
-        some = some.double()
-        shared += some @ some.T
-    square = float((shared * (wide @ wide.T)).sum())
+    wide_hidden = hidden.double()
+    residual_products = torch.zeros(len(targets), len(targets), dtype=torch.float64, device=device)
+    for part in torch.split(residual, _TOKENS, 1):
+        wide_part = part.double()
+        residual_products += wide_part @ wide_part.T
+    square = float((residual_products * (wide_hidden @ wide_hidden.T)).sum())
     return float(np.sqrt(max(square, 0.0))) / len(targets)
 
 
-def even(norms: Array) -> Array:
-    """(N,) ω: one over the norm, or over a twentieth of the median where that is more, as shares of the largest; 0 of no norm."""
-    found, positive = np.zeros(len(norms)), norms > 0
+def inverse_weights(norms: Array) -> Array:
+    """(N,) ω in [0, 1]: 1 / max(norm, a twentieth of the median norm), divided by the largest; 0 where the norm is 0."""
+    weights, positive = np.zeros(len(norms)), norms > 0
     if positive.any():
-        known = 1 / np.maximum(norms[positive], _LEAST * float(np.median(norms[positive])))
-        found[positive] = known / known.max()
-    return found
+        inverses = 1 / np.maximum(norms[positive], _LEAST * float(np.median(norms[positive])))
+        weights[positive] = inverses / inverses.max()
+    return weights

@@ -1,65 +1,60 @@
 """Softmax losses at each position, cross-entropy or drift (KL), and their gradients with respect to the logits.
 
-On a processor one pass over a row that lies in its cache, with one exponential a number (torch's log_softmax, exp and what
-follows them are half of a training step); elsewhere, and under a bound of the logits, torch. Knows a head's scale and bound; no
-operator.
+On a CPU one pass over a row in its cache, with one exponential per number (torch's log_softmax and exp are half of a training
+step); on a GPU, and for bounded logits, torch. Knows a head's scale and bound; no operator.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
 
+from ...store.layout import Array
 from ..interface.model_view import Head
 from ..sketches.residual import exp
 
-_SUM = 4096  # float32 terms, after which a sum is closed in float64
+_SUM = 4096  # float32 terms whose sum is then added in float64
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the model itself says at T positions."""
+    """The unchanged model's probabilities at T positions."""
 
     q: torch.Tensor
-    """(T, V) float32: its probabilities."""
+    """(T, V) float32: the probabilities."""
     entropy: torch.Tensor
     """(T,) float64: Σ q log q."""
 
     @classmethod
     def of(cls, logits: torch.Tensor) -> Reference:
-        """Of its logits (T, V)."""
-        if (
-            logits.device.type == "cpu" and logits.is_contiguous()
-        ):  # by the sums that p is made of: at α = 0 nothing is left
-            q, entropy = logits.clone(), np.empty(len(logits))
-            _softmax(q.numpy(), entropy)
-            return cls(q, torch.from_numpy(entropy))
-        told = torch.log_softmax(logits, 1)
-        q = told.exp()
-        return cls(q, (q * told).sum(1).double())
+        """From the model's logits (T, V)."""
+        if logits.device.type == "cpu" and logits.is_contiguous():  # by the same sums as p: at α = 0 the drift is 0
+            q = logits.clone()
+            return cls(q, torch.from_numpy(_softmax(q.numpy())))
+        log_q = torch.log_softmax(logits, 1)
+        q = log_q.exp()
+        return cls(q, (q * log_q).sum(1).double())
 
 
 def loss_and_gradient(
     head: Head, logits: torch.Tensor, expected: torch.Tensor | Reference, weights: torch.Tensor
 ) -> tuple[float, torch.Tensor]:
-    """Σ weight · −log p(y) of logits (…, V) float32 and targets (T,) int64, or Σ weight · KL(q ‖ p) of a reference; and its
-    gradient by what the head's product gave; the logits are lost. Their positions are the T expected ones, over and over;
-    weights (…,) float32.
+    """Σ weight · −log p(y) for logits (…, V) float32 and targets (T,) int64, or Σ weight · KL(q ‖ p) for a reference; and its
+    gradient with respect to the head's product, which overwrites the logits. The positions of the logits are the T expected ones,
+    repeated; weights (…,) float32.
     """
     rows, weight = logits.reshape(-1, logits.shape[-1]), weights.reshape(-1)
     if rows.device.type != "cpu" or head.softcap or not logits.is_contiguous():
         return _by_torch(head, rows, expected, weight, logits.shape)
-    told = np.zeros(len(rows))
+    scale = np.float32(head.scale)
     if isinstance(expected, Reference):
-        own, entropy = expected.q.numpy(), expected.entropy.numpy()
-        _drift(rows.numpy(), own, entropy, weight.numpy(), np.float32(head.scale), told)
+        losses = _drift(rows.numpy(), expected.q.numpy(), expected.entropy.numpy(), weight.numpy(), scale)
     else:
-        _loss(rows.numpy(), expected.numpy(), weight.numpy(), np.float32(head.scale), told)
-    return float(told.sum()), logits
+        losses = _loss(rows.numpy(), expected.numpy(), weight.numpy(), scale)
+    return float(losses.sum()), logits
 
 
 def _by_torch(
@@ -67,26 +62,27 @@ def _by_torch(
 ) -> tuple[float, torch.Tensor]:
     error = torch.log_softmax(rows, 1)
     if isinstance(expected, Reference):
-        apart = error.view(-1, *expected.q.shape)  # (k, T, V)
-        each = (expected.entropy - torch.einsum("ktv,tv->kt", apart, expected.q)).reshape(-1)
-        error = apart.exp_().sub_(expected.q).view_as(rows)
+        log_p = error.view(-1, *expected.q.shape)  # (k, T, V)
+        losses = (expected.entropy - torch.einsum("ktv,tv->kt", log_p, expected.q)).reshape(-1)
+        error = log_p.exp_().sub_(expected.q).view_as(rows)
     else:
-        at = expected.repeat(len(rows) // max(len(expected), 1))[:, None]
-        each = -error.gather(1, at)[:, 0]
-        error.exp_().scatter_add_(1, at, torch.full_like(at, -1, dtype=error.dtype))
+        targets = expected.repeat(len(rows) // max(len(expected), 1))[:, None]
+        losses = -error.gather(1, targets)[:, 0]
+        error.exp_().scatter_add_(1, targets, torch.full_like(targets, -1, dtype=error.dtype))
     if head.softcap:
         error.mul_(1 - (rows / head.softcap) ** 2)
     error.mul_(head.scale * weight[:, None])
-    return float((weight * each).sum()), error.view(shape)
+    return float((weight * losses).sum()), error.view(shape)
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _loss(logits: Any, targets: Any, weights: Any, scale: Any, told: Any) -> None:
-    """logits[i] ← scale·weight·(p − onehot), told[i] = weight · −log p_y.
+def _loss(logits: Array, targets: Array, weights: Array, scale: np.float32) -> Array:
+    """logits[i] ← scale·weight·(p − onehot); returns weight · −log p_y, (rows,) float64.
 
-    The target's p − 1 is made as minus the others' sum: where the model is sure, the difference would be rounding alone.
+    The target's p − 1 is computed as minus the sum of the others: where p is near 1 the difference would be mere rounding.
     """
     rows, width = logits.shape
+    losses = np.zeros(rows)
     for i in range(rows):
         row, weight = logits[i], weights[i]
         if weight == 0:
@@ -104,21 +100,23 @@ def _loss(logits: Any, targets: Any, weights: Any, scale: Any, told: Any) -> Non
         row[target] = 0
         others = 0.0
         for first in range(0, width, _SUM):
-            part: Any = np.float32(0)
+            part = np.float32(0)
             for j in range(first, min(first + _SUM, width)):
                 part = part + row[j]
-            others += part
+            others += float(part)
         over = np.float32(scale * weight / (others + own))
         for j in range(width):
             row[j] *= over
         row[target] = -np.float32(others) * over
-        told[i] = weight * (np.log(others + own) - at)
+        losses[i] = weight * (np.log(others + own) - at)
+    return losses
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _drift(logits: Any, expected: Any, entropy: Any, weights: Any, scale: Any, told: Any) -> None:
-    """logits[i] ← scale·weight·(p − q), told[i] = weight · KL(q ‖ p); entropy: Σ q log q."""
+def _drift(logits: Array, expected: Array, entropy: Array, weights: Array, scale: np.float32) -> Array:
+    """logits[i] ← scale·weight·(p − q); returns weight · KL(q ‖ p), (rows,) float64. entropy: Σ q log q."""
     rows, width = logits.shape
+    losses = np.zeros(rows)
     for i in range(rows):
         row, weight, own = logits[i], weights[i], expected[i % len(expected)]
         if weight == 0:
@@ -130,49 +128,52 @@ def _drift(logits: Any, expected: Any, entropy: Any, weights: Any, scale: Any, t
             peak = max(peak, row[j])
         inner = 0.0  # Σ q (z − peak)
         for first in range(0, width, _SUM):
-            along: Any = np.float32(0)
+            along = np.float32(0)
             for j in range(first, min(first + _SUM, width)):
                 along = along + own[j] * (row[j] - peak)
-            inner += along
+            inner += float(along)
         for j in range(width):
             row[j] = exp(row[j] - peak)
         total = 0.0
         for first in range(0, width, _SUM):
-            part: Any = np.float32(0)
+            part = np.float32(0)
             for j in range(first, min(first + _SUM, width)):
                 part = part + row[j]
-            total += part
+            total += float(part)
         over = np.float32(1 / total)
         factor = np.float32(scale * weight)
         for j in range(width):
             row[j] = (row[j] * over - own[j]) * factor
-        told[i] = weight * (entropy[i % len(expected)] - inner + np.log(total))
+        losses[i] = weight * (entropy[i % len(expected)] - inner + np.log(total))
+    return losses
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _softmax(logits: Any, entropy: Any) -> None:
-    """logits[i] ← q, entropy[i] = Σ q log q; exponentials and sums as in :func:`_drift`."""
+def _softmax(logits: Array) -> Array:
+    """logits[i] ← q; returns Σ q log q, (rows,) float64. Exponentials and sums are those of :func:`_drift`."""
     rows, width = logits.shape
+    entropy = np.empty(rows)
     for i in range(rows):
         row = logits[i]
         peak = row[0]
         for j in range(width):
             peak = max(peak, row[j])
-        held = row - peak
+        shifted = row - peak
         for j in range(width):
             row[j] = exp(row[j] - peak)
         total = 0.0
         for first in range(0, width, _SUM):
-            part: Any = np.float32(0)
+            part = np.float32(0)
             for j in range(first, min(first + _SUM, width)):
                 part = part + row[j]
-            total += part
+            total += float(part)
         over = np.float32(1 / total)
         inner = 0.0
         for first in range(0, width, _SUM):
-            along: Any = np.float32(0)
+            along = np.float32(0)
             for j in range(first, min(first + _SUM, width)):
                 row[j] *= over
-                along = along + row[j] * held[j]
-            inner += along
+                along = along + row[j] * shifted[j]
+            inner += float(along)
         entropy[i] = inner - np.log(total)
+    return entropy

@@ -1,5 +1,5 @@
-"""The protocol of a steering space, logits or activations: what one training step accumulates there. Knows no operator's
-arithmetic, no model, no file.
+"""The protocol of a steering space (logits or activations): the losses that a training step adds up there. Knows no arithmetic
+of operators, no model, no file.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from .operators import OperatorGradients, Operators
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """What one operator sees of its subset at a step."""
+class WeightedRows:
+    """The rows of its subset that an operator reads at a step, and their weights."""
 
     rows: Array
     """(n,) int64."""
     weights: Array
-    """(n,) float64: of each row, shared evenly among its positions."""
+    """(n,) float64: of each row, divided evenly among its target positions."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """What all operators see at a step of the rows outside their subsets."""
+class SharedRows:
+    """The rows that all operators read at a step, to measure drift on those outside their subsets."""
 
     rows: Array
-    """(m,) int64, each with a position at least."""
+    """(m,) int64, each with at least one target position."""
     at: Array
-    """(m,) float64 in [0, 1): which position of the row, of a space that looks at single ones."""
+    """(m,) float64 in [0, 1): which position of the row, as a fraction, for a space that reads single positions."""
     outside: Array
-    """(K, m) bool: whether a row is in none of an operator's rows."""
+    """(K, m) bool: whether a row is outside an operator's subset."""
 
 
 class Space(Protocol):
@@ -43,23 +43,27 @@ class Space(Protocol):
 
     @property
     def head(self) -> Head:
-        """The model's."""
+        """The model's head."""
 
     @property
     def corpus(self) -> HiddenStates:
-        """What rows are of."""
+        """The hidden states of the rows."""
 
     def initial(self, count: int, rank: int, seed: int) -> Operators:
         """Operators that change nothing yet, on the head's device."""
 
-    def add_fidelity(self, operators: Operators, some: slice, own: Sequence[Drawn], into: OperatorGradients) -> None:
-        """Add Σ weight · −log p_k(y) of each of some operators over its own rows, which may be held together."""
+    def add_fidelity(
+        self, operators: Operators, subsets: slice, rows: Sequence[WeightedRows], gradients: OperatorGradients
+    ) -> None:
+        """Add Σ weight · −log p_k(y) of each operator of `subsets` over its own rows, whose states fit in memory together."""
 
-    def add_drift(self, operators: Operators, shared: Shared, into: OperatorGradients) -> None:
-        """Add the mean KL(p ‖ p_k) of every operator over shared rows outside its subset, all of them or the first."""
+    def add_drift(self, operators: Operators, shared: SharedRows, gradients: OperatorGradients) -> None:
+        """Add the mean KL(p ‖ p_k) of all operators over the shared rows outside their subsets, or over the first of them."""
 
-    def add_losses(self, operators: Operators, rows: Array, weights: torch.Tensor, into: OperatorGradients) -> None:
+    def add_losses(
+        self, operators: Operators, rows: Array, weights: torch.Tensor, gradients: OperatorGradients
+    ) -> None:
         """Add Σ weight · the row's mean −log p_k(y) over all operators and rows; weights (K, n) float32."""
 
-    def measured(self, operators: Operators, rows: Array) -> torch.Tensor:
+    def measure(self, operators: Operators, rows: Array) -> torch.Tensor:
         """y (n, K) float32: how much each operator lowers the mean loss of each row."""

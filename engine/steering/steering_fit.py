@@ -1,8 +1,7 @@
-"""STRIDE's fit session: all operators, and some of them a second time to measure agreement.
+"""STRIDE's fit session: trains all operators, and some of them a second time to measure agreement.
 
-What a training leaves to chance (which rows come when, where the basis begins) is noise in every measurement. Some operators are
-trained again under another seed; how well the two answers to a query agree tells how far any of them can be trusted. Knows what
-training knows.
+The random choices of a training (the order of rows, the initial basis) add noise to each measurement. Some operators are trained
+again with another seed: the agreement of the two measurements of a query shows how reliable they are. Knows no text and no file.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from ..interface.subset_method import Design
 from .space import Space
 from .training import SteeringRecipe, Training
 
-_AGAIN = 1 << 20  # added to the seed of the second training
+_SECOND_SEED = 1 << 20  # added to the seed for the second training
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,66 +39,64 @@ class DesignSubset:
 
     @property
     def degree(self) -> int:
-        """Of the whole design: a row is in fewer of some."""
+        """Of the whole design, an upper bound here."""
         return self.design.degree
 
     def of(self, rows: Array) -> Array:
-        """(n, d): those that a row is in; their number where it is in fewer."""
+        """(n, d): the subsets that hold each row, filled up with their number for a row in fewer than d."""
         place = np.full(self.design.subsets + 1, len(self.which))
         place[self.which] = np.arange(len(self.which))
-        found: Array = place[self.design.of(rows).astype(np.int64)]
-        return found
+        return np.asarray(place[self.design.of(rows).astype(np.int64)])
 
     def sizes(self) -> Array:
-        """Of each."""
-        found: Array = self.design.sizes()[self.which]
-        return found
+        """Number of rows of each subset."""
+        return np.asarray(self.design.sizes()[self.which])
 
     def members(self, subset: int, start: int = 0, stop: int | None = None) -> Array:
-        """Of one of them."""
+        """Rows `start` to `stop` of a subset."""
         return self.design.members(int(self.which[subset]), start, stop)
 
 
 class SteeringFit:
-    """Two trainings, one after the other, as one."""
+    """Two trainings, one after the other, as one session."""
 
     def __init__(self, space: Space, design: Design, recipe: SteeringRecipe, checked: int) -> None:
-        """`checked`: operators that are trained twice; 0 for none."""
+        """`checked`: number of operators that are trained twice."""
         self._main = Training(space, design, recipe)
         count = min(checked, design.subsets)
         self._which = np.arange(count) * design.subsets // max(count, 1)
-        again = replace(recipe, seed=recipe.seed + _AGAIN)
-        self._check = Training(space, DesignSubset(design, self._which), again) if count else None
-        self._updates = recipe.updates
+        second = replace(recipe, seed=recipe.seed + _SECOND_SEED)
+        self._check = Training(space, DesignSubset(design, self._which), second) if count else None
+        self._steps = recipe.steps
 
     @property
     def step(self) -> int:
-        """Of both."""
+        """Number of steps done, of both trainings."""
         return self._main.step + (self._check.step if self._check else 0)
 
     @property
     def steps(self) -> int:
-        """Of both."""
-        return self._updates * (2 if self._check else 1)
+        """Number of steps in all, of both trainings."""
+        return self._steps * (2 if self._check else 1)
 
     def run(self, on_progress: Callable[[int, float, float], None], should_stop: Callable[[], bool]) -> bool:
-        """As the contract says; the losses are fidelity's and stability's, of an operator."""
+        """Run to the last step or until stopped; `on_progress` gets the step, and an operator's mean fidelity and stability."""
         if not self._main.run(on_progress, should_stop):
             return False
-        behind = self._main.step
+        main_steps = self._main.step
         return self._check is None or self._check.run(
-            lambda step, *losses: on_progress(behind + step, *losses), should_stop
+            lambda step, *losses: on_progress(main_steps + step, *losses), should_stop
         )
 
     def state_dict(self) -> dict[str, Array]:
-        """Of both."""
-        found = {f"main_{name}": value for name, value in self._main.state_dict().items()}
+        """The states of both trainings, under `main_` and `check_`."""
+        arrays = {f"main_{name}": value for name, value in self._main.state_dict().items()}
         if self._check:
-            found |= {f"check_{name}": value for name, value in self._check.state_dict().items()}
-        return found
+            arrays |= {f"check_{name}": value for name, value in self._check.state_dict().items()}
+        return arrays
 
     def load_state_dict(self, arrays: Mapping[str, Array]) -> None:
-        """Of both."""
+        """Continue both trainings from what `state_dict` returned."""
         for prefix, training in (("main_", self._main), ("check_", self._check)):
             if training:
                 training.load_state_dict(
@@ -107,11 +104,11 @@ class SteeringFit:
                 )
 
     def parameters(self) -> dict[str, Array]:
-        """`basis` and `alpha`; `check_basis`, `check_alpha` and `which` of the operators they are of."""
-        found = {name: value for name, value in self._main.state_dict().items() if name in ("basis", "alpha")}
+        """`basis` and `alpha`; of the second training `check_basis`, `check_alpha`, and `which` operators it has."""
+        arrays = {name: value for name, value in self._main.state_dict().items() if name in ("basis", "alpha")}
         if self._check:
-            found |= {
+            arrays |= {
                 f"check_{name}": value for name, value in self._check.state_dict().items() if name in ("basis", "alpha")
             }
-            found["which"] = self._which
-        return found
+            arrays["which"] = self._which
+        return arrays

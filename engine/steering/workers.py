@@ -1,7 +1,7 @@
-"""Threads of one core each, which share a training step's tiles. Knows nothing of tiles.
+"""Threads of one core each that share the tiles of a training step. Knows nothing of tiles.
 
-torch's own threads meet at each of a step's thousands of small operations; threads that each take a tile from its beginning to
-its end meet once a step. Results come in the order of the items, so that sums do not depend on who was first.
+torch's own threads synchronise at each of a step's thousands of small operations; threads that compute whole tiles synchronise
+once per step. Results come in the order of the items, so that sums do not depend on which thread was first.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import torch
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
-_AHEAD = 2  # items a thread that wait, at most
+_AHEAD = 2  # items per thread that may wait
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """As many threads as torch would use; on a GPU the caller's alone."""
+    """As many threads as torch would use; on a GPU only the caller's thread."""
 
     count: int
     _pool: list[ThreadPoolExecutor] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, device: torch.device) -> Workers:
-        """For work on a device."""
+        """Threads for work on a device."""
         return cls(torch.get_num_threads() if device.type == "cpu" else 1)
 
     def each(self, work: Callable[[Item], Output], items: Iterable[Item]) -> Iterator[Output]:
-        """work(item), in the items' order; meanwhile torch starts no thread."""
+        """work(item) for each item, in their order; torch uses one thread meanwhile."""
         if self.count == 1:
             yield from map(work, items)
             return
@@ -48,6 +48,6 @@ class Workers:
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for one in waiting:
-                one.cancel()
+            for future in waiting:
+                future.cancel()
             torch.set_num_threads(before)

@@ -23,14 +23,14 @@ import machine
 import numpy as np
 import torch
 import zarr
-from headwater.engine.fitting.fit_record import fitted
-from headwater.engine.fitting.hidden_states import Places
+from headwater.engine.fitting.fit_record import read_fit
+from headwater.engine.fitting.hidden_states import PositionStates
 from headwater.engine.interface.model_view import ModelShape
 from headwater.engine.models.batch_outputs import LinearHead
 from headwater.engine.recovery.design import PartitionDesign
 from headwater.engine.recovery.membership import TableMembership, multiplied
 from headwater.engine.recovery.recover import Recovery, recovered
-from headwater.engine.steering.operators import Operators, measured
+from headwater.engine.steering.operators import Operators, measure
 from headwater.store.feature_store import FeatureStore
 from networks import Networks
 from scipy.stats import spearmanr
@@ -121,10 +121,10 @@ class Base:
 
     def measured(self, store: Path) -> np.ndarray:
         """y (Q, K) of what was fitted."""
-        arrays = fitted(FeatureStore.open(store), "stride").operators(0)
+        arrays = read_fit(FeatureStore.open(store), "stride").operators(0)
         operators = Operators(*(torch.from_numpy(arrays[name]) for name in ("basis", "alpha")))
-        places = Places(self.queries, self.right, self.queries)
-        return measured(self.head, operators, places, torch.arange(QUERIES), QUERIES).double().numpy()
+        places = PositionStates(self.queries, self.right, self.queries)
+        return measure(self.head, operators, places, torch.arange(QUERIES), QUERIES).double().numpy()
 
 
 def asked(

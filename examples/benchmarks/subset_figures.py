@@ -55,7 +55,7 @@ def judged(
     masks (S, N) counts, outcomes (seeds, S, T) losses of which the first task is the broad one, different (S,).
     """
     from headwater.engine.evaluation.metrics import noise_ceiling
-    from headwater.engine.selection.calibration import calibrated
+    from headwater.engine.selection.calibration import SubsetOutcomes, choose_penalty
     from headwater.engine.selection.surrogate import utilities
 
     gains, held = -outcomes.mean(0), slice(FIRST, None)
@@ -65,7 +65,7 @@ def judged(
         for told, penalty in (("additive", 0.0), ("λ = 1", 1.0))
     }
     grasp = known["grasp"]
-    chosen = calibrated(grasp.means(masks)[:FIRST], grasp.tasks, gains[:FIRST], tuple(tasks))
+    chosen = choose_penalty(SubsetOutcomes(grasp.means(masks)[:FIRST], grasp.tasks, gains[:FIRST], tuple(tasks)))
     every["grasp, calibrated"] = utilities(grasp.means(masks), grasp.tasks, chosen.penalty)
     every["number of distinct rows"] = np.repeat(different[:, None], len(tasks), 1)
     every["random"] = np.random.default_rng(0).random(gains.shape)

@@ -177,8 +177,7 @@ def train(model: Path, texts: Sequence[str], out: Path, seed: int, epochs: float
         str(model),
         concatenate_tokens((one, 1) for one in ids),
         range(len(ids)),
-        RetrainingRecipe(epochs, 16, 2e-3),
-        seed,
+        RetrainingRecipe(epochs=epochs, batch=16, learning_rate=2e-3, seed=seed),
     )
     trained.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Nearest(BlockSimilarity):
         """The states in float32, sums and means."""
         return 4 * model.hidden * (positions + 4 * min(positions, BATCH_EXAMPLES))
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
         """(n, D): the sum over an example's positions."""
         hidden = outputs.hidden().float()  # (P, D)
         sums = torch.zeros(outputs.examples, hidden.shape[1], device=hidden.device)

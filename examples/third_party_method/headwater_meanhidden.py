@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from headwater.plugins import (
@@ -43,7 +43,7 @@ class MeanHidden(Similarity):
         """The states in float32, and the rows before and after their norm."""
         return 4 * model.hidden * (positions + 4 * min(positions, BATCH_EXAMPLES))
 
-    def sketch(self, outputs: BatchOutputs, precomputed: Any) -> dict[str, torch.Tensor]:
+    def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
         """(n, D): the sum over an example's positions; of no position it is zero."""
         hidden = outputs.hidden(self.layer).float()  # (P, D)
         sums = torch.zeros(outputs.examples, hidden.shape[1], device=hidden.device)

@@ -18,7 +18,7 @@ from ...engine.interface.model_view import BATCH_EXAMPLES, LinearLayer, ModelSha
 from ...engine.interface.subset_method import SubsetMethod
 from ...engine.runtime.memory import reset_peak
 from ...store.errors import SettingsError
-from .measured import MEASURED_CHECKS
+from .measurements import MEASUREMENT_CHECKS
 from .rows import ROW_CHECKS
 from .scores import SCORE_CHECKS, an_example_finds_itself, parts_change_no_score
 from .sums import SUM_CHECKS
@@ -34,7 +34,7 @@ class Check:
     about: Callable[..., str]
     """The function behind it; its docstring is the requirement."""
     arguments: tuple[object, ...] = ()
-    """What :func:`checks` was told."""
+    """Models, device and share, as given to :func:`checks`."""
 
     def __call__(self, method: Method) -> str:
         """Run it: "" or why it does not apply.
@@ -53,20 +53,20 @@ class Check:
 def checks(*, finds_itself: float = 0.95, models: Sequence[ModelShape] = MODELS, device: str = "cpu") -> list[Check]:
     """All checks.
 
-    `finds_itself`: share of examples that must rank first when asked for by their own row. A cosine reaches 1; a method whose
-    score is none, so that a longer example may rightly beat an example itself, states its share here, or 0.
-    `models`: models to try; one whose layers the method needs and does not find is left out, but not all may be.
+    `finds_itself`: share of examples that must rank first for the query that is the example itself. A cosine reaches 1. A score
+    that is no cosine may rightly rank a longer example first: its author states a lower share here, or 0.
+    `models`: models to try. A model that lacks layers that the method needs is left out; at least one must remain.
     """
     tried = [*ROW_CHECKS, *SUM_CHECKS, *SCORE_CHECKS, scratch_grows_with_positions, scratch_covers_what_is_allocated]
     return [
-        *(Check(check) for check in (*_PLAIN, parts_change_no_score, *MEASURED_CHECKS)),
+        *(Check(check) for check in (*_PLAIN, parts_change_no_score, *MEASUREMENT_CHECKS)),
         *(Check(check, (tuple(models), device)) for check in tried),
         Check(an_example_finds_itself, (tuple(models), device, finds_itself)),
     ]
 
 
 def settings_survive_json(method: Method) -> str:
-    """Settings are JSON, come back equal from it, and make an equal method, of equal hash."""
+    """Settings survive JSON, and make an equal method with an equal hash."""
     kind, settings = type(method), method.settings()
     read = json.loads(json.dumps(settings, allow_nan=False))
     demand(read == settings, f"settings() is {settings}, and JSON gives {read} back: the store would see a difference")
@@ -86,16 +86,19 @@ def wrong_settings_are_refused(method: Method) -> str:
             type(method).from_settings(settings)
         except SettingsError:
             continue
-        raise AssertionError(f"from_settings({settings}) is taken; it must raise SettingsError")
+        raise AssertionError(f"from_settings({settings}) is accepted; it must raise SettingsError")
     return ""
 
 
 def is_a_frozen_dataclass(method: Method) -> str:
     """The class itself (not only its base) is a frozen dataclass, and every field has a default that JSON can hold."""
     kind = type(method)
-    made: Any = vars(kind).get("__dataclass_params__")
-    demand(made, f"{kind.__name__} is not decorated with @dataclass(frozen=True): its fields are no settings")
-    demand(made.frozen and made.eq, f"{kind.__name__} is a dataclass, but not frozen (and compared by its fields)")
+    parameters: Any = vars(kind).get("__dataclass_params__")
+    demand(parameters, f"{kind.__name__} is not decorated with @dataclass(frozen=True): its fields are no settings")
+    demand(
+        parameters.frozen and parameters.eq,
+        f"{kind.__name__} is a dataclass, but not frozen (and compared by its fields)",
+    )
     for field in dataclasses.fields(kind):
         items = field.default if isinstance(field.default, tuple) else (field.default,)
         fits = all(type(item) in (bool, int, float, str) for item in items)
@@ -104,7 +107,7 @@ def is_a_frozen_dataclass(method: Method) -> str:
 
 
 def is_pickled(method: Method) -> str:
-    """A pickled method comes back equal, so that it can be sent to another process."""
+    """An unpickled method equals the pickled one, so that it can be sent to another process."""
     try:
         again = pickle.loads(pickle.dumps(method))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -114,14 +117,14 @@ def is_pickled(method: Method) -> str:
 
 
 def is_of_this_api(method: Method) -> str:
-    """The method is written for this headwater's number of the contract."""
+    """The method is written for the API number of this headwater."""
     demand(type(method.api) is int, f"api is {method.api!r}, not an integer")
     demand(method.api == API, f"api is {method.api}; this headwater has {API}")
     return ""
 
 
 def scratch_grows_with_positions(method: Method, models: Sequence[ModelShape], device: str) -> str:
-    """`scratch` is whole bytes, never less for more positions, and more for a wide batch than for one position."""
+    """`scratch` is an integer, never less for more positions, and more for a wide batch than for one position."""
     for trial in trials(method, models, device):
         counts = [1, 2, 16, 100, 1024, 4096, 65536]
         given = [method.scratch(trial.model, count) for count in counts]
@@ -132,11 +135,13 @@ def scratch_grows_with_positions(method: Method, models: Sequence[ModelShape], d
 
 
 def scratch_covers_what_is_allocated(method: Method, models: Sequence[ModelShape], device: str) -> str:
-    """Making rows takes no more memory than `scratch` says (and 8 MiB), of many short examples and of one long one."""
+    """Computing rows takes at most `scratch` bytes (and 8 MiB), for many short examples and for one long one."""
     if device != "cpu" or not reset_peak():
         return "resident memory is measured on a CPU, where the system keeps its peak (Linux)"
-    maps = tuple(LinearLayer(one.name, 256, 256) for one in max((one.linear_layers for one in models), key=len))
-    large = ModelShape(256, 4096, max(one.layers for one in models), 2048, maps)
+    layers = tuple(
+        LinearLayer(layer.name, 256, 256) for layer in max((model.linear_layers for model in models), key=len)
+    )
+    large = ModelShape(256, 4096, max(model.layers for model in models), 2048, layers)
     next(trials(method, [large], device)).rows([0, 1])  # compile, load, start threads
     for lengths in ([2048 // BATCH_EXAMPLES] * BATCH_EXAMPLES, [2048]):
         trial = next(trials(method, [large], device, lengths=lengths))

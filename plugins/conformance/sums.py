@@ -16,7 +16,7 @@ from ...store.layout import Array
 from ...store.state import read_state, write_state
 from .trial import LENGTHS, Trial, alike, demand, state, trials
 
-_EVERYONE = range(len(LENGTHS))
+_ALL_EXAMPLES = range(len(LENGTHS))
 _NOT_FITTED = "the method has no statistics of the corpus"
 
 
@@ -24,7 +24,7 @@ class HalvedOutputs:
     """A batch in which every example stands as two, one after the other: the first half of its positions, and the second."""
 
     def __init__(self, inner: DeclaredOutputs) -> None:
-        """Of 2n examples."""
+        """A batch of 2n examples from one of n."""
         self._inner, self.head, self.targets = inner, inner.head, inner.targets
         self.examples, self.example_ids = 2 * inner.examples, _halved(inner.example_ids)
         self.hidden, self.reduced, self.upper_layers = inner.hidden, inner.reduced, inner.upper_layers
@@ -47,19 +47,21 @@ def _halved(example_ids: torch.Tensor) -> torch.Tensor:
 
 
 def sums_add_up_over_positions(method: Method, models: Sequence[ModelShape], device: str) -> str:
-    """`sketch` gives sums over positions: those of the halves of an example add up to its own, where it is one window."""
+    """`sketch` gives sums over positions: where an example is one window, the sums of its two halves add up to its own."""
     for trial in trials(method, models, device):
-        outputs = trial.outputs(_EVERYONE)
+        outputs = trial.outputs(_ALL_EXAMPLES)
         with torch.inference_mode():
             windows = method.windows(outputs)
             whole = method.sketch(outputs, trial.precomputed)
             halves = method.sketch(HalvedOutputs(outputs), trial.precomputed)
             split = method.windows(HalvedOutputs(outputs))
         ids = list(windows.example_ids)
-        demand(set(ids) == set(_EVERYONE) and ids == sorted(ids), f"windows belong to the examples {ids}: each has one")
+        demand(
+            set(ids) == set(_ALL_EXAMPLES) and ids == sorted(ids), f"windows belong to the examples {ids}: each has one"
+        )
         for name, sums in whole.items():
             demand(len(sums) == len(ids), f"sketch gives {len(sums)} sums of {name} for {len(ids)} windows")
-            for example in (one for one in _EVERYONE if ids.count(one) == 1):
+            for example in (example for example in _ALL_EXAMPLES if ids.count(example) == 1):
                 parts = sum(halves[name][at] for at, half in enumerate(split.example_ids) if half // 2 == example)
                 assert isinstance(parts, torch.Tensor)
                 fits = alike(_real(parts), _real(sums[ids.index(example)]))
@@ -71,15 +73,15 @@ def sums_add_up_over_positions(method: Method, models: Sequence[ModelShape], dev
 
 
 def contributions_add_up_to_rows(method: Method, models: Sequence[ModelShape], device: str) -> str:
-    """`normalize` is linear in parts of the sums: what two parts contribute to the column that is scored adds up to the row."""
+    """`normalize` is linear in `parts`: the contributions of two parts to the scored column add up to the row."""
     for trial in trials(method, models, device):
-        outputs = trial.outputs(_EVERYONE)
+        outputs = trial.outputs(_ALL_EXAMPLES)
         with torch.inference_mode():
             windows, sums = method.windows(outputs), method.sketch(outputs, trial.precomputed)
             rows = method.normalize(sums, windows)
-            one = {name: values * 0.25 for name, values in sums.items()}
-            other = {name: values - one[name] for name, values in sums.items()}
-            parts = [method.normalize(sums, windows, part) for part in (one, other)]
+            quarter = {name: values * 0.25 for name, values in sums.items()}
+            rest = {name: values - quarter[name] for name, values in sums.items()}
+            parts = [method.normalize(sums, windows, part) for part in (quarter, rest)]
         name = _scored_column(method, trial)
         fits = alike(parts[0][name] + parts[1][name], rows[name]) and alike(parts[0][name], 0.25 * rows[name])
         demand(
@@ -98,11 +100,11 @@ def _scored_column(method: Method, trial: Trial) -> str:
 
 
 def statistics_merge_in_any_order(method: Method, models: Sequence[ModelShape], device: str) -> str:
-    """`fit` comes to the same arrays, within float64 rounding, from one pass, from merged halves, and in either order."""
+    """`fit` gives the same arrays, within float64 rounding, from one pass and from two merged halves in either order."""
     for trial in trials(method, models, device):
         if method.fit(trial.model) is None:
             return _NOT_FITTED
-        whole = _collected(method, trial, [_EVERYONE])
+        whole = _collected(method, trial, [_ALL_EXAMPLES])
         middle = len(LENGTHS) // 2
         halves = [range(middle), range(middle, len(LENGTHS))]
         for order in (halves, halves[::-1]):
@@ -116,11 +118,11 @@ def statistics_merge_in_any_order(method: Method, models: Sequence[ModelShape], 
 
 
 def statistics_survive_storing(method: Method, models: Sequence[ModelShape], device: str) -> str:
-    """`finish` gives arrays that come back from a file as they were, and rows made with either are the same."""
+    """`finish` gives arrays that a file returns unchanged, so rows made before and after storing them are the same."""
     for trial in trials(method, models, device):
         if method.fit(trial.model) is None:
             return _NOT_FITTED
-        given = _collected(method, trial, [_EVERYONE])
+        given = _collected(method, trial, [_ALL_EXAMPLES])
         wrong = [name for name, values in given.items() if not isinstance(values, np.ndarray) or values.dtype == object]
         demand(not wrong, f"finish gives {', '.join(wrong)} that are no arrays of numbers")
         with tempfile.TemporaryDirectory() as folder:

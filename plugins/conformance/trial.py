@@ -1,15 +1,9 @@
-"""The random model and examples that checks run on; its outputs give only what the contract promises. Knows no method and no
-check.
-"""
+"""The random model and examples that checks run on; its outputs give only what the contract promises. Knows no check."""
 
 from __future__ import annotations
 
-import importlib
-import json
-import operator
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,15 +19,15 @@ from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Column
 from ...store.reader import ColumnReader, open_column
 from ...store.writer import GroupWriter
-from .above import TrialUpperLayers
+from .trial_layers import TrialUpperLayers
 
 LENGTHS = (5, 1, 0, 300, 12, 3, 0, 1)
-"""Counted positions of the examples: none, one, a few, and more than a usual window."""
+"""Target positions of the examples: none, one, a few, and more than a usual window."""
 _MAPS = (LinearLayer("blocks.0.up", 16, 24), LinearLayer("blocks.0.down", 24, 16))
 MODELS = (ModelShape(16, 50, 4, 512, _MAPS), ModelShape(24, 331, 12, 512, _MAPS[:1]), ModelShape(6, 3, 0, 1))
 """Two small language models and a classifier, whose examples have one position and whose trunk has no layers."""
 PROMPT = 3
-"""Tokens before the counted positions of an example, which a trace has too."""
+"""Tokens before the target positions of an example, which linear layers see too."""
 TOLERANCE = 1e-4
 """Of a row's norm: float32 sums in another order differ by 1e-6, one example leaking into another by 1e-1."""
 
@@ -58,7 +52,7 @@ class Trial:
         lengths: Sequence[int] = LENGTHS,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`lengths` are the examples' counted positions, cut at the model' longest example."""
+        """`lengths`: target positions of each example, cut at the model's longest example."""
         self.method, self.model, self.device, self.dtype = method, model, device, dtype
         self.lengths, self.needs = [min(length, model.max_length) for length in lengths], method.needs(model)
         self.head = TrialHead(model, self._random(0, model.vocabulary) / model.hidden**0.5)
@@ -67,25 +61,25 @@ class Trial:
         values = torch.randn(rows, width or self.model.hidden, generator=torch.Generator().manual_seed(seed))
         return values.to(self.device, self.dtype)
 
-    def _trace(self, number: int, one: LinearLayer, examples: Sequence[int]) -> LinearIO:
-        """Random numbers at every token of the examples, prompts too; an example without counted positions has no errors."""
+    def _linear_io(self, number: int, layer: LinearLayer, examples: Sequence[int]) -> LinearIO:
+        """Random numbers at every token of the examples, prompts too; zeros for an example without target positions."""
         counts = [self.lengths[i] + PROMPT for i in examples]
         inputs, errors = (
             torch.cat([self._random(10_000 * (2 * number + side) + i, n, width) * (self.lengths[i] > 0)
                        for i, n in zip(examples, counts, strict=True)])
-            for side, width in ((0, one.inputs), (1, one.outputs))
+            for side, width in ((0, layer.inputs), (1, layer.outputs))
         )  # fmt: skip
         example_ids = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(self.device)
         return LinearIO(inputs, errors, example_ids)
 
-    def _above(self, examples: Sequence[int], targets: Sequence[torch.Tensor]) -> TrialUpperLayers:
+    def _upper_layers(self, examples: Sequence[int], targets: Sequence[torch.Tensor]) -> TrialUpperLayers:
         """Random states at every token of the examples, prompts too."""
         states = [self._random(50_000 + i, self.lengths[i] + PROMPT) for i in examples]
         return TrialUpperLayers(states, PROMPT, targets, self.needs.upper_layers)
 
     @cached_property
     def state(self) -> dict[str, Array]:
-        """What the method's `fit` learns of these examples."""
+        """What the method's `fit` finishes with for these examples."""
         accumulator = self.method.fit(self.model)
         if accumulator is None:
             return {}
@@ -95,7 +89,7 @@ class Trial:
 
     @cached_property
     def precomputed(self) -> Any:
-        """What the method has precomputed."""
+        """What the method's `precompute` returns."""
         return self.method.precompute(self.head, self.state)
 
     def outputs(self, examples: Sequence[int]) -> DeclaredOutputs:
@@ -109,17 +103,18 @@ class Trial:
         targets = [torch.randint(self.model.vocabulary, (self.lengths[i],), generator=torch.Generator().manual_seed(i))
                    for i in examples]  # fmt: skip
         head = LinearHead(self.model, self.head.weight)
-        maps = [
-            (number, one) for number, one in enumerate(self.model.linear_layers) if one.name in self.needs.linear_layers
-        ]
-        traces = {one.name: self._trace(number, one, examples) for number, one in maps}
+        linear_io = {
+            layer.name: self._linear_io(number, layer, examples)
+            for number, layer in enumerate(self.model.linear_layers)
+            if layer.name in self.needs.linear_layers
+        }
         positions = TargetPositions(example_ids, torch.cat(targets).to(self.device), counts)
-        above = self._above(examples, targets) if self.needs.upper_layers >= 0 and examples else None
-        inner = PackedOutputs(head, hiddens, positions, self.needs, linear_io=traces, upper_layers=above)
-        return DeclaredOutputs(inner, self.needs, "rows", self.head)
+        upper = self._upper_layers(examples, targets) if self.needs.upper_layers >= 0 and examples else None
+        outputs = PackedOutputs(head, hiddens, positions, self.needs, linear_io=linear_io, upper_layers=upper)
+        return DeclaredOutputs(outputs, self.needs, "rows", self.head)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:
-        """The method's rows of a batch, as ingestion asks for them."""
+        """The method's rows of a batch, as ingestion computes them."""
         try:
             with torch.inference_mode():
                 return self.method.rows(self.outputs(examples), self.precomputed)
@@ -135,16 +130,16 @@ class Trial:
             return changed_tensors(before, outputs)
 
     def allocated(self) -> int:
-        """Bytes that `precompute` and `rows` take at their peak, with what the reductions keep (:func:`reset_peak` must work)."""
+        """Peak bytes of `precompute` and `rows`, with the reductions' results (:func:`reset_peak` must work)."""
         with torch.inference_mode():
             outputs = self.outputs(range(len(self.lengths)))
-            kept = sum(t.nbytes for name, t in outputs.tensors().items() if name.startswith("reduced"))
+            reduced_bytes = sum(t.nbytes for name, t in outputs.tensors().items() if name.startswith("reduced"))
             before = resident_bytes()
             reset_peak()
             rows = self.method.rows(outputs, self.method.precompute(self.head, self.state))
             peak = peak_bytes()
         del rows
-        return peak - before + kept
+        return peak - before + reduced_bytes
 
     def stored(self, step: int = 32) -> dict[str, Array]:
         """All examples' rows, as the store holds them."""
@@ -155,35 +150,42 @@ class Trial:
 
 
 def state(method: Similarity, model: ModelShape, rows: dict[str, Array]) -> dict[str, Array]:
-    """What the method learns of these rows, as the engine would tell it."""
-    wanted = method.statistics(model)
-    if wanted is None:
+    """The statistics of these rows that `prepare` is given by the engine."""
+    declared = method.statistics(model)
+    if declared is None:
         return {}
-    column, widths = wanted
+    column, widths = declared
     flat = rows[column].reshape(len(rows[column]), -1).astype(np.float32)
-    known = {"rows": np.array(len(flat)), "mean": flat.mean(0)}
+    statistics = {"rows": np.array(len(flat)), "mean": flat.mean(0)}
     if not widths:
-        return known
+        return statistics
     parts = np.split(flat, np.cumsum(widths)[:-1], axis=1)
-    demand([part.shape[1] for part in parts] == list(widths), f"learns wants parts of {widths} of rows of {column}")
-    return known | {f"gram{number}": part.T @ part / len(part) for number, part in enumerate(parts)}
+    demand(
+        [part.shape[1] for part in parts] == list(widths),
+        f"statistics declares parts of widths {widths}, which do not add up to a row of {column}",
+    )
+    return statistics | {f"gram{number}": part.T @ part / len(part) for number, part in enumerate(parts)}
 
 
-def trials(method: Method, models: Sequence[ModelShape], device: str, **other: Any) -> Iterator[Trial]:
-    """A trial for each model that can serve the method.
+def trials(
+    method: Method, models: Sequence[ModelShape], device: str, lengths: Sequence[int] = LENGTHS
+) -> Iterator[Trial]:
+    """A trial for each model that has the layers that the method needs.
 
     Raises:
         AssertionError: none can.
     """
-    fitting = [one for one in models if _serves(method, one)]
-    if not fitting:
-        raise AssertionError(f"no model of {list(models)} serves {method}: pass checks(models=…) one that does")
-    for one in fitting:
-        yield Trial(method, one, device, **other)
+    suitable = [model for model in models if _has_needed_layers(method, model)]
+    if not suitable:
+        raise AssertionError(
+            f"no model of {list(models)} has the layers that {method} needs: pass checks(models=…) one"
+        )
+    for model in suitable:
+        yield Trial(method, model, device, lengths)
 
 
-def _serves(method: Method, model: ModelShape) -> bool:
-    """Whether the model has what the method needs; a method may also say SettingsError to one."""
+def _has_needed_layers(method: Method, model: ModelShape) -> bool:
+    """Whether the model has the layers that the method needs; a method may also refuse a model by SettingsError."""
     try:
         method.columns(model)
         return not method.needs(model).beyond(model)
@@ -208,24 +210,9 @@ def demand(holds: object, message: str) -> None:
         raise AssertionError(message)
 
 
-def alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Floats: apart by 1e-4 of the norm at most. Integers, such as signs: one element in a hundred may have flipped."""
-    if not one.is_floating_point():
-        return bool((one != other).float().mean() <= 0.01)
-    tolerance = max(TOLERANCE, 4 * torch.finfo(one.dtype).eps)
-    return bool((one - other).double().norm() <= tolerance * other.double().norm() + 1e-12)
-
-
-def rows_elsewhere(asked: str, answer: str) -> None:
-    """In another process: rows of the method that the JSON file `asked` describes into the .npz `answer`; no file if its
-    module is not one that can be imported there, such as a test file.
-    """
-    module, name, settings, model = json.loads(Path(asked).read_text())
-    try:
-        kind = operator.attrgetter(name)(importlib.import_module(module))
-    except (ImportError, AttributeError):
-        return
-    known = ModelShape(**{**model, "linear_layers": tuple(LinearLayer(**one) for one in model["linear_layers"])})
-    rows = Trial(kind.from_settings(settings), known).rows(range(len(LENGTHS)))
-    arrays: dict[str, Any] = {name: values.numpy() for name, values in rows.items()}
-    np.savez(answer, **arrays)
+def alike(values: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Floats: their difference is at most 1e-4 of the norm. Integers, such as signs: one element in a hundred may differ."""
+    if not values.is_floating_point():
+        return bool((values != expected).float().mean() <= 0.01)
+    tolerance = max(TOLERANCE, 4 * torch.finfo(values.dtype).eps)
+    return bool((values - expected).double().norm() <= tolerance * expected.double().norm() + 1e-12)

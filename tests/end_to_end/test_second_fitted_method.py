@@ -57,7 +57,7 @@ class MeanFit:
         while self.step < self.steps:
             if should_stop():
                 return False
-            states, numbers = self._corpus.drawn(self._design.members(self.step))
+            states, numbers = self._corpus.read(self._design.members(self.step))
             bounds = [(int(states.first[row]), int(states.first[row + 1])) for row in numbers]
             positions = np.concatenate([np.arange(start, stop) for start, stop in bounds])
             self._means[self.step] = states.hidden[torch.from_numpy(positions)].float().mean(0).numpy(force=True)

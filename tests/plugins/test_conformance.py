@@ -12,7 +12,7 @@ import torch
 from headwater.engine.interface.method import BlockSimilarity, Method, QueryMatrix, Similarity, TextSimilarity
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.interface.registry import list_methods, load
-from headwater.plugins.conformance import MODELS, checks
+from headwater.plugins.conformance import MODELS, checks, fresh_process
 from headwater.plugins.stride import Stride
 from headwater.store.layout import column
 
@@ -442,7 +442,7 @@ FAULTS = [
     ),
     (Tolerant, "wrong_settings_are_refused", "must raise SettingsError"),
     (Newer, "is_of_this_api", "api is 99; this headwater has 2"),
-    (OtherName, "columns_match_rows", "rows are of ['total'], columns declares ['sum']"),
+    (OtherName, "columns_match_rows", "rows has ['total'], columns declares ['sum']"),
     (OtherShape, "columns_match_rows", "columns declares (1, 16)"),
     (Overflowing, "columns_match_rows", "not finite as float16"),
     (Truncating, "columns_match_rows", "does not cast to torch.int8"),
@@ -453,7 +453,7 @@ FAULTS = [
     (OneQueryState, "queries_are_each_their_own", "per_query has arrays of another length"),
     (Greedy, "asks_what_it_declared", "hidden(2), which needs() does not declare"),
     (Centred, "rows_are_each_examples_own", "depends on its batch"),
-    (Restless, "nothing_counted_gives_zeros", "is not zero"),
+    (Restless, "no_target_positions_give_zeros", "is not zero"),
     (InPlace, "inputs_stay_as_they_were", "hidden(1) changed"),
     (Strict, "half_precision_is_read", "torch.bfloat16 of a bfloat16 model"),
     (Random, "same_rows_every_time", "other rows the second time"),
@@ -530,6 +530,29 @@ def test_rows_that_depend_on_the_process_are_caught(tmp_path, monkeypatch):
     check = next(check for check in checks() if str(check) == "same_rows_in_another_process")
     with pytest.raises(AssertionError, match="other rows in another process"):
         check(hashing_method.Hashing())
+
+
+def test_one_process_computes_the_rows_of_all_methods():
+    fresh_process._row_process.cache_clear()
+    check = next(check for check in checks() if str(check) == "same_rows_in_another_process")
+    for name in ("rise", "repsim", "vectors"):
+        assert not check(load(name)())
+    assert fresh_process._row_process.cache_info().misses == 1
+
+
+def test_a_method_that_ends_the_other_process_is_named(tmp_path, monkeypatch):
+    (tmp_path / "exiting_method.py").write_text(
+        "from dataclasses import dataclass\nimport os\nfrom headwater.engine.interface.method import Method\n"
+        "from headwater.store.layout import column\n\n\n@dataclass(frozen=True)\nclass Exiting(Method):\n    api = 2\n"
+        "    def columns(self, model): return (column('c', (8,), 'float32'),)\n"
+        "    def scratch(self, model, positions): return positions\n"
+        "    def sketch(self, outputs, precomputed): os._exit(3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import exiting_method
+
+    with pytest.raises(AssertionError, match="fail in another process: it exits with status 3"):
+        fresh_process.rows_in_fresh_process(exiting_method.Exiting(), MODELS[0])
 
 
 def test_a_model_that_cannot_serve_the_method_is_left_out_but_not_every_one():

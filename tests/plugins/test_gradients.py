@@ -133,7 +133,7 @@ def test_chosen_layers_alone(world):
     assert len(method.needs(provider.head.model_shape).linear_layers) < len(names)
     found = rows_of(method, provider, examples)["gradient"]
     close(found, np.array([sum(sketched(provider, grads, method)) for grads in trunk]))
-    with pytest.raises(SettingsError, match="no linear map of the model is named nothing"):
+    with pytest.raises(SettingsError, match="no linear layer of the model is named nothing"):
         GradDot(layers=("nothing",)).needs(provider.head.model_shape)
 
 
@@ -197,7 +197,7 @@ def test_trackstar_and_trak_are_their_formulas(world):
     found = rows_of(trak, provider, examples)
     with torch.inference_mode():
         losses = provider.read(examples, merge_specs([trak.needs(provider.head.model_shape)])).losses().double().numpy()
-    p, counts = np.exp(-losses), np.array([one.counted for one in examples])
+    p, counts = np.exp(-losses), np.array([one.target_count for one in examples])
     phi = np.array([sum(sketched(provider, grads, trak)) for grads in trunk]) / (counts * (1 - p))[:, None]
     close(found["gradient"], phi)
     close(found["weight"], 1 - p)
@@ -317,7 +317,7 @@ def test_what_was_learnt_and_then_damaged_is_learnt_again(tmp_path):
         "headgn",
     ]
     signs = CliRunner().invoke(main, [*words, "-o", "headgn.k", "8", "-o", "headgn.precision", "sign"])
-    assert signs.exit_code == 1 and "signs do not give them back" in signs.stderr
+    assert signs.exit_code == 1 and "which sign bits do not give" in signs.stderr
     assert CliRunner().invoke(main, [*words, "-o", "headgn.k", "8"]).exit_code == 0
     expected = open_session(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores
     (moments,) = (folder for folder in (tmp_path / "S").rglob("moments") if (folder / "zarr.json").exists())

@@ -81,7 +81,7 @@ def test_what_cannot_be_asked_of_words(store, tmp_path):
     corpus = write_corpus(tmp_path / "c.jsonl", TEXTS)
     model = save_model(tmp_path / "m")
     refused = run("ingest", corpus, "--store", tmp_path / "S", "--model", model, "--method", "bm25")
-    assert refused.exit_code == 1 and "stores nothing" in refused.stderr
+    assert refused.exit_code == 1 and "stores no rows" in refused.stderr
     small = ["-o", "rise.kr", 8, "-o", "rise.kh", 8]
     assert run("ingest", corpus, "--store", tmp_path / "S", "--model", model, "--no-text", *small).exit_code == 0
     bare = run("attribute", tmp_path / "S", "--queries", corpus, "--method", "tfidf")

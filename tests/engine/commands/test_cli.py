@@ -233,7 +233,7 @@ def test_bad_names_and_settings(store: Path, model: Path, corpus: Path, queries:
     refused(r"method rise: setting tau is float", *new, "-o", "rise.tau", "warm")
     refused(r"no device tpu", *new, "--device", "tpu")
     refused(r"'much' is no amount of memory", *new, "--memory", "much")
-    refused(r"text needs a model", "ingest", corpus, "--store", tmp_path / "S")
+    refused(r"a corpus of texts needs a model", "ingest", corpus, "--store", tmp_path / "S")
     refused(
         r"no rows of method nothing \(it holds: rise\)", "attribute", store, "--queries", queries, "--method", "nothing"
     )

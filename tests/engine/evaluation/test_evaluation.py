@@ -11,7 +11,7 @@ import zarr
 from click.testing import CliRunner, Result
 from headwater.cli import main
 from headwater.engine.evaluation.agreement import evaluate_lds
-from headwater.engine.evaluation.evaluate import lds_from_files
+from headwater.engine.evaluation.evaluate import OutcomesFile, lds_from_files
 from headwater.engine.evaluation.labels import TextMatch
 from headwater.engine.evaluation.rankings import Ranking
 from headwater.engine.evaluation.retrieval import evaluate_retrieval
@@ -77,15 +77,17 @@ def test_scores_come_from_any_format(truth, tmp_path):
     pq.write_table(pa.table({"m": held.tolist()}), tmp_path / "masks.parquet")
     pq.write_table(pa.table({"query_id": np.repeat([f"q{i}" for i in range(6)], 50), "row": np.tile(np.arange(50), 6),
                              "score": values.reshape(-1)}), tmp_path / "answers.parquet")  # fmt: skip
-    expected = lds_from_files(str(scores), str(masks), str(outcomes), resamples=5).each
+    expected = lds_from_files(str(scores), str(masks), OutcomesFile(str(outcomes)), resamples=5).each
     for name in ("all.zarr", "plain.zarr", "lists.parquet", "wide.parquet", "answers.parquet"):
-        found = lds_from_files(str(tmp_path / name), str(tmp_path / "masks.parquet"), str(outcomes), resamples=5).each
+        found = lds_from_files(
+            str(tmp_path / name), str(tmp_path / "masks.parquet"), OutcomesFile(str(outcomes)), resamples=5
+        ).each
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_subsets_can_be_chosen(truth):
     scores, masks, outcomes = truth
-    half = lds_from_files(str(scores), str(masks), str(outcomes), "20:40", resamples=5)
+    half = lds_from_files(str(scores), str(masks), OutcomesFile(str(outcomes), subsets="20:40"), resamples=5)
     expected = evaluate_lds(np.load(scores), np.load(masks)[20:] == 1, np.load(outcomes)[:, 20:], resamples=5)
     assert half.subsets == 20
     np.testing.assert_array_equal(half.each, expected.each)
@@ -215,7 +217,10 @@ def test_ridge_on_real_retrainings(tmp_path):
     found = Ridge(alpha=1000.0).fit(masks[:80], losses[:80])
     np.save(tmp_path / "scores.npy", -found.coef_)
     told = lds_from_files(
-        str(tmp_path / "scores.npy"), str(DATA / "masks.npy"), str(DATA / "losses.npy"), "80:100", resamples=20
+        str(tmp_path / "scores.npy"),
+        str(DATA / "masks.npy"),
+        OutcomesFile(str(DATA / "losses.npy"), subsets="80:100"),
+        20,
     )
     assert 0.09 < told.mean.value < 0.14
     assert abs(told.shuffled.value) < 0.03

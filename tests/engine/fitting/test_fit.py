@@ -19,7 +19,7 @@ from headwater.engine.attribution.query_options import QueryOptions
 from headwater.engine.attribution.recovered_session import RecoveredSession
 from headwater.engine.data.documents import Template
 from headwater.engine.fitting.fit_job import FitJob, prepare_fit
-from headwater.engine.fitting.fit_record import fitted
+from headwater.engine.fitting.fit_record import read_fit
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.open_provider import corpus_provider
 from headwater.engine.ingest.stored_texts import StoredTexts
@@ -29,7 +29,8 @@ from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.recovery.membership import TableMembership
 from headwater.engine.results.diagnostics import RecoveryDiagnostics
 from headwater.engine.runtime.run import Progress, Run
-from headwater.store.errors import DataError, StoreBusy
+from headwater.plugins.stride import Stride
+from headwater.store.errors import BrokenMethod, DataError, StoreBusy
 from headwater.store.feature_store import FeatureStore
 from headwater.store.files import RangeLock
 from headwater.store.state import read_state, remove_state, write_state
@@ -98,7 +99,7 @@ def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(text
     question = RecoveredSession(store, "stride", str(texts / "queries.jsonl"), QueryOptions(60))
     results = question.attribute()
     (base,) = question._answered().bases
-    held = TableMembership.held(fitted(store, "stride").method.design(60))
+    held = TableMembership.held(read_fit(store, "stride").method.design(60))
     weights = base.weights.dense(held)
     table = np.zeros((60, 24))
     np.put_along_axis(table, held.table.astype(np.int64), 1, 1)
@@ -192,11 +193,11 @@ def test_prompts_and_pieces_of_long_texts_are_read_again(tmp_path: Path) -> None
         corpus_provider([str(tmp_path / "c.jsonl")], choice, TextSettings(Template(), max_length=40)).examples(Place())
     )
     assert len(read) > 3 and [one.id for one in stored] == [one.id for one in read]
-    assert stored[-1].payload == read[-1].payload and stored[-1].counted < stored[-1].length - 1
+    assert stored[-1].payload == read[-1].payload and stored[-1].target_count < stored[-1].length - 1
     assert [one.payload for one in stored] == [one.payload for one in read]  # pieces too: token ids are kept
-    assert [one.counted for one in stored] == [one.counted for one in read] and [one.text for one in stored] == [
-        one.text for one in read
-    ]
+    assert [one.target_count for one in stored] == [one.target_count for one in read] and [
+        one.text for one in stored
+    ] == [one.text for one in read]
     done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "T", "--model", tmp_path / "model", "--max-length", "40",
          "--no-tokens")  # fmt: skip
     bare = FeatureStore.open(tmp_path / "T")
@@ -282,7 +283,7 @@ def test_several_bases_have_designs_of_their_own_and_are_averaged(texts: Path) -
     save_model(texts / "other", seed=5)
     shutil.copytree(texts / "S", texts / "B")
     done("fit", texts / "B", "--again", *options(QUICK | {"bases": f"{texts / 'model'},{texts / 'other'}"}))
-    both = fitted(FeatureStore.open(texts / "B"), "stride")
+    both = read_fit(FeatureStore.open(texts / "B"), "stride")
     assert len(both.bases) == 2 and not np.array_equal(both.operators(0)["basis"], both.operators(1)["basis"])
     single = [texts / "one", texts / "two"]
     for place, (model, seed) in zip(single, (("model", 0), ("other", 1)), strict=True):
@@ -358,7 +359,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
      ({"depth": 1.5}, "depth is a share"), ({"held_out": 2.0}, "0 < held_out < 1"),
      ({"omega": "all"}, "omega is one or example"), ({"updates": 0}, "updates"), ({"rank": -1}, "rank"),
      ({"subsets": "many"}, "subsets is int"), ({"checked": -1}, "checked and seed"), ({"seed": -1}, "checked and seed"),
-     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "regularization": 2.5}, "regularization is a number of causes")],
+     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "regularization": 2.5}, "is a number of nonzero weights")],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_before_any_work(texts: Path, settings: dict[str, Any], told: str) -> None:
     shutil.copytree(texts / "S", texts / "refused", dirs_exist_ok=True)
@@ -404,7 +405,7 @@ def test_an_operator_that_measures_nothing_finite_is_named(texts: Path, tmp_path
     (chunk,) = (found for found in file.glob("*/alpha/c/**/*") if found.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-50])
     torn = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
-    assert torn.exit_code == 1 and "missing, not whole" in torn.stderr
+    assert torn.exit_code == 1 and "missing, damaged" in torn.stderr
 
 
 def test_files_that_are_gone_or_of_something_else_are_made_anew(texts: Path, tmp_path: Path) -> None:
@@ -455,6 +456,39 @@ def test_a_training_goes_on_only_with_the_states_it_began_with(tmp_path: Path) -
     begun = len(steps)
     assert prepare_fit(other).run(Run(on_progress=on_progress))
     assert steps[begun] == begun + 1  # the same command goes on
+
+
+@pytest.fixture
+def arrays_job(tmp_path: Path) -> FitJob:
+    """A fit to a store of arrays, whose examples are weighted."""
+    chance = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", hidden=chance.normal(size=(40, 4)).astype(np.float32), labels=np.arange(40) % 3,
+             weight=chance.normal(size=(3, 4)).astype(np.float32))  # fmt: skip
+    done("ingest", tmp_path / "a.npz", "--store", tmp_path / "S", "--method", "repsim")
+    return FitJob(str(tmp_path / "S"), "stride", {**QUICK, "omega": "example"})
+
+
+@pytest.mark.parametrize("call", ["start_fit", "example_weights"])
+def test_what_a_subset_method_raises_names_the_method(
+    arrays_job: FitJob, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("no rows")
+
+    monkeypatch.setattr(Stride, call, fail)
+    with pytest.raises(
+        BrokenMethod, match=rf"method stride of headwater \S+: {call} raises ZeroDivisionError: no rows"
+    ):
+        prepare_fit(arrays_job).run()
+
+
+def test_a_fit_stops_while_examples_are_weighted(arrays_job: FitJob) -> None:
+    stages: list[str] = []
+    run = Run(on_progress=lambda progress: stages.append(progress.stage),
+              should_stop=lambda: "weights of examples" in stages)  # fmt: skip
+    assert not prepare_fit(arrays_job).run(run)
+    assert "operators" not in stages
+    assert prepare_fit(arrays_job).run()
 
 
 def test_one_process_fits_at_a_time(texts: Path) -> None:

@@ -18,7 +18,7 @@ from headwater.engine.fitting import state_files as kept_states
 from headwater.engine.fitting import streamed_states as streamed
 from headwater.engine.fitting.fit_corpus import base_provider
 from headwater.engine.fitting.fit_job import FitJob, prepare_fit
-from headwater.engine.fitting.hidden_states import MemoryStates, together
+from headwater.engine.fitting.hidden_states import MemoryStates, parts_in_memory
 from headwater.engine.fitting.state_files import StateFiles
 from headwater.engine.fitting.streamed_states import StreamedStates
 from headwater.engine.ingest.text_provider import TextProvider
@@ -32,11 +32,11 @@ from headwater.engine.recovery.design import PartitionDesign
 from headwater.engine.runtime.run import Run
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.at_head import AtHead
-from headwater.engine.steering.at_layer import AtLayer, measured_by_upper_layers
-from headwater.engine.steering.example_weights import even, head_norms
+from headwater.engine.steering.at_layer import AtLayer, measure_by_upper_layers
+from headwater.engine.steering.example_weights import head_norms, inverse_weights
 from headwater.engine.steering.operators import OperatorGradients, Operators, loss_at
-from headwater.engine.steering.space import Drawn, Shared
-from headwater.engine.steering.training import SteeringRecipe, trained
+from headwater.engine.steering.space import SharedRows, WeightedRows
+from headwater.engine.steering.training import SteeringRecipe, train_operators
 from headwater.store.errors import ModelError, SettingsError
 from headwater.store.feature_store import FeatureStore
 from headwater.store.state import read_state
@@ -85,7 +85,7 @@ def corpora(texts: Path, folder: Path, layer: int) -> tuple[LinearHead, MemorySt
     """The same store's states, kept and made."""
     provider = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
     kept = StateFiles(provider, folder, layer, 60).collected()
-    made = StreamedStates.measured(provider, layer, lambda rows: None)  # type: ignore[arg-type]
+    made = StreamedStates.of_provider(provider, layer, lambda rows: None)  # type: ignore[arg-type]
     assert kept is not None and made is not None
     return provider.head, kept, made
 
@@ -95,7 +95,7 @@ def test_states_that_are_made_are_those_that_are_kept(texts: Path, tmp_path: Pat
     _, kept, made = corpora(texts, tmp_path, layer)
     assert np.array_equal(kept.first, made.first) and made.widths == kept.widths and kept.first[1] == 0
     rows = np.array([50, 3, 0, 17, 3, 59])
-    states, numbers = made.drawn(rows)
+    states, numbers = made.read(rows)
     for row, number in zip(rows, numbers, strict=True):
         own, other = slice(*kept.first[row : row + 2].tolist()), slice(*states.first[number : number + 2].tolist())
         assert torch.allclose(kept.hidden[own], states.hidden[other], atol=1e-5)
@@ -103,23 +103,25 @@ def test_states_that_are_made_are_those_that_are_kept(texts: Path, tmp_path: Pat
         if layer >= 0:
             assert kept.inner is not None and states.inner is not None
             assert torch.allclose(kept.inner[own], states.inner[other], atol=1e-5)
-    assert made.drawn(np.array([0]))[0].hidden.shape == (0, 32)
+    assert made.read(np.array([0]))[0].hidden.shape == (0, 32)
 
 
-@pytest.mark.parametrize("recipe", [SteeringRecipe(rank=3, updates=5, members=4, shared=40, rate=1e-2, linearity=0.1)])
+@pytest.mark.parametrize(
+    "recipe", [SteeringRecipe(rank=3, steps=5, batch=4, shared=40, learning_rate=1e-2, linearity=0.1)]
+)
 def test_operators_trained_on_either_are_the_same(
     texts: Path, tmp_path: Path, recipe: SteeringRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head, kept, made = corpora(texts, tmp_path, 1)
     design = PartitionDesign(60, 12, 3, 0)
-    whole = trained(AtHead(head, kept), design, recipe, lambda *told: None)
+    whole = train_operators(AtHead(head, kept), design, recipe, lambda *losses: None)
     reads: list[int] = []
     at = type(made.provider).at
     monkeypatch.setattr(type(made.provider), "at", lambda self, rows: (reads.append(len(rows)), at(self, rows))[1])
     for room in (1 << 30, 20_000):  # all that a step draws together, or two or three operators' rows
         reads.clear()
         monkeypatch.setattr(streamed, "ROOM_BYTES", room)
-        found = trained(AtHead(head, made), design, recipe, lambda *told: None)
+        found = train_operators(AtHead(head, made), design, recipe, lambda *losses: None)
         assert torch.allclose(found.alpha, whole.alpha, atol=2e-4) and torch.allclose(
             found.basis, whole.basis, atol=2e-4
         )
@@ -130,9 +132,11 @@ def test_operators_trained_on_either_are_the_same(
 def test_parts_that_fit_are_held_together(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, kept, made = corpora(texts, tmp_path, -1)
     parts = [np.arange(at, at + 5) for at in range(0, 60, 5)]
-    assert [*together(kept, parts)] == [slice(0, 12)] and [*together(made, parts)] == [slice(0, 12)]
+    assert [*parts_in_memory(kept, parts)] == [slice(0, 12)] and [*parts_in_memory(made, parts)] == [slice(0, 12)]
     monkeypatch.setattr(streamed, "ROOM_BYTES", 1)
-    assert [*together(made, parts)] == [slice(at, at + 1) for at in range(12)] and not [*together(made, [])]
+    assert [*parts_in_memory(made, parts)] == [slice(at, at + 1) for at in range(12)] and not [
+        *parts_in_memory(made, [])
+    ]
 
 
 @pytest.mark.parametrize("kind", ["Llama", "GPT2", "GPTNeoX", "Gemma2"])
@@ -179,13 +183,13 @@ class Mixing:
         draw = torch.Generator().manual_seed(0)
         self.map = torch.randn(D, D, generator=draw)
         self.states = torch.randn(3, 5, D, generator=draw)
-        self.counted = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
+        self.target_mask = torch.tensor([[0, 1, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
         self.targets = torch.randint(V, (3, 5), generator=draw)
         self.hidden = torch.tanh(self.states.cumsum(1) @ self.map)  # a token's end depends on those before it
 
     def forward_from(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
         """(P, D)."""
-        return torch.tanh(states.cumsum(1) @ self.map.to(states.dtype))[self.counted[which]]
+        return torch.tanh(states.cumsum(1) @ self.map.to(states.dtype))[self.target_mask[which]]
 
 
 class Three:
@@ -193,13 +197,13 @@ class Three:
 
     first = np.array([0, 3, 3, 8])
 
-    def sequences(self, rows: np.ndarray) -> Any:
+    def upper_layers(self, rows: np.ndarray) -> Any:
         """In another order."""
         yield np.array([2, 0, 1]), self.batch
 
     def __init__(self) -> None:
         self.batch, order = Mixing(), torch.tensor([2, 0, 1])
-        for name in ("states", "counted", "targets", "hidden"):
+        for name in ("states", "target_mask", "targets", "hidden"):
             setattr(self.batch, name, getattr(self.batch, name)[order])
 
 
@@ -229,15 +233,18 @@ def test_gradients_through_layers_are_those_of_the_loss(loss: str, scale: float,
         if loss == "drift":
             known = logits(mixing.forward_from(states, at))
             return (known.exp() * (known - told)).sum(1).mean()
-        return -told.gather(1, mixing.targets[row][mixing.counted[row]][:, None]).mean()
+        return -told.gather(1, mixing.targets[row][mixing.target_mask[row]][:, None]).mean()
 
     if loss == "fidelity":
-        own = [Drawn(np.array([2, 0]), np.array([0.3, 0.7])), Drawn(np.array([1, 0]), np.array([0.5, 0.5]))]
+        own = [
+            WeightedRows(np.array([2, 0]), np.array([0.3, 0.7])),
+            WeightedRows(np.array([1, 0]), np.array([0.5, 0.5])),
+        ]
         space.add_fidelity(operators, slice(1, 3), own, found)
         total = 0.3 * each(2, 1) + 0.7 * each(0, 1) + 0.5 * each(0, 2)
     elif loss == "drift":
         outside = np.array([[True, False] * 4, [False, False] * 4, [True, True] * 4])
-        space.add_drift(operators, Shared(np.array([0, 2] * 4), np.zeros(8), outside), found)
+        space.add_drift(operators, SharedRows(np.array([0, 2] * 4), np.zeros(8), outside), found)
         total = each(0, 0) + 0.5 * each(0, 2) + 0.5 * each(2, 2)  # eight positions: 0 and 2, once each
     else:
         weights = torch.rand(K, 2)
@@ -248,14 +255,14 @@ def test_gradients_through_layers_are_those_of_the_loss(loss: str, scale: float,
     assert torch.allclose(found.basis.double(), basis.grad, atol=2e-4)
     assert torch.allclose(found.alpha.double(), alpha.grad, atol=2e-4)
     if loss == "fidelity":
-        y = space.measured(operators, np.array([0, 2]))
+        y = space.measure(operators, np.array([0, 2]))
         before = [-logits(mixing.forward_from(mixing.states[[row]].double(), torch.tensor([row])))
-                  .gather(1, mixing.targets[row][mixing.counted[row]][:, None]).mean() for row in (0, 2)]  # fmt: skip
+                  .gather(1, mixing.targets[row][mixing.target_mask[row]][:, None]).mean() for row in (0, 2)]  # fmt: skip
         expected = torch.stack(
             [torch.stack([before[at] - each(row, k) for k in range(K)]) for at, row in enumerate((0, 2))]
         )
         assert torch.allclose(y.double(), expected, atol=1e-5)
-        assert measured_by_upper_layers(head, operators, mixing)[1].abs().max() == 0  # type: ignore[arg-type]
+        assert measure_by_upper_layers(head, operators, mixing)[1].abs().max() == 0  # type: ignore[arg-type]
 
 
 def test_losses_at_states_are_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +292,7 @@ def test_a_fit_needs_no_files(texts: Path, tmp_path: Path) -> None:
         told = done(
             "fit", tmp_path / name, *options({**QUICK, "states_from": states, "omega": "example", "solver": "lasso"})
         )
-        assert ("hidden states are not kept" in told.stderr) == (states == "forward")
+        assert ("hidden states are not stored" in told.stderr) == (states == "forward")
         found.append(all_scores(tmp_path / name, texts / "queries.jsonl", tmp_path / "all.zarr"))
     kept = {file.name for file in (tmp_path / "model/methods/stride/state/base0").iterdir()}
     assert kept == {"operators", "zarr.json"} and (tmp_path / "files/methods/stride/state/base0/hidden.bin").exists()
@@ -406,7 +413,7 @@ def test_parts_without_positions_are_passed_over(
 
 
 def test_a_row_without_positions_weighs_nothing_and_makes_none_lighter() -> None:
-    assert np.allclose(even(np.array([0.0, 1, 1, 2])), [0, 1, 1, 0.5])
+    assert np.allclose(inverse_weights(np.array([0.0, 1, 1, 2])), [0, 1, 1, 0.5])
 
 
 def test_a_model_whose_layers_were_run_again_is_freed_at_once() -> None:
@@ -452,9 +459,9 @@ def test_a_state_that_is_not_finite_is_named_in_every_way(texts: Path, tmp_path:
 def test_a_row_of_no_tokens_has_no_positions(texts: Path) -> None:
     provider: Any = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
     long, other = list(provider.at(np.array([5, 6])))
-    none = replace(other, payload=([], 0), length=0, counted=0)
+    none = replace(other, payload=([], 0), length=0, target_count=0)
     above = provider.read([long, none], merge_specs([OutputSpec(upper_layers=1)])).upper_layers()
-    assert above.counted.sum(1).tolist() == [long.counted, 0]
+    assert above.target_mask.sum(1).tolist() == [long.target_count, 0]
     with pytest.raises(SettingsError, match="layers 0 and 1"):
         merge_specs([OutputSpec(upper_layers=1), OutputSpec(upper_layers=0), OutputSpec()])
 
@@ -481,9 +488,14 @@ def test_half_precision_trains_nearly_the_same(texts: Path, more: dict[str, Any]
         examples = list(provider.encoded(documents, 0))
         provider.at = lambda rows, examples=examples: [examples[row] for row in rows]
         provider.examples = lambda start, examples=examples: iter(examples)
-        corpus = StreamedStates.measured(provider, 1, lambda rows: None)
+        corpus = StreamedStates.of_provider(provider, 1, lambda rows: None)
         assert corpus is not None
         space = AtLayer(provider.head, corpus) if "space" in more else AtHead(provider.head, corpus)
-        operators = trained(space, PartitionDesign(40, 12, 3, 0), SteeringRecipe(3, 6, 4, 16, 1e-2), lambda *told: None)
-        found.append(space.measured(operators, np.arange(20)).numpy())
+        operators = train_operators(
+            space,
+            PartitionDesign(40, 12, 3, 0),
+            SteeringRecipe(rank=3, steps=6, batch=4, shared=16, learning_rate=1e-2),
+            lambda *losses: None,
+        )
+        found.append(space.measure(operators, np.arange(20)).numpy())
     assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.97

@@ -14,6 +14,8 @@ from headwater.engine.ingest.corpus_statistics import sample_places
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
 from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.presentation.terminal import print_info
+from headwater.engine.results.store_info import store_facts
 from headwater.engine.runtime.run import Run
 from headwater.store.errors import BrokenMethod, StoreDamaged
 from headwater.store.feature_store import FeatureStore
@@ -149,6 +151,18 @@ def test_rows_appended_rows_and_queries_are_made_with_the_same_frozen_arrays(sit
     assert np.allclose(matrix, second / spread_of(first), atol=1e-4)
 
 
+def test_info_counts_the_rows_that_the_statistics_have_not_seen(site, capsys):
+    write(site / "a.npz", 50, 0)
+    write(site / "b.npz", 30, 1)
+    prepare(job(site, "a.npz")).ingest()
+    assert store_facts(str(site / "S"))["methods"]["whitened"]["rows_after_statistics"] == 0
+    prepare(job(site, "b.npz", append=True)).ingest()
+    facts = store_facts(str(site / "S"))
+    assert facts["methods"]["whitened"]["rows_after_statistics"] == 30
+    print_info(facts)
+    assert "30 rows were appended after the corpus statistics were frozen" in capsys.readouterr().out
+
+
 def test_a_stopped_run_goes_on_with_the_arrays_that_it_froze(site):
     hidden = write(site / "a.npz", 1200, 0)
     asked = iter([False, False, False, False, True])
@@ -165,7 +179,7 @@ def test_rows_whose_statistics_are_gone_are_not_continued_nor_asked(site):
     write(site / "b.npz", 20, 1)
     prepare(job(site, "a.npz")).ingest()
     remove_state(site / "S/methods/whitened/state/statistics")
-    with pytest.raises(StoreDamaged, match="rows of whitened were made with it"):
+    with pytest.raises(StoreDamaged, match="rows of whitened were computed with it"):
         prepare(job(site, "b.npz", append=True)).ingest()
     scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened")
     provider = ArrayProvider([str(site / "b.npz")], torch.device("cpu"), RecordErrors("fail"))
@@ -177,16 +191,16 @@ def test_a_sample_is_of_places_and_as_large_as_asked(site):
     write(site / "a.npz", 300, 0)
     provider = ArrayProvider([str(site / "a.npz")], torch.device("cpu"), RecordErrors("fail"))
     every = {example.place for example in provider.examples(Place())}
-    some = sample_places(provider, 40)
-    assert len(some) == 40 and some < every and sample_places(provider) == every
-    assert some == sample_places(provider, 40) and sample_places(provider, 39) < some
+    some = sample_places(provider, 40).places
+    assert len(some) == 40 and some < every and sample_places(provider).places == every
+    assert some == sample_places(provider, 40).places and sample_places(provider, 39).places < some
 
 
 FAULTS = {
     "raise": "sketch or normalize raises TypeError: a stranger's error",
-    "layer": "sketch asks for hidden(0), which needs() does not declare",
+    "layer": "sketch reads hidden(0), which needs() does not declare",
     "in place": "sketch changed hidden(-1), which all methods of a run share",
-    "name": "rows are of ['total'], columns declares ['sum']",
+    "name": "rows has ['total'], columns declares ['sum']",
     "shape": "rows['sum'] is (20, 4), columns declares (20, 5)",
     "type": "rows['sum'] is torch.complex64, which does not cast to torch.float32",
 }

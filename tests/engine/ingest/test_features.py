@@ -65,7 +65,7 @@ def all_of(provider: ArrayProvider) -> list[Example]:
 
 def same(one: Example, other: Example) -> bool:
     """Whether two examples are equal; their payloads are arrays."""
-    return (one.id, one.place, one.counted) == (other.id, other.place, other.counted) and np.array_equal(
+    return (one.id, one.place, one.target_count) == (other.id, other.place, other.target_count) and np.array_equal(
         one.payload[0], other.payload[0]
     )
 
@@ -84,7 +84,7 @@ def test_readouts_are_the_arrays(kind, positions, given, tmp_path):
     provider = opened(written(tmp_path / "f", kind, made))
     examples = all_of(provider)
     assert [example.length for example in examples] == [max(1, positions)] * 7
-    assert [example.counted for example in examples] == (labels >= 0).reshape(7, -1).sum(1).tolist()
+    assert [example.target_count for example in examples] == (labels >= 0).reshape(7, -1).sum(1).tolist()
     read = provider.read(examples[::-1], merge_specs([OutputSpec(reductions=(ALL,))]))
     flat = (labels >= 0).reshape(7, -1)[::-1]
     np.testing.assert_array_equal(read.hidden().numpy(), made["hidden"].reshape(7, -1, 5)[::-1][flat])
@@ -118,7 +118,7 @@ def test_a_store_may_know_files_that_are_not_here(tmp_path):
     provider.sources[:] = [gone, *provider.sources[::-1]]
     assert [example.place for example in provider.examples(Place(1))] == [Place(n, r) for n in (1, 2) for r in (0, 1)]
     assert next(provider.examples(Place(1))).source == "f1.npz"
-    with pytest.raises(CorpusError, match=r"gone\.npz is part of the store and has to be named"):
+    with pytest.raises(CorpusError, match=r"gone\.npz is part of the store and must be read again"):
         all_of(provider)
 
 
@@ -187,10 +187,10 @@ def with_(**more: Any) -> Any:
 
 
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
-    "no hidden": (without("hidden"), DataError, "has no array hidden; arrays found: bias, labels, weight"),
-    "no labels": (without("labels"), DataError, "has no array labels; arrays found: bias, hidden, weight"),
+    "no hidden": (without("hidden"), DataError, "has no array hidden; it has bias, labels, weight"),
+    "no labels": (without("labels"), DataError, "has no array labels; it has bias, hidden, weight"),
     "no weight": (without("weight"), DataError, "has no array weight"),
-    "nothing": (lambda made: {}, DataError, "arrays found: none"),
+    "nothing": (lambda made: {}, DataError, "it has none"),
     "no rows": (with_(hidden=np.zeros((0, 5)), labels=np.zeros(0, int)), CorpusError, "is empty"),
     "a hidden number": (with_(hidden=np.float32(1)), DataError, r"hidden \(\) and labels \(7,\) disagree"),
     "one hidden row": (with_(hidden=np.zeros(5)), DataError, r"hidden \(5,\) and labels"),
@@ -200,8 +200,8 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "a flat weight": (with_(weight=np.zeros(5)), DataError, r"weight \(5,\) and hidden"),
     "a weight turned": (with_(weight=np.zeros((5, 4))), DataError, r"weight \(5, 4\) and hidden \(7, 5\) disagree"),
     "a weight of nothing": (with_(weight=np.zeros((0, 5))), DataError, "disagree"),
-    "a wide bias": (with_(bias=np.zeros(5)), DataError, r"bias is \(5,\), and the other arrays make it \(4,\)"),
-    "other logits": (with_(logits=np.zeros((7, 5))), DataError, r"logits is \(7, 5\), and .* \(7, 4\)"),
+    "a wide bias": (with_(bias=np.zeros(5)), DataError, r"bias is \(5,\), the other arrays require \(4,\)"),
+    "other logits": (with_(logits=np.zeros((7, 5))), DataError, r"logits is \(7, 5\), .* \(7, 4\)"),
     "fewer residuals": (with_(residual=np.zeros((6, 4))), DataError, r"residual is \(6, 4\)"),
     "fewer ids": (with_(id=np.array(["a"])), DataError, r"id is \(1,\)"),
     "labels with a point": (with_(labels=np.zeros(7)), DataError, "labels holds float64"),

@@ -311,6 +311,23 @@ def test_references_only(model: Path, tmp_path: Path) -> None:
     assert "text" not in [column.name for column in FeatureStore.open(tmp_path / "s").columns(EXAMPLES)]
 
 
+@pytest.mark.parametrize(
+    ("fields", "notes"),
+    [
+        ({}, []),
+        ({"with_tokens": False}, ["token ids are not stored (--no-tokens)"]),
+        ({"with_text": False}, ["texts are not stored (--no-text)", "a fit reads the corpus's files again"]),
+        ({"with_text": False, "with_tokens": True}, ["texts are not stored (--no-text)"]),
+    ],
+    ids=str,
+)
+def test_what_is_not_stored_is_noted_with_what_it_rules_out(
+    fields: dict[str, bool], notes: list[str], model: Path, corpus: Path, tmp_path: Path
+) -> None:
+    noted = prepare(job(corpus, tmp_path / "s", model, **fields)).notes
+    assert len(noted) == len(notes) and all(part in line for part, line in zip(notes, noted, strict=True))
+
+
 def test_nan_names_the_example_and_keeps_what_came_before(model: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -70,7 +70,7 @@ def test_of_a_text_every_token_with_one_before_it_counts(model, tmp_path):
         ids = ids_of(model, text)
         wanted = ids if model.prefix else ids[1:]
         assert counted_tokens(source, example) == wanted
-        assert example.counted == len(wanted)
+        assert example.target_count == len(wanted)
         assert example.payload[0] == [*model.prefix, *ids]
         assert (example.length, example.text, example.offset, example.prompt) == (len(example.payload[0]), text, 0, "")
 
@@ -84,7 +84,7 @@ def test_of_a_prompted_row_the_completion_counts_or_all(model, tmp_path, complet
     )
     (example,) = all_of(alone)
     found = counted_tokens(alone, example)
-    assert found == tokens[-len(found) :] and example.counted == len(found)
+    assert found == tokens[-len(found) :] and example.target_count == len(found)
     assert model.tokenizer.decode(found).endswith(completion)
     assert not model.tokenizer.decode(found[1:]).endswith(completion)  # not one token more than it takes
     (example,) = all_of(whole)
@@ -113,8 +113,8 @@ def test_a_long_document_is_cut_and_nothing_is_lost(model, tmp_path, max_length)
     assert [piece.id for piece in pieces] == [f"d#{k}" for k in range(len(pieces))]
     assert [piece.offset for piece in pieces] == [len("".join(p.text for p in pieces[:k])) for k in range(len(pieces))]
     assert all(2 <= piece.length <= max_length for piece in pieces[:-1]) and pieces[-1].length <= max_length
-    assert sum(piece.counted for piece in pieces) == len(ids) - (0 if model.prefix else len(pieces))
-    assert [piece.counted for piece in pieces] == [len(counted_tokens(source, piece)) for piece in pieces]
+    assert sum(piece.target_count for piece in pieces) == len(ids) - (0 if model.prefix else len(pieces))
+    assert [piece.target_count for piece in pieces] == [len(counted_tokens(source, piece)) for piece in pieces]
     assert all(example.line == 2 for example in examples if example.id.startswith("e"))
 
 
@@ -142,7 +142,7 @@ def test_truncating_cuts_the_prompts_start_then_the_completions_end(model, tmp_p
     assert model.tokenizer.decode(counted_tokens(source, short)) == " Negative"
     tokens, found = ids_of(model, "one two:" + LONG), counted_tokens(source, long)
     assert long.length == 20 and long.payload[0][len(model.prefix) :] == tokens[-len(ids_of(model, LONG)) :][:room]
-    assert found == long.payload[0][1:] and long.counted == 19
+    assert found == long.payload[0][1:] and long.target_count == 19
 
 
 def test_reading_goes_on_from_every_place(model, tmp_path):
@@ -209,7 +209,7 @@ def test_a_document_without_tokens_is_read_all_the_same(model, tmp_path, monkeyp
         model, "tokenizer", lambda texts, **_: {"input_ids": [[] for _ in texts], "offset_mapping": [[] for _ in texts]}
     )
     (example,) = all_of(source)
-    assert (example.length, example.counted, example.text) == (len(model.prefix), 0, "漢")
+    assert (example.length, example.target_count, example.text) == (len(model.prefix), 0, "漢")
     read = source.read([example], OutputSpec())
     assert read.hidden().shape == (0, 32) and read.counts == [0]
 

@@ -145,8 +145,8 @@ def test_listing_imports_no_plugin(site, capsys):
 
 FAULTS = {
     "syntax": ("faulty:Method", '"""About."""\ndef (:\n', "faulty does not parse in line 2: "),
-    "absent": ("not_there:Method", "", "module not_there is not there"),
-    "inside": ("faulty.inner:Method", "", "module faulty.inner is not there"),
+    "absent": ("not_there:Method", "", "there is no module not_there"),
+    "inside": ("faulty.inner:Method", "", "there is no module faulty.inner"),
     "coding": ("faulty:Method", b'"""\xff\xfe"""\n', "faulty does not parse in line 1: "),
     "null": ("faulty:Method", '"""About."""\n\0', ""),
     "deep": ("faulty:Method", "x = " + "(" * 5000 + ")" * 5000, "faulty "),

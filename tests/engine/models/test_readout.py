@@ -59,7 +59,9 @@ def test_rows_do_not_depend_on_their_batch(provider):
     examples = list(provider.examples(Place()))
     alone = [everything(provider, [example])[0] for example in examples]
     assert len(alone) == 70
-    assert all(hidden.shape == (example.counted, 32) for (hidden, *_), example in zip(alone, examples, strict=True))
+    assert all(
+        hidden.shape == (example.target_count, 32) for (hidden, *_), example in zip(alone, examples, strict=True)
+    )
     order = np.random.default_rng(1).permutation(70)
     for size in (2, 3, 7, 64):
         for first in range(0, 70, size):
@@ -70,7 +72,7 @@ def test_rows_do_not_depend_on_their_batch(provider):
 
 
 def test_layers_are_those_of_the_model(provider):
-    example = max(provider.examples(Place()), key=lambda e: e.counted if not e.prompt else 0)
+    example = max(provider.examples(Place()), key=lambda e: e.target_count if not e.prompt else 0)
     tokens, first = example.payload
     read = provider.read([example], OutputSpec(layers=(0, 1)))
     with torch.inference_mode():

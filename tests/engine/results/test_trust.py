@@ -146,7 +146,7 @@ def test_seeds_that_are_not_there_or_not_possible_are_one_line(work: Path) -> No
     assert "--seeds 5 adds more" in headwater(*asked, "--method", "graddot", "--seeds").stderr
     assert "leave --scan" in headwater(*asked, "--seeds", "--certify").stderr
     reading = [work / "corpus.jsonl", "--store", work / "S", "--model", work / "model"]
-    assert "repsim has no seed" in headwater("ingest", *reading, "--method", "repsim", "--seeds", "2").stderr
+    assert "repsim has no setting seed" in headwater("ingest", *reading, "--method", "repsim", "--seeds", "2").stderr
 
 
 def test_ranks_are_told_apart_where_seeds_agree_and_not_where_they_do_not() -> None:

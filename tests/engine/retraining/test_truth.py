@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,9 @@ def test_tokens_come_back(tmp_path):
 
 
 def test_losses_are_torchs(place):
-    model = train_on_subset(str(place / "model"), concatenate_tokens([([1, 2, 3, 4], 1)] * 9), range(9), RECIPE, 3)
+    model = train_on_subset(
+        str(place / "model"), concatenate_tokens([([1, 2, 3, 4], 1)] * 9), range(9), replace(RECIPE, seed=3)
+    )
     tokens = concatenate_tokens([([5, 6, 7, 8, 9, 10], 1), ([11, 12, 13], 2), ([1, 2, 3, 4], 3)])
     found = query_losses(model, tokens)
     for number in range(3):
@@ -100,9 +103,9 @@ def test_losses_are_torchs(place):
 def test_training_teaches_what_it_sees(place):
     job_of = prepare_ground_truth(job(place, place / "unused"))
     tokens = job_of.task.examples
-    before = query_losses(train_on_subset(str(place / "model"), tokens, [0], RetrainingRecipe(epochs=0.01), 0), tokens)
+    before = query_losses(train_on_subset(str(place / "model"), tokens, [0], RetrainingRecipe(epochs=0.01)), tokens)
     after = query_losses(
-        train_on_subset(str(place / "model"), tokens, range(12), RetrainingRecipe(epochs=60, learning_rate=1e-2), 0),
+        train_on_subset(str(place / "model"), tokens, range(12), RetrainingRecipe(epochs=60, learning_rate=1e-2)),
         tokens,
     )
     assert after[:12].mean() < 0.7 * before[:12].mean()

@@ -151,7 +151,7 @@ def test_ingest_runs_in_the_smallest_budget_that_its_refusal_names(model: Path, 
     with pytest.raises(BudgetError):
         job(int(smallest * 0.99))
     for budget in np.geomspace(smallest, 20 * smallest, 9).astype(int):
-        tokens, chosen = choose_batch(least.provider, least.methods, int(budget), None, least.kept)
+        tokens, chosen = choose_batch(least.provider, least.methods, int(budget), None, least.stored_fields)
         assert chosen.total <= budget and tokens >= least.tokens
     assert least.ingest().rows == 5
 

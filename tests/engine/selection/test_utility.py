@@ -12,7 +12,7 @@ import pytest
 import torch
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.results.example_table import Examples
-from headwater.engine.selection.calibration import calibrated
+from headwater.engine.selection.calibration import SubsetOutcomes, choose_penalty
 from headwater.engine.selection.linear_features import LinearFeatures
 from headwater.engine.selection.surrogate import utilities
 from headwater.store.errors import DataError, SettingsError
@@ -207,6 +207,9 @@ def test_any_method_is_a_feature_and_given_subsets_change_what_others_add(work: 
     assert len(table.stdout.splitlines()) == 4 and "warning: fewer than 100" in table.stderr
 
 
+TASKS = ("a", "b", "c")
+
+
 def noisy(seed: int, true: float, subsets: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means, tasks and outcomes that follow Û at a true λ, with noise."""
     chance = np.random.default_rng(seed)
@@ -216,23 +219,22 @@ def noisy(seed: int, true: float, subsets: int = 60) -> tuple[np.ndarray, np.nda
 
 
 def test_the_incumbent_stays_unless_another_is_surely_better() -> None:
-    assert calibrated(*noisy(0, 1.0), ["a", "b", "c"]).penalty == 1.0
-    assert calibrated(*noisy(0, 0.0), ["a", "b", "c"]).penalty < 0.5
+    assert choose_penalty(SubsetOutcomes(*noisy(0, 1.0), TASKS)).penalty == 1.0
+    assert choose_penalty(SubsetOutcomes(*noisy(0, 0.0), TASKS)).penalty < 0.5
     means, vectors, outcomes = noisy(0, 0.0)
     chance = np.random.default_rng(1)
-    unsure = calibrated(
-        means, vectors, outcomes + 30 * outcomes.std() * chance.normal(size=outcomes.shape), ["a", "b", "c"]
-    )
+    noise = 30 * outcomes.std() * chance.normal(size=outcomes.shape)
+    unsure = choose_penalty(SubsetOutcomes(means, vectors, outcomes + noise, TASKS))
     assert unsure.penalty == 1.0 and all(not one.bound > 0 for one in unsure.candidates)
     with pytest.raises(DataError, match="one outcome for task b"):
-        calibrated(means, vectors, outcomes * [1, 0, 1], ["a", "b", "c"])
-    with pytest.raises(SettingsError, match="candidates"):
-        calibrated(means, vectors, outcomes, ["a", "b", "c"], [])
+        choose_penalty(SubsetOutcomes(means, vectors, outcomes * [1, 0, 1], TASKS))
+    with pytest.raises(SettingsError, match="candidate"):
+        choose_penalty(SubsetOutcomes(means, vectors, outcomes, TASKS), [])
 
 
 @pytest.mark.slow
 def test_the_incumbent_is_left_by_chance_once_in_ten_times() -> None:
-    switched = sum(calibrated(*noisy(seed, 1.0), ["a", "b", "c"]).penalty != 1.0 for seed in range(10))
+    switched = sum(choose_penalty(SubsetOutcomes(*noisy(seed, 1.0), TASKS)).penalty != 1.0 for seed in range(10))
     assert switched <= 3  # at most one in ten, and some luck
 
 
@@ -251,7 +253,7 @@ def test_a_calibration_is_kept_and_held_out_outcomes_are_scored_once(work: Path)
     found = json.loads(done(*words, "--json").stdout)
     assert found["penalty"] == 0.0 and found["subsets"] == 50 and found["held_out"] == pytest.approx(1.0)
     again = headwater(*words)
-    assert again.exit_code == 1 and "would be chosen by now" in again.stderr
+    assert again.exit_code == 1 and "another choice would depend on them" in again.stderr
     assert headwater(*words[:-2]).exit_code == 1  # nor by all of them
     line = json.loads(done("predict", *asked, "--json").stdout.splitlines()[0])
     assert line["penalty"] == 0.0  # λ = 0 holds from now on
@@ -302,16 +304,16 @@ def test_filters_quotas_and_tokens_hold(work: Path) -> None:
     ("words", "told"),
     [
         (["--count", 1000], "more than the 120 examples"),
-        (["--count", 0], "1 at least"),
+        (["--count", 0], "at least 1"),
         ([], "either --count or --tokens"),
         (["--tokens", 10**9], "more than the"),
         (["--count", 5, "--quota", "theme=t9:0.5", "--columns", "corpus.jsonl"], "no example has theme t9"),
         (["--count", 90, "--quota", "theme=t1:0.9", "--columns", "corpus.jsonl"], "may be chosen"),
-        (["--count", 5, "--exclude", "everything.npy"], "every one is excluded"),
+        (["--count", 5, "--exclude", "everything.npy"], "--candidates and --exclude leave none"),
         (["--count", 5, "--candidates", "stranger.txt"], "names example nobody"),
         (["--count", 5, "--task", "a"], "no task a"),
         (["--count", 5, "--lambda", "nan"], "λ is a number"),
-        (["--count", 110, "--quota", "theme=t1:0.1", "--columns", "corpus.jsonl"], "leave 99 examples to others"),
+        (["--count", 110, "--quota", "theme=t1:0.1", "--columns", "corpus.jsonl"], "leave 99 examples to other values"),
         (["--count", 5, "--memory", "1KB"], "--memory allows 1kB"),
     ],
 )

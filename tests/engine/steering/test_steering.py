@@ -9,7 +9,7 @@ import pytest
 import torch
 from headwater.engine.data.documents import Template
 from headwater.engine.fitting import state_files as activations
-from headwater.engine.fitting.hidden_states import MemoryStates, Places, places_at
+from headwater.engine.fitting.hidden_states import MemoryStates, PositionStates, states_at
 from headwater.engine.fitting.state_files import StateFiles
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.open_provider import corpus_provider
@@ -20,19 +20,20 @@ from headwater.engine.models.language_model import ModelChoice
 from headwater.engine.recovery.design import PartitionDesign
 from headwater.engine.steering import operators as steering
 from headwater.engine.steering.at_head import AtHead
-from headwater.engine.steering.example_weights import even, head_norms
+from headwater.engine.steering.example_weights import head_norms, inverse_weights
 from headwater.engine.steering.linearity import Linearity
 from headwater.engine.steering.losses import Reference, loss_and_gradient
 from headwater.engine.steering.operators import (
     OperatorGradients,
     Operators,
+    WeightedPositions,
     add_drift,
     add_fidelity,
     add_losses,
-    measured,
+    measure,
 )
 from headwater.engine.steering.steering_fit import DesignSubset, SteeringFit
-from headwater.engine.steering.training import SteeringRecipe, Training, trained
+from headwater.engine.steering.training import SteeringRecipe, Training, train_operators
 from headwater.store.errors import DataError, SettingsError
 from small import save_model, sentences, write_corpus
 
@@ -77,19 +78,23 @@ def test_gradients_are_those_of_the_loss(
     head, operators, hidden, targets = parts(scale, softcap)
     inner = hidden if depth == D else torch.randn(P, depth)
     operators.basis = Operators.initial(K, (depth, D), R, 1).basis
-    places, weights, found = Places(hidden, targets, inner), torch.rand(K, P), OperatorGradients.zeros(operators)
+    places, weights, found = (
+        PositionStates(hidden, targets, inner),
+        torch.rand(K, P),
+        OperatorGradients.zeros(operators),
+    )
     base, told, basis, alpha = steered(head, operators, inner, hidden)
     each = -told[:, torch.arange(P), targets]
     if loss == "fidelity":
         some, at = slice(1, 4), torch.randint(0, P, (3, 7))  # each its own places, some of them twice
         weights = torch.rand(3, 7)
-        add_fidelity(head, operators, some, places.at(at), weights, found)
+        add_fidelity(head, operators, some, WeightedPositions(places.at(at), weights), found)
         total = (weights.double() * each[some].gather(1, at)).sum()
     elif loss == "drift":
-        add_drift(head, operators, places, weights, found)
+        add_drift(head, operators, WeightedPositions(places, weights), found)
         total = (weights.double() * (base.exp() * (base - told)).sum(2)).sum()
     else:
-        add_losses(head, operators, places, weights, found)
+        add_losses(head, operators, WeightedPositions(places, weights), found)
         total = (weights.double() * each).sum()
     total.backward()
     assert abs(found.loss - total.item()) < 1e-4 * max(1, total.item())
@@ -171,7 +176,7 @@ def test_operators_begin_as_nothing() -> None:
     operators = Operators.initial(4, (D, D), R, 7)
     assert torch.allclose(operators.basis.T @ operators.basis, torch.eye(R), atol=1e-5)
     head, _, hidden, targets = parts()
-    found = measured(head, operators, Places(hidden, targets, hidden), torch.zeros(P, dtype=torch.int64), 1)
+    found = measure(head, operators, PositionStates(hidden, targets, hidden), torch.zeros(P, dtype=torch.int64), 1)
     assert found.abs().max() < 1e-6
     assert torch.equal(operators.basis, Operators.initial(4, (D, D), R, 7).basis)
 
@@ -194,7 +199,7 @@ def test_a_measurement_is_the_mean_loss_before_less_after(monkeypatch: pytest.Mo
     for tile in (4 << 20, 1 << 8):
         monkeypatch.setattr(steering, "TILE_BYTES", tile)
         monkeypatch.setattr(steering, "LEAST_ROWS", 1)
-        found = measured(head, operators, Places(hidden, targets, hidden), example_ids, 4)
+        found = measure(head, operators, PositionStates(hidden, targets, hidden), example_ids, 4)
         assert torch.allclose(found.double(), expected, atol=1e-4)
 
 
@@ -222,13 +227,13 @@ def test_training_lowers_the_loss_inside_and_changes_little_outside() -> None:
 
     states = MemoryStates(hidden, torch.from_numpy(labels), np.arange(121))
     heard: list[tuple[int, float, float]] = []
-    recipe = SteeringRecipe(rank=4, updates=60, members=8, rate=2e-2)
-    found = trained(AtHead(head, states), ByClass(), recipe, lambda *told: heard.append(told))
-    again = trained(AtHead(head, states), ByClass(), recipe, lambda *told: None)
+    recipe = SteeringRecipe(rank=4, steps=60, batch=8, learning_rate=2e-2)
+    found = train_operators(AtHead(head, states), ByClass(), recipe, lambda *told: heard.append(told))
+    again = train_operators(AtHead(head, states), ByClass(), recipe, lambda *losses: None)
     assert torch.equal(found.alpha, again.alpha) and torch.equal(found.basis, again.basis)
     assert len(heard) == 60 and heard[-1][1] < 0.8 * heard[0][1] and heard[0][2] < 1e-6 < heard[-1][2]
-    some = places_at(states, np.arange(40), torch.device("cpu"))
-    y = measured(head, found, some, torch.arange(40), 40).numpy()
+    some = states_at(states, np.arange(40), torch.device("cpu"))
+    y = measure(head, found, some, torch.arange(40), 40).numpy()
     own = y[np.arange(40)[:, None], np.stack([2 * labels[:40], 2 * labels[:40] + 1], 1)]
     assert own.mean() > 0.1 and own.mean() > 5 * max(0.0, (y.sum() - own.sum()) / (y.size - own.size))
 
@@ -243,16 +248,16 @@ def test_every_row_of_a_subset_is_seen_equally_often_and_weighs_by_omega(monkeyp
         monkeypatch.setattr(steering, "TILE_BYTES", tile)
         monkeypatch.setattr(steering, "LEAST_ROWS", 1)
         space = AtHead(head, states)
-        training, seen = Training(space, design, SteeringRecipe(members=5)), np.zeros((12, count))
+        training, seen = Training(space, design, SteeringRecipe(batch=5)), np.zeros((12, count))
         for step in range(3):  # a subset has 15 rows
-            own, sums = training.inside(step), np.zeros(12)
+            own, sums = training.subset_rows(step), np.zeros(12)
             for some, positions, weights in space.tiles(0, states, [one.rows for one in own], own):
                 assert positions.size * 4 * V <= max(tile, 4 * V * len(positions))
                 for subset, at, weight in zip(range(some.start, some.stop), positions, weights, strict=True):
                     seen[subset, at[weight > 0]] += 1
                     sums[subset] += weight.sum()
             assert (sums <= 1 + 1e-6).all() and (sums > 0.1).sum() > 9  # 5 rows may have no position
-            shared = training.outside(step)
+            shared = training.shared_rows(step)
             assert len(shared.rows) > 100 and (np.diff(first)[shared.rows] > 0).all() and (shared.at < 1).all()
             assert not shared.outside[ids[shared.rows].T, np.arange(len(shared.rows))].any()
             assert (shared.outside.sum(0) == 9).all()  # of 12 operators, but for a row's own 3
@@ -265,8 +270,8 @@ def test_a_stopped_training_goes_on_to_the_same_operators() -> None:
         torch.randn(60, D, generator=generator), torch.randint(0, V, (60,), generator=generator), np.arange(0, 61, 2)
     )
     head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D, generator=generator))
-    recipe = SteeringRecipe(rank=3, updates=9, members=4, linearity=0.1)
-    whole = trained(AtHead(head, states), design, recipe, lambda *told: None)
+    recipe = SteeringRecipe(rank=3, steps=9, batch=4, linearity=0.1)
+    whole = train_operators(AtHead(head, states), design, recipe, lambda *losses: None)
     heard: list[int] = []
     should_stop = Training(AtHead(head, states), design, recipe)
     assert not should_stop.run(lambda step, *told: heard.append(step), lambda: len(heard) == 4)
@@ -279,15 +284,15 @@ def test_a_stopped_training_goes_on_to_the_same_operators() -> None:
         Training(AtHead(head, states), PartitionDesign(30, 9, 2, 0), recipe).load_state_dict(held)
     fresh = Training(AtHead(head, states), design, recipe)
     fresh.load_state_dict(fresh.state_dict())
-    assert fresh.run(lambda *told: None) and torch.equal(fresh.operators.alpha, whole.alpha)
+    assert fresh.run(lambda *losses: None) and torch.equal(fresh.operators.alpha, whole.alpha)
 
 
 def test_some_subsets_are_trained_again_with_every_loss() -> None:
     design, generator = PartitionDesign(30, 8, 2, 0), torch.Generator().manual_seed(0)
     states = MemoryStates(torch.randn(30, D, generator=generator), torch.arange(30) % V, np.arange(31))
     head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D, generator=generator))
-    fitting = SteeringFit(AtHead(head, states), design, SteeringRecipe(rank=3, updates=3, members=4, linearity=0.1), 3)
-    assert fitting.steps == 6 and fitting.run(lambda *told: None, lambda: False) and fitting.step == 6
+    fitting = SteeringFit(AtHead(head, states), design, SteeringRecipe(rank=3, steps=3, batch=4, linearity=0.1), 3)
+    assert fitting.steps == 6 and fitting.run(lambda *losses: None, lambda: False) and fitting.step == 6
     found = fitting.parameters()
     assert (
         found["which"].tolist() == [0, 2, 5]
@@ -301,10 +306,9 @@ def test_some_subsets_are_trained_again_with_every_loss() -> None:
         assert np.array_equal(rows, np.sort(design.members(int(subset)))) and len(some.members(at)) == some.sizes()[at]
     assert ids.max() == 3  # where a row is in fewer
     training, other = (
-        Training(AtHead(head, states), design, SteeringRecipe(rank=3, updates=3, members=4, seed=seed))
-        for seed in (0, 1)
+        Training(AtHead(head, states), design, SteeringRecipe(rank=3, steps=3, batch=4, seed=seed)) for seed in (0, 1)
     )
-    first = [np.concatenate([own.rows for own in one.inside(0)]) for one in (training, other)]
+    first = [np.concatenate([own.rows for own in one.subset_rows(0)]) for one in (training, other)]
     assert not np.array_equal(*first)  # another seed sees a subset's rows in another order
 
 
@@ -321,7 +325,9 @@ def test_no_bit_depends_on_which_thread_is_first_and_torch_stays_as_it_was(monke
             space = AtHead(head, states)
             assert space.workers.count == threads
             found.append(
-                trained(space, design, SteeringRecipe(rank=3, updates=4, members=4, linearity=0.1), lambda *told: None)
+                train_operators(
+                    space, design, SteeringRecipe(rank=3, steps=4, batch=4, linearity=0.1), lambda *losses: None
+                )
             )
             assert torch.get_num_threads() == threads
         with pytest.raises(ZeroDivisionError):
@@ -341,11 +347,11 @@ def test_an_operator_that_is_not_finite_is_named() -> None:
     states.hidden[3] = float("nan")
     head, design = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D)), PartitionDesign(30, 6, 1, 0)
     with pytest.raises(DataError, match=r"operator \d+ is no longer finite"):
-        trained(AtHead(head, states), design, SteeringRecipe(), lambda *told: None)
+        train_operators(AtHead(head, states), design, SteeringRecipe(), lambda *losses: None)
 
 
 def test_settings_of_training_are_checked() -> None:
-    for wrong in ({"rank": 0}, {"updates": 0}, {"stability": -1.0}):
+    for wrong in ({"rank": 0}, {"steps": 0}, {"stability": -1.0}):
         with pytest.raises(SettingsError):
             SteeringRecipe(**wrong)  # type: ignore[arg-type]
 
@@ -362,8 +368,11 @@ def test_examples_weigh_against_their_gradient_at_the_head() -> None:
         torch.nn.functional.cross_entropy(z, targets[part]).backward()
         assert weight.grad is not None and np.isclose(found[row], float(weight.grad.norm()), rtol=1e-4)
     assert found[1] == 0
-    omega = even(np.array([1.0, 2.0, 0.001, 0.0, 4.0]))
-    assert np.allclose(omega, np.array([0.075, 0.0375, 1.0, 0.0, 0.01875])) and not np.isnan(even(np.zeros(3))).any()
+    omega = inverse_weights(np.array([1.0, 2.0, 0.001, 0.0, 4.0]))
+    assert (
+        np.allclose(omega, np.array([0.075, 0.0375, 1.0, 0.0, 0.01875]))
+        and not np.isnan(inverse_weights(np.zeros(3))).any()
+    )
 
 
 @pytest.mark.parametrize(("dtype", "layer"), [("float32", -1), ("float32", 1), ("bfloat16", 1)])

@@ -1,4 +1,4 @@
-"""Checks of subset methods: designs, fits, measurements."""
+"""Checks of subset methods: designs, fits, measurements. See `suite.py`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from ...engine.fitting.hidden_states import MemoryStates
 from ...engine.interface.method import Method
 from ...engine.interface.subset_method import FitSession, HiddenStates, SubsetMethod
 from ...engine.models.batch_outputs import LinearHead
-from .above import TrialStates
 from .trial import LENGTHS, MODELS, TOLERANCE, Trial, demand
+from .trial_layers import TrialStates
 
 _NOT_FITTED = "the method is not fitted"
 _STEPS = 4
 
 
 def a_design_is_the_same_again(method: Method) -> str:
-    """Each example is in d different subsets, none is empty, every call gives the same, and a further base has its own."""
+    """Each example is in d different subsets, no subset is empty, every call gives the same design, and each base model has its
+    own.
+    """
     if not isinstance(method, SubsetMethod):
         return _NOT_FITTED
     rows = 3 * method.design(1 << 20).subsets
-    design, again, other = method.design(rows), method.design(rows), method.design(rows, 1)
+    design, repeated, other_base = method.design(rows), method.design(rows), method.design(rows, 1)
     ids = design.of(np.arange(rows)).astype(np.int64)
-    demand(np.array_equal(ids, again.of(np.arange(rows))), "design gives other subsets the second time")
-    demand(not np.array_equal(ids, other.of(np.arange(rows))), "base 1 has the design of base 0")
+    demand(np.array_equal(ids, repeated.of(np.arange(rows))), "design gives other subsets the second time")
+    demand(not np.array_equal(ids, other_base.of(np.arange(rows))), "base 1 has the design of base 0")
     sorted_ids = np.sort(ids, 1)
     demand((sorted_ids[:, 1:] != sorted_ids[:, :-1]).all(), "an example is in one subset twice")
     sizes = np.bincount(ids.ravel(), minlength=design.subsets)
@@ -35,54 +37,55 @@ def a_design_is_the_same_again(method: Method) -> str:
 
 
 def a_stopped_fitting_goes_on(method: Method) -> str:
-    """Stopped after any step and taken up again from its arrays, a fitting comes to the same bytes."""
+    """A fit that is stopped after a step and resumed from its `state_dict` ends with the same bytes."""
     if not isinstance(method, SubsetMethod):
         return _NOT_FITTED
-    whole, should_stop = _begun(method), _begun(method)
-    demand(whole.step == 0 and whole.steps >= _STEPS, f"a fitting begins at step 0, and has {_STEPS} at least")
-    _advance(whole, _STEPS)
-    _advance(should_stop, _STEPS // 2)
+    uninterrupted, stopped = _new_fit(method), _new_fit(method)
     demand(
-        should_stop.step == _STEPS // 2, f"stopped after {_STEPS // 2} steps, it says that {should_stop.step} are done"
+        uninterrupted.step == 0 and uninterrupted.steps >= _STEPS,
+        f"a fit begins at step 0 and has at least {_STEPS} steps",
     )
-    held = {name: np.array(value) for name, value in should_stop.state_dict().items()}
-    continued = _begun(method)
-    continued.load_state_dict(held)
+    _advance(uninterrupted, _STEPS)
+    _advance(stopped, _STEPS // 2)
+    demand(stopped.step == _STEPS // 2, f"stopped after {_STEPS // 2} steps, it says that {stopped.step} are done")
+    arrays = {name: np.array(value) for name, value in stopped.state_dict().items()}
+    continued = _new_fit(method)
+    continued.load_state_dict(arrays)
     demand(
         continued.step == _STEPS // 2,
-        f"taken up again after {_STEPS // 2} steps, it says that {continued.step} are done",
+        f"resumed after {_STEPS // 2} steps, it says that {continued.step} are done",
     )
     _advance(continued, _STEPS)
-    ends = [one.parameters() for one in (whole, continued)]
+    ends = [session.parameters() for session in (uninterrupted, continued)]
     same = set(ends[0]) == set(ends[1]) and all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
-    demand(same, "a fitting that was stopped and goes on comes to something else")
+    demand(same, "a fit that was stopped and resumed ends with other parameters")
     return ""
 
 
 def measurements_are_each_querys_own(method: Method) -> str:
-    """(n, K) float64 and (n,), finite where something counts; a query's do not depend on its batch."""
+    """`measure` gives (n, K) float64 and (n,), finite, and a query's measurements do not depend on its batch."""
     if not isinstance(method, SubsetMethod):
         return _NOT_FITTED
-    fitting = _begun(method)
-    _advance(fitting, 2)
-    fitted, trial = fitting.parameters(), Trial(method, MODELS[0])
+    session = _new_fit(method)
+    _advance(session, 2)
+    parameters, trial = session.parameters(), Trial(method, MODELS[0])
     with torch.inference_mode():
-        y, agreement = method.measure(trial.outputs(range(len(LENGTHS))), fitted)
+        y, agreement = method.measure(trial.outputs(range(len(LENGTHS))), parameters)
         subsets = method.design(1 << 20).subsets
-        demand(y.shape == (len(LENGTHS), subsets) and y.dtype == np.float64, f"measured gives {y.dtype} {y.shape}")
+        demand(y.shape == (len(LENGTHS), subsets) and y.dtype == np.float64, f"measure gives {y.dtype} {y.shape}")
         demand(
             agreement.shape == (len(LENGTHS),) and np.isfinite(y).all(),
-            "measurements are finite, with an agreement each",
+            "measurements are finite, and there is one agreement per query",
         )
         for at in range(len(LENGTHS)):
-            alone, _ = method.measure(trial.outputs([at]), fitted)
+            alone, _ = method.measure(trial.outputs([at]), parameters)
             near = np.allclose(alone[0], y[at], atol=TOLERANCE * float(np.abs(y).max()), rtol=0)
             demand(near, "a query's measurements depend on the other queries of its batch")
     return ""
 
 
-def _begun(method: SubsetMethod) -> FitSession:
-    """A fitting to random states, of the first model size."""
+def _new_fit(method: SubsetMethod) -> FitSession:
+    """A fit to random states, of the first model size."""
     model, draw = MODELS[0], torch.Generator().manual_seed(0)
     rows = 3 * method.design(1 << 20).subsets
     hidden = torch.randn(2 * rows, model.hidden, generator=draw)
@@ -96,9 +99,9 @@ def _begun(method: SubsetMethod) -> FitSession:
     return method.start_fit(head, method.example_weights(head, states, lambda rows: None), method.design(rows))
 
 
-def _advance(fitting: FitSession, step: int) -> None:
-    """To a step."""
-    fitting.run(lambda *told: None, lambda: fitting.step >= step)
+def _advance(session: FitSession, step: int) -> None:
+    """Run a fit up to a step."""
+    session.run(lambda *progress: None, lambda: session.step >= step)
 
 
-MEASURED_CHECKS = (a_design_is_the_same_again, a_stopped_fitting_goes_on, measurements_are_each_querys_own)
+MEASUREMENT_CHECKS = (a_design_is_the_same_again, a_stopped_fitting_goes_on, measurements_are_each_querys_own)
