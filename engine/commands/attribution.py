@@ -164,9 +164,9 @@ def _by_group(options: dict[str, Any], answer: _Answer, *, together: bool) -> No
         session, groups = _grouped(options, display)
         if together:
             each = ((first, part[:, None]) for first, part in session.value())
-            parts = list(groups.added(each, [TOGETHER]))
+            parts = list(groups.summed(each, [TOGETHER]))
         else:
-            parts = list(groups.added(session.scores(), session.query_ids))
+            parts = list(groups.summed(session.scores(), session.query_ids))
     _print_notes(session)
     if answer.output:
         with ResultFile(answer.output, GROUP_FIELDS) as file:
@@ -232,7 +232,7 @@ def self_influence(output: str | None, as_json: bool, top: int, **options: Any) 
                     file.write(part)
         else:
             best = asked.best(top, scores)
-    if asked.alike:
+    if asked.all_equal:
         click.echo(
             f"every example has the same: rows of {options['method']} have one norm, and say nothing here", err=True
         )

@@ -28,16 +28,16 @@ def compress(store: str, method: str, precision: str, bits: int, memory: str | N
     headwater compress S --precision sign --bits 8192
     """
     from ...store.feature_store import FeatureStore
-    from ..arrays.scan.compress import compression
+    from ..arrays.scan.compress import TargetPrecision, compression
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
 
-    planned = compression(FeatureStore.open(store), method, precision, bits, budget(memory))
+    planned = compression(FeatureStore.open(store), method, TargetPrecision(precision, bits), budget(memory))
     stop, display = StopRequest(), ProgressDisplay()
     run = Run(on_progress=display.show, should_stop=stop.asked)
     with display, stop:
-        rows = planned.run(run.counter("compress", planned.source.rows), run.should_stop)
+        rows = planned.run(run.stage("compress", planned.source.rows))
     click.echo(f"{store}: {rows:,} of {planned.source.rows:,} rows of {method} as {planned.name}", err=True)
     if rows < planned.source.rows:
         click.echo("stopped; the same command goes on from here", err=True)

@@ -16,9 +16,9 @@ from ...store.files import JsonObject
 from ..data.documents import Document, RecordErrors, read_documents
 from ..data.sources import Source
 from ..interface.model_view import LinearIO, OutputSpec
-from ..models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
+from ..models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
 from ..models.language_model import LanguageModel
-from ..models.linear_io import forward_with_linear_io
+from ..models.linear_io import PaddedTokens, forward_with_linear_io
 from ..models.upper_layers import TrunkUpperLayers
 from ..runtime.memory import Part, Plan
 from .examples import Example, Place
@@ -216,7 +216,8 @@ class TextProvider:
         targets = torch.roll(ids, -1, 1)[counted]
         positions = TargetPositions(example_ids, targets, [example.counted for example in batch])
         above = self._above(needs.upper_layers, ids, counted) if needs.upper_layers >= 0 else None
-        return PackedOutputs(self.head, hiddens, positions, needs, linear_io=traces, upper_layers=above)
+        further = FurtherOutputs(linear_io=traces, upper_layers=above)
+        return PackedOutputs(self.head, hiddens, positions, needs, further)
 
     def _above(self, layer: int, ids: torch.Tensor, counted: torch.Tensor) -> TrunkUpperLayers:
         found = TrunkUpperLayers(self.model.trunk, self.head.model_shape.layers, layer, ids, counted)
@@ -231,10 +232,9 @@ class TextProvider:
         """The trunk forward and, where a method needs gradients, backward."""
         if needs.linear_layers:
             real = torch.arange(ids.shape[1])[None] < torch.tensor(lengths)[:, None]
+            tokens = PaddedTokens(ids, real.to(ids.device), counted)
             layers = bool(needs.layers)
-            return forward_with_linear_io(
-                self.model.trunk, self.head, ids, counted, real.to(ids.device), needs.linear_layers, layers
-            )
+            return forward_with_linear_io(self.model.trunk, self.head, tokens, needs.linear_layers, layers)
         with torch.inference_mode():
             return self.model.trunk(input_ids=ids, use_cache=False, output_hidden_states=bool(needs.layers)), {}
 

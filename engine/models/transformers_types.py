@@ -12,3 +12,9 @@ HfConfig: TypeAlias = Any
 """A model's config."""
 HfTokenizer: TypeAlias = Any
 """A fast tokenizer."""
+HfOutput: TypeAlias = Any
+"""What a trunk returns: hidden states by attribute."""
+HfClass: TypeAlias = Any
+"""A class or module of the library, such as AutoModelForCausalLM."""
+HookArgs: TypeAlias = Any
+"""Positional or keyword arguments of a module's forward call, or its output."""

@@ -1,14 +1,14 @@
-"""What a store holds (`info`), as JSON values. Knows no method."""
+"""The contents of a store (`info`), as JSON values. Knows no method."""
 
 from __future__ import annotations
 
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precision_group
-from ...store.files import JsonObject
+from ...store.json_values import JsonFields
 from ..fitting.fit_record import fits_of
 
 
-def store_facts(path: str) -> JsonObject:
-    """What a store holds, as JSON values."""
+def store_facts(path: str) -> JsonFields:
+    """The contents of a store, as JSON values."""
     store = FeatureStore.open(path)
     return {
         "store": store.url,
@@ -21,7 +21,7 @@ def store_facts(path: str) -> JsonObject:
     }
 
 
-def _method_facts(store: FeatureStore, name: str) -> JsonObject:
+def _method_facts(store: FeatureStore, name: str) -> JsonFields:
     group = method_group(name)
     columns = store.columns(group)
     return {
@@ -29,9 +29,9 @@ def _method_facts(store: FeatureStore, name: str) -> JsonObject:
         "bytes_per_example": sum(column.row_bytes for column in columns),
         "columns": {column.name: {"shape": list(column.shape), "dtype": column.dtype} for column in columns},
         "settings": store.groups[group].settings,
-        "forms": {form: _form_facts(store, precision_group(name, form)) for form in store.forms(name)},
+        "precisions": {copy: _copy_facts(store, precision_group(name, copy)) for copy in store.forms(name)},
     }
 
 
-def _form_facts(store: FeatureStore, group: str) -> JsonObject:
+def _copy_facts(store: FeatureStore, group: str) -> JsonFields:
     return {"rows": store.rows(group), "bytes_per_example": sum(column.row_bytes for column in store.columns(group))}

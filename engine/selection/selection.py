@@ -117,9 +117,7 @@ class Selection:
         limits = Limits(self.count, self._open, cost, budget, self._groups, self._caps, wanted.batch)
         c = wanted.penalty / self._size
         objective = Objective(np.asarray(vector, np.float64), c)
-        choice = greedy(
-            self._source, objective, limits, self._room, run.counter("select", self.count, "chosen"), run.should_stop
-        )
+        choice = greedy(self._source, objective, limits, self._room, run.stage("select", self.count, "chosen"))
         size = max(1, len(choice.rows))
         mean = choice.total / size
         additive = float(vector @ mean)

@@ -146,7 +146,7 @@ def _places(store: FeatureStore) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for first in range(0, count, TEXT_CHUNK_ROWS):
         these = np.arange(first, min(count, first + TEXT_CHUNK_ROWS))
-        for row, name in zip(these.tolist(), examples.get("id", these), strict=True):
+        for row, name in zip(these.tolist(), examples.strings("id", these), strict=True):
             found.setdefault(name, []).append(row)
             if document_of(name) != name:
                 found.setdefault(document_of(name), []).append(row)

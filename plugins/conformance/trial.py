@@ -18,7 +18,7 @@ import torch
 from ...engine.ingest.first_batch import DeclaredOutputs, changed_tensors, checksums
 from ...engine.interface.method import Method, Similarity
 from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape
-from ...engine.models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
+from ...engine.models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
 from ...engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from ...store.errors import BrokenMethod, SettingsError
 from ...store.feature_store import FeatureStore, method_group
@@ -115,7 +115,8 @@ class Trial:
         traces = {one.name: self._trace(number, one, examples) for number, one in maps}
         positions = TargetPositions(example_ids, torch.cat(targets).to(self.device), counts)
         above = self._above(examples, targets) if self.needs.upper_layers >= 0 and examples else None
-        inner = PackedOutputs(head, hiddens, positions, self.needs, linear_io=traces, upper_layers=above)
+        further = FurtherOutputs(linear_io=traces, upper_layers=above)
+        inner = PackedOutputs(head, hiddens, positions, self.needs, further)
         return DeclaredOutputs(inner, self.needs, "rows", self.head)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:

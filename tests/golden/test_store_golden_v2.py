@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.scan.compress import check_column, compression, row_checks
+from headwater.engine.arrays.scan.compress import TargetPrecision, check_column, compression, row_checks
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import top_k
+from headwater.engine.runtime.run import SILENT_STAGE
 from headwater.store.feature_store import FeatureStore, method_group, precision_group
 from headwater.store.layout import FORMAT, column
 from headwater.store.manifest import columns_json
@@ -48,7 +49,7 @@ def make(path: Path) -> None:
 
 def _add(store: FeatureStore, precision: str) -> None:
     """A form as `headwater compress` makes it, in small chunks."""
-    made = compression(FeatureStore.open(store.path), "m", precision, 256, None, declare=False)
+    made = compression(FeatureStore.open(store.path), "m", TargetPrecision(precision, 256), None, declare=False)
     columns = [*made.precisions["c"].columns, check_column("c")]
     notes = {
         "settings": {"precision": precision, "bits": 256},
@@ -62,7 +63,7 @@ def _add(store: FeatureStore, precision: str) -> None:
 
 def scores(stored: StoredRows, queries: np.ndarray) -> np.ndarray:
     """(Q, rows) in the order of rows."""
-    found = top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], queries), ROWS, Shape(4, 2), lambda done: None)
+    found = top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], queries), ROWS, Shape(4, 2), SILENT_STAGE)
     return np.take_along_axis(found.scores, np.argsort(found.rows, axis=1), 1)
 
 
