@@ -34,7 +34,11 @@ _SUBSETS = options(
     COLUMNS,
 )  # fmt: skip
 _PENALTY = click.option(
-    "--lambda", "penalty", type=click.FloatRange(0), metavar="λ", help="[default: the calibrated λ, or 1]"
+    "--lambda",
+    "penalty",
+    type=click.FloatRange(0),
+    metavar="λ",
+    help="Weight of redundancy. [default: the calibrated value, or 1]",
 )
 
 

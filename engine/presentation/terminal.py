@@ -79,7 +79,7 @@ def print_info(facts: JsonFacts) -> None:
                       + ", ".join(f"{key} {value}" for key, value in method["settings"].items()))  # fmt: skip
         for copy, copy_facts in method["precisions"].items():
             size = show_bytes(copy_facts["bytes_per_example"])
-            console.print(f"  {copy:<9}{copy_facts['rows']:,} rows of {size}")
+            console.print(f"  copy     {copy}: {copy_facts['rows']:,} rows of {size}")
     for name, record in facts["fits"].items():
         console.print(_fit_line(name, record))
 
