@@ -32,7 +32,7 @@ ScoreBlocks = Iterator[tuple[int, Array]]
 TOGETHER = "all queries"
 """The query id of results for all queries together."""
 _MISSING: dict[Capability, str] = {
-    "forecast": "no forecast of what a search reads and takes",
+    "forecast": "no forecast of the bytes and time of a search",
     "cache": "no stored rows that could be cached in memory",
     "tokens": "no scores of single tokens",
 }

@@ -81,9 +81,9 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"no device {name}: there are auto, cpu, cuda and cuda:i; choose one with --device")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"{name} was asked for, and torch sees no CUDA device here; --device cpu works")
+        raise DeviceError(f"device {name} is not available: torch finds no CUDA device; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"{name} was asked for; torch sees {torch.cuda.device_count()} CUDA device(s)")
+        raise DeviceError(f"device {name} does not exist: torch finds {torch.cuda.device_count()} CUDA device(s)")
     return device
 
 

@@ -88,13 +88,14 @@ def draw_retrieval(retrieval: Retrieval, path: str) -> None:
     _save(figure, path)
 
 
-def _edges(values: Array) -> Array:
+def _edges(values: Array) -> list[float]:
     """(41,) edges of 40 bins; the range is widened if all values are equal up to rounding."""
     values = values.astype(np.float64)
     low, high = float(values.min()), float(values.max())
     min_half_width = max(1e-6 * max(abs(low), abs(high)), 1e-12)
     middle = (low + high) / 2
-    return np.linspace(min(low, middle - min_half_width), max(high, middle + min_half_width), 41)
+    edges = np.linspace(min(low, middle - min_half_width), max(high, middle + min_half_width), 41)
+    return [float(edge) for edge in edges]
 
 
 def draw_removal(removal: Removal, path: str) -> None:

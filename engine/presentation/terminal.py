@@ -127,7 +127,7 @@ def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast 
 def show_forecast(forecast: Forecast | None) -> str:
     """One line about a forecast: bytes to read, time, and measured rate."""
     if forecast is None:
-        return "no forecast: the method scores rows itself"
+        return "no forecast: the method does not score by inner products of stored rows"
     seconds = forecast.seconds
     duration = f"{seconds:.1f} s" if seconds < 100 else clock(seconds)
     return (f"reads {show_bytes(forecast.bytes)} in about {duration}, after the queries' forward pass "

@@ -198,16 +198,16 @@ def _heaviest(row: Array, tau: np.float32, top: int, token_ids: Array, logits: A
     """
     candidates, values = np.empty(len(row), np.int32), np.empty(len(row), np.float32)
     least = _likely(row, top)
-    seen = _reaching(row, least, candidates, values) if least > _LOWEST else 0
-    if seen < top:
-        seen = len(row)
-        for j in range(seen):
+    candidate_count = _reaching(row, least, candidates, values) if least > _LOWEST else 0
+    if candidate_count < top:
+        candidate_count = len(row)
+        for j in range(candidate_count):
             candidates[j], values[j] = j, row[j]
-    values = values[:seen]
-    bins = np.empty(seen, np.int32)
+    values = values[:candidate_count]
+    bins = np.empty(candidate_count, np.int32)
     _bins(values, values.max(), tau, bins)
     counts = np.zeros(_BINS + 1, np.int32)
-    for j in range(seen):
+    for j in range(candidate_count):
         counts[bins[j]] += 1
     last, binned = 0, counts[0]
     while binned < top and last + 1 < _BINS:
@@ -216,7 +216,7 @@ def _heaviest(row: Array, tau: np.float32, top: int, token_ids: Array, logits: A
     ends = np.cumsum(counts[: last + 1])
     place = ends - counts[: last + 1]  # where each bin's next index goes
     order = np.empty(binned, np.int64)
-    for j in range(seen):
+    for j in range(candidate_count):
         if bins[j] <= last:
             order[place[bins[j]]] = j
             place[bins[j]] += 1
