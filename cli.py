@@ -7,22 +7,16 @@ Every error of ours becomes one line in one place, :class:`_Commands`. Exit code
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from .engine.commands import attribution as ask
-from .engine.commands import evaluation as prove
-from .engine.commands import fit, ingest
-from .engine.commands import selection as choose
-from .engine.commands import stores as keep
+from .engine.commands import attribution, evaluation, fit, ingest, selection, stores
 from .store.errors import HeadwaterError
 
 
 class _Commands(click.Group):
-    """A group that turns headwater's errors, and nobody else's, into one line."""
+    """A group of commands that prints headwater's own errors as one line."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except HeadwaterError as error:
@@ -37,7 +31,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="headwater")
 def main() -> None:
-    """Trace what a language model does back to the training examples that caused it.
+    """Trace what a language model does back to training examples.
 
     \b
     headwater demo
@@ -48,27 +42,33 @@ def main() -> None:
 
 @main.group()
 def plan() -> None:
-    """What a run would take; answers nothing and writes nothing."""
+    """Print the memory plan of a command; nothing is written."""
 
 
 @main.command()
 @click.option(
-    "--workdir", default="demo", show_default=True, metavar="DIR", help="Where the corpus, model and store are kept."
+    "--workdir", default="demo", show_default=True, metavar="DIR", help="Folder of the corpus, the model and the store."
 )
-@click.option("--short", is_flag=True, help="A smaller model and corpus: a minute, and weaker answers.")
+@click.option("--short", is_flag=True, help="A smaller model and corpus: one minute, less accurate results.")
 def demo(workdir: str, short: bool) -> None:
-    """The whole job, offline: a corpus, a model trained on it, a store, and answers. Minutes on two cores."""
+    """Train a small model offline and attribute its answers.
+
+    It makes a corpus, a model trained on it, a store, and results, in minutes on two cores.
+
+    \b
+    headwater demo --short
+    """
     from .engine.demo.tour import tour
 
-    # The dense residual weighed by its own norm: on a model this small and unsure it points to the right module in 65 of
-    # 100 questions, where RISE's published temperature of 0.1 and unit norms do in 49.
+    # With the dense residual, weighted by its own norm, the top example is from the right module in 65 of 100 questions; with
+    # RISE's published temperature of 0.1 and unit norms in 49: the model is small, and its predictions are not confident.
     tour(workdir, "rise", short, {"kr": 96, "kh": 64, "kg": 32, "tau": 1.0, "floor": 1.0})
 
 
-for _command in (ingest.ingest, fit.fit, ask.attribute, ask.value, ask.self_influence, keep.compress, keep.methods, keep.info,
-                 keep.verify, keep.upgrade,
-                 prove.ground_truth, prove.evaluate, choose.predict, choose.calibrate, choose.select):  # fmt: skip
+for _command in (ingest.ingest, fit.fit, attribution.attribute, attribution.value, attribution.self_influence, stores.compress,
+                 stores.methods, stores.info, stores.verify, stores.upgrade, evaluation.ground_truth, evaluation.evaluate,
+                 selection.predict, selection.calibrate, selection.select):  # fmt: skip
     main.add_command(_command)
 plan.add_command(ingest.plan_ingest)
 plan.add_command(fit.plan_fit)
-plan.add_command(ask.plan_attribute)
+plan.add_command(attribution.plan_attribute)

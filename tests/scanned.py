@@ -30,7 +30,3 @@ def brute_force(data: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarr
     scores = queries.astype(np.float64) @ data.astype(np.float64).T
     order = np.lexsort((np.broadcast_to(np.arange(len(data)), scores.shape), -scores), axis=1)[:, :k]
     return np.take_along_axis(scores, order, 1), order
-
-
-def nothing(rows: int) -> None:
-    """Progress that nobody hears."""

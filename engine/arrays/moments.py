@@ -18,8 +18,9 @@ from ...store.columns import ColumnReader
 from ...store.errors import DataError
 from ...store.layout import Array
 from ..runtime.memory import Part, Plan
+from ..runtime.run import Stage
 from .precision.precisions import Precision
-from .scan.scan_loop import OnProgress, Shape, blocks_bytes
+from .scan.scan_loop import Shape, blocks_bytes
 from .scan.top_k import tiles
 
 TILE = 512
@@ -28,20 +29,20 @@ Weights = Array | Callable[[int, int], Array]
 """(B, N), or a function of a first row and an end that gives (B, rows): use it for masks that do not fit in memory."""
 
 
-def gram(columns: Sequence[ColumnReader], precision: Precision, shape: Shape, on_progress: OnProgress) -> Array:
+def gram(columns: Sequence[ColumnReader], precision: Precision, shape: Shape, stage: Stage) -> Array:
     """ΦᵀΦ: (D, D) float32, symmetric. The Fisher matrix of the rows, times N.
 
     Sums of tiles are added in float32: an entry's error is N / 512 roundings at most, and typically the root of that.
     """
     total = torch.zeros(precision.depth, precision.depth)
-    for _, rows in decoded(columns, precision, shape, on_progress):
+    for _, rows in decoded(columns, precision, shape, stage):
         total.addmm_(rows.T, rows)
     result: Array = total.numpy()
     return result
 
 
 def moments(
-    columns: Sequence[ColumnReader], precision: Precision, widths: Sequence[int], shape: Shape, on_progress: OnProgress
+    columns: Sequence[ColumnReader], precision: Precision, widths: Sequence[int], shape: Shape, stage: Stage
 ) -> tuple[Array, list[Array]]:
     """The mean row (D,) float32, and (1/N) Σ φ φᵀ of consecutive parts of the rows: (w, w) float32 for each of `widths`.
 
@@ -52,31 +53,33 @@ def moments(
         raise DataError(f"parts of widths {list(widths)} do not add up to the row length {precision.depth}")
     totals = [torch.zeros(width, width) for width in widths]
     sums = torch.zeros(precision.depth, dtype=torch.float64)
-    for _, rows in decoded(columns, precision, shape, on_progress):
+    for _, rows in decoded(columns, precision, shape, stage):
         sums += rows.sum(0, dtype=torch.float64)
         for total, part in zip(totals, torch.split(rows, list(widths), 1) if totals else (), strict=True):
             total.addmm_(part.T, part)
     return (sums / columns[0].rows).float().numpy(), [(total / columns[0].rows).numpy() for total in totals]
 
 
-def second_moment_parts(columns: Sequence[ColumnReader], form: Precision, widths: Sequence[int], shape: Shape) -> Plan:
-    """What that pass holds."""
-    return _decoding_parts(columns, form, shape) + Plan.of(
+def second_moment_parts(
+    columns: Sequence[ColumnReader], precision: Precision, widths: Sequence[int], shape: Shape
+) -> Plan:
+    """Memory of a pass that computes second moments."""
+    return _decoding_parts(columns, precision, shape) + Plan.of(
         Part("second moments", sum(4 * width * width for width in widths))
     )
 
 
-def column_sums(columns: Sequence[ColumnReader], precision: Precision, shape: Shape, on_progress: OnProgress) -> Array:
+def column_sums(columns: Sequence[ColumnReader], precision: Precision, shape: Shape, stage: Stage) -> Array:
     """Φᵀ1: (D,) float64."""
     total = torch.zeros(precision.depth, dtype=torch.float64)
-    for _, rows in decoded(columns, precision, shape, on_progress):
+    for _, rows in decoded(columns, precision, shape, stage):
         total += rows.sum(0, dtype=torch.float64)
     result: Array = total.numpy()
     return result
 
 
 def weighted_sums(
-    columns: Sequence[ColumnReader], precision: Precision, weights: Weights, shape: Shape, on_progress: OnProgress
+    columns: Sequence[ColumnReader], precision: Precision, weights: Weights, shape: Shape, stage: Stage
 ) -> Array:
     """WΦ: (B, D) float64, tiles multiplied in float32. With masks as weights these are subset sums; with a single row u, Φᵀu.
 
@@ -87,7 +90,7 @@ def weighted_sums(
     if not callable(weights) and (weights.ndim != 2 or weights.shape[1] != count):
         raise DataError(f"weights must have shape (B, {count}), one column per row; got {weights.shape}")
     total: torch.Tensor | None = None
-    for start, rows in decoded(columns, precision, shape, on_progress):
+    for start, rows in decoded(columns, precision, shape, stage):
         stop = start + len(rows)
         part = np.asarray(weights(start, stop) if callable(weights) else weights[:, start:stop], np.float32)
         if part.ndim != 2 or part.shape[1] != len(rows) or not np.isfinite(part).all():
@@ -100,29 +103,29 @@ def weighted_sums(
     return result
 
 
-def moment_parts(columns: Sequence[ColumnReader], form: Precision, weights: int, shape: Shape) -> Plan:
-    """What a pass holds, for `weights` rows of weights; 0 for a Gram matrix."""
+def moment_parts(columns: Sequence[ColumnReader], precision: Precision, weights: int, shape: Shape) -> Plan:
+    """Memory of a pass, for `weights` rows of weights; 0 for a Gram matrix."""
     tile = min(TILE, shape.block_rows)
-    sums = 24 * weights * form.depth + 8 * weights * tile if weights else 4 * form.depth**2
-    return _decoding_parts(columns, form, shape) + Plan.of(Part("sums", sums))
+    sums = 24 * weights * precision.depth + 8 * weights * tile if weights else 4 * precision.depth**2
+    return _decoding_parts(columns, precision, shape) + Plan.of(Part("sums", sums))
 
 
-def _decoding_parts(columns: Sequence[ColumnReader], form: Precision, shape: Shape) -> Plan:
-    """Blocks as they are read, and a tile of them in float32."""
+def _decoding_parts(columns: Sequence[ColumnReader], precision: Precision, shape: Shape) -> Plan:
+    """Memory of the blocks as they are read, and of a tile of them in float32."""
     return Plan.of(
         Part("blocks in flight", blocks_bytes(columns, shape)),
         Part("decoding", sum(c.scratch_bytes for c in columns)),
-        Part("rows in float32", 12 * min(TILE, shape.block_rows) * form.depth),
+        Part("rows in float32", 12 * min(TILE, shape.block_rows) * precision.depth),
     )
 
 
 def decoded(
-    columns: Sequence[ColumnReader], precision: Precision, shape: Shape, on_progress: OnProgress
+    columns: Sequence[ColumnReader], precision: Precision, shape: Shape, stage: Stage
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield (first row, (rows, D) float32) for each tile, in row order."""
     with BlockStream(columns, shape.block_rows, shape.buffers) as stream:
         while (block := stream.take()) is not None:
             for tile in tiles(block, TILE):
                 yield tile.start, torch.from_numpy(precision.decode(tile.columns).reshape(tile.rows, -1))
-            on_progress(block.start + block.rows)
+            stage.report(block.start + block.rows)
             stream.give(block)

@@ -19,8 +19,8 @@ def spearman(first: Array, second: Array) -> Array:
 
     if first.shape != second.shape:
         raise DataError(f"columns to be correlated are {first.shape} and {second.shape}")
-    one, other = (rankdata(values, axis=0) for values in (first, second))
-    one, other = one - one.mean(0), other - other.mean(0)
+    x, y = (rankdata(values, axis=0) for values in (first, second))
+    x, y = x - x.mean(0), y - y.mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Array = (one * other).sum(0) / np.sqrt((one**2).sum(0) * (other**2).sum(0))
-    return found
+        correlations: Array = (x * y).sum(0) / np.sqrt((x**2).sum(0) * (y**2).sum(0))
+    return correlations

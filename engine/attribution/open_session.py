@@ -16,7 +16,7 @@ from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..models.language_model import pick_device
 from ..runtime.run import SILENT, Run
-from .query_options import QueryOptions, SearchOptions
+from .query_options import ONE_SCAN, TEN_BEST, QueryOptions, SearchOptions
 from .query_session import QuerySession
 from .recovered_session import RecoveredSession
 from .seeded_session import SeededSession, seeds_of
@@ -24,54 +24,49 @@ from .stored_scores import StoredScores
 from .stored_session import StoredSession
 from .text_session import TextSession
 
-SCAN = SearchOptions()
-"""One scan of the rows as they are stored."""
-TEN_BEST = QueryOptions()
-"""Ten examples a query, by the store's own model."""
-
 
 def is_fitted(name: str, store: FeatureStore) -> bool:
-    """Whether the method is one of those that are fitted, and store no rows."""
+    """Whether the method is a subset method, which is fitted and stores no rows."""
     if name in store.methods:
         return False
     try:
         return issubclass(load(name), SubsetMethod)
     except UnknownMethod:
-        return False  # whoever asks for its rows says that there are none
+        return False  # the error is raised where its rows are opened
 
 
 def text_similarity(name: str, store: FeatureStore) -> TextSimilarity | None:
-    """The method, if it is one that compares texts; None for any other, and for rows that the store holds under the name."""
+    """The method, if it compares texts; None for another kind of method, and if the store holds rows under the name."""
     if name in store.methods:
         return None
     try:
         kind = load(name)
     except UnknownMethod:
-        return None  # whoever asks for its rows says that there are none
+        return None  # the error is raised where its rows are opened
     return kind() if issubclass(kind, TextSimilarity) else None
 
 
 def open_session(
     store: str, method: str, queries: str, options: QueryOptions = TEN_BEST, run: Run = SILENT
 ) -> QuerySession:
-    """Open the store, load its model (where the method needs one), read the queries, make the plan.
+    """Open the store, load its model (if the method needs one), read the queries, make the memory plan.
 
     Raises:
-        HeadwaterError: whatever of these is not as it should be.
+        HeadwaterError: the store, the model, the queries or an option cannot be used, or the plan exceeds the budget.
     """
     search, device = options.search, options.model.device
-    if device.startswith("cuda"):  # asked for in so many words; auto leaves the scan to the processor
+    if device.startswith("cuda"):  # with auto, the CPU scans
         search = replace(search, device=pick_device(device).index or 0)
     opened = FeatureStore.open(store)
     if search.seeds:
         return _seeded(opened, method, queries, replace(options, search=search), run)
     text_method = text_similarity(method, opened)
     if text_method:
-        if replace(search, all_scores=False) != SCAN:
+        if replace(search, all_scores=False) != ONE_SCAN:
             raise SettingsError(f"method {method} stores no rows: leave --scan, --candidates, --certify and --device")
         return TextSession(opened, (method, text_method), queries, options, run)
     if is_fitted(method, opened):
-        if replace(search, all_scores=False, device=None) != SCAN:
+        if replace(search, all_scores=False, device=None) != ONE_SCAN:
             raise SettingsError(f"method {method} stores no rows: leave --scan, --candidates and --certify")
         return RecoveredSession(opened, method, queries, options, run)
     stored = StoredScores(opened, method, run.budget, search)
@@ -79,15 +74,15 @@ def open_session(
 
 
 def _seeded(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> SeededSession:
-    """All seeds of a method that the store holds."""
-    if replace(options.search, all_scores=False, seeds=False, device=None) != SCAN:
+    """A session over all seeds under which the store holds a method."""
+    if replace(options.search, all_scores=False, seeds=False, device=None) != ONE_SCAN:
         raise SettingsError("--seeds scans the rows as they are stored: leave --scan, --candidates and --certify")
     names = seeds_of(store, method)
     provider = query_provider(queries, store, options.model, options.template)
-    runs = [run, *(run.silenced() for _ in names[1:])]
+    runs = [run, *(run.silenced() for _ in names[1:])]  # one of them reports progress
     search = SearchOptions(all_scores=True)
     sessions = [
-        StoredSession(StoredScores(store, name, run.budget, search), provider, options.top, own)
-        for name, own in zip(names, runs, strict=True)
+        StoredSession(StoredScores(store, name, run.budget, search), provider, options.top, seed_run)
+        for name, seed_run in zip(names, runs, strict=True)
     ]
     return SeededSession(method, sessions, options.top, run)

@@ -1,4 +1,4 @@
-"""Reads queries and makes them into rows by a method, as a corpus's examples are made. Knows no store."""
+"""Reads queries and computes their rows by a method, as examples of a corpus are ingested. Knows no store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_queries(provider: Provider) -> list[Example]:
     """All queries of a provider.
 
     Raises:
-        CorpusError: there is none, one is cut, or one has nothing to attribute.
+        CorpusError: there is no query, a query is too long, or it has no target position.
     """
     queries = list(provider.examples(Place()))
     if not queries:
@@ -29,7 +29,7 @@ def read_queries(provider: Provider) -> list[Example]:
     for query in queries:
         if query.offset or query.place.piece:
             raise CorpusError(f"{query.source}:{query.line}: the query is longer than the model's context of "
-                              f"{provider.head.model_shape.max_length} tokens")  # fmt: skip
+                              f"{provider.head.model_shape.max_length} tokens: shorten it")  # fmt: skip
         if not query.target_count:
             raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
     return queries
@@ -41,12 +41,12 @@ def batch_tokens(queries: list[Example]) -> int:
 
 
 def query_batching(queries: list[Example]) -> Batching:
-    """How queries are read: in their own batches, and called so."""
+    """How queries are batched, and named in errors."""
     return batching_for(queries, _BATCH_TOKENS, noun="query")
 
 
 def queries_part(queries: list[Example]) -> Part:
-    """What queries hold: tokens, texts and ids, and as many bytes again for each as a table of texts by id takes."""
+    """Memory of the queries: tokens, texts and ids, and a table of texts by id."""
     texts = sum(2 * (len(query.id) + len(query.prompt) + len(query.text)) + 400 for query in queries)
     return Part("queries' tokens and texts", TOKEN_BYTES * sum(query.length for query in queries) + 2 * texts)
 

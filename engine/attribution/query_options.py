@@ -12,29 +12,37 @@ from ..models.language_model import ModelChoice
 class SearchOptions:
     """How the best rows are searched for: by default in one scan of the rows as they are stored."""
 
-    form: str = ""
-    """The form that is scanned in their place, such as int8 or sign8192 (`headwater compress` makes them)."""
+    precision: str = ""
+    """Precision of the compressed copy that is scanned first, such as int8 or sign8192; empty: no copy is used."""
     candidates: int | None = None
-    """Rows a query that are scored again as stored; None for the form's default."""
+    """Rows per query that are scored again as stored; None: the precision's default."""
     certify: bool = False
-    """Take as many candidates as it needs for the exact answer; the form is int8."""
+    """Score as many candidates again as the exact answer needs; the precision is int8."""
     all_scores: bool = False
-    """Not the best rows but every row's score is wanted, for an export."""
+    """Whether the session gives the score of each row, for an export, instead of the best rows."""
     seeds: bool = False
-    """All sketches of the method are asked that the store holds under different seeds, as they are stored."""
+    """Whether scores are means over all seeds under which the store holds the method."""
     device: int | None = None
-    """The GPU that scans the rows as they are stored; None: the processor. Untested."""
+    """The GPU that scans the rows as they are stored; None: the CPU. Untested."""
+
+
+ONE_SCAN = SearchOptions()
+"""One scan of the rows as they are stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryOptions:
-    """How a session of queries is opened."""
+    """Options with which a query session is opened."""
 
     top: int = 10
-    """k: examples of a query."""
+    """k: number of examples per query."""
     model: ModelChoice = field(default_factory=lambda: ModelChoice(""))
-    """The model that reads the queries; by default the one that the store was made with, where it was then."""
+    """The model that reads the queries; default: the store's model, at its recorded path."""
     template: Template = field(default_factory=Template)
-    """Which fields of a record are text; by default found by their usual names."""
+    """Which fields of a record are text; default: the usual names."""
     search: SearchOptions = field(default_factory=SearchOptions)
     """How the best rows are searched for."""
+
+
+TEN_BEST = QueryOptions()
+"""Ten examples per query, with the store's own model."""

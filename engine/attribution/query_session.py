@@ -1,20 +1,21 @@
 """The protocol of a query session, and what all sessions share: best examples, means over queries, export. Knows no
 method by name.
 
-A capability that not every kind of method has (a forecast, rows kept in memory, scores of single tokens) is declared in
-`capabilities`; asking for one that is missing is one error that names the method and the capability.
+A capability that only some kinds of methods have (a forecast, rows cached in memory, scores of single tokens) is declared in
+`capabilities`; using a missing one raises one error, which names the method and the capability.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 import numpy as np
 
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
-from ...store.files import JsonFacts
+from ...store.json_values import JsonObject
 from ...store.layout import Array
 from ..arrays.kernels.heaps import Heaps, merged
 from ..arrays.scan.forecast import Forecast
@@ -22,58 +23,59 @@ from ..arrays.scan.scan_loop import Shape
 from ..results.results import Results
 from ..results.score_export import export
 from ..runtime.memory import Plan
+from ..runtime.run import Stage
 
 Capability = Literal["forecast", "cache", "tokens"]
-"""What a kind of session may or may not be able to do."""
+"""What only some kinds of sessions can do."""
 ScoreBlocks = Iterator[tuple[int, Array]]
-"""(first row, scores of the rows from there on), in the store's order; an array holds until the next is asked for."""
+"""(first row, scores of the rows from there on), in the store's order; an array is valid until the next iteration."""
 TOGETHER = "all queries"
-"""What stands for a query's id where all queries are asked together."""
-_WHY: dict[Capability, str] = {
-    "forecast": "no forecast of what a search reads and takes",
-    "cache": "no stored rows that could be kept in memory",
+"""The query id of results for all queries together."""
+_MISSING: dict[Capability, str] = {
+    "forecast": "no forecast of the bytes and time of a search",
+    "cache": "no stored rows that could be cached in memory",
     "tokens": "no scores of single tokens",
 }
 
 
 class QuerySession(Protocol):
-    """Queries to one method in one store: planned when it is opened, computed when it is asked."""
+    """Queries to one method in one store. Opening a session makes the memory plan; each method call computes."""
 
     @property
     def store(self) -> FeatureStore:
-        """The store that is asked."""
+        """The store that is searched."""
 
     @property
     def name(self) -> str:
-        """The method."""
+        """The method's name."""
 
     @property
     def rows(self) -> int:
-        """N: examples that are scored."""
+        """N: number of scored examples."""
 
     @property
     def queries(self) -> dict[str, str]:
-        """Query id → its text, prompt first; of queries with one id the last one's."""
+        """Query id → prompt and text; of queries with equal ids, the last one's."""
 
     @property
     def query_ids(self) -> list[str]:
-        """(Q,) ids, in the order of the scores' columns; two queries may have one id."""
+        """(Q,) ids, in the order of the scores' columns; ids may repeat."""
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the answers should know, a line each; complete once there are answers."""
+        """Notes on the results, a line each; complete once results were computed."""
 
     @property
     def plan(self) -> Plan:
-        """The memory that any of the questions takes at most."""
+        """Upper bound of the memory of any of the computations."""
 
     @property
     def shape(self) -> Shape:
-        """How the pass over the rows is cut."""
+        """Block size and workers of the pass over the rows."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What it can do beyond what every session can."""
+        """What the session can do beyond what all sessions can."""
 
     def attribute(self) -> Results:
         """The best examples of each query: (Q, k)."""
@@ -82,26 +84,26 @@ class QuerySession(Protocol):
         """The best examples for all queries together: (1, k)."""
 
     def scores(self) -> ScoreBlocks:
-        """(first row, (rows, Q) float32) of every example."""
+        """(first row, (rows, Q) float32), over all examples in the store's order."""
 
     def value(self) -> ScoreBlocks:
-        """(first row, (rows,) float32): every example's mean score over the queries."""
+        """(first row, (rows,) float32): each example's mean score over the queries."""
 
     def export(self, path: str) -> None:
-        """Write every example's score for every query to a .zarr group that is not there yet."""
+        """Write the scores of all examples for all queries to a new .zarr group."""
 
     def forecast(self) -> Forecast:
-        """What the search will read and take. Raises SettingsError without the capability `forecast`."""
+        """Bytes and time of the search. Raises SettingsError without the capability `forecast`."""
 
     def cache(self) -> int:
-        """Keep the rows that are scanned in memory, from now on; the bytes that they take, which are in no plan. Raises
-        SettingsError without the capability `cache`.
+        """Cache the scanned rows in memory from now on; returns their bytes, which no plan includes. Raises SettingsError without
+        the capability `cache`.
         """
 
 
 def missing(name: str, capability: Capability) -> SettingsError:
     """The error for a capability that a method's sessions lack."""
-    return SettingsError(f"method {name} has {_WHY[capability]}")
+    return SettingsError(f"method {name} has {_MISSING[capability]}")
 
 
 def require(session: QuerySession, capability: Capability) -> None:
@@ -115,8 +117,8 @@ def best_examples(scores: Iterable[tuple[int, Array]], queries: int, k: int) -> 
     heaps = Heaps(queries, k)
     for first, part in scores:
         heaps.push(np.ascontiguousarray(part.T), len(part), first)
-    found: tuple[Array, Array] = merged([heaps])
-    return found
+    best: tuple[Array, Array] = merged([heaps])
+    return best
 
 
 def best_values(values: Iterable[tuple[int, Array]], k: int) -> tuple[Array, Array]:
@@ -130,13 +132,14 @@ def mean_scores(scores: ScoreBlocks) -> ScoreBlocks:
         yield first, part.mean(1, dtype=np.float64).astype(np.float32)
 
 
-def export_session(session: QuerySession, path: str, facts: JsonFacts | None = None) -> None:
-    """Write all scores of a session; `facts` (JSON values) go among the group's attributes."""
-    export(path, session.scores(), session.rows, session.query_ids, session.name, facts or {})
+def export_session(session: QuerySession, path: str, facts: JsonObject = MappingProxyType({})) -> None:
+    """Write all scores of a session; `facts` become attributes of the group."""
+    attributes = {"method": session.name, **facts}
+    export(path, session.scores(), session.rows, session.query_ids, attributes)
 
 
-def advancing(blocks: ScoreBlocks, report: Callable[[int], None]) -> ScoreBlocks:
-    """The same blocks; `report` is called with the number of rows that are done after each."""
+def with_progress(blocks: ScoreBlocks, stage: Stage) -> ScoreBlocks:
+    """The same blocks; after each, the number of processed rows is reported."""
     for first, part in blocks:
         yield first, part
-        report(first + len(part))
+        stage.report(first + len(part))

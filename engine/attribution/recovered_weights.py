@@ -1,7 +1,8 @@
 """A recovered answer: weights of all examples, averaged over base models, with ties in a fixed order.
 
-Most weights of a sparse answer are zero; these examples are ordered by back-projection, Mᵀ(y − ȳ), within a hair of zero: below
-all that helped and above all that harmed. Knows memberships and weights; no model, no store.
+Most weights of a sparse answer are zero. These examples are ordered by back-projection, Mᵀ(y − ȳ), scaled to be smaller than
+any weight: they rank below examples with positive weights and above those with negative ones. Knows memberships and weights; no
+model, no store.
 """
 
 from __future__ import annotations
@@ -14,30 +15,31 @@ import numpy as np
 
 from ...store.layout import Array
 from ..recovery.membership import Membership, multiplied
-from ..recovery.recover import Recovered
+from ..recovery.recover import RecoveryResult
 
 BLOCK = 8192
-"""Examples whose weights lie in memory together."""
-_TIE = 1e-4  # of the smallest weight: what ties span at most
+"""Number of examples whose weights are in memory at a time."""
+_TIE = 1e-4  # largest score of a tie, relative to the smallest weight
 
 
 @dataclass(frozen=True, slots=True)
 class BaseWeights:
-    """One base model's part in an answer."""
+    """One base model's weights."""
 
     membership: Membership
     centred: Array
     """(K, Q) float64: y − ȳ."""
-    weights: Recovered
+    weights: RecoveryResult
     unit: Array
-    """(Q,) what weights are divided by, so that bases weigh alike; 1 of a single one."""
+    """(Q,) scale of the weights, which are divided by it so that all base models count alike; 1 if there is one."""
     reliability: Array
+    """(Q,) rank correlation of the measurements between two fits; NaN where it is not known."""
 
     def tile(self, start: int, stop: int) -> Array:
         """(Q, n) float32 weights."""
-        found = self.weights.dense(self.membership, start, stop)
-        found /= self.unit[:, None].astype(np.float32)
-        return found
+        weights = self.weights.dense(self.membership, start, stop)
+        weights /= self.unit[:, None].astype(np.float32)
+        return weights
 
     def projected(self, start: int, stop: int) -> Array:
         """(Q, n) float32: Mᵀ(y − ȳ)."""
@@ -45,7 +47,7 @@ class BaseWeights:
 
 
 class RecoveredWeights:
-    """Of Q queries and N examples."""
+    """Weights of N examples for Q queries, means over base models."""
 
     def __init__(self, bases: Sequence[BaseWeights], rows: int, degree: int) -> None:
         """`degree`: d of the design."""
@@ -65,22 +67,22 @@ class RecoveredWeights:
 
     @cached_property
     def spans(self) -> Array:
-        """(Q,) float64: what a query's ties span at most, below every weight that is not zero; 0 where no weight is."""
+        """(Q,) float64: largest score of a query's ties, below its smallest weight; 0 for dense weights, which have no ties."""
         least = np.full(len(self.bases[0].unit), np.inf)
         for base in self.bases:
-            for query, one in enumerate(base.weights.sparse or ()):
-                size = np.abs(one.weights).min(initial=np.inf) / base.unit[query] / len(self.bases)
+            for query, sparse in enumerate(base.weights.sparse or ()):
+                size = np.abs(sparse.weights).min(initial=np.inf) / base.unit[query] / len(self.bases)
                 least[query] = min(least[query], float(size))
         dense = any(base.weights.sparse is None for base in self.bases)
-        every = float(least.min(initial=np.inf))  # of queries without any weight: the others' scale
-        least = np.where(np.isfinite(least), least, every if np.isfinite(every) else 1.0)
+        smallest = float(least.min(initial=np.inf))  # the scale of queries whose weights are all zero
+        least = np.where(np.isfinite(least), least, smallest if np.isfinite(smallest) else 1.0)
         return np.zeros(len(least)) if dense else _TIE * least
 
     @cached_property
     def mean_span(self) -> float:
-        """The same of the mean over queries."""
+        """Largest score of a tie in the means over queries."""
         means = (np.abs(weights.mean(0, dtype=np.float64)) for _, _, weights in self._weights())
-        least = min((float(one[one > 0].min(initial=np.inf)) for one in means), default=np.inf)
+        least = min((float(sizes[sizes > 0].min(initial=np.inf)) for sizes in means), default=np.inf)
         return _TIE * (least if np.isfinite(least) else 1.0)
 
     @cached_property
@@ -90,19 +92,19 @@ class RecoveredWeights:
         return np.where(reach > 0, reach, 1.0)
 
     def _weights(self) -> Iterator[tuple[int, int, Array]]:
-        """First row, the one behind the last, and (Q, n) float32, some rows at a time."""
+        """(start, stop, (Q, n) float32 mean weights) of consecutive blocks of rows."""
         for start in range(0, self._rows, BLOCK):
             stop = min(start + BLOCK, self._rows)
-            found = self.bases[0].tile(start, stop)
+            weights = self.bases[0].tile(start, stop)
             for base in self.bases[1:]:
-                found += base.tile(start, stop)
-            found /= len(self.bases)
-            yield start, stop, found
+                weights += base.tile(start, stop)
+            weights /= len(self.bases)
+            yield start, stop, weights
 
     def _projected(self, start: int, stop: int) -> Array:
-        """(Q, n) float32 back-projections, the bases' mean."""
-        found = self.bases[0].projected(start, stop)
+        """(Q, n) float32: mean back-projections of the base models."""
+        projections = self.bases[0].projected(start, stop)
         for base in self.bases[1:]:
-            found += base.projected(start, stop)
-        found /= len(self.bases)
-        return found
+            projections += base.projected(start, stop)
+        projections /= len(self.bases)
+        return projections

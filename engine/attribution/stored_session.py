@@ -1,4 +1,4 @@
-"""Query session of methods with stored rows: planned, then answered in one pass. Knows no method by name."""
+"""Query session of methods with stored rows: one pass over the rows per call. Knows no method by name."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .stored_scores import StoredScores
 
 
 class StoredSession:
-    """Queries to a store's rows: a :class:`QuerySession`."""
+    """A :class:`QuerySession` of a method with stored rows."""
 
     def __init__(self, stored: StoredScores, provider: Provider, top: int, run: Run = SILENT) -> None:
-        """Read the queries, make the plan. `top`: k, examples of a query.
+        """Read the queries, make the memory plan. `top`: k, number of examples per query.
 
         Raises:
-            CorpusError: no query, or one that cannot be asked. BudgetError: the plan does not fit.
+            CorpusError: a query cannot be used, or there is none. BudgetError: the plan exceeds the budget.
         """
         self._stored, self._provider, self._top, self._run = stored, provider, top, run
         self._queries = read_queries(provider)
@@ -32,17 +32,17 @@ class StoredSession:
 
     @property
     def store(self) -> FeatureStore:
-        """The store that is asked."""
+        """The store that is searched."""
         return self._stored.store
 
     @property
     def name(self) -> str:
-        """The method."""
+        """The method's name."""
         return self._stored.name
 
     @property
     def rows(self) -> int:
-        """Stored examples that are asked."""
+        """N: number of stored examples."""
         return self._stored.rows
 
     @property
@@ -52,27 +52,27 @@ class StoredSession:
 
     @property
     def queries(self) -> dict[str, str]:
-        """Query id → its text, prompt first."""
+        """Query id → prompt and text."""
         return {query.id: query.prompt + query.text for query in self._queries}
 
     @property
     def notes(self) -> list[str]:
-        """None: scores are what they are."""
+        """None."""
         return []
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Rows can be kept in memory; a scan of inner products can be forecast."""
-        return frozenset({"forecast", "cache"} if self._stored.by_products else {"cache"})
+        """Rows can be cached in memory; a scan of inner products can be forecast."""
+        return frozenset({"forecast", "cache"} if self._stored.by_inner_product else {"cache"})
 
     def forecast(self) -> Forecast:
-        """What the search will read and take, measured on its first rows."""
-        if not self._stored.by_products:
+        """Bytes and time of the search, measured on its first rows."""
+        if not self._stored.by_inner_product:
             raise missing(self.name, "forecast")
         return self._stored.forecast(len(self._queries), self._top, self.shape)
 
     def cache(self) -> int:
-        """Keep the rows that are scanned in memory, from now on; the bytes that they take, which are in no plan."""
+        """Cache the scanned rows in memory from now on; returns their bytes, which no plan includes."""
         return self._stored.cache()
 
     def attribute(self) -> Results:
@@ -84,15 +84,15 @@ class StoredSession:
         return self._stored.most_valuable(self._prepared(), self._top, self.shape, self._run)
 
     def scores(self) -> ScoreBlocks:
-        """(first row, (rows, Q) scores) of every example, in order."""
-        return self._stored.every_score(self._prepared(), self.shape, self._run)
+        """(first row, (rows, Q) scores), over all examples in order."""
+        return self._stored.all_scores(self._prepared(), self.shape, self._run)
 
     def value(self) -> ScoreBlocks:
-        """(first row, (rows,) scores) of every example against all queries together, in order."""
+        """(first row, (rows,) mean scores over the queries), over all examples in order."""
         return self._stored.value(self._prepared(), self.shape, self._run)
 
     def export(self, path: str) -> None:
-        """Every example's score for every query, to a .zarr group that is not there yet."""
+        """Write the scores of all examples for all queries to a new .zarr group."""
         export_session(self, path)
 
     def _prepared(self) -> QueryMatrix:

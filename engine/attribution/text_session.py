@@ -1,4 +1,4 @@
-"""Queries to a store's texts, by methods that need no model: a :class:`QuerySession`. Knows no method by name."""
+"""Query session of methods that compare texts and need no model. Knows no method by name."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from .query_session import (
     TOGETHER,
     Capability,
     ScoreBlocks,
-    advancing,
     best_examples,
     best_values,
     export_session,
     mean_scores,
     missing,
+    with_progress,
 )
 
 
@@ -43,7 +43,7 @@ class _Query:
 
 
 class TextSession:
-    """Queries to the texts of a store, planned, with nothing computed yet."""
+    """A :class:`QuerySession` of a method that compares texts."""
 
     def __init__(
         self,
@@ -53,18 +53,19 @@ class TextSession:
         options: QueryOptions,
         run: Run = SILENT,
     ) -> None:
-        """Read the queries, make the plan.
+        """Read the queries, make the memory plan. `method`: its name, and the method.
 
         Raises:
-            SettingsError: the store keeps no texts. StoreMissing: it holds nothing yet. BudgetError: it does not fit.
+            SettingsError: the store keeps no texts. StoreMissing: it holds nothing yet. BudgetError: the plan
+            exceeds the budget.
         """  # fmt: skip
         name = method[0]
         if not store.provenance.get("text"):
-            raise SettingsError(f"{store.url} keeps no texts, and method {name} compares texts")
+            raise SettingsError(f"{store.url} keeps no texts, which method {name} compares: ingest without --no-text")
         self.store, self.name, self._method, self._top, self._run = store, name, method[1], options.top, run
         self.rows = store.rows(EXAMPLES)
         if not self.rows:
-            raise StoreMissing(f"{store.url} holds no example yet: run ingest again to go on")
+            raise StoreMissing(f"{store.url} holds no example yet: run ingest again to continue")
         self._queries = _read(queries, options.template)
         self.shape = Shape(TEXT_CHUNK_ROWS, 1)
         self.plan = self._planned()
@@ -90,16 +91,16 @@ class TextSession:
 
     @property
     def queries(self) -> dict[str, str]:
-        """Query id → its text."""
+        """Query id → text."""
         return {query.id: query.text for query in self._queries}
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """None: how long words take is not known, and no rows are stored."""
+        """None: there are no stored rows, and the time of comparing texts is not known beforehand."""
         return frozenset()
 
     def forecast(self) -> Forecast:
-        """Raise SettingsError: how long words take is not known."""
+        """Raise SettingsError: the time of comparing texts is not known beforehand."""
         raise missing(self.name, "forecast")
 
     def cache(self) -> int:
@@ -108,7 +109,7 @@ class TextSession:
 
     @property
     def notes(self) -> list[str]:
-        """None: scores are what they are."""
+        """None."""
         return []
 
     def attribute(self) -> Results:
@@ -122,18 +123,18 @@ class TextSession:
         return Results(self.name, [TOGETHER], rows, scores)
 
     def value(self) -> ScoreBlocks:
-        """(first row, mean scores) of every example, in order."""
+        """(first row, (rows,) mean scores over the queries), over all examples in order."""
         return mean_scores(self.scores())
 
     def export(self, path: str) -> None:
-        """Every example's score for every query, to a .zarr group that is not there yet."""
+        """Write the scores of all examples for all queries to a new .zarr group."""
         export_session(self, path)
 
     def scores(self) -> ScoreBlocks:
-        """(first row, (rows, Q) scores) of every example, in order."""
-        return advancing(self._scored(), self._run.counter("scores", self.rows))
+        """(first row, (rows, Q) scores), over all examples in order."""
+        return with_progress(self._text_scores(), self._run.stage("scores", self.rows))
 
-    def _scored(self) -> ScoreBlocks:
+    def _text_scores(self) -> ScoreBlocks:
         first = 0
         for scores in self._method.score_texts([query.text for query in self._queries], self._texts):
             yield first, scores
@@ -146,12 +147,12 @@ class TextSession:
 
 
 def _read(path: str, template: Template) -> list[_Query]:
-    """All queries of a file; their prompts are part of their texts."""
-    found = [
+    """All queries of a file; a query's text includes its prompt."""
+    queries = [
         _Query(document.id, document.prompt + document.text)
         for source in find_sources([path])
         for document in read_documents(source, template, RecordErrors("fail"))
     ]
-    if not found:
+    if not queries:
         raise CorpusError(f"no query in {path}")
-    return found
+    return queries

@@ -5,35 +5,78 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import ASKING, RUN, SEARCHING, TRUSTING, budget
+from .options import (
+    EXAMPLES_PRINTED,
+    GROUPING,
+    JSON_LINES,
+    MEMORY,
+    QUERIES,
+    RUN,
+    SEARCH,
+    FieldArguments,
+    RunArguments,
+    budget_of,
+    command_of,
+)
 
 if TYPE_CHECKING:
     from ...store.feature_store import FeatureStore
     from ..attribution.query_session import QuerySession
+    from ..results.example_table import Columns
     from ..results.groups import Groups
+    from ..results.result_tables import Fields
     from ..results.results import Results
     from ..runtime.progress import ProgressDisplay
 
+_ALL_VALUES = click.option(
+    "-o", "--output", metavar="FILE", help="Write all scores, in the store's order: .jsonl, .csv or .parquet."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryArguments(RunArguments, FieldArguments):
+    """Arguments of `attribute`, `value` and `plan attribute`; those that a command lacks have defaults."""
+
+    store: str
+    method: str
+    queries: str
+    seeds: bool
+    by: str
+    columns: str
+    top: int
+    as_json: bool
+    output: str | None = None
+    all_scores: str | None = None
+    precision: str = ""
+    candidates: int | None = None
+    certify: bool = False
+
+    @property
+    def grouped(self) -> bool:
+        """Whether scores are summed by group."""
+        return bool(self.by or self.columns)
+
 
 @click.command()
-@ASKING
+@QUERIES
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
-@SEARCHING
-@TRUSTING
+@SEARCH
+@GROUPING
 @click.option("-o", "--output", metavar="FILE", help="Write .jsonl, .csv or .parquet.")
 @click.option(
-    "--all-scores", metavar="DIR.zarr", help="Write every example's score for every query instead: (N, Q) float32."
+    "--all-scores", metavar="DIR.zarr", help="Write the scores of all examples for all queries instead: (N, Q) float32."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
+@JSON_LINES
 @RUN
-def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> None:
-    """The examples that did most for each query's completion, best first.
+@command_of(QueryArguments)
+def attribute(arguments: QueryArguments) -> None:
+    """Rank the training examples behind each query's completion.
 
     \b
     headwater attribute S --queries questions.jsonl --top 5
@@ -42,62 +85,58 @@ def attribute(output: str | None, as_json: bool, top: int, **options: Any) -> No
     headwater attribute S --queries questions.jsonl --by source
     headwater attribute S --queries questions.jsonl --seeds
     """
-    from ..results.result_tables import ResultFile, fields_of, format_of, result_rows
+    from ..results.result_tables import fields_of, format_of, result_rows
     from ..runtime.progress import ProgressDisplay
 
-    if output:
-        format_of(output)
-    if options["all_scores"] and (output or as_json or options["by"] or options["columns"] or options["seeded"]):
-        raise click.UsageError(
-            "--all-scores writes one method's scores to one place: leave -o, --json, --by and --seeds"
-        )
-    if options["by"] or options["columns"]:
-        _by_group(options, _Answer(output, as_json, top), together=False)
+    if arguments.output:
+        format_of(arguments.output)
+    if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped or arguments.seeds):
+        raise click.UsageError("--all-scores writes all scores of one method: leave -o, --json, --by and --seeds")
+    if arguments.grouped:
+        _by_group(arguments, together=False)
         return
-    if options["all_scores"]:
-        _export(options, options["all_scores"])
+    if arguments.all_scores:
+        _export(arguments, arguments.all_scores)
         return
     with ProgressDisplay() as display:
-        session = _session(options, top, display)
+        session = _session(arguments, arguments.top, display)
         results = session.attribute()
     if not results.exact:
-        share = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
-        click.echo(f"not exact: chosen by estimates{share}", err=True)
+        recall = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
+        click.echo(f"not exact: candidates were chosen by estimates{recall}", err=True)
     _print_notes(session)
-    if output:
-        with ResultFile(output, fields_of(results)) as file:
-            for part in result_rows(results, session.store):
-                file.write(part)
-        click.echo(f"{output}: {len(results.queries)} queries, {results.rows.shape[1]} examples each", err=True)
+    if arguments.output:
+        _write(arguments.output, fields_of(results), result_rows(results, session.store))
+        counts = f"{len(results.queries)} queries, {results.rows.shape[1]} examples each"
+        click.echo(f"{arguments.output}: {counts}", err=True)
     else:
-        _print(session.store, session.queries, results, as_json)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """Where an answer goes, and how much of it is printed."""
-
-    output: str | None
-    as_json: bool
-    top: int
+        _print(session.store, session.queries, results, arguments.as_json)
 
 
 def _print_notes(session: QuerySession) -> None:
-    """What a reader of the answers should know, on stderr."""
+    """Print notes on the results to stderr."""
     for line in session.notes:
         click.echo(line, err=True)
 
 
-def _export(options: dict[str, Any], path: str) -> None:
+def _export(arguments: QueryArguments, path: str) -> None:
     from ..results.score_export import refuse_path
     from ..runtime.progress import ProgressDisplay
 
     refuse_path(path)
     with ProgressDisplay() as display:
-        session = _session(options, 1, display, all_scores=True)
+        session = _session(arguments, 1, display, all_scores=True)
         session.export(path)
     _print_notes(session)
     click.echo(f"{path}: {session.rows:,} examples × {len(session.query_ids)} queries", err=True)
+
+
+def _write(path: str, fields: Fields, parts: Iterable[Columns]) -> None:
+    from ..results.result_tables import ResultFile
+
+    with ResultFile(path, fields) as file:
+        for part in parts:
+            file.write(part)
 
 
 def _print(store: FeatureStore, queries: Mapping[str, str], results: Results, as_json: bool) -> None:
@@ -112,175 +151,179 @@ def _print(store: FeatureStore, queries: Mapping[str, str], results: Results, as
 
 
 @click.command()
-@ASKING
-@click.option(
-    "-o", "--output", metavar="FILE", help="Write all scores, in the corpus's order: .jsonl, .csv or .parquet."
-)
-@click.option(
-    "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
-@TRUSTING
+@QUERIES
+@_ALL_VALUES
+@EXAMPLES_PRINTED
+@JSON_LINES
+@GROUPING
 @RUN
-def value(output: str | None, as_json: bool, top: int, **options: Any) -> None:
-    """One score per example against all queries together: the mean of its scores.
+@command_of(QueryArguments)
+def value(arguments: QueryArguments) -> None:
+    """Score each example by its mean over all queries.
 
     \b
     headwater value S --queries task.jsonl -o values.parquet
     headwater value S --queries task.jsonl --by author --columns corpus.jsonl
     """
-    from ..results.result_tables import VALUE_FIELDS, ResultFile, format_of, value_rows
+    from ..results.result_tables import VALUE_FIELDS, format_of, value_rows
     from ..runtime.progress import ProgressDisplay
 
-    if output:
-        format_of(output)
-    if options["by"] or options["columns"]:
-        _by_group(options, _Answer(output, as_json, top), together=True)
+    if arguments.output:
+        format_of(arguments.output)
+    if arguments.grouped:
+        _by_group(arguments, together=True)
         return
     with ProgressDisplay() as display:
-        session = _session(options, top, display)
-        if output:
-            with ResultFile(output, VALUE_FIELDS) as file:
-                for part in value_rows(session.value(), session.store):
-                    file.write(part)
+        session = _session(arguments, arguments.top, display)
+        if arguments.output:
+            _write(arguments.output, VALUE_FIELDS, value_rows(session.value(), session.store))
         else:
             results = session.most_valuable()
     _print_notes(session)
-    if output:
-        click.echo(f"{output}: {session.rows:,} examples", err=True)
+    if arguments.output:
+        click.echo(f"{arguments.output}: {session.rows:,} examples", err=True)
     else:
-        _print(session.store, session.queries, results, as_json)
+        _print(session.store, session.queries, results, arguments.as_json)
 
 
-def _by_group(options: dict[str, Any], answer: _Answer, *, together: bool) -> None:
-    """Scores added up by group, each query's or those of all together."""
+def _by_group(arguments: QueryArguments, *, together: bool) -> None:
+    """Print or write scores summed by group, for each query or for all together."""
     from ..attribution.query_session import TOGETHER
     from ..presentation.terminal import print_groups
     from ..results.groups import GROUP_FIELDS
-    from ..results.result_tables import ResultFile, write_jsonl
+    from ..results.result_tables import write_jsonl
     from ..runtime.progress import ProgressDisplay
 
     with ProgressDisplay() as display:
-        session, groups = _grouped(options, display)
+        session, groups = _grouped(arguments, display)
         if together:
-            each = ((first, part[:, None]) for first, part in session.value())
-            parts = list(groups.added(each, [TOGETHER]))
+            values = ((first, part[:, None]) for first, part in session.value())
+            tables = list(groups.summed(values, [TOGETHER]))
         else:
-            parts = list(groups.added(session.scores(), session.query_ids))
+            tables = list(groups.summed(session.scores(), session.query_ids))
     _print_notes(session)
-    if answer.output:
-        with ResultFile(answer.output, GROUP_FIELDS) as file:
-            for part in parts:
-                file.write(part)
-        click.echo(f"{answer.output}: {len(groups.names)} groups", err=True)
+    if arguments.output:
+        _write(arguments.output, GROUP_FIELDS, tables)
+        click.echo(f"{arguments.output}: {len(groups.names)} groups", err=True)
         return
-    for part in parts:
-        write_jsonl(sys.stdout, part) if answer.as_json else print_groups(part, answer.top)
+    for table in tables:
+        write_jsonl(sys.stdout, table) if arguments.as_json else print_groups(table, arguments.top)
 
 
-def _grouped(options: dict[str, Any], display: ProgressDisplay | None) -> tuple[QuerySession, Groups]:
-    """A session whose scores are added up, and the groups; the plans of both fit the budget together."""
+def _grouped(arguments: QueryArguments, display: ProgressDisplay | None) -> tuple[QuerySession, Groups]:
+    """A session and the groups of its examples; the plans of both must fit the budget together."""
     from ..attribution.stored_scores import require_whole
     from ..results.groups import Groups
 
-    if not options["by"]:
+    if not arguments.by:
         raise click.UsageError("--columns FILE goes with --by COLUMN")
-    session = _session(options, 1, display, all_scores=True)
-    if options["method"] in session.store.methods:
-        require_whole(session.store, options["method"])
-    groups = Groups(session.store, options["by"], options["columns"])
+    session = _session(arguments, 1, display, all_scores=True)
+    if arguments.method in session.store.methods:
+        require_whole(session.store, arguments.method)
+    groups = Groups(session.store, arguments.by, arguments.columns)
     plan = session.plan + groups.plan(len(session.query_ids))
-    plan.check(budget(options["memory"]), plan.total)
+    plan.check(arguments.budget, plan.total)
     return session, groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfInfluenceArguments:
+    """Arguments of `self-influence`."""
+
+    store: str
+    method: str
+    model: str
+    memory: str | None
+    output: str | None
+    top: int
+    as_json: bool
 
 
 @click.command("self-influence")
 @click.argument("store")
-@click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Method whose rows are asked.")
-@click.option("--model", default="", metavar="PATH", help="Where the store's model (or a file of arrays) is now.")
-@click.option("--memory", metavar="BYTES", help="Refuse to start if the plan exceeds this: 512MB, 2GB, 1.5GiB.")
-@click.option(
-    "-o", "--output", metavar="FILE", help="Write all of them, in the corpus's order: .jsonl, .csv or .parquet."
-)
-@click.option(
-    "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
-def self_influence(output: str | None, as_json: bool, top: int, **options: Any) -> None:
-    """Every example's score for itself: wrong labels and outliers have much of it.
+@click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Method with stored rows.")
+@click.option("--model", default="", metavar="PATH", help="Path of the store's model, or of one of its files of arrays. "
+              "[default: the path at ingestion]")  # fmt: skip
+@MEMORY
+@_ALL_VALUES
+@EXAMPLES_PRINTED
+@JSON_LINES
+@command_of(SelfInfluenceArguments)
+def self_influence(arguments: SelfInfluenceArguments) -> None:
+    """Score each example for itself, to find label errors.
 
-    Methods of unit norm (rise, gradcos, headcos, repsim) give all examples the same.
+    Self-influence is high for wrong labels and outliers. With rows of unit norm (rise, gradcos, headcos, repsim) it is the same
+    for all examples.
 
     \b
     headwater self-influence S --method logra
     headwater self-influence S --method graddot -o self.parquet
     """
     from ..attribution.self_influence import SelfInfluence
-    from ..results.result_tables import VALUE_FIELDS, ResultFile, format_of, value_rows
+    from ..results.result_tables import VALUE_FIELDS, format_of, value_rows
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
 
-    if output:
-        format_of(output)
+    if arguments.output:
+        format_of(arguments.output)
     with ProgressDisplay() as display:
-        run = Run(budget(options["memory"]), on_progress=display.show)
-        asked = SelfInfluence(options["store"], options["method"], options["model"], run)
-        scores = asked.scores()
-        if output:
-            with ResultFile(output, VALUE_FIELDS) as file:
-                for part in value_rows(scores, asked.store):
-                    file.write(part)
+        run = Run(budget_of(arguments.memory), on_progress=display.show)
+        influence = SelfInfluence(arguments.store, arguments.method, arguments.model, run)
+        scores = influence.scores()
+        if arguments.output:
+            _write(arguments.output, VALUE_FIELDS, value_rows(scores, influence.store))
         else:
-            best = asked.best(top, scores)
-    if asked.alike:
-        click.echo(
-            f"every example has the same: rows of {options['method']} have one norm, and say nothing here", err=True
-        )
-    if output:
-        click.echo(f"{output}: {asked.rows:,} examples", err=True)
+            best = influence.best(arguments.top, scores)
+    if influence.all_equal:
+        click.echo(f"all examples have the same self-influence: rows of {arguments.method} have unit norm", err=True)
+    if arguments.output:
+        click.echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
     else:
-        _print(asked.store, {}, best, as_json)
+        _print(influence.store, {}, best, arguments.as_json)
 
 
 def _session(
-    o: Mapping[str, Any], top: int, display: ProgressDisplay | None, *, all_scores: bool = False
+    arguments: QueryArguments, top: int, display: ProgressDisplay | None, *, all_scores: bool = False
 ) -> QuerySession:
-    """The session that a command's options ask for."""
+    """Open the query session of a command."""
     from ..attribution.open_session import open_session
     from ..attribution.query_options import QueryOptions, SearchOptions
-    from ..data.documents import Template
-    from ..models.language_model import ModelChoice
     from ..runtime.run import Run, silent
 
-    template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
-    choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    form, candidates, certify = (o.get(name) for name in ("form", "candidates", "certify"))
-    search = SearchOptions(form or "", candidates, bool(certify), all_scores, bool(o["seeded"]))
-    run = Run(budget(o["memory"]), o["device"], silent if display is None else display.show)
-    return open_session(o["store"], o["method"], o["queries"], QueryOptions(top, choice, template, search), run)
+    search = SearchOptions(arguments.precision, arguments.candidates, arguments.certify, all_scores, arguments.seeds)
+    run = Run(arguments.budget, arguments.device, silent if display is None else display.show)
+    query_options = QueryOptions(top, arguments.model_choice, arguments.template, search)
+    return open_session(arguments.store, arguments.method, arguments.queries, query_options, run)
 
 
 @click.command("attribute")
-@ASKING
+@QUERIES
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
-@SEARCHING
-@TRUSTING
+@SEARCH
+@GROUPING
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @RUN
-def plan_attribute(top: int, as_json: bool, **options: Any) -> None:
-    """The memory of an attribution, what it reads and how long it takes: the same options as `headwater attribute`."""
+@command_of(QueryArguments)
+def plan_attribute(arguments: QueryArguments) -> None:
+    """Print the memory plan of `attribute`, and a forecast.
+
+    It takes the same options. The forecast says how many bytes are read, and how long that takes.
+
+    \b
+    headwater plan attribute S --queries questions.jsonl --memory 2GB
+    """
     from ..presentation.terminal import plan_facts, print_plan, show_forecast
 
-    if options["by"] or options["columns"]:
-        session, groups = _grouped(options, None)
+    if arguments.grouped:
+        session, groups = _grouped(arguments, None)
         plan = session.plan + groups.plan(len(session.query_ids))
     else:
-        session = _session(options, top, None)
+        session = _session(arguments, arguments.top, None)
         plan = session.plan
     forecast = session.forecast() if "forecast" in session.capabilities else None
-    shape, allowed = session.shape, budget(options["memory"])
-    if as_json:
-        click.echo(json.dumps(plan_facts(plan, allowed, shape, forecast), indent=1))
+    shape = session.shape
+    if arguments.as_json:
+        click.echo(json.dumps(plan_facts(plan, arguments.budget, shape, forecast), indent=1))
         return
-    print_plan(plan, allowed, f"blocks of {shape.block_rows:,} rows, {shape.workers} workers")
+    print_plan(plan, arguments.budget, f"blocks of {shape.block_rows:,} rows, {shape.workers} workers")
     click.echo(show_forecast(forecast))

@@ -5,58 +5,80 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
-from .options import FIELDS, OUTCOMES, TELLING
+from ...store.json_values import JsonFields
+from .options import FIELDS, FIGURES, OUTCOMES, FieldArguments, command_of, options
+
+if TYPE_CHECKING:
+    from ..evaluation.agreement import Agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundTruthArguments(FieldArguments):
+    """Arguments of `ground-truth`."""
+
+    corpus: tuple[str, ...]
+    queries: str
+    model: str
+    folder: str
+    subsets: int
+    fraction: float
+    seeds: int
+    clusters: int
+    masks: str
+    without: str
+    top: int
+    seed: int
+    epochs: float
+    batch: int
+    learning_rate: float
+    pretrained: bool
+    max_length: int | None
+    processes: int
+
+
+_SUBSETS = (
+    click.option("--subsets", default=64, show_default=True, type=click.IntRange(1), help="Number of subsets."),
+    click.option("--fraction", default=0.5, show_default=True, help="Fraction of the corpus in each subset."),
+    click.option("--seeds", default=5, show_default=True, type=click.IntRange(1), help="Trainings of each subset."),
+    click.option("--clusters", default=0, type=click.IntRange(0), metavar="N",
+                 help="Draw whole clusters, of N clusters of similar texts, instead of single examples."),
+    click.option("--masks", default="", metavar="FILE", help="Use these subsets: (subsets, examples) of 0 and 1."),
+    click.option("--without", default="", metavar="FILE", help="Scores: leave out each query's top examples, and as many "
+                 "random ones in another training."),
+    click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K",
+                 help="Number of examples that --without leaves out."),
+    click.option("--seed", default=0, show_default=True, help="Seed of the subsets."),
+)  # fmt: skip
+_TRAINING = (
+    click.option("--epochs", default=3.0, show_default=True, help="Passes over a subset."),
+    click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Examples per step."),
+    click.option("--learning-rate", default=1e-3, show_default=True, help="Peak learning rate."),
+    click.option("--pretrained", is_flag=True, help="Start from the model's weights instead of random ones."),
+    click.option("--max-length", type=int, metavar="TOKENS", help="Longest example; longer texts are truncated."),
+    click.option("--processes", default=0, type=click.IntRange(0), metavar="N",
+                 help="Trainings that run at a time. [default: the number of cores]"),
+)  # fmt: skip
 
 
 @click.command("ground-truth")
 @click.argument("corpus", nargs=-1, required=True)
 @click.option("--queries", required=True, metavar="FILE", help="Queries, whose losses are the outcomes.")
-@click.option(
-    "--model-config", "model", required=True, metavar="PATH", help="Folder of a small model's config and tokenizer."
-)
-@click.option("-o", "--output", "folder", required=True, metavar="DIR", help="Where it goes.")
-@click.option("--subsets", default=64, show_default=True, type=click.IntRange(1), help="Subsets of the corpus.")
-@click.option("--fraction", default=0.5, show_default=True, help="Share of the corpus in each.")
-@click.option("--seeds", default=5, show_default=True, type=click.IntRange(1), help="Trainings of each subset.")
-@click.option(
-    "--clusters",
-    default=0,
-    type=click.IntRange(0),
-    metavar="N",
-    help="Draw whole clusters of like texts, of so many, not examples.",
-)
-@click.option("--masks", default="", metavar="FILE", help="Take these subsets: (subsets, examples) of 0 and 1.")
-@click.option(
-    "--without",
-    default="",
-    metavar="FILE",
-    help="Scores: take away each query's best examples, and as many others by chance.",
-)
-@click.option(
-    "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="How many --without takes away."
-)
-@click.option("--seed", default=0, show_default=True, help="Of the subsets.")
-@click.option("--epochs", default=3.0, show_default=True, help="Passes over a subset.")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Examples of a step.")
-@click.option("--learning-rate", default=1e-3, show_default=True, help="At its highest.")
-@click.option("--pretrained", is_flag=True, help="Start from the folder's weights instead of random ones.")
-@click.option("--max-length", type=int, metavar="TOKENS", help="Longest example; longer texts are cut.")
-@click.option(
-    "--processes",
-    default=0,
-    type=click.IntRange(0),
-    metavar="N",
-    help="Trainings beside each other. [default: the processors]",
-)
+@click.option("--model-config", "model", required=True, metavar="PATH",
+              help="Folder with the config and tokenizer of a small model.")  # fmt: skip
+@click.option("-o", "--output", "folder", required=True, metavar="DIR", help="Output folder.")
+@options(*_SUBSETS, *_TRAINING)
 @FIELDS
-def ground_truth(**options: Any) -> None:
-    """Train a small model on many subsets of CORPUS, and note what each does to every query: masks, outcomes, the ceiling.
+@command_of(GroundTruthArguments)
+def ground_truth(arguments: GroundTruthArguments) -> None:
+    """Train on many subsets, record all queries' losses.
 
-    Running it again goes on where it stopped, at the (subset, seed).
+    Each subset of CORPUS is trained on from scratch, with several seeds. The folder then holds masks, outcomes and the noise
+    ceiling. Running it again continues with the trainings that are missing.
 
     \b
     headwater ground-truth corpus.jsonl --queries questions.jsonl --model-config ./small -o truth
@@ -64,23 +86,24 @@ def ground_truth(**options: Any) -> None:
     headwater ground-truth corpus.jsonl --queries q.jsonl --model-config ./small --without scores.zarr --top 20 -o without
     """
     from ..arrays.scan.scan_loop import cores
-    from ..data.documents import Template
     from ..retraining.retraining_job import GroundTruthJob, prepare_ground_truth
     from ..retraining.training_loop import RetrainingRecipe
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
 
-    o = options
-    template = Template(o.pop("text_field"), o.pop("prompt_field"), o.pop("completion_field"))
-    recipe = RetrainingRecipe(**{name: o.pop(name) for name in ("epochs", "batch", "learning_rate", "pretrained")})
-    processes = o.pop("processes") or cores()
-    truth = prepare_ground_truth(GroundTruthJob(**o, recipe=recipe, template=template))
+    a = arguments
+    truth = prepare_ground_truth(GroundTruthJob(
+        corpus=a.corpus, queries=a.queries, model=a.model, folder=a.folder, subsets=a.subsets, fraction=a.fraction,
+        seeds=a.seeds, clusters=a.clusters, masks=a.masks, without=a.without, top=a.top, seed=a.seed,
+        recipe=RetrainingRecipe(epochs=a.epochs, batch=a.batch, learning_rate=a.learning_rate, pretrained=a.pretrained),
+        template=a.template, max_length=a.max_length,
+    ))  # fmt: skip
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
-        finished = truth.build(processes, Run(on_progress=display.show, should_stop=stop.requested))
+        finished = truth.build(a.processes or cores(), Run(on_progress=display.show, should_stop=stop.requested))
     if not finished:
-        click.echo("stopped; the same command goes on from here", err=True)
+        click.echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
     click.echo(f"{truth.folder}: {len(truth.task.masks)} subsets × {truth.task.seeds} seeds, {len(truth.task.queries)} queries; "
                f"{truth.noise_ceiling_line()}", err=True)  # fmt: skip
@@ -88,64 +111,98 @@ def ground_truth(**options: Any) -> None:
 
 @click.group()
 def evaluate() -> None:
-    """Whether scores are right: against retraining, and against what is known to be relevant."""
+    """Compare scores with retraining or with labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureArguments:
+    """Values of `FIGURES`: how an evaluation is shown."""
+
+    as_json: bool
+    output: str | None
+    plot: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementArguments(FigureArguments):
+    """Arguments of `evaluate lds` and `evaluate subsets`."""
+
+    outcomes: str
+    kind: str
+    subsets: str
+    resamples: int
+    scores: str = ""
+    masks: str = ""
+    predicted: str = ""
 
 
 @evaluate.command("lds")
-@click.option("--scores", required=True, metavar="FILE", help="(queries, examples): .npy, .parquet or .zarr.")
-@click.option("--masks", required=True, metavar="FILE", help="(subsets, examples) of 0 and 1.")
+@click.option("--scores", required=True, metavar="FILE", help="Scores, (queries, examples): .npy, .parquet or .zarr.")
+@click.option("--masks", required=True, metavar="FILE", help="Subsets, (subsets, examples) of 0 and 1.")
 @OUTCOMES
-@TELLING
-def evaluate_lds(as_json: bool, output: str | None, plot: str | None, **options: Any) -> None:
-    """Linear datamodelling score: do summed scores rank subsets as retraining on them does?
+@FIGURES
+@command_of(AgreementArguments)
+def evaluate_lds(arguments: AgreementArguments) -> None:
+    """Compute the linear datamodelling score (LDS).
+
+    The rank correlation over subsets between a query's summed scores and its loss after retraining on the subset.
 
     \b
     headwater attribute S --queries q.jsonl --all-scores scores.zarr
     headwater evaluate lds --scores scores.zarr --masks truth/masks.npy --outcomes truth/outcomes.npy
     """
-    from ..evaluation.evaluate import lds_from_files
+    from ..evaluation.evaluate import OutcomesFile, lds_from_files
 
-    _agreement(lds_from_files, options, as_json, output, plot)
+    a = arguments
+    outcomes = OutcomesFile(a.outcomes, a.kind, a.subsets)
+    _agreement(lambda: lds_from_files(a.scores, a.masks, outcomes, a.resamples), a)
 
 
 @evaluate.command("subsets")
-@click.option(
-    "--predicted", required=True, metavar="FILE", help="Utilities of subsets: (subsets,) or (subsets, tasks)."
-)
+@click.option("--predicted", required=True, metavar="FILE",
+              help="Predicted utilities of subsets: (subsets,) or (subsets, tasks).")  # fmt: skip
 @OUTCOMES
-@TELLING
-def evaluate_subsets(as_json: bool, output: str | None, plot: str | None, **options: Any) -> None:
-    """Do predicted utilities rank subsets as retraining on them does?
+@FIGURES
+@command_of(AgreementArguments)
+def evaluate_subsets(arguments: AgreementArguments) -> None:
+    """Correlate predicted utilities with retraining.
+
+    The rank correlation over subsets between a predicted utility and the outcome of retraining on the subset.
 
     \b
     headwater evaluate subsets --predicted utilities.npy --outcomes truth/outcomes.npy --plot subsets.png
     """
-    from ..evaluation.evaluate import subsets_from_files
+    from ..evaluation.evaluate import OutcomesFile, subsets_from_files
 
-    _agreement(subsets_from_files, options, as_json, output, plot)
+    a = arguments
+    outcomes = OutcomesFile(a.outcomes, a.kind, a.subsets)
+    _agreement(lambda: subsets_from_files(a.predicted, outcomes, a.resamples), a)
 
 
-def _agreement(measure: Any, options: dict[str, Any], as_json: bool, output: str | None, plot: str | None) -> None:
-    from ..evaluation.evaluate import OutcomesFile
+def _agreement(evaluation: Callable[[], Agreement], arguments: FigureArguments) -> None:
     from ..presentation.evaluation_tables import print_agreement
-    from ..presentation.plots import draw_agreement, refuse_picture
+    from ..presentation.plots import draw_agreement
 
-    if plot:
-        refuse_picture(plot)
-    outcomes = OutcomesFile(options.pop("outcomes"), options.pop("kind"), options.pop("subsets"))
-    found = measure(**options, outcomes=outcomes)
-    _tell(found, print_agreement, as_json, output)
-    if plot:
-        draw_agreement(found, plot)
+    _show(evaluation, print_agreement, draw_agreement, arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrittlenessArguments(FigureArguments):
+    """Arguments of `evaluate brittleness`."""
+
+    outcomes: str
 
 
 @evaluate.command("brittleness")
-@click.option(
-    "--outcomes", required=True, metavar="FILE", help="Of `ground-truth --without`: (seeds, 2 queries, queries)."
-)
-@TELLING
-def evaluate_brittleness(outcomes: str, as_json: bool, output: str | None, plot: str | None) -> None:
-    """Take away what scores put first and train anew: does each query's loss rise, and by more than without others?
+@click.option("--outcomes", required=True, metavar="FILE",
+              help="Outcomes of `ground-truth --without`: (seeds, 2 queries, queries).")  # fmt: skip
+@FIGURES
+@command_of(BrittlenessArguments)
+def evaluate_brittleness(arguments: BrittlenessArguments) -> None:
+    """Measure losses after training without top examples.
+
+    By how much a query's loss rises when its top examples are left out of training, and how often that is more than without as
+    many random examples.
 
     \b
     headwater ground-truth corpus.jsonl --queries q.jsonl --model-config ./small --without scores.zarr --top 20 -o without
@@ -153,49 +210,46 @@ def evaluate_brittleness(outcomes: str, as_json: bool, output: str | None, plot:
     """
     from ..evaluation.evaluate import brittleness_from_file
     from ..presentation.evaluation_tables import print_removal
-    from ..presentation.plots import draw_removal, refuse_picture
+    from ..presentation.plots import draw_removal
 
-    if plot:
-        refuse_picture(plot)
-    found = brittleness_from_file(outcomes)
-    _tell(found, print_removal, as_json, output)
-    if plot:
-        draw_removal(found, plot)
+    _show(lambda: brittleness_from_file(arguments.outcomes), print_removal, draw_removal, arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalArguments(FigureArguments):
+    """Arguments of `evaluate retrieval`."""
+
+    results: str
+    scores: str
+    store: str
+    labels: str
+    column: str
+    queries: str
+    pattern: str
+    cuts: tuple[int, ...]
 
 
 @evaluate.command("retrieval")
-@click.option("--results", default="", metavar="FILE", help="Answers, as attribute -o writes them.")
+@click.option("--results", default="", metavar="FILE", help="Results, as attribute -o writes them.")
 @click.option(
     "--scores", default="", metavar="FILE", help="Instead: all scores, as attribute --all-scores writes them."
 )
-@click.option("--store", default="", metavar="DIR", help="The store: whose rows --scores are; checks labels' ids.")
-@click.option("--labels", default="", metavar="FILE", help="What is relevant: ids (.txt), or a table of query_id and "
-              "example_id, or of id and --column.")  # fmt: skip
-@click.option(
-    "--column",
-    default="",
-    metavar="NAME",
-    help="Column of --labels: relevant is the query's own label, or a true one.",
-)
+@click.option("--store", default="", metavar="DIR", help="The store of --scores; with it, ids of --labels are checked.")
+@click.option("--labels", default="", metavar="FILE", help="Relevant examples: ids (.txt), a table of query_id and "
+              "example_id, or a table of id and --column.")  # fmt: skip
+@click.option("--column", default="", metavar="NAME", help="Column of --labels: an example is relevant if its value is the "
+              "query's, or is true.")  # fmt: skip
 @click.option("--query-labels", "queries", default="", metavar="FILE", help="Table of the queries' id and --column.")
-@click.option(
-    "--match",
-    "pattern",
-    default="",
-    metavar="REGEX",
-    help="Instead: relevant is text that this is found in.",
-)
-@click.option(
-    "--at",
-    "cuts",
-    multiple=True,
-    type=click.IntRange(1),
-    metavar="K",
-    help="Of precision and recall. [default: 1 5 10 50]",
-)
-@TELLING
-def evaluate_retrieval(as_json: bool, output: str | None, plot: str | None, **options: Any) -> None:
-    """Do the examples that are known to be relevant come first?
+@click.option("--match", "pattern", default="", metavar="REGEX",
+              help="Instead of --labels: an example is relevant if its text matches.")  # fmt: skip
+@click.option("--at", "cuts", multiple=True, type=click.IntRange(1), metavar="K",
+              help="Ranks at which precision and recall are computed. [default: 1 5 10 50]")  # fmt: skip
+@FIGURES
+@command_of(RetrievalArguments)
+def evaluate_retrieval(arguments: RetrievalArguments) -> None:
+    """Compute precision, recall and AUC of relevant examples.
+
+    Relevant examples are known by their ids, by a label, or by a pattern in their text.
 
     \b
     headwater evaluate retrieval --results answers.jsonl --labels gold.jsonl
@@ -203,25 +257,44 @@ def evaluate_retrieval(as_json: bool, output: str | None, plot: str | None, **op
     headwater evaluate retrieval --results answers.jsonl --match BadMagic
     """
     from ..evaluation.evaluate import retrieval_from_files, select_labels
-    from ..evaluation.retrieval import CUTS
+    from ..evaluation.retrieval import CUTS, Retrieval
     from ..presentation.evaluation_tables import print_retrieval
-    from ..presentation.plots import draw_retrieval, refuse_picture
+    from ..presentation.plots import draw_retrieval
 
-    if plot:
-        refuse_picture(plot)
-    labels = select_labels(*(options.pop(name) for name in ("labels", "column", "queries", "pattern")))
-    found = retrieval_from_files(**{**options, "cuts": options["cuts"] or CUTS}, labels=labels)
-    _tell(found, print_retrieval, as_json, output)
-    if plot:
-        draw_retrieval(found, plot)
+    a = arguments
+
+    def evaluation() -> Retrieval:
+        labels = select_labels(a.labels, a.column, a.queries, a.pattern)
+        return retrieval_from_files(a.results, a.scores, a.store, labels, a.cuts or CUTS)
+
+    _show(evaluation, print_retrieval, draw_retrieval, a)
 
 
-def _tell(found: Any, show: Callable[[Any], None], as_json: bool, output: str | None) -> None:
+class _HasFacts(Protocol):
+    """An evaluation."""
+
+    def facts(self) -> JsonFields:
+        """Its figures as JSON values."""
+
+
+E = TypeVar("E", bound=_HasFacts)
+
+
+def _show(
+    evaluation: Callable[[], E], show: Callable[[E], None], draw: Callable[[E, str], None], arguments: FigureArguments
+) -> None:
+    """Evaluate, then write, print and plot the figures, as the options say."""
     from ..evaluation.evaluate import save
+    from ..presentation.plots import refuse_picture
 
-    if output:
-        save(found.facts(), output)
-    if as_json:
-        click.echo(json.dumps(found.facts()))
+    if arguments.plot:
+        refuse_picture(arguments.plot)
+    result = evaluation()
+    if arguments.output:
+        save(result.facts(), arguments.output)
+    if arguments.as_json:
+        click.echo(json.dumps(result.facts()))
     else:
-        show(found)
+        show(result)
+    if arguments.plot:
+        draw(result, arguments.plot)

@@ -4,43 +4,53 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import RUN, budget, method_settings, options
+from ...store.json_values import JsonObject
+from .options import MODEL_PATH, RUN, RunArguments, command_of, method_settings, options
 
 if TYPE_CHECKING:
     from ..fitting.fit_job import FitRun
 
 FITTING = options(
     click.argument("store"),
-    click.option("--method", default="stride", show_default=True, metavar="NAME", help="Method that is fitted."),
+    click.option("--method", default="stride", show_default=True, metavar="NAME", help="Subset method to fit."),
     click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
                  help="The method's setting, such as -o stride.subsets 300."),
-    click.option("--model", default="", metavar="PATH", help="Where the store's model is now, if it has moved."),
-    click.option("--corpus", multiple=True, metavar="FILE", help="Where the corpus's files are now: of arrays, and of stores "
-                 "without texts."),
-    click.option("--again", is_flag=True, help="Begin anew where there is a fit with other settings, or of other examples."),
+    MODEL_PATH,
+    click.option("--corpus", multiple=True, metavar="FILE", help="Path of a corpus file that moved; needed for arrays, and for "
+                 "stores without texts."),
+    click.option("--again", is_flag=True, help="Replace a fit with other settings, or of other examples."),
 )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitArguments(RunArguments):
+    """Arguments of `fit` and `plan fit`."""
+
+    store: str
+    method: str
+    settings: tuple[tuple[str, str], ...]
+    corpus: tuple[str, ...] = ()
+    again: bool = False
+    commit_seconds: float = 15.0
 
 
 @click.command()
 @FITTING
-@click.option(
-    "--commit-seconds",
-    type=click.FloatRange(0),
-    default=15.0,
-    show_default=True,
-    help="A kill loses at most so much work.",
-)
+@click.option("--commit-seconds", type=click.FloatRange(0), default=15.0, show_default=True,
+              help="Seconds between commits; a kill loses at most this much work.")  # fmt: skip
 @RUN
-def fit(commit_seconds: float, **options: Any) -> None:
-    """Fit a method to all examples of STORE, for `attribute` and `value` to ask.
+@command_of(FitArguments)
+def fit(arguments: FitArguments) -> None:
+    """Fit a subset method, such as stride, to a store.
 
-    Running it again goes on where it stopped. How answers are recovered (solver, regularization, held_out, tolerance) may be
-    changed at any time, and costs nothing.
+    `attribute` and `value` then use the fit. Running it again continues where it stopped. The settings of recovery (solver,
+    regularization, held_out, tolerance) may be changed at any time, without another fit.
 
     \b
     headwater fit S --method stride
@@ -49,40 +59,44 @@ def fit(commit_seconds: float, **options: Any) -> None:
     headwater fit S --method stride -o stride.states_from forward
     headwater fit S --method stride -o stride.solver ridge
     """
-    _run(_prepared(options, commit_seconds))
+    _run(_prepared(arguments))
 
 
 @click.command("fit")
 @FITTING
 @RUN
-def plan_fit(**options: Any) -> None:
-    """The memory of a fit: the same options as `headwater fit`."""
+@command_of(FitArguments)
+def plan_fit(arguments: FitArguments) -> None:
+    """Print the memory plan of `fit`.
+
+    It takes the same options.
+
+    \b
+    headwater plan fit S --method stride
+    """
     from ..presentation.terminal import print_plan
 
-    prepared = _prepared(options, 0.0)
-    print_plan(prepared.plan, budget(options["memory"]), "; ".join([f"{prepared.rows:,} examples", *prepared.notes]))
+    prepared = _prepared(arguments)
+    print_plan(prepared.plan, arguments.budget, "; ".join([f"{prepared.rows:,} examples", *prepared.notes]))
 
 
-def _prepared(o: Mapping[str, Any], commit_seconds: float) -> FitRun:
+def _prepared(arguments: FitArguments) -> FitRun:
     from ..fitting.fit_job import FitJob, prepare_fit
-    from ..models.language_model import ModelChoice
     from ..runtime.run import Run
 
-    given = method_settings((o["method"],), o["settings"])[o["method"]]
-    choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    job = FitJob(o["store"], o["method"], given, o["corpus"], choice, o["again"], commit_seconds)
-    return prepare_fit(job, Run(budget(o["memory"])))
+    settings = method_settings((arguments.method,), arguments.settings)[arguments.method]
+    job = FitJob(arguments.store, arguments.method, settings, arguments.corpus, arguments.model_choice, arguments.again,
+                 arguments.commit_seconds)  # fmt: skip
+    return prepare_fit(job, Run(arguments.budget))
 
 
-def fit_ingested(options: Mapping[str, Any], name: str) -> None:
-    """Fit a method that `ingest` was asked for; leaves with 130 where it was stopped."""
-    o = {**options, "method": name, "again": False}
-    own = tuple((key, value) for key, value in o["settings"] if key.partition(".")[0] == name)
-    _run(_prepared({**o, "settings": own}, o["commit_seconds"]))
+def fit_now(arguments: FitArguments) -> None:
+    """Fit a method; exits with 130 if it was stopped."""
+    _run(_prepared(arguments))
 
 
 def _run(prepared: FitRun) -> None:
-    """With progress; leaves with 130 where it was stopped."""
+    """Fit with progress; exits with 130 if it was stopped."""
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay, clock
     from ..runtime.run import Run
@@ -93,23 +107,25 @@ def _run(prepared: FitRun) -> None:
     with stop, display:
         finished = prepared.run(Run(on_progress=display.show, should_stop=stop.requested))
     if not finished:
-        click.echo("stopped; the same command goes on from here", err=True)
+        click.echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
-    took = f" in {clock(time.monotonic() - display.started)}" if display.started else ": nothing was left to do"
-    click.echo(f"{prepared.store.url}: {prepared.job.method} fitted to {prepared.rows:,} examples{took}", err=True)
+    duration = f" in {clock(time.monotonic() - display.started)}" if display.started else ": it was complete already"
+    click.echo(f"{prepared.store.url}: {prepared.job.method} fitted to {prepared.rows:,} examples{duration}", err=True)
 
 
 def fitted_among(names: Sequence[str]) -> list[str]:
-    """Those of the methods that are fitted, and store no rows."""
+    """The methods among `names` that are fitted, and store no rows."""
     from ..interface.registry import load
     from ..interface.subset_method import SubsetMethod
 
     return [name for name in names if issubclass(load(name), SubsetMethod)]
 
 
-def check_settings(name: str, given: Mapping[str, Any], appended: str) -> None:
-    """Raise SettingsError for settings of a fitted method that cannot be, before a corpus is read for it; and where `appended`, a
-    store that is to grow, has a fit.
+def check_settings(name: str, settings: JsonObject, appended_store: str) -> None:
+    """Check a fitted method's settings before its corpus is read.
+
+    Raises:
+        SettingsError: a setting is unknown or out of range, or the store that examples are appended to has a fit.
     """
     from pathlib import Path
 
@@ -119,12 +135,12 @@ def check_settings(name: str, given: Mapping[str, Any], appended: str) -> None:
     from ..interface.subset_method import SubsetMethod
 
     try:
-        method = load(name).from_settings(given)
+        method = load(name).from_settings(settings)
         assert isinstance(method, SubsetMethod)
         recovery_of(method)
     except SettingsError as error:
         raise SettingsError(f"method {name}: {error}") from None
-    if appended and (Path(appended) / "methods" / name / "state").exists():
+    if appended_store and (Path(appended_store) / "methods" / name / "state").exists():
         raise SettingsError(
-            f"a fit of {name} is of all examples: leave --method {name}, then headwater fit {appended} --again"
+            f"a fit of {name} is of all examples: leave --method {name}, then run headwater fit {appended_store} --again"
         )

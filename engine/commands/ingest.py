@@ -3,24 +3,57 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from .fit import check_settings, fit_ingested, fitted_among
-from .options import READING, RUN, budget, method_settings
+from .fit import FitArguments, check_settings, fit_now, fitted_among
+from .options import CORPUS, RUN, FieldArguments, RunArguments, command_of, method_settings
 
 if TYPE_CHECKING:
     from ..ingest.ingest_job import PreparedIngest
+    from ..ingest.ingestion import IngestResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestArguments(RunArguments, FieldArguments):
+    """Arguments of `ingest` and `plan ingest`; None: as the store, or the default."""
+
+    corpus: tuple[str, ...]
+    store: str
+    methods: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...]
+    seeds: int
+    max_length: int | None
+    attribute: Literal["completion", "all"] | None
+    truncate: bool | None
+    lines: bool | None
+    on_error: Literal["fail", "skip"]
+    no_text: bool | None
+    no_tokens: bool | None
+    append: bool
+    batch_tokens: int | None
+    commit_seconds: float
+
+    def fit(self, method: str) -> FitArguments:
+        """Arguments of the fit of a method that --method names."""
+        settings = tuple((key, value) for key, value in self.settings if key.partition(".")[0] == method)
+        return FitArguments(
+            store=self.store, method=method, settings=settings, corpus=self.corpus, commit_seconds=self.commit_seconds,
+            model=self.model, memory=self.memory, device=self.device, dtype=self.dtype,
+            trust_remote_code=self.trust_remote_code,
+        )  # fmt: skip
 
 
 @click.command()
-@READING
+@CORPUS
 @RUN
-def ingest(**options: Any) -> None:
-    """Read CORPUS once and store a small sketch of every example.
+@command_of(IngestArguments)
+def ingest(arguments: IngestArguments) -> None:
+    """Read CORPUS once; store a small sketch per example.
 
-    Running it again goes on where it stopped, adds a method that is new, or (with --append) documents that are new.
+    Running it again continues where it stopped, adds a method, or (with --append) adds documents.
 
     \b
     headwater ingest data/*.jsonl.zst --store S --model EleutherAI/pythia-1b
@@ -29,60 +62,69 @@ def ingest(**options: Any) -> None:
     headwater ingest corpus.jsonl --store S --model M --method rise --method stride
     """
     from ..runtime.cancellation import StopRequest
-    from ..runtime.progress import ProgressDisplay, clock
+    from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
 
-    prepared = _prepared(options)
+    prepared = _prepared(arguments)
     for line in prepared.notes:
         click.echo(f"note: {line}", err=True)
     ingestion = prepared.open()
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
-        outcome = ingestion.run(Run(on_progress=display.show, should_stop=stop.requested))
+        result = ingestion.run(Run(on_progress=display.show, should_stop=stop.requested))
+    _print_result(arguments.store, prepared, result)
+    if not result.finished:
+        click.echo("stopped; run the same command again to continue", err=True)
+        sys.exit(130)
+    for name in fitted_among(arguments.methods):
+        fit_now(arguments.fit(name))
+
+
+def _print_result(store: str, prepared: PreparedIngest, result: IngestResult) -> None:
+    from ..runtime.progress import clock
+
     record_errors = prepared.provider.record_errors
     for line in record_errors.first:
         click.echo(f"skipped: {line}", err=True)
     if record_errors.count:
         click.echo(f"skipped {record_errors.count} bad records", err=True)
-    rate = outcome.tokens / max(outcome.seconds, 1e-9)
-    click.echo(f"{options['store']}: {outcome.rows:,} examples, {outcome.added:,} read now in {clock(outcome.seconds)} "
-               f"({outcome.tokens:,} tokens, {rate:,.0f}/s)", err=True)  # fmt: skip
-    if not outcome.finished:
-        click.echo("stopped; the same command goes on from here", err=True)
-        sys.exit(130)
-    for name in fitted_among(options["methods"]):
-        fit_ingested(options, name)
+    rate = result.tokens / max(result.seconds, 1e-9)
+    click.echo(f"{store}: {result.rows:,} examples, {result.added:,} read now in {clock(result.seconds)} "
+               f"({result.tokens:,} tokens, {rate:,.0f}/s)", err=True)  # fmt: skip
 
 
-def _prepared(options: dict[str, Any]) -> PreparedIngest:
-    from ..data.documents import Template
+def _prepared(arguments: IngestArguments) -> PreparedIngest:
     from ..ingest.ingest_job import IngestJob, prepare
     from ..ingest.text_settings import TextSettings
-    from ..models.language_model import ModelChoice
     from ..runtime.run import Run
 
-    o = options
-    template = Template(o["text_field"], o["prompt_field"], o["completion_field"])
-    settings = TextSettings(template, o["on_error"], o["max_length"], o["attribute"], o["truncate"], o["lines"])
-    with_text = None if o["no_text"] is None else not o["no_text"]
-    with_tokens = None if o["no_tokens"] is None else not o["no_tokens"]
-    choice = ModelChoice(o["model"], o["device"], o["dtype"], o["trust_remote_code"])
-    fits = fitted_among(o["methods"])
-    given = method_settings(o["methods"], o["settings"])
-    for name in fits:
-        check_settings(name, given[name], o["store"] if o["append"] else "")
-    methods = {name: settings for name, settings in given.items() if name not in fits}
-    job = IngestJob(o["corpus"], o["store"], choice, methods, settings, o["batch_tokens"], with_text, with_tokens, o["append"],
-                    o["seeds"], o["commit_seconds"])  # fmt: skip
-    return prepare(job, Run(budget(o["memory"])))
+    a = arguments
+    text_settings = TextSettings(a.template, a.on_error, a.max_length, a.attribute, a.truncate, a.lines)
+    with_text = None if a.no_text is None else not a.no_text
+    with_tokens = None if a.no_tokens is None else not a.no_tokens
+    fitted = fitted_among(a.methods)
+    settings = method_settings(a.methods, a.settings)
+    for name in fitted:
+        check_settings(name, settings[name], a.store if a.append else "")
+    methods = {name: own for name, own in settings.items() if name not in fitted}
+    job = IngestJob(a.corpus, a.store, a.model_choice, methods, text_settings, a.batch_tokens, with_text, with_tokens,
+                    a.append, a.seeds, a.commit_seconds)  # fmt: skip
+    return prepare(job, Run(a.budget))
 
 
 @click.command("ingest")
-@READING
+@CORPUS
 @RUN
-def plan_ingest(**options: Any) -> None:
-    """The memory of an ingestion: the same options as `headwater ingest`."""
+@command_of(IngestArguments)
+def plan_ingest(arguments: IngestArguments) -> None:
+    """Print the memory plan of `ingest`.
+
+    It takes the same options.
+
+    \b
+    headwater plan ingest corpus.jsonl --store S --model MODEL
+    """
     from ..presentation.terminal import print_plan
 
-    prepared = _prepared(options)
-    print_plan(prepared.plan, budget(options["memory"]), f"batches of {prepared.tokens:,} tokens")
+    prepared = _prepared(arguments)
+    print_plan(prepared.plan, arguments.budget, f"batches of {prepared.tokens:,} tokens")

@@ -1,18 +1,47 @@
-"""Options that several commands share. Knows no command."""
+"""Options that several commands share, and the frozen objects in which commands get them. Knows no command.
+
+`@command_of(Arguments)` calls a command's function with one object whose fields are named as click's parameters.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from ...store.json_values import JsonFields
 
-def options(*decorators: Any) -> Callable[[Any], Any]:
-    """Several as one decorator, in their order."""
+if TYPE_CHECKING:
+    from ..data.documents import Template
+    from ..models.language_model import ModelChoice
 
-    def apply(function: Any) -> Any:
+A = TypeVar("A")
+Callback = Callable[..., None]
+"""A function that click calls."""
+Decorator = Callable[[Callback], Callback]
+EXAMPLES_PRINTED = click.option(
+    "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o."
+)
+JSON_LINES = click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
+MEMORY = click.option(
+    "--memory", metavar="BYTES", help="Refuse to start if the memory plan exceeds this: 512MB, 2GB, 1.5GiB."
+)
+COLUMNS = click.option(
+    "--columns", default="", metavar="FILE", help="Table with the examples' id and COLUMN, such as the corpus."
+)
+MODEL_PATH = click.option(
+    "--model", default="", metavar="PATH", help="Path of the store's model. [default: the path at ingestion]"
+)
+
+
+def options(*decorators: Decorator) -> Decorator:
+    """Several decorators as one, applied so that help lists them in this order."""
+
+    def apply(function: Callback) -> Callback:
         for decorator in reversed(decorators):
             function = decorator(function)
         return function
@@ -20,94 +49,149 @@ def options(*decorators: Any) -> Callable[[Any], Any]:
     return apply
 
 
+def command_of(arguments: Callable[..., A]) -> Callable[[Callable[[A], None]], Callback]:
+    """Let click call a function of one object; the object is built of click's parameters by name."""
+
+    def decorate(function: Callable[[A], None]) -> Callback:
+        @wraps(function)
+        def call(**parameters: object) -> None:
+            function(arguments(**parameters))
+
+        return call
+
+    return decorate
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments:
+    """Values of `RUN`, and of --model where a command has it."""
+
+    memory: str | None
+    device: str
+    dtype: str
+    trust_remote_code: bool
+    model: str = ""
+
+    @property
+    def budget(self) -> int | None:
+        """Bytes of --memory."""
+        return budget_of(self.memory)
+
+    @property
+    def model_choice(self) -> ModelChoice:
+        """How the model is loaded."""
+        from ..models.language_model import ModelChoice
+
+        return ModelChoice(self.model, self.device, self.dtype, self.trust_remote_code)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldArguments:
+    """Values of `FIELDS`."""
+
+    text_field: str
+    prompt_field: str
+    completion_field: str
+
+    @property
+    def template(self) -> Template:
+        """How a record becomes text."""
+        from ..data.documents import Template
+
+        return Template(self.text_field, self.prompt_field, self.completion_field)
+
+
 RUN = options(
-    click.option("--memory", metavar="BYTES", help="Refuse to start if the plan exceeds this: 512MB, 2GB, 1.5GiB."),
+    MEMORY,
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."),
     click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16."),
-    click.option("--trust-remote-code", is_flag=True, help="Run the code that ships with the model."),
+    click.option("--trust-remote-code", is_flag=True, help="Run the Python code that ships with the model."),
 )
 FIELDS = options(
     click.option(
-        "--text", "text_field", default="", metavar="TEMPLATE", help="Record to text, such as '{title}: {body}'."
+        "--text", "text_field", default="", metavar="TEMPLATE", help="Text of a record, such as '{title}: {body}'."
     ),
     click.option(
-        "--prompt", "prompt_field", default="", metavar="TEMPLATE", help="Record to prompt, such as '{question}\\n'."
+        "--prompt", "prompt_field", default="", metavar="TEMPLATE", help="Prompt of a record, such as '{question}\\n'."
     ),
-    click.option("--completion", "completion_field", default="", metavar="TEMPLATE", help="Record to completion."),
+    click.option("--completion", "completion_field", default="", metavar="TEMPLATE", help="Completion of a record."),
 )
-READING = options(
+CORPUS = options(
     click.argument("corpus", nargs=-1, required=True),
-    click.option("--store", required=True, metavar="DIR", help="Folder of the store; made if it is not there."),
+    click.option("--store", required=True, metavar="DIR", help="Folder of the store; created if it does not exist."),
     click.option("--model", default="", metavar="PATH", help="Folder or hub id of a causal LM, or of a LoRA adapter."),
     click.option("--method", "methods", multiple=True, default=("rise",), show_default=True, metavar="NAME",
-                 help="Attribution method; several share one forward pass."),
+                 help="Attribution method; give it several times to store several in one forward pass."),
     click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
                  help="A method's setting, such as -o rise.tau 1.0."),
     click.option("--seeds", type=click.IntRange(1), default=1, show_default=True,
-                 help="Sketches of each method under as many seeds: `attribute --seeds` tells from them what is noise."),
+                 help="Number of seeds of each method's sketch; `attribute --seeds` then gives standard errors."),
     FIELDS,
-    click.option("--max-length", type=int, metavar="TOKENS", help="Longest example; longer texts are cut. "
+    click.option("--max-length", type=int, metavar="TOKENS", help="Length of the longest example; longer texts are split. "
                  "[default: the model's context, at most 1024]"),
     click.option("--attribute", type=click.Choice(["completion", "all"]), default=None,
-                 help="What counts in a row that has a prompt. [default: completion]"),
-    click.option("--truncate", is_flag=True, default=None, help="Cut prompted rows that are too long, prompt first."),
-    click.option("--lines", is_flag=True, default=None, help="In plain text, a line is a document (not a paragraph)."),
+                 help="Target positions of an example with a prompt. [default: completion]"),
+    click.option("--truncate", is_flag=True, default=None,
+                 help="Truncate examples with a prompt that are too long, the prompt first."),
+    click.option("--lines", is_flag=True, default=None,
+                 help="In plain text, one document per line instead of per paragraph."),
     click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
-                 help="What a bad record does; skipped ones are counted and shown."),
-    click.option("--no-text", is_flag=True, default=None, help="Keep references to the texts only; no tokens either."),
+                 help="Whether a bad record is an error, or is skipped and counted."),
+    click.option("--no-text", is_flag=True, default=None, help="Store neither texts nor token ids, only references."),
     click.option("--no-tokens", is_flag=True, default=None,
-                 help="Keep no token ids: a fit then tokenises stored texts again."),
-    click.option("--append", is_flag=True, help="Add files that are new to an existing store."),
+                 help="Store no token ids; a fit then tokenizes the stored texts again."),
+    click.option("--append", is_flag=True, help="Add new files to an existing store."),
     click.option("--batch-tokens", type=click.IntRange(1), metavar="N",
-                 help="Padded tokens of a batch. [default: 4096, less if memory asks]"),
+                 help="Tokens per batch, padding included. [default: 4096, or fewer to fit --memory]"),
     click.option("--commit-seconds", type=click.FloatRange(0), default=15.0, show_default=True,
-                 help="A kill loses at most so much work."),
+                 help="Seconds between commits; a kill loses at most this much work."),
 )  # fmt: skip
-ASKING = options(
+QUERIES = options(
     click.argument("store"),
-    click.option("--method", default="rise", show_default=True, metavar="NAME", help="Method whose rows are asked."),
+    click.option("--method", default="rise", show_default=True, metavar="NAME", help="Attribution method."),
     click.option("--queries", required=True, metavar="FILE", help="Queries, in any corpus format."),
-    click.option("--model", default="", metavar="PATH", help="Where the store's model is now, if it has moved."),
+    MODEL_PATH,
     FIELDS,
 )
-SEARCHING = options(
-    click.option("--scan", "form", default="", metavar="FORM", help="Scan this form (see `headwater compress`), then score "
-                 "the best candidates again as stored."),
-    click.option("--candidates", type=click.IntRange(1), metavar="N", help="Rows a query that are scored again. "
+SEARCH = options(
+    click.option("--scan", "precision", default="", metavar="PRECISION", help="Scan the copy in this precision, such as int8 "
+                 "or sign8192 (`headwater compress` makes it), then score the best candidates again as stored."),
+    click.option("--candidates", type=click.IntRange(1), metavar="N", help="Rows per query that are scored again. "
                  "[default: int8, bf16: 2 K, at least 100; sign: 10 K, at least 1000]"),
-    click.option("--certify", is_flag=True, help="Scan the form int8, and take the candidates that the exact answer needs."),
+    click.option("--certify", is_flag=True,
+                 help="Scan the int8 copy, and score as many candidates again as the exact answer needs."),
 )  # fmt: skip
-TRUSTING = options(
-    click.option("--seeds", "seeded", is_flag=True, help="Ask all seeds that `ingest --seeds` stored: mean scores with their "
-                 "standard error, and the ranks that noise allows."),
-    click.option("--by", default="", metavar="COLUMN", help="Add scores up by `source`, or by a column of --columns."),
-    click.option("--columns", default="", metavar="FILE", help="Table of the examples' id and COLUMN, such as the corpus."),
+GROUPING = options(
+    click.option("--seeds", is_flag=True, help="Average over all seeds that `ingest --seeds` stored: mean scores with "
+                 "standard errors, and the range of ranks within them."),
+    click.option("--by", default="", metavar="COLUMN", help="Sum scores by `source`, or by a column of --columns."),
+    COLUMNS,
 )  # fmt: skip
-TELLING = options(
+FIGURES = options(
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
-    click.option("-o", "--output", metavar="FILE.json", help="Write all figures, each query's too."),
-    click.option("--plot", metavar="FILE", help="Draw them: .png, .svg or .pdf."),
+    click.option("-o", "--output", metavar="FILE.json", help="Write all figures, those of single queries included."),
+    click.option("--plot", metavar="FILE", help="Plot them: .png, .svg or .pdf."),
 )
 OUTCOMES = options(
-    click.option("--outcomes", required=True, metavar="FILE",
-                 help="What training did: (subsets, queries) or (seeds, subsets, queries); .npy, .parquet or .zarr."),
+    click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training, (subsets, queries) or "
+                 "(seeds, subsets, queries): .npy, .parquet or .zarr."),
     click.option("--outcome", "kind", type=click.Choice(["loss", "gain"]), default="loss", show_default=True,
-                 help="A loss falls where training helps; a gain rises."),
-    click.option("--subsets", default="", metavar="FROM:TO", help="Only these subsets, such as 80:100."),
-    click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Of the bootstrap."),
+                 help="Whether outcomes are losses, which fall where training helps, or gains, which rise."),
+    click.option("--subsets", default="", metavar="FROM:TO", help="Use these subsets only, such as 80:100."),
+    click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Bootstrap resamples."),
 )  # fmt: skip
 
 
-def budget(text: str | None) -> int | None:
-    """What --memory says, in bytes."""
+def budget_of(memory: str | None) -> int | None:
+    """--memory in bytes."""
     from ..runtime.memory import parse_bytes
 
-    return None if text is None else parse_bytes(text)
+    return None if memory is None else parse_bytes(memory)
 
 
-def method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> dict[str, dict[str, Any]]:
+def method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> dict[str, JsonFields]:
     """Method → setting → value, of `-o NAME.SETTING VALUE`; a value that is no JSON is a string."""
-    settings: dict[str, dict[str, Any]] = {name: {} for name in names}
+    settings: dict[str, JsonFields] = {name: {} for name in names}
     for key, text in pairs:
         name, dot, setting = key.partition(".")
         if not dot or name not in settings:

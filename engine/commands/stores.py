@@ -4,68 +4,91 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 
 import click
 
-from .options import budget
+from .options import MEMORY, budget_of, command_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressArguments:
+    """Arguments of `compress`."""
+
+    store: str
+    method: str
+    precision: str
+    bits: int
+    memory: str | None
 
 
 @click.command()
 @click.argument("store")
-@click.option("--method", default="rise", show_default=True, metavar="NAME", help="Method whose rows are made smaller.")
-@click.option(
-    "--precision", required=True, type=click.Choice(["float16", "bf16", "int8", "sign"]), help="Of the new form."
-)
-@click.option("--bits", default=8192, show_default=True, help="Sign bits of a row, for --precision sign.")
-@click.option("--memory", metavar="BYTES", help="Refuse to start if the plan exceeds this: 512MB, 2GB, 1.5GiB.")
-def compress(store: str, method: str, precision: str, bits: int, memory: str | None) -> None:
-    """Make a smaller form of stored rows, beside them, for `attribute --scan` and `--certify`.
+@click.option("--method", default="rise", show_default=True, metavar="NAME", help="Method whose rows are compressed.")
+@click.option("--precision", required=True, type=click.Choice(["float16", "bf16", "int8", "sign"]),
+              help="Precision of the copy.")  # fmt: skip
+@click.option("--bits", default=8192, show_default=True, help="Sign bits per row, with --precision sign.")
+@MEMORY
+@command_of(CompressArguments)
+def compress(arguments: CompressArguments) -> None:
+    """Store a copy of a method's rows in fewer bits.
 
-    Run it again to go on where it stopped, or after `ingest --append`.
+    `attribute --scan` and `--certify` read it. Running it again continues where it stopped, and compresses rows that
+    `ingest --append` added.
 
     \b
     headwater compress S --precision int8
     headwater compress S --precision sign --bits 8192
     """
     from ...store.feature_store import FeatureStore
-    from ..arrays.scan.compress import compression
+    from ..arrays.scan.compress import TargetPrecision, compression
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
 
-    planned = compression(FeatureStore.open(store), method, precision, bits, budget(memory))
+    target = TargetPrecision(arguments.precision, arguments.bits)
+    planned = compression(FeatureStore.open(arguments.store), arguments.method, target, budget_of(arguments.memory))
+    total = planned.source.rows
     stop, display = StopRequest(), ProgressDisplay()
-    run = Run(on_progress=display.show, should_stop=stop.requested)
     with display, stop:
-        rows = planned.run(run.counter("compress", planned.source.rows), run.should_stop)
-    click.echo(f"{store}: {rows:,} of {planned.source.rows:,} rows of {method} as {planned.name}", err=True)
-    if rows < planned.source.rows:
-        click.echo("stopped; the same command goes on from here", err=True)
+        rows = planned.run(Run(on_progress=display.show, should_stop=stop.requested).stage("compress", total))
+    click.echo(f"{arguments.store}: {rows:,} of {total:,} rows of {arguments.method} as {planned.name}", err=True)
+    if rows < total:
+        click.echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def methods(as_json: bool) -> None:
-    """The attribution methods that are installed, broken ones included."""
+    """List the installed attribution methods.
+
+    A method that does not load is listed with the reason.
+
+    \b
+    headwater methods --json
+    """
     from dataclasses import asdict
 
     from ..interface.registry import list_methods
 
-    for listed in list_methods():
+    for method in list_methods():
         if as_json:
-            click.echo(json.dumps(asdict(listed)))
+            click.echo(json.dumps(asdict(method)))
         else:
-            click.echo(
-                f"{listed.name:<12} {listed.distribution:<24} {(listed.fault and 'BROKEN: ' + listed.fault) or listed.about}"
-            )
+            summary = f"BROKEN: {method.fault}" if method.fault else method.about
+            click.echo(f"{method.name:<12} {method.distribution:<24} {summary}")
 
 
 @click.command()
 @click.argument("store")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(store: str, as_json: bool) -> None:
-    """What a store holds and what it was made from."""
+    """Show what a store holds and what it was made from.
+
+    \b
+    headwater info S
+    """
     from ..presentation.terminal import print_info
     from ..results.store_info import store_facts
 
@@ -76,23 +99,32 @@ def info(store: str, as_json: bool) -> None:
 @click.command()
 @click.argument("store")
 def verify(store: str) -> None:
-    """Check every chunk against its checksum; exit 1 if any differs."""
+    """Compare all chunks of a store with their checksums.
+
+    Exits with 1 if a chunk is damaged.
+
+    \b
+    headwater verify S
+    """
     from ...store.feature_store import FeatureStore
     from ...store.verify import chunk_count
     from ...store.verify import verify as check
     from ..runtime.progress import ProgressDisplay
-    from ..runtime.run import Progress
+    from ..runtime.run import Run
 
     opened = FeatureStore.open(store)
     total, damaged = chunk_count(opened), 0
     with ProgressDisplay() as display:
+        stage = Run(on_progress=display.show).stage("verify", total, "chunks")
         for done, damage in enumerate(check(opened), 1):
-            display.show(Progress("verify", done, total, "chunks"))
+            stage.report(done)
             if damage:
                 damaged += 1
                 click.echo(str(damage))
-    told = f"{damaged} damaged: restore these files from a copy, or ingest into a new store" if damaged else "all whole"
-    click.echo(f"{store}: {total} chunks and states, {told}", err=True)
+    result = (
+        f"{damaged} damaged: restore these files from a copy, or ingest into a new store" if damaged else "all intact"
+    )
+    click.echo(f"{store}: {total} chunks and states, {result}", err=True)
     sys.exit(1 if damaged else 0)
 
 

@@ -11,15 +11,15 @@ import weakref
 import zipfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, cast
 
 import numpy as np
 
 from ...store.errors import CorpusError, DataError
-from ...store.files import JsonObject
 from ...store.layout import Array
 from .bergson_index import is_bergson_index, open_bergson_index
 from .sources import Source
+from .stored_arrays import Arrays, StoredArray
 
 
 def is_array_path(path: str) -> bool:
@@ -32,7 +32,7 @@ def is_array_path(path: str) -> bool:
     )
 
 
-def _with_head(arrays: Any) -> Any:
+def _with_head(arrays: Arrays) -> Arrays:
     """Add what a model with one class needs to `vectors` alone: `hidden`, `labels` of zeros, and a zero head `weight`."""
     vectors = arrays.get("vectors")
     if vectors is None or "hidden" in arrays or len(vectors.shape) != 2:
@@ -41,7 +41,7 @@ def _with_head(arrays: Any) -> Any:
     return {**arrays, "hidden": vectors, "labels": labels, "weight": np.zeros((1, vectors.shape[1]), np.float32)}
 
 
-class _Arrays(JsonObject):
+class _Arrays(dict[str, StoredArray]):
     """A dictionary that weak references can point to, so that its files are closed when it is collected."""
 
 
@@ -67,7 +67,7 @@ class _NpzArray:
         return values.reshape(self.shape, order="F") if self.fortran else values.reshape(end - begin, *self.shape[1:])
 
 
-def open_arrays(path: str) -> tuple[Source, JsonObject]:
+def open_arrays(path: str) -> tuple[Source, Arrays]:
     """Open a file or folder of arrays; returns its source and its arrays by name.
 
     Raises:
@@ -82,7 +82,7 @@ def open_arrays(path: str) -> tuple[Source, JsonObject]:
             return _open_npz(path)
         import zarr
 
-        arrays = dict(zarr.open_group(path, mode="r").arrays())
+        arrays = cast(Arrays, dict(zarr.open_group(path, mode="r").arrays()))
         descriptions = sorted((name, array.shape, str(array.dtype), _ends(array)) for name, array in arrays.items())
         return Source(path, Path(path).name, "zarr", 0, _digest(repr(descriptions))), _with_head(arrays)
     except FileNotFoundError:
@@ -93,18 +93,18 @@ def open_arrays(path: str) -> tuple[Source, JsonObject]:
         raise CorpusError(f"{path} cannot be read as arrays: {error}") from None
 
 
-def _open_npz(path: str) -> tuple[Source, JsonObject]:
+def _open_npz(path: str) -> tuple[Source, Arrays]:
     with ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(path))
         crc = "".join(f"{info.filename}{info.CRC:x}{info.file_size}" for info in archive.infolist())
-        arrays = {name.removesuffix(".npy"): _NpzArray(stack.enter_context(archive.open(name)), f"{path}: {name}")
+        arrays: Arrays = {name.removesuffix(".npy"): _NpzArray(stack.enter_context(archive.open(name)), f"{path}: {name}")
                   for name in archive.namelist()}  # fmt: skip
         named = _Arrays(_with_head(arrays))
         weakref.finalize(named, stack.pop_all().close)  # the members stay open while the dictionary is in use
         return Source(path, Path(path).name, "npz", Path(path).stat().st_size, _digest(crc)), named
 
 
-def _ends(array: Any) -> list[Any]:
+def _ends(array: StoredArray) -> list[object]:
     """First and last row of an array, for its digest: reading 100 GB to identify a file would take too long."""
     rows = array.shape[0] if array.shape else 0
     return [np.asarray(array[row : row + 1]).tolist() for row in (0, rows - 1)] if rows else []

@@ -11,14 +11,19 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ...store.errors import CorpusError, DataError
 from ...store.files import JsonObject
 from ...store.layout import Array
 from .sources import Source
+from .stored_arrays import Arrays
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _TYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "float64": "<f8"}
 
@@ -28,7 +33,7 @@ def is_bergson_index(path: str) -> bool:
     return (Path(path) / "gradients.bin").is_file()
 
 
-def open_bergson_index(path: str) -> tuple[JsonObject, Source]:
+def open_bergson_index(path: str) -> tuple[Arrays, Source]:
     """Open an index; returns its arrays and its source.
 
     `vectors` is (N, D) float32 and reads rows when it is sliced; `text` (N,) is there if the index kept the texts.
@@ -49,7 +54,7 @@ def open_bergson_index(path: str) -> tuple[JsonObject, Source]:
         raise CorpusError(f"{path}/info.json is not what bergson writes: {error}; build the index again") from None
     description = json.dumps([rows, info["grad_sizes"], *(vectors[row : row + 1].tolist() for row in (0, rows - 1))])
     digest = hashlib.sha256(description.encode()).hexdigest()[:32]
-    arrays: JsonObject = {"vectors": vectors}
+    arrays: Arrays = {"vectors": vectors}
     texts = _texts(folder / "data.hf", rows)
     if texts is not None:
         arrays["text"] = texts
@@ -95,8 +100,8 @@ def read_bergson_scores(path: str) -> Array:
     try:
         record_dtype, queries = info["dtype"], int(info["num_scores"])
         dtypes = [_TYPES[kind] if kind in _TYPES else {"bool": "?"}[kind] for kind in record_dtype["formats"]]
-        dtype_fields: Any = {"formats": dtypes} | {key: record_dtype[key] for key in ("names", "offsets", "itemsize")}
-        records = np.fromfile(folder / "scores.bin", np.dtype(dtype_fields))
+        dtype_fields = {"formats": dtypes} | {key: record_dtype[key] for key in ("names", "offsets", "itemsize")}
+        records = np.fromfile(folder / "scores.bin", np.dtype(cast(DTypeLike, dtype_fields)))
         if len(records) != int(info["num_rows"]):
             raise ValueError(f"{len(records)} records, expected {info['num_rows']}")
         scores = [records[f"score_{query}"] for query in range(queries)]
@@ -143,7 +148,7 @@ def _type(info: JsonObject) -> str:
 class _Texts:
     """A text column in memory-mapped Arrow files that reads rows when it is sliced."""
 
-    def __init__(self, column: Any) -> None:
+    def __init__(self, column: pa.ChunkedArray) -> None:
         self._column, self.shape, self.dtype = column, (len(column),), np.dtype(object)
 
     def __getitem__(self, rows: slice) -> Array:
@@ -159,7 +164,7 @@ def _texts(folder: Path, rows: int) -> _Texts | None:
         return None
     import pyarrow as pa
 
-    chunks: list[Any] = []
+    chunks: list[pa.Array] = []
     for name in files:
         try:
             file = pa.memory_map(str(folder / Path(name).name))  # the chunks read from it keep it alive

@@ -8,7 +8,7 @@ bytes become records (formats.py).
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from ...store.errors import CorpusError
 from .formats import BadRecord, Fields, Record, read_records
@@ -186,7 +186,7 @@ def _from_field_names(chat: Chat | None) -> tuple[TextFunction, set[str]]:
     return to_text, {"text", "prompt", "completion", "instruction", "input", "output", "messages"}
 
 
-def _split_conversation(messages: Any, chat: Chat | None) -> tuple[str, str]:
+def _split_conversation(messages: object, chat: Chat | None) -> tuple[str, str]:
     """(conversation before the assistant's last message, that message); messages after it are dropped."""
     if not isinstance(messages, list):
         raise BadRecord(f"field 'messages' is {type(messages).__name__}, not a list")

@@ -5,6 +5,8 @@ A record is a dict with its position in the file, or the reason why it cannot be
 documents, templates or the policy for record errors. A file that cannot be read to its end is a CorpusError.
 """
 
+from __future__ import annotations
+
 import csv
 import gzip
 import io
@@ -15,10 +17,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from ...store.errors import CorpusError
-from ...store.files import JsonObject
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 RECORD_LIMIT = 64 << 20  # bytes of the longest line or record; a longer one is a record error and never read whole
 JSON_LIMIT = 1 << 30  # bytes of the largest `.json` file, which has to be parsed whole
@@ -31,9 +36,12 @@ SUFFIXES = {
     ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
 }  # fmt: skip
 
-Fields: TypeAlias = JsonObject
+Fields: TypeAlias = dict[str, object]
+"""Field name → value, of any type that the format has."""
+RawRecord: TypeAlias = Any
+"""A record that is not parsed yet; each format has its own type."""
 Lines: TypeAlias = Iterator[tuple[int, bytes | None]]  # (1-based number, bytes; None if beyond RECORD_LIMIT)
-Opened: TypeAlias = tuple[Iterable[tuple[int, Any]], Callable[[Any], Fields]]
+Opened: TypeAlias = tuple[Iterable[tuple[int, RawRecord]], Callable[[RawRecord], Fields]]
 """An open file: pairs (line, raw record), which are cheap to skip, and the function that parses a raw record."""
 
 
@@ -131,7 +139,7 @@ def _decode(line: bytes | None, line_offset: int = 0) -> str:
         raise BadRecord(f"invalid UTF-8 at byte offset {error.start} of the line", line_offset) from None
 
 
-def _parse_json(text: str) -> Any:
+def _parse_json(text: str) -> object:
     """Parse a JSON value."""
     try:
         return json.loads(text)
@@ -141,7 +149,7 @@ def _parse_json(text: str) -> Any:
         raise BadRecord(f"bad JSON: {str(error).partition(';')[0]}") from None
 
 
-def _require_object(value: Any) -> Fields:
+def _require_object(value: object) -> Fields:
     if not isinstance(value, dict):
         raise BadRecord(f"not a JSON object but {type(value).__name__}")
     return value
@@ -161,7 +169,7 @@ def _json(path: str) -> Opened:
     return enumerate(value if isinstance(value := _read_json(path), list) else [value], 1), _require_object
 
 
-def _read_json(path: str) -> Any:
+def _read_json(path: str) -> object:
     """The value of the whole file; CorpusError if it is too large or does not parse, because then there are no records."""
     content = bytearray()
     with _open(path, lambda: content.count(b"\n")) as stream:
@@ -268,7 +276,7 @@ def _parquet(path: str, start: int, columns: Container[str] | None) -> Iterator[
                 yield _row_record(batch.slice(i, 1), row + i, names)
 
 
-def _batches(file: Any, start: int, columns: list[str]) -> Iterator[tuple[int, Any]]:
+def _batches(file: pq.ParquetFile, start: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """(number of its first row, batch) for each batch with a row from `start` on."""
     row = 0
     for group in range(file.num_row_groups):
@@ -283,9 +291,9 @@ def _batches(file: Any, start: int, columns: list[str]) -> Iterator[tuple[int, A
             row += batch.num_rows
 
 
-def _row_record(slice: Any, ordinal: int, names: list[str]) -> Record:
+def _row_record(row: pa.RecordBatch, ordinal: int, names: list[str]) -> Record:
     try:
-        fields = dict.fromkeys(names, ...) | slice.to_pylist()[0]
+        fields = dict.fromkeys(names, ...) | row.to_pylist()[0]
     except ValueError as error:  # a string that is not UTF-8, or a value without a Python type
         return Record(ordinal + 1, ordinal, {}, f"unreadable value: {' '.join(str(error).split())}")
     long = any(isinstance(value, str) and len(value) > RECORD_LIMIT for value in fields.values())

@@ -86,7 +86,7 @@ class AllScores:
     @staticmethod
     def names_of(store: FeatureStore) -> list[str]:
         """Ids of all examples of a store, in its order."""
-        names: list[str] = Examples(store).get("id", np.arange(store.rows(EXAMPLES)))
+        names = Examples(store).strings("id", np.arange(store.rows(EXAMPLES)))
         return names
 
     def __iter__(self) -> Iterator[Ranking]:

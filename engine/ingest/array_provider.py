@@ -33,7 +33,7 @@ from ..data.array_files import open_arrays
 from ..data.documents import RecordErrors
 from ..data.sources import Source
 from ..interface.model_view import ModelShape, OutputSpec
-from ..models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
+from ..models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
 from ..runtime.memory import Part, Plan
 from .examples import Example, Place
 from .provider import remaining
@@ -126,7 +126,9 @@ class ArrayProvider:
             logits = torch.from_numpy(np.concatenate([e.payload[2] for e in batch]).astype(np.float32)).to(self.device)
         example_ids = torch.from_numpy(np.repeat(np.arange(len(batch)), counts)).to(self.device)
         positions = TargetPositions(example_ids, torch.from_numpy(targets).to(self.device), counts)
-        return PackedOutputs(self.head, {-1: torch.from_numpy(hidden).to(self.device)}, positions, needs, logits)
+        return PackedOutputs(
+            self.head, {-1: torch.from_numpy(hidden).to(self.device)}, positions, needs, FurtherOutputs(logits)
+        )
 
 
 def _require_same_head(file: _File, first: _File, head: dict[str, Array | None]) -> None:

@@ -15,9 +15,9 @@ from ...store.files import JsonObject
 from ..data.documents import Chat, Document, RecordErrors, read_documents
 from ..data.sources import Source
 from ..interface.model_view import LinearIO, OutputSpec
-from ..models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
+from ..models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
 from ..models.language_model import LanguageModel
-from ..models.linear_io import forward_with_linear_io
+from ..models.linear_io import PaddedTokens, forward_with_linear_io
 from ..models.transformers_types import HfOutput
 from ..models.upper_layers import TrunkUpperLayers
 from ..runtime.memory import Part, Plan
@@ -217,7 +217,8 @@ class TextProvider:
         targets = torch.roll(ids, -1, 1)[target_mask]
         positions = TargetPositions(example_ids, targets, [example.target_count for example in batch])
         upper_layers = self._upper_layers(needs.upper_layers, ids, target_mask) if needs.upper_layers >= 0 else None
-        return PackedOutputs(self.head, hiddens, positions, needs, linear_io=linear_io, upper_layers=upper_layers)
+        further = FurtherOutputs(linear_io=linear_io, upper_layers=upper_layers)
+        return PackedOutputs(self.head, hiddens, positions, needs, further)
 
     def _upper_layers(self, layer: int, ids: torch.Tensor, target_mask: torch.Tensor) -> TrunkUpperLayers:
         upper_layers = TrunkUpperLayers(self.model.trunk, self.head.model_shape.layers, layer, ids, target_mask)
@@ -232,16 +233,9 @@ class TextProvider:
         """The trunk's output and, if a method needs gradients, inputs and output gradients of linear layers."""
         if needs.linear_layers:
             token_mask = torch.arange(ids.shape[1])[None] < torch.tensor(lengths)[:, None]
+            tokens = PaddedTokens(ids, token_mask.to(ids.device), target_mask)
             all_layers = bool(needs.layers)
-            return forward_with_linear_io(
-                self.model.trunk,
-                self.head,
-                ids,
-                target_mask,
-                token_mask.to(ids.device),
-                needs.linear_layers,
-                all_layers,
-            )
+            return forward_with_linear_io(self.model.trunk, self.head, tokens, needs.linear_layers, all_layers)
         with torch.inference_mode():
             return self.model.trunk(input_ids=ids, use_cache=False, output_hidden_states=bool(needs.layers)), {}
 

@@ -7,7 +7,7 @@ batch, and a (tokens, vocabulary) tensor never exists. Knows no model class, no 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -111,6 +111,22 @@ class TargetPositions:
     """Number of target positions of each example."""
 
 
+@dataclass(frozen=True, slots=True)
+class FurtherOutputs:
+    """What was computed for a batch besides its hidden states."""
+
+    logits: torch.Tensor | None = None
+    """(P, V) float32, if they are given instead of computed by the head."""
+    linear_io: Mapping[str, LinearIO] = field(default_factory=dict)
+    """Linear layer → its inputs and output gradients."""
+    upper_layers: UpperLayers | None = None
+    """The batch at the layer from which the forward pass can be continued."""
+
+
+HIDDEN_STATES_ALONE = FurtherOutputs()
+"""Nothing else."""
+
+
 class PackedOutputs:
     """Implementation of the protocol `BatchOutputs`: the outputs of one batch."""
 
@@ -120,15 +136,13 @@ class PackedOutputs:
         hiddens: Mapping[int, torch.Tensor],
         positions: TargetPositions,
         spec: OutputSpec,
-        logits: torch.Tensor | None = None,
-        linear_io: Mapping[str, LinearIO] | None = None,
-        upper_layers: UpperLayers | None = None,
+        further: FurtherOutputs = HIDDEN_STATES_ALONE,
     ) -> None:
-        """`hiddens` maps layer to (P, D_layer). `logits` is (P, V) float32 if they are given instead of computed by the head."""
+        """`hiddens` maps layer to (P, D_layer)."""
         self.head, self.example_ids, self.targets = head, positions.example_ids, positions.targets
         self.examples, self.counts = len(positions.counts), list(positions.counts)
-        self._hiddens, self._spec, self._logits = hiddens, spec, logits
-        self._linear_io, self._upper_layers = linear_io or {}, upper_layers
+        self._hiddens, self._spec, self._logits = hiddens, spec, further.logits
+        self._linear_io, self._upper_layers = further.linear_io, further.upper_layers
         self._reduced: dict[Reduction, tuple[torch.Tensor, ...]] | None = None
 
     def hidden(self, layer: int = -1) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -28,7 +28,7 @@ from .model_files import (
     silence_libraries,
     with_adapter,
 )
-from .transformers_types import HfConfig, HfModel, HfTokenizer
+from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 
@@ -81,9 +81,9 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"no device {name}: there are auto, cpu, cuda and cuda:i; choose one with --device")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"{name} was asked for, and torch sees no CUDA device here; --device cpu works")
+        raise DeviceError(f"device {name} is not available: torch finds no CUDA device; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"{name} was asked for; torch sees {torch.cuda.device_count()} CUDA device(s)")
+        raise DeviceError(f"device {name} does not exist: torch finds {torch.cuda.device_count()} CUDA device(s)")
     return device
 
 
@@ -144,7 +144,7 @@ def init_from_config(path: str, seed: int, trust_remote_code: bool = False) -> H
     from transformers import AutoModelForCausalLM
 
     silence_libraries()
-    config, auto = read_config(path, trust_remote_code), cast(Any, AutoModelForCausalLM)
+    config, auto = read_config(path, trust_remote_code), cast(HfClass, AutoModelForCausalLM)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return auto.from_config(config, trust_remote_code=trust_remote_code).float()
@@ -179,7 +179,7 @@ def model_shape_of(path: str) -> ModelShape:
     from transformers import AutoModelForCausalLM
 
     silence_libraries()
-    config, auto = read_config(base_model_of(path), False), cast(Any, AutoModelForCausalLM)
+    config, auto = read_config(base_model_of(path), False), cast(HfClass, AutoModelForCausalLM)
     with torch.device("meta"):
         model = auto.from_config(config)
     return _head(model, config).model_shape

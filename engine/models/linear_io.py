@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from ...store.errors import ModelError
 from ..interface.model_view import LinearIO, LinearLayer
 from .batch_outputs import LinearHead
-from .transformers_types import HfModel, HfOutput
+from .transformers_types import HfModel, HfOutput, HookArgs
 
 
-def linear_layers_of(trunk: HfModel) -> dict[str, tuple[Any, LinearLayer]]:
+def linear_layers_of(trunk: HfModel) -> dict[str, tuple[torch.nn.Module, LinearLayer]]:
     """Name → (module, widths) of a trunk's linear layers, torch's and GPT-2's (Conv1D), in the model's order."""
-    layers = {}
+    layers: dict[str, tuple[torch.nn.Module, LinearLayer]] = {}
     for name, module in trunk.named_modules():
-        weight: Any = getattr(module, "weight", None)
+        weight: torch.Tensor | None = getattr(module, "weight", None)
         if isinstance(module, torch.nn.Linear):
-            layers[name] = (module, LinearLayer(name, weight.shape[1], weight.shape[0]))
+            layers[name] = (module, LinearLayer(name, module.in_features, module.out_features))
         elif type(module).__name__ == "Conv1D" and weight is not None and weight.ndim == 2:
             layers[name] = (module, LinearLayer(name, weight.shape[0], weight.shape[1]))
     return layers
@@ -44,27 +44,32 @@ def skipped_weights(trunk: HfModel) -> tuple[str, ...]:
     return tuple(skipped)
 
 
-def forward_with_linear_io(
-    trunk: HfModel,
-    head: LinearHead,
-    ids: torch.Tensor,
-    target_mask: torch.Tensor,
-    token_mask: torch.Tensor,
-    names: Sequence[str],
-    all_hidden_states: bool,
-) -> tuple[HfOutput, dict[str, LinearIO]]:
-    """Run the trunk forward and backward on `ids` (n, T); returns its output, and the `LinearIO` of each named layer over the
-    tokens where `token_mask` (n, T) is true.
+@dataclass(frozen=True, slots=True)
+class PaddedTokens:
+    """Token ids of a batch of n examples, padded to T tokens."""
 
-    The loss is the negative log-likelihood of the next token, summed over the positions where `target_mask` (n, T) is true. Also
-    works under `torch.inference_mode`.
+    ids: torch.Tensor
+    """(n, T) int64."""
+    token_mask: torch.Tensor
+    """(n, T) bool: False at padding."""
+    target_mask: torch.Tensor
+    """(n, T) bool: the target positions."""
+
+
+def forward_with_linear_io(
+    trunk: HfModel, head: LinearHead, tokens: PaddedTokens, names: Sequence[str], all_hidden_states: bool
+) -> tuple[HfOutput, dict[str, LinearIO]]:
+    """Run the trunk forward and backward; returns its output, and the `LinearIO` of each named layer over all tokens but padding.
+
+    The loss is the negative log-likelihood of the next token, summed over the target positions. Also works under
+    `torch.inference_mode`.
 
     Raises:
         ModelError: a layer is not used, or not at every token, such as the experts of a mixture.
     """  # fmt: skip
     modules = linear_layers_of(trunk)
     with torch.inference_mode(False), torch.enable_grad():
-        ids, target_mask, token_mask = ids.clone(), target_mask.clone(), token_mask.clone()
+        ids, target_mask, token_mask = tokens.ids.clone(), tokens.target_mask.clone(), tokens.token_mask.clone()
         with _recording(trunk, {name: modules[name][0] for name in names}) as (inputs, output_grads):
             outputs = trunk(input_ids=ids, use_cache=False, output_hidden_states=all_hidden_states)
             hidden = outputs.last_hidden_state
@@ -94,14 +99,14 @@ def _linear_io(
 
 @contextmanager
 def _recording(
-    trunk: HfModel, modules: dict[str, Any]
+    trunk: HfModel, modules: dict[str, torch.nn.Module]
 ) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
     """Hooks that record each module's input and output gradient; the graph starts at the embeddings' output."""
     inputs: dict[str, torch.Tensor] = {}
     output_grads: dict[str, torch.Tensor] = {}
 
-    def record(name: str) -> Callable[[Any, Any, Any], None]:
-        def hook(module: Any, args: Any, output: Any) -> None:
+    def record(name: str) -> Callable[[HfModel, HookArgs, HookArgs], None]:
+        def hook(module: HfModel, args: HookArgs, output: HookArgs) -> None:
             if name in inputs:
                 raise ModelError(
                     f"the model uses its linear map {name} more than once: leave it out by the setting layers"

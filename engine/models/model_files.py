@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ...store.errors import ModelError
-from .transformers_types import HfConfig, HfModel, HfTokenizer
+from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _NO_COMPUTATION = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
@@ -25,10 +24,10 @@ def silence_libraries() -> None:
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    hub_verbosity: Any = hub_logging
+    hub_verbosity: HfClass = hub_logging
     hub_verbosity.set_verbosity_error()
 
-    verbosity: Any = logging
+    verbosity: HfClass = logging
     verbosity.set_verbosity_error()
     verbosity.disable_progress_bar()
 
@@ -110,7 +109,7 @@ def read_weights(path: str, config: HfConfig, dtype: torch.dtype, remote_code: b
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            auto: Any = AutoModelForCausalLM
+            auto: HfClass = AutoModelForCausalLM
             model, loading_info = auto.from_pretrained(
                 path, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=remote_code,
                 output_loading_info=True,

@@ -13,4 +13,8 @@ HfConfig: TypeAlias = Any
 HfTokenizer: TypeAlias = Any
 """A fast tokenizer."""
 HfOutput: TypeAlias = Any
-"""What a forward pass returns: hidden states, logits."""
+"""What a trunk returns: hidden states by attribute."""
+HfClass: TypeAlias = Any
+"""A class or module of the library, such as AutoModelForCausalLM."""
+HookArgs: TypeAlias = Any
+"""Positional or keyword arguments of a module's forward call, or its output."""

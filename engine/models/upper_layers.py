@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 
 from ...store.errors import ModelError
-from .transformers_types import HfModel
+from .transformers_types import HfModel, HookArgs
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}  # relative to the largest state
 
@@ -30,7 +29,7 @@ class TrunkUpperLayers:
         self._trunk, self._layers, self._layer = trunk, _layers_of(trunk, count), layer
         with torch.inference_mode(False), torch.no_grad():
             self._ids, self.target_mask = ids.clone(), target_mask.clone()
-            recorded: dict[str, Any] = {}
+            recorded: dict[str, HookArgs] = {}
             with _recording_input(self._layers[layer], recorded), _recording_output(self._layers[0], recorded):
                 output = trunk(input_ids=self._ids, use_cache=False).last_hidden_state
             self.states: torch.Tensor = recorded["input"]
@@ -70,7 +69,7 @@ class TrunkUpperLayers:
         return hidden
 
 
-def _layers_of(trunk: HfModel, count: int) -> Any:
+def _layers_of(trunk: HfModel, count: int) -> torch.nn.ModuleList:
     """The trunk's list of layers, in order.
 
     Raises:
@@ -84,10 +83,10 @@ def _layers_of(trunk: HfModel, count: int) -> Any:
 
 
 @contextmanager
-def _recording_input(layer: Any, recorded: dict[str, Any]) -> Iterator[None]:
+def _recording_input(layer: HfModel, recorded: dict[str, HookArgs]) -> Iterator[None]:
     """Record the input of a layer."""
 
-    def hook(module: Any, args: Any, kwargs: Any) -> None:
+    def hook(module: HfModel, args: HookArgs, kwargs: HookArgs) -> None:
         recorded["input"] = (args[0] if args else kwargs["hidden_states"]).detach()
 
     handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
@@ -98,7 +97,7 @@ def _recording_input(layer: Any, recorded: dict[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _recording_output(layer: Any, recorded: dict[str, Any]) -> Iterator[None]:
+def _recording_output(layer: HfModel, recorded: dict[str, HookArgs]) -> Iterator[None]:
     """Record the output of a layer."""
     handle = layer.register_forward_hook(lambda module, args, output: recorded.__setitem__("output", output))
     try:
@@ -108,10 +107,10 @@ def _recording_output(layer: Any, recorded: dict[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _passing_through(layer: Any, wrapped: bool) -> Iterator[None]:
+def _passing_through(layer: HfModel, wrapped: bool) -> Iterator[None]:
     """Make a layer return its input unchanged."""
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    def forward(*args: HookArgs, **kwargs: HookArgs) -> HookArgs:
         states = args[0] if args else kwargs["hidden_states"]
         return (states,) if wrapped else states
 
@@ -126,10 +125,10 @@ def _passing_through(layer: Any, wrapped: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _with_input(layer: Any, states: torch.Tensor) -> Iterator[None]:
+def _with_input(layer: HfModel, states: torch.Tensor) -> Iterator[None]:
     """Replace the input of a layer."""
 
-    def hook(module: Any, args: Any, kwargs: Any) -> Any:
+    def hook(module: HfModel, args: HookArgs, kwargs: HookArgs) -> HookArgs:
         return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
 
     handle = layer.register_forward_pre_hook(hook, with_kwargs=True)

@@ -1,4 +1,4 @@
-"""Tables of evaluation results for a terminal."""
+"""Tables of evaluation results for a terminal. Computes no metric."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ def print_agreement(agreement: Agreement) -> None:
     table = _table("figure", "value", "95 %", "queries")
     name = "LDS" if agreement.measure == "lds" else "Spearman over subsets"
     _add_estimate(table, name, agreement.mean)
-    _add_estimate(table, "the same, subsets shuffled", agreement.shuffled)
+    _add_estimate(table, "chance (subsets shuffled)", agreement.shuffled)
     if math.isfinite(agreement.ceiling):
-        table.add_row("two retrainings of a subset agree", f"{agreement.between:.4f}", "", "")
-        table.add_row("a perfect prediction would reach", f"{agreement.ceiling:.4f}", "", "")
+        table.add_row("agreement of two retrainings", f"{agreement.between:.4f}", "", "")
+        table.add_row("noise ceiling", f"{agreement.ceiling:.4f}", "", "")
     console = Console(highlight=False)
     console.print(table)
     seeds = (
-        f"{agreement.seeds} retrainings each" if agreement.seeds > 1 else "one outcome each: the ceiling is not known"
+        f"{agreement.seeds} retrainings each"
+        if agreement.seeds > 1
+        else "one outcome each: the noise ceiling is not known"
     )
     console.print(f"{agreement.subsets} subsets, {seeds}")
 
@@ -37,20 +39,20 @@ def print_retrieval(retrieval: Retrieval) -> None:
         _add_estimate(table, name, estimate)
     console = Console(highlight=False)
     console.print(table)
-    skipped = f"; {retrieval.skipped} left out, for which nothing is relevant" if retrieval.skipped else ""
+    skipped = f"; {retrieval.skipped} without a relevant example left out" if retrieval.skipped else ""
     console.print(
         f"{len(retrieval.queries)} queries, {retrieval.relevant:.1f} relevant of {retrieval.examples} examples ranked{skipped}"
     )
 
 
 def print_removal(removal: Removal) -> None:
-    """Print how much losses rose, and how often by more than after other removals."""
+    """Print by how much losses rose, and how often by more than without random examples."""
     table = _table("figure", "mean", "95 %", "queries")
     _add_estimate(table, "rise of the loss (nats)", removal.rise)
-    _add_estimate(table, "share of other removals exceeded (chance 0.5)", removal.beyond)
+    _add_estimate(table, "larger than without random examples (chance 0.5)", removal.beyond)
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"{removal.queries} queries, {removal.seeds} trainings of each removal")
+    console.print(f"{removal.queries} queries, {removal.seeds} trainings each")
 
 
 def _table(*names: str) -> Table:

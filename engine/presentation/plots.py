@@ -1,5 +1,4 @@
-"""Plots of evaluations: LDS by query, retrieval metrics, precision against recall, score histograms; PNG, SVG or PDF. PNG, SVG
-or PDF.
+"""Plots of evaluations: LDS by query, retrieval metrics, precision against recall, score histograms; PNG, SVG or PDF.
 
 matplotlib is an extra (`headwater[plot]`). Draws results; computes no metric.
 """
@@ -7,15 +6,20 @@ matplotlib is an extra (`headwater[plot]`). Draws results; computes no metric.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...store.errors import SettingsError
+from ...store.files import whole_file
 from ...store.layout import Array
 from ..evaluation.agreement import Agreement
 from ..evaluation.removal import Removal
 from ..evaluation.retrieval import Retrieval, precision_recall_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -23,11 +27,11 @@ SUFFIXES = (".png", ".svg", ".pdf")
 def refuse_picture(path: str) -> None:
     """Raise SettingsError if a plot cannot be written to `path` (suffix, matplotlib); called before anything is computed."""
     if Path(path).suffix not in SUFFIXES:
-        raise SettingsError(f"{path}: pictures are {', '.join(SUFFIXES)}")
+        raise SettingsError(f"{path}: plots are written as {', '.join(SUFFIXES)}")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise SettingsError("pictures need matplotlib: pip install 'headwater[plot]'") from None
+        raise SettingsError("plots need matplotlib: pip install 'headwater[plot]'") from None
 
 
 def draw_agreement(agreement: Agreement, path: str) -> None:
@@ -71,7 +75,7 @@ def draw_retrieval(retrieval: Retrieval, path: str) -> None:
         float(np.mean([hits.mean() for hits in retrieval.hits])),
         color="grey",
         linestyle=":",
-        label="mixed up, of what was ranked",
+        label="chance",
     )
     line.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     line.legend(frameon=False)
@@ -84,27 +88,29 @@ def draw_retrieval(retrieval: Retrieval, path: str) -> None:
     _save(figure, path)
 
 
-def _edges(values: Array) -> Array:
+def _edges(values: Array) -> list[float]:
     """(41,) edges of 40 bins; the range is widened if all values are equal up to rounding."""
     values = values.astype(np.float64)
     low, high = float(values.min()), float(values.max())
     min_half_width = max(1e-6 * max(abs(low), abs(high)), 1e-12)
     middle = (low + high) / 2
-    return np.linspace(min(low, middle - min_half_width), max(high, middle + min_half_width), 41)
+    edges = np.linspace(min(low, middle - min_half_width), max(high, middle + min_half_width), 41)
+    return [float(edge) for edge in edges]
 
 
 def draw_removal(removal: Removal, path: str) -> None:
-    """Draw the rise of each query's loss without its best examples, beside the rises after other removals."""
+    """Draw a histogram of the rises of queries' losses without their top examples, and without random ones."""
     figure, (axis,) = _figure(1)
     edges = _edges(np.concatenate([removal.rises, removal.by_chance]))
-    axis.hist(removal.by_chance, edges, density=True, color="grey", alpha=0.6, label="others taken away")
-    axis.hist(removal.rises, edges, density=True, color="#d08030", alpha=0.6, label="its best taken away")
+    axis.hist(removal.by_chance, edges, density=True, color="grey", alpha=0.6, label="random examples left out")
+    axis.hist(removal.rises, edges, density=True, color="#d08030", alpha=0.6, label="top examples left out")
     axis.set(xlabel="rise of a query's loss (nats)", ylabel="density")
     axis.legend(frameon=False)
     _save(figure, path)
 
 
-def _figure(count: int) -> tuple[Any, list[Any]]:
+def _figure(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` plots side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0 * count, 4.2), layout="constrained")
@@ -112,9 +118,8 @@ def _figure(count: int) -> tuple[Any, list[Any]]:
     return figure, list(axes)
 
 
-def _save(figure: Any, path: str) -> None:
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror or error}") from None
+def _save(figure: Figure, path: str) -> None:
+    """Write a figure, whole or not at all. Raises StoreFull, SettingsError."""
+    file = Path(path)
+    with whole_file(file) as hidden:
+        figure.savefig(hidden, format=file.suffix.removeprefix("."), dpi=150)

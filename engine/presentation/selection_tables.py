@@ -1,4 +1,4 @@
-"""Tables of utilities and calibrations for a terminal."""
+"""Tables of utilities and calibrations for a terminal. Computes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def print_utilities(utilities: Utilities) -> None:
 
 def print_calibration(calibration: Calibration) -> None:
     """Print one line per candidate λ, and the chosen one."""
-    print(f"{'λ':>8}  {'correlation':>11}  {'ahead':>8}  {'at least':>8}")
+    print(f"{'λ':>8}  {'correlation':>11}  {'gain':>8}  {'bound':>8}")
     for candidate in calibration.candidates:
         mark = "  chosen" if candidate.chosen else ""
         print(
@@ -30,4 +30,4 @@ def print_calibration(calibration: Calibration) -> None:
         )
     print(f"λ = {calibration.penalty:g} by {calibration.subsets} subsets, {len(calibration.tasks)} tasks")
     if calibration.held_out is not None:
-        print(f"on the subsets held out: {calibration.held_out:.4f}")
+        print(f"held-out correlation: {calibration.held_out:.4f}")

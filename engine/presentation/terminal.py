@@ -6,27 +6,28 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from ...store.files import JsonFacts, JsonObject
+from ...store.files import JsonFacts
+from ...store.json_values import JsonFields
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape
-from ..results.example_table import Columns
+from ..results.example_table import Cell, Columns
 from ..results.printable import printable
 from ..runtime.memory import Plan, resident_bytes, show_bytes
 from ..runtime.progress import clock
 
 
 def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
-    """Print results given as columns of `RESULT_FIELDS`: a heading per query (id, and text from `queries`), a line per example.
+    """Print a table of `RESULT_FIELDS`: a heading per query (id, and text from `queries`), a line per example.
 
     Texts are cut to the terminal's width.
     """
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
-    names = max(len(printable(name)) for name in columns["example_id"])
-    query = None
+    names = max(len(printable(str(name))) for name in columns["example_id"])
+    query: Cell = None
     for row in (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)):
         if row["query_id"] != query:
             query = row["query_id"]
-            print("\n" + _cut(f"{_on_a_line(query)}  {_on_a_line(queries.get(query, ''))}", width))
+            print("\n" + _cut(f"{_on_a_line(query)}  {_on_a_line(queries.get(str(query), ''))}", width))
         name, text = _on_a_line(row["example_id"]), _on_a_line(row["text"])
         noise = ""
         if "error" in row:
@@ -38,9 +39,9 @@ def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
 
 
 def print_groups(columns: Columns, top: int) -> None:
-    """Print one query's groups given as columns of `GROUP_FIELDS`: a heading, and a line for each of the first `top`."""
+    """Print a table of `GROUP_FIELDS` of one query: a heading, and a line for each of the first `top` groups."""
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
-    names = min(40, max(len(printable(name)) for name in columns["group"]))
+    names = min(40, max(len(printable(str(name))) for name in columns["group"]))
     print("\n" + _cut(_on_a_line(columns["query_id"][0]), width))
     print(f"{'':>5}  {'mean':>8}  {'total':>10}  {'examples':>8}  {'group':<{names}}  best")
     for row_number in range(min(top, len(columns["rank"]))):
@@ -55,8 +56,8 @@ def _cut(line: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def _on_a_line(text: str) -> str:
-    return " ".join(printable(text).split())
+def _on_a_line(text: Cell) -> str:
+    return " ".join(printable(str(text)).split())
 
 
 def print_info(facts: JsonFacts) -> None:
@@ -65,7 +66,7 @@ def print_info(facts: JsonFacts) -> None:
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     provenance = facts["provenance"]
-    state = "complete" if facts["complete"] else "unfinished: run ingest again to go on"
+    state = "complete" if facts["complete"] else "unfinished: run ingest again to continue"
     console.print(f"{facts['store']}: {facts['examples']:,} examples, {state}; made by headwater {facts['version']}")
     console.print(f"model      {provenance.get('model_path', 'arrays')} ({provenance['model']})")
     console.print(f"corpus     {', '.join(source['name'] for source in provenance['sources'])}")
@@ -80,9 +81,9 @@ def print_info(facts: JsonFacts) -> None:
             console.print(
                 f"  {method['rows_after_statistics']:,} rows were appended after the corpus statistics were frozen"
             )
-        for form, form_facts in method["forms"].items():
-            size = show_bytes(form_facts["bytes_per_example"])
-            console.print(f"  form     {form}: {form_facts['rows']:,} rows of {size}")
+        for copy, copy_facts in method["precisions"].items():
+            size = show_bytes(copy_facts["bytes_per_example"])
+            console.print(f"  copy     {copy}: {copy_facts['rows']:,} rows of {size}")
     for name, record in facts["fits"].items():
         console.print(_fit_line(name, record))
 
@@ -91,7 +92,7 @@ def _fit_line(name: str, record: JsonFacts) -> str:
     """One line about a fit: number of subsets, examples and base models, and whether it is complete."""
     unfinished = len(record["bases"]) - record["done"]
     bases = f" over {len(record['bases'])} base models" if len(record["bases"]) > 1 else ""
-    state = "" if not unfinished else ", unfinished: run fit again to go on"
+    state = "" if not unfinished else ", unfinished: run fit again to continue"
     subsets = record["settings"].get("subsets", 0)
     return f"fit        {name}: {subsets:,} subsets of {record['examples']:,} examples{bases}{state}"
 
@@ -115,7 +116,7 @@ def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
     )
 
 
-def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast | None) -> JsonObject:
+def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast | None) -> JsonFields:
     """A memory plan and its forecast as JSON values."""
     return {
         "parts": {part.name: part.bytes for part in plan.parts},
@@ -130,7 +131,7 @@ def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast 
 def show_forecast(forecast: Forecast | None) -> str:
     """One line about a forecast: bytes to read, time, and measured rate."""
     if forecast is None:
-        return "no forecast: the method scores rows itself"
+        return "no forecast: the method does not score by inner products of stored rows"
     seconds = forecast.seconds
     duration = f"{seconds:.1f} s" if seconds < 100 else clock(seconds)
     return (f"reads {show_bytes(forecast.bytes)} in about {duration}, after the queries' forward pass "

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -70,9 +70,9 @@ class PartitionDesign:
         """
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
             raise IndexError(f"rows are 0 to {self.rows - 1}")
-        found = np.empty((len(rows), self.degree), id_dtype(self.subsets))
-        _subsets(np.asarray(rows, np.int64), self.rows, self.blocks, self.firsts, _layout(self).keys, found)
-        return found
+        subset_ids = np.empty((len(rows), self.degree), id_dtype(self.subsets))
+        _subsets(np.asarray(rows, np.int64), self.rows, _layout(self), subset_ids)
+        return subset_ids
 
     def members(self, subset: int, start: int = 0, stop: int | None = None) -> Array:
         """(n,) int64: from `start` to `stop` of the rows of a subset, in an order that means nothing.
@@ -86,9 +86,9 @@ class PartitionDesign:
         part = int(layout.firsts.searchsorted(subset, side="right")) - 1
         block, blocks = subset - int(layout.firsts[part]), int(layout.blocks[part])
         places = range(-(-block * self.rows // blocks), -(-(block + 1) * self.rows // blocks))[start:stop]
-        found: Array = np.arange(places.start, places.stop, places.step, dtype=np.int64)
-        _inverse(found, self.rows, layout.keys[part])
-        return found
+        members: Array = np.arange(places.start, places.stop, places.step, dtype=np.int64)
+        _inverse(members, self.rows, layout.keys[part])
+        return members
 
     def sizes(self) -> Array:
         """(K,) int64: examples of each subset."""
@@ -96,9 +96,8 @@ class PartitionDesign:
         return np.concatenate([np.diff(edges) for edges in ends])
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """What a design computes once from its fields; read-only arrays. A fit asks for the members of a subset 157,500 times."""
+class _Layout(NamedTuple):
+    """Arrays derived from a design's fields, read-only; computed once, because a fit looks up members 157,500 times."""
 
     blocks: Array
     """(d,) int64: subsets of each partition."""
@@ -110,7 +109,7 @@ class _Layout:
 
 @lru_cache(maxsize=64)
 def _layout(design: PartitionDesign) -> _Layout:
-    """Kept beside the designs, which are values: equal designs share it, and pickling one carries none of it."""
+    """The layout of a design, cached outside it: equal designs share it, and a pickled design does not contain it."""
     degree = design.degree
     blocks: Array = (design.subsets // degree + (np.arange(degree) < design.subsets % degree)).astype(np.int64)
     keys = hashed(design.seed, "design", degree * _ROUNDS).reshape(degree, _ROUNDS)
@@ -120,7 +119,7 @@ def _layout(design: PartitionDesign) -> _Layout:
     return layout
 
 
-def id_dtype(subsets: int) -> Any:
+def id_dtype(subsets: int) -> type[np.integer]:
     """The narrowest integer dtype for subset ids and the padding value K."""
     return np.uint16 if subsets < 1 << 16 else np.int32
 
@@ -134,13 +133,13 @@ def expansion(ids: Array, k: int) -> float:
     worst = 0.0
     for size in range(1, k + 1):
         for rows in combinations(range(len(ids)), size):
-            seen = len(np.unique(ids[list(rows)]))
-            worst = max(worst, 1 - seen / (size * ids.shape[1]))
+            neighbours = len(np.unique(ids[list(rows)]))
+            worst = max(worst, 1 - neighbours / (size * ids.shape[1]))
     return worst
 
 
 @njit(cache=True, nogil=True)
-def _mixed(half: Any, key: Any) -> Any:
+def _mixed(half: np.uint64, key: np.uint64) -> np.uint64:
     """The Feistel round function: a keyed hash of half the bits."""
     z = (half ^ key) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
@@ -148,7 +147,7 @@ def _mixed(half: Any, key: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _half_bits(rows: int) -> Any:
+def _half_bits(rows: int) -> np.uint64:
     """Half the number of bits (rounded up) of the largest row number."""
     bits = 1
     while (1 << (2 * bits)) < rows:
@@ -157,7 +156,7 @@ def _half_bits(rows: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _permuted(row: Any, rows: int, bits: Any, keys: Any) -> Any:
+def _permuted(row: int, rows: int, bits: np.uint64, keys: Array) -> np.uint64:
     """π(row) among `rows`."""
     mask, result = (np.uint64(1) << bits) - np.uint64(1), np.uint64(row)
     while True:
@@ -170,7 +169,8 @@ def _permuted(row: Any, rows: int, bits: Any, keys: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _subsets(rows: Array, total: int, blocks: Array, firsts: Array, keys: Array, result: Array) -> None:
+def _subsets(rows: Array, total: int, layout: _Layout, result: Array) -> None:
+    blocks, firsts, keys = layout.blocks, layout.firsts, layout.keys
     bits = _half_bits(total)
     for at in range(len(rows)):
         for part in range(len(blocks)):

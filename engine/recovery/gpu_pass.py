@@ -6,7 +6,7 @@ memberships; no solver.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,11 +14,13 @@ from ...store.errors import DeviceError
 from ...store.layout import Array
 from .membership import Membership
 
+ArrayModule: TypeAlias = Any
+"""NumPy or CuPy, which is not typed."""
 _BLOCK = 1 << 16  # rows per block
 _BLOCK_NUMBERS = 1 << 26  # maximum float32 values gathered at once
 
 
-def cupy_on(device: int) -> Any:
+def cupy_on(device: int) -> ArrayModule:
     """Import CuPy and select the device.
 
     Raises:
@@ -38,10 +40,10 @@ def cupy_on(device: int) -> Any:
 class DevicePass:
     """Correlation passes over a membership, on a device."""
 
-    def __init__(self, xp: Any, membership: Membership) -> None:
+    def __init__(self, xp: ArrayModule, membership: Membership) -> None:
         """xp: CuPy, or NumPy."""
         self._xp, self._of = xp, membership
-        self._blocks: list[Any] = []
+        self._blocks: list[Array] = []
 
     def best(self, residual: Array, most: int) -> tuple[Array, Array]:
         """The result of :func:`membership.correlated`: rows (Q, most) int64, padded with -1, and their |Mᵀ residual|, float32.
@@ -67,12 +69,12 @@ class DevicePass:
             here = xp.broadcast_to(xp.arange(first, first + correlations.shape[1]), correlations.shape)
             sizes, rows = xp.concatenate([sizes, correlations], 1), xp.concatenate([rows, here], 1)
             if sizes.shape[1] > most:
-                kept = xp.argpartition(-sizes, most - 1, axis=1)[:, :most]
-                sizes, rows = xp.take_along_axis(sizes, kept, 1), xp.take_along_axis(rows, kept, 1)
+                best = xp.argpartition(-sizes, most - 1, axis=1)[:, :most]
+                sizes, rows = xp.take_along_axis(sizes, best, 1), xp.take_along_axis(rows, best, 1)
             first += correlations.shape[1]
         return _ordered(_host(sizes), _host(rows), most)
 
-    def _tables(self, queries: int) -> list[Any]:
+    def _tables(self, queries: int) -> list[Array]:
         """Subset ids (n, d) of every block of rows, on the device; more queries need smaller blocks."""
         degree = max(1, self._of.of(np.zeros(1, np.int64)).shape[1])
         block = max(1, min(_BLOCK, _BLOCK_NUMBERS // (queries * degree)))
@@ -83,9 +85,10 @@ class DevicePass:
         return self._blocks
 
 
-def _host(array: Any) -> Array:
-    correlations: Array = array.get() if hasattr(array, "get") else array
-    return correlations
+def _host(array: Array) -> Array:
+    """A NumPy array of an array of either module."""
+    host: Array = array.get() if hasattr(array, "get") else array
+    return host
 
 
 def _ordered(sizes: Array, rows: Array, most: int) -> tuple[Array, Array]:

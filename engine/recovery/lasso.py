@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -52,8 +52,8 @@ class LassoFit:
     """(K, Q) float64, zero at missing measurements."""
 
 
-class Columns(NamedTuple):
-    """Columns of a working set."""
+class WorkingSet(NamedTuple):
+    """Centred columns of M that a solver works on."""
 
     ids: Array
     """(m, d): subset ids; K for subsets with missing measurements."""
@@ -63,8 +63,18 @@ class Columns(NamedTuple):
     """(m,) float64: ‖centred column‖²."""
 
 
+class LassoProblem(NamedTuple):
+    """The LASSO of one query on a working set."""
+
+    columns: WorkingSet
+    y: Array
+    """(K + 1,) float64: measurements, NaN where one is missing; the last is NaN."""
+    penalty: float
+    """λ."""
+
+
 @njit(cache=True, nogil=True)
-def _agreement(columns: Columns, j: int, residual: Any, offset: float) -> float:
+def _correlation(columns: WorkingSet, j: int, residual: Array, offset: float) -> float:
     """⟨column j, residual + offset⟩."""
     total = columns.counts[j] * offset
     for p in range(columns.ids.shape[1]):
@@ -73,12 +83,13 @@ def _agreement(columns: Columns, j: int, residual: Any, offset: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _gap(columns: Columns, y: Any, residual: Any, offset: float, weights: Any, penalty: float) -> float:
+def _gap(problem: LassoProblem, residual: Array, offset: float, weights: Array) -> float:
     """Duality gap of the working set's problem."""
+    columns, y, penalty = problem.columns, problem.y, problem.penalty
     top, norm, square, inner = penalty, 0.0, 0.0, 0.0
     for j in range(len(weights)):
         norm += abs(weights[j])
-        top = max(top, abs(_agreement(columns, j, residual, offset)))
+        top = max(top, abs(_correlation(columns, j, residual, offset)))
     for k in range(len(y) - 1):
         if y[k] == y[k]:
             solution = residual[k] + offset
@@ -89,32 +100,31 @@ def _gap(columns: Columns, y: Any, residual: Any, offset: float, weights: Any, p
 
 
 @njit(cache=True, nogil=True)
-def _descend(
-    columns: Columns, y: Any, residual: Any, weights: Any, penalty: float, tolerance: float, epochs: int
-) -> float:
+def _descend(problem: LassoProblem, residual: Array, weights: Array, tolerance: float, epochs: int) -> float:
     """Coordinate descent on `weights` and `residual` (K + 1; its last is 0) in place, until the gap is small; returns the gap.
 
-    y is NaN where a measurement is missing. Centring a column by its mean is an offset on the whole residual.
+    Centring a column by its mean is an offset on the whole residual.
     """
-    counted = 0.0
+    columns, y, penalty = problem.columns, problem.y, problem.penalty
+    valid = 0.0
     for k in range(len(y) - 1):
-        counted += y[k] == y[k]
+        valid += y[k] == y[k]
     offset, gap = 0.0, np.inf
     for epoch in range(epochs):
         for j in range(len(weights)):
             if columns.square[j] <= 0:
                 continue
-            z = weights[j] * columns.square[j] + _agreement(columns, j, residual, offset)
+            z = weights[j] * columns.square[j] + _correlation(columns, j, residual, offset)
             new = max(abs(z) - penalty, 0.0) / columns.square[j]
             step = (new if z > 0 else -new) - weights[j]
             if step != 0:
                 weights[j] += step
-                offset += step * columns.counts[j] / counted
+                offset += step * columns.counts[j] / valid
                 for p in range(columns.ids.shape[1]):
                     residual[columns.ids[j, p]] -= step
                 residual[-1] = 0
         if epoch % 8 == 7 or epoch + 1 == epochs:
-            gap = _gap(columns, y, residual, offset, weights, penalty)
+            gap = _gap(problem, residual, offset, weights)
             if gap <= tolerance:
                 break
     for k in range(len(y) - 1):
@@ -132,17 +142,17 @@ class Lasso:
         Raises:
             DataError: the number of measurements is not K, fewer than two are valid, or some are not finite.
         """
-        self.counted = require_solvable(membership, y)
+        self.valid = require_solvable(membership, y)
         self._of, self._workers, self._device = membership, workers, device
-        kept = np.asarray(y[:, self.counted], np.float64)
-        self._mean = kept.mean(1)
-        centred = kept - self._mean[:, None]
+        measured = np.asarray(y[:, self.valid], np.float64)
+        self._mean = measured.mean(1)
+        centred = measured - self._mean[:, None]
         centred -= centred.mean(1, keepdims=True)  # remove the rounding error of the first mean
         spread = np.sqrt((centred**2).mean(1))
-        flat = spread <= 8 * np.finfo(np.float64).eps * np.abs(kept).max(1, initial=0)
+        flat = spread <= 8 * np.finfo(np.float64).eps * np.abs(measured).max(1, initial=0)
         self._spread = np.where(flat, 1.0, spread)  # the solver works on standardised measurements
         self._y = np.full((len(y), y.shape[1] + 1), np.nan)
-        self._y[:, :-1][:, self.counted] = np.where(flat[:, None], 0, centred / self._spread[:, None])
+        self._y[:, :-1][:, self.valid] = np.where(flat[:, None], 0, centred / self._spread[:, None])
         self._scale = np.where(flat, 1.0, 0.5 * np.nansum(self._y**2, 1))
         self._rows = [np.zeros(0, np.int64) for _ in y]
         self._weights = [np.zeros(0) for _ in y]
@@ -199,19 +209,19 @@ class Lasso:
 
     def _solve(self, q: int, new: Array, penalty: float, gap: float, target_gap: float) -> None:
         """Run coordinate descent on the working set plus `new`, to a gap of max(0.3 · target, 0.01 · current gap)."""
-        kept = self._weights[q] != 0
-        rows = np.concatenate([self._rows[q][kept], new])
-        weights = np.concatenate([self._weights[q][kept], np.zeros(len(new))])
-        columns = self._columns(rows)
-        _descend(columns, self._y[q], self._residual[q], weights, penalty, max(0.3 * target_gap, 1e-2 * gap), _EPOCHS)
+        support = self._weights[q] != 0
+        rows = np.concatenate([self._rows[q][support], new])
+        weights = np.concatenate([self._weights[q][support], np.zeros(len(new))])
+        problem = LassoProblem(self._columns(rows), self._y[q], penalty)
+        _descend(problem, self._residual[q], weights, max(0.3 * target_gap, 1e-2 * gap), _EPOCHS)
         self._rows[q], self._weights[q] = rows, weights
 
-    def _columns(self, rows: Array) -> Columns:
+    def _columns(self, rows: Array) -> WorkingSet:
         ids = self._of.of(rows).astype(np.int64)
-        counts = np.append(self.counted, False)[ids]
+        counts = np.append(self.valid, False)[ids]
         ids = np.where(counts, ids, self._of.subsets)
         count = counts.sum(1).astype(np.float64)
-        return Columns(ids, count, count - count**2 / self.counted.sum())
+        return WorkingSet(ids, count, count - count**2 / self.valid.sum())
 
     def _result(self, penalties: Array, gap: Array, passes: int) -> LassoFit:
         solutions, intercept, objective = [], self._mean.copy(), np.empty(len(self._y))
@@ -224,7 +234,7 @@ class Lasso:
             objective[q] = 0.5 * float(residual @ residual) + penalties[q] * float(np.abs(solutions[-1].weights).sum())
             objective[q] *= spread**2
             solutions[-1].weights[:] *= spread
-            intercept[q] -= float(columns.counts @ solutions[-1].weights) / self.counted.sum()
+            intercept[q] -= float(columns.counts @ solutions[-1].weights) / self.valid.sum()
         return LassoFit(
             solutions, intercept, objective, gap, passes, (self._residual[:, :-1] * self._spread[:, None]).T
         )
@@ -234,16 +244,16 @@ def require_solvable(membership: Membership, y: Array) -> Array:
     """(K,) bool: the valid measurements. Raises DataError if the problem cannot be solved from them."""
     if y.ndim != 2 or y.shape[1] != membership.subsets:
         raise DataError(f"measurements must have shape (Q, {membership.subsets}); got {y.shape}")
-    counted = np.asarray(~np.isnan(y).all(0))
+    valid = np.asarray(~np.isnan(y).all(0))
     if not membership.rows:
         raise DataError("there are no examples to solve for")
-    if counted.sum() < 2:
-        raise DataError(f"{counted.sum()} valid measurements; at least two are needed")
-    bad = np.argwhere(~np.isfinite(np.where(counted, y, 0)))
+    if valid.sum() < 2:
+        raise DataError(f"{valid.sum()} valid measurements; at least two are needed")
+    bad = np.argwhere(~np.isfinite(np.where(valid, y, 0)))
     if len(bad):
         query, subset = bad[0].tolist()
         raise DataError(f"subset {subset}: the measurement of query {query} is not a finite number")
-    return counted
+    return valid
 
 
 def predicted(membership: Membership, weights: Sequence[Sparse], intercept: Array) -> Array:

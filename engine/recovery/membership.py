@@ -1,12 +1,12 @@
-"""Each row's subsets as the solvers read them, block by block: held in memory or computed from row numbers. Knows no store and
-no method.
+"""Each row's subsets as the solvers read them, block by block: a table in memory, or computed from row numbers. Knows no store
+and no method.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numba import njit
@@ -54,7 +54,7 @@ class TableMembership:
         return result
 
     @classmethod
-    def held(cls, design: Membership) -> TableMembership:
+    def of_design(cls, design: Membership) -> TableMembership:
         """Compute the table of a design."""
         return cls(design.of(np.arange(design.rows)), design.subsets)
 
@@ -139,7 +139,7 @@ def multiplied(membership: Membership, weights: Array, start: int = 0, stop: int
 
 
 @njit(cache=True, nogil=True)
-def _sums(ids: Any, residual: Any, out: Any) -> None:
+def _sums(ids: Array, residual: Array, out: Array) -> None:
     """out[q, i] = Σ residual[ids[i], q]."""
     if residual.shape[1] == 1:
         flat = residual[:, 0].copy()
@@ -161,7 +161,7 @@ def _sums(ids: Any, residual: Any, out: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _sizes_of_sums(ids: Any, residual: Any, out: Any) -> None:
+def _sizes_of_sums(ids: Array, residual: Array, out: Array) -> None:
     """out[q, i] = |Σ residual[ids[i], q]|."""
     _sums(ids, residual, out)
     for q in range(out.shape[0]):

@@ -9,8 +9,6 @@ memberships; no store.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
@@ -35,28 +33,28 @@ def pursued(membership: Membership, y: Array, causes: int) -> tuple[list[Sparse]
     return [sparse for sparse, _ in results], np.array([intercept for _, intercept in results])
 
 
-def _columns(membership: Membership, rows: Array, counted: Array) -> Array:
+def _columns(membership: Membership, rows: Array, valid: Array) -> Array:
     """M's centred columns (valid measurements, rows)."""
     ids = membership.of(rows).astype(np.int64)
     whole = np.zeros((membership.subsets + 1, len(rows)))
     whole[ids.T, np.arange(len(rows))] = 1
-    kept = whole[:-1][counted]
-    centred: Array = kept - kept.mean(0)
+    columns = whole[:-1][valid]
+    centred: Array = columns - columns.mean(0)
     return centred
 
 
 def _thresholded(membership: Membership, y: Array, causes: int, workers: int) -> tuple[Sparse, float]:
-    counted = np.asarray(~np.isnan(y))
-    centred = y[counted] - y[counted].mean()
+    valid = np.asarray(~np.isnan(y))
+    centred = y[valid] - y[valid].mean()
     rows, weights = np.zeros(0, np.int64), np.zeros(0)
     causes = min(causes, membership.rows)
     for _ in range(_STEPS):
         residual = np.zeros((len(y), 1))
-        residual[counted, 0] = centred - _columns(membership, rows, counted) @ weights
+        residual[valid, 0] = centred - _columns(membership, rows, valid) @ weights
         best, _ = correlated(membership, residual, min(2 * causes, membership.rows), workers)
         support = np.union1d(rows, best[0][best[0] >= 0])
-        columns = _columns(membership, support, counted)
-        slope = columns.T @ residual[counted, 0]
+        columns = _columns(membership, support, valid)
+        slope = columns.T @ residual[valid, 0]
         start = np.zeros(len(support))
         start[np.searchsorted(support, rows)] = weights
         along = slope if not len(rows) else np.where(np.isin(support, rows), slope, 0)
@@ -69,44 +67,44 @@ def _thresholded(membership: Membership, y: Array, causes: int, workers: int) ->
         if np.array_equal(support[keep], rows) and np.allclose(moved[keep], weights, rtol=1e-6):
             break
         rows, weights = support[keep], moved[keep]
-    columns = _columns(membership, rows, counted)
+    columns = _columns(membership, rows, valid)
     weights = np.linalg.lstsq(columns, centred, rcond=None)[0] if len(rows) else weights
-    return _without_zeros(membership, rows, weights, y, counted)
+    return _without_zeros(membership, rows, weights, y, valid)
 
 
 def _pursued(membership: Membership, y: Array, causes: int) -> tuple[Sparse, float]:
-    counted = np.asarray(~np.isnan(y))
+    valid = np.asarray(~np.isnan(y))
     residual = np.zeros(len(y) + 1)
-    residual[:-1][counted] = y[counted] - np.median(y[counted])
-    there = np.append(counted, False)
+    residual[:-1][valid] = y[valid] - np.median(y[valid])
+    is_valid = np.append(valid, False)  # K, the padding, is not
     weights: dict[int, float] = {}
     for _ in range(_ROUNDS):
         for _ in range(2 * causes):
-            row, change = _best_change(membership, residual, there)
+            row, change = _best_change(membership, residual, is_valid)
             if row < 0:
                 break
             weights[row] = weights.get(row, 0.0) + change
-            _subtract(membership, row, change, residual, there)
-        for row in sorted(weights, key=lambda sparse: -abs(weights[sparse]))[causes:]:
-            _subtract(membership, row, -weights.pop(row), residual, there)
+            _subtract(membership, row, change, residual, is_valid)
+        for row in sorted(weights, key=lambda row: -abs(weights[row]))[causes:]:
+            _subtract(membership, row, -weights.pop(row), residual, is_valid)
     rows = np.array(sorted(weights), np.int64)
-    return _without_zeros(membership, rows, np.array([weights[row] for row in rows.tolist()]), y, counted)
+    return _without_zeros(membership, rows, np.array([weights[row] for row in rows.tolist()]), y, valid)
 
 
-def _best_change(membership: Membership, residual: Array, there: Array) -> tuple[int, float]:
+def _best_change(membership: Membership, residual: Array, valid: Array) -> tuple[int, float]:
     """The row and weight change that reduce Σ|residual| most; row -1 if none does."""
     best, row, change = 1e-12 * float(np.abs(residual).sum()), -1, 0.0
     for start in range(0, membership.rows, _TILE):
         ids = membership.of(np.arange(start, min(start + _TILE, membership.rows)))
-        at, gain, by = _gains(ids, residual, there)
+        at, gain, by = _gains(ids, residual, valid)
         if gain > best:
             best, row, change = gain, start + at, by
     return row, change
 
 
-def _subtract(membership: Membership, row: int, change: float, residual: Array, there: Array) -> None:
+def _subtract(membership: Membership, row: int, change: float, residual: Array, valid: Array) -> None:
     ids = membership.of(np.array([row]))[0].astype(np.int64)
-    residual[ids[there[ids]]] -= change
+    residual[ids[valid[ids]]] -= change
 
 
 def _largest(values: Array, count: int) -> Array:
@@ -116,26 +114,24 @@ def _largest(values: Array, count: int) -> Array:
     return np.asarray(results & (values != 0))
 
 
-def _without_zeros(
-    membership: Membership, rows: Array, weights: Array, y: Array, counted: Array
-) -> tuple[Sparse, float]:
+def _without_zeros(membership: Membership, rows: Array, weights: Array, y: Array, valid: Array) -> tuple[Sparse, float]:
     """Drop zero weights, and compute the intercept that makes the mean residual 0."""
-    kept = weights != 0
-    rows, weights = rows[kept], weights[kept]
+    support = weights != 0
+    rows, weights = rows[support], weights[support]
     ids = membership.of(rows).astype(np.int64)
-    inside = (np.append(counted, False)[ids] * weights[:, None]).sum()
-    return Sparse(rows, weights), float(y[counted].mean() - inside / counted.sum())
+    inside = (np.append(valid, False)[ids] * weights[:, None]).sum()
+    return Sparse(rows, weights), float(y[valid].mean() - inside / valid.sum())
 
 
 @njit(cache=True, nogil=True)
-def _gains(ids: Any, residual: Any, there: Any) -> tuple[int, float, float]:
+def _gains(ids: Array, residual: Array, valid: Array) -> tuple[int, float, float]:
     """The row of a tile whose best weight change reduces Σ|residual| most; the reduction; the change."""
     best, at, by = 0.0, 0, 0.0
     values = np.empty(ids.shape[1])
     for i in range(len(ids)):
         count, total = 0, 0.0
         for p in range(ids.shape[1]):
-            if there[ids[i, p]]:
+            if valid[ids[i, p]]:
                 values[count] = residual[ids[i, p]]
                 total += abs(values[count])
                 count += 1

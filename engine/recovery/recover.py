@@ -6,14 +6,16 @@ queries, is selected; the final weights use all measurements. Knows memberships;
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..runtime.hashing import hashed
+from ..runtime.run import SILENT_STAGE, Stage
 from .gpu_pass import DevicePass
 from .lasso import Lasso, Sparse, predicted, require_solvable
 from .membership import Membership, multiplied
@@ -30,7 +32,6 @@ SOLVERS = ("auto", "lasso", "ridge", "iht", "ssmp")
 DENSE = 4096
 """Maximum number of subsets for ridge, which needs a K × K matrix."""
 _ROUGH = 1e-3  # duality gap during selection of c
-OnProgress = Callable[[str], None]
 PURSUITS = {"iht": thresholded, "ssmp": pursued}
 
 
@@ -66,7 +67,7 @@ class Recovery:
 
 
 @dataclass(slots=True)
-class Recovered:
+class RecoveryResult:
     """Weights of Q queries, with held-out R² and duality gaps."""
 
     solver: str
@@ -77,7 +78,7 @@ class Recovered:
     """(Q,) float64: held-out R². Negative if the mean predicts better; 0 if the held-out measurements are constant. The same
     measurements selected the sparsity, so it is slightly optimistic.
     """
-    tried: dict[str, list[tuple[float, float]]]
+    candidates: dict[str, list[tuple[float, float]]]
     """Per solver: (c, strength or s; pooled held-out R²) of every candidate."""
     gap: Array
     """(Q,) duality gap over ½‖y − ȳ‖² of the LASSO; 0 for ridge, which is solved exactly; NaN for iht and ssmp."""
@@ -94,83 +95,131 @@ class Recovered:
         if self.duals is not None:
             return multiplied(membership, self.duals, start, stop)
         result = np.zeros((len(self.sparse or ()), stop - start), np.float32)
-        for line, one in zip(result, self.sparse or (), strict=True):
-            first, last = np.searchsorted(one.rows, (start, stop))
-            line[one.rows[first:last] - start] = one.weights[first:last]
+        for line, sparse in zip(result, self.sparse or (), strict=True):
+            first, last = np.searchsorted(sparse.rows, (start, stop))
+            line[sparse.rows[first:last] - start] = sparse.weights[first:last]
         return result
 
 
-def recovery_bytes(queries: int, subsets: int, together: int, workers: int) -> int:
-    """Upper bound of the memory of :func:`recovered` in bytes, membership and y excluded."""
-    solved = min(together, queries) * (128 * subsets + workers * (24 * subsets + (1 << 14)))
+def recovery_bytes(queries: int, subsets: int, batch: int, workers: int) -> int:
+    """Upper bound in bytes of the memory of :func:`recovered`, without membership and y. `batch`: queries solved at a time."""
+    solved = min(batch, queries) * (128 * subsets + workers * (24 * subsets + (1 << 14)))
     ridge = 80 * subsets**2 if subsets <= DENSE else 0
     return 32 * queries * subsets + solved + ridge
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryResources:
+    """What a recovery computes with; nothing in it changes the weights beyond rounding."""
+
+    workers: int = 1
+    """Threads."""
+    queries: int = 64
+    """Queries that are solved at a time."""
+    device: DevicePass | None = None
+    """The GPU that computes correlations with all rows; None: the threads do."""
+
+
+ONE_THREAD = RecoveryResources()
+"""One thread, no device."""
 
 
 def recovered(
     membership: Membership,
     y: Array,
     settings: Recovery,
-    workers: int = 1,
-    on_progress: OnProgress = lambda what: None,
-    *,
-    together: int = 64,
-    device: DevicePass | None = None,
-) -> Recovered:
-    """Recover weights from measurements y (Q, K) float64, `together` queries at a time; settings are selected over all queries.
+    resources: RecoveryResources = ONE_THREAD,
+    stage: Stage = SILENT_STAGE,
+) -> RecoveryResult:
+    """Recover weights from measurements y (Q, K) float64; settings are selected over all queries. `stage` gets the number of the
+    step, and what is solved in it.
 
     Raises:
         DataError: the number of measurements is not K, too small, or they are not finite.
     """
-    subsets = membership.subsets
     y = np.asarray(y, np.float64)
     require_solvable(membership, y)  # before solving starts
-    held_out_mask = _held_out(np.asarray(~np.isnan(y).all(0)), settings)
-    train = np.where(held_out_mask, np.nan, y)
-    kept = ~np.isnan(train).all(0)
-    if kept.sum() < 2 or not held_out_mask.any():
-        raise DataError(
-            f"{subsets} measurements are too few to hold out {settings.held_out:.0%} and solve from the rest"
-        )
-    base = (y[:, held_out_mask] - train[:, kept].mean(1)[:, None]) ** 2  # (Q, h)
-    base[base.max(1) <= (1e-14 * np.nanmax(np.abs(y), 1)) ** 2] = 0  # rounding
-    problems = _Problems(membership, workers, device, together)
-    errors, values, shared = _held_out_errors(problems, y, train, held_out_mask, settings, on_progress)
-    tried = {name: _explained_by_value(values[name], errors[name], base) for name in errors}
-    solver = _better_solver(errors, tried, base)
-    at = int(np.argmax([explained for _, explained in tried[solver]]))
-    value, explained = tried[solver][at][0], _explained(errors[solver][at], base)
-    on_progress(f"{solver}, {value:g}")
-    none = np.zeros(len(y))
+    split, problems = _split_of(y, settings), _Problems(membership, resources)
+    steps = itertools.count(1)
+    errors, values, shared = _held_out_errors(problems, split, settings, lambda note: stage.report(next(steps), note))
+    base = split.base()
+    candidates = {name: _explained_by_value(values[name], errors[name], base) for name in errors}
+    solver = _better_solver(errors, candidates, base)
+    at = int(np.argmax([explained for _, explained in candidates[solver]]))
+    value, explained = candidates[solver][at][0], _explained(errors[solver][at], base)
+    stage.report(next(steps), f"{solver}, {value:g}")
+    zeros = np.zeros(len(y))
     if solver == "ridge":
         assert shared is not None
-        return Recovered(solver, value, explained, tried, none, none == 0, duals=Ridge(shared, y).duals(value))
+        duals = Ridge(shared, y).duals(value)
+        return RecoveryResult(solver, value, explained, candidates, zeros, zeros == 0, duals=duals)
     if solver in PURSUITS:
         weights, _ = PURSUITS[solver](membership, y, int(value))
-        return Recovered(solver, value, explained, tried, none + np.nan, none == 0, sparse=weights)
-    fits = [one.fit(value * one.largest(), settings.tolerance) for _, one in problems.of(y)]
-    gap, sparse = np.concatenate([fit.gap for fit in fits]), [one for fit in fits for one in fit.weights]
-    return Recovered(solver, value, explained, tried, gap, gap <= settings.tolerance, sparse=sparse)
+        return RecoveryResult(solver, value, explained, candidates, zeros + np.nan, zeros == 0, sparse=weights)
+    fits = [problem.fit(value * problem.largest(), settings.tolerance) for _, problem in problems.of(y)]
+    gap, sparse = np.concatenate([fit.gap for fit in fits]), [weights for fit in fits for weights in fit.weights]
+    return RecoveryResult(solver, value, explained, candidates, gap, gap <= settings.tolerance, sparse=sparse)
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """Measurements, of which some are held out."""
+
+    y: Array
+    """(Q, K) float64."""
+    held_out: Array
+    """(K,) bool."""
+
+    @property
+    def train(self) -> Array:
+        """(Q, K) float64: y, NaN where it is held out."""
+        return np.where(self.held_out, np.nan, self.y)
+
+    @property
+    def train_count(self) -> int:
+        """Number of valid measurements that are not held out."""
+        return int((~np.isnan(self.train).all(0)).sum())
+
+    def errors(self, predictions: Array) -> Array:
+        """(Q, h): squared errors of predictions (Q, K) at the held-out measurements."""
+        squared: Array = (predictions - self.y)[:, self.held_out] ** 2
+        return squared
+
+    def base(self) -> Array:
+        """(Q, h): squared errors of the mean of the other measurements; 0 where they are rounding."""
+        train = self.train
+        means = train[:, ~np.isnan(train).all(0)].mean(1)[:, None]
+        squared: Array = (self.y[:, self.held_out] - means) ** 2
+        squared[squared.max(1) <= (1e-14 * np.nanmax(np.abs(self.y), 1)) ** 2] = 0
+        return squared
+
+
+def _split_of(y: Array, settings: Recovery) -> _Split:
+    """Raise DataError if too few measurements remain to solve from, or to hold out."""
+    split = _Split(y, _held_out(np.asarray(~np.isnan(y).all(0)), settings))
+    if split.train_count < 2 or not split.held_out.any():
+        raise DataError(
+            f"{y.shape[1]} measurements are too few to hold out {settings.held_out:.0%} and solve from the rest"
+        )
+    return split
 
 
 @dataclass(frozen=True, slots=True)
 class _Problems:
-    """Splits queries into LASSO problems of at most `together` queries."""
+    """Splits queries into LASSO problems of a bounded number of queries."""
 
     membership: Membership
-    workers: int
-    device: DevicePass | None
-    together: int
+    resources: RecoveryResources
 
     def of(self, y: Array) -> Iterator[tuple[slice, Lasso]]:
         """Yield (slice of queries, their LASSO solver)."""
-        for start in range(0, len(y), self.together):
-            batch = slice(start, start + self.together)
-            yield batch, Lasso(self.membership, y[batch], self.workers, self.device)
+        for start in range(0, len(y), self.resources.queries):
+            batch = slice(start, start + self.resources.queries)
+            yield batch, Lasso(self.membership, y[batch], self.resources.workers, self.resources.device)
 
 
 def _held_out_errors(
-    problems: _Problems, y: Array, train: Array, held_out_mask: Array, settings: Recovery, on_progress: OnProgress
+    problems: _Problems, split: _Split, settings: Recovery, report: Callable[[str], None]
 ) -> tuple[dict[str, Array], dict[str, Sequence[float]], Array | None]:
     """Per solver: held-out squared errors (values, Q, h) and candidate values; also M Mᵀ if ridge is tried.
 
@@ -184,70 +233,55 @@ def _held_out_errors(
     dense = settings.solver == "ridge" or (settings.solver == "auto" and not settings.regularization)
     shared = overlaps(membership) if dense and subsets <= DENSE else None
     if settings.solver in PURSUITS:
-        kept = int((~np.isnan(train).all(0)).sum())
-        sizes = (settings.causes,) if settings.causes else tuple(one for one in CAUSES if 4 * one <= kept) or (1,)
-        errors[settings.solver] = _pursuit_errors(
-            membership, y, train, held_out_mask, sizes, settings.solver, on_progress
-        )
+        fitting = tuple(size for size in CAUSES if 4 * size <= split.train_count)
+        sizes = (settings.causes,) if settings.causes else fitting or (1,)
+        errors[settings.solver] = _pursuit_errors(membership, split, sizes, settings.solver, report)
         values[settings.solver] = sizes
     elif settings.solver != "ridge":
         values["lasso"] = (settings.regularization,) if settings.regularization else SHARES
         errors["lasso"] = np.concatenate([
-            _lasso_errors(problem, membership, y[batch], held_out_mask, values["lasso"], on_progress)
-            for batch, problem in problems.of(train)
+            _lasso_errors(problem, membership, replace(split, y=split.y[batch]), values["lasso"], report)
+            for batch, problem in problems.of(split.train)
         ], 1)  # fmt: skip
     if shared is not None:
-        ridge, values["ridge"] = (
-            Ridge(shared, train),
-            (settings.regularization,) if settings.regularization else STRENGTHS,
-        )
-        errors["ridge"] = np.stack([(ridge.predicted(one) - y)[:, held_out_mask] ** 2 for one in values["ridge"]])
+        values["ridge"] = (settings.regularization,) if settings.regularization else STRENGTHS
+        ridge = Ridge(shared, split.train)
+        errors["ridge"] = np.stack([split.errors(ridge.predicted(strength)) for strength in values["ridge"]])
     elif settings.solver == "ridge":
         raise SettingsError(f"a ridge holds K × K numbers: at most {DENSE} subsets, not {subsets}")
     return errors, values, shared
 
 
-def _held_out(counted: Array, settings: Recovery) -> Array:
+def _held_out(valid: Array, settings: Recovery) -> Array:
     """(K,) bool: the held-out measurements, a seeded sample of the valid ones."""
-    order = np.argsort(hashed(settings.seed, "held out", len(counted)), kind="stable")
-    order = order[counted[order]]
-    result = np.zeros(len(counted), bool)
+    order = np.argsort(hashed(settings.seed, "held out", len(valid)), kind="stable")
+    order = order[valid[order]]
+    result = np.zeros(len(valid), bool)
     result[order[: round(settings.held_out * len(order))]] = True
     return result
 
 
 def _lasso_errors(
-    problem: Lasso,
-    membership: Membership,
-    y: Array,
-    held_out_mask: Array,
-    shares: Sequence[float],
-    on_progress: OnProgress,
+    problem: Lasso, membership: Membership, split: _Split, shares: Sequence[float], report: Callable[[str], None]
 ) -> Array:
     """Held-out squared errors (shares, Q, h) from sparse to dense, each warm-started from the previous."""
     errors = []
     for share in shares:
-        on_progress(f"lasso, {share:g}")
+        report(f"lasso, {share:g}")
         fit = problem.fit(share * problem.largest(), _ROUGH)
-        errors.append((predicted(membership, fit.weights, fit.intercept) - y)[:, held_out_mask] ** 2)
+        errors.append(split.errors(predicted(membership, fit.weights, fit.intercept)))
     return np.stack(errors)
 
 
 def _pursuit_errors(
-    membership: Membership,
-    y: Array,
-    train: Array,
-    held_out_mask: Array,
-    sizes: Sequence[int],
-    solver: str,
-    on_progress: OnProgress,
+    membership: Membership, split: _Split, sizes: Sequence[int], solver: str, report: Callable[[str], None]
 ) -> Array:
     """Held-out squared errors (sizes, Q, h) of iht or ssmp."""
     errors = []
     for causes in sizes:
-        on_progress(f"{solver}, {causes}")
-        weights, intercept = PURSUITS[solver](membership, train, causes)
-        errors.append((predicted(membership, weights, intercept) - y)[:, held_out_mask] ** 2)
+        report(f"{solver}, {causes}")
+        weights, intercept = PURSUITS[solver](membership, split.train, causes)
+        errors.append(split.errors(predicted(membership, weights, intercept)))
     return np.stack(errors)
 
 
@@ -260,21 +294,26 @@ def _explained(errors: Array, base: Array) -> Array:
 def _explained_by_value(values: Sequence[float], errors: Array, base: Array) -> list[tuple[float, float]]:
     """(value, mean held-out R²) of every candidate value, averaged over queries whose measurements vary."""
     varies = base.any(1)
-    pooled = [float(_explained(one, base)[varies].mean()) if varies.any() else 0.0 for one in errors]
+    pooled = [float(_explained(error, base)[varies].mean()) if varies.any() else 0.0 for error in errors]
     return list(zip(values, pooled, strict=True))
 
 
-def _better_solver(errors: dict[str, Array], tried: dict[str, list[tuple[float, float]]], base: Array) -> str:
+def _better_solver(errors: dict[str, Array], candidates: dict[str, list[tuple[float, float]]], base: Array) -> str:
     """The solver with the lower held-out error; ridge, whose weights are not sparse, only if it is better by more than one
     standard error over the held-out measurements.
     """
     varies = base.any(1)
     if len(errors) == 1 or not varies.any():
         return next(iter(errors))
-    lasso, ridge = (
-        (errors[name][int(np.argmax([one for _, one in tried[name]]))][varies] / base[varies].mean(1)[:, None]).mean(0)
-        for name in ("lasso", "ridge")
-    )
+    scale = base[varies].mean(1)[:, None]
+
+    def best_errors(name: str) -> Array:
+        """(h,): mean relative errors of a solver's best candidate."""
+        best = int(np.argmax([explained for _, explained in candidates[name]]))
+        relative: Array = (errors[name][best][varies] / scale).mean(0)
+        return relative
+
+    lasso, ridge = best_errors("lasso"), best_errors("ridge")
     ahead = lasso - ridge  # (h,)
     error = float(ahead.std(ddof=1) / np.sqrt(len(ahead))) if len(ahead) > 1 else np.inf
     return "ridge" if float(ahead.mean()) > error else "lasso"

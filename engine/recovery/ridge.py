@@ -6,8 +6,6 @@ Knows memberships; no store, no method.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
@@ -28,7 +26,7 @@ def overlaps(membership: Membership) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def _count(ids: Any, result: Any) -> None:
+def _count(ids: Array, result: Array) -> None:
     for i in range(len(ids)):
         for p in range(ids.shape[1]):
             for other in range(ids.shape[1]):
@@ -40,16 +38,15 @@ class Ridge:
 
     def __init__(self, shared: Array, y: Array) -> None:
         """shared (K, K) = M Mᵀ; y (Q, K) float64, NaN where a measurement is missing, the same for all queries."""
-        self._counted = np.asarray(~np.isnan(y).all(0))
-        counted_ids = np.flatnonzero(self._counted)
-        self._all = shared[:, counted_ids] - shared[:, counted_ids].mean(
-            1, keepdims=True
-        )  # every subset against the centred valid ones
-        inner = self._all[counted_ids] - self._all[counted_ids].mean(0, keepdims=True)
+        self._valid = np.asarray(~np.isnan(y).all(0))
+        valid_ids = np.flatnonzero(self._valid)
+        means = shared[:, valid_ids].mean(1, keepdims=True)
+        self._all = shared[:, valid_ids] - means  # all subsets against the centred valid ones
+        inner = self._all[valid_ids] - self._all[valid_ids].mean(0, keepdims=True)
         self._values, self._vectors = np.linalg.eigh(inner)
-        self._mean = y[:, counted_ids].mean(1)
-        self._rotated = (y[:, counted_ids] - self._mean[:, None]) @ self._vectors
-        self._counted_ids = counted_ids
+        self._mean = y[:, valid_ids].mean(1)
+        self._rotated = (y[:, valid_ids] - self._mean[:, None]) @ self._vectors
+        self._valid_ids = valid_ids
 
     @property
     def scale(self) -> float:
@@ -58,15 +55,15 @@ class Ridge:
 
     def duals(self, strength: float) -> Array:
         """z (K, Q) at α = strength · scale, zero where a measurement is missing; weights are Mᵀz."""
-        result = np.zeros((len(self._counted), len(self._mean)))
-        result[self._counted_ids] = self._solved(strength).T
+        result = np.zeros((len(self._valid), len(self._mean)))
+        result[self._valid_ids] = self._solved(strength).T
         return result
 
     def predicted(self, strength: float) -> Array:
         """b + Mw: (Q, K) float64, including missing measurements."""
         z = self._solved(strength)
         predictions = z @ self._all.T
-        return np.asarray(predictions + (self._mean - predictions[:, self._counted_ids].mean(1))[:, None])
+        return np.asarray(predictions + (self._mean - predictions[:, self._valid_ids].mean(1))[:, None])
 
     def _solved(self, strength: float) -> Array:
         if self.scale <= 0:  # all subsets are equal

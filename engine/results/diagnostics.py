@@ -4,45 +4,46 @@ no method by name.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...store.files import JsonObject
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 
 LEAST_AGREEMENT = 0.6
-"""Rank correlation of two fittings' measurements below which they are mostly chance."""
+"""Rank correlation of measurements between two fits; lower values mean mostly noise."""
 LEAST_SHARE = 0.1
-"""Operators for an example below which answers were near chance (`examples/benchmarks/steering_digits.py`)."""
+"""Operators per example; with fewer, weights were close to chance (`examples/benchmarks/steering_digits.py`)."""
 LEAST_EXPLAINED = 0.05
-"""Share of held-out variance below which no sparse cause was found."""
+"""Held-out R²; lower values mean that sparse weights do not explain the measurements."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveryDiagnostics:
-    """Of Q queries; of several base models the mean."""
+    """Diagnostics of Q queries' recovered weights; means over base models."""
 
     subsets: int
-    """K."""
+    """K: number of subsets, and of operators."""
     rows: int
-    """N."""
+    """N: number of examples."""
     solvers: tuple[str, ...]
-    """What solved it, and how sparse or strong, for each base model."""
+    """Per base model: the solver, and its regularization or sparsity."""
     reliability: Array
-    """(Q,) rank correlation of measurements between two fittings of the same subsets; NaN where nobody knows."""
+    """(Q,) rank correlation of measurements between two fits of the same subsets; NaN where it is not known."""
     explained: Array
-    """(Q,) share of held-out measurements' variance."""
+    """(Q,) held-out R²."""
     gap: Array
-    """(Q,) relative duality gap, the largest; NaN where a solver has none."""
+    """(Q,) relative duality gap, the largest over base models; NaN where a solver has none."""
     converged: Array
-    """(Q,) bool."""
+    """(Q,) bool: whether the gap is within the tolerance."""
 
-    def facts(self) -> JsonObject:
-        """JSON values: one a query, null where nobody knows."""
-        lists = {name: [float(one) if np.isfinite(one) else None for one in getattr(self, name)]
+    def facts(self) -> JsonFields:
+        """The diagnostics as JSON values, one per query; null where a value is not known."""
+        lists = {name: [float(value) if np.isfinite(value) else None for value in getattr(self, name)]
                  for name in ("reliability", "explained", "gap")}  # fmt: skip
-        converged = [bool(one) for one in self.converged]
+        converged = [bool(value) for value in self.converged]
         return {
             "subsets": self.subsets,
             "rows": self.rows,
@@ -53,34 +54,41 @@ class RecoveryDiagnostics:
 
     @property
     def notes(self) -> list[str]:
-        """What whoever reads the answers should know: a line each, the first says how it was solved."""
-        agreement = _middle(self.reliability)
-        told = [f"{self.subsets:,} operators for {self.rows:,} examples (K/N {self.subsets / self.rows:.2g}); "
-                f"{', '.join(dict.fromkeys(self.solvers))}; held-out measurements explained {_middle(self.explained):.2f}; "
-                + (f"two fittings agree {agreement:.2f}; " if np.isfinite(agreement) else "")
-                + f"duality gap {_largest(self.gap):.1e}"]  # fmt: skip
+        """A summary line, and a line for each warning."""
+        return [self._summary(), *self._warnings()]
+
+    def _summary(self) -> str:
+        agreement = _median(self.reliability)
+        parts = [
+            f"{self.subsets:,} operators for {self.rows:,} examples (K/N {self.subsets / self.rows:.2g})",
+            ", ".join(dict.fromkeys(self.solvers)),
+            f"held-out R² {_median(self.explained):.2f}",
+            *([f"agreement of two fits {agreement:.2f}"] if np.isfinite(agreement) else []),
+            f"duality gap {_largest(self.gap):.1e}",
+        ]
+        return "; ".join(parts)
+
+    def _warnings(self) -> Iterator[str]:
+        queries = len(self.gap)
         if self.subsets < LEAST_SHARE * self.rows:
-            told.append(
-                f"K/N is below {LEAST_SHARE}: so few operators told little of single examples wherever that was measured"
-            )
-        unsteady = int((self.reliability < LEAST_AGREEMENT).sum())
-        if unsteady:
-            told.append(f"measurements of {unsteady} of {len(self.gap)} queries agree by less than {LEAST_AGREEMENT} between two "
-                        "fittings: they are mostly chance; more updates, or more examples in a subset")  # fmt: skip
-        blind = int((self.explained < LEAST_EXPLAINED).sum())
-        if blind:
-            told.append(f"held-out measurements of {blind} of {len(self.gap)} queries are not explained: sparse recovery is not "
-                        "warranted there; more operators, or a method of similarity")  # fmt: skip
+            yield f"K/N is below {LEAST_SHARE}: weights of single examples were close to chance wherever we measured it"
+        noisy = int((self.reliability < LEAST_AGREEMENT).sum())
+        if noisy:
+            yield (f"measurements of {noisy} of {queries} queries agree by less than {LEAST_AGREEMENT} between two fits, and are "
+                   "mostly noise: use more updates, or more examples per subset")  # fmt: skip
+        unexplained = int((self.explained < LEAST_EXPLAINED).sum())
+        if unexplained:
+            yield (f"sparse weights do not explain the held-out measurements of {unexplained} of {queries} queries: use more "
+                   "operators, or a similarity method")  # fmt: skip
         if not self.converged.all():
-            told.append(f"{int((~self.converged).sum())} queries did not converge: their gap is above the tolerance")
-        return told
+            yield f"{int((~self.converged).sum())} queries did not converge: their duality gap is above the tolerance"
 
 
-def _middle(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else np.nan
+def _median(values: Array) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else np.nan
 
 
 def _largest(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.max()) if len(known) else np.nan
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if len(finite) else np.nan

@@ -1,4 +1,4 @@
-"""Makes text safe to print on a terminal."""
+"""Makes text safe to print on a terminal. Knows nothing of what it says."""
 
 from __future__ import annotations
 

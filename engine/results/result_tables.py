@@ -1,5 +1,5 @@
-"""Result tables: rows with the examples' ids and texts, written in parts as a table, JSONL, CSV or Parquet. Knows no method
-and no model.
+"""Result tables: results with the examples' ids and texts, written in parts as JSONL, CSV or Parquet. Knows no method and no
+model.
 """
 
 from __future__ import annotations
@@ -7,11 +7,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import IO, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +21,16 @@ from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.files import whole_file, write_error
 from ...store.layout import Array
-from .example_table import Columns, Examples
+from .example_table import Cell, Columns, Examples
 from .results import RESULT_QUERIES, Results
 
+Fields: TypeAlias = dict[str, pa.DataType]
+"""Column name → type."""
 RESULT_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(), "text": pa.string(),
     "row": pa.int64(), "source": pa.string(), "line": pa.int64(), "method": pa.string(), "exact": pa.bool_(),
 }  # fmt: skip
-MEASURED_FIELDS = {**RESULT_FIELDS, "tie": pa.bool_(), "explained": pa.float32(), "reliability": pa.float32(),
+RECOVERED_FIELDS = {**RESULT_FIELDS, "tie": pa.bool_(), "explained": pa.float32(), "reliability": pa.float32(),
                    "gap": pa.float32()}  # fmt: skip
 SEEDED_FIELDS = {**RESULT_FIELDS, "error": pa.float32(), "rank_low": pa.int32(), "rank_high": pa.int32()}
 VALUE_FIELDS = {
@@ -38,10 +40,10 @@ FORMATS = ("jsonl", "csv", "parquet")
 
 
 def result_rows(results: Results, store: FeatureStore) -> Iterator[Columns]:
-    """Results with their examples, some queries at a time, as columns of :func:`fields_of`."""
+    """Results with their examples as tables of :func:`fields_of`, some queries at a time."""
     examples, k = Examples(store), results.rows.shape[1]
-    noise = {"error": results.error, "rank_low": results.rank_low, "rank_high": results.rank_high}
-    further = {name: value for name, value in noise.items() if value is not None} | dict(results.more)
+    of_seeds = {"error": results.error, "rank_low": results.rank_low, "rank_high": results.rank_high}
+    further = {name: value for name, value in of_seeds.items() if value is not None} | dict(results.further_columns)
     for start in range(0, len(results.queries), RESULT_QUERIES):
         rows = results.rows[start : start + RESULT_QUERIES].reshape(-1)
         ids = results.queries[start : start + RESULT_QUERIES]
@@ -60,29 +62,30 @@ def result_rows(results: Results, store: FeatureStore) -> Iterator[Columns]:
         }
 
 
-def fields_of(results: Results) -> dict[str, Any]:
-    """The columns that results have."""
-    if results.more:
-        return MEASURED_FIELDS
+def fields_of(results: Results) -> Fields:
+    """The columns of the table of results."""
+    if results.further_columns:
+        return RECOVERED_FIELDS
     return RESULT_FIELDS if results.error is None else SEEDED_FIELDS
 
 
 def value_rows(scores: Iterable[tuple[int, Array]], store: FeatureStore, size: int = 8192) -> Iterator[Columns]:
-    """Values with their examples, as columns of `VALUE_FIELDS`, `size` rows at a time."""
+    """Values with their examples, as tables of `VALUE_FIELDS` of about `size` rows."""
     examples = Examples(store)
-    held: list[tuple[int, Array]] = []
-    for item in scores:
-        held.append((item[0], item[1].copy()))
-        if sum(len(part) for _, part in held) >= size:
-            yield _values(held, examples)
-            held = []
-    if held:
-        yield _values(held, examples)
+    parts: list[Array] = []
+    start = 0
+    for first, part in scores:
+        start = start if parts else first
+        parts.append(part.copy())
+        if sum(map(len, parts)) >= size:
+            yield _value_table(start, np.concatenate(parts), examples)
+            parts = []
+    if parts:
+        yield _value_table(start, np.concatenate(parts), examples)
 
 
-def _values(held: list[tuple[int, Array]], examples: Examples) -> Columns:
-    scores = np.concatenate([part for _, part in held])
-    rows = np.arange(held[0][0], held[0][0] + len(scores))
+def _value_table(first: int, scores: Array, examples: Examples) -> Columns:
+    rows = np.arange(first, first + len(scores))
     return {
         "example_id": examples.get("id", rows),
         "score": scores.tolist(),
@@ -93,10 +96,10 @@ def _values(held: list[tuple[int, Array]], examples: Examples) -> Columns:
 
 
 def format_of(path: str) -> str:
-    """The format that a file's name asks for.
+    """The format of a file's suffix.
 
     Raises:
-        SettingsError: none that we write.
+        SettingsError: results cannot be written in it, or the path is a folder.
     """
     suffix = Path(path).suffix.lstrip(".").lower()
     if suffix not in FORMATS:
@@ -107,10 +110,10 @@ def format_of(path: str) -> str:
 
 
 class ResultFile:
-    """A file of results that appears whole when all parts are written, and not at all otherwise."""
+    """A file of results that appears whole, once all parts are written, or not at all."""
 
-    def __init__(self, path: str, fields: dict[str, pa.DataType]) -> None:
-        """The suffix of `path` chooses the format."""
+    def __init__(self, path: str, fields: Fields) -> None:
+        """The suffix of `path` is the format."""
         self.path, self.fields, self._format = Path(path), fields, format_of(path)
 
     def __enter__(self) -> ResultFile:
@@ -122,7 +125,7 @@ class ResultFile:
         return self
 
     def write(self, columns: Columns) -> None:
-        """Add rows, given as columns."""
+        """Append a table."""
         try:
             self._sink.write(columns)
         except OSError as error:
@@ -135,17 +138,17 @@ class ResultFile:
 
 
 class _Sink(Protocol):
-    """A file of one format, open for writing."""
+    """A file that is open for writing, of one format."""
 
     def write(self, columns: Columns) -> None:
-        """Add rows, given as columns."""
+        """Append a table."""
 
     def close(self) -> None:
-        """Write what is still to be written."""
+        """Flush and close the file."""
 
 
 class _Jsonl:
-    def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
+    def __init__(self, path: Path, fields: Fields) -> None:
         self._file: IO[str] = path.open("w", encoding="utf-8")
 
     def write(self, columns: Columns) -> None:
@@ -156,7 +159,7 @@ class _Jsonl:
 
 
 class _Csv:
-    def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
+    def __init__(self, path: Path, fields: Fields) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file)
         self._writer.writerow(fields)
@@ -169,7 +172,7 @@ class _Csv:
 
 
 class _Parquet:
-    def __init__(self, path: Path, fields: dict[str, pa.DataType]) -> None:
+    def __init__(self, path: Path, fields: Fields) -> None:
         self._schema = pa.schema(list(fields.items()))
         self._writer = pq.ParquetWriter(path, self._schema)
 
@@ -180,16 +183,16 @@ class _Parquet:
         self._writer.close()
 
 
-_SINKS: dict[str, Callable[[Path, dict[str, pa.DataType]], _Sink]] = {"jsonl": _Jsonl, "csv": _Csv, "parquet": _Parquet}
+_SINKS: dict[str, Callable[[Path, Fields], _Sink]] = {"jsonl": _Jsonl, "csv": _Csv, "parquet": _Parquet}
 
 
-def _known(values: list[Any]) -> list[Any]:
-    """None where a number is none: JSON has no NaN."""
+def _without_nan(values: Sequence[Cell]) -> list[Cell]:
+    """The values, None for NaN and Inf, which JSON lacks."""
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
 
 
 def write_jsonl(file: IO[str], columns: Columns) -> None:
-    """Rows, given as columns, one JSON object a line."""
-    columns = {name: _known(values) for name, values in columns.items()}
+    """Write a table as one JSON object per line."""
+    columns = {name: _without_nan(values) for name, values in columns.items()}
     for values in zip(*columns.values(), strict=True):
         file.write(json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False) + "\n")

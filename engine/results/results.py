@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ...store.layout import Array
 
 RESULT_QUERIES = 32
-"""Queries whose results are held with their texts at once."""
+"""Queries whose results are in memory with their texts at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,14 @@ class Results:
     scores: Array
     """(Q, k) float32."""
     exact: bool = True
-    """Whether no other stored row scores higher; False where candidates were chosen by estimates."""
+    """Whether no other stored row has a higher score; False if candidates were chosen by estimates."""
     recall: float = 1.0
-    """The share of the best rows that is expected among these: 1 where exact, NaN where only estimates are stored."""
+    """Expected fraction of the best rows among these: 1 if exact, NaN if only estimates are stored."""
     error: Array | None = None
-    """(Q, k) float32: of several seeds' mean scores the standard error."""
+    """(Q, k) float32: standard error of mean scores over seeds; None without seeds."""
     rank_low: Array | None = None
-    """(Q, k) int64: with it, the first rank among these that an example may have."""
+    """(Q, k) int64: lowest rank of an example among these, within that error."""
     rank_high: Array | None = None
-    """(Q, k) int64: and the last."""
-    more: Mapping[str, Array] = field(default_factory=dict)
-    """(Q, k) of further columns, such as `tie`."""
+    """(Q, k) int64: highest rank."""
+    further_columns: Mapping[str, Array] = field(default_factory=dict)
+    """Name → (Q, k) values, such as `tie`."""

@@ -8,48 +8,46 @@ from pathlib import Path
 import numpy as np
 
 from ...store.errors import SettingsError
-from ...store.files import JsonFacts, whole_file
+from ...store.files import whole_file
+from ...store.json_values import JsonObject
 from ...store.layout import Array
 from ..runtime.memory import Part, Plan
 
 _CHUNK_BYTES = 8 << 20
-_NONE: JsonFacts = {}
 
 
 def export_parts(queries: int, rows: int) -> Plan:
-    """What an export holds besides the scan: a chunk as it fills, and as zarr writes it."""
-    return Plan.of(Part("scores on their way out", 4 * min(max(_CHUNK_BYTES, 4 * queries), 4 * queries * rows)))
+    """Memory of an export besides the scan: one chunk that is filled, and zarr's copy of it."""
+    return Plan.of(Part("exported chunk", 4 * min(max(_CHUNK_BYTES, 4 * queries), 4 * queries * rows)))
 
 
 def refuse_path(path: str) -> None:
-    """Raise SettingsError for what is there already, or is no name of a Zarr group."""
+    """Raise SettingsError if the path exists, or is not the name of a Zarr group."""
     if Path(path).exists():
-        raise SettingsError(f"{path} exists: name another place for the scores")
+        raise SettingsError(f"{path} exists: name another path for the scores")
     if Path(path).suffix != ".zarr":
         raise SettingsError(f"{path}: all scores are written as a .zarr group")
 
 
 def export(
-    path: str, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], method: str,
-    facts: JsonFacts = _NONE,
-) -> None:  # fmt: skip
-    """Write a group with `scores` (N, Q) float32, rows in the store's order; its attributes name the queries and the method, and
-    tell further facts, JSON values.
+    path: str, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], attributes: JsonObject
+) -> None:
+    """Write a group with `scores` (N, Q) float32, rows in the store's order; its attributes are `attributes` and the query ids.
 
-    It takes its name when it is whole. Raises StoreFull, SettingsError.
+    It appears at `path` whole or not at all. Raises StoreFull, SettingsError.
     """
     with whole_file(Path(path)) as hidden:
-        _write(hidden, scores, rows, queries, {"method": method, **facts})
+        _write(hidden, scores, rows, queries, attributes)
 
 
 def _write(
-    hidden: Path, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], facts: JsonFacts
+    hidden: Path, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], attributes: JsonObject
 ) -> None:
     import zarr
 
     size = max(1, min(rows, _CHUNK_BYTES // (4 * len(queries))))
     group = zarr.open_group(str(hidden), mode="w-")
-    group.attrs.update({"queries": list(queries), "rows": "examples, in the store's order", **facts})
+    group.attrs.update({"queries": list(queries), "rows": "examples, in the store's order", **attributes})
     array = group.create_array("scores", shape=(rows, len(queries)), chunks=(size, len(queries)), dtype="float32",
                                dimension_names=("example", "query"), compressors=None)  # fmt: skip
     buffer, first = np.empty((size, len(queries)), np.float32), 0

@@ -1,15 +1,15 @@
-"""What a store holds (`info`), as JSON values. Knows no method."""
+"""The contents of a store (`info`), as JSON values. Knows no method."""
 
 from __future__ import annotations
 
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precision_group
-from ...store.files import JsonObject
-from ..fitting.fit_record import fits_of
+from ...store.json_values import JsonFields
+from ..fitting.fit_record import FitRecord, fits_of
 from ..ingest.corpus_statistics import unseen_rows
 
 
-def store_facts(path: str) -> JsonObject:
-    """What a store holds, as JSON values."""
+def store_facts(path: str) -> JsonFields:
+    """The contents of a store, as JSON values."""
     store = FeatureStore.open(path)
     return {
         "store": store.url,
@@ -20,11 +20,22 @@ def store_facts(path: str) -> JsonObject:
             store.is_complete(name) for name in store.groups if name == EXAMPLES or name.startswith("methods/")
         ),
         "methods": {name: _method_facts(store, name) for name in store.methods},
-        "fits": fits_of(store),
+        "fits": {name: _fit_facts(record) for name, record in fits_of(store).items()},
     }
 
 
-def _method_facts(store: FeatureStore, name: str) -> JsonObject:
+def _fit_facts(record: FitRecord) -> JsonFields:
+    return {
+        "settings": record["settings"],
+        "examples": record["examples"],
+        "corpus": record["corpus"],
+        "model": record["model"],
+        "bases": [{"base": base["base"], "made": base["made"]} for base in record["bases"]],
+        "done": record["done"],
+    }
+
+
+def _method_facts(store: FeatureStore, name: str) -> JsonFields:
     group = method_group(name)
     columns, unseen = store.columns(group), unseen_rows(store, name)
     return {
@@ -32,10 +43,10 @@ def _method_facts(store: FeatureStore, name: str) -> JsonObject:
         "bytes_per_example": sum(column.row_bytes for column in columns),
         "columns": {column.name: {"shape": list(column.shape), "dtype": column.dtype} for column in columns},
         "settings": store.groups[group].settings,
-        "forms": {form: _form_facts(store, precision_group(name, form)) for form in store.forms(name)},
+        "precisions": {copy: _copy_facts(store, precision_group(name, copy)) for copy in store.forms(name)},
         **({} if unseen is None else {"rows_after_statistics": unseen}),
     }
 
 
-def _form_facts(store: FeatureStore, group: str) -> JsonObject:
+def _copy_facts(store: FeatureStore, group: str) -> JsonFields:
     return {"rows": store.rows(group), "bytes_per_example": sum(column.row_bytes for column in store.columns(group))}

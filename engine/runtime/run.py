@@ -60,6 +60,10 @@ class Run:
         """A function that reports a count as the progress of this stage; for loops over rows."""
         return lambda done: self.report(stage, done, total, note)
 
+    def stage(self, name: str, total: int | None, note: str = "examples") -> Stage:
+        """A stage of this run: what a loop over rows is given."""
+        return Stage(name, total, note, self)
+
     def silenced(self) -> Run:
         """The same run without progress."""
         return replace(self, on_progress=silent)
@@ -67,3 +71,29 @@ class Run:
 
 SILENT = Run()
 """No budget, no progress, no cancellation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a run: a loop reports its progress to it, and asks it whether to stop."""
+
+    name: str
+    """What is being done, such as `attribute` or `hidden states`."""
+    total: int | None = None
+    """Number of items; None where it is not known."""
+    note: str = "examples"
+    """The items' name."""
+    run: Run = SILENT
+    """The run that the stage is a part of."""
+
+    def report(self, done: int, note: str = "") -> None:
+        """Report that `done` items are done; `note` is shown in place of the items' name."""
+        self.run.report(self.name, done, self.total, note or self.note)
+
+    def should_stop(self) -> bool:
+        """Whether the loop should end at its next whole step."""
+        return self.run.should_stop()
+
+
+SILENT_STAGE = Stage("")
+"""No progress, no cancellation."""

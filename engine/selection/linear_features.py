@@ -61,7 +61,7 @@ class LinearFeatures:
         readers = self.stored.scanned(self.column)
         cuts = ((moment_parts(readers, self.form, 1, shape), shape) for shape in shapes(readers, 1))
         _, shape = first_plan_within_budget(cuts, Plan(()), self.run.budget)
-        sums = column_sums(readers, self.form, shape, self.run.counter("mean", self.rows))
+        sums = column_sums(readers, self.form, shape, self.run.stage("mean", self.rows))
         return np.asarray(sums / self.rows)
 
     def means(self, subsets: scipy.sparse.csr_array, results: int = 0) -> Array:
@@ -80,7 +80,7 @@ class LinearFeatures:
         cuts = ((moment_parts(readers, self.form, subsets.shape[0], shape), shape) for shape in shapes(readers, 1))
         _, shape = first_plan_within_budget(cuts, plan, self.run.budget)
         weights = lambda start, stop: columns[:, start:stop].toarray()  # noqa: E731
-        sums = weighted_sums(readers, self.form, weights, shape, self.run.counter("sums over subsets", self.rows))
+        sums = weighted_sums(readers, self.form, weights, shape, self.run.stage("sums over subsets", self.rows))
         return np.asarray(sums / np.asarray(subsets.sum(1), np.float64)[:, None])
 
     def vectors_of(self, provider: Provider) -> Iterator[tuple[list[Example], Array]]:

@@ -115,9 +115,7 @@ class Selection:
         limits = Limits(self.count, self._eligible, cost, budget, self._groups, self._caps, request.batch)
         c = request.penalty / self._size
         objective = Objective(np.asarray(vector, np.float64), c)
-        choice = greedy(
-            self._source, objective, limits, self._room, run.counter("select", self.count, "chosen"), run.should_stop
-        )
+        choice = greedy(self._source, objective, limits, self._room, run.stage("select", self.count, "chosen"))
         size = max(1, len(choice.rows))
         mean = choice.total / size
         additive = float(vector @ mean)

@@ -149,7 +149,7 @@ def _rows_by_id(store: FeatureStore) -> dict[str, list[int]]:
     rows_of_id: dict[str, list[int]] = {}
     for first in range(0, count, TEXT_CHUNK_ROWS):
         rows = np.arange(first, min(count, first + TEXT_CHUNK_ROWS))
-        for row, name in zip(rows.tolist(), examples.get("id", rows), strict=True):
+        for row, name in zip(rows.tolist(), examples.strings("id", rows), strict=True):
             rows_of_id.setdefault(name, []).append(row)
             if document_of(name) != name:
                 rows_of_id.setdefault(document_of(name), []).append(row)

@@ -42,12 +42,12 @@ def projections(maps: Sequence[LinearLayer], k: int, seed: int, device: torch.de
     )
 
 
-def projected(outputs: BatchOutputs, made: Sequence[Projection]) -> Iterator[torch.Tensor]:
+def projected(outputs: BatchOutputs, layers: Sequence[Projection]) -> Iterator[torch.Tensor]:
     """(n, k²) float32 for each layer in turn: the examples' sketched gradients of the loss summed over target positions."""
-    for layer in made:
-        trace = outputs.linear_io(layer.name)
-        left, right = trace.output_grads.float() @ layer.errors, trace.inputs.float() @ layer.inputs
-        yield outer_sums(left, right, trace.example_ids, outputs.examples).flatten(1)
+    for layer in layers:
+        linear_io = outputs.linear_io(layer.name)
+        left, right = linear_io.output_grads.float() @ layer.errors, linear_io.inputs.float() @ layer.inputs
+        yield outer_sums(left, right, linear_io.example_ids, outputs.examples).flatten(1)
 
 
 def outer_sums(left: torch.Tensor, right: torch.Tensor, example_ids: torch.Tensor, examples: int) -> torch.Tensor:

@@ -7,11 +7,13 @@ kernels a fifteenth) and torch operations on other devices; both are tested agai
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import njit, prange
+
+from ...store.layout import Array
 
 _NEAR, _FINE = 40, 16  # nats below the maximum, and bins in each
 _FAR, _COARSE = 48, 8  # nats below those, and bins in each
@@ -44,7 +46,7 @@ class SparseResidual:
     top: int
     """Largest logits that the softmax runs over; 0 for all."""
     mass: float
-    """The shortest prefix with this much probability is kept …"""
+    """Probability of the support: the shortest prefix that reaches it …"""
     least: int
     """… but at least so many tokens, and always the target."""
 
@@ -55,32 +57,33 @@ class SparseResidual:
             return self.by_torch(logits, targets, top)
         index = np.zeros((len(targets), top), np.int64)
         value = np.zeros((len(targets), top), np.float32)
-        width = _support(logits.numpy(), targets.numpy(), np.float32(self.tau), self.mass, self.least, index, value)
+        rule = SupportRule(np.float32(self.tau), self.mass, self.least)
+        width = _support(logits.numpy(), targets.numpy(), rule, index, value)
         return torch.from_numpy(index[:, :width].copy()), torch.from_numpy(value[:, :width].copy())
 
     def by_torch(self, logits: torch.Tensor, targets: torch.Tensor, top: int) -> tuple[torch.Tensor, ...]:
         """The same reduction by torch operations, on any device."""
-        kept_logits, index = torch.topk(logits, top, dim=1)  # (p, k), descending
+        top_logits, index = torch.topk(logits, top, dim=1)  # (p, k), descending
         own = index == targets[:, None]
         absent = ~own.any(1)
         index[absent, -1] = targets[absent]
-        kept_logits[absent, -1] = logits[absent, targets[absent]]
+        top_logits[absent, -1] = logits[absent, targets[absent]]
         own[absent, -1] = True
-        p = torch.exp((kept_logits - kept_logits.amax(1, keepdim=True)) / self.tau)
+        p = torch.exp((top_logits - top_logits.amax(1, keepdim=True)) / self.tau)
         p = p.masked_fill(p < float(_LEAST), 0.0)
         p = p / (p.sum(1, keepdim=True) + 1e-8)
         before = torch.cumsum(p.double(), 1) - p.double()  # mass of the slots ahead of each
-        kept = (before < self.mass) | (torch.arange(top, device=p.device) < self.least) | own
-        p = p * kept
+        support = (before < self.mass) | (torch.arange(top, device=p.device) < self.least) | own
+        p = p * support
         others = torch.where(own, 0, p)
         value = torch.where(own, -others.sum(1, keepdim=True), others) / p.sum(1, keepdim=True)
-        width = int(kept.sum(1).max()) if len(targets) else 0
-        order = torch.argsort((~kept).to(torch.uint8), dim=1, stable=True)[:, :width]
-        return (index * kept).gather(1, order), (value * kept).gather(1, order)
+        width = int(support.sum(1).max()) if len(targets) else 0
+        order = torch.argsort((~support).to(torch.uint8), dim=1, stable=True)[:, :width]
+        return (index * support).gather(1, order), (value * support).gather(1, order)
 
 
 @njit(cache=True, fastmath=True, inline="always")
-def exp(x: Any) -> Any:
+def exp(x: np.float32) -> np.float32:
     """e^x for x ≤ 0 in float32 by 2^(k+f), a polynomial in f: vectorises, relative error below 3e-7."""
     z = max(x * np.float32(1.4426950408889634), np.float32(-126.0))
     k = np.floor(z + np.float32(0.5))
@@ -93,11 +96,12 @@ def exp(x: Any) -> Any:
     p = p * f + np.float32(6.931472028550421e-1)
     p = p * f + np.float32(1.0)
     bits = (np.int32(k) + np.int32(127)) << np.int32(23)
-    return p * np.int32(bits).view(np.float32)
+    power: np.float32 = p * np.int32(bits).view(np.float32)
+    return power
 
 
 @njit(cache=True, fastmath=True, parallel=True)
-def _losses(logits: Any, targets: Any, out: Any) -> None:
+def _losses(logits: Array, targets: Array, out: Array) -> None:
     """out[i] = logsumexp(logits[i]) − logits[i, targets[i]]; float32 partial sums of 4,096 terms are added in float64 for
     accuracy.
     """
@@ -109,15 +113,15 @@ def _losses(logits: Any, targets: Any, out: Any) -> None:
             peak = max(peak, row[j])
         total = 0.0
         for first in range(0, width, 4096):
-            part: Any = np.float32(0)
+            part: np.float32 = np.float32(0)
             for j in range(first, min(first + 4096, width)):
                 part = part + exp(row[j] - peak)
-            total += part
+            total += float(part)
         out[i] = np.log(total) + (np.float64(peak) - np.float64(row[targets[i]]))
 
 
 @njit(cache=True, fastmath=True)
-def _bins(values: Any, peak: Any, tau: Any, bins: Any) -> None:
+def _bins(values: Array, peak: np.float32, tau: np.float32, bins: Array) -> None:
     """Assign values to histogram bins by (peak − z)/τ in nats: fine bins near the peak, coarse bins far from it, and a last bin
     for values of zero probability.
     """
@@ -129,7 +133,7 @@ def _bins(values: Any, peak: Any, tau: Any, bins: Any) -> None:
 
 
 @njit(cache=True)
-def _likely(row: Any, top: int) -> Any:
+def _likely(row: Array, top: int) -> np.float32:
     """A threshold that about 1.5 · `top` values of `row` reach, estimated from every 16th value; the lowest float32 for
     short rows, where sampling does not pay."""
     rank = (3 * top // 2 + 32) // _STRIDE + 1
@@ -143,11 +147,12 @@ def _likely(row: Any, top: int) -> Any:
                 best[at] = best[at - 1]
                 at -= 1
             best[at] = row[j]
-    return best[-1]
+    threshold: np.float32 = best[-1]
+    return threshold
 
 
 @njit(cache=True)
-def _reaching(row: Any, least: Any, order: Any, values: Any) -> int:
+def _reaching(row: Array, least: np.float32, order: Array, values: Array) -> int:
     """Write indices and values of all entries ≥ `least` to `order` and `values`; returns their number.
 
     Comparisons are written to bytes; eight zero bytes are skipped at a time.
@@ -168,7 +173,7 @@ def _reaching(row: Any, least: Any, order: Any, values: Any) -> int:
 
 
 @njit(cache=True)
-def _sort_bin(row: Any, order: Any) -> None:
+def _sort_bin(row: Array, order: Array) -> None:
     """Sort indices into `row` by descending value, in place and stable: insertion sort for up to 48 entries, merge sort
     for more.
     """
@@ -184,48 +189,48 @@ def _sort_bin(row: Any, order: Any) -> None:
 
 
 @njit(cache=True)
-def _heaviest(row: Any, tau: Any, top: int, token_ids: Any, kept: Any) -> int:
-    """Indices of the `top` largest of `row`, descending, ties by index, into `found`, and their values into `kept`; returns
-    how many.
+def _heaviest(row: Array, tau: np.float32, top: int, token_ids: Array, logits: Array) -> int:
+    """Write the indices of the `top` largest of `row`, descending, ties by index, to `token_ids`, and their values to `logits`;
+    returns their number.
 
     A sampled threshold selects a few hundred of V logits; a histogram of (max − z)/τ orders them, so that only entries within
     a bin are sorted. Logits whose probability underflows float32 are ignored.
     """
     candidates, values = np.empty(len(row), np.int32), np.empty(len(row), np.float32)
     least = _likely(row, top)
-    seen = _reaching(row, least, candidates, values) if least > _LOWEST else 0
-    if seen < top:
-        seen = len(row)
-        for j in range(seen):
+    candidate_count = _reaching(row, least, candidates, values) if least > _LOWEST else 0
+    if candidate_count < top:
+        candidate_count = len(row)
+        for j in range(candidate_count):
             candidates[j], values[j] = j, row[j]
-    values = values[:seen]
-    bins = np.empty(seen, np.int32)
+    values = values[:candidate_count]
+    bins = np.empty(candidate_count, np.int32)
     _bins(values, values.max(), tau, bins)
     counts = np.zeros(_BINS + 1, np.int32)
-    for j in range(seen):
+    for j in range(candidate_count):
         counts[bins[j]] += 1
-    last, held = 0, counts[0]
-    while held < top and last + 1 < _BINS:
+    last, binned = 0, counts[0]
+    while binned < top and last + 1 < _BINS:
         last += 1
-        held += counts[last]
+        binned += counts[last]
     ends = np.cumsum(counts[: last + 1])
     place = ends - counts[: last + 1]  # where each bin's next index goes
-    order = np.empty(held, np.int64)
-    for j in range(seen):
+    order = np.empty(binned, np.int64)
+    for j in range(candidate_count):
         if bins[j] <= last:
             order[place[bins[j]]] = j
             place[bins[j]] += 1
     for b in range(last + 1):
         if counts[b] > 1:
             _sort_bin(values, order[ends[b] - counts[b] : ends[b]])
-    count: int = min(top, held)
+    count: int = min(top, binned)
     for k in range(count):
-        token_ids[k], kept[k] = candidates[order[k]], values[order[k]]
+        token_ids[k], logits[k] = candidates[order[k]], values[order[k]]
     return count
 
 
 @njit(cache=True)
-def _unnormalised(values: Any, tau: Any) -> None:
+def _unnormalised(values: Array, tau: np.float32) -> None:
     """exp((z − max)/τ) in place; the maximum is computed, because the target may be out of order."""
     peak = values.max()
     for k in range(len(values)):
@@ -233,16 +238,23 @@ def _unnormalised(values: Any, tau: Any) -> None:
         values[k] = p if p >= _LEAST else np.float32(0)
 
 
+class SupportRule(NamedTuple):
+    """Which of the largest logits are in a residual's support; the fields of `SparseResidual`."""
+
+    tau: np.float32
+    mass: float
+    least: int
+
+
 @njit(cache=True)
-def _one_support(
-    row: Any, target: int, tau: Any, mass: float, least: int, token_ids: Any, index: Any, value: Any
-) -> int:
+def _one_support(row: Array, target: int, rule: SupportRule, index: Array, value: Array) -> int:
     """One position's residual into `index`, `value`; returns the number of slots used.
 
     The target's p − 1 is computed as minus the sum of the others: for confident predictions the difference would be rounding
     error alone, which RISE's normalisation would scale up to unit norm.
     """
-    count: int = _heaviest(row, tau, len(index), token_ids, value)
+    token_ids = np.empty(len(index), np.int64)
+    count: int = _heaviest(row, rule.tau, len(index), token_ids, value)
     own = -1
     for k in range(count):
         if token_ids[k] == target:
@@ -251,30 +263,29 @@ def _one_support(
         own = count if count < len(index) else count - 1
         count = own + 1
         token_ids[own], value[own] = target, row[target]
-    _unnormalised(value[:count], tau)
+    _unnormalised(value[:count], rule.tau)
     total = 1e-8
     for k in range(count):
         total += value[k]
-    ahead, kept, others, used = 0.0, 0.0, 0.0, 0
+    ahead, support_mass, others, used = 0.0, 0.0, 0.0, 0
     for k in range(count):
         p = np.float64(value[k]) / total
-        if ahead < mass or k < least or k == own:
+        if ahead < rule.mass or k < rule.least or k == own:
             index[used], value[used] = token_ids[k], p
-            kept += p
+            support_mass += p
             others += 0.0 if k == own else p
             used += 1
         ahead += p
     for k in range(used):
-        value[k] = (-others if index[k] == target else value[k]) / kept
+        value[k] = (-others if index[k] == target else value[k]) / support_mass
     value[used:count] = 0
     return used
 
 
 @njit(cache=True, parallel=True)
-def _support(logits: Any, targets: Any, tau: Any, mass: float, least: int, index: Any, value: Any) -> int:
-    """Every position's residual; returns the largest support size."""
+def _support(logits: Array, targets: Array, rule: SupportRule, index: Array, value: Array) -> int:
+    """All positions' residuals; returns the largest support size."""
     used = np.zeros(len(targets), np.int64)
     for i in prange(len(targets)):
-        token_ids = np.empty(index.shape[1], np.int64)
-        used[i] = _one_support(logits[i], targets[i], tau, mass, least, token_ids, index[i], value[i])
+        used[i] = _one_support(logits[i], targets[i], rule, index[i], value[i])
     return int(used.max()) if len(used) else 0

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from numba import njit, prange
 
+from ...store.layout import Array
 from ..interface.model_view import BatchOutputs
 from .count_sketch import CountSketch, count_sketch
 from .residual import exp
@@ -50,7 +50,7 @@ class BucketedResidual:
 
 
 @njit(cache=True, fastmath=True, parallel=True)
-def _bucketed(logits: Any, targets: Any, bucket: Any, sign: Any, out: Any) -> None:
+def _bucketed(logits: Array, targets: Array, bucket: Array, sign: Array, out: Array) -> None:
     """out[i] = CountSketch of softmax(logits[i]) − onehot; four copies of the buckets avoid dependent additions.
 
     The target's p − 1 is computed as minus the sum of the others: for confident predictions the difference would be
@@ -69,10 +69,10 @@ def _bucketed(logits: Any, targets: Any, bucket: Any, sign: Any, out: Any) -> No
         probabilities[target] = 0
         others = 0.0
         for first in range(0, width, 4096):
-            part: Any = np.float32(0)
+            part: np.float32 = np.float32(0)
             for j in range(first, min(first + 4096, width)):
                 part = part + probabilities[j]
-            others += part
+            others += float(part)
         sums = np.zeros((4, out.shape[1]), np.float32)
         for j in range(0, whole, 4):
             for lane in range(4):
@@ -98,8 +98,8 @@ def tensor_sketch_sums(outputs: BatchOutputs, residual: BucketedResidual) -> tor
         h.index_add_(1, sketch.bucket, hidden[part].float() * sketch.sign)
         products = torch.fft.rfft(r[part]).mul_(torch.fft.rfft(h))
         example_ids, counts = torch.unique_consecutive(outputs.example_ids[part], return_counts=True)
-        for owner, rows in zip(example_ids.tolist(), products.split(counts.tolist()), strict=True):
-            total[owner] += rows.sum(0)
+        for example, rows in zip(example_ids.tolist(), products.split(counts.tolist()), strict=True):
+            total[example] += rows.sum(0)
     return total
 
 
@@ -109,8 +109,8 @@ def tensor_sketches_of(sums: torch.Tensor, counts: Sequence[int], buckets: int) 
     The sign is that of a step downhill: φ = −∇ of the mean loss with respect to the head.
     """
     positions = torch.tensor(counts, device=sums.device).clamp(min=1)
-    found: torch.Tensor = -torch.fft.irfft(sums / positions[:, None], n=buckets)
-    return found
+    sketches: torch.Tensor = -torch.fft.irfft(sums / positions[:, None], n=buckets)
+    return sketches
 
 
 def tensor_sketch_bytes(hidden: int, vocabulary: int, m: int, positions: int, examples: int) -> int:

@@ -74,6 +74,7 @@ def gram_beside(store: Path) -> dict[str, float]:
     import torch
     from headwater.engine.arrays.moments import gram
     from headwater.engine.arrays.scan.scan_loop import shapes
+    from headwater.engine.runtime.run import SILENT_STAGE
     from headwater.engine.selection.linear_features import LinearFeatures
     from headwater.store.feature_store import FeatureStore
 
@@ -86,7 +87,7 @@ def gram_beside(store: Path) -> dict[str, float]:
             total.addmm_(tile.T, tile)
 
     both = {
-        "headwater": lambda: gram(readers, features.form, shapes(readers, 1)[0], lambda done: None),
+        "headwater": lambda: gram(readers, features.form, shapes(readers, 1)[0], SILENT_STAGE),
         "library": library,
     }
     times: dict[str, list[float]] = {name: [] for name in both}

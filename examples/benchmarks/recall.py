@@ -65,6 +65,7 @@ def measure(store: Path, questions: Path, model: Path) -> dict[str, Any]:
     from headwater.engine.data.documents import Template
     from headwater.engine.ingest.open_provider import query_provider
     from headwater.engine.models.language_model import ModelChoice
+    from headwater.engine.runtime.run import SILENT_STAGE
     from headwater.store.feature_store import FeatureStore, method_group, precision_group
 
     opened = FeatureStore.open(store)
@@ -79,7 +80,7 @@ def measure(store: Path, questions: Path, model: Path) -> dict[str, Any]:
         small = StoredRows(opened, precision_group("rise", name))
         begun = time.process_time()
         alone = top_k(
-            small.scanned("signature"), scorer_of(small.precisions["signature"], matrix), K, shape, _nothing
+            small.scanned("signature"), scorer_of(small.precisions["signature"], matrix), K, shape, SILENT_STAGE
         ).rows
         line: dict[str, Any] = {
             "form": name,
@@ -103,11 +104,13 @@ def _brute(fine: Any, matrix: np.ndarray) -> np.ndarray:
 
 
 def _stages(small: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, shape: Any) -> dict[str, Any]:
-    from headwater.engine.arrays.scan.two_stage import two_stage
+    from headwater.engine.arrays.scan.two_stage import CompressedColumn, SearchDepth, two_stage
+    from headwater.engine.runtime.run import SILENT_STAGE
 
+    column = CompressedColumn(small, fine, "signature")
     found: dict[str, Any] = {}
     for candidates in CANDIDATES:
-        got = two_stage(small, fine, "signature", matrix, K, candidates, shape, _nothing)
+        got = two_stage(column, matrix, SearchDepth(K, candidates), shape, SILENT_STAGE)
         found[str(candidates)] = _recall(got.best.rows, exact)
         found[f"expected {candidates}"] = got.recall
     return found
@@ -119,21 +122,23 @@ def _certified(opened: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, sh
     from headwater.engine.arrays.scan.scorers import scorer_of
     from headwater.engine.arrays.scan.stored_rows import StoredRows
     from headwater.engine.arrays.scan.top_k import top_k
+    from headwater.engine.arrays.scan.two_stage import CompressedColumn
+    from headwater.engine.runtime.run import SILENT_STAGE
     from headwater.store.feature_store import precision_group
 
     small = StoredRows(opened, precision_group("rise", "int8"))
-    scan = top_k(fine.scanned("signature"), scorer_of(fine.precisions["signature"], matrix), K, shape, _nothing)
+    scan = top_k(fine.scanned("signature"), scorer_of(fine.precisions["signature"], matrix), K, shape, SILENT_STAGE)
     equal, kept = 0, []
     for at in range(len(matrix)):
         one = matrix[at : at + 1]
         workers = certify.scan(
             small.open(c.name for c in small.precisions["signature"].columns), shape,
-            lambda one=one: certify._BoundKeeper(certify._ScoreBounds(small.precisions["signature"], one), K, fine.rows),
-            _nothing,
+            lambda one=one: certify._BoundWorker(certify._ScoreBounds(small.precisions["signature"], one), K, fine.rows),
+            SILENT_STAGE,
         )  # fmt: skip
         floor = certify.merged([worker.heaps for worker in workers])[0][:, -1]
         kept.append(certify._candidates(workers, floor).shape[1])
-        best = certify.certified(small, fine, "signature", one, K, shape, _nothing).best
+        best = certify.certified(CompressedColumn(small, fine, "signature"), one, K, shape, SILENT_STAGE).best
         equal += np.array_equal(best.rows[0], scan.rows[at]) and np.array_equal(best.scores[0], scan.scores[at])
     return {"certified_equal": int(equal), "candidates_median": float(np.median(kept)), "candidates_most": max(kept),
             "scan_recall": _recall(scan.rows, exact)}  # fmt: skip
@@ -141,10 +146,6 @@ def _certified(opened: Any, fine: Any, matrix: np.ndarray, exact: np.ndarray, sh
 
 def _recall(rows: np.ndarray, exact: np.ndarray) -> float:
     return float(np.mean([len({*found} & {*true}) / len(true) for found, true in zip(rows, exact, strict=True)]))
-
-
-def _nothing(rows: int) -> None:
-    """Progress that nobody hears."""
 
 
 def table(name: str, found: dict[str, Any]) -> str:

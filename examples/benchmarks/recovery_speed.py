@@ -74,7 +74,7 @@ def beside(work: Path, celer: str) -> dict[str, Any]:
     from scipy import sparse
     from sklearn.linear_model import Lasso as Reference
 
-    design = TableMembership.held(PartitionDesign(20_000, 1000, 10, 0))
+    design = TableMembership.of_design(PartitionDesign(20_000, 1000, 10, 0))
     _, y = planted(PartitionDesign(20_000, 1000, 10, 0), 1, 40, 0.05, 0)
     penalty = 0.1 * float(Lasso(design, y).largest()[0])
     columns = np.repeat(np.arange(design.rows), design.table.shape[1])
@@ -145,11 +145,11 @@ sys.path.insert(0, sys.argv[3])
 from recovery_speed import PartitionDesign, Lasso, TableMembership, planted
 rows, how = int(sys.argv[1]), sys.argv[2]
 _, y = planted(PartitionDesign(300, 40, 2, 0), 16, 4, 0.1, 0)
-Lasso(TableMembership.held(PartitionDesign(300, 40, 2, 0)), y).fit(np.full(16, 0.5))  # kernels are compiled
+Lasso(TableMembership.of_design(PartitionDesign(300, 40, 2, 0)), y).fit(np.full(16, 0.5))  # kernels are compiled
 design = PartitionDesign(rows, 10_000, 8, 0)
 _, y = planted(design, 16, 200, 0.1, 1)
 wall, begun = time.monotonic(), time.process_time()
-of = TableMembership.held(design) if how == "held" else design
+of = TableMembership.of_design(design) if how == "held" else design
 problem = Lasso(of, y, 2)
 fit = problem.fit(0.1 * problem.largest(), 1e-4)
 print(json.dumps({"rows": rows, "ids": how, "cpu": time.process_time() - begun, "wall": time.monotonic() - wall,
@@ -170,7 +170,7 @@ def recovered(subsets: int, causes: int, degree: int, noise: float) -> float:
     """Share of planted signals whose causes are the largest weights."""
     design = PartitionDesign(ROWS, subsets, degree, 5)
     signals, y = planted(design, TRIALS, causes, noise, subsets + 1000 * causes)
-    problem = Lasso(TableMembership.held(design), y)
+    problem = Lasso(TableMembership.of_design(design), y)
     top = problem.largest()
     for share in (0.3, 0.1, 0.03, 0.01) if noise == 0 else (0.3, 0.1, 0.05):
         fit = problem.fit(share * top, 1e-5)

@@ -123,18 +123,21 @@ def _asking(stored: Any, small: Any, count: int) -> Callable[[], object]:
     from headwater.engine.arrays.scan.scorers import scorer_of
     from headwater.engine.arrays.scan.stored_rows import first_plan_within_budget, scan_shapes
     from headwater.engine.arrays.scan.top_k import top_k
-    from headwater.engine.arrays.scan.two_stage import two_stage
+    from headwater.engine.arrays.scan.two_stage import CompressedColumn, SearchDepth, two_stage
     from headwater.engine.runtime.memory import Plan, parse_bytes
+    from headwater.engine.runtime.run import SILENT_STAGE
 
     scanned = small or stored
     plans = ((scanned.scan_plan(max(1, count), RESCORED if small else K, s), s) for s in scan_shapes(scanned))
     _, shape = first_plan_within_budget(plans, Plan(()), parse_bytes(MEMORY))
     if not count:
-        return lambda: scan(stored.scanned("c"), shape, lambda: _nothing, _nothing)
+        return lambda: scan(stored.scanned("c"), shape, lambda: _nothing, SILENT_STAGE)
     matrix = stores.queries(count, stored.precisions["c"].depth)
     if small:
-        return lambda: two_stage(small, stored, "c", matrix, K, RESCORED, shape, _nothing)
-    return lambda: top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], matrix), K, shape, _nothing)
+        return lambda: two_stage(
+            CompressedColumn(small, stored, "c"), matrix, SearchDepth(K, RESCORED), shape, SILENT_STAGE
+        )
+    return lambda: top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], matrix), K, shape, SILENT_STAGE)
 
 
 def _line(what: str, stored: Any, count: int, wall: float, cpu: float) -> dict[str, Any]:
@@ -160,15 +163,17 @@ def ours(few: Any, rounds: int, asked: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _nothing(rows: object) -> None:
-    """Progress, and a worker that does nothing."""
+    """A worker that does nothing."""
 
 
 def here(task: str, *words: str) -> None:
     """In a fresh process: one scan, and its peak memory over what was there before it."""
+    from headwater.engine.arrays.scan.scan_loop import scan
     from headwater.engine.arrays.scan.scorers import scorer_of
     from headwater.engine.arrays.scan.stored_rows import first_plan_within_budget, scan_shapes
-    from headwater.engine.arrays.scan.top_k import top_k
+    from headwater.engine.arrays.scan.top_k import TopKWorker, top_k
     from headwater.engine.runtime.memory import Plan, parse_bytes, peak_bytes, reset_peak, resident_bytes
+    from headwater.engine.runtime.run import SILENT_STAGE
 
     path, rows, depth, precision, count, memory = words
     stored = stores.fill(Path(path), int(rows), int(depth), precision)
@@ -177,10 +182,11 @@ def here(task: str, *words: str) -> None:
     plan, shape = first_plan_within_budget(
         ((stored.scan_plan(len(matrix), K, s), s) for s in shapes), Plan(()), parse_bytes(memory)
     )
-    top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], matrix[:7]), K, shape, _nothing, stop=64)  # compiles
+    scorer = scorer_of(stored.precisions["c"], matrix[:7])
+    scan(stored.scanned("c"), shape, lambda: TopKWorker(scorer, K), SILENT_STAGE, stop=64)  # compiles
     reset_peak()
     before, wall, cpu = resident_bytes(), time.perf_counter(), time.process_time()
-    top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], matrix), K, shape, _nothing)
+    top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], matrix), K, shape, SILENT_STAGE)
     found = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu, "planned": plan.total,
              "measured": peak_bytes() - before, "rows": int(rows), "queries": int(count), "precision": precision,
              "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # fmt: skip

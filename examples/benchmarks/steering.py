@@ -68,7 +68,7 @@ def runs() -> list[Run]:
         *(Run("lds", seed, subsets) for subsets in (1000, 300, 100) for seed in SEEDS),
     ]
     curve = [Run("lds", 0, subsets, degree=3) for subsets in (60, 20, 6)]
-    hasty = [Run("lds", 0, 300, updates=updates) for updates in (3, 15)]  # what do signs of trust say of a bad fit?
+    hasty = [Run("lds", 0, 300, updates=updates) for updates in (3, 15)]  # what do diagnostics say of a bad fit?
     planted = [Run("backdoor", seed, subsets, "example") for subsets in (1000, 500, 300) for seed in SEEDS]
     unweighted = [Run("backdoor", seed, 300) for seed in SEEDS]
     choices = [Run("lds", 0, 300, choice=choice) for choice in CHOICES]
@@ -111,12 +111,12 @@ def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
     queried = machine.run([*command, *asked], folder)
     import zarr
 
-    trust = zarr.open_group(str(scores), mode="r").attrs["trust"]
+    diagnostics = zarr.open_group(str(scores), mode="r").attrs["diagnostics"]
     took = {"fit": fitted.cpu_seconds, "query": queried.cpu_seconds, "peak": max(fitted.peak_bytes, queried.peak_bytes)}
     file_bytes = sum(file.stat().st_size for file in store.rglob("operators/**/*") if file.is_file()) // int(
-        trust["rows"]
+        diagnostics["rows"]
     )
-    found = {**compare.judged(task, store, scores), **took, "bytes": file_bytes, "trust": trust}
+    found = {**compare.judged(task, store, scores), **took, "bytes": file_bytes, "diagnostics": diagnostics}
     shutil.rmtree(folder)
     return found
 
@@ -138,17 +138,19 @@ def kept(run: Run, data: Path, work: Path) -> dict[str, Any]:
         and not compare.told_in(work, run.task, run.seed, label).exists()
     ):
         line = {**told, "build": told["fit"]}  # what compare.py would measure
-        compare.keep(work, run.task, run.seed, label, {key: line[key] for key in line if key not in ("trust", "fit")})
+        compare.keep(
+            work, run.task, run.seed, label, {key: line[key] for key in line if key not in ("diagnostics", "fit")}
+        )
     return told
 
 
 def draw(found: dict[Run, dict[str, Any]], path: Path) -> None:
-    """LDS over N/K; and figures beside the signs of trust."""
+    """LDS over N/K; and figures beside the diagnostics."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    curve = sorted((one["trust"]["rows"] / run.subsets, one["figure"]["value"]) for run, one in found.items()
+    curve = sorted((one["diagnostics"]["rows"] / run.subsets, one["figure"]["value"]) for run, one in found.items()
                    if (run.task, run.seed, run.bases, run.updates) == ("lds", 0, 1, 150))  # fmt: skip
     left.plot([at for at, _ in curve], [value for _, value in curve], "o-")
     left.set(xscale="log", xlabel="examples for each operator, N/K", ylabel="LDS, names")
@@ -157,7 +159,7 @@ def draw(found: dict[Run, dict[str, Any]], path: Path) -> None:
         (right, "explained", "held-out measurements explained"),
     ):
         for task, colour in (("lds", "#4878a8"), ("backdoor", "#d08030")):
-            own = [(np.median([v for v in one["trust"][sign] if v is not None] or [np.nan]), one["figure"]["value"])
+            own = [(np.median([v for v in one["diagnostics"][sign] if v is not None] or [np.nan]), one["figure"]["value"])
                    for run, one in found.items() if run.task == task]  # fmt: skip
             axis.plot([at for at, _ in own], [value for _, value in own], "o", color=colour, label=task)
         axis.set(xlabel=label, ylabel="LDS or average precision")

@@ -146,8 +146,8 @@ def asked(
         work,
     )
     group = zarr.open_group(str(scores), mode="r")
-    trust: Any = group.attrs["trust"]
-    return store, np.array(group["scores"]).T, {**trust, "seconds": taken}
+    diagnostics: Any = group.attrs["diagnostics"]
+    return store, np.array(group["scores"]).T, {**diagnostics, "seconds": taken}
 
 
 def lds(weights: np.ndarray, masks: np.ndarray, losses: np.ndarray) -> np.ndarray:
@@ -211,15 +211,21 @@ def scored(
     """One base at one K: (Q,) of every solver; and what speaks for it."""
     masks, mean = truth
     degree = 10 if size >= 100 else 3
-    store, weights, trust = asked(work, [base.save(work, 77 + seed)], {"subsets": size, "degree": degree, "seed": seed})
-    held, y = TableMembership.held(PartitionDesign(ROWS, size, degree, seed)), base.measured(store)
+    store, weights, diagnostics = asked(
+        work, [base.save(work, 77 + seed)], {"subsets": size, "degree": degree, "seed": seed}
+    )
+    held, y = TableMembership.of_design(PartitionDesign(ROWS, size, degree, seed)), base.measured(store)
     scores = {"stride": lds(weights, masks, mean)}
     scores["back-projection"] = lds(multiplied(held, (y - y.mean(1, keepdims=True)).T), masks, mean)
     for solver in ("lasso", "ridge", "iht"):
         scores[solver] = lds(recovered(held, y, Recovery(solver=solver)).dense(held), masks, mean)
     wrong = np.random.default_rng(0).permuted(y, axis=1)
     scores["lasso, permuted"] = lds(recovered(held, wrong, Recovery(solver="lasso")).dense(held), masks, mean)
-    signs = {"agree": trust["reliability"], "explained": trust["explained"], "seconds": trust["seconds"]}
+    signs = {
+        "agree": diagnostics["reliability"],
+        "explained": diagnostics["explained"],
+        "seconds": diagnostics["seconds"],
+    }
     return scores, {name: float(np.mean(value)) for name, value in signs.items()}
 
 

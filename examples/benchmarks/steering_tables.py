@@ -1,4 +1,4 @@
-"""Tables of what `steering.py` measured: names and backdoor, signs of trust, settings, cost. Measures nothing."""
+"""Tables of what `steering.py` measured: names and backdoor, diagnostics, settings, cost. Measures nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TwoStageResult: TypeAlias = Mapping[Any, dict[str, Any]]
 
 
 def show(found: TwoStageResult, beside: Sequence[dict[str, Any]]) -> str:
-    """Tables: names, backdoor, the N/K curve with signs of trust, settings one at a time, cost."""
+    """Tables: names, backdoor, the N/K curve with diagnostics, settings one at a time, cost."""
     plain = {run: one for run, one in found.items() if not run.choice}
     return "\n\n".join(
         [
@@ -71,23 +71,23 @@ def _range(values: Sequence[float]) -> str:
 
 
 def show_curve(found: TwoStageResult) -> str:
-    """K, N/K, signs of trust and figures."""
+    """K, N/K, diagnostics and figures."""
     rows = []
     for run, one in sorted(
         found.items(), key=lambda item: (item[0].task, item[0].omega, item[0].subsets, item[0].updates)
     ):
-        trust = one["trust"]
-        known = [value for value in trust["reliability"] if value is not None]
+        diagnostics = one["diagnostics"]
+        known = [value for value in diagnostics["reliability"] if value is not None]
         agree = f"{np.median(known):.2f}" if known else ""
-        sizes = [f"{run.subsets:,}", f"{trust['rows'] / run.subsets:.1f}", str(run.updates), str(run.bases)]
-        signs = [agree, f"{np.median(trust['explained']):.2f}"]
+        sizes = [f"{run.subsets:,}", f"{diagnostics['rows'] / run.subsets:.1f}", str(run.updates), str(run.bases)]
+        signs = [agree, f"{np.median(diagnostics['explained']):.2f}"]
         rows.append([f"{run.task} {run.seed}, ω {run.omega}", *sizes, *signs, f"{one['figure']['value']:.3f}"])
     header = ["run", "K", "N/K", "updates", "bases", "two fittings agree", "explained held out", "LDS or AP"]
     return machine.markdown(header, rows)
 
 
 def _signs(found: TwoStageResult) -> str:
-    """Rank correlations of signs of trust with figures, over all runs of a task."""
+    """Rank correlations of diagnostics with figures, over all runs of a task."""
     from scipy.stats import spearmanr
 
     rows = []
@@ -96,7 +96,9 @@ def _signs(found: TwoStageResult) -> str:
         figures = [one["figure"]["value"] for _, one in own]
         told = {"K/N": [run.subsets for run, _ in own]}
         for sign in ("explained", "reliability"):
-            told[sign] = [np.median([v for v in one["trust"][sign] if v is not None] or [np.nan]) for _, one in own]
+            told[sign] = [
+                np.median([v for v in one["diagnostics"][sign] if v is not None] or [np.nan]) for _, one in own
+            ]
         rows.append(
             [f"{label}, {len(own)} runs", *(f"{spearmanr(values, figures).statistic:.2f}" for values in told.values())]
         )
@@ -108,7 +110,7 @@ def _signs(found: TwoStageResult) -> str:
 def _choices(found: TwoStageResult) -> str:
     plain = next(run for run in found if run.name == "lds-0-300-one-1")
     chosen = {run: one for run, one in found.items() if replace(run, choice="") == plain}
-    rows = [[run.choice or "defaults", _interval(one["figure"]), f"{np.median(one['trust']['explained']):.2f}",
+    rows = [[run.choice or "defaults", _interval(one["figure"]), f"{np.median(one['diagnostics']['explained']):.2f}",
              f"{one['fit']:.0f}"] for run, one in chosen.items()]  # fmt: skip
     return machine.markdown(["names, K = 300", "LDS", "explained held out", "fit, CPU s"], rows)
 

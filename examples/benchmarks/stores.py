@@ -56,11 +56,11 @@ def fill(path: Path, rows: int, depth: int, precision: str, bits: int = 8192) ->
 
 def signs_of(stored: Any, bits: int = 8192) -> Any:
     """The StoredRows of a store's signs, made by `headwater compress` where they are not there yet."""
-    from headwater.engine.arrays.scan.compress import compression
+    from headwater.engine.arrays.scan.compress import TargetPrecision, compression
     from headwater.engine.arrays.scan.stored_rows import StoredRows
 
-    made = compression(stored.store, "made", "sign", bits, None)
-    made.run(lambda rows: None)
+    made = compression(stored.store, "made", TargetPrecision("sign", bits), None)
+    made.run()
     return StoredRows(stored.store, made.group)
 
 

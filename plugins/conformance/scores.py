@@ -18,6 +18,7 @@ from ...engine.arrays.scan.scorers import CustomScorer, Scorer, scorer_of
 from ...engine.arrays.scan.top_k import top_k
 from ...engine.interface.method import BlockSimilarity, Method, QueryMatrix, Similarity, TextSimilarity
 from ...engine.interface.model_view import ModelShape
+from ...engine.runtime.run import SILENT_STAGE
 from ...store.layout import Array, Block, Column
 from .trial import TOLERANCE, alike, demand, state, stored_columns, trials
 
@@ -102,7 +103,7 @@ def splits_change_no_score(method: Method, models: Sequence[ModelShape], device:
     with tempfile.TemporaryDirectory() as folder:
         readers = stored_columns(folder, method.columns(trial.model), rows)
         shapes = [Shape(rows, workers) for rows, workers in ((TILE, 1), (2 * TILE, 2), (7, 1 + scorer.parallel))]
-        first, *others = [top_k(readers, scorer, 20, shape, lambda done: None) for shape in shapes]
+        first, *others = [top_k(readers, scorer, 20, shape, SILENT_STAGE) for shape in shapes]
     for other in others:
         same = np.array_equal(first.rows, other.rows) and np.array_equal(first.scores, other.scores)
         demand(same, "the best rows depend on the block that the store is read in")

@@ -12,7 +12,7 @@ import torch
 from ...engine.ingest.first_batch import DeclaredOutputs, changed_tensors, checksums
 from ...engine.interface.method import Method, Similarity
 from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape
-from ...engine.models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
+from ...engine.models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
 from ...engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from ...store.errors import BrokenMethod, SettingsError
 from ...store.feature_store import FeatureStore, method_group
@@ -110,7 +110,8 @@ class Trial:
         }
         positions = TargetPositions(example_ids, torch.cat(targets).to(self.device), counts)
         upper = self._upper_layers(examples, targets) if self.needs.upper_layers >= 0 and examples else None
-        outputs = PackedOutputs(head, hiddens, positions, self.needs, linear_io=linear_io, upper_layers=upper)
+        further = FurtherOutputs(linear_io=linear_io, upper_layers=upper)
+        outputs = PackedOutputs(head, hiddens, positions, self.needs, further)
         return DeclaredOutputs(outputs, self.needs, "rows", self.head)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:

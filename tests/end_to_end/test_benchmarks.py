@@ -247,7 +247,7 @@ def test_steering_is_measured_by_the_command_line(
     some = [steering.Run("backdoor", 0, 200, "example", updates=4), steering.Run("backdoor", 0, 100, updates=2)]
     monkeypatch.setattr(steering, "runs", lambda: some)
     found = steering.main(["--out", str(tmp_path), "--only", "backdoor"])
-    assert [one["trust"]["subsets"] for one in found.values()] == [200, 100]
+    assert [one["diagnostics"]["subsets"] for one in found.values()] == [200, 100]
     assert all(0 < one["figure"]["value"] < 1 and one["fit"] > 0 and one["bytes"] > 0 for one in found.values())
     assert steering.main(["--out", str(tmp_path), "--only", "backdoor"]) == found
     assert "200" in sys.modules["steering_tables"].show_curve(found)

@@ -14,6 +14,7 @@ from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.top_k import top_k
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
 from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.runtime.run import SILENT_STAGE
 from headwater.engine.sketches.residual import Loss, SparseResidual
 from headwater.store.errors import DeviceError
 from headwater.store.feature_store import FeatureStore
@@ -62,12 +63,12 @@ def test_a_scan_on_the_device_is_the_cpus(tmp_path: Path, precision: str, reside
     matrix = rows[:33] + 1
     form = precision_of(precision, column("c", (256,), "float32"), 1024)
     columns = stored(tmp_path / "s", rows, form=form)
-    expected = top_k(columns, scorer_of(form, matrix), 50, Shape(500, 2), lambda done: None)
+    expected = top_k(columns, scorer_of(form, matrix), 50, Shape(500, 2), SILENT_STAGE)
     monkeypatch.setattr(gpu, "BLOCK_BYTES", 600 * 256)
     memory = (1 << 30) if resident else 8 << 20
     scan = gpu.GpuScan(columns, form, 0, memory)
     for _ in range(2):  # the second time from the device's memory, if it fits
-        found = scan.top_k(matrix, 50, lambda done: None)
+        found = scan.top_k(matrix, 50, SILENT_STAGE)
         if precision in ("int8", "sign"):
             assert np.array_equal(found.rows, expected.rows) and np.array_equal(found.scores, expected.scores)
         else:
@@ -83,20 +84,20 @@ def test_a_device_without_room_is_an_error_and_no_answer(tmp_path: Path) -> None
     rows = np.ones((100_000, 256), np.float32)
     form = precision_of("float32", column("c", (256,), "float32"))
     columns = stored(tmp_path / "s", rows, 1 << 20, form)
-    with pytest.raises(DeviceError, match="no room"):
-        GpuScan(columns, form, 0, 1 << 20).top_k(rows[:1], 10, lambda done: None)
+    with pytest.raises(DeviceError, match="out of memory"):
+        GpuScan(columns, form, 0, 1 << 20).top_k(rows[:1], 10, SILENT_STAGE)
 
 
 def test_a_recovery_on_the_device_is_the_cpus() -> None:
     pytest.importorskip("cupy", reason="recovery on a GPU needs CuPy")
     from headwater.engine.recovery.design import PartitionDesign
     from headwater.engine.recovery.gpu_pass import DevicePass, cupy_on
-    from headwater.engine.recovery.recover import Recovery, recovered
+    from headwater.engine.recovery.recover import Recovery, RecoveryResources, recovered
 
     design = PartitionDesign(100_000, 1000, 8, 0)
     y = np.random.default_rng(0).normal(size=(4, 1000))
     ours = recovered(design, y, Recovery(solver="lasso"))
-    theirs = recovered(design, y, Recovery(solver="lasso"), device=DevicePass(cupy_on(0), design))
+    theirs = recovered(design, y, Recovery(solver="lasso"), RecoveryResources(device=DevicePass(cupy_on(0), design)))
     assert ours.regularization == theirs.regularization and np.allclose(
         ours.dense(design), theirs.dense(design), atol=1e-3
     )
@@ -135,6 +136,6 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str
         prepare_fit(job).run()
         store = FeatureStore.open(tmp_path / "S")
         question = RecoveredSession(store, "stride", str(queries), choice, Template(), 5, None)
-        (base,) = question._answered().bases
+        (base,) = question._recovered().bases
         found.append(base.centred)
     assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.99

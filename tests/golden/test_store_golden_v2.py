@@ -8,6 +8,7 @@ from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import top_k
+from headwater.engine.runtime.run import SILENT_STAGE
 from headwater.store.feature_store import FeatureStore, method_group, precision_group
 from headwater.store.verify import verify
 from places import GOLDEN as STORES
@@ -26,7 +27,7 @@ def rows() -> np.ndarray:
 
 def scores(stored: StoredRows, queries: np.ndarray) -> np.ndarray:
     """(Q, rows) in the order of rows."""
-    found = top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], queries), ROWS, Shape(4, 2), lambda done: None)
+    found = top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], queries), ROWS, Shape(4, 2), SILENT_STAGE)
     return np.take_along_axis(found.scores, np.argsort(found.rows, axis=1), 1)
 
 

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.interface.model_view import ModelShape
-from headwater.engine.models.batch_outputs import LinearHead, PackedOutputs, TargetPositions, merge_specs
+from headwater.engine.models.batch_outputs import (
+    FurtherOutputs,
+    LinearHead,
+    PackedOutputs,
+    TargetPositions,
+    merge_specs,
+)
 from headwater.engine.sketches.count_sketch import CountSketch, count_sketch
 from headwater.plugins.rise import Rise
 from headwater.store.errors import SettingsError
@@ -142,7 +148,7 @@ def test_ties_go_to_the_lower_token():
     given_logits = torch.round(outputs.head.logits(outputs.hidden()) * 2) / 2
     needs = merge_specs([rise.needs(outputs.head.model_shape)])
     positions = TargetPositions(outputs.example_ids, outputs.targets, [30])
-    tied = PackedOutputs(outputs.head, {-1: outputs.hidden()}, positions, needs, given_logits)
+    tied = PackedOutputs(outputs.head, {-1: outputs.hidden()}, positions, needs, FurtherOutputs(given_logits))
     found = rise.rows(tied, rise.precompute(outputs.head, {}))["signature"][0].double().numpy()
     arrays = (x.double().numpy() for x in (outputs.hidden(), given_logits))
     wanted, allowed = signature(*arrays, outputs.targets.numpy(), outputs.head.weight.double().numpy(), rise)
@@ -209,7 +215,7 @@ def test_settings_out_of_range_are_refused_together():
 
 MEASURE = """
 import json, torch
-from headwater.engine.models.batch_outputs import PackedOutputs, LinearHead, TargetPositions, merge_specs
+from headwater.engine.models.batch_outputs import FurtherOutputs, PackedOutputs, LinearHead, TargetPositions, merge_specs
 from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from headwater.engine.interface.model_view import ModelShape
 from headwater.plugins.rise import Rise
@@ -223,7 +229,8 @@ def rows(positions, examples, tables):
     owners = torch.arange(examples).repeat_interleave(each)
     logits = head.logits(torch.randn(256, 512)).repeat(positions // 256, 1) if positions < 1024 else None
     where = TargetPositions(owners, torch.randint(50304, (positions,)), [each] * examples)
-    readout = PackedOutputs(head, {-1: torch.randn(positions, 512)}, where, merge_specs([rise.needs(model)]), logits)
+    needs = merge_specs([rise.needs(model)])
+    readout = PackedOutputs(head, {-1: torch.randn(positions, 512)}, where, needs, FurtherOutputs(logits))
     before = resident_bytes()
     reset_peak()
     readout.losses()

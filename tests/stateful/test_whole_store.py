@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.scan.compress import compression
+from headwater.engine.arrays.scan.compress import TargetPrecision, compression
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import top_k
+from headwater.engine.runtime.run import SILENT_STAGE, Run
 from headwater.store.feature_store import EXAMPLES, FeatureStore, method_group
 from headwater.store.layout import TEXT, Column
 from headwater.store.reader import open_column
@@ -24,7 +25,7 @@ from headwater.store.writer import GroupWriter
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from scanned import brute_force, nothing
+from scanned import brute_force
 
 WIDTH, CHUNK = 6, 4
 
@@ -98,8 +99,8 @@ class WholeStore(RuleBasedStateMachine):
     @precondition(lambda self: len(self.vectors["a"]))
     @rule(stopped=st.booleans())
     def compress(self, stopped: bool) -> None:
-        made = compression(FeatureStore.open(self.path), "a", "int8", 0, None)
-        self.compressed = made.run(nothing, lambda: stopped)
+        made = compression(FeatureStore.open(self.path), "a", TargetPrecision("int8"), None)
+        self.compressed = made.run(Run(should_stop=lambda: stopped).stage("compress", None))
         assert self.compressed == len(self.vectors["a"]) or stopped
 
     @precondition(lambda self: self.compressed)
@@ -120,7 +121,11 @@ class WholeStore(RuleBasedStateMachine):
         queries = self.drawn(2, seed).astype(np.float32)
         source = StoredRows(FeatureStore.open(self.path), method_group(method))
         found = top_k(
-            source.scanned("vector"), scorer_of(source.precisions["vector"], queries), top, Shape(block, 1), nothing
+            source.scanned("vector"),
+            scorer_of(source.precisions["vector"], queries),
+            top,
+            Shape(block, 1),
+            SILENT_STAGE,
         )
         scores, rows = brute_force(self.vectors[method], queries, top)
         assert np.array_equal(found.scores, scores) and np.array_equal(found.rows, rows)

@@ -48,6 +48,8 @@ class VectorShifts(NamedTuple):
     """(past, K) float32."""
     aside: Array
     """(past, L) float32: norm of the rest after each level."""
+    levels: Array
+    """(L,) int64: numbers of directions."""
 
 
 class BoundRequest(NamedTuple):
@@ -57,19 +59,19 @@ class BoundRequest(NamedTuple):
     """Minimum gain."""
     slack: np.float32
     """Error bound of a gain for a row of norm 1."""
-    open: Array
+    eligible: Array
     """(N,) bool: rows that may be chosen."""
-    held: Array
+    pool_slot: Array
     """(N,) int32: pool slot of a row; -1 if outside the pool. Only rows outside are searched."""
     length: Array
-    """(N,) float32."""
+    """(N,) float32: ‖φ‖ over the cost."""
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _dot(one: Array, other: Array) -> float:
+def _dot(a: Array, b: Array) -> float:
     result = np.float32(0)
-    for k in range(len(one)):
-        result += one[k] * other[k]
+    for k in range(len(a)):
+        result += a[k] * b[k]
     return float(result)
 
 
@@ -92,13 +94,14 @@ def _highest(rows: Array, state: RowState, shifts: VectorShifts, result: Array) 
 
 @njit(cache=True, nogil=True)
 def _reaching(
-    request: BoundRequest, part: Array, state: RowState, shifts: VectorShifts, levels: Array, result: Array
+    request: BoundRequest, part: Array, state: RowState, shifts: VectorShifts, result: Array
 ) -> tuple[int, int]:
     """Rows of [part[0], part[1]) whose bound reaches the minimum, into `result`; returns their number, and how many rows were
     tested beyond the first level."""
+    levels = shifts.levels
     split, count, beyond = levels[0], 0, 0
     for row in range(part[0], part[1]):
-        if not request.open[row] or request.held[row] >= 0:
+        if not request.eligible[row] or request.pool_slot[row] >= 0:
             continue
         at = state.since[row]
         most = state.key[row] + state.loose[row] + request.slack * request.length[row]
@@ -143,7 +146,7 @@ class Bounds:
     """Upper bounds of every row's gain, for any vector."""
 
     def __init__(self, rows: int, directions: Array, workers: int) -> None:
-        """directions (D, K) float64, orthonormal columns or zeros; no row has been learnt yet."""
+        """directions (D, K) float64, orthonormal columns or zeros; no row has been added yet."""
         self._directions, self._thin = directions, directions.astype(np.float32)
         count = directions.shape[1]
         self._levels = np.array([*(level for level in LEVELS if level < count), count], np.int64)
@@ -157,7 +160,7 @@ class Bounds:
         self._past, self._squares = np.zeros((PAST, len(directions))), np.zeros(PAST)
         self._projected = np.zeros((PAST, count))
 
-    def learn(self, part: slice, tile: Array, keys: Array, cost: Array | None) -> None:
+    def add(self, part: slice, tile: Array, keys: Array, cost: Array | None) -> None:
         """Store rows (n, D) float32, in any order, and their gains over the cost for the vector given to `restart`."""
         along, split = tile @ self._thin, self._state.first.shape[1]
         rest = tile - along @ self._thin.T  # subtracting squares instead would cancel
@@ -176,7 +179,7 @@ class Bounds:
         )
 
     def restart(self, w: Array, keys: Array | None = None) -> None:
-        """Restart from vector w: every row must be learnt again, unless `keys` (N,) gives the gains of learnt rows for w."""
+        """Restart from vector w: all rows must be added again, unless `keys` (N,) gives the gains of added rows for w."""
         self._state.since[:], self._state.loose[:], self._count = 0, 0, 0
         if keys is not None:
             self._state.key[:] = keys
@@ -209,7 +212,7 @@ class Bounds:
 
         def result(at: int) -> tuple[Array, int]:
             rows = np.empty(ends[at + 1] - ends[at], np.int64)
-            reached, beyond = _reaching(request, ends[at : at + 2], self._state, shifts, self._levels, rows)
+            reached, beyond = _reaching(request, ends[at : at + 2], self._state, shifts, rows)
             return rows[:reached].copy(), beyond
 
         if workers == 1:
@@ -234,7 +237,7 @@ class Bounds:
         """Shifts from the differences along each direction and the squared norms of the whole differences."""
         within = np.cumsum(along * along, axis=1)[:, self._levels - 1]
         aside = np.sqrt(np.maximum(squares[:, None] - within, 0))
-        return VectorShifts(along.astype(np.float32), aside.astype(np.float32))
+        return VectorShifts(along.astype(np.float32), aside.astype(np.float32), self._levels)
 
     def _forget_half(self) -> None:
         """Drop every other vector, starting with the second; the possible growth of gains is added to the bounds."""

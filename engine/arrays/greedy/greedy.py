@@ -9,13 +9,11 @@ Deciding gains are computed in float64, one row at a time, so that equal rows ti
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ....store.errors import DataError, SettingsError
 from ....store.layout import Array
-from ..scan.scan_loop import OnProgress
+from ...runtime.run import Stage
 from .bounds import BoundRequest, Bounds, principal
 from .pool import Pool
 from .problem import Choice, Limits, Objective, Room, sampled
@@ -27,17 +25,10 @@ _BOUND = 0.2  # what a bound beyond the first directions takes of what a row tak
 _FETCH, _START = 50.0, 1 << 16  # what a fetched row, and the beginning of a pass, take of it
 
 
-def greedy(
-    source: RowSource,
-    objective: Objective,
-    limits: Limits,
-    room: Room,
-    on_progress: OnProgress,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Choice:
-    """Choose up to `limits.count` rows.
+def greedy(source: RowSource, objective: Objective, limits: Limits, room: Room, stage: Stage) -> Choice:
+    """Choose up to `limits.count` rows, or until the stage asks for a stop.
 
-    `on_progress` gets the number of chosen rows. With costs, selection stops when no affordable row has a positive gain;
+    `stage` gets the number of chosen rows. With costs, selection stops when no affordable row has a positive gain;
     otherwise at `limits.count`.
 
     Raises:
@@ -48,7 +39,7 @@ def greedy(
         raise SettingsError(
             f"batch {limits.batch} exceeds the pool of {room.pool} rows: use a smaller batch or more memory"
         )
-    return _Greedy(source, objective, limits, room).run(on_progress, should_stop)
+    return _Greedy(source, objective, limits, room).run(stage)
 
 
 def _floor(keys: Array, count: int) -> np.float32:
@@ -66,36 +57,36 @@ class _Greedy:
         sample = self._cache.gathered(np.unique(drawn)).astype(np.float64)
         directions = principal(sample, min(room.directions, len(self._v), source.rows))
         self._bounds, self._work = Bounds(source.rows, directions, room.shape.workers), 0.0
-        self._may = limits.open.copy()
+        self._eligible = limits.eligible.copy()
         if limits.cost is not None:
-            self._may[limits.cost > limits.budget] = False
+            self._eligible[limits.cost > limits.budget] = False
         if limits.group is not None and limits.caps is not None:
-            self._may[limits.caps[limits.group] <= 0] = False
+            self._eligible[limits.caps[limits.group] <= 0] = False
         self._spent, self._taken = 0.0, np.zeros(1 if limits.caps is None else len(limits.caps), np.int64)
 
-    def run(self, on_progress: OnProgress, should_stop: Callable[[], bool]) -> Choice:
+    def run(self, stage: Stage) -> Choice:
         chosen: list[int] = []
         gains: list[float] = []
-        self._learn()
-        while len(chosen) < self._limits.count and not should_stop():
+        self._read_all()
+        while len(chosen) < self._limits.count and not stage.should_stop():
             best = self._best(min(self._limits.batch, self._limits.count - len(chosen)))
             if not best or (self._limits.cost is not None and best[0][0] <= 0):
                 break
             w = self._w  # of a batch, every gain is beside what was chosen before it
             for key, row, feature in best:
-                if self._may[row] and (key > 0 or self._limits.cost is None):
+                if self._eligible[row] and (key > 0 or self._limits.cost is None):
                     gains.append(self._gain(feature, w))
                     chosen.append(row)
                     self._take(row, feature)
-            on_progress(len(chosen))
+            stage.report(len(chosen))
         return Choice(np.array(chosen, np.int64), np.array(gains), self._sum, self._cache.passes, self._cache.fetched)
 
     def _best(self, count: int) -> list[tuple[float, int, Array]]:
         """(key, row, feature) of the best rows that may be chosen; empty if there are none."""
-        count, among = min(count, self._pool.size, int(self._may.sum())), None
+        count, among = min(count, self._pool.size, int(self._eligible.sum())), None
         while count:
-            if self._work > _START + len(self._may):
-                self._look_again()
+            if self._work > _START + len(self._eligible):
+                self._rescan()
                 among = None
             w = self._w
             keys = self._pool_keys(w)
@@ -112,8 +103,8 @@ class _Greedy:
                 return self._resolved(np.sort(np.concatenate([near, reaching])), w, count)
             among = reaching
             self._work += _FETCH * len(unsure)
-            if self._work <= _START + len(self._may):
-                among = np.concatenate([reaching, self._bring(unsure)])
+            if self._work <= _START + len(self._eligible):
+                among = np.concatenate([reaching, self._fetch(unsure)])
         return []
 
     @property
@@ -127,13 +118,13 @@ class _Greedy:
         return _SLACK * (norm + self._c / 2 * self._largest)
 
     def _reaching(self, w: Array, least: np.float32, among: Array | None) -> tuple[Array, Array, Array]:
-        """Rows (n,) outside the pool that may have a key of `least`, none but some where those are given; (n,) what their keys
-        are at most, and at least.
+        """Rows (n,) outside the pool whose key may reach `least` (only rows of `among`, where it is given); (n,) upper and lower
+        bounds of their keys.
         """
         slack = self._slack(2 * max(float(np.linalg.norm(w)), self._bounds.farthest))
         if among is None:
-            wanted = BoundRequest(least, np.float32(slack), self._may, self._pool.slot, self._bounds.length)
-            rows, beyond = self._bounds.reaching(wanted, w)
+            request = BoundRequest(least, np.float32(slack), self._eligible, self._pool.slot, self._bounds.length)
+            rows, beyond = self._bounds.reaching(request, w)
             self._work += _BOUND * beyond
         else:
             rows = self._outside(np.unique(among))
@@ -141,41 +132,41 @@ class _Greedy:
         return rows, most + rounding, np.where(self._bounds.certain(rows, w), most - rounding, -np.inf)
 
     def _outside(self, rows: Array) -> Array:
-        """Those of some rows that may be chosen and are not in the pool."""
-        result: Array = rows[self._may[rows] & (self._pool.slot[rows] < 0)]
+        """The rows among `rows` that may be chosen and are outside the pool."""
+        result: Array = rows[self._eligible[rows] & (self._pool.slot[rows] < 0)]
         return result
 
-    def _bring(self, rows: Array) -> Array:
-        """Know the gains of some rows beside the present sum, and hold the best in place of the pool's worst, which it tells."""
-        left = [rows[:0]]
+    def _fetch(self, rows: Array) -> Array:
+        """Read rows, compute their gains for the present sum, and insert the best into the pool; returns the evicted rows."""
+        evicted = [rows[:0]]
         part = max(_FEW, self._pool.size // 2, _SMALL // len(self._v))
         for start in range(0, len(rows), part):
             features, few = self._cache.gathered(rows[start : start + part]), rows[start : start + part]
             keys = self._keys(few, features, np.einsum("nd,nd->n", features, features, dtype=np.float64))
             self._bounds.note(few, keys, self._w)
             best = np.argsort(-keys, kind="stable")[: max(1, self._pool.size // 2)]
-            left.append(self._hold(few[best], features[best]))
-        return np.concatenate(left)
+            evicted.append(self._insert(few[best], features[best]))
+        return np.concatenate(evicted)
 
-    def _hold(self, rows: Array, features: Array) -> Array:
-        """Rows into the pool, in place of its worst, which it tells and whose gains are noted."""
-        held = self._pool_keys(self._w)
+    def _insert(self, rows: Array, features: Array) -> Array:
+        """Insert rows into the pool, evict the lowest-gain ones, store their gains in the bounds, and return them."""
+        keys = self._pool_keys(self._w)
         over = max(0, self._pool.count + len(rows) - self._pool.size)
-        given_up = np.argpartition(held, over - 1)[:over] if over else np.zeros(0, np.int64)
-        known = given_up[np.isfinite(held[given_up])]  # the others are never asked for again
-        left = self._pool.rows[known].copy()
-        if len(known):
-            self._bounds.note(left, held[known], self._w)
+        slots = np.argpartition(keys, over - 1)[:over] if over else np.zeros(0, np.int64)
+        eligible = slots[np.isfinite(keys[slots])]  # the others are never needed again
+        evicted = self._pool.rows[eligible].copy()
+        if len(eligible):
+            self._bounds.note(evicted, keys[eligible], self._w)
         new = self._pool.count + np.arange(len(rows) - over)
-        self._pool.put(rows, features, np.concatenate([given_up, new]))
-        return left
+        self._pool.put(rows, features, np.concatenate([slots, new]))
+        return evicted
 
     def _fill(self) -> None:
         """Fill half the pool with the rows of the largest bounds."""
-        rows = np.flatnonzero(self._may)
+        rows = np.flatnonzero(self._eligible)
         count = min(len(rows), max(self._limits.batch, self._pool.size // 2, 1))
         order = np.argpartition(-self._bounds.highest(rows, self._w), count - 1)[:count]
-        self._bring(self._outside(np.sort(rows[order])))
+        self._fetch(self._outside(np.sort(rows[order])))
 
     def _resolved(self, rows: Array, w: Array, count: int) -> list[tuple[float, int, Array]]:
         """The best of `rows` by exact keys; ties to the lower row."""
@@ -207,7 +198,7 @@ class _Greedy:
     def _pool_keys(self, w: Array) -> Array:
         """Keys of the pool's rows; -inf for rows that may not be chosen."""
         keys = self._keys(self._pool.rows, self._pool.features, self._pool.squares)
-        result: Array = np.where(self._may[self._pool.rows], keys, -np.inf)
+        result: Array = np.where(self._eligible[self._pool.rows], keys, -np.inf)
         return result
 
     def _keys(self, rows: Array, features: Array, squares: Array) -> Array:
@@ -218,12 +209,12 @@ class _Greedy:
             keys /= self._limits.cost[rows]
         return keys
 
-    def _learn(self) -> None:
+    def _read_all(self) -> None:
         """Read every row and store its state in the bounds: one pass."""
         self._bounds.restart(self._w)
         name, cost = self._cache.source.columns[0].name, self._limits.cost
 
-        def learn(start: int, tile: Array) -> None:
+        def add(start: int, tile: Array) -> None:
             part = slice(start, start + len(tile))
             squares = np.einsum("nd,nd->n", tile, tile, dtype=np.float64)
             with np.errstate(over="ignore"):
@@ -232,13 +223,13 @@ class _Greedy:
             if not finite.all():
                 row = start + int(np.argmin(finite))
                 raise DataError(f"{name} row {row} is not finite, or too large to be squared")
-            self._bounds.learn(part, tile, keys, None if cost is None else cost[part])
+            self._bounds.add(part, tile, keys, None if cost is None else cost[part])
 
-        self._cache.show(self._shape, learn)
+        self._cache.for_each_tile(self._shape, add)
         self._norms = self._bounds.length if cost is None else self._bounds.length * cost
         self._largest = float(self._norms.max(initial=0))
 
-    def _look_again(self) -> None:
+    def _rescan(self) -> None:
         """Recompute every row's gain for the present sum: one pass with one product."""
         w = self._w.astype(np.float32)
         keys = self._cache.products(w, self._shape)
@@ -262,12 +253,12 @@ class _Greedy:
         """Add a row to the sum, and exclude rows that no longer fit the budget or their group's cap."""
         limits = self._limits
         self._sum = self._sum + feature.astype(np.float64)
-        self._may[row] = False
+        self._eligible[row] = False
         if limits.cost is not None:
             self._spent += float(limits.cost[row])
-            self._may[limits.cost > limits.budget - self._spent] = False
+            self._eligible[limits.cost > limits.budget - self._spent] = False
         if limits.group is not None and limits.caps is not None:
             group = int(limits.group[row])
             self._taken[group] += 1
             if self._taken[group] >= limits.caps[group]:
-                self._may[limits.group == group] = False
+                self._eligible[limits.group == group] = False

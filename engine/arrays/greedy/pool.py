@@ -1,4 +1,4 @@
-"""The candidate pool: rows in memory, of which some are exchanged for others as the choice goes on. Knows rows by number, and
+"""The candidate pool: a bounded set of rows in memory, some of which are replaced during the choice. Knows rows by number, and
 their norms.
 """
 
@@ -41,8 +41,8 @@ class Pool:
 
     def put(self, rows: Array, features: Array, places: Array) -> None:
         """Insert new rows at `places`: slots from `count` on are appended, lower slots are overwritten and their rows evicted."""
-        given_up = places[places < self.count]
-        self.slot[self._rows[given_up]] = -1
+        evicted = places[places < self.count]
+        self.slot[self._rows[evicted]] = -1
         self._rows[places], self._features[places] = rows, features
         self._squares[places] = np.einsum("nd,nd->n", features, features, dtype=np.float64)
         self.slot[rows] = places

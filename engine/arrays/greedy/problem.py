@@ -58,7 +58,7 @@ class Limits:
 
     count: int
     """Maximum number of rows."""
-    open: Array
+    eligible: Array
     """(N,) bool: rows that may be chosen."""
     cost: Array | None = None
     """(N,) float32 > 0; gains are divided by it."""
@@ -86,7 +86,7 @@ class Room:
     """Shape of the passes."""
 
     def parts(self, source: RowSource) -> Plan:
-        """The memory of it."""
+        """The memory plan of a choice."""
         depth, sample, workers = (
             source.precision.depth,
             sampled(source.rows, source.precision.depth),
@@ -100,5 +100,5 @@ class Room:
             Part("earlier vectors", 24 * PAST * depth),
             Part("directions", 8 * depth * (2 * sample + 2 * self.directions) + 40 * min(sample, depth) ** 2),
             Part("bounds of all rows", (96 + 4 * min(self.directions, depth)) * source.rows),
-            Part("rows kept", min(self.cached_rows, source.rows) * (source.row_bytes + 8)),
+            Part("cached rows", min(self.cached_rows, source.rows) * (source.row_bytes + 8)),
         )

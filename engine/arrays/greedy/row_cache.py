@@ -1,5 +1,5 @@
-"""Access to stored rows for a choice: recently used ones cached, all of them in a pass. Knows columns and forms, not what rows
-are for.
+"""Access to stored rows for a choice: recently read rows are cached, a pass reads all of them. Knows columns and precisions, not
+what rows are for.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 
 from ....store.columns import ColumnReader
 from ....store.layout import Array, Block
+from ...runtime.run import SILENT_STAGE
 from ..kernels.product import products
 from ..moments import TILE
 from ..precision.precisions import BFloat16, Floats, Precision
@@ -60,12 +61,12 @@ class RowCache:
             read = {reader.column.name: reader.gather(new) for reader in self.source.columns}
             for name, values in read.items():
                 parts[name][absent] = values
-            self._keep(new, read)
+            self._cache(new, read)
             self.fetched += len(new)
         result: Array = np.asarray(self.source.precision.decode(parts), np.float32).reshape(len(rows), -1)
         return result
 
-    def show(self, shape: Shape, use: Callable[[int, Array], None]) -> None:
+    def for_each_tile(self, shape: Shape, use: Callable[[int, Array], None]) -> None:
         """Call `use` with a first row and (n, D) float32, for all rows, in any order and from several threads: one pass."""
         precision = self.source.precision
 
@@ -74,13 +75,13 @@ class RowCache:
                 use(tile.start, np.asarray(precision.decode(tile.columns), np.float32).reshape(tile.rows, -1))
 
         self.passes += 1
-        scan(self.source.columns, shape, lambda: decode_block, lambda done: None)
+        scan(self.source.columns, shape, lambda: decode_block, SILENT_STAGE)
 
     def products(self, vector: Array, shape: Shape) -> Array:
         """(N,) float32: every row's product with a vector (D,) float32: one pass."""
         result = np.empty(self.source.rows, np.float32)
         if not isinstance(self.source.precision, Floats | BFloat16):  # scorers of int8 and signs round the vector too
-            self.show(shape, lambda start, rows: _fill(result, start, products(rows, vector[None])[:, 0]))
+            self.for_each_tile(shape, lambda start, rows: _fill(result, start, products(rows, vector[None])[:, 0]))
             return result
         scorer = scorer_of(self.source.precision, vector[None])
 
@@ -89,14 +90,14 @@ class RowCache:
                 scorer.score(tile, result[None, tile.start : tile.start + tile.rows])
 
         self.passes += 1
-        scan(self.source.columns, shape, lambda: multiply_block, lambda done: None)
+        scan(self.source.columns, shape, lambda: multiply_block, SILENT_STAGE)
         return result
 
-    def _keep(self, rows: Array, read: dict[str, Array]) -> None:
+    def _cache(self, rows: Array, read: dict[str, Array]) -> None:
         rows = rows[: len(self._rows)]
         places = (self._next + np.arange(len(rows))) % max(1, len(self._rows))
-        left = self._rows[places]
-        self._slot[left[left >= 0]] = -1
+        evicted = self._rows[places]
+        self._slot[evicted[evicted >= 0]] = -1
         self._rows[places], self._slot[rows] = rows, places
         for name, values in read.items():
             self._parts[name][places] = values[: len(rows)]

@@ -8,22 +8,27 @@ a single query bit planes are the fastest (45 against 31), limited by memory ban
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.base import BaseContext
+from numba.core.typing import BaseContext as BaseTypingContext
+from numba.core.typing import Signature
 from numba.extending import intrinsic
 
 from ....store.layout import Array
-from .product import PackedQueries, multiply
+from .product import Emitter, PackedQueries, Values, multiply
 from .simd import ADDRESS, I8, I16, VectorPart, data, load, mask, offset_address, store, unpack_part, vector
 
 TILE = 256
 """Rows per pass over the queries' tables."""
 _COLUMNS = 1024  # nibbles between carries to 32 bits: 256 steps of four
+_GROUPS = 2  # of 32 rows, per call of the kernel
 
 
 class SignQueries:
@@ -34,8 +39,8 @@ class SignQueries:
         self.count, self.bits = matrix.shape
         self._packed: PackedQueries | None = None
         if has_byte_shuffle() if tables is None else tables:
-            self._tables, self._offset = _tables(matrix)
-            self._base = matrix.sum(1, dtype=np.int32)
+            self._tables, offset = _tables(matrix)
+            self._shift = np.int32(2) * offset + matrix.sum(1, dtype=np.int32)
         else:
             self._packed = PackedQueries(matrix, "int8")
 
@@ -61,7 +66,7 @@ class SignQueries:
             looked_up = np.empty((self.count, len(tile)), np.int32)
             _look_up_tile(np.ascontiguousarray(tile), self._tables, nibbles, part, looked_up)
             count = min(TILE, len(signs) - start)
-            _signed(looked_up, count, self._offset, self._base, start, out)
+            _signed(looked_up, count, self._shift, start, out)
 
 
 _FEW = 64  # rows that are unpacked per step
@@ -93,90 +98,109 @@ def has_byte_shuffle() -> bool:
     return bool(llvmlite.binding.get_host_cpu_features().get("avx2")) and not config.CPU_NAME
 
 
+class TablePart(NamedTuple):
+    """The tables of consecutive columns, of one query or two."""
+
+    array: Array
+    """All tables."""
+    at: int
+    """Index of the first entry."""
+    pitch: int
+    """Entries between the starts of consecutive queries."""
+    steps: int
+    """Steps of four columns."""
+
+
 @intrinsic(prefer_literal=True)
-def look_up(typing: Any, x: Any, tables: Any, steps: Any, out: Any, groups: Any, queries: Any) -> Any:
+def look_up(
+    typing: BaseTypingContext, x: types.Type, tables: types.Type, out: types.Type, queries: types.Type
+) -> tuple[Signature, Emitter]:
     """out[c, g, h, l] = Σ over 4·steps columns of table[c][column][x[g][column][2l + h]]: sums of looked-up bytes, in 16 bits.
 
-    x: a `VectorPart` of uint8 nibbles, groups of 32 rows × columns, a group every `pitch`; tables: one of uint8 ≤ 63, sixteen a
-    column, a query every `pitch`; out: uint16 (queries, groups, 2, 16), even rows before odd ones.
+    x: a `VectorPart` of uint8 nibbles, two groups of 32 rows × columns, a group every `pitch`; tables: a `TablePart` of uint8
+    ≤ 63, sixteen a column; queries: literally 1 or 2; out: uint16 (queries, groups, 2, 16), even rows before odd ones.
 
     Four look-ups are added in bytes (4 · 63 < 256), and 256 such steps in 16 bits. Both halves of a pair of bytes are summed
     together as one 16-bit number, and the upper half again alone: the lower half's sum is the difference.
     """
-    g_count, c_count = groups.literal_value, queries.literal_value
+    pairs = [(g, c) for g in range(_GROUPS) for c in range(queries.literal_value)]
 
-    def generate(context: Any, b: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        (x, at, pitch), (tables, start, stride) = (
+    def generate(context: BaseContext, b: ir.IRBuilder, signature: Signature, values: list[ir.Value]) -> ir.Value:
+        rows, (tables_at, start, stride, steps) = (
             unpack_part(context, b, signature.args[i], values[i]) for i in (0, 1)
         )
-        steps, out = values[2], data(context, b, signature.args[3], values[3])
-        bytes_, words = vector(I8, 32), vector(I16, 16)
-        zero, eight = ir.Constant(words, None), ir.Constant(words, [8] * 16)
-        pairs = [(g, c) for g in range(g_count) for c in range(c_count)]
+        zero, eight = ir.Constant(vector(I16, 16), None), ir.Constant(vector(I16, 16), [8] * 16)
         both, upper = ({pair: cgutils.alloca_once_value(b, zero) for pair in pairs} for _ in range(2))
         for slot in (*both.values(), *upper.values()):
             b.store(zero, slot)
-        shuffle = cgutils.get_or_insert_function(
-            b.module, ir.FunctionType(bytes_, [bytes_, bytes_]), "llvm.x86.avx2.pshuf.b"
-        )
         with cgutils.for_range(b, steps, intp=ADDRESS) as loop:
-            total: dict[tuple[int, int], ir.Value] = {}
-            for column in range(4):
-                nibbles = [
-                    load(b, offset_address(b, x, at, (pitch, g), (loop.index, 128), 32 * column), I8, 32)
-                    for g in range(g_count)
-                ]
-                for c in range(c_count):
-                    spot = offset_address(b, tables, start, (stride, c), (loop.index, 64), 16 * column)
-                    table = load(b, spot, I8, 16)
-                    table = b.shuffle_vector(table, table, mask([*range(16), *range(16)]))
-                    for g in range(g_count):
-                        looked_up = b.call(shuffle, [table, nibbles[g]])
-                        total[g, c] = b.add(total[g, c], looked_up) if column else looked_up
+            total = _emit_step(b, loop.index, rows, (tables_at, start, stride), pairs)
             for pair in pairs:
-                pair_sums = b.bitcast(total[pair], words)
+                pair_sums = b.bitcast(total[pair], vector(I16, 16))
                 b.store(b.add(b.load(both[pair]), pair_sums), both[pair])
                 b.store(b.add(b.load(upper[pair]), b.lshr(pair_sums, eight)), upper[pair])
+        out_at = data(context, b, signature.args[2], values[2])
         for g, c in pairs:
             odd = b.load(upper[g, c])
             even = b.sub(b.load(both[g, c]), b.shl(odd, eight))
             for half, value in enumerate((even, odd)):
-                store(b, value, offset_address(b, out, 64 * (c * g_count + g) + 32 * half))
+                store(b, value, offset_address(b, out_at, 64 * (c * _GROUPS + g) + 32 * half))
         return context.get_dummy_value()
 
-    return types.void(x, tables, types.intp, out, groups, queries), generate
+    return types.void(x, tables, out, queries), generate
+
+
+def _emit_step(
+    b: ir.IRBuilder, step: ir.Value, rows: Values, tables: Values, pairs: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], ir.Value]:
+    """(group, query) → 32 bytes: the sums of four columns' looked-up entries."""
+    (x, at, pitch), (tables_at, start, stride) = rows, tables
+    bytes_, total = vector(I8, 32), dict[tuple[int, int], ir.Value]()
+    kind = ir.FunctionType(bytes_, [bytes_, bytes_])
+    shuffle = cgutils.get_or_insert_function(b.module, kind, "llvm.x86.avx2.pshuf.b")
+    for column in range(4):
+        nibbles = [
+            load(b, offset_address(b, x, at, (pitch, g), (step, 128), 32 * column), I8, 32) for g in range(_GROUPS)
+        ]
+        for c in sorted({c for _, c in pairs}):
+            spot = offset_address(b, tables_at, start, (stride, c), (step, 64), 16 * column)
+            table = load(b, spot, I8, 16)
+            table = b.shuffle_vector(table, table, mask([*range(16), *range(16)]))
+            for g in range(_GROUPS):
+                looked_up = b.call(shuffle, [table, nibbles[g]])
+                total[g, c] = b.add(total[g, c], looked_up) if column else looked_up
+    return total
 
 
 @intrinsic
-def spread(typing: Any, x: Any, at: Any, stride: Any, out: Any, to: Any) -> Any:
-    """32 rows × 16 bytes of x, from `at`, a row every `stride` → out[to:], 32 columns of nibbles × 32 rows, low ones first.
+def spread(typing: BaseTypingContext, rows: types.Type, out: types.Type, to: types.Type) -> tuple[Signature, Emitter]:
+    """32 rows × 16 bytes of a `VectorPart` → out[to:], 32 columns of nibbles × 32 rows, low ones first.
 
     Two transpositions of 16 × 16 bytes by interleaving, in registers.
     """
 
-    def generate(context: Any, b: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        _, at, stride, _, to = values
-        x, out = (data(context, b, signature.args[i], values[i]) for i in (0, 3))
+    def generate(context: BaseContext, b: ir.IRBuilder, signature: Signature, values: list[ir.Value]) -> ir.Value:
+        x, at, stride = unpack_part(context, b, signature.args[0], values[0])
+        out_at, to = data(context, b, signature.args[1], values[1]), values[2]
         halves = []
         for half in (0, 16):
-            rows = [load(b, offset_address(b, x, at, (stride, half + i)), I8, 16) for i in range(16)]
+            lines = [load(b, offset_address(b, x, at, (stride, half + i)), I8, 16) for i in range(16)]
             for _ in range(4):
-                rows = [
-                    b.shuffle_vector(rows[i], rows[i + 8], mask(k for j in range(at, at + 8) for k in (j, 16 + j)))
+                lines = [
+                    b.shuffle_vector(lines[i], lines[i + 8], mask(k for j in range(at, at + 8) for k in (j, 16 + j)))
                     for i in range(8)
                     for at in (0, 8)
                 ]
-            halves.append(rows)
+            halves.append(lines)
         bytes_ = vector(I8, 32)
         low, four = ir.Constant(bytes_, [15] * 32), ir.Constant(bytes_, [4] * 32)
         for i in range(16):
             column = b.shuffle_vector(halves[0][i], halves[1][i], mask(range(32)))
-            store(b, b.and_(column, low), offset_address(b, out, to, 64 * i))
-            store(b, b.lshr(column, four), offset_address(b, out, to, 64 * i + 32))
+            store(b, b.and_(column, low), offset_address(b, out_at, to, 64 * i))
+            store(b, b.lshr(column, four), offset_address(b, out_at, to, 64 * i + 32))
         return context.get_dummy_value()
 
-    number = types.intp
-    return types.void(x, number, number, out, number), generate
+    return types.void(rows, out, types.intp), generate
 
 
 @njit(cache=True, nogil=True)
@@ -186,35 +210,36 @@ def _look_up_tile(signs: Array, tables: Array, nibbles: Array, part: Array, out:
     queries, columns = tables.shape[0], tables.shape[1]
     for group in range(rows // 32):
         for byte in range(0, width, 16):
-            spread(signs, 32 * group * width + byte, width, nibbles, (group * columns + 2 * byte) * 32)
+            lines = VectorPart(signs, 32 * group * width + byte, width)
+            spread(lines, nibbles, (group * columns + 2 * byte) * 32)
     for start in range(0, columns, _COLUMNS):
         steps = min(_COLUMNS, columns - start) // 4
         for q in range(0, queries, 2):
-            table = VectorPart(tables, (q * columns + start) * 16, columns * 16)
+            table = TablePart(tables, (q * columns + start) * 16, columns * 16, steps)
             for group in range(0, rows // 32, 2):
                 rows_at = VectorPart(nibbles, (group * columns + start) * 32, columns * 32)
                 if q + 1 < queries:
-                    look_up(rows_at, table, steps, part, 2, 2)
+                    look_up(rows_at, table, part, 2)
                 else:
-                    look_up(rows_at, table, steps, part, 2, 1)
-                _carry(part, min(2, queries - q), q, 32 * group, start == 0, out)
+                    look_up(rows_at, table, part, 1)
+                _carry(part, 32 * group, start == 0, out[q : q + 2])
 
 
 @njit(cache=True, nogil=True)
-def _carry(part: Array, count: int, q: int, row: int, fresh: bool, out: Array) -> None:
-    """Add 16-bit sums (query, group, even or odd, pair) to 32-bit ones."""
-    for c in range(count):
+def _carry(part: Array, row: int, fresh: bool, out: Array) -> None:
+    """Add 16-bit sums (query, group, even or odd, pair) to 32-bit ones (queries, rows)."""
+    for c in range(len(out)):
         for g in range(2):
             for half in range(2):
                 for pair in range(16):
                     at = row + 32 * g + 2 * pair + half
                     value = np.int32(part[c, g, half, pair])
-                    out[q + c, at] = value if fresh else out[q + c, at] + value
+                    out[c, at] = value if fresh else out[c, at] + value
 
 
 @njit(cache=True, nogil=True)
-def _signed(sums: Array, count: int, offset: Array, base: Array, start: int, out: Array) -> None:
+def _signed(sums: Array, count: int, shift: Array, start: int, out: Array) -> None:
     """Convert sums over set bits, shifted by the tables' offset, to signed sums over all bits (+ if set, − if not)."""
     for q in range(sums.shape[0]):
         for i in range(count):
-            out[q, start + i] = np.int32(2) * (sums[q, i] - offset[q]) - base[q]
+            out[q, start + i] = np.int32(2) * sums[q, i] - shift[q]

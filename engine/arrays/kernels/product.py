@@ -12,12 +12,16 @@ its query and on nothing else, to the last bit.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.base import BaseContext
+from numba.core.typing import BaseContext as BaseTypingContext
+from numba.core.typing import Signature
 from numba.extending import intrinsic
 
 from ....store.errors import DataError
@@ -29,9 +33,10 @@ LANES = {"int8": 16, "int16": 8, "uint16": 8, "float32": 8}
 
 DEPTH = 1024
 """Row elements that are multiplied before the next row is processed; fixed, because float rounding depends on it."""
-_WHOLE_DEPTH = (
-    4096  # of integers, whose sums are exact: 103 GMAC/s on two threads, against 92 with 1,024 and 70 with 512
-)
+_WHOLE_DEPTH = 4096  # of integers, whose sums are exact: 103 GMAC/s on two threads, 92 with 1,024, 70 with 512
+Values: TypeAlias = tuple[ir.Value, ...]
+Emitter: TypeAlias = Callable[[BaseContext, ir.IRBuilder, Signature, list[ir.Value]], ir.Value]
+"""A function that emits a kernel's instructions."""
 _WIDTHS = (6, 4, 2, 1)  # queries that a kernel takes at once
 
 
@@ -102,7 +107,7 @@ def multiply(rows: Array, queries: PackedQueries, out: Array) -> None:
             f"rows {rows.shape} and {queries.count} queries of {queries.depth} numbers do not match the output shape {out.shape}"
         )
     depth = _WHOLE_DEPTH if rows.dtype == np.int8 else DEPTH
-    _multiply(padded(rows, queries.lanes), queries.lanes, queries.data, queries.widths, depth, out)
+    _multiply(padded(rows, queries.lanes), PackedPanels(queries.data, queries.widths, queries.lanes), depth, out)
 
 
 def products(rows: Array, matrix: Array) -> Array:
@@ -147,93 +152,143 @@ def _folded(b: ir.IRBuilder, total: ir.Value) -> ir.Value:
     return b.extract_element(total, ir.Constant(I32, 0))
 
 
-@intrinsic(prefer_literal=True)
-def dot_block(typing: Any, rows: Any, packed: Any, steps: Any, out: Any, fresh: Any, height: Any, width: Any) -> Any:
-    """out[j, i] (+)= Σ_k rows[i, k] · q_j[k] for i < height, j < width, both literal; rows, packed and out are `VectorPart`s.
+class PackedPart(NamedTuple):
+    """A panel of packed queries that a kernel reads."""
 
-    rows: int8, int16 (float16's words), uint16 (bf16's) or float32; `packed`: int16 for int8 rows, else float32, `steps` × width
-    × LANES numbers; out: int32 or float32. `fresh` overwrites `out` instead of adding to it.
+    array: Array
+    """All packed queries."""
+    at: int
+    """Index of the panel's first element."""
+    steps: int
+    """Kernel steps in the panel."""
+
+
+class SumPart(NamedTuple):
+    """The sums that a kernel writes."""
+
+    array: Array
+    """All sums."""
+    at: int
+    """Index of the first element."""
+    pitch: int
+    """Elements between the starts of consecutive lines."""
+    fresh: bool
+    """Whether sums are overwritten instead of added to."""
+
+
+@intrinsic(prefer_literal=True)
+def dot_block(
+    typing: BaseTypingContext, rows: types.Type, packed: types.Type, sums: types.Type, size: types.Type
+) -> tuple[Signature, Emitter]:
+    """sums[j, i] (+)= Σ_k rows[i, k] · q_j[k] for i < height, j < width; `size` is the literal pair (height, width).
+
+    rows: a `VectorPart` of int8, int16 (float16's words), uint16 (bf16's) or float32; packed: a `PackedPart` of int16 for int8
+    rows, else float32, steps × width × LANES numbers; sums: a `SumPart` of int32 or float32.
 
     2 × 6 sums fill twelve of AVX2's sixteen registers, two hold the rows, one what was loaded of a query: each load of a
     query serves two products, each of a row six.
     """
     dtype = str(rows.types[0].dtype)
-    lanes, size = LANES[dtype], rows.types[0].dtype.bitwidth // 8
-    r, c = height.literal_value, width.literal_value
+    height, width = (length.literal_value for length in size.types)
 
-    def generate(context: Any, b: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        (x, at, stride), (q, start, _), (y, to, pitch) = (
-            unpack_part(context, b, signature.args[i], values[i]) for i in (0, 1, 3)
-        )
-        whole, steps, fresh = dtype == "int8", values[2], values[4]
-        kind, bytes_ = (I32, 2) if whole else (F32, 4)
+    def generate(context: BaseContext, b: ir.IRBuilder, signature: Signature, values: list[ir.Value]) -> ir.Value:
+        row_part, query_part, sum_part = (unpack_part(context, b, signature.args[i], values[i]) for i in range(3))
+        kind = I32 if dtype == "int8" else F32
         zero = ir.Constant(vector(kind, 8), None)
-        sums = [[cgutils.alloca_once_value(b, zero) for _ in range(c)] for _ in range(r)]
-        for slot in (slot for line in sums for slot in line):
+        totals = [[cgutils.alloca_once_value(b, zero) for _ in range(width)] for _ in range(height)]
+        for slot in (slot for line in totals for slot in line):
             b.store(zero, slot)
-        starts = [offset_address(b, x, (b.add(at, b.mul(stride, ir.Constant(ADDRESS, i))), size)) for i in range(r)]
-        queries_at = offset_address(b, q, (start, bytes_))
-        with cgutils.for_range(b, steps, intp=ADDRESS) as loop:
-            row = [_row(b, dtype, offset_address(b, start, (loop.index, lanes * size))) for start in starts]
-            for j in range(c):
-                spot = offset_address(b, queries_at, (loop.index, lanes * bytes_ * c), j * lanes * bytes_)
-                query = load(b, spot, I16 if whole else F32, lanes)
-                for i in range(r):
-                    b.store(_multiplied(b, b.load(sums[i][j]), row[i], query), sums[i][j])
-        for i in range(r):
-            for j in range(c):
-                spot = offset_address(b, y, (b.add(to, b.mul(pitch, ir.Constant(ADDRESS, j))), 4), 4 * i)
-                pointer = b.inttoptr(spot, kind.as_pointer())
-                before = b.select(fresh, ir.Constant(kind, 0), b.load(pointer))
-                total = _folded(b, b.load(sums[i][j]))
-                b.store(b.add(before, total) if whole else b.fadd(before, total), pointer)
+        _emit_products(b, dtype, row_part, query_part, totals)
+        _emit_sums(b, kind, sum_part, totals)
         return context.get_dummy_value()
 
-    return types.void(rows, packed, types.intp, out, types.boolean, height, width), generate
+    return types.void(rows, packed, sums, size), generate
+
+
+def _emit_products(
+    b: ir.IRBuilder, dtype: str, row_part: Values, query_part: Values, totals: Sequence[Sequence[ir.Value]]
+) -> None:
+    """The loop over a panel's steps: every row's lanes times every query's, added to `totals` (height, width)."""
+    (x, at, stride), (q, start, steps) = row_part, query_part
+    lanes, size, width = LANES[dtype], np.dtype(dtype).itemsize, len(totals[0])
+    query_kind, query_size = (I16, 2) if dtype == "int8" else (F32, 4)
+    starts = [
+        offset_address(b, x, (b.add(at, b.mul(stride, ir.Constant(ADDRESS, i))), size)) for i in range(len(totals))
+    ]
+    queries_at = offset_address(b, q, (start, query_size))
+    with cgutils.for_range(b, steps, intp=ADDRESS) as loop:
+        loaded = [_row(b, dtype, offset_address(b, start, (loop.index, lanes * size))) for start in starts]
+        for j in range(width):
+            spot = offset_address(b, queries_at, (loop.index, lanes * query_size * width), j * lanes * query_size)
+            query = load(b, spot, query_kind, lanes)
+            for line, row in zip(totals, loaded, strict=True):
+                b.store(_multiplied(b, b.load(line[j]), row, query), line[j])
+
+
+def _emit_sums(b: ir.IRBuilder, kind: ir.Type, sum_part: Values, totals: Sequence[Sequence[ir.Value]]) -> None:
+    """Fold each total's lanes, and write it or add it to its sum."""
+    y, to, pitch, fresh = sum_part
+    for i, line in enumerate(totals):
+        for j, slot in enumerate(line):
+            spot = offset_address(b, y, (b.add(to, b.mul(pitch, ir.Constant(ADDRESS, j))), 4), 4 * i)
+            pointer = b.inttoptr(spot, kind.as_pointer())
+            before = b.select(fresh, ir.Constant(kind, 0), b.load(pointer))
+            total = _folded(b, b.load(slot))
+            b.store(b.add(before, total) if kind is I32 else b.fadd(before, total), pointer)
+
+
+class PackedPanels(NamedTuple):
+    """Packed queries as the compiled loop reads them."""
+
+    data: Array
+    """Panel after panel."""
+    widths: Array
+    """(panels,) int64: queries of each."""
+    lanes: int
+    """Elements per kernel step."""
 
 
 @njit(cache=True, nogil=True)
-def _multiply(x: Array, lanes: int, packed: Array, widths: Array, part: int, out: Array) -> None:
+def _multiply(x: Array, packed: PackedPanels, part: int, out: Array) -> None:
     rows, depth = x.shape
+    lanes, widths = packed.lanes, packed.widths
     if len(widths) == 1:
         for i in range(0, rows, 2):
             for k in range(0, depth, part):
-                queries = VectorPart(packed, k * widths[0], 0)
-                _strip(VectorPart(x, i * depth + k, depth), queries, min(part, depth - k) // lanes,
-                       VectorPart(out, i, out.shape[1]), k == 0, i + 1 < rows, widths[0])  # fmt: skip
+                queries = PackedPart(packed.data, k * widths[0], min(part, depth - k) // lanes)
+                sums = SumPart(out, i, out.shape[1], k == 0)
+                _strip(VectorPart(x, i * depth + k, depth), queries, sums, i + 1 < rows, widths[0])
         return
     for k in range(0, depth, part):
         steps, j = min(part, depth - k) // lanes, 0
         for width in widths:
-            queries = VectorPart(packed, j * depth + k * width, 0)
+            queries = PackedPart(packed.data, j * depth + k * width, steps)
             for i in range(0, rows, 2):
-                sums = VectorPart(out, j * out.shape[1] + i, out.shape[1])
-                _strip(VectorPart(x, i * depth + k, depth), queries, steps, sums, k == 0, i + 1 < rows, width)
+                sums = SumPart(out, j * out.shape[1] + i, out.shape[1], k == 0)
+                _strip(VectorPart(x, i * depth + k, depth), queries, sums, i + 1 < rows, width)
             j += width
 
 
 @njit(cache=True, nogil=True)
-def _strip(
-    rows: VectorPart, packed: VectorPart, steps: int, out: VectorPart, fresh: bool, two: bool, width: int
-) -> None:
+def _strip(rows: VectorPart, packed: PackedPart, sums: SumPart, two: bool, width: int) -> None:
     """Multiply one row, or two, with `width` queries."""
     if two:
         if width == 6:
-            dot_block(rows, packed, steps, out, fresh, 2, 6)
+            dot_block(rows, packed, sums, (2, 6))
         elif width == 4:
-            dot_block(rows, packed, steps, out, fresh, 2, 4)
+            dot_block(rows, packed, sums, (2, 4))
         elif width == 2:
-            dot_block(rows, packed, steps, out, fresh, 2, 2)
+            dot_block(rows, packed, sums, (2, 2))
         else:
-            dot_block(rows, packed, steps, out, fresh, 2, 1)
+            dot_block(rows, packed, sums, (2, 1))
     elif width == 6:
-        dot_block(rows, packed, steps, out, fresh, 1, 6)
+        dot_block(rows, packed, sums, (1, 6))
     elif width == 4:
-        dot_block(rows, packed, steps, out, fresh, 1, 4)
+        dot_block(rows, packed, sums, (1, 4))
     elif width == 2:
-        dot_block(rows, packed, steps, out, fresh, 1, 2)
+        dot_block(rows, packed, sums, (1, 2))
     else:
-        dot_block(rows, packed, steps, out, fresh, 1, 1)
+        dot_block(rows, packed, sums, (1, 1))
 
 
 def pairs(rows: Array, matrix: Array, row_at: Array, query_at: Array) -> Array:
@@ -246,16 +301,26 @@ def pairs(rows: Array, matrix: Array, row_at: Array, query_at: Array) -> Array:
         raise DataError(f"rows have {rows.shape[1]} numbers, but queries have {matrix.shape[1]}")
     lanes = LANES[rows.dtype.name]
     out = np.empty((1, len(row_at)), np.int32 if rows.dtype == np.int8 else np.float32)
-    _pairs(padded(rows, lanes), lanes, padded(matrix, lanes).reshape(-1), row_at, query_at, out)
+    _pairs(padded(rows, lanes), PairQueries(padded(matrix, lanes).reshape(-1), lanes), row_at, query_at, out)
     result: Array = out[0]
     return result
 
 
+class PairQueries(NamedTuple):
+    """Queries that are multiplied with single rows."""
+
+    data: Array
+    """Query after query, each padded to whole kernel steps."""
+    lanes: int
+    """Elements per kernel step."""
+
+
 @njit(cache=True, nogil=True)
-def _pairs(x: Array, lanes: int, queries: Array, row_at: Array, query_at: Array, out: Array) -> None:
+def _pairs(x: Array, queries: PairQueries, row_at: Array, query_at: Array, out: Array) -> None:
     depth = x.shape[1]
     for p in range(len(row_at)):
         for k in range(0, depth, DEPTH):
-            steps = min(DEPTH, depth - k) // lanes
-            row, query = VectorPart(x, row_at[p] * depth + k, depth), VectorPart(queries, query_at[p] * depth + k, 0)
-            dot_block(row, query, steps, VectorPart(out, p, 0), k == 0, 1, 1)
+            steps = min(DEPTH, depth - k) // queries.lanes
+            row = VectorPart(x, row_at[p] * depth + k, depth)
+            query = PackedPart(queries.data, query_at[p] * depth + k, steps)
+            dot_block(row, query, SumPart(out, p, 0, k == 0), (1, 1))

@@ -8,15 +8,19 @@ Numba's cache detects edits of that file only: after an edit of this file, run `
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
+from numba.core.base import BaseContext
 
 from ....store.layout import Array
 
 I8, I16, I32, F16, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.HalfType(), ir.FloatType()
 ADDRESS = ir.IntType(64)
+Offset: TypeAlias = ir.Value | int | tuple[ir.Value, int]
+"""Bytes: a number, an IR value, or a product of both."""
 
 
 class VectorPart(NamedTuple):
@@ -37,12 +41,12 @@ def vector(kind: ir.Type, lanes: int) -> ir.VectorType:
 
 def mask(lanes: Iterable[int]) -> ir.Constant:
     """The constant mask of a vector shuffle."""
-    found = list(lanes)
-    return ir.Constant(vector(I32, len(found)), found)
+    indices = list(lanes)
+    return ir.Constant(vector(I32, len(indices)), indices)
 
 
-def offset_address(b: ir.IRBuilder, base: ir.Value, *offsets: Any) -> ir.Value:
-    """base + Σ offsets; each offset, in bytes, is an int, an IR value, or a product (IR value, int)."""
+def offset_address(b: ir.IRBuilder, base: ir.Value, *offsets: Offset) -> ir.Value:
+    """base + Σ offsets."""
     for offset in offsets:
         if isinstance(offset, tuple):
             offset = b.mul(offset[0], ir.Constant(ADDRESS, offset[1]))
@@ -54,9 +58,9 @@ def offset_address(b: ir.IRBuilder, base: ir.Value, *offsets: Any) -> ir.Value:
 
 def load(b: ir.IRBuilder, at: ir.Value, kind: ir.Type, lanes: int) -> ir.Value:
     """Load a vector from an address of any alignment."""
-    found = b.load(b.inttoptr(at, vector(kind, lanes).as_pointer()))
-    found.align = 1
-    return found
+    loaded = b.load(b.inttoptr(at, vector(kind, lanes).as_pointer()))
+    loaded.align = 1
+    return loaded
 
 
 def store(b: ir.IRBuilder, value: ir.Value, at: ir.Value) -> None:
@@ -64,12 +68,12 @@ def store(b: ir.IRBuilder, value: ir.Value, at: ir.Value) -> None:
     b.store(value, b.inttoptr(at, value.type.as_pointer())).align = 1
 
 
-def data(context: Any, b: ir.IRBuilder, kind: Any, array: ir.Value) -> ir.Value:
+def data(context: BaseContext, b: ir.IRBuilder, kind: types.Type, array: ir.Value) -> ir.Value:
     """The address of an array's first element."""
     return b.ptrtoint(context.make_array(kind)(context, b, array).data, ADDRESS)
 
 
-def unpack_part(context: Any, b: ir.IRBuilder, kind: Any, part: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Unpack a `VectorPart`: address of the array's first element, `at`, and `pitch`."""
-    array, at, pitch = cgutils.unpack_tuple(b, part, 3)
-    return data(context, b, kind.types[0], array), at, pitch
+def unpack_part(context: BaseContext, b: ir.IRBuilder, kind: types.Type, part: ir.Value) -> tuple[ir.Value, ...]:
+    """Unpack a `VectorPart`, or another tuple that starts with an array: address of the array's first element, other fields."""
+    array, *fields = cgutils.unpack_tuple(b, part, len(kind.types))
+    return data(context, b, kind.types[0], array), *fields

@@ -56,18 +56,18 @@ def _signs(seed: int, stream: str, count: int, bit: int) -> Array:
 
 
 class Rotation:
-    """P: two rounds of random signs and a Hadamard transform, of which `bits` coordinates are kept."""
+    """P: two rounds of random signs and a Hadamard transform, of which the first `bits` coordinates are used."""
 
     def __init__(self, depth: int, bits: int, seed: int) -> None:
         """For rows of `depth` numbers."""
         self.depth, self.bits = depth, bits
         self.size = 1 << (max(depth, bits) - 1).bit_length()
-        self.kept = 1 << (bits - 1).bit_length()
+        self.padded_bits = 1 << (bits - 1).bit_length()
         self._first, self._second = (_signs(seed, "simhash", self.size, bit) for bit in (0, 1))
 
     def apply(self, rows: Array) -> Array:
-        """(n, depth) → (n, bits) float32: the kept coordinates of Px."""
-        out = np.empty((len(rows), self.kept), np.float32)
+        """(n, depth) → (n, bits) float32: the first coordinates of Px."""
+        out = np.empty((len(rows), self.padded_bits), np.float32)
         _rotate(np.ascontiguousarray(rows, np.float32), self._first, self._second, out)
         return out[:, : self.bits]
 
@@ -81,7 +81,7 @@ def rotation(depth: int, bits: int, seed: int) -> Rotation:
 @njit(cache=True, nogil=True)
 def _rotate(rows: Array, first: Array, second: Array, out: Array) -> None:
     """Only the first coordinates are needed, so the second transform is folded to that length."""
-    size, kept, depth = len(first), out.shape[1], rows.shape[1]
+    size, width, depth = len(first), out.shape[1], rows.shape[1]
     work = np.empty(size, np.float32)
     factor = np.float32(1.0 / size)
     for i in range(len(rows)):
@@ -90,8 +90,8 @@ def _rotate(rows: Array, first: Array, second: Array, out: Array) -> None:
         _hadamard(work)
         folded = out[i]
         folded[:] = np.float32(0)
-        for start in range(0, size, kept):
-            folded += work[start : start + kept] * second[start : start + kept]
+        for start in range(0, size, width):
+            folded += work[start : start + width] * second[start : start + width]
         _hadamard(folded)
         folded *= factor
 

@@ -19,16 +19,16 @@ from numba import njit
 
 from ....store.errors import StoreDamaged
 from ....store.layout import Array, Block
+from ...runtime.run import Stage
 from ..kernels.heaps import Heaps, merged
 from ..kernels.product import DEPTH, PackedQueries, multiply, words
 from ..precision.precisions import Int8
 from ..precision.quantize import int8_queries
 from ..precision.rotation import hadamard_rotation
-from .scan_loop import OnProgress, Shape, scan
+from .scan_loop import Shape, scan
 from .scorers import require_queries, scorer_of, tile_rows
-from .stored_rows import StoredRows
 from .top_k import tiles, top_k
-from .two_stage import TwoStageResult, ranked, require_same_rows, rescored
+from .two_stage import CompressedColumn, TwoStageResult, ranked, require_same_rows, rescored
 
 ROOM = 64
 """Capacity for candidates per query, in multiples of k."""
@@ -36,34 +36,32 @@ _UNIT = 2.0**-24  # unit roundoff of float32
 _SLACK = 1.0 + 1e-5  # covers rounding of the bounds, which are computed in float32
 
 
-def certified(
-    small: StoredRows, fine: StoredRows, column: str, matrix: Array, k: int, shape: Shape, on_progress: OnProgress
-) -> TwoStageResult:
-    """The k best rows of the finer column, exactly; `small` holds its int8 version.
+def certified(column: CompressedColumn, matrix: Array, k: int, shape: Shape, stage: Stage) -> TwoStageResult:
+    """The k best rows of the finer column, exactly; its copy must be int8.
 
     Raises:
         StoreDamaged: a chunk of the small column, or a gathered row of the finer column, differs from its checksum.
     """
+    small, fine = column.small, column.fine
     require_same_rows(small, fine)
-    precision, k = small.precisions[column], min(k, fine.rows)
+    precision, k = small.precisions[column.name], min(k, fine.rows)
     if not isinstance(precision, Int8):
         raise StoreDamaged(f"{small.group} is not stored as int8")
     require_queries(precision, matrix)
     bounds = _ScoreBounds(precision, matrix)
     columns = small.open(stored.name for stored in precision.columns)
     room = room_for(fine.rows, k)
-    workers = scan(columns, shape, lambda: _BoundKeeper(bounds, k, room), on_progress)
+    workers = scan(columns, shape, lambda: _BoundWorker(bounds, k, room), stage)
     floor = merged([worker.heaps for worker in workers])[0][:, -1]
-    scorer = scorer_of(fine.precisions[column], matrix)
-    if any(worker.full for worker in workers):
-        return TwoStageResult(top_k(fine.scanned(column), scorer, k, shape, on_progress), True, 1.0)
-    rows = _candidates(workers, floor)
-    if 4 * len(np.unique(rows)) > fine.rows:  # a scan reads no more than gathering would, and in order
-        return TwoStageResult(top_k(fine.scanned(column), scorer, k, shape, on_progress), True, 1.0)
-    return TwoStageResult(ranked(rescored(small, fine, column, scorer, rows), rows, k), True, 1.0)
+    scorer = scorer_of(fine.precisions[column.name], matrix)
+    rows = None if any(worker.full for worker in workers) else _candidates(workers, floor)
+    # with many candidates, a scan reads no more than gathering would, and in order
+    if rows is None or 4 * len(np.unique(rows)) > fine.rows:
+        return TwoStageResult(top_k(fine.scanned(column.name), scorer, k, shape, stage), True, 1.0)
+    return TwoStageResult(ranked(rescored(column, scorer, rows), rows, k), True, 1.0)
 
 
-def keeper_bytes(queries: int, k: int, rows: int) -> int:
+def bound_worker_bytes(queries: int, k: int, rows: int) -> int:
     """Memory of one worker's candidates, their merging and its bounds, in bytes."""
     return 40 * queries * room_for(rows, k) + 8 * queries * tile_rows(queries)
 
@@ -73,17 +71,33 @@ def room_for(rows: int, k: int) -> int:
     return min(rows, max(ROOM * k, 1024))
 
 
-def _candidates(workers: list[_BoundKeeper], floor: Array) -> Array:
+def _candidates(workers: list[_BoundWorker], floor: Array) -> Array:
     """(Q, c) int64: each query's rows whose upper bound reaches its floor, padded with -1."""
     lists = [
-        np.concatenate([worker.rows[q, : worker.count[q]][worker.upper[q, : worker.count[q]] >= floor[q]]
-                        for worker in workers])
-        for q in range(len(floor))
-    ]  # fmt: skip
+        np.concatenate([_reaching(worker.candidates, q, floor[q]) for worker in workers]) for q in range(len(floor))
+    ]
     candidates = np.full((len(lists), max(map(len, lists))), -1, np.int64)
     for line, rows in zip(candidates, lists, strict=True):
         line[: len(rows)] = rows
     return candidates
+
+
+def _reaching(candidates: CandidateBuffer, query: int, floor: float) -> Array:
+    """(c,) int64: a query's rows whose upper bound reaches its floor."""
+    count = candidates.used[query]
+    rows: Array = candidates.rows[query, :count][candidates.upper[query, :count] >= floor]
+    return rows
+
+
+class CandidateBuffer(NamedTuple):
+    """Candidates of Q queries, with equal room for each."""
+
+    rows: Array
+    """(Q, room) int64."""
+    upper: Array
+    """(Q, room) float32: upper bounds of their scores."""
+    used: Array
+    """(Q,) int64: number of used slots."""
 
 
 class RowErrors(NamedTuple):
@@ -124,14 +138,13 @@ class _ScoreBounds:
         self.errors, self.longest = QueryErrors(scale, of_row, of_error), np.float32(np.sqrt(precision.depth) * 127)
 
 
-class _BoundKeeper:
+class _BoundWorker:
     """A worker that collects the k best lower bounds and the rows whose upper bound reaches them."""
 
     def __init__(self, bounds: _ScoreBounds, k: int, room: int) -> None:
         self._bounds, self.heaps, self.full = bounds, Heaps(bounds.queries, k), False
-        self.rows = np.empty((bounds.queries, room), np.int64)
-        self.upper = np.empty((bounds.queries, room), np.float32)
-        self.count = np.zeros(bounds.queries, np.int64)
+        rows, upper = np.empty((bounds.queries, room), np.int64), np.empty((bounds.queries, room), np.float32)
+        self.candidates = CandidateBuffer(rows, upper, np.zeros(bounds.queries, np.int64))
         self._tile = max(
             1, min(room // 2, tile_rows(bounds.queries))
         )  # a tile must not fill the room before floors rise
@@ -149,7 +162,7 @@ class _BoundKeeper:
             _bound(self._sums, rows, b.errors, self._lower, self._upper)
             self.heaps.push(self._lower, tile.rows, tile.start)
             floors = self.heaps.scores[:, 0].copy()
-            if _collect(self._upper, tile.rows, tile.start, floors, self.rows, self.upper, self.count):
+            if _collect(self._upper, tile.rows, tile.start, floors, self.candidates):
                 self.full = True
                 return
 
@@ -165,22 +178,23 @@ def _bound(sums: Array, rows: RowErrors, queries: QueryErrors, lower: Array, upp
 
 
 @njit(cache=True, nogil=True)
-def _collect(bounds: Array, n: int, start: int, floors: Array, rows: Array, upper: Array, count: Array) -> bool:
+def _collect(bounds: Array, n: int, start: int, floors: Array, candidates: CandidateBuffer) -> bool:
     """Add the rows whose upper bound reaches the current floor. Returns True if the buffer is full even after removing rows below
     the floor."""
+    rows, upper, count = candidates.rows, candidates.upper, candidates.used
     room = rows.shape[1]
     for q in range(len(floors)):
         for i in range(n):
             if bounds[q, i] < floors[q]:
                 continue
             if count[q] == room:
-                kept = 0
+                remaining = 0
                 for at in range(room):
                     if upper[q, at] >= floors[q]:
-                        rows[q, kept], upper[q, kept] = rows[q, at], upper[q, at]
-                        kept += 1
-                count[q] = kept
-                if kept == room:
+                        rows[q, remaining], upper[q, remaining] = rows[q, at], upper[q, at]
+                        remaining += 1
+                count[q] = remaining
+                if remaining == room:
                     return True
             rows[q, count[q]], upper[q, count[q]] = start + i, bounds[q, i]
             count[q] += 1

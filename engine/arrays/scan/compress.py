@@ -8,7 +8,7 @@ Knows no method and no model.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,8 +22,9 @@ from ....store.layout import Array, Block, Column, column
 from ....store.manifest import columns_json
 from ....store.writer import GroupWriter
 from ...runtime.memory import Part, Plan
+from ...runtime.run import SILENT_STAGE, Stage
 from ..precision.precisions import Precision, Sign, precision_of
-from .scan_loop import OnProgress, Shape, blocks_bytes
+from .scan_loop import Shape, blocks_bytes
 from .stored_rows import StoredRows, first_plan_within_budget, scan_shapes
 
 _TILE = 128  # rows that one thread encodes per step
@@ -59,10 +60,9 @@ class Compression:
         """Name of the precision in commands."""
         return self.group.rpartition(".")[2]
 
-    def run(
-        self, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False, commit_seconds: float = 15.0
-    ) -> int:
-        """Continue from the last commit to the source's end, or until `should_stop`; returns the number of committed rows.
+    def run(self, stage: Stage = SILENT_STAGE, commit_seconds: float = 15.0) -> int:
+        """Continue from the last commit to the source's end, or until the stage asks for a stop; returns the number of committed
+        rows.
 
         Only rows of whole chunks of the source are committed, whose checksums have been verified, and a run resumes at
         the start of such a chunk.
@@ -79,21 +79,21 @@ class Compression:
                                     f"{self.source.group}: the compressed rows come from other rows")  # fmt: skip
             columns, last = self.source.open(names), time.monotonic()
             unit = max(reader.column.chunk_rows for reader in columns)
-            begun = writer.rows // unit * unit
-            with BlockStream(columns, self.shape.block_rows, self.shape.buffers, start=begun) as stream:
+            first = writer.rows // unit * unit
+            with BlockStream(columns, self.shape.block_rows, self.shape.buffers, start=first) as stream:
                 while (block := stream.take()) is not None:
                     for part in pool.map(self._encoded, _parts(block, writer.rows, unit)):
                         writer.append(part)
                         if writer.rows % unit:
                             continue
-                        if should_stop():
+                        if stage.should_stop():
                             writer.commit()
                             return writer.rows
                         if time.monotonic() - last > commit_seconds:
                             writer.commit()
                             last = time.monotonic()
                     stream.give(block)
-                    on_progress(writer.rows)
+                    stage.report(writer.rows)
             writer.commit(complete=writer.rows == self.source.rows)
             return writer.rows
 
@@ -114,8 +114,18 @@ def _parts(block: Block, first: int, unit: int) -> Iterator[Block]:
         start = stop
 
 
+@dataclass(frozen=True, slots=True)
+class TargetPrecision:
+    """The precision of a compressed copy."""
+
+    name: str
+    """float16, bf16, int8 or sign."""
+    bits: int = 8192
+    """Sign bits per row; of `sign` alone."""
+
+
 def compression(
-    store: FeatureStore, method: str, precision: str, bits: int, memory: int | None, *, declare: bool = True
+    store: FeatureStore, method: str, target: TargetPrecision, budget: int | None, *, declare: bool = True
 ) -> Compression:
     """Plan the compression of a method's rows and, if `declare`, add the group to the store.
 
@@ -125,37 +135,41 @@ def compression(
         StoreMissing: the method has no committed rows.
     """
     source = StoredRows(store, method_group(method))
-    dense = {
-        name: column_precision
-        for name, column_precision in source.precisions.items()
-        if np.dtype(column_precision.declared.dtype).kind == "f" and column_precision.depth > 1
-    }
-    if precision == "auto" or not dense:
-        raise SettingsError(f"method {method} has no rows of floats to compress" if not dense else "name a precision")
-    if any(isinstance(column_precision, Sign) for column_precision in dense.values()):
-        raise SettingsError(f"method {method} is stored as signs, which cannot be converted to another precision")
-    precisions = {
-        name: precision_of(precision, column_precision.declared, bits) for name, column_precision in dense.items()
-    }
-    if any(column_precision.name == dense[name].name for name, column_precision in precisions.items()):
-        raise SettingsError(f"method {method} is stored as {precision} already")
-    widest = max(precisions.values(), key=lambda column_precision: column_precision.depth)
-    group = precision_group(method, widest.name)
-    columns = [
-        stored
-        for name, column_precision in precisions.items()
-        for stored in (*column_precision.columns, check_column(name))
-    ]
-    shapes = scan_shapes(source)
-    made, shape = first_plan_within_budget(
-        ((_plan(source, precisions, columns, shape), shape) for shape in shapes), Plan(()), memory
+    precisions = _new_precisions(source, method, target)
+    group = precision_group(method, max(precisions.values(), key=lambda precision: precision.depth).name)
+    columns = [stored for name, precision in precisions.items() for stored in (*precision.columns, check_column(name))]
+    plan, shape = first_plan_within_budget(
+        ((_plan(source, precisions, columns, shape), shape) for shape in scan_shapes(source)), Plan(()), budget
     )
-    notes = {"settings": {"precision": precision, "bits": bits},
-             "declared": columns_json([stored_as.declared for stored_as in precisions.values()])}  # fmt: skip
     store.require_writable()
     if declare and group not in store.groups:
-        store.add_group(group, columns, notes)
-    return Compression(source, group, precisions, made, shape)
+        record = {"settings": {"precision": target.name, "bits": target.bits}, "complete": False,
+                  "declared": columns_json([precision.declared for precision in precisions.values()])}  # fmt: skip
+        store.add_group(group, columns, record)
+    return Compression(source, group, precisions, plan, shape)
+
+
+def _new_precisions(source: StoredRows, method: str, target: TargetPrecision) -> dict[str, Precision]:
+    """Declared column → its new precision, for the columns of floats.
+
+    Raises:
+        SettingsError: the rows are stored as signs, already have this precision, or the precision is unknown.
+    """
+    dense = {
+        name: precision
+        for name, precision in source.precisions.items()
+        if np.dtype(precision.declared.dtype).kind == "f" and precision.depth > 1
+    }
+    if not dense:
+        raise SettingsError(f"method {method} has no rows of floats to compress")
+    if target.name == "auto":
+        raise SettingsError("a compressed copy needs a precision: float16, bf16, int8 or sign")
+    if any(isinstance(precision, Sign) for precision in dense.values()):
+        raise SettingsError(f"method {method} is stored as signs, which cannot be converted to another precision")
+    precisions = {name: precision_of(target.name, precision.declared, target.bits) for name, precision in dense.items()}
+    if any(precision.name == dense[name].name for name, precision in precisions.items()):
+        raise SettingsError(f"method {method} is stored as {target.name} already")
+    return precisions
 
 
 def _plan(source: StoredRows, precisions: dict[str, Precision], columns: list[Column], shape: Shape) -> Plan:

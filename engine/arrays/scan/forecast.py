@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....store.layout import Array
-from .scan_loop import Shape, row_bytes
+from ...runtime.run import SILENT_STAGE
+from .scan_loop import Shape, row_bytes, scan
 from .scorers import scorer_of
 from .stored_rows import StoredRows
-from .top_k import top_k
-from .two_stage import rescored
+from .top_k import TopKWorker
+from .two_stage import CompressedColumn, SearchDepth, rescored
 
 SAMPLE = 64 << 20
 _GATHERED = 64  # rows
@@ -36,34 +37,32 @@ class Forecast:
     """Bytes of the sample scan."""
 
 
-def forecast(scanned: StoredRows, fine: StoredRows, queries: int, k: int, candidates: int, shape: Shape) -> Forecast:
-    """Forecast a scan of `scanned` for `queries` queries, re-scoring `candidates` rows per query from `fine` (0: none)."""
+def forecast(scanned: StoredRows, fine: StoredRows, queries: int, depth: SearchDepth, shape: Shape) -> Forecast:
+    """Forecast a scan of `scanned` for `queries` queries; the candidates (0: none) are scored again from `fine`."""
     precision = scanned.widest
     name = precision.declared.name
     columns = scanned.scanned(name)
     row, rows = row_bytes(columns), scanned.rows
     matrix = np.random.default_rng(0).standard_normal((queries, precision.depth)).astype(np.float32)
-    scorer, kept = scorer_of(precision, matrix), candidates or k
+    scorer, k = scorer_of(precision, matrix), min(depth.candidates or depth.k, rows)
     stop = min(rows, max(shape.block_rows, SAMPLE // row))
-    top_k(columns, scorer, kept, shape, _nothing, stop=min(rows, 2))  # compiles what is not compiled yet
+    scan(columns, shape, lambda: TopKWorker(scorer, k), SILENT_STAGE, min(rows, 2))  # compiles what is not compiled yet
     started = time.monotonic()
-    top_k(columns, scorer, kept, shape, _nothing, stop=stop)
+    scan(columns, shape, lambda: TopKWorker(scorer, k), SILENT_STAGE, stop)
     rate = row * stop / max(time.monotonic() - started, 1e-6)
-    gathered = min(rows, queries * candidates)
+    gathered = min(rows, queries * depth.candidates)
     finer = sum(column.row_bytes for column in fine.precisions[name].columns)
-    seconds = rows * row / rate + (gathered * _gather_seconds(scanned, fine, name, matrix) if candidates else 0)
+    copy = CompressedColumn(scanned, fine, name)
+    seconds = rows * row / rate + (gathered * _gather_seconds(copy, matrix) if depth.candidates else 0)
     return Forecast(rows * row + gathered * finer, seconds, rate, row * stop)
 
 
-def _gather_seconds(small: StoredRows, fine: StoredRows, name: str, matrix: Array) -> float:
+def _gather_seconds(column: CompressedColumn, matrix: Array) -> float:
     """Seconds to re-score one candidate."""
-    sample_rows = np.linspace(0, fine.rows - 1, min(_GATHERED, fine.rows)).astype(np.int64)[None]
-    scorer = scorer_of(fine.precisions[name], matrix[:1])
-    rescored(small, fine, name, scorer, sample_rows[:, :1])
+    rows = column.fine.rows
+    sample_rows = np.linspace(0, rows - 1, min(_GATHERED, rows)).astype(np.int64)[None]
+    scorer = scorer_of(column.fine.precisions[column.name], matrix[:1])
+    rescored(column, scorer, sample_rows[:, :1])
     started = time.monotonic()
-    rescored(small, fine, name, scorer, sample_rows)
+    rescored(column, scorer, sample_rows)
     return float((time.monotonic() - started) / sample_rows.shape[1])
-
-
-def _nothing(rows: int) -> None:
-    """Ignore progress."""

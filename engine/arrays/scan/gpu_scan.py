@@ -20,13 +20,16 @@ from ....store.blocks import BlockStream
 from ....store.columns import ColumnReader
 from ....store.errors import DeviceError
 from ....store.layout import Array, Block
+from ...runtime.run import Stage
 from ..precision.precisions import Precision, Sign
-from .scan_loop import OnProgress, Shape, row_bytes
+from .scan_loop import Shape, row_bytes
 from .tensor_scores import best_keys, from_keys, query_planes, scores_of
 from .top_k import TopK
 
 BLOCK_BYTES = 64 << 20
 """Size of a block copied to the device; copies of this size reach the full bus rate."""
+DeviceArrays = dict[str, Any]
+"""Column → CuPy array; CuPy is not typed."""
 _SLOTS = 2
 
 
@@ -53,7 +56,7 @@ class GpuScan:
             torch.cuda.set_per_process_memory_fraction(min(1.0, memory / 2 / total), self._device)
             self._copies = cupy.cuda.Stream(non_blocking=True)
 
-    def top_k(self, matrix: Array, k: int, on_progress: OnProgress) -> TopK:
+    def top_k(self, matrix: Array, k: int, stage: Stage) -> TopK:
         """The k best rows for each query (Q, D), as :func:`similarity.top_k` has them.
 
         If the device runs out of memory, the scan restarts once with blocks a quarter as large; a second failure is an error.
@@ -64,7 +67,7 @@ class GpuScan:
         rows = self._block_rows(len(matrix), k)
         with self._guarded():
             try:
-                return self._scanned(matrix, k, rows, on_progress)
+                return self._scanned(matrix, k, rows, stage)
             except (self._cupy.cuda.memory.OutOfMemoryError, torch.cuda.OutOfMemoryError) as error:
                 traceback.clear_frames(error.__traceback__)  # frames keep device arrays alive
             self._resident.clear()
@@ -72,7 +75,7 @@ class GpuScan:
             torch.cuda.empty_cache()
             message = f"the device has no memory for blocks of {rows:,} rows: trying {max(1, rows // 4):,}"
             print(message, file=sys.stderr)
-            return self._scanned(matrix, k, max(1, rows // 4), on_progress)
+            return self._scanned(matrix, k, max(1, rows // 4), stage)
 
     def _block_rows(self, queries: int, k: int) -> int:
         """Rows of a block: `BLOCK_BYTES`, or fewer if scores and keys (about 60 bytes per row and query) exceed the budget."""
@@ -80,7 +83,7 @@ class GpuScan:
         work = 60 * queries + (16 if isinstance(self._precision, Sign) else 2) * row
         return max(1, min(BLOCK_BYTES // row, (self._memory // 2 - 24 * queries * k) // work))
 
-    def _scanned(self, matrix: Array, k: int, rows: int, on_progress: OnProgress) -> TopK:
+    def _scanned(self, matrix: Array, k: int, rows: int, stage: Stage) -> TopK:
         queries, keys, done = query_planes(self._precision, matrix, self._device), None, 0
         name = self._precision.declared.name
         for block in self._blocks(rows):
@@ -88,7 +91,7 @@ class GpuScan:
             scores = scores_of(self._precision, parts[name], parts.get(f"{name}.scale"), queries)
             keys = best_keys(keys, scores, block.start, k)
             done += block.rows
-            on_progress(done)
+            stage.report(done)
         assert keys is not None
         return from_keys(keys)
 
@@ -99,26 +102,26 @@ class GpuScan:
             return
         whole = row_bytes(self._columns) * self._columns[0].rows
         keep = 4 * whole <= self._memory
-        kept = []
+        resident = []
         for block in self._copied(rows, keep):
             yield block
             if keep:
-                kept.append(block)
-        self._resident = kept
+                resident.append(block)
+        self._resident = resident
 
     def _copied(self, rows: int, keep: bool) -> Iterator[Block]:
         """Yield blocks in order; the next block is copied while the current one is used."""
         cupy = self._cupy
         import cupyx
 
-        slots: list[dict[str, Any]] = [{} for _ in range(_SLOTS)]
+        slots: list[DeviceArrays] = [{} for _ in range(_SLOTS)]
         shape = Shape(rows, 1)
         with BlockStream(self._columns, rows, shape.buffers, allocate=cupyx.empty_pinned) as stream:
             before: Block | None = None
             number = 0
             while (block := stream.take()) is not None:
                 slot = {} if keep else slots[number % _SLOTS]
-                arrays: dict[str, Any] = {}
+                arrays: DeviceArrays = {}
                 for name, values in block.columns.items():
                     if name not in slot:
                         slot[name] = cupy.empty((rows, *values.shape[1:]), values.dtype)

@@ -19,6 +19,7 @@ from ....store.blocks import BlockStream, SharedBlocks
 from ....store.cached import CachedColumn
 from ....store.columns import ColumnReader
 from ....store.layout import Block
+from ...runtime.run import Stage
 
 AHEAD = 2
 """Buffers beyond one per worker: one being filled, one full."""
@@ -31,8 +32,6 @@ ROWS = 64
 """Block rows are a multiple of this where the budget allows."""
 PROGRESS_SECONDS = 0.05
 """Minimum seconds between two progress reports of a worker."""
-
-OnProgress = Callable[[int], None]
 
 
 def cores() -> int:
@@ -90,11 +89,11 @@ def scan(
     columns: Sequence[ColumnReader],
     shape: Shape,
     make: Callable[[], W],
-    on_progress: OnProgress,
+    stage: Stage,
     stop: int | None = None,
 ) -> list[W]:
-    """Pass every row (before `stop`) to one of `shape.workers` workers, and return the workers. `on_progress` gets the number
-    of processed rows.
+    """Pass every row (before `stop`) to one of `shape.workers` workers, and return the workers. `stage` gets the number of
+    processed rows.
 
     Raises:
         StoreDamaged: a chunk differs from its checksum. Exceptions of a worker are re-raised.
@@ -106,7 +105,7 @@ def scan(
     for thread in threads:
         thread.start()
     try:
-        _forward_progress(messages, len(threads), on_progress)
+        _forward_progress(messages, len(threads), stage)
     finally:
         source.close()
         for thread in threads:
@@ -116,8 +115,8 @@ def scan(
 
 def _source(columns: Sequence[ColumnReader], shape: Shape, stop: int | None) -> SharedBlocks | BlockStream:
     """Shared blocks that workers read themselves; read-ahead blocks for one worker, or if only one thread may read."""
-    held = all(isinstance(column, CachedColumn) for column in columns)
-    if held or (shape.workers > 1 and all(column.shared for column in columns)):
+    in_memory = all(isinstance(column, CachedColumn) for column in columns)
+    if in_memory or (shape.workers > 1 and all(column.shared for column in columns)):
         return SharedBlocks(columns, shape.block_rows, stop=stop)
     return BlockStream(columns, shape.block_rows, shape.buffers, stop=stop)
 
@@ -140,7 +139,7 @@ def _work(
         messages.put(error)
 
 
-def _forward_progress(messages: queue.Queue[int | BaseException | None], workers: int, on_progress: OnProgress) -> None:
+def _forward_progress(messages: queue.Queue[int | BaseException | None], workers: int, stage: Stage) -> None:
     """Forward progress until all workers are done; re-raise the exception of a worker."""
     done = 0
     while workers:
@@ -151,4 +150,4 @@ def _forward_progress(messages: queue.Queue[int | BaseException | None], workers
             workers -= 1
         else:
             done += item
-            on_progress(done)
+            stage.report(done)

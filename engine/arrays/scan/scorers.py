@@ -1,4 +1,4 @@
-"""Scorers: how a block of stored rows is scored, one for each precision. Knows forms and kernels; no file and no method."""
+"""Scorers: how a block of stored rows is scored, one for each precision. Knows precisions and kernels; no file and no method."""
 
 from __future__ import annotations
 

@@ -61,17 +61,17 @@ class StoredRows:
         )
 
     def scan_plan(self, queries: int, k: int, shape: Shape, *, whole: bool = False) -> Plan:
-        """What a scan of the widest form holds; `whole`: of all columns, decoded a tile at a time for a method's own scores."""
-        form = self.widest
+        """Memory of a scan of the widest column; `whole`: of all columns, decoded a tile at a time for a method's own scores."""
+        widest = self.widest
         tile = min(TILE_ROWS if whole else tile_rows(queries), shape.block_rows)
-        parts = scan_parts(self.all_columns() if whole else self.scanned(form.declared.name), queries, k, shape, tile)
-        decoded = sum(12 * tile * max(1, one.depth) for one in self.precisions.values()) if whole else 0
-        scratch = shape.workers * scratch_bytes(form, queries, tile) + decoded
-        width = sum(4 * one.depth for one in self.precisions.values())
-        packed = tiles_bytes(queries, form.depth, width) if whole else query_bytes(form, queries)
-        held = 8 * queries * form.depth + packed
+        parts = scan_parts(self.all_columns() if whole else self.scanned(widest.declared.name), queries, k, shape, tile)
+        decoded = sum(12 * tile * max(1, precision.depth) for precision in self.precisions.values()) if whole else 0
+        scratch = shape.workers * scratch_bytes(widest, queries, tile) + decoded
+        width = sum(4 * precision.depth for precision in self.precisions.values())
+        packed = tiles_bytes(queries, widest.depth, width) if whole else query_bytes(widest, queries)
+        matrices = 8 * queries * widest.depth + packed
         return parts + Plan.of(
-            Part("workers' scratch", scratch), Part("queries", held), Part("threads", (shape.workers + 1) << 20)
+            Part("workers' scratch", scratch), Part("queries", matrices), Part("threads", (shape.workers + 1) << 20)
         )
 
     def all_columns(self) -> list[ColumnReader]:
@@ -79,20 +79,20 @@ class StoredRows:
         return self.open(name for precision in self.precisions.values() for name in precision.scanned)
 
 
-def first_plan_within_budget(plans: Iterable[tuple[Plan, T]], others: Plan, memory: int | None) -> tuple[Plan, T]:
-    """The first of the plans, each with its way to cut a run, that with the other parts fits the budget.
+def first_plan_within_budget(plans: Iterable[tuple[Plan, T]], others: Plan, budget: int | None) -> tuple[Plan, T]:
+    """The first plan, each given with the shape of its run, that fits the budget together with the other parts.
 
     Raises:
         BudgetError: no plan fits; the message names the smallest budget that works.
     """
     rejected = []
-    for made, shape in plans:
-        whole = others + made
-        if memory is None or whole.total <= memory:
+    for plan, shape in plans:
+        whole = others + plan
+        if budget is None or whole.total <= budget:
             return whole, shape
         rejected.append((whole, shape))
     smallest = min(rejected, key=lambda item: item[0].total)[0]
-    smallest.check(memory, smallest.total)
+    smallest.check(budget, smallest.total)
     raise AssertionError("a plan within the budget was passed over")
 
 

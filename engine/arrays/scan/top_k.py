@@ -16,8 +16,9 @@ from ....store.columns import ColumnReader
 from ....store.errors import DataError
 from ....store.layout import Array, Block
 from ...runtime.memory import Part, Plan
+from ...runtime.run import Stage
 from ..kernels.heaps import Heaps, heap_bytes, merged
-from .scan_loop import OnProgress, Shape, blocks_bytes, scan
+from .scan_loop import Shape, blocks_bytes, scan
 from .scorers import Scorer
 
 
@@ -31,14 +32,16 @@ class TopK:
     """(Q, k) int64."""
 
 
-class _Keeper:
+class TopKWorker:
     """A worker that collects the best rows of its blocks."""
 
     def __init__(self, scorer: Scorer, k: int) -> None:
+        """`scorer` may be shared by workers."""
         self._scorer, self.heaps = scorer, Heaps(scorer.queries, k)
         self._scores = np.empty((scorer.queries, scorer.tile_rows), np.float32)
 
     def __call__(self, block: Block) -> None:
+        """Score a block's rows. Raises DataError for a score that is NaN."""
         for tile in tiles(block, self._scorer.tile_rows):
             self._scorer.score(tile, self._scores)
             if self.heaps.push(self._scores, tile.rows, tile.start):
@@ -51,27 +54,20 @@ def tiles(block: Block, rows: int) -> Iterator[Block]:
         yield block.part(start, min(block.rows, start + rows))
 
 
-def top_k(
-    columns: Sequence[ColumnReader],
-    scorer: Scorer,
-    k: int,
-    shape: Shape,
-    on_progress: OnProgress,
-    stop: int | None = None,
-) -> TopK:
-    """The k best rows (before `stop`) for each query, in one pass. `on_progress` gets the number of processed rows.
+def top_k(columns: Sequence[ColumnReader], scorer: Scorer, k: int, shape: Shape, stage: Stage) -> TopK:
+    """The k best rows for each query, in one pass. `stage` gets the number of processed rows.
 
     Raises:
         StoreDamaged: a chunk differs from its checksum.
         DataError: a score is NaN.
     """
-    k = min(k, columns[0].rows if stop is None else stop)
-    workers = scan(columns, shape, lambda: _Keeper(scorer, k), on_progress, stop)
+    k = min(k, columns[0].rows)
+    workers = scan(columns, shape, lambda: TopKWorker(scorer, k), stage)
     return TopK(*merged([worker.heaps for worker in workers]))
 
 
 def all_scores(
-    columns: Sequence[ColumnReader], scorer: Scorer, shape: Shape, on_progress: OnProgress
+    columns: Sequence[ColumnReader], scorer: Scorer, shape: Shape, stage: Stage
 ) -> Iterator[tuple[int, Array]]:
     """(first row, (rows, Q) float32 scores), for each tile, in row order. An array is valid until the next iteration."""
     scores = np.empty((scorer.queries, scorer.tile_rows), np.float32)
@@ -80,12 +76,12 @@ def all_scores(
             for tile in tiles(block, scorer.tile_rows):
                 scorer.score(tile, scores)
                 yield tile.start, scores[:, : tile.rows].T
-            on_progress(block.start + block.rows)
+            stage.report(block.start + block.rows)
             stream.give(block)
 
 
 def scan_parts(columns: Sequence[ColumnReader], queries: int, k: int, shape: Shape, tile: int) -> Plan:
-    """What a scan holds in tiles of `tile` rows, without what a form adds: blocks, scores, heaps and their merging."""
+    """Memory of a scan in tiles of `tile` rows, without what a precision adds: blocks, scores, heaps and their merging."""
     rows = columns[0].rows
     return Plan.of(
         Part("blocks in flight", blocks_bytes(columns, shape)),

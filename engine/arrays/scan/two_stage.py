@@ -16,15 +16,38 @@ from scipy.special import erfc
 from ....store.errors import DataError, StoreDamaged
 from ....store.layout import Array, Block
 from ...runtime.memory import Part, Plan
+from ...runtime.run import Stage
 from ..precision.precisions import Precision, Sign
 from .compress import check_column, row_checks
-from .scan_loop import OnProgress, Shape
+from .scan_loop import Shape
 from .scorers import Scorer, query_bytes, scorer_of
 from .stored_rows import StoredRows
 from .top_k import TopK, top_k
 
 GATHERED = 16 << 20
 """Bytes of finer rows in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedColumn:
+    """A column, and a copy of it in fewer bits."""
+
+    small: StoredRows
+    """The compressed rows."""
+    fine: StoredRows
+    """The rows as they were stored."""
+    name: str
+    """The declared column."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchDepth:
+    """How many rows a search returns and scores again."""
+
+    k: int
+    """Rows per query that are returned."""
+    candidates: int
+    """Rows per query that are scored again from the finer column; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +63,18 @@ class TwoStageResult:
 
 
 def two_stage(
-    small: StoredRows,
-    fine: StoredRows,
-    column: str,
-    matrix: Array,
-    k: int,
-    candidates: int,
-    shape: Shape,
-    on_progress: OnProgress,
+    column: CompressedColumn, matrix: Array, depth: SearchDepth, shape: Shape, stage: Stage
 ) -> TwoStageResult:
-    """The k best rows, by finer scores, of the `candidates` best rows of a scan of the small precision.
+    """The k best rows, by finer scores, of the candidates: the best rows of a scan of the small precision.
 
     Raises:
         StoreDamaged: a chunk of the small column, or a gathered row of the finer column, differs from its checksum.
     """
+    small, fine, name = column.small, column.fine, column.name
     require_same_rows(small, fine)
-    k, count = min(k, fine.rows), min(max(k, candidates), fine.rows)
-    rough = top_k(small.scanned(column), scorer_of(small.precisions[column], matrix), count, shape, on_progress)
-    scores = rescored(small, fine, column, scorer_of(fine.precisions[column], matrix), rough.rows)
+    k, count = min(depth.k, fine.rows), min(max(depth.k, depth.candidates), fine.rows)
+    rough = top_k(small.scanned(name), scorer_of(small.precisions[name], matrix), count, shape, stage)
+    scores = rescored(column, scorer_of(fine.precisions[name], matrix), rough.rows)
     best = ranked(scores, rough.rows, k)
     whole = count == fine.rows
     return TwoStageResult(best, whole, 1.0 if whole else expected_recall(rough.scores, scores, best.scores))
@@ -69,7 +86,7 @@ def default_candidates(precision: Precision, k: int) -> int:
 
 
 def search_parts(fine: StoredRows, column: str, queries: int, candidates: int) -> Plan:
-    """What scoring candidates again holds: rows as they are gathered, and every candidate's row, estimate and score."""
+    """Memory of scoring candidates again: the gathered rows, and each candidate's row number, estimate and score."""
     row = fine.precisions[column].depth * 4 + sum(stored.row_bytes for stored in fine.precisions[column].columns)
     return Plan.of(
         Part("finer rows", 2 * max(row, min(GATHERED, queries * candidates * row))),
@@ -96,7 +113,7 @@ def ranked(scores: Array, rows: Array, k: int) -> TopK:
     return TopK(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
 
 
-def rescored(small: StoredRows, fine: StoredRows, column: str, scorer: Scorer, rows: Array) -> Array:
+def rescored(column: CompressedColumn, scorer: Scorer, rows: Array) -> Array:
     """(Q, c) float32: the finer column's scores of each query's rows (Q, c) int64; -inf where a row is negative.
 
     Each row is gathered once, however many queries need it, in ascending order, `GATHERED` bytes at a time.
@@ -104,8 +121,8 @@ def rescored(small: StoredRows, fine: StoredRows, column: str, scorer: Scorer, r
     scores = np.full(rows.shape, -np.inf, np.float32)
     flat, order = rows.reshape(-1), np.argsort(rows.reshape(-1), kind="stable")
     order = order[np.searchsorted(flat[order], 0) :]
-    for block, wanted in _gathered(small, fine, column, flat[order]):
-        places = order[wanted]
+    for block, part in _gathered(column, flat[order]):
+        places = order[part]
         row_at = np.searchsorted(block.columns[_ROW], flat[places])
         scores.reshape(-1)[places] = scorer.pairs(block, row_at, places // rows.shape[1])
     return scores
@@ -114,17 +131,17 @@ def rescored(small: StoredRows, fine: StoredRows, column: str, scorer: Scorer, r
 _ROW = ""  # name that no stored column has: the row numbers of a gathered block
 
 
-def _gathered(small: StoredRows, fine: StoredRows, column: str, wanted: Array) -> Iterator[tuple[Block, slice]]:
-    """Blocks of distinct rows, checked one by one, and the part of `wanted` (ascending, with repeats) that each serves."""
-    unique, first = np.unique(wanted, return_index=True)
-    ends = np.append(first, len(wanted))
-    readers = fine.scanned(column)
-    (check,) = small.open([check_column(column).name])
+def _gathered(column: CompressedColumn, row_numbers: Array) -> Iterator[tuple[Block, slice]]:
+    """Blocks of distinct rows, each row's checksum compared, and the part of `row_numbers` (ascending, with repeats) in each."""
+    unique, first = np.unique(row_numbers, return_index=True)
+    ends = np.append(first, len(row_numbers))
+    readers = column.fine.scanned(column.name)
+    (check,) = column.small.open([check_column(column.name).name])
     size = max(1, GATHERED // sum(reader.column.row_bytes for reader in readers))
     for start in range(0, len(unique), size):
         rows = unique[start : start + size]
         parts = {reader.column.name: reader.gather(rows) for reader in readers}
-        bad = rows[row_checks(parts[column]) != check.gather(rows)]
+        bad = rows[row_checks(parts[column.name]) != check.gather(rows)]
         if len(bad):
             raise StoreDamaged(f"{readers[0].name} row {bad[0]} differs from its checksum: run headwater verify")
         yield Block(0, {**parts, _ROW: rows}), slice(int(ends[start]), int(ends[start + len(rows)]))

@@ -15,9 +15,10 @@ from headwater.engine.arrays.greedy.problem import Choice, Limits, Objective, Ro
 from headwater.engine.arrays.greedy.row_cache import RowCache, RowSource
 from headwater.engine.arrays.precision.precisions import precision_of
 from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.runtime.run import SILENT_STAGE
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.layout import column
-from scanned import nothing, stored
+from scanned import stored
 
 
 @pytest.fixture(params=[3, 512])
@@ -35,7 +36,7 @@ def past(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 def brute(rows: np.ndarray, v: np.ndarray, c: float, limits: Limits) -> tuple[list[int], list[float]]:
     """The same choice with every gain computed anew at every step; ties to the lower row."""
     rows, total = rows.astype(np.float64), np.zeros(rows.shape[1])
-    may, chosen, gains, spent = limits.open.copy(), [], [], 0.0
+    may, chosen, gains, spent = limits.eligible.copy(), [], [], 0.0
     taken = np.zeros(1 if limits.caps is None else len(limits.caps), int)
     squares = np.array([row @ row for row in rows])
     if limits.cost is not None:
@@ -82,7 +83,7 @@ def instance(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
 def chosen(folder: Path, rows: np.ndarray, v: np.ndarray, c: float, limits: Limits, pool: int, **more: Any) -> Choice:
     form = precision_of("float16", column("c", (rows.shape[1],), "float16"))
     room = Room(pool, more.get("directions", 6), more.get("kept", 30), more.get("shape", Shape(16, 1)))
-    return greedy(RowSource(stored(folder, rows, form=form), form), Objective(v, c), limits, room, nothing)
+    return greedy(RowSource(stored(folder, rows, form=form), form), Objective(v, c), limits, room, SILENT_STAGE)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -171,7 +172,7 @@ def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
     source, room = RowSource(stored(tmp_path, rows, form=form), form), Room(8, 2, 9, Shape(16, 1))
     for penalty in (0.1, 0.0):
         with pytest.raises(DataError, match="row 33 is not finite"):
-            greedy(source, Objective(np.ones(4), penalty), Limits(3, np.ones(40, bool)), room, nothing)
+            greedy(source, Objective(np.ones(4), penalty), Limits(3, np.ones(40, bool)), room, SILENT_STAGE)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
@@ -184,7 +185,7 @@ def test_rows_of_any_form_are_chosen_as_they_are_decoded(tmp_path: Path, past: N
     columns = stored(tmp_path, rows, form=form)
     whole = np.asarray(form.decode({one.column.name: one.gather(np.arange(150)) for one in columns}))
     v, limits = rows.mean(0).astype(np.float64), Limits(60, np.ones(150, bool))
-    found = greedy(RowSource(columns, form), Objective(v, 1 / 20), limits, Room(9, 5, 11, Shape(16, 2)), nothing)
+    found = greedy(RowSource(columns, form), Objective(v, 1 / 20), limits, Room(9, 5, 11, Shape(16, 2)), SILENT_STAGE)
     assert found.rows.tolist() == brute(whole, v, 1 / 20, limits)[0]
 
 
@@ -206,7 +207,7 @@ def test_what_lies_barely_across_the_directions_counts(tmp_path: Path) -> None:
     form = precision_of("float32", column("c", (2,), "float32"))
     limits, v = Limits(60, np.ones(600, bool)), np.array([1.0, 1e-5])
     source, room = RowSource(stored(tmp_path, rows, form=form), form), Room(20, 1, 40, Shape(64, 1))
-    found = greedy(source, Objective(v, 1 / 60), limits, room, nothing)
+    found = greedy(source, Objective(v, 1 / 60), limits, room, SILENT_STAGE)
     expected, gains = brute(rows, v, 1 / 60, limits)
     assert found.rows.tolist() == expected and np.allclose(found.gains, gains)
 
@@ -248,9 +249,9 @@ def test_a_choice_keeps_to_its_plan(tmp_path: Path) -> None:
         source = RowSource(stored(tmp_path / name, rows, form=form), form)
         room = Room(256, 64, shape[0], Shape(1024, 1))
         objective, limits = Objective(rows[0].astype(np.float64), 1e-3), Limits(2, np.ones(len(rows), bool))
-        greedy(source, objective, limits, room, nothing)  # kernels are compiled
+        greedy(source, objective, limits, room, SILENT_STAGE)  # kernels are compiled
         tracemalloc.start()
-        greedy(source, objective, limits, room, nothing)
+        greedy(source, objective, limits, room, SILENT_STAGE)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert 0.2 < peak / room.parts(source).total <= 1, name

@@ -10,12 +10,13 @@ import pytest
 from headwater.engine.arrays.scan import certified as certify
 from headwater.engine.arrays.scan import two_stage as search
 from headwater.engine.arrays.scan.certified import certified
-from headwater.engine.arrays.scan.compress import Compression, compression
+from headwater.engine.arrays.scan.compress import Compression, TargetPrecision, compression
 from headwater.engine.arrays.scan.scan_loop import Shape
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import TopK, top_k
-from headwater.engine.arrays.scan.two_stage import two_stage
+from headwater.engine.arrays.scan.two_stage import CompressedColumn, SearchDepth, two_stage
+from headwater.engine.runtime.run import SILENT_STAGE, Progress, Run
 from headwater.store.errors import (
     BudgetError,
     DataError,
@@ -30,7 +31,6 @@ from headwater.store.layout import column
 from headwater.store.manifest import ShardEntry, StoreRecord
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
-from scanned import nothing
 
 ROWS, DEPTH = 3000, 96
 SHAPE = Shape(256, 2)
@@ -58,8 +58,8 @@ def write(path: Path, rows: np.ndarray, dtype: str = "float16") -> FeatureStore:
 
 def make(store: FeatureStore, precision: str, bits: int = 1024) -> StoredRows:
     """A form of all rows."""
-    made = compression(store, "m", precision, bits, None)
-    assert made.run(nothing) == store.rows(method_group("m"))
+    made = compression(store, "m", TargetPrecision(precision, bits), None)
+    assert made.run(SILENT_STAGE) == store.rows(method_group("m"))
     return StoredRows(store, made.group)
 
 
@@ -83,7 +83,7 @@ def queries(rows: np.ndarray) -> np.ndarray:
 def brute(store: FeatureStore, queries: np.ndarray, k: int) -> TopK:
     """The finer column's own answer."""
     fine = StoredRows(store, method_group("m"))
-    return top_k(fine.scanned("c"), scorer_of(fine.precisions["c"], queries), k, SHAPE, nothing)
+    return top_k(fine.scanned("c"), scorer_of(fine.precisions["c"], queries), k, SHAPE, SILENT_STAGE)
 
 
 def same(found: TopK, expected: TopK) -> bool:
@@ -98,7 +98,7 @@ def test_a_certified_answer_is_the_finer_columns_to_the_last_bit(
     store = write(tmp_path / "s", rows, dtype)
     small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
     for shape in (SHAPE, Shape(7, 3)):
-        found = certified(small, fine, "c", queries, k, shape, nothing)
+        found = certified(CompressedColumn(small, fine, "c"), queries, k, shape, SILENT_STAGE)
         assert found.exact and found.recall == 1 and same(found.best, brute(store, queries, k))
 
 
@@ -111,7 +111,10 @@ def test_a_certified_search_gathers_few_rows(store: FeatureStore, queries: np.nd
         return search.rescored(*args)
 
     monkeypatch.setattr(certify, "rescored", counted)
-    assert same(certified(small, fine, "c", queries[:1], 10, SHAPE, nothing).best, brute(store, queries[:1], 10))
+    assert same(
+        certified(CompressedColumn(small, fine, "c"), queries[:1], 10, SHAPE, SILENT_STAGE).best,
+        brute(store, queries[:1], 10),
+    )
     assert 10 <= gathered[0] < ROWS / 4
 
 
@@ -120,10 +123,12 @@ def test_a_certified_search_without_room_scans_the_finer_column(
 ) -> None:
     small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
     monkeypatch.setattr(certify, "ROOM", 0)
-    narrow = certify._BoundKeeper(certify._ScoreBounds(small.precisions["c"], queries), 10, 12)
-    certify.scan(small.open(c.name for c in small.precisions["c"].columns), Shape(100, 1), lambda: narrow, nothing)
+    narrow = certify._BoundWorker(certify._ScoreBounds(small.precisions["c"], queries), 10, 12)
+    certify.scan(small.open(c.name for c in small.precisions["c"].columns), Shape(100, 1), lambda: narrow, SILENT_STAGE)
     assert narrow.full  # the zero query alone ties with every row
-    assert same(certified(small, fine, "c", queries, 10, SHAPE, nothing).best, brute(store, queries, 10))
+    assert same(
+        certified(CompressedColumn(small, fine, "c"), queries, 10, SHAPE, SILENT_STAGE).best, brute(store, queries, 10)
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,14 +138,16 @@ def test_two_stages_score_by_the_finer_column(
     store: FeatureStore, queries: np.ndarray, precision: str, bits: int, candidates: int
 ) -> None:
     small, fine = make(store, precision, bits or 1024), StoredRows(store, method_group("m"))
-    found = two_stage(small, fine, "c", queries[:-1], 10, candidates, SHAPE, nothing)
+    found = two_stage(
+        CompressedColumn(small, fine, "c"), queries[:-1], SearchDepth(10, candidates), SHAPE, SILENT_STAGE
+    )
     expected = brute(store, queries[:-1], ROWS)
     for q in range(len(queries) - 1):
         scores = dict(zip(expected.rows[q].tolist(), expected.scores[q].tolist(), strict=True))
         assert [scores[row] for row in found.best.rows[q].tolist()] == found.best.scores[q].tolist()
     recall = np.mean([len({*f} & {*e}) / 10 for f, e in zip(found.best.rows, expected.rows[:, :10], strict=True)])
     assert not found.exact and recall > 0.95 and abs(found.recall - recall) < 0.06
-    everything = two_stage(small, fine, "c", queries, 10, ROWS, SHAPE, nothing)
+    everything = two_stage(CompressedColumn(small, fine, "c"), queries, SearchDepth(10, ROWS), SHAPE, SILENT_STAGE)
     assert everything.exact and same(everything.best, brute(store, queries, 10))
 
 
@@ -148,15 +155,17 @@ def test_held_rows_answer_alike(store: FeatureStore, queries: np.ndarray) -> Non
     small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
     expected = brute(store, queries, 10)
     assert fine.hold("c") == 2 * ROWS * DEPTH and small.hold("c") == ROWS * (DEPTH + 4)
-    assert same(certified(small, fine, "c", queries, 10, SHAPE, nothing).best, expected)
-    assert same(top_k(fine.scanned("c"), scorer_of(fine.precisions["c"], queries), 10, SHAPE, nothing), expected)
+    assert same(certified(CompressedColumn(small, fine, "c"), queries, 10, SHAPE, SILENT_STAGE).best, expected)
+    assert same(top_k(fine.scanned("c"), scorer_of(fine.precisions["c"], queries), 10, SHAPE, SILENT_STAGE), expected)
 
 
 def test_a_query_is_answered_alike_in_any_company(store: FeatureStore, queries: np.ndarray) -> None:
     small, fine = make(store, "sign"), StoredRows(store, method_group("m"))
-    together = two_stage(small, fine, "c", queries, 10, 20, SHAPE, nothing).best
+    together = two_stage(CompressedColumn(small, fine, "c"), queries, SearchDepth(10, 20), SHAPE, SILENT_STAGE).best
     for q in range(len(queries)):
-        alone = two_stage(small, fine, "c", queries[q : q + 1], 10, 20, Shape(50, 1), nothing).best
+        alone = two_stage(
+            CompressedColumn(small, fine, "c"), queries[q : q + 1], SearchDepth(10, 20), Shape(50, 1), SILENT_STAGE
+        ).best
         assert np.array_equal(alone.rows[0], together.rows[q]) and np.array_equal(alone.scores[0], together.scores[q])
 
 
@@ -165,7 +174,13 @@ def test_expected_recall_is_what_is_found(tmp_path: Path) -> None:
     store = write(tmp_path / "s", rows)
     fine, expected = StoredRows(store, method_group("m")), brute(store, queries, 20).rows
     for bits, candidates in ((256, 40), (1024, 40), (1024, 200), (4096, 40)):
-        found = two_stage(make(store, "sign", bits), fine, "c", queries, 20, candidates, SHAPE, nothing)
+        found = two_stage(
+            CompressedColumn(make(store, "sign", bits), fine, "c"),
+            queries,
+            SearchDepth(20, candidates),
+            SHAPE,
+            SILENT_STAGE,
+        )
         recall = np.mean([len({*f} & {*e}) / 20 for f, e in zip(found.best.rows, expected, strict=True)])
         assert -0.08 < found.recall - recall < 0.02, (bits, candidates, found.recall, recall)
 
@@ -183,8 +198,8 @@ def test_a_damaged_row_is_never_an_answer(
     data[at * 2 * DEPTH] ^= 1
     path.write_bytes(data)
     for ask in (
-        lambda: two_stage(small, fine, "c", queries[:1], 5, 20, SHAPE, nothing),
-        lambda: certified(small, fine, "c", queries[:1], 5, SHAPE, nothing),
+        lambda: two_stage(CompressedColumn(small, fine, "c"), queries[:1], SearchDepth(5, 20), SHAPE, SILENT_STAGE),
+        lambda: certified(CompressedColumn(small, fine, "c"), queries[:1], 5, SHAPE, SILENT_STAGE),
     ):
         with pytest.raises(StoreDamaged, match=f"row {row} differs"):
             ask()
@@ -195,10 +210,11 @@ def test_stopped_and_gone_on_with_the_bytes_are_the_same(tmp_path: Path, rows: n
     for precision in ("int8", "sign"):
         make(calm, precision)
         for least in (500, 1100, 2700):
-            made = compression(broken, "m", precision, 1024, None)
+            made = compression(broken, "m", TargetPrecision(precision, 1024), None)
             made = Compression(made.source, made.group, made.precisions, made.plan, Shape(100, 2))
-            seen: list[int] = [0]
-            done = made.run(seen.append, lambda seen=seen, least=least: seen[-1] >= least)
+            reports = [Progress("compress", 0)]
+            stop = lambda reports=reports, least=least: reports[-1].done >= least  # noqa: E731
+            done = made.run(Run(on_progress=reports.append, should_stop=stop).stage("compress", ROWS))
             assert least <= done < ROWS
             with pytest.raises(DataError, match="run headwater compress again"):
                 search.require_same_rows(StoredRows(broken, made.group), made.source)
@@ -218,27 +234,29 @@ def test_rows_that_are_appended_follow(tmp_path: Path, rows: np.ndarray, queries
     store = FeatureStore.open(tmp_path / "s")
     small = make(store, "int8")
     fine = StoredRows(store, method_group("m"))
-    assert same(certified(small, fine, "c", queries, 10, SHAPE, nothing).best, brute(store, queries, 10))
+    assert same(
+        certified(CompressedColumn(small, fine, "c"), queries, 10, SHAPE, SILENT_STAGE).best, brute(store, queries, 10)
+    )
 
 
 def test_two_cannot_make_one_form(store: FeatureStore) -> None:
-    made = compression(store, "m", "int8", 0, None)
+    made = compression(store, "m", TargetPrecision("int8", 0), None)
     with GroupWriter(store, made.group), pytest.raises(StoreBusy):
-        made.run(nothing)
+        made.run(SILENT_STAGE)
 
 
 def test_what_cannot_be_made_is_refused_before_anything_is_written(store: FeatureStore, tmp_path: Path) -> None:
     before = dict(store.groups)
     with pytest.raises(SettingsError, match="stored as float16 already"):
-        compression(store, "m", "float16", 0, None)
+        compression(store, "m", TargetPrecision("float16", 0), None)
     with pytest.raises(SettingsError, match="unknown precision 'int3'"):
-        compression(store, "m", "int3", 0, None)
+        compression(store, "m", TargetPrecision("int3", 0), None)
     with pytest.raises(SettingsError, match="multiple of 128"):
-        compression(store, "m", "sign", 1000, None)
+        compression(store, "m", TargetPrecision("sign", 1000), None)
     with pytest.raises(StoreMissing, match="no group methods/n"):
-        compression(store, "n", "int8", 0, None)
+        compression(store, "n", TargetPrecision("int8", 0), None)
     with pytest.raises(BudgetError, match="smallest budget"):
-        compression(store, "m", "int8", 0, 1000)
+        compression(store, "m", TargetPrecision("int8", 0), 1000)
     assert FeatureStore.open(store.path).groups == before
     make(store, "sign")
     signs = FeatureStore.create(tmp_path / "signs", {}, "test")
@@ -252,7 +270,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(store: Featur
         writer.append(form.encode(clustered(0, 10)))
         writer.commit()
     with pytest.raises(SettingsError, match="stored as signs"):
-        compression(signs, "m", "int8", 0, None)
+        compression(signs, "m", TargetPrecision("int8", 0), None)
 
 
 def test_a_form_of_other_rows_is_refused(store: FeatureStore) -> None:
@@ -268,7 +286,7 @@ def test_a_form_of_other_rows_is_refused(store: FeatureStore) -> None:
         writer.append({"c": clustered(0, 100)})
         writer.commit()
     with pytest.raises(StoreMismatch, match="come from other rows"):
-        compression(FeatureStore.open(store.path), "m", "int8", 0, None).run(nothing)
+        compression(FeatureStore.open(store.path), "m", TargetPrecision("int8", 0), None).run(SILENT_STAGE)
 
 
 @pytest.mark.parametrize("least", [0, 200, 900])
@@ -277,18 +295,19 @@ def test_damage_in_the_source_is_never_made_into_a_form(store: FeatureStore, lea
     path = store.path / "shards/0/methods/m/columns/c/c/12/0"  # rows 768 to 831
     whole = path.read_bytes()
     path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
-    made = compression(store, "m", "int8", 0, None)
+    made = compression(store, "m", TargetPrecision("int8", 0), None)
     made = Compression(made.source, made.group, made.precisions, made.plan, Shape(50, 2))
-    seen = [0]
-    stop = (lambda: seen[-1] >= least) if least else (lambda: False)
+    reports = [Progress("compress", 0)]
+    stop = (lambda: reports[-1].done >= least) if least else (lambda: False)
+    stage = Run(on_progress=reports.append, should_stop=stop).stage("compress", ROWS)
     for _ in range(3):
         try:
-            made.run(seen.append, stop, commit_seconds=0)
+            made.run(stage, commit_seconds=0)
         except StoreDamaged as error:
             assert "chunk 12 (rows 768 to 831)" in str(error)
     assert StoredRows(store, made.group).rows <= 768
     path.write_bytes(whole)
-    assert compression(store, "m", "int8", 0, None).run(nothing) == ROWS
+    assert compression(store, "m", TargetPrecision("int8", 0), None).run(SILENT_STAGE) == ROWS
     assert not any(verify(store))
 
 
@@ -301,8 +320,8 @@ def test_queries_that_do_not_fit_are_refused(store: FeatureStore, queries: np.nd
         (broken, "query 4 of 15 has numbers that are not finite"),
     ):
         for ask in (
-            lambda m=matrix: two_stage(small, fine, "c", m, 5, 20, SHAPE, nothing),
-            lambda m=matrix: certified(small, fine, "c", m, 5, SHAPE, nothing),
+            lambda m=matrix: two_stage(CompressedColumn(small, fine, "c"), m, SearchDepth(5, 20), SHAPE, SILENT_STAGE),
+            lambda m=matrix: certified(CompressedColumn(small, fine, "c"), m, 5, SHAPE, SILENT_STAGE),
             lambda m=matrix: scorer_of(fine.precisions["c"], m),
         ):
             with pytest.raises(DataError, match=told):

@@ -13,12 +13,13 @@ from headwater.engine.arrays.scan.scan_loop import ROWS as STEP
 from headwater.engine.arrays.scan.scan_loop import Shape, shapes
 from headwater.engine.arrays.scan.scorers import CustomScorer, Scorer, scorer_of
 from headwater.engine.arrays.scan.top_k import all_scores, top_k
+from headwater.engine.runtime.run import SILENT_STAGE, Progress, Run
 from headwater.store.errors import DataError, StoreDamaged
 from headwater.store.layout import Block, column
 from headwater.store.reader import ColumnReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scanned import brute_force, nothing, stored
+from scanned import brute_force, stored
 
 ROWS, WIDTH = 1000, 24
 SHAPE = Shape(100, 2)
@@ -45,7 +46,7 @@ def test_top_k_is_brute_force(
     columns: list[ColumnReader], data: np.ndarray, queries: int, k: int, blocks: int, seed: int
 ) -> None:
     matrix = np.random.default_rng(seed).standard_normal((queries, WIDTH)).astype(np.float32)
-    found = top_k(columns, dot(matrix), k, Shape(blocks * 37, 1 + blocks % 3), nothing)
+    found = top_k(columns, dot(matrix), k, Shape(blocks * 37, 1 + blocks % 3), SILENT_STAGE)
     scores, rows = brute_force(data, matrix, k)
     assert found.rows.shape == (queries, min(k, ROWS))
     np.testing.assert_allclose(found.scores, scores, rtol=0, atol=2e-5)
@@ -56,9 +57,9 @@ def test_top_k_is_brute_force(
 
 def test_blocks_change_no_bit(columns: list[ColumnReader]) -> None:
     matrix = np.random.default_rng(1).standard_normal((7, WIDTH)).astype(np.float32)
-    first = top_k(columns, dot(matrix), 50, Shape(STEP, 1), nothing)
+    first = top_k(columns, dot(matrix), 50, Shape(STEP, 1), SILENT_STAGE)
     for rows, workers in ((1, 2), (3, 1), (STEP, 4), (333, 2), (10 * ROWS, 1)):
-        other = top_k(columns, dot(matrix), 50, Shape(rows, workers), nothing)
+        other = top_k(columns, dot(matrix), 50, Shape(rows, workers), SILENT_STAGE)
         assert np.array_equal(first.scores, other.scores)
         assert np.array_equal(first.rows, other.rows)
 
@@ -66,12 +67,12 @@ def test_blocks_change_no_bit(columns: list[ColumnReader]) -> None:
 def test_query_order_changes_nothing(columns: list[ColumnReader]) -> None:
     matrix = np.random.default_rng(2).standard_normal((9, WIDTH)).astype(np.float32)
     order = np.random.default_rng(3).permutation(9)
-    straight = top_k(columns, dot(matrix), 20, SHAPE, nothing)
-    shuffled = top_k(columns, dot(matrix[order]), 20, SHAPE, nothing)
+    straight = top_k(columns, dot(matrix), 20, SHAPE, SILENT_STAGE)
+    shuffled = top_k(columns, dot(matrix[order]), 20, SHAPE, SILENT_STAGE)
     assert np.array_equal(straight.rows[order], shuffled.rows)
     assert np.array_equal(straight.scores[order], shuffled.scores)
     for q in range(9):  # alone, a query goes through another variant of the kernel
-        alone = top_k(columns, dot(matrix[q : q + 1]), 20, SHAPE, nothing)
+        alone = top_k(columns, dot(matrix[q : q + 1]), 20, SHAPE, SILENT_STAGE)
         assert np.array_equal(alone.rows[0], straight.rows[q])
         assert np.array_equal(alone.scores[0], straight.scores[q])
 
@@ -79,17 +80,18 @@ def test_query_order_changes_nothing(columns: list[ColumnReader]) -> None:
 def test_ties_go_to_the_lower_row(tmp_path: Path) -> None:
     data = np.ones((600, 4), np.float16)
     data[37] = 2
-    found = top_k(stored(tmp_path / "s", data), dot(np.ones((1, 4))), 5, SHAPE, nothing)
+    found = top_k(stored(tmp_path / "s", data), dot(np.ones((1, 4))), 5, SHAPE, SILENT_STAGE)
     assert found.rows.tolist() == [[37, 0, 1, 2, 3]]
 
 
 def test_all_scores_in_order(columns: list[ColumnReader], data: np.ndarray) -> None:
     matrix = np.random.default_rng(4).standard_normal((3, WIDTH)).astype(np.float32)
-    told: list[int] = []
-    parts = [(at, part.copy()) for at, part in all_scores(columns, dot(matrix), Shape(150, 2), told.append)]
+    reports: list[Progress] = []
+    stage = Run(on_progress=reports.append).stage("scores", ROWS)
+    parts = [(at, part.copy()) for at, part in all_scores(columns, dot(matrix), Shape(150, 2), stage)]
     assert [start for start, _ in parts] == list(range(0, ROWS, 150))
     np.testing.assert_allclose(np.concatenate([p for _, p in parts]), data.astype(np.float64) @ matrix.T, atol=2e-5)
-    assert told[-1] == ROWS
+    assert reports[-1].done == ROWS
 
 
 def test_a_score_that_is_no_number_is_an_error(columns: list[ColumnReader]) -> None:
@@ -99,7 +101,7 @@ def test_a_score_that_is_no_number_is_an_error(columns: list[ColumnReader]) -> N
         return scores
 
     with pytest.raises(DataError, match="rows 0 and 99 is not a number"):
-        top_k(columns, CustomScorer(1, score), 3, Shape(100, 1), nothing)
+        top_k(columns, CustomScorer(1, score), 3, Shape(100, 1), SILENT_STAGE)
 
 
 def test_infinite_scores_rank_where_they_belong(columns: list[ColumnReader]) -> None:
@@ -107,7 +109,7 @@ def test_infinite_scores_rank_where_they_belong(columns: list[ColumnReader]) -> 
         rows = np.arange(block.start, block.start + block.rows)
         return np.where(rows == 7, np.inf, np.where(rows == 3, -np.inf, -rows))[:, None].astype(np.float32)
 
-    found = top_k(columns, CustomScorer(1, score), ROWS, Shape(STEP, 1), nothing)
+    found = top_k(columns, CustomScorer(1, score), ROWS, Shape(STEP, 1), SILENT_STAGE)
     assert found.rows[0, 0] == 7
     assert found.rows[0, -1] == 3
     assert len(set(found.rows[0].tolist())) == ROWS
@@ -120,7 +122,7 @@ def test_a_damaged_chunk_gives_no_answer(tmp_path: Path, data: np.ndarray) -> No
     damaged[100] ^= 0x40
     path.write_bytes(damaged)
     with pytest.raises(StoreDamaged, match="chunk 3 "):
-        top_k(columns, dot(np.ones((1, WIDTH))), 3, SHAPE, nothing)
+        top_k(columns, dot(np.ones((1, WIDTH))), 3, SHAPE, SILENT_STAGE)
 
 
 def test_the_ways_to_cut_a_scan_begin_with_the_fastest_and_end_with_the_smallest(columns: list[ColumnReader]) -> None:
@@ -139,15 +141,15 @@ def test_a_worker_that_fails_stops_the_others(columns: list[ColumnReader]) -> No
 
     before = threading.active_count()
     with pytest.raises(KeyError):
-        top_k(columns, CustomScorer(1, score), 3, Shape(10, 3), nothing)
+        top_k(columns, CustomScorer(1, score), 3, Shape(10, 3), SILENT_STAGE)
     assert threading.active_count() == before
 
 
 def test_being_stopped_leaves_no_thread(columns: list[ColumnReader]) -> None:
-    def stop(rows: int) -> None:
+    def stop(progress: Progress) -> None:
         raise KeyboardInterrupt
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        top_k(columns, dot(np.ones((1, WIDTH))), 3, Shape(10, 2), stop)
+        top_k(columns, dot(np.ones((1, WIDTH))), 3, Shape(10, 2), Run(on_progress=stop).stage("stopped", ROWS))
     assert threading.active_count() == before

@@ -247,7 +247,7 @@ def test_bad_names_and_settings(store: Path, model: Path, corpus: Path, queries:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 def test_cuda_where_there_is_none(store: Path, model: Path, corpus: Path, queries: Path, tmp_path: Path) -> None:
-    message = r"cuda was asked for, and torch sees no CUDA device here"
+    message = r"device cuda is not available: torch finds no CUDA device"
     refused(message, "ingest", corpus, "--store", tmp_path / "S", "--model", model, "--device", "cuda")
     refused(message, "attribute", store, "--queries", queries, "--device", "cuda")
 

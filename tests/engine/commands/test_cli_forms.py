@@ -59,7 +59,8 @@ def test_two_stages_say_that_they_are_not_exact(place: Path) -> None:
         both = [row for row in found if (row["query_id"], row["example_id"]) in scores]
         assert all(row["score"] == scores[row["query_id"], row["example_id"]] for row in both)
         assert (
-            "not exact: chosen by estimates; expected recall" in ok(*words, "--scan", form, "--candidates", 40).stderr
+            "not exact: candidates were chosen by estimates; expected recall"
+            in ok(*words, "--scan", form, "--candidates", 40).stderr
         )
     assert answers(place, "--scan", "sign2048") == plain  # more candidates than rows
     assert "not exact" not in ok(*words, "--scan", "sign2048").stderr
@@ -67,7 +68,7 @@ def test_two_stages_say_that_they_are_not_exact(place: Path) -> None:
 
 def test_info_and_plan_know_the_forms(place: Path) -> None:
     facts = json.loads(ok("info", place / "s", "--json").stdout)
-    assert facts["complete"] and facts["methods"]["rise"]["forms"]["sign2048"]["bytes_per_example"] == 256 + 8
+    assert facts["complete"] and facts["methods"]["rise"]["precisions"]["sign2048"]["bytes_per_example"] == 256 + 8
     assert "sign2048: 150 rows of 264B" in ok("info", place / "s").stdout
     asked = ["plan", "attribute", place / "s", "--queries", place / "q.jsonl"]
     assert "finer rows" in ok(*asked, "--scan", "sign2048").stdout
@@ -82,10 +83,10 @@ def test_info_and_plan_know_the_forms(place: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--scan", "int4"], r"holds no form int4 of rise \(it holds: int8, sign2048\); headwater compress makes one"),
-        (["--scan", "sign2048", "--certify"], "--certify goes with the form int8"),
-        (["--certify", "--candidates", "5"], "--candidates goes with --scan FORM"),
-        (["--scan", "int8", "--certify", "--candidates", "5"], "takes as many candidates as it needs"),
+        (["--scan", "int4"], r"holds no int4 copy of rise \(it holds: int8, sign2048\); headwater compress makes one"),
+        (["--scan", "sign2048", "--certify"], "--certify goes with --scan int8"),
+        (["--certify", "--candidates", "5"], "--candidates goes with --scan PRECISION"),
+        (["--scan", "int8", "--certify", "--candidates", "5"], "scores as many candidates as it needs"),
     ],
 )
 def test_what_cannot_be_searched_is_one_line(place: Path, words: list[str], told: str) -> None:
@@ -141,7 +142,7 @@ def test_every_score_is_a_zarr_array(place: Path, tmp_path: Path) -> None:
     queries = group.attrs["queries"]
     assert all(scores[row["row"], queries.index(row["query_id"])] == np.float32(row["score"]) for row in plain)
     for words, told in (
-        (["--all-scores", tmp_path / "all.zarr"], "all.zarr exists: name another place"),
+        (["--all-scores", tmp_path / "all.zarr"], "all.zarr exists: name another path"),
         (["--all-scores", tmp_path / "all.npy"], "written as a .zarr group"),
         (["--all-scores", tmp_path / "b.zarr", "--certify"], "leave --scan and --certify"),
     ):

@@ -1,5 +1,6 @@
 """`evaluate` on the command line with every file format; invalid files give a one-line error."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from headwater.engine.evaluation.labels import TextMatch
 from headwater.engine.evaluation.rankings import Ranking
 from headwater.engine.evaluation.retrieval import evaluate_retrieval
 from headwater.engine.presentation.plots import draw_retrieval
+from headwater.store.errors import StoreFull
 from places import SHARED
 
 DATA = SHARED / "lds_wikitext_gpt2"
@@ -51,7 +53,7 @@ def test_lds_by_the_command_line(truth, tmp_path):
     pytest.importorskip("matplotlib", reason="pictures are an extra")
     found = run("evaluate", "lds", "--scores", scores, "--masks", masks, "--outcomes", outcomes, "--resamples", 50,
                 "-o", out, "--plot", picture)  # fmt: skip
-    assert found.exit_code == 0 and "LDS" in found.stdout and "perfect prediction" in found.stdout
+    assert found.exit_code == 0 and "LDS" in found.stdout and "noise ceiling" in found.stdout
     told = json.loads(out.read_text())
     assert told["mean"]["low"] <= told["mean"]["value"] <= told["mean"]["high"] and len(told["each"]) == 6
     assert (
@@ -253,6 +255,22 @@ def test_scores_that_differ_by_their_rounding_are_drawn(tmp_path: Path, values: 
     ranking = Ranking("q", ("a", "b", "c", "d"), ("yes", "no", "no", "no"), np.array(values, np.float32))
     draw_retrieval(evaluate_retrieval([ranking], TextMatch("yes"), whole=True), str(tmp_path / "p.png"))
     assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_a_plot_that_fails_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="plots are an extra")
+    path = tmp_path / "p.png"
+    path.write_bytes(b"before")
+
+    def fill_the_disk(self: object, file: Path, **options: object) -> None:
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(figure.Figure, "savefig", fill_the_disk)
+    ranking = Ranking("q", ("a", "b"), ("yes", "no"), np.array([2, 1], np.float32))
+    with pytest.raises(StoreFull, match=r"p\.png cannot be written"):
+        draw_retrieval(evaluate_retrieval([ranking], TextMatch("yes"), whole=True), str(path))
+    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 
 def test_what_is_no_array_is_named(tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(text
     store = FeatureStore.open(texts / "S")
     question = RecoveredSession(store, "stride", str(texts / "queries.jsonl"), QueryOptions(60))
     results = question.attribute()
-    (base,) = question._answered().bases
-    held = TableMembership.held(read_fit(store, "stride").method.design(60))
+    (base,) = question._recovered().bases
+    held = TableMembership.of_design(read_fit(store, "stride").method.design(60))
     weights = base.weights.dense(held)
     table = np.zeros((60, 24))
     np.put_along_axis(table, held.table.astype(np.int64), 1, 1)
@@ -111,7 +111,7 @@ def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(text
         assert np.array_equal(order[: len(best)], best)
         ties = order[len(best) : len(best) + len(zero)]
         assert set(ties) == set(zero) and (np.diff(projected[ties, query]) <= 1e-6).all()
-        assert np.array_equal(results.more["tie"][query], own[order] == 0)
+        assert np.array_equal(results.further_columns["tie"][query], own[order] == 0)
         assert np.allclose(results.scores[query], own[order], atol=1e-7)
     assert (weights == 0).any() and (weights > 0).any() and (weights < 0).any()
     told = scores_of(texts)
@@ -123,11 +123,11 @@ def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(text
     best, mean = question.most_valuable(), weights.mean(0, dtype=np.float64)
     order = best.rows[0]
     ties = order[mean[order] == 0]
-    assert np.array_equal(best.more["tie"][0], mean[order] == 0) and len(ties) > 3
+    assert np.array_equal(best.further_columns["tie"][0], mean[order] == 0) and len(ties) > 3
     assert (np.diff(projected.mean(1)[ties]) <= 1e-6).all()  # queries' together, by back-projection too
     assert (best.scores[0][mean[order] == 0] == 0).all() and (np.diff(best.scores[0]) <= 0).all()
-    trust = zarr.open_group(str(texts / "all.zarr"), mode="r").attrs["trust"]
-    assert trust["subsets"] == 24 and len(trust["reliability"]) == 3 and all(trust["converged"])
+    diagnostics = zarr.open_group(str(texts / "all.zarr"), mode="r").attrs["diagnostics"]
+    assert diagnostics["subsets"] == 24 and len(diagnostics["reliability"]) == 3 and all(diagnostics["converged"])
 
 
 def test_a_table_says_what_speaks_for_it(texts: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_table_says_what_speaks_for_it(texts: Path) -> None:
         and {"tie", "explained", "reliability", "gap"} <= set(rows[0])
         and any(row["tie"] for row in rows)
     )
-    assert "24 operators for 60 examples" in told.stderr and "two fittings agree" in told.stderr
+    assert "24 operators for 60 examples" in told.stderr and "agreement of two fits" in told.stderr
     plain = done("attribute", texts / "S", "--method", "stride", "--queries", texts / "queries.jsonl", "--top", 60)
     assert "  tie  " in plain.stdout
     done("value", texts / "S", "--method", "stride", "--queries", texts / "queries.jsonl", "-o", texts / "values.csv")
@@ -249,7 +249,7 @@ def test_a_fit_that_is_killed_anywhere_goes_on_to_the_same_operators(texts: Path
     ends = [arrays_of(one / "methods/stride/state/base0/operators") for one in (texts / "K", whole)]
     assert ends[0] is not None and ends[1] is not None and set(ends[0]) == set(ends[1])
     assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
-    assert "nothing was left to do" in done("fit", texts / "K", *options(QUICK | {"updates": 60})).stderr
+    assert "it was complete already" in done("fit", texts / "K", *options(QUICK | {"updates": 60})).stderr
 
 
 def _stamp(file: Path) -> float:
@@ -292,7 +292,7 @@ def test_several_bases_have_designs_of_their_own_and_are_averaged(texts: Path) -
     each = []
     for place in single:
         question = RecoveredSession(FeatureStore.open(place), "stride", str(texts / "queries.jsonl"), QueryOptions(1))
-        (base,) = question._answered().bases
+        (base,) = question._recovered().bases
         each.append(base.tile(0, 60) / base.centred.std(0)[:, None])
     together = scores_of(texts, "B").T
     apart = np.mean(each, 0)
@@ -331,7 +331,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
     crossed = headwater(
         "attribute", tmp_path / "S", "--method", "stride", "--queries", f"{tmp_path}/first.npz,{tmp_path}/other.npz"
     )
-    assert crossed.exit_code == 1 and "query b stands where" in crossed.stderr
+    assert crossed.exit_code == 1 and "has query b where" in crossed.stderr
     rows = dict(np.load(tmp_path / "rows1.npz"))
     np.savez(tmp_path / "renamed.npz", **rows, id=np.array([f"r{at}" for at in range(80)]))
     wrong = headwater(
@@ -518,7 +518,7 @@ def test_a_state_that_is_not_finite_is_named(texts: Path, tmp_path: Path) -> Non
 
 def test_trust_warns_where_it_must() -> None:
     every = np.array([0.9, 0.3, np.nan])
-    trust = RecoveryDiagnostics(
+    diagnostics = RecoveryDiagnostics(
         10,
         100,
         ("lasso at 0.1",),
@@ -527,13 +527,16 @@ def test_trust_warns_where_it_must() -> None:
         np.array([1e-5, 2e-5, 1.0]),
         np.array([True, True, False]),
     )
-    first, unsteady, blind, slow = trust.notes
+    first, unsteady, blind, slow = diagnostics.notes
     assert "10 operators for 100 examples (K/N 0.1)" in first and "lasso at 0.1" in first and "1.0e+00" in first
-    assert "1 of 3 queries agree by less than 0.6" in unsteady and "1 of 3 queries are not explained" in blind
+    assert (
+        "1 of 3 queries agree by less than 0.6" in unsteady
+        and "do not explain the held-out measurements of 1 of 3 queries" in blind
+    )
     assert (
         len(RecoveryDiagnostics(5, 100, ("lasso",), np.ones(2), np.ones(2), np.zeros(2), np.ones(2, bool)).notes) == 2
     )
-    assert "1 queries did not converge" in slow and trust.facts()["reliability"] == [0.9, 0.3, None]
+    assert "1 queries did not converge" in slow and diagnostics.facts()["reliability"] == [0.9, 0.3, None]
     assert (
         len(RecoveryDiagnostics(10, 100, ("ridge",), np.ones(2), np.ones(2), np.zeros(2), np.ones(2, bool)).notes) == 1
     )

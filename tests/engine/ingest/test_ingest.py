@@ -377,7 +377,7 @@ def test_ctrl_c_loses_nothing(model: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
-    assert "stopped; the same command goes on from here" in told
+    assert "stopped; run the same command again to continue" in told
     assert "Traceback" not in told
     rows = FeatureStore.open(tmp_path / "s").rows("methods/rise")
     assert 0 < rows < 1600

@@ -273,12 +273,12 @@ def test_unknown_dtypes_and_devices(model_folder, monkeypatch):
             pick_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto").type == "cpu"
-    with pytest.raises(DeviceError, match="cuda:1 was asked for, and torch sees no CUDA device here"):
+    with pytest.raises(DeviceError, match="device cuda:1 is not available: torch finds no CUDA device"):
         pick_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert pick_device("cuda:0").index == 0
-    with pytest.raises(DeviceError, match="torch sees 1 CUDA device"):
+    with pytest.raises(DeviceError, match="torch finds 1 CUDA device"):
         pick_device("cuda:1")
 
 

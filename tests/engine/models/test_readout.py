@@ -17,6 +17,7 @@ from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models import batch_outputs as readout_module
 from headwater.engine.models.batch_outputs import (
+    FurtherOutputs,
     LinearHead,
     NonFiniteLogits,
     PackedOutputs,
@@ -100,7 +101,8 @@ def random_readout(reductions: tuple[Any, ...], lengths: list[int], **more: Any)
     example_ids = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     targets = torch.randint(50, (positions,), generator=generator)
     needs = merge_specs([OutputSpec(reductions=reductions)])
-    return PackedOutputs(head, {-1: hidden}, TargetPositions(example_ids, targets, lengths), needs, more.get("logits"))
+    where = TargetPositions(example_ids, targets, lengths)
+    return PackedOutputs(head, {-1: hidden}, where, needs, FurtherOutputs(more.get("logits")))
 
 
 @pytest.mark.parametrize("rows", [16, 17, 100, 1000])

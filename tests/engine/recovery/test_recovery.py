@@ -12,7 +12,7 @@ from headwater.engine.recovery.design import PartitionDesign, expansion
 from headwater.engine.recovery.gpu_pass import DevicePass
 from headwater.engine.recovery.lasso import Lasso, LassoFit, Sparse, predicted
 from headwater.engine.recovery.membership import TableMembership, correlated, multiplied
-from headwater.engine.recovery.recover import Recovery, recovered
+from headwater.engine.recovery.recover import Recovery, RecoveryResources, recovered
 from headwater.engine.recovery.ridge import Ridge, overlaps
 from headwater.store.errors import DataError, SettingsError
 from hypothesis import HealthCheck, given, settings
@@ -125,7 +125,7 @@ def test_it_is_scikit_learns_lasso(seed: int) -> None:
 
     chance = np.random.default_rng(seed)
     rows, subsets = int(chance.integers(150, 3000)) if seed else 20_000, int(chance.choice([80, 200, 500]))
-    design = TableMembership.held(PartitionDesign(rows, subsets, int(chance.integers(4, 11)), seed))
+    design = TableMembership.of_design(PartitionDesign(rows, subsets, int(chance.integers(4, 11)), seed))
     planted = np.zeros(rows)
     planted[chance.choice(rows, 12, replace=False)] = 3 * chance.normal(size=12)
     matrix = dense(design.table, subsets)
@@ -155,7 +155,7 @@ def test_it_is_scikit_learns_lasso(seed: int) -> None:
 
 def test_a_path_of_penalties_ends_where_a_single_one_does() -> None:
     chance = np.random.default_rng(0)
-    design = TableMembership.held(PartitionDesign(5000, 300, 8, 0))
+    design = TableMembership.of_design(PartitionDesign(5000, 300, 8, 0))
     y = chance.normal(size=(3, 300))
     path, alone = Lasso(design, y), Lasso(design, y)
     top = path.largest()
@@ -170,7 +170,7 @@ def test_a_path_of_penalties_ends_where_a_single_one_does() -> None:
 def test_few_causes_are_found_from_few_measurements() -> None:
     """K = 400 of N = 20,000, ten causes: all of them, and their weights."""
     chance = np.random.default_rng(1)
-    design = TableMembership.held(PartitionDesign(20_000, 400, 10, 1))
+    design = TableMembership.of_design(PartitionDesign(20_000, 400, 10, 1))
     rows = np.sort(chance.choice(20_000, 10, replace=False))
     weights = chance.choice([-1, 1], 10) * chance.uniform(1, 2, 10)
     y = predicted(design, [Sparse(rows, weights)], np.zeros(1))
@@ -208,7 +208,7 @@ def test_the_gap_is_a_bound_even_of_half_masks(share: float) -> None:
 @pytest.mark.parametrize("change", ["as it is", "float32", "shifted", "tiny", "huge"])
 def test_size_and_offset_of_measurements_change_nothing(change: str) -> None:
     chance = np.random.default_rng(2)
-    design = TableMembership.held(PartitionDesign(3000, 300, 8, 0))
+    design = TableMembership.of_design(PartitionDesign(3000, 300, 8, 0))
     planted = Sparse(np.arange(0, 800, 100), np.ones(8))
     y = predicted(design, [planted], np.zeros(1)) + 0.1 * chance.normal(size=(1, 300))
     size = {"tiny": 1e-60, "huge": 1e60}.get(change, 1.0)
@@ -223,7 +223,7 @@ def test_size_and_offset_of_measurements_change_nothing(change: str) -> None:
 
 def test_what_does_not_vary_and_what_does_not_count_spoils_nothing() -> None:
     chance = np.random.default_rng(3)
-    design = TableMembership.held(PartitionDesign(3000, 300, 8, 0))
+    design = TableMembership.of_design(PartitionDesign(3000, 300, 8, 0))
     y = predicted(design, [Sparse(np.arange(0, 800, 100), np.ones(8))], np.zeros(1)) + 0.1 * chance.normal(
         size=(1, 300)
     )
@@ -245,7 +245,7 @@ def test_what_does_not_vary_and_what_does_not_count_spoils_nothing() -> None:
 
 
 def test_noise_alone_is_mostly_left_to_the_sparse_solver() -> None:
-    few = TableMembership.held(PartitionDesign(200, 300, 20, 2))
+    few = TableMembership.of_design(PartitionDesign(200, 300, 20, 2))
     solvers = [
         recovered(few, np.random.default_rng(seed).normal(size=(1, 300)), Recovery()).solver for seed in range(12)
     ]
@@ -297,7 +297,7 @@ def test_a_ridge_is_scikit_learns(seed: int) -> None:
     from sklearn.linear_model import Ridge as Reference
 
     chance = np.random.default_rng(seed)
-    design = TableMembership.held(PartitionDesign(700, 90, 6, seed))
+    design = TableMembership.of_design(PartitionDesign(700, 90, 6, seed))
     y, counted = chance.normal(size=(3, 90)), chance.random(90) < 0.8
     partly = np.where(counted, y, np.nan)
     matrix = dense(design.table, 90)
@@ -310,11 +310,11 @@ def test_a_ridge_is_scikit_learns(seed: int) -> None:
 
 def test_sparse_causes_are_solved_sparsely_and_dense_ones_by_a_ridge() -> None:
     chance = np.random.default_rng(0)
-    design = TableMembership.held(PartitionDesign(3000, 300, 8, 2))
+    design = TableMembership.of_design(PartitionDesign(3000, 300, 8, 2))
     rows = chance.choice(3000, 8, replace=False)
     sparse = np.zeros((6, 3000))
     sparse[:, rows] = 1 + chance.random((6, 8))
-    few = TableMembership.held(PartitionDesign(200, 300, 20, 2))
+    few = TableMembership.of_design(PartitionDesign(200, 300, 20, 2))
     for of, weights, expected in ((design, sparse, "lasso"), (few, chance.normal(size=(6, 200)), "ridge")):
         y = weights @ dense(of.table, 300).T + 0.1 * chance.normal(size=(6, 300))
         found = recovered(of, y, Recovery())
@@ -328,7 +328,7 @@ def test_sparse_causes_are_solved_sparsely_and_dense_ones_by_a_ridge() -> None:
 def test_other_solvers_find_what_was_planted(solver: str) -> None:
     """Without noise the weights themselves, with measurements left out; with noise the causes, and how many of them there are."""
     chance = np.random.default_rng(0)
-    design = TableMembership.held(PartitionDesign(2000, 250, 10, 3))
+    design = TableMembership.of_design(PartitionDesign(2000, 250, 10, 3))
     rows = np.sort(chance.choice(2000, 8, replace=False))
     planted = Sparse(rows, chance.choice([-1, 1], 8) * chance.uniform(1, 2, 8))
     y = predicted(design, [planted, planted], np.array([3.0, -1.0]))
@@ -390,7 +390,8 @@ def test_a_solution_by_the_devices_pass_is_the_workers() -> None:
     design, chance = PartitionDesign(400, 120, 5, 2), np.random.default_rng(1)
     y = chance.normal(size=(4, 120))
     ours, theirs = (
-        recovered(design, y, Recovery(solver="lasso"), device=one) for one in (None, DevicePass(np, design))
+        recovered(design, y, Recovery(solver="lasso"), RecoveryResources(device=device))
+        for device in (None, DevicePass(np, design))
     )
     assert ours.regularization == theirs.regularization and np.allclose(
         ours.dense(design), theirs.dense(design), atol=1e-4

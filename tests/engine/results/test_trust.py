@@ -60,7 +60,7 @@ def test_self_influence_is_the_score_of_an_example_as_a_query(work: Path, method
 
 def test_self_influence_of_unit_rows_is_said_to_tell_nothing(work: Path) -> None:
     told = done("self-influence", work / "S", "--method", "rise", "--top", "2").stderr
-    assert "every example has the same" in told
+    assert "all examples have the same self-influence" in told
     result = done("self-influence", work / "S", "--method", "graddot", "--top", "3", "--json")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["rank"] for line in lines] == [1, 2, 3] and lines[0]["score"] >= lines[1]["score"] >= lines[2]["score"]
@@ -114,7 +114,7 @@ def test_values_by_source_are_the_means_of_all_queries(work: Path) -> None:
 
 def test_bad_groups_are_one_line(work: Path) -> None:
     asked = ["attribute", work / "S", "--queries", work / "queries.jsonl", "--method", "graddot"]
-    assert "keeps no column theme" in headwater(*asked, "--by", "theme").stderr
+    assert "has no column theme" in headwater(*asked, "--by", "theme").stderr
     assert "--by COLUMN" in headwater(*asked, "--columns", work / "corpus.jsonl").stderr
     assert "has no column author" in headwater(*asked, "--by", "author", "--columns", work / "corpus.jsonl").stderr
     some = work / "some.jsonl"

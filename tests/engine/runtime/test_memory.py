@@ -261,6 +261,7 @@ from headwater.engine.arrays.scan.scorers import query_bytes, scorer_of, scratch
 from headwater.engine.arrays.scan.top_k import scan_parts, top_k
 from headwater.engine.arrays.precision.precisions import precision_of
 from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
+from headwater.engine.runtime.run import SILENT_STAGE
 from headwater.store.zarr_column import ZarrColumn
 from headwater.store.layout import Column
 rows, width = 8192, 4096
@@ -274,10 +275,10 @@ form, shape = precision_of("auto", column.column), Shape(128, 2)
 scorer_of(form, queries)
 planned = scan_parts([column], 4, 10, shape, 128).total
 planned += query_bytes(form, 4) + 2 * scratch_bytes(form, 4, 128)
-top_k([ZarrColumn(column.column, 2048, "x", sys.argv[1], own=False)], scorer_of(form, queries), 10, shape, print)
+top_k([ZarrColumn(column.column, 2048, "x", sys.argv[1], own=False)], scorer_of(form, queries), 10, shape, SILENT_STAGE)
 assert reset_peak()
 before = resident_bytes()
-top_k([column], scorer_of(form, queries), 10, shape, lambda rows: None)
+top_k([column], scorer_of(form, queries), 10, shape, SILENT_STAGE)
 print(peak_bytes() - before, planned)
 """
     if not Path("/proc/self/clear_refs").exists():
