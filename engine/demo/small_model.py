@@ -108,7 +108,7 @@ def new_model(vocabulary: int, recipe: DemoModelRecipe) -> HfModel:
 
 
 def packed(texts: Sequence[str], tokenizer: HfTokenizer, recipe: DemoModelRecipe) -> Iterator[torch.Tensor]:
-    """Batches (batch, length + 1) for ever: texts in a new order each epoch, one after the other, cut to length."""
+    """An endless stream of batches (batch, length + 1): texts in a new order each epoch, joined and cut to length."""
     encoded = [torch.tensor(encoding.ids) for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts))]
     generator = torch.Generator().manual_seed(recipe.seed)
     size = recipe.batch * recipe.length
