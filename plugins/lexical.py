@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -73,9 +73,8 @@ class Bm25(TextSimilarity):
         words = [_words(text) for part in texts() for text in part]
         if not any(words):
             raise SettingsError("the corpus holds no word: bm25 has nothing to compare")
-        quiet: Any = {"show_progress": False}
         index = bm25s.BM25(k1=self.k1, b=self.b)
-        index.index(words, **quiet)
+        index.index(words, show_progress=False)
         vocabulary = index.vocab_dict
         queries_words = [[word for word in _words(query) if word in vocabulary] for query in queries]
         zeros = np.zeros(len(words), np.float32)

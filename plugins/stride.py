@@ -191,8 +191,8 @@ class Stride(SubsetMethod):
         )  # of one operator, where states are made for a step
         all_states = 8 * model.hidden * rows * model.max_length
         batch_states = 2 * min(max(ROOM_BYTES, operator_states), all_states) if self.states_from == "forward" else 0
-        maps = sum(layer.inputs + layer.outputs for layer in model.linear_layers)
-        graph = 12 * maps * max(BATCH_TOKENS, model.max_length) if self.space == "activations" else 0
+        layer_widths = sum(layer.inputs + layer.outputs for layer in model.linear_layers)
+        graph = 12 * layer_widths * max(BATCH_TOKENS, model.max_length) if self.space == "activations" else 0
         norms = 8 * model.max_length * model.vocabulary if self.omega == "example" else 0
         fitting = int(4 * numbers * (5 + 5 * twice)) + pairs + sketch + 48 * rows + batch_states + max(tiles, norms)
         return FitMemory(fitting + graph, int(8 * numbers * twice) + tiles + graph)

@@ -26,7 +26,7 @@ CONTEXT = 512
 """Context length of the model; longer than its training sequences, so that any question of 512 bytes fits."""
 SHARES = 2
 """Parts of a batch that are processed in parallel; constant, so that the weights do not depend on the number of cores."""
-OnProgress = Callable[[int, float], None]
+OnTrainingStep = Callable[[int, float], None]
 """Called with the number of steps done and the running mean of the loss, in nats per token."""
 
 
@@ -57,7 +57,7 @@ SHORT = DemoModelRecipe(vocabulary=1024, width=96, layers=3, inner=256, batch=8,
 """A model for a smoke test."""
 
 
-def build(texts: Sequence[str], folder: Path, recipe: DemoModelRecipe, on_progress: OnProgress) -> int:
+def build(texts: Sequence[str], folder: Path, recipe: DemoModelRecipe, on_step: OnTrainingStep) -> int:
     """Train a tokenizer and a model and save them to `folder`, atomically; returns the number of parameters.
 
     The weights are the same for the same texts, recipe, torch version and kind of processor.
@@ -66,7 +66,7 @@ def build(texts: Sequence[str], folder: Path, recipe: DemoModelRecipe, on_progre
 
     tokenizer = train_tokenizer(texts, recipe.vocabulary)
     model = new_model(len(tokenizer), recipe)
-    train(model, packed(texts, tokenizer, recipe), recipe, on_progress)
+    train(model, packed(texts, tokenizer, recipe), recipe, on_step)
     logging: Any = transformers.utils.logging
     logging.disable_progress_bar()  # it would write a bar to stderr for a file of 5 MB
     with whole_file(folder) as hidden:
@@ -108,7 +108,7 @@ def new_model(vocabulary: int, recipe: DemoModelRecipe) -> HfModel:
 
 
 def packed(texts: Sequence[str], tokenizer: HfTokenizer, recipe: DemoModelRecipe) -> Iterator[torch.Tensor]:
-    """Batches (batch, length + 1) for ever: texts in a new order each epoch, one after the other, cut to length."""
+    """An endless stream of batches (batch, length + 1): texts in a new order each epoch, joined and cut to length."""
     encoded = [torch.tensor(encoding.ids) for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts))]
     generator = torch.Generator().manual_seed(recipe.seed)
     size = recipe.batch * recipe.length
@@ -122,7 +122,7 @@ def packed(texts: Sequence[str], tokenizer: HfTokenizer, recipe: DemoModelRecipe
             stream = stream[size:]
 
 
-def train(model: HfModel, batches: Iterator[torch.Tensor], recipe: DemoModelRecipe, on_progress: OnProgress) -> None:
+def train(model: HfModel, batches: Iterator[torch.Tensor], recipe: DemoModelRecipe, on_step: OnTrainingStep) -> None:
     """AdamW with warm-up and cosine, gradients clipped to unit norm.
 
     Each batch is divided among SHARES threads of one core each, which synchronise once per step. torch's own threads synchronise
@@ -143,7 +143,7 @@ def train(model: HfModel, batches: Iterator[torch.Tensor], recipe: DemoModelReci
             schedule.step()
             loss = sum(loss for loss, _ in parts) / len(parts)
             mean = loss if step == 1 else 0.9 * mean + 0.1 * loss
-            on_progress(step, mean)
+            on_step(step, mean)
     model.eval()
 
 

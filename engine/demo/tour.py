@@ -116,11 +116,11 @@ def _model(place: Workdir, recipe: DemoModelRecipe) -> None:
     losses: list[float] = []
     with ProgressDisplay(interval=10.0) as display:
 
-        def on_progress(step: int, loss: float) -> None:
+        def on_step(step: int, loss: float) -> None:
             losses.append(loss)
             display.show(Progress("model", step, recipe.steps, f"steps · loss {loss:.2f}"))
 
-        parameters = build([record["text"] for record in records], place.model, recipe, on_progress)
+        parameters = build([record["text"] for record in records], place.model, recipe, on_step)
     _log(f"model: {parameters / 1e6:.1f} M parameters, {recipe.steps} steps in {clock(time.monotonic() - start)}, "
          f"loss {losses[0]:.2f} → {losses[-1]:.2f} nats a token")  # fmt: skip
 

@@ -19,7 +19,6 @@ from ..interface.model_view import OutputSpec, UpperLayers
 from ..models.batch_outputs import merge_specs
 from .hidden_states import MemoryStates
 from .read_states import states_of
-from .state_files import OnProgress
 
 ROOM_BYTES = 256 << 20
 """Largest memory of hidden states at a time, unless the rows of a single operator need more."""
@@ -44,7 +43,7 @@ class StreamedStates:
         cls,
         provider: RandomAccessProvider,
         layer: int,
-        on_progress: OnProgress,
+        on_progress: Callable[[int], None],
         should_stop: Callable[[], bool] = lambda: False,
     ) -> StreamedStates | None:
         """The states of a provider's examples, whose lengths are read first; None if stopped."""

@@ -93,6 +93,10 @@ class LayerStates(HiddenStates, Protocol):
         """Batches of the distinct rows (n,): which rows each holds, and their states at the layer."""
 
 
+OnStep = Callable[[int, float, float], None]
+"""Called after each step of a fit with the number of steps done and two losses of the method's own."""
+
+
 class FitSession(Protocol):
     """A fit in steps that can be stopped after each of them and resumed in another process."""
 
@@ -104,8 +108,8 @@ class FitSession(Protocol):
     def steps(self) -> int:
         """Number of steps in all."""
 
-    def run(self, on_progress: Callable[[int, float, float], None], should_stop: Callable[[], bool]) -> bool:
-        """Run to the last step or until stopped; True after the last. `on_progress` is called with the step and two losses."""
+    def run(self, on_step: OnStep, should_stop: Callable[[], bool]) -> bool:
+        """Run to the last step or until stopped; True after the last step."""
 
     def state_dict(self) -> dict[str, Array]:
         """Everything that another process needs to continue after the last step, to the same bytes."""

@@ -48,7 +48,7 @@ class SelectionRequest:
     penalty: float = 1.0
     """λ; 0 chooses by each example's own score alone."""
     batch: int = 1
-    """Examples that are chosen at once."""
+    """Examples that are chosen together in a round."""
     quotas: tuple[tuple[str, str, float], ...] = ()
     """(column, value, fraction of the count)."""
     columns: str = ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...store.layout import Array
-from ..interface.subset_method import Design
+from ..interface.subset_method import Design, OnStep
 from .space import Space
 from .training import SteeringRecipe, Training
 
@@ -79,13 +79,13 @@ class SteeringFit:
         """Number of steps in all, of both trainings."""
         return self._steps * (2 if self._check else 1)
 
-    def run(self, on_progress: Callable[[int, float, float], None], should_stop: Callable[[], bool]) -> bool:
-        """Run to the last step or until stopped; `on_progress` gets the step, and an operator's mean fidelity and stability."""
-        if not self._main.run(on_progress, should_stop):
+    def run(self, on_step: OnStep, should_stop: Callable[[], bool]) -> bool:
+        """Run to the last step or until stopped; `on_step` gets an operator's mean fidelity and drift."""
+        if not self._main.run(on_step, should_stop):
             return False
         main_steps = self._main.step
         return self._check is None or self._check.run(
-            lambda step, *losses: on_progress(main_steps + step, *losses), should_stop
+            lambda step, *losses: on_step(main_steps + step, *losses), should_stop
         )
 
     def state_dict(self) -> dict[str, Array]:

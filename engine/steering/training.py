@@ -17,14 +17,12 @@ import torch
 from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..fitting.hidden_states import parts_in_memory
-from ..interface.subset_method import Design
+from ..interface.subset_method import Design, OnStep
 from ..models.training_recipe import TrainingRecipe
 from ..runtime.hashing import hashed
 from .linearity import Linearity
 from .operators import OperatorGradients, Operators
 from .space import SharedRows, Space, WeightedRows
-
-OnProgress = Callable[[int, float, float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +106,14 @@ class Training:
     def _named(self) -> dict[str, torch.Tensor]:
         return {"basis": self.operators.basis, "alpha": self.operators.alpha}
 
-    def run(self, on_progress: OnProgress, should_stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train to the last step or until stopped; True after the last. `on_progress` gets the step and the mean losses."""
+    def run(self, on_step: OnStep, should_stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the last step or until stopped; True after the last. `on_step` gets an operator's mean fidelity and drift."""
         while self.step < self.recipe.steps:
             if should_stop():
                 return False
             fidelity, drift = self._advance()
             self.step += 1
-            on_progress(self.step, fidelity / self._design.subsets, drift / self._design.subsets)
+            on_step(self.step, fidelity / self._design.subsets, drift / self._design.subsets)
         return True
 
     @torch.no_grad()
@@ -198,8 +196,8 @@ def _require_array(name: str, values: Array, shape: tuple[int, ...]) -> None:
         raise DataError(f"{name} is {values.dtype} {values.shape}, or not finite; expected float32 {shape}")
 
 
-def train_operators(space: Space, design: Design, recipe: SteeringRecipe, on_progress: OnProgress) -> Operators:
+def train_operators(space: Space, design: Design, recipe: SteeringRecipe, on_step: OnStep) -> Operators:
     """Train all operators of a design from the first step to the last."""
     training = Training(space, design, recipe)
-    training.run(on_progress)
+    training.run(on_step)
     return training.operators

@@ -11,13 +11,13 @@ import json
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ...engine.interface.method import API, Method, TextSimilarity
 from ...engine.interface.model_view import BATCH_EXAMPLES, LinearLayer, ModelShape
 from ...engine.interface.subset_method import SubsetMethod
 from ...engine.runtime.memory import reset_peak
 from ...store.errors import SettingsError
+from ...store.json_values import JsonObject
 from .measurements import MEASUREMENT_CHECKS
 from .rows import ROW_CHECKS
 from .scores import SCORE_CHECKS, an_example_finds_itself, parts_change_no_score
@@ -80,7 +80,7 @@ def settings_survive_json(method: Method) -> str:
 
 def wrong_settings_are_refused(method: Method) -> str:
     """A setting that is unknown, or of another type than its default's, raises SettingsError."""
-    wrong: list[dict[str, Any]] = [{"no such setting": 1}, *({name: {}} for name in method.settings())]
+    wrong: list[JsonObject] = [{"no such setting": 1}, *({name: {}} for name in method.settings())]
     for settings in wrong:
         try:
             type(method).from_settings(settings)
@@ -93,10 +93,10 @@ def wrong_settings_are_refused(method: Method) -> str:
 def is_a_frozen_dataclass(method: Method) -> str:
     """The class itself (not only its base) is a frozen dataclass, and every field has a default that JSON can hold."""
     kind = type(method)
-    parameters: Any = vars(kind).get("__dataclass_params__")
+    parameters = vars(kind).get("__dataclass_params__")
     demand(parameters, f"{kind.__name__} is not decorated with @dataclass(frozen=True): its fields are no settings")
     demand(
-        parameters.frozen and parameters.eq,
+        parameters and parameters.frozen and parameters.eq,
         f"{kind.__name__} is a dataclass, but not frozen (and compared by its fields)",
     )
     for field in dataclasses.fields(kind):

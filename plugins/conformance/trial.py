@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 
 from ...engine.ingest.first_batch import DeclaredOutputs, changed_tensors, checksums
-from ...engine.interface.method import Method, Similarity
+from ...engine.interface.method import Method, Precomputed, Similarity
 from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape
 from ...engine.models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
 from ...engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
@@ -88,7 +87,7 @@ class Trial:
         return accumulator.finish()
 
     @cached_property
-    def precomputed(self) -> Any:
+    def precomputed(self) -> Precomputed:
         """What the method's `precompute` returns."""
         return self.method.precompute(self.head, self.state)
 

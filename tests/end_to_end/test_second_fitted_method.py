@@ -53,7 +53,7 @@ class MeanFit:
         self._corpus, self._design = corpus, design
         self._means = np.zeros((design.subsets, corpus.widths[1]), np.float32)
 
-    def run(self, on_progress, should_stop):
+    def run(self, on_step, should_stop):
         while self.step < self.steps:
             if should_stop():
                 return False
@@ -62,7 +62,7 @@ class MeanFit:
             positions = np.concatenate([np.arange(start, stop) for start, stop in bounds])
             self._means[self.step] = states.hidden[torch.from_numpy(positions)].float().mean(0).numpy(force=True)
             self.step += 1
-            on_progress(self.step, 0.0, 0.0)
+            on_step(self.step, 0.0, 0.0)
         return True
 
     def state_dict(self):

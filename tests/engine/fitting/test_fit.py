@@ -356,7 +356,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [({"degree": 30}, "degree = 30, subsets = 24"), ({"subsets": 400}, "some would be empty"),
-     ({"depth": 1.5}, "depth is a share"), ({"held_out": 2.0}, "0 < held_out < 1"),
+     ({"depth": 1.5}, "depth is a fraction"), ({"held_out": 2.0}, "0 < held_out < 1"),
      ({"omega": "all"}, "omega is one or example"), ({"updates": 0}, "updates"), ({"rank": -1}, "rank"),
      ({"subsets": "many"}, "subsets is int"), ({"checked": -1}, "checked and seed"), ({"seed": -1}, "checked and seed"),
      ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "regularization": 2.5}, "is a number of nonzero weights")],

@@ -211,7 +211,7 @@ def test_removals_lack_the_best_and_as_many_others() -> None:
     for query in range(6):
         lost = scores[query][~masks[query]]
         assert lost.min() >= scores[query][masks[query]].max()
-    with pytest.raises(DataError, match="cannot be taken away"):
+    with pytest.raises(DataError, match="cannot be removed"):
         removal_masks(scores, 30)
     with pytest.raises(DataError, match="give two or more"):
         removal_masks(scores[:1], 3)
