@@ -285,10 +285,10 @@ def _show(
 ) -> None:
     """Evaluate, then write, print and plot the figures, as the options say."""
     from ..evaluation.evaluate import save
-    from ..presentation.plots import refuse_picture
+    from ..presentation.plots import refuse_plot
 
     if arguments.plot:
-        refuse_picture(arguments.plot)
+        refuse_plot(arguments.plot)
     result = evaluation()
     if arguments.output:
         save(result.facts(), arguments.output)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
-def refuse_picture(path: str) -> None:
+def refuse_plot(path: str) -> None:
     """Raise SettingsError if a plot cannot be written to `path` (suffix, matplotlib); called before anything is computed."""
     if Path(path).suffix not in SUFFIXES:
         raise SettingsError(f"{path}: plots are written as {', '.join(SUFFIXES)}")
