@@ -19,6 +19,7 @@ import numpy as np
 from ...store.errors import HeadwaterError, SettingsError, StoreBusy, StoreError, StoreFull, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import OwnerLock
+from ...store.manifest import HIDDEN, hidden_group
 from ...store.reader import open_column
 from ...store.state import remove_state, write_state
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
@@ -46,7 +47,7 @@ from .fit_record import (
     state_folder,
     whole_operators,
 )
-from .state_files import StateFiles, part_bytes
+from .stored_states import StoredStates, writing_bytes
 from .streamed_states import StreamedStates
 
 
@@ -107,19 +108,20 @@ class FitRun:
             * (2 if self.method.layer(model_shape) >= 0 else 1)
             + 8
         )
-        told = f"hidden states take some {show_bytes(int(counted) * width * bases)} in {self.folder}"
+        told = f"hidden states take some {show_bytes(int(counted) * width * bases)} in {self.store.url}"
         return [told, *self.method.notes(self.rows)]
 
     def _planned(self, provider: Provider) -> Plan:
         """What a base model's fit holds: reading first, training after it."""
         tokens, model_shape = max(BATCH_TOKENS, provider.longest()), provider.head.model_shape
-        inner, files = self.method.layer(model_shape) >= 0, self.method.states_from == "cache"
+        inner, stored = self.method.layer(model_shape) >= 0, self.method.states_from == "cache"
+        written = writing_bytes(model_shape, provider.head.weight.dtype, inner=inner) if stored else 0
         return provider.memory(tokens) + Plan.of(
             layers_part(model_shape, [self.method.needs(model_shape)], tokens),
-            Part("hidden states on their way out", files * part_bytes(model_shape, inner=inner)),
+            Part("hidden states being written", written),
             Part("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
             Part(f"{self.job.method}'s operators in training", self.method.memory(model_shape, self.rows).fitting),
-            Part("places of examples", (16 if files else 96) * self.rows),
+            Part("places of examples", (16 if stored else 96) * self.rows),
         )
 
     def run(self, run: Run = SILENT) -> bool:
@@ -173,6 +175,7 @@ class FitRun:
                 for name in ("training", "operators"):
                     remove_state(place / name)
                 if place.name not in {f"base{base}" for base in range(len(record["bases"]))}:
+                    self.store.remove_group(f"{HIDDEN}/{self.job.method}.{place.name}")
                     shutil.rmtree(place)
 
     def _base(self, base: int, provider: Provider, run: Run) -> bool:
@@ -206,7 +209,7 @@ class FitRun:
             _StoppedError: it was asked to stop.
         """
         layer = self.method.layer(provider.head.model_shape)
-        activations = StateFiles(provider, self._place(base), layer, self.rows)
+        states = StoredStates(provider, self.store, hidden_group(self.job.method, base), layer, self.job.commit_seconds)
 
         def weighing(rows: int) -> None:
             run.report(f"weights of examples{name}", rows, self.rows, "examples")
@@ -215,15 +218,15 @@ class FitRun:
 
         corpus: HiddenStates | None
         if self.method.states_from == "cache":
-            corpus = activations.collected(run.counter(f"hidden states{name}", self.rows), run.should_stop)
+            corpus = states.collected(run.counter(f"hidden states{name}", self.rows), run.should_stop)
         else:
-            activations.removed()
+            self.store.remove_group(states.group)
             random = cast(RandomAccessProvider, provider)  # see require_source
             lengths = run.counter(f"lengths of examples{name}", self.rows)
             corpus = StreamedStates.measured(random, layer, lengths, run.should_stop)
         if corpus is None:
             raise _StoppedError
-        return self.method.example_weights(provider.head, corpus, weighing), activations.digest
+        return self.method.example_weights(provider.head, corpus, weighing), states.digest
 
     def _provider(self, base: int) -> Provider:
         provider = base_provider(self.store, self._record["bases"][base]["base"], self.job.model, self.job.corpus)

@@ -3,7 +3,7 @@
 methods/NAME/state/fit                     what was fitted: settings, examples, corpus, bases, and how many of these are done
 methods/NAME/state/base0/operators         of the first base model
 methods/NAME/state/base0/training          where its training stands, until it is done
-methods/NAME/state/base0/hidden.bin …      its hidden states
+shards/0/hidden_states/NAME.base0/         hidden states of the examples under it
 """
 
 from __future__ import annotations

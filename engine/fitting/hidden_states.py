@@ -1,4 +1,4 @@
-"""Hidden states of a corpus in memory or mapped from files, as a fit reads them.
+"""Hidden states of a corpus in memory or in a store, as a fit reads them.
 
 Knows shapes; no model, no file, no operator.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...store.layout import Array
-from ..interface.subset_method import HiddenStates, StateArrays
+from ..interface.subset_method import HiddenStates, StateArrays, TensorRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,17 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class MemoryStates:
-    """Hidden states of rows, all there: in memory, or mapped from files."""
+    """Hidden states of rows, all there: in memory, or read from a store when positions are indexed."""
 
-    hidden: torch.Tensor
+    hidden: TensorRows
     """(P, D), in any float: what the head reads."""
-    targets: torch.Tensor
+    targets: TensorRows
     """(P,) int64."""
     first: Array
     """(N + 1,) int64: where each row's positions begin; the last is P."""
     weights: Array | None = None
     """(N,) ω of each row, or all alike."""
-    inner: torch.Tensor | None = None
+    inner: TensorRows | None = None
     """(P, D'): what the basis reads, where that is another layer."""
 
     @property

@@ -20,7 +20,7 @@ from ..interface.model_view import OutputSpec, UpperLayers
 from ..models.batch_outputs import merge_specs
 from .hidden_states import MemoryStates
 from .read_states import states_of
-from .state_files import OnProgress
+from .stored_states import OnProgress
 
 ROOM_BYTES = 256 << 20
 """Hidden states that are held together, at most, but for one operator's own rows."""

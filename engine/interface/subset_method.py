@@ -44,15 +44,26 @@ class Design(Protocol):
         """(n,) int64: from `start` to `stop` of a subset's rows, in an order that means nothing."""
 
 
+class TensorRows(Protocol):
+    """Rows of numbers: a tensor, or something that reads rows when they are indexed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, and the shape of one."""
+
+    def __getitem__(self, index: torch.Tensor | slice) -> torch.Tensor:
+        """Rows by their numbers, int64 of any shape, or a range of them."""
+
+
 class StateArrays(Protocol):
     """Hidden states of some rows, position after position."""
 
     @property
-    def hidden(self) -> torch.Tensor:
+    def hidden(self) -> TensorRows:
         """(P, D), in the model's dtype: what the head reads."""
 
     @property
-    def targets(self) -> torch.Tensor:
+    def targets(self) -> TensorRows:
         """(P,) int64: the token or class that each position should predict."""
 
     @property
@@ -60,7 +71,7 @@ class StateArrays(Protocol):
         """(n + 1,) int64: where each row's positions begin; the last is P."""
 
     @property
-    def inner(self) -> torch.Tensor | None:
+    def inner(self) -> TensorRows | None:
         """(P, D'): the states of another layer, where one was asked for."""
 
 
