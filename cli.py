@@ -66,7 +66,8 @@ def demo(workdir: str, short: bool) -> None:
 
 
 for _command in (ingest.ingest, fit.fit, ask.attribute, ask.value, ask.self_influence, keep.compress, keep.methods, keep.info,
-                 keep.verify, keep.upgrade, prove.ground_truth, prove.evaluate, choose.predict, choose.calibrate, choose.select):  # fmt: skip
+                 keep.verify, keep.upgrade, prove.ground_truth, prove.evaluate, choose.predict, choose.calibrate,
+                 choose.select):  # fmt: skip
     main.add_command(_command)
 plan.add_command(ingest.plan_ingest)
 plan.add_command(fit.plan_fit)
