@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from .chunk_manifest import ChunkManifest
-from .errors import DataError, StoreDamaged, StoreError, StoreMismatch, StoreMissing
+from .errors import StoreDamaged, StoreError, StoreMismatch, StoreMissing
 from .files import OwnerLock, hidden_name, locked, make_folder
 from .layout import FORMAT, Array, Column
 from .manifest import (
@@ -38,8 +38,7 @@ from .manifest import (
     StoreRecord,
     method_group,
     precision_group,
-    require_name,
-    resume_notes,
+    require_columns,
 )
 from .metadata import ROOT, is_url
 from .root import read_root, write_root
@@ -62,8 +61,7 @@ class FeatureStore:
     def _show(self, root: StoreRecord) -> None:
         """Be a view of what a root says, and of what the owners of unfinished groups have committed beyond it."""
         self.root, self.shard = root, Shard.of(self.url, root.format)
-        self.entries = dict(root.entries)
-        """Group name to how far it is committed."""
+        self.entries = dict(root.entries)  # group name to how far it is committed
         for group, entry in root.entries.items():
             if root.format >= SHARDED and not entry.complete:
                 progress = self.shard.progress(group)
@@ -164,7 +162,7 @@ class FeatureStore:
             StoreDamaged: the group's manifest is not what was written.
         """
         manifest = self.manifest(group)
-        return manifest.notes if manifest else resume_notes(self.record(group))
+        return manifest.notes if manifest else self.record(group).resume_notes
 
     def manifest(self, group: str) -> ChunkManifest | None:
         """The manifest of a group's chunks; None of formats 1 and 2, and where nothing was committed.
@@ -264,9 +262,7 @@ class FeatureStore:
             StoreMismatch: it is there with other columns, or the store has an older format.
             DataError: columns that cannot be told apart, or cannot be folders.
         """
-        names = [require_name(column.name, "column") for column in columns]
-        if not names or len(set(names)) < len(names):
-            raise DataError(f"{group} cannot have the columns {names}: each needs its own name")
+        require_columns(group, columns)
         record = GroupRecord(tuple(columns), notes)
 
         def declare(root: StoreRecord) -> StoreRecord:

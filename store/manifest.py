@@ -45,6 +45,17 @@ def require_name(name: str, what: str) -> str:
     return name
 
 
+def require_columns(group: str, columns: Sequence[Column]) -> None:
+    """See that columns can be those of a group.
+
+    Raises:
+        DataError: there are none, or their names cannot be told apart, or cannot be folders.
+    """
+    names = [require_name(column.name, "column") for column in columns]
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{group} cannot have the columns {names}: each needs its own name")
+
+
 def method_group(name: str) -> str:
     """Group that holds a method's columns.
 
@@ -124,6 +135,15 @@ class GroupRecord:
     def declared(self) -> tuple[Column, ...]:
         """Columns as the method declares them; they differ from the stored ones where precision does."""
         return columns_from(self.notes["declared"]) if "declared" in self.notes else self.columns
+
+    @property
+    def resume_notes(self) -> dict[str, Any]:
+        """What formats 1 and 2 note in the root to resume a group with; format 3 notes it in the group's manifest."""
+        return {key: value for key, value in self.notes.items() if key not in _ABOUT_ALL}
+
+    def about_all(self) -> GroupRecord:
+        """The same with the notes alone that are about all shards."""
+        return replace(self, notes={key: value for key, value in self.notes.items() if key in _ABOUT_ALL})
 
     @property
     def layout(self) -> str:
@@ -243,16 +263,6 @@ def seal_of(values: Mapping[str, Any]) -> str:
 def is_sealed(values: Mapping[str, Any]) -> bool:
     """Whether a root's record is what its seal says; formats 1 and 2 have none."""
     return values["format"] < SHARDED or values.get("seal") == seal_of(values)
-
-
-def resume_notes(record: GroupRecord) -> dict[str, Any]:
-    """What formats 1 and 2 note in the root to resume a group with; format 3 notes it in the group's manifest."""
-    return {key: value for key, value in record.notes.items() if key not in _ABOUT_ALL}
-
-
-def about_all(record: GroupRecord) -> GroupRecord:
-    """A record of formats 1 and 2 with the notes that are about all shards alone."""
-    return replace(record, notes={key: value for key, value in record.notes.items() if key in _ABOUT_ALL})
 
 
 def _flat_record(values: Mapping[str, Any]) -> GroupRecord:

@@ -20,7 +20,7 @@ from .errors import StoreBusy
 from .feature_store import FeatureStore
 from .files import OwnerLock, link_tree, locked, make_folder, remove_tree
 from .layout import FORMAT
-from .manifest import EXAMPLES, FORMS, METHODS, SHARDED, ShardEntry, StoreRecord, about_all, resume_notes
+from .manifest import EXAMPLES, FORMS, METHODS, SHARDED, ShardEntry, StoreRecord
 from .metadata import ROOT
 from .reader import is_as_written, open_column
 from .root import read_root, write_root
@@ -91,7 +91,7 @@ def _notes(store: FeatureStore, group: str) -> dict[str, object]:
     """What a group is resumed with; formats 1 and 2 count a finished group's sources only when others are appended."""
     sources = store.provenance.get("sources")
     ended = {"sources": len(sources)} if store.is_complete(group) and isinstance(sources, list) else {}
-    return resume_notes(store.record(group)) | ended
+    return store.record(group).resume_notes | ended
 
 
 def _replace_root(store: FeatureStore, entries: dict[str, ShardEntry]) -> None:
@@ -101,7 +101,7 @@ def _replace_root(store: FeatureStore, entries: dict[str, ShardEntry]) -> None:
         StoreBusy: the root is not the one that the shard was made of.
     """
     before = store.root
-    groups = {name: about_all(record) for name, record in before.groups.items()}
+    groups = {name: record.about_all() for name, record in before.groups.items()}
     provenance = {**before.provenance, UPGRADED_FROM: before.format}
     with locked(store.path):
         attributes, now = read_root(store.url)

@@ -19,6 +19,7 @@ from ...store.errors import HeadwaterError, SettingsError, StoreBusy, StoreError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import OwnerLock
 from ...store.json_values import JsonObject
+from ...store.manifest import HIDDEN, hidden_group
 from ...store.reader import open_column
 from ...store.state import remove_state, write_state
 from ..ingest.first_batch import plugin_code
@@ -48,7 +49,7 @@ from .fit_record import (
     same_fit,
     state_folder,
 )
-from .state_files import StateFiles, part_bytes
+from .stored_states import StoredStates, writing_bytes
 from .streamed_states import StreamedStates
 
 
@@ -106,18 +107,19 @@ class FitRun:
         layers = 2 if self.method.layer(head.model_shape) >= 0 else 1
         position_bytes = head.weight.element_size() * head.model_shape.hidden * layers + 8
         size = show_bytes(int(positions) * position_bytes * bases)
-        return [f"hidden states take about {size} in {self.folder}", *self.method.notes(self.rows)]
+        return [f"hidden states take about {size} in {self.store.url}", *self.method.notes(self.rows)]
 
     def _plan(self, provider: Provider) -> Plan:
         """The memory of the fit for a base model: of reading hidden states and of the training."""
         tokens, model_shape = max(BATCH_TOKENS, provider.longest()), provider.head.model_shape
-        inner, files = self.method.layer(model_shape) >= 0, self.method.states_from == "cache"
+        inner, stored = self.method.layer(model_shape) >= 0, self.method.states_from == "cache"
+        written = writing_bytes(model_shape, provider.head.weight.dtype, inner=inner) if stored else 0
         return provider.memory(tokens) + Plan.of(
             layers_part(model_shape, [self.method.needs(model_shape)], tokens),
-            Part("hidden states on their way out", files * part_bytes(model_shape, inner=inner)),
+            Part("hidden states being written", written),
             Part("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
             Part(f"{self.job.method}'s operators in training", self.method.memory(model_shape, self.rows).fitting),
-            Part("places of examples", (16 if files else 96) * self.rows),
+            Part("places of examples", (16 if stored else 96) * self.rows),
         )
 
     def run(self, run: Run = SILENT) -> bool:
@@ -171,6 +173,7 @@ class FitRun:
                 for name in ("training", "operators"):
                     remove_state(folder / name)
                 if folder.name not in {f"base{base}" for base in range(len(record["bases"]))}:
+                    self.store.remove_group(f"{HIDDEN}/{self.job.method}.{folder.name}")
                     shutil.rmtree(folder)
 
     def _fit_base(self, base: int, provider: Provider, run: Run) -> bool:
@@ -217,7 +220,7 @@ class FitRun:
             _StopRequested: the run was asked to stop.
         """
         layer = self.method.layer(provider.head.model_shape)
-        states = StateFiles(provider, self._base_folder(base), layer, self.rows)
+        states = StoredStates(provider, self.store, hidden_group(self.job.method, base), layer, self.job.commit_seconds)
 
         def report_weights(rows: int) -> None:
             run.report(f"weights of examples{name}", rows, self.rows, "examples")
@@ -228,7 +231,7 @@ class FitRun:
         if self.method.states_from == "cache":
             corpus = states.collected(run.counter(f"hidden states{name}", self.rows), run.should_stop)
         else:
-            states.removed()
+            self.store.remove_group(states.group)
             random_access = cast(RandomAccessProvider, provider)  # see require_source
             lengths = run.counter(f"lengths of examples{name}", self.rows)
             corpus = StreamedStates.of_provider(random_access, layer, lengths, run.should_stop)

@@ -3,7 +3,7 @@
 methods/NAME/state/fit                     the record: settings, examples, corpus, base models, and how many of these are done
 methods/NAME/state/base0/operators         the parameters for the first base model
 methods/NAME/state/base0/training          the checkpoint of its training, until it is done
-methods/NAME/state/base0/hidden.bin …      its hidden states
+shards/0/hidden_states/NAME.base0/         hidden states of the examples under it
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hidden states of a corpus, in memory or mapped from files, as a fit reads them. Knows no model, no file and no operator."""
+"""Hidden states of a corpus, in memory or in a store, as a fit reads them. Knows no model, no file and no operator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...store.layout import Array
-from ..interface.subset_method import HiddenStates, StateArrays
+from ..interface.subset_method import HiddenStates, StateArrays, TensorRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,17 @@ class PositionStates:
 
 @dataclass(frozen=True, slots=True)
 class MemoryStates:
-    """Hidden states of all rows, in memory or mapped from files."""
+    """Hidden states of all rows: in memory, or read from a store when positions are indexed."""
 
-    hidden: torch.Tensor
+    hidden: TensorRows
     """(P, D), of any float type: the last hidden states, which the head reads."""
-    targets: torch.Tensor
+    targets: TensorRows
     """(P,) int64."""
     first: Array
     """(N + 1,) int64: index of each row's first position; the last is P."""
     weights: Array | None = None
     """(N,) weight ω of each row; None for equal weights."""
-    inner: torch.Tensor | None = None
+    inner: TensorRows | None = None
     """(P, D'): the hidden states that operators read, if they are another layer's."""
 
     @property

@@ -44,15 +44,26 @@ class Design(Protocol):
         """(n,) int64: rows `start` to `stop` of a subset, in a fixed but arbitrary order."""
 
 
+class TensorRows(Protocol):
+    """Rows of numbers: a tensor, or something that reads rows when they are indexed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, and the shape of one."""
+
+    def __getitem__(self, index: torch.Tensor | slice) -> torch.Tensor:
+        """Rows by their numbers, int64 of any shape, or a range of them."""
+
+
 class StateArrays(Protocol):
     """Hidden states of some rows, at their target positions, one row after the other."""
 
     @property
-    def hidden(self) -> torch.Tensor:
+    def hidden(self) -> TensorRows:
         """(P, D), in the model's dtype: the last hidden state, which the head reads."""
 
     @property
-    def targets(self) -> torch.Tensor:
+    def targets(self) -> TensorRows:
         """(P,) int64: the token or class that each position predicts."""
 
     @property
@@ -60,7 +71,7 @@ class StateArrays(Protocol):
         """(n + 1,) int64: index of each row's first position; the last is P."""
 
     @property
-    def inner(self) -> torch.Tensor | None:
+    def inner(self) -> TensorRows | None:
         """(P, D'): the states of `SubsetMethod.layer`, if it names a layer."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from headwater.engine.arrays.scan.compress import compression
+from headwater.engine.arrays.scan.compress import TargetPrecision, compression
 from headwater.store.blocks import read_blocks
 from headwater.store.errors import StoreMismatch
 from headwater.store.feature_store import EXAMPLES, FeatureStore, method_group
@@ -76,7 +76,7 @@ def test_format_1_is_not_written(tmp_path):
         lambda: GroupWriter(store, EXAMPLES),
         lambda: store.add_group(method_group("other"), [column("x", (), "int8")], {}),
         lambda: store.update(lambda root: root),
-        lambda: compression(store, "rise", "int8", 0, None),
+        lambda: compression(store, "rise", TargetPrecision("int8"), None),
     ):
         with pytest.raises(StoreMismatch) as caught:
             change()

@@ -9,12 +9,10 @@ from headwater.store.manifest import (
     GroupRecord,
     ShardEntry,
     StoreRecord,
-    about_all,
     columns_json,
     is_sealed,
     method_group,
     precision_group,
-    resume_notes,
 )
 
 COLUMNS = (Column("sketch", (3, 2), "float16", 8), Column("text", (), TEXT, 1024))
@@ -56,8 +54,8 @@ def test_records_of_formats_1_and_2_are_one_shard() -> None:
               "methods/a": {"columns": columns, "done": [[3, 5]]}}  # fmt: skip
     root = StoreRecord.from_json({"format": 2, "version": "0.1", "provenance": {}, "groups": groups})
     assert root.entries == {"examples": ShardEntry(5, True), "methods/a": ShardEntry(0, False)}
-    assert resume_notes(root.groups["examples"]) == {"place": [0, 7, 2], "digest": "ab"}
-    assert about_all(root.groups["examples"]).notes == {"settings": {"seed": 1}}
+    assert root.groups["examples"].resume_notes == {"place": [0, 7, 2], "digest": "ab"}
+    assert root.groups["examples"].about_all().notes == {"settings": {"seed": 1}}
 
 
 def test_any_change_of_a_root_breaks_its_seal() -> None:

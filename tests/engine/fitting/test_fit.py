@@ -32,7 +32,7 @@ from headwater.engine.runtime.run import Progress, Run
 from headwater.plugins.stride import Stride
 from headwater.store.errors import BrokenMethod, DataError, StoreBusy
 from headwater.store.feature_store import FeatureStore
-from headwater.store.files import RangeLock
+from headwater.store.files import OwnerLock
 from headwater.store.state import read_state, remove_state, write_state
 from running import done, headwater
 from small import save_model, sentences, tree, write_corpus
@@ -408,11 +408,16 @@ def test_an_operator_that_measures_nothing_finite_is_named(texts: Path, tmp_path
     assert torn.exit_code == 1 and "missing, damaged" in torn.stderr
 
 
+def hidden_of(store: Path) -> Path:
+    """Where the columns of a fit's hidden states lie."""
+    return store / "shards/0/hidden_states/stride.base0/columns"
+
+
 def test_files_that_are_gone_or_of_something_else_are_made_anew(texts: Path, tmp_path: Path) -> None:
     shutil.copytree(texts / "S", tmp_path / "S")
     state = tmp_path / "S/methods/stride/state/base0"
     before = arrays_of(state / "operators")
-    (state / "hidden.bin").unlink()  # the large one
+    (hidden_of(tmp_path / "S") / "hidden/values/c/0/0").unlink()  # the large one
     (state / ".zarr.json.new").write_bytes(b"torn")
     done("fit", tmp_path / "S", "--again", *options(QUICK))
     after = arrays_of(state / "operators")
@@ -492,7 +497,7 @@ def test_a_fit_stops_while_examples_are_weighted(arrays_job: FitJob) -> None:
 
 
 def test_one_process_fits_at_a_time(texts: Path) -> None:
-    lock = RangeLock(texts / "S/methods/stride/state/.lock", 0, 0)
+    lock = OwnerLock(texts / "S/methods/stride/state", f"fits stride to {texts / 'S'}")
     try:
         with pytest.raises(StoreBusy):
             prepare_fit(FitJob(str(texts / "S"), "stride")).run()
@@ -613,8 +618,8 @@ def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> 
         put_arrays(state / "operators", {key: value for key, value in whole.items() if key != name})
         assert headwater(*ask).exit_code == 1
     remove_state(state / "operators")
-    first = np.fromfile(state / "first.bin", np.int64)
-    (first[::-1].copy()).tofile(state / "first.bin")
+    offsets = hidden_of(tmp_path / "S") / "targets/offsets/c/0"
+    offsets.write_bytes(offsets.read_bytes()[::-1])
     done("fit", tmp_path / "S")  # what is gone is made again, from states that are read again
     again = arrays_of(state / "operators")
     assert again is not None and all(np.array_equal(whole[name], again[name]) for name in whole)
@@ -631,7 +636,7 @@ def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> 
         done("fit", tmp_path / "S")
         again = arrays_of(state / "operators")
         assert again is not None and all(np.array_equal(whole[name], again[name]) for name in whole)
-    (state / "done.json").write_text('{"rows": "x", "positions": 3, "bytes": {}}')
+    (tmp_path / "S/shards/0/manifests/hidden_states/stride.base0").rename(tmp_path / "manifests")
     done("fit", tmp_path / "S", "--again", *options(QUICK))
     few = headwater("fit", tmp_path / "S", "--again", *options(QUICK | {"subsets": 4, "degree": 2}))
     assert few.exit_code == 1 and "too few to hold out 10%" in few.stderr
@@ -646,10 +651,11 @@ def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> 
 def prepared_digest(store: Path) -> str:
     """Of the hidden states that a fit of the store reads."""
     from headwater.engine.fitting.fit_corpus import base_provider
-    from headwater.engine.fitting.state_files import StateFiles
+    from headwater.engine.fitting.stored_states import StoredStates
 
-    provider = base_provider(FeatureStore.open(store), "", ModelChoice("", "cpu"), ())
-    return StateFiles(provider, store, -1, 60).digest
+    opened = FeatureStore.open(store)
+    provider = base_provider(opened, "", ModelChoice("", "cpu"), ())
+    return StoredStates(provider, opened, "hidden_states/stride.base0").digest
 
 
 def test_a_fit_that_another_process_finished_meanwhile_is_not_lost(texts: Path, tmp_path: Path) -> None:
@@ -694,9 +700,9 @@ def test_a_fit_that_was_edited_is_told(texts: Path, tmp_path: Path) -> None:
         assert headwater(*ask).exit_code == 1
         done("fit", tmp_path / "S", "--again", *options(QUICK))
         done(*ask)
-    for file in ("fit/zarr.json", "base0/done.json"):
-        (state / file).write_text("[" * 100_000)
-        shutil.copy(state / file, tmp_path / "nested")
+    (manifest,) = (tmp_path / "S").glob("shards/0/manifests/hidden_states/stride.base0/*/zarr.json")
+    for file in (state / "fit/zarr.json", manifest):
+        file.write_text("[" * 100_000)
         done("fit", tmp_path / "S", "--again", *options(QUICK))
         done(*ask)
     done("verify", tmp_path / "S")
@@ -706,22 +712,29 @@ def test_a_fit_that_was_edited_is_told(texts: Path, tmp_path: Path) -> None:
     assert damaged.exit_code == 1 and "methods/stride/state/base0/operators is damaged" in damaged.stdout
 
 
-def test_states_whose_lengths_disagree_are_read_again(texts: Path, tmp_path: Path) -> None:
+def test_states_that_were_damaged_are_read_again(texts: Path, tmp_path: Path) -> None:
     base = tmp_path / "S/methods/stride/state/base0"
-    for change in ("hidden.bin", "targets.bin", "first.bin", "rows", "positions"):
+    for file in ("hidden/values/c/0/0", "targets/values/c/0", "hidden/offsets/c/0", "targets/offsets/zarr.json"):
         shutil.rmtree(tmp_path / "S", ignore_errors=True)
         shutil.copytree(texts / "S", tmp_path / "S")
         whole = arrays_of(base / "operators")
         remove_state(base / "operators")
-        if change.endswith(".bin"):
-            with (base / change).open("ab") as file:
-                file.write(b"xxx")
-        else:
-            held = json.loads((base / "done.json").read_text())
-            (base / "done.json").write_text(json.dumps({**held, change: 0}))
+        damaged = hidden_of(tmp_path / "S") / file
+        data = bytearray(damaged.read_bytes())
+        data[len(data) // 2] ^= 4
+        damaged.write_bytes(data)
         done("fit", tmp_path / "S")
         again = arrays_of(base / "operators")
         assert whole is not None and again is not None and np.array_equal(whole["alpha"], again["alpha"])
+        done("verify", tmp_path / "S")
+
+
+def test_verify_reads_hidden_states(texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(texts / "S", tmp_path / "S")
+    chunk = hidden_of(tmp_path / "S") / "hidden/values/c/0/0"
+    chunk.write_bytes(b"x" + chunk.read_bytes()[1:])
+    damaged = headwater("verify", tmp_path / "S")
+    assert damaged.exit_code == 1 and "hidden_states/stride.base0/columns/hidden/values chunk 0" in damaged.stdout
 
 
 @pytest.mark.parametrize(

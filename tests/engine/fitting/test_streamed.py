@@ -14,12 +14,12 @@ import pytest
 import torch
 import zarr
 from headwater.engine.data.documents import Document, RecordErrors, Template
-from headwater.engine.fitting import state_files as kept_states
+from headwater.engine.fitting import stored_states
 from headwater.engine.fitting import streamed_states as streamed
 from headwater.engine.fitting.fit_corpus import base_provider
 from headwater.engine.fitting.fit_job import FitJob, prepare_fit
 from headwater.engine.fitting.hidden_states import MemoryStates, parts_in_memory
-from headwater.engine.fitting.state_files import StateFiles
+from headwater.engine.fitting.stored_states import StoredStates
 from headwater.engine.fitting.streamed_states import StreamedStates
 from headwater.engine.ingest.text_provider import TextProvider
 from headwater.engine.ingest.text_settings import TextSettings
@@ -84,10 +84,12 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def corpora(texts: Path, folder: Path, layer: int) -> tuple[LinearHead, MemoryStates, StreamedStates]:
     """The same store's states, kept and made."""
     provider = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
-    kept = StateFiles(provider, folder, layer, 60).collected()
+    cached = StoredStates(
+        provider, FeatureStore.create(folder / "H", {}, "0"), "hidden_states/m.base0", layer
+    ).collected()
     made = StreamedStates.of_provider(provider, layer, lambda rows: None)  # type: ignore[arg-type]
-    assert kept is not None and made is not None
-    return provider.head, kept, made
+    assert cached is not None and made is not None
+    return provider.head, cached, made
 
 
 @pytest.mark.parametrize("layer", [-1, 1])
@@ -295,7 +297,10 @@ def test_a_fit_needs_no_files(texts: Path, tmp_path: Path) -> None:
         assert ("hidden states are not stored" in told.stderr) == (states == "forward")
         found.append(all_scores(tmp_path / name, texts / "queries.jsonl", tmp_path / "all.zarr"))
     kept = {file.name for file in (tmp_path / "model/methods/stride/state/base0").iterdir()}
-    assert kept == {"operators", "zarr.json"} and (tmp_path / "files/methods/stride/state/base0/hidden.bin").exists()
+    assert (
+        kept == {"operators", "zarr.json"}
+        and "hidden_states/stride.base0" in FeatureStore.open(tmp_path / "files").groups
+    )
     assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.999
 
 
@@ -381,17 +386,20 @@ def test_arrays_are_read_row_by_row(tmp_path: Path) -> None:
 
 def test_a_flipped_bit_in_kept_states_is_seen(texts: Path, tmp_path: Path) -> None:
     provider = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
-    whole = StateFiles(provider, tmp_path, -1, 60).collected()
-    for name in ("hidden", "targets", "first"):
-        file = tmp_path / f"{name}.bin"
+    states = StoredStates(provider, FeatureStore.create(tmp_path / "H", {}, "0"), "hidden_states/m.base0")
+    first = states.collected()
+    assert first is not None
+    whole = first.hidden[:]
+    for name in ("hidden/values/c/0/0", "targets/values/c/0", "hidden/offsets/c/0"):
+        file = tmp_path / "H/shards/0/hidden_states/m.base0/columns" / name
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 4
         file.write_bytes(data)
         told: list[int] = []
-        again = StateFiles(provider, tmp_path, -1, 60).collected(told.append)
-        assert told and whole is not None and again is not None and torch.equal(again.hidden, whole.hidden)
+        again = states.collected(told.append)
+        assert told and again is not None and torch.equal(again.hidden[:], whole)
         told.clear()
-        assert StateFiles(provider, tmp_path, -1, 60).collected(told.append) is not None and not told
+        assert states.collected(told.append) is not None and not told
 
 
 EVERY_WAY = [{"depth": 0.5}, {"states_from": "forward", "omega": "example"}, {"space": "activations", "depth": 0.5}]
@@ -402,7 +410,7 @@ EVERY_WAY = [{"depth": 0.5}, {"states_from": "forward", "omega": "example"}, {"s
 def test_parts_without_positions_are_passed_over(
     texts: Path, tmp_path: Path, more: dict[str, Any], kept: slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_states, "_PART", 8)
+    monkeypatch.setattr(stored_states, "_PART", 8)
     write_corpus(
         tmp_path / "c.jsonl", [*(text[:40] for text in sentences(60)[kept]), *["s"] * (66 if kept.stop else 30)]
     )
@@ -470,9 +478,15 @@ def test_a_fit_from_the_model_leaves_no_states_of_an_earlier_one(texts: Path, tm
     shutil.copytree(texts / "S", tmp_path / "S")
     done("fit", tmp_path / "S", *options({**QUICK, "depth": 0.5}))
     state = tmp_path / "S/methods/stride/state/base0"
-    assert (state / "inner.bin").exists()
+    assert [column.name for column in FeatureStore.open(tmp_path / "S").columns("hidden_states/stride.base0")] == [
+        "hidden",
+        "inner",
+        "targets",
+    ]
     done("fit", tmp_path / "S", "--again", *options({**QUICK, "states_from": "forward"}))
     assert {file.name for file in state.iterdir()} == {"operators", "zarr.json"}
+    assert "hidden_states/stride.base0" not in FeatureStore.open(tmp_path / "S").groups
+    assert not (tmp_path / "S/shards/0/hidden_states/stride.base0").exists()
 
 
 @pytest.mark.parametrize(

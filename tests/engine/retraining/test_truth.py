@@ -137,7 +137,7 @@ def test_the_folder_holds_what_evaluate_reads(whole, place, tmp_path):
     np.save(tmp_path / "s.npy", np.random.default_rng(0).normal(size=(5, 24)))
     words = ["--masks", whole / "masks.npy", "--outcomes", whole / "outcomes.npy", "--resamples", 5]
     done = run("evaluate", "lds", "--scores", tmp_path / "s.npy", *words)
-    assert done.exit_code == 0 and "perfect prediction" in done.stdout, done.output
+    assert done.exit_code == 0 and "noise ceiling" in done.stdout, done.output
 
 
 def test_a_stopped_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):

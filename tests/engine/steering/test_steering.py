@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.data.documents import Template
-from headwater.engine.fitting import state_files as activations
+from headwater.engine.fitting import stored_states
 from headwater.engine.fitting.hidden_states import MemoryStates, PositionStates, states_at
-from headwater.engine.fitting.state_files import StateFiles
+from headwater.engine.fitting.stored_states import StoredStates
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.open_provider import corpus_provider
 from headwater.engine.ingest.text_settings import TextSettings
@@ -35,6 +35,7 @@ from headwater.engine.steering.operators import (
 from headwater.engine.steering.steering_fit import DesignSubset, SteeringFit
 from headwater.engine.steering.training import SteeringRecipe, Training, train_operators
 from headwater.store.errors import DataError, SettingsError
+from headwater.store.feature_store import FeatureStore
 from small import save_model, sentences, write_corpus
 
 P, D, V, K, R = 11, 6, 17, 5, 3
@@ -379,7 +380,7 @@ def test_examples_weigh_against_their_gradient_at_the_head() -> None:
 def test_hidden_states_are_read_once_and_a_stopped_pass_goes_on(
     dtype: str, layer: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activations, "_PART", 16)
+    monkeypatch.setattr(stored_states, "_PART", 16)
     save_model(tmp_path / "model")
     corpus = write_corpus(tmp_path / "corpus.jsonl", ["s", *sentences(50)])  # the first has nothing to predict
     choice = ModelChoice(str(tmp_path / "model"), "cpu", dtype)
@@ -391,30 +392,28 @@ def test_hidden_states_are_read_once_and_a_stopped_pass_goes_on(
         if rows == 32:
             raise KeyboardInterrupt
 
+    stores = [FeatureStore.create(tmp_path / name, {}, "0") for name in "abc"]
+    a, b, c = (StoredStates(provider, store, "hidden_states/m.base0", layer) for store in stores)
     with pytest.raises(KeyboardInterrupt):
-        StateFiles(provider, tmp_path / "a", layer).collected(stop)
-    with (tmp_path / "a/hidden.bin").open("ab") as torn:
-        torn.write(b"half a row")
-    continued = StateFiles(provider, tmp_path / "a", layer).collected(told.append)
-    whole = StateFiles(provider, tmp_path / "b", layer).collected()
+        a.collected(stop)
+    continued = a.collected(told.append)
+    whole = b.collected()
     assert told == [16, 32, 48, 51] and continued is not None and whole is not None
-    assert torch.equal(continued.hidden, whole.hidden) and torch.equal(continued.targets, whole.targets)
+    assert torch.equal(continued.hidden[:], whole.hidden[:]) and torch.equal(continued.targets[:], whole.targets[:])
     assert np.array_equal(continued.first, whole.first) and len(whole.first) == 52 and whole.first[1] == 0
     example = list(provider.examples(Place()))[7]
     outputs = provider.read([example], OutputSpec(layers=(1,)))
     part = slice(int(whole.first[7]), int(whole.first[8]))
-    assert whole.hidden.dtype == getattr(torch, dtype)
+    assert whole.hidden[:].dtype == getattr(torch, dtype)
     tolerance = 1e-5 if dtype == "float32" else 2e-2
     assert torch.allclose(whole.hidden[part].float(), outputs.hidden().float(), atol=tolerance)
     assert torch.equal(whole.targets[part], outputs.targets)
     assert (whole.inner is None) == (layer < 0) and whole.widths == (whole.hidden.shape[1],) * 2
     if whole.inner is not None:
         assert torch.allclose(whole.inner[part].float(), outputs.hidden(1).float(), atol=tolerance)
-    assert (
-        StateFiles(provider, tmp_path / "b", layer).collected(should_stop=lambda: True) is not None
-    )  # there is nothing to do
-    assert StateFiles(provider, tmp_path / "c", layer).collected(should_stop=lambda: True) is None
+    assert b.collected(should_stop=lambda: True) is not None  # there is nothing to do
+    assert c.collected(should_stop=lambda: True) is None
     write_corpus(corpus, sentences(20, seed=5))  # another corpus under the same name begins anew
     other = corpus_provider([str(corpus)], choice, TextSettings(Template()))
-    anew = StateFiles(other, tmp_path / "a", layer).collected()
+    anew = StoredStates(other, stores[0], "hidden_states/m.base0", layer).collected()
     assert anew is not None and len(anew.first) == 21
