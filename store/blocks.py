@@ -50,7 +50,7 @@ class SharedBlocks:
         self._firsts = iter(range(start, self._stop, self._span))  # one step of a range's iterator is atomic
 
     def blocks(self) -> Iterator[Block]:
-        """One thread's share; a block's arrays hold until the next one is asked for. Held columns are views.
+        """One thread's share; a block's arrays hold until the next one is asked for. Cached columns are views.
 
         Raises:
             StoreDamaged: a chunk is not what was written. Rows before its end may have been handed out.
@@ -81,12 +81,12 @@ class _ColumnPart:
 
     def __init__(self, column: ColumnReader, size: int) -> None:
         self.name, self._column, self._size = column.column.name, column, size
-        held = isinstance(column, CachedColumn)
-        self._buffer = None if held else np.empty((size, *column.column.shape), column.column.dtype)
+        cached = isinstance(column, CachedColumn)
+        self._buffer = None if cached else np.empty((size, *column.column.shape), column.column.dtype)
         self._first, self._stop = 0, 0
 
     def rows(self, first: int, stop: int, end: int) -> Array:
-        """Checked rows, which lie before `end`: in the buffer or, where they are held, as they are."""
+        """Checked rows, which lie before `end`: in the buffer or, where they are cached, as they are."""
         if isinstance(self._column, CachedColumn):
             return self._column.array[first:stop]
         assert self._buffer is not None

@@ -44,15 +44,15 @@ class Pieces:
 
     def __init__(self, length: int) -> None:
         """`length` in bytes."""
-        self._length, self._held = length, 0
+        self._length, self._summed = length, 0
         self._parts: dict[int, tuple[int, int]] = {}  # first byte to (bytes, sum), in the order of coming
 
     def add(self, first: int, length: int, crc: int) -> int | None:
         """Take a part in; the sum of the whole if nothing is missing now. Neighbours are joined once, at the end: cheap."""
         before = self._parts.pop(first, None)
-        self._held += length - (before[0] if before else 0)
+        self._summed += length - (before[0] if before else 0)
         self._parts[first] = (length, crc)
-        if self._held < self._length and len(self._parts) < _MANY:
+        if self._summed < self._length and len(self._parts) < _MANY:
             return None
         self._join()
         whole = self._parts.get(0)
@@ -60,20 +60,20 @@ class Pieces:
 
     def _join(self) -> None:
         """Drop what later parts overlap, and make neighbours one."""
-        kept: list[tuple[int, int, int]] = []
+        apart: list[tuple[int, int, int]] = []
         for first, (length, crc) in reversed(self._parts.items()):
-            at = bisect_left(kept, (first,))
-            clear_below = not at or kept[at - 1][0] + kept[at - 1][1] <= first
-            if clear_below and (at == len(kept) or first + length <= kept[at][0]):
-                kept.insert(at, (first, length, crc))
-        found: list[tuple[int, int, int]] = []
-        for first, length, crc in kept:
-            if found and found[-1][0] + found[-1][1] == first:
-                start, held, before = found.pop()
-                first, length, crc = start, held + length, joined(before, crc, length)
-            found.append((first, length, crc))
-        self._parts = {first: (length, crc) for first, length, crc in found}
-        self._held = sum(length for _, length, _ in found)
+            at = bisect_left(apart, (first,))
+            clear_below = not at or apart[at - 1][0] + apart[at - 1][1] <= first
+            if clear_below and (at == len(apart) or first + length <= apart[at][0]):
+                apart.insert(at, (first, length, crc))
+        merged: list[tuple[int, int, int]] = []
+        for first, length, crc in apart:
+            if merged and merged[-1][0] + merged[-1][1] == first:
+                start, before_length, before = merged.pop()
+                first, length, crc = start, before_length + length, joined(before, crc, length)
+            merged.append((first, length, crc))
+        self._parts = {first: (length, crc) for first, length, crc in merged}
+        self._summed = sum(length for _, length, _ in merged)
 
 
 @lru_cache(maxsize=64)
@@ -95,11 +95,11 @@ def _product(left: _Matrix, right: _Matrix) -> _Matrix:
 
 
 def _times(matrix: _Matrix, vector: int) -> int:
-    found = 0
+    product = 0
     for column in matrix:
         if not vector:
             break
         if vector & 1:
-            found ^= column
+            product ^= column
         vector >>= 1
-    return found
+    return product

@@ -45,7 +45,6 @@ from .root import read_root, write_root
 from .shard import Shard
 
 __all__ = ["EXAMPLES", "ROOT", "FeatureStore", "method_group", "precision_group"]
-_ATTEMPTS = 3  # at reading a manifest that its owner replaces meanwhile
 
 
 class FeatureStore:
@@ -173,7 +172,7 @@ class FeatureStore:
             StoreDamaged: it is missing, or not what was written.
         """
         entry = self.entry(group)
-        for _ in range(_ATTEMPTS):
+        for _ in range(3):  # its owner may replace it meanwhile
             if not entry.manifest:
                 return None
             try:
@@ -234,6 +233,7 @@ class FeatureStore:
         if committed.complete:
             self.update(lambda root: root.with_entry(group, replace(committed, complete=False)))
         self.shard.write_progress(group, entry)
+        self._manifests.pop(self.entries[group].manifest, None)
         self.entries[group], self._manifests[entry.manifest] = entry, manifest
         if complete:
             self.update(lambda root: root.with_entry(group, replace(entry, complete=True)))

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from .errors import DataError
 
 FORMAT = 3
-"""1: examples and methods. 2: rows in precisions other than the declared one, and further forms of them. 3: ragged columns."""
+"""1: examples and methods. 2: rows in precisions other than the declared one, and further forms of them.
+3: a shard with manifests of its chunks, ragged columns, a sealed root."""
 CHUNK_BYTES = 32 << 20
 """Upper size of a chunk of numbers: large enough to read at the disk's rate, small enough to hold a few."""
 TEXT_CHUNK_ROWS = 1024

@@ -193,7 +193,9 @@ class ShardEntry:
             KeyError, TypeError, ValueError: the values are no entry.
         """
         rows, complete, manifest = values["rows"], values["complete"], values["manifest"]
-        if type(rows) is not int or rows < 0 or type(complete) is not bool or not _DIGEST.fullmatch(manifest):
+        if type(rows) is not int or rows < 0 or type(complete) is not bool:
+            raise ValueError(f"{values} does not say how far a group is written")
+        if not _DIGEST.fullmatch(manifest) or (rows and not manifest):
             raise ValueError(f"{values} does not say how far a group is written")
         return cls(rows, complete, manifest)
 

@@ -32,9 +32,9 @@ class RaggedColumn:
         Raises:
             DataError: a row that is not committed. StoreDamaged: offsets that cannot be.
         """
-        wanted = np.asarray(rows, np.int64)
-        both = self.offsets.gather(np.concatenate([wanted, wanted + 1]))
-        first, stop = both[: len(wanted)], both[len(wanted) :]
+        asked = np.asarray(rows, np.int64)
+        both = self.offsets.gather(np.concatenate([asked, asked + 1]))
+        first, stop = both[: len(asked)], both[len(asked) :]
         if (first > stop).any() or (first < 0).any() or (stop > self.values.rows).any():
             raise StoreDamaged(f"{self.offsets.name} does not ascend: run headwater verify")
         return first, stop

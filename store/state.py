@@ -140,10 +140,10 @@ def _read(folder: Path) -> State:
 
 
 def _numbers(name: str, array: Array) -> Array:
-    found = np.asarray(array, order="C")
-    if found.dtype.kind not in "biuf":
-        raise DataError(f"array {name} of a state is of {found.dtype}, not of numbers")
-    return found.astype(found.dtype.newbyteorder("<"), copy=False)
+    numbers = np.asarray(array, order="C")
+    if numbers.dtype.kind not in "biuf":
+        raise DataError(f"array {name} of a state is of {numbers.dtype}, not of numbers")
+    return numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
 
 
 def _version(values: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .chunk_manifest import ArrayChecksums, ChunkManifest
-from .errors import StoreBusy
+from .errors import StoreBusy, StoreDamaged
 from .feature_store import FeatureStore
 from .files import OwnerLock, link_tree, locked, make_folder, remove_tree
 from .layout import FORMAT
@@ -55,6 +55,10 @@ def upgrade(path: str, on_progress: Callable[[int], None] = lambda chunks: None)
     if store.root.format >= SHARDED:
         return Upgraded(store.root.format, 0, _remove_old(store))
     make_folder(store.path / "shards")
+    if (store.path / "shards").is_symlink():
+        raise StoreDamaged(
+            f"{store.path / 'shards'} leads out of the store: remove it, and run headwater upgrade again"
+        )
     with closing(OwnerLock(store.path / "shards", f"upgrades {path}")):
         store = FeatureStore.open(path)  # another upgrade may have just ended
         before = store.root
@@ -114,17 +118,27 @@ def _remove_old(store: FeatureStore) -> tuple[str, ...]:
     """Remove the old layout of a store that was upgraded, and files that no version reads any more: those of statistics."""
     if UPGRADED_FROM not in store.provenance:
         return ()
-    for place in (store.path / EXAMPLES, store.path / FORMS, *store.path.glob(f"{METHODS}/*/columns")):
-        remove_tree(place)
-    unread = [file for state in store.path.glob(f"{METHODS}/*/state") for file in _unread(state)]
+    for group in (EXAMPLES, FORMS):
+        remove_tree(store.path / group)
+    unread = list[Path]()
+    for method in _folders(store.path / METHODS):
+        remove_tree(method / "columns")
+        for state in _folders(method):
+            unread += _unread(state)
+        if not _folders(method):
+            remove_tree(method)
     for file in unread:
         remove_tree(file)
-    for method in store.path.glob(f"{METHODS}/*"):
-        if method.is_dir() and not (method / "state").exists():
-            remove_tree(method)
-    if not any(place.is_dir() for place in store.path.glob(f"{METHODS}/*")):
+    if not _folders(store.path / METHODS):
         remove_tree(store.path / METHODS)
     return tuple(file.relative_to(store.path).as_posix() for file in unread)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder; what a link leads to is not the store's."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    return sorted(place for place in folder.iterdir() if place.is_dir() and not place.is_symlink())
 
 
 def _unread(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,8 @@
-"""Checks a whole store: every chunk there, of its size, equal to its checksum. Knows nothing of what rows mean."""
+"""Checks a whole store: every chunk there, of its size, equal to its checksum and to the one that its manifest lists.
+
+Arrays that somebody stored anew, in other chunks or codecs, are in no manifest: of those an exchanged chunk is not found, and
+without a checksum among the codecs only what cannot be decoded. Knows nothing of what rows mean.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,14 @@ __all__ = ["Damage", "chunk_count", "verify"]
 
 def chunk_count(store: FeatureStore) -> int:
     """Chunks that hold committed rows, as headwater wrote them, and states: about what `verify` yields."""
-    found = len(_states(store))
+    count = len(_states(store))
     for group in store.groups:
         for declared in store.columns(group):
             if declared.ragged:
-                found += sum(_chunks(array) for array in _whole_arrays(store, group, declared))
+                count += sum(_chunks(array) for array in _whole_arrays(store, group, declared))
             else:
-                found += -(-store.rows(group) // declared.chunk_rows)
-    return found
+                count += -(-store.rows(group) // declared.chunk_rows)
+    return count
 
 
 def verify(store: FeatureStore) -> Iterator[Damage | None]:
@@ -72,11 +76,11 @@ def _arrays(store: FeatureStore, group: str, declared: Column) -> Iterator[Colum
 
 def _whole_arrays(store: FeatureStore, group: str, declared: Column) -> list[ColumnReader]:
     """The same, of those that can be opened."""
-    found: list[ColumnReader] = []
+    arrays: list[ColumnReader] = []
     with suppress(StoreDamaged):
         for array in _arrays(store, group, declared):
-            found.append(array)
-    return found
+            arrays.append(array)
+    return arrays
 
 
 def _chunks(array: ColumnReader) -> int:

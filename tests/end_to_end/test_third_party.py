@@ -88,11 +88,12 @@ def store(installed, model_folder, tmp_path_factory):
 
 
 def test_a_store_holds_its_rows_beside_ours(installed, store):
-    root = json.loads((store / "zarr.json").read_text())["attributes"]["headwater"]
-    facts, (shard,) = root["groups"], root["shards"].values()
+    record = json.loads((store / "zarr.json").read_text())["attributes"]["headwater"]
+    facts, entries = record["groups"], record["shards"]["0"]
     assert {"methods/rise", "methods/meanhidden"} <= set(facts)
     assert facts["methods/meanhidden"]["settings"] == {"layer": 1, "precision": "auto", "bits": 8192}
-    assert shard["methods/meanhidden"]["rows"] == shard["methods/rise"]["rows"] == len(CORPUS)
+    assert [entries[f"methods/{name}"]["rows"] for name in ("meanhidden", "rise")] == [len(CORPUS)] * 2
+    assert all(entry["complete"] for entry in entries.values())
 
 
 @pytest.mark.parametrize("method", ["meanhidden", "rise"])

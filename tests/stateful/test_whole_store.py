@@ -17,14 +17,17 @@ from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import top_k
 from headwater.engine.runtime.run import SILENT_STAGE, Run
+from headwater.store.errors import StoreDamaged
 from headwater.store.feature_store import EXAMPLES, FeatureStore, method_group
 from headwater.store.layout import TEXT, Column
 from headwater.store.reader import open_column
+from headwater.store.upgrade import upgrade
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from old_format import make_old
 from scanned import brute_force
 
 WIDTH, CHUNK = 6, 4
@@ -129,6 +132,43 @@ class WholeStore(RuleBasedStateMachine):
         )
         scores, rows = brute_force(self.vectors[method], queries, top)
         assert np.array_equal(found.scores, scores) and np.array_equal(found.rows, rows)
+
+    @precondition(lambda self: len(self.vectors["a"]) > CHUNK)
+    @rule(column=st.sampled_from(["shards/0/methods/a/columns/vector/c/{}/0", "shards/0/examples/id/c/{}"]))
+    def exchange_chunks(self, column: str) -> None:
+        """Two chunks that are whole, and lie in each other's place: found when they are read, and mended."""
+        one, two = (self.path / column.format(chunk) for chunk in (0, 1))
+        data = one.read_bytes(), two.read_bytes()
+        if data[0] == data[1]:
+            return
+        one.write_bytes(data[1]), two.write_bytes(data[0])
+        store = FeatureStore.open(self.path)
+        assert len([damage for damage in verify(store) if damage]) == 2
+        group, name = ("methods/a", "vector") if "vector" in column else (EXAMPLES, "id")
+        with pytest.raises(StoreDamaged, match="exchanged"):
+            open_column(store, group, name).gather([0])
+        one.write_bytes(data[0]), two.write_bytes(data[1])
+
+    @rule()
+    def finish(self) -> None:
+        store = FeatureStore.open(self.path)
+        for group in store.groups:
+            with GroupWriter(store, group) as writer:
+                writer.commit(complete=True)
+            assert FeatureStore.open(self.path).is_complete(group)
+
+    @rule(killed=st.booleans())
+    def be_of_an_old_format_and_upgraded(self, killed: bool) -> None:
+        make_old(self.path)
+        before = FeatureStore.open(self.path)
+        if killed:
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+                patch.setattr("headwater.store.upgrade.write_root", _die)
+                upgrade(str(self.path))
+            self.holds_what_was_committed()
+        upgrade(str(self.path))
+        after = FeatureStore.open(self.path)
+        assert all(after.entry(group).complete == before.entry(group).complete for group in after.groups)
 
     @rule()
     def check_every_byte(self) -> None:

@@ -203,6 +203,7 @@ def test_a_store_that_went_away_is_missed(store):
         lambda root: root["shards"]["0"][EXAMPLES].update(complete=1),
         lambda root: root["shards"]["0"][EXAMPLES].update(manifest="../../escaped"),
         lambda root: root["shards"]["0"][EXAMPLES].update(manifest=7),
+        lambda root: root["shards"]["0"][EXAMPLES].update(rows=3),  # which no manifest lists
         lambda root: root["groups"][EXAMPLES].pop("columns"),
         lambda root: root["groups"][EXAMPLES]["columns"][0].update(name="../../escaped"),
         lambda root: root["groups"][EXAMPLES]["columns"][0].update(dtype="nonsense"),

@@ -75,7 +75,18 @@ def test_any_change_of_a_root_breaks_its_seal() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["other", "methods", "methods/", "methods/../x", "forms/a/b", "../methods/a", "methods/a/b"]
+    "name",
+    [
+        "other",
+        "methods",
+        "methods/",
+        "methods/../x",
+        "forms/a/b",
+        "../methods/a",
+        "methods/a/b",
+        "hidden_states/../x",
+        "manifests/a",
+    ],
 )
 def test_a_record_of_a_group_that_lies_elsewhere_is_refused(name: str) -> None:
     values = StoreRecord(3, "0.1", {}).with_group("examples", GroupRecord(COLUMNS)).to_json()

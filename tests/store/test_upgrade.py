@@ -185,6 +185,29 @@ def test_a_link_to_elsewhere_is_not_followed(old: Path, tmp_path: Path) -> None:
     assert tree(moved) == before
 
 
+def test_links_out_of_a_strangers_store_lead_to_nothing_that_is_removed(old: Path, tmp_path: Path) -> None:
+    upgrade(str(old))
+    outside = tmp_path / "outside"
+    for name in ("columns", "state", "0"):
+        (outside / name).mkdir(parents=True)
+        (outside / name / "mine").write_text("x")
+    for place in ("examples", "forms", "methods"):
+        (old / place).symlink_to(outside)
+    before = tree(outside)
+    upgrade(str(old))
+    assert tree(outside) == before
+    (old / "methods").unlink(missing_ok=True)
+    (old / "methods").mkdir()
+    (old / "methods/x").symlink_to(outside)
+    upgrade(str(old))
+    assert tree(outside) == before
+    again = Path(shutil.copytree(OLD[0], tmp_path / "again"))
+    (again / "shards").symlink_to(outside)
+    with pytest.raises(StoreDamaged, match="leads out of the store"):
+        upgrade(str(again))
+    assert tree(outside) == before
+
+
 @pytest.mark.parametrize("form", [{"chunks": (5,)}, {"chunks": (4,), "compressors": None}])
 def test_arrays_that_others_stored_anew_are_read_as_before(tmp_path: Path, form: dict[str, object]) -> None:
     path = Path(shutil.copytree(OLD[0], tmp_path / "S"))
@@ -285,7 +308,7 @@ def without_text(source: Path, target: Path) -> Path:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")
-@pytest.mark.parametrize(("source", "stride"), zip(OLD, (1, 5), strict=True), ids=["format 1", "format 2"])
+@pytest.mark.parametrize(("source", "stride"), list(zip(OLD, (1, 5), strict=True)), ids=["format 1", "format 2"])
 def test_killed_before_any_change_of_the_disk_it_is_whole_and_goes_on(
     tmp_path: Path, source: Path, stride: int
 ) -> None:

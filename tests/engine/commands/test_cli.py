@@ -17,6 +17,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from headwater.cli import main
+from old_format import make_old
 from small import save_model, sentences, tree, write_corpus
 
 SMALL = ["-o", "rise.kr", "12", "-o", "rise.kh", "8", "-o", "rise.kg", "4"]
@@ -118,6 +119,36 @@ def test_verify_names_what_is_damaged(store: Path, tmp_path: Path) -> None:
     done = call("verify", copy)
     assert done.exit_code == 1
     assert done.stdout == "shards/0/methods/rise/columns/signature chunk 0 (rows 0 to 149) differs from its checksum\n"
+
+
+def test_a_store_of_an_old_format_answers_and_is_upgraded(
+    queries: Path, corpus: Path, model: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    ingest = ("ingest", corpus, "--store", old, "--model", model, "-o", "rise.kh", 8, "-o", "rise.kr", 16)
+    assert call(*ingest, "--no-tokens").exit_code == 0
+    assert call("compress", old, "--precision", "int8").exit_code == 0
+    ask = [("attribute", old, "--queries", queries, "--top", 9, "--json", *more) for more in ((), ("--scan", "int8"))]
+    new = [call(*words).stdout for words in ask]
+    make_old(old)
+    assert [call(*words).stdout for words in ask] == new and new[0]
+    more = tmp_path / "more.jsonl"
+    more.write_text(json.dumps({"text": "one more text, for the end"}) + "\n")
+    append = ("ingest", corpus, more, "--store", old, "--model", model, "--append")
+    for words in (append, (*ingest[:6], "--method", "repsim"), ("compress", old, "--precision", "bf16"),
+                  ("fit", old, "--method", "stride")):  # fmt: skip
+        refused = call(*words)
+        assert refused.exit_code == 1
+        assert refused.stderr.splitlines()[-1] == (
+            f"error: {old} has format 2, which is only read: headwater upgrade {old} makes it format 3"
+        )
+    done = call("upgrade", old)
+    assert (done.exit_code, done.stdout) == (0, "") and f"{old}: format 2 is now 3, " in done.stderr
+    assert [call(*words).stdout for words in ask] == new and call("verify", old).exit_code == 0
+    assert "has format 3 already: nothing to do" in call("upgrade", old).stderr
+    grown = call(*append)
+    assert grown.exit_code == 0, grown.stderr
+    assert json.loads(call("info", old, "--json").stdout)["examples"] == 151
 
 
 def bad_json(folder: Path) -> None:
