@@ -204,7 +204,10 @@ class _Greedy:
     def _keys(self, rows: Array, features: Array, squares: Array) -> Array:
         """(n,) gains over the cost, by a float32 product."""
         w = self._w.astype(np.float32)
-        keys: Array = features @ w - self._c / 2 * squares
+        with np.errstate(
+            invalid="ignore"
+        ):  # a library's product may raise the flag for lanes that it loads beyond the last row
+            keys: Array = features @ w - self._c / 2 * squares
         if self._limits.cost is not None:
             keys /= self._limits.cost[rows]
         return keys

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, types
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.base import BaseContext
 from numba.core.typing import BaseContext as BaseTypingContext
@@ -23,7 +22,7 @@ from numba.extending import intrinsic
 
 from ....store.layout import Array
 from .product import Emitter, PackedQueries, Values, multiply
-from .simd import ADDRESS, I8, I16, VectorPart, data, load, mask, offset_address, store, unpack_part, vector
+from .simd import ADDRESS, I8, I16, VectorPart, data, load, mask, offset_address, store, target_has, unpack_part, vector
 
 TILE = 256
 """Rows per pass over the queries' tables."""
@@ -95,7 +94,7 @@ def _tables(matrix: Array) -> tuple[Array, Array]:
 
 def has_byte_shuffle() -> bool:
     """Whether table look-ups can be compiled: AVX2's shuffle of bytes, sixteen-entry tables looked up 32 at a time."""
-    return bool(llvmlite.binding.get_host_cpu_features().get("avx2")) and not config.CPU_NAME
+    return target_has("avx2")
 
 
 class TablePart(NamedTuple):

@@ -26,7 +26,21 @@ from numba.extending import intrinsic
 
 from ....store.errors import DataError
 from ....store.layout import Array
-from .simd import ADDRESS, F16, F32, I8, I16, I32, VectorPart, load, mask, offset_address, unpack_part, vector
+from .simd import (
+    ADDRESS,
+    F16,
+    F32,
+    I8,
+    I16,
+    I32,
+    VectorPart,
+    load,
+    mask,
+    offset_address,
+    target_has,
+    unpack_part,
+    vector,
+)
 
 LANES = {"int8": 16, "int16": 8, "uint16": 8, "float32": 8}
 """Row elements per kernel step, by array dtype; int16 holds float16 bit patterns, uint16 holds bf16."""
@@ -125,11 +139,33 @@ def _row(b: ir.IRBuilder, dtype: str, at: ir.Value) -> ir.Value:
     if dtype == "int8":
         return b.sext(load(b, at, I8, 16), vector(I16, 16))
     if dtype == "int16":
-        return b.fpext(load(b, at, F16, 8), vector(F32, 8))
+        return (
+            b.fpext(load(b, at, F16, 8), vector(F32, 8)) if target_has("f16c") else _half_words(b, load(b, at, I16, 8))
+        )
     if dtype == "uint16":
         words = b.zext(load(b, at, I16, 8), vector(I32, 8))
         return b.bitcast(b.shl(words, ir.Constant(words.type, [16] * 8)), vector(F32, 8))
     return load(b, at, F32, 8)
+
+
+def _half_words(b: ir.IRBuilder, words: ir.Value) -> ir.Value:
+    """Eight words of float16 as float32, by integer operations and one exact product: for processors without F16C.
+
+    The word's exponent and mantissa, shifted into a float32's, are the number over 2¹¹²; infinities and NaNs need float32's own
+    largest exponent.
+    """
+    wide = b.zext(words, vector(I32, 8))
+
+    def constant(value: int) -> ir.Constant:
+        return ir.Constant(wide.type, [value] * 8)
+
+    magnitude = b.shl(b.and_(wide, constant(0x7FFF)), constant(13))
+    scale = ir.Constant(vector(F32, 8), [2.0**112] * 8)
+    scaled = b.bitcast(b.fmul(b.bitcast(magnitude, vector(F32, 8)), scale), wide.type)
+    special = b.icmp_unsigned(">=", magnitude, constant(0x7C00 << 13))
+    finite_or_special = b.select(special, b.or_(magnitude, constant(0x7F800000)), scaled)
+    sign = b.shl(b.and_(wide, constant(0x8000)), constant(16))
+    return b.bitcast(b.or_(finite_or_special, sign), vector(F32, 8))
 
 
 def _multiplied(b: ir.IRBuilder, total: ir.Value, row: ir.Value, query: ir.Value) -> ir.Value:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
+import llvmlite.binding
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
 from numba.core.base import BaseContext
 
@@ -32,6 +33,13 @@ class VectorPart(NamedTuple):
     """Index of the first element."""
     pitch: int
     """Elements between the starts of consecutive lines."""
+
+
+def target_has(feature: str) -> bool:
+    """Whether the processor that Numba compiles for has an instruction set, by LLVM's name; NUMBA_CPU_NAME names another one."""
+    if config.CPU_NAME:
+        return f"+{feature}" in (config.CPU_FEATURES or "").split(",")
+    return bool(llvmlite.binding.get_host_cpu_features().get(feature))
 
 
 def vector(kind: ir.Type, lanes: int) -> ir.VectorType:
