@@ -9,9 +9,9 @@ HeadwaterError
 │   └── DataError         numbers that cannot be used: NaN, Inf, wrong shapes
 ├── StoreError            the store on disk
 │   ├── StoreMissing      nothing there, or no headwater store
-│   ├── StoreMismatch     made with another model, tokenizer, corpus or settings
+│   ├── StoreMismatch     made with another model, tokenizer, corpus or settings, or in another format
 │   ├── StoreBusy         another process writes to it
-│   ├── StoreDamaged      bytes are missing or differ from their checksum
+│   ├── StoreDamaged      bytes are missing or differ from their checksum, or a record was edited
 │   └── StoreFull         no room left on the device
 ├── PluginError           a method, by its name
 │   ├── UnknownMethod
@@ -59,15 +59,15 @@ class StoreMissing(StoreError, FileNotFoundError):
 
 
 class StoreMismatch(StoreError, ValueError):
-    """The store was made with something else; only the differences are listed."""
+    """The store was made with something else, or in a format that cannot be written; only the differences are listed."""
 
 
 class StoreBusy(StoreError, BlockingIOError):
-    """Another writer owns these chunks."""
+    """Another process writes to the same group, or upgrades the store."""
 
 
 class StoreDamaged(StoreError, OSError):
-    """Bytes are missing or differ from their checksum."""
+    """Bytes are missing or differ from their checksum, or a record of the store was edited."""
 
     why: str = ""
     """What is wrong with the chunk, without its name."""

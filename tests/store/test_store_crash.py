@@ -42,13 +42,17 @@ def write(path: Path, total: int) -> None:
     store = FeatureStore.open(path) if FeatureStore.exists(path) else FeatureStore.create(path, {"a": 1}, "0")
     for group, columns in GROUPS.items():
         store.add_group(group, columns, {"note": group})
-    for group, columns in GROUPS.items():
-        with GroupWriter(store, group) as writer:
-            while writer.rows < total:
-                last = min(total, writer.rows + BATCH)
-                writer.append({column.name: source(column.name, writer.rows, last) for column in columns})
-                if last % 2 == 0 or last == total:
-                    writer.commit()
+    for goal in (total // 2, total):  # finished, and then appended to
+        for group, columns in GROUPS.items():
+            with GroupWriter(store, group) as writer:
+                if writer.rows > goal:
+                    continue
+                while writer.rows < goal:
+                    last = min(goal, writer.rows + BATCH)
+                    writer.append({column.name: source(column.name, writer.rows, last) for column in columns})
+                    if last % 2 == 0:
+                        writer.commit(last=last)
+                writer.commit(complete=True, last=goal)
 
 
 def check(path: Path) -> None:
