@@ -19,7 +19,7 @@ from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape, cores
 from ..fitting.fit_record import read_fit, recovery_of
 from ..ingest.examples import Example
-from ..ingest.first_batch import DeclaredOutputs, checked_measurements, plugin_code
+from ..ingest.first_batch import DeclaredOutputs, checked_measurements, fit_memory, plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, layers_part
 from ..ingest.open_provider import query_provider
 from ..ingest.outputs import outputs
@@ -126,7 +126,7 @@ class RecoveredSession:
             + export_parts(count, self.rows)
             + Plan.of(
                 layers_part(model_shape, [method.needs(model_shape)], tokens),
-                Part(f"{self.name}'s operators", method.memory(model_shape, self.rows).measuring),
+                Part(f"{self.name}'s operators", fit_memory(self.name, method, model_shape, self.rows).measuring),
                 Part("measurements", 24 * count * subsets * bases),
                 Part("recovery", recovery_bytes(count, subsets, batch, cores())),
                 Part("subsets of examples", (in_memory * table + self.rows) * bases),

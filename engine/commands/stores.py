@@ -63,7 +63,7 @@ def compress(arguments: CompressArguments) -> None:
 def methods(as_json: bool) -> None:
     """List the installed attribution methods.
 
-    A method that does not load is listed with the reason.
+    A method whose module or class is missing is listed with the reason.
 
     \b
     headwater methods --json
@@ -156,5 +156,5 @@ def upgrade(store: str) -> None:
         )
     if done.dropped:
         click.echo(
-            f"{len(done.dropped)} files of old statistics were removed: they are computed anew when needed", err=True
+            f"{len(done.dropped)} files of old statistics were removed: they are computed again when needed", err=True
         )

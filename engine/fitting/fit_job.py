@@ -15,19 +15,19 @@ from typing import cast
 
 import numpy as np
 
-from ...store.errors import HeadwaterError, SettingsError, StoreBusy, StoreError, StoreFull, StoreMissing
+from ...store.errors import BrokenMethod, HeadwaterError, SettingsError, StoreBusy, StoreError, StoreFull, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import OwnerLock
 from ...store.json_values import JsonObject
 from ...store.manifest import HIDDEN, hidden_group
 from ...store.reader import open_column
 from ...store.state import remove_state, write_state
-from ..ingest.first_batch import plugin_code
+from ..ingest.first_batch import fit_memory, plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
 from ..ingest.outputs import BATCH_TOKENS
 from ..ingest.provider import Provider, RandomAccessProvider
 from ..interface.model_view import BATCH_EXAMPLES
-from ..interface.registry import load
+from ..interface.registry import load, provider_of
 from ..interface.subset_method import FitSession, HiddenStates, SubsetMethod
 from ..models.language_model import ModelChoice
 from ..runtime.memory import Part, Plan, show_bytes
@@ -113,12 +113,13 @@ class FitRun:
         """The memory of the fit for a base model: of reading hidden states and of the training."""
         tokens, model_shape = max(BATCH_TOKENS, provider.longest()), provider.head.model_shape
         inner, stored = self.method.layer(model_shape) >= 0, self.method.states_from == "cache"
+        operators = fit_memory(self.job.method, self.method, model_shape, self.rows).fitting
         written = writing_bytes(model_shape, provider.head.weight.dtype, inner=inner) if stored else 0
         return provider.memory(tokens) + Plan.of(
             layers_part(model_shape, [self.method.needs(model_shape)], tokens),
             Part("hidden states being written", written),
             Part("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
-            Part(f"{self.job.method}'s operators in training", self.method.memory(model_shape, self.rows).fitting),
+            Part(f"{self.job.method}'s operators in training", operators),
             Part("places of examples", (16 if stored else 96) * self.rows),
         )
 
@@ -191,10 +192,19 @@ class FitRun:
             run.report(f"operators{name}", done, session.steps, note)
             checkpoint.write(session, due=True)
 
-        if not session.run(step, run.should_stop):
+        with plugin_code(self.job.method, "run of the fit"):
+            finished = session.run(step, run.should_stop)
+        if not isinstance(finished, bool):
+            raise BrokenMethod(
+                f"method {self.job.method} of {provider_of(self.job.method)}: run of the fit gives {finished!r}; "
+                "it must give True at the end of the fit, and False if it was stopped"
+            )
+        if not finished:
             checkpoint.write(session)
             return False
-        write_state(folder / "operators", {"of": fit_digest(self._record, base)}, session.parameters())
+        with plugin_code(self.job.method, "parameters of the fit"):
+            parameters = session.parameters()
+        write_state(folder / "operators", {"of": fit_digest(self._record, base)}, parameters)
         return True
 
     def _resumed_session(

@@ -15,8 +15,9 @@ import torch
 from ...store.errors import BrokenMethod, HeadwaterError
 from ...store.layout import Array, Column
 from ..interface.method import Method, Precomputed
-from ..interface.model_view import BatchOutputs, Head, LinearIO, OutputSpec, Reduction, UpperLayers
+from ..interface.model_view import BatchOutputs, Head, LinearIO, ModelShape, OutputSpec, Reduction, UpperLayers
 from ..interface.registry import provider_of
+from ..interface.subset_method import FitMemory, SubsetMethod
 
 
 class DeclaredOutputs:
@@ -134,6 +135,21 @@ def plugin_code(name: str, call: str) -> Iterator[None]:
         first_line = str(error).strip().partition("\n")[0]
         fault = f"{call} raises {type(error).__name__}: {first_line}".rstrip(": ")
         raise BrokenMethod(f"method {name} of {provider_of(name)}: {fault}") from error
+
+
+def fit_memory(name: str, method: SubsetMethod, model: ModelShape, rows: int) -> FitMemory:
+    """What a fitted method says that it takes, for a corpus of `rows` examples.
+
+    Raises:
+        BrokenMethod: it gives something else than a `FitMemory`, or see :func:`plugin_code`.
+    """
+    with plugin_code(name, "memory"):
+        memory: object = method.memory(model, rows)
+    if not isinstance(memory, FitMemory):
+        raise BrokenMethod(
+            f"method {name} of {provider_of(name)}: memory gives {type(memory).__name__}, not a FitMemory"
+        )
+    return memory
 
 
 class MethodRows:

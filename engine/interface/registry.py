@@ -61,28 +61,34 @@ class MethodEntry:
             return f"its entry point {self.target!r} is not module:Class"
         return ""
 
+    @property
+    def target_names(self) -> tuple[str, str]:
+        """The module, and the module's own name that leads to the class."""
+        module, _, attribute = self.target.partition(":")
+        return module.strip(), attribute.strip().partition(".")[0].partition(" ")[0]
+
     def load(self) -> object:
         """Import the class (or whatever the entry point names)."""
         return EntryPoint(self.name, self.target, GROUP).load()
 
 
-def offers() -> dict[str, list[MethodEntry]]:
+def entries_by_name() -> dict[str, list[MethodEntry]]:
     """Name → its entry points. The path is searched once per process, and again after `sys.path` has changed.
 
-    A distribution that is on the path twice counts once, as Python would import it.
+    A distribution that is on the path twice counts once: the one that Python would import.
     """
     by_name: dict[str, list[MethodEntry]] = {}
-    for entry in _offers_on(tuple(sys.path)):
+    for entry in _entries_on(tuple(sys.path)):
         by_name.setdefault(entry.name, []).append(entry)
     return dict(sorted(by_name.items()))
 
 
 @lru_cache(maxsize=1)
-def _offers_on(path: tuple[str, ...]) -> tuple[MethodEntry, ...]:
+def _entries_on(path: tuple[str, ...]) -> tuple[MethodEntry, ...]:
     """The entry points of all distributions on a path.
 
-    The standard search reads no other metadata and takes a few milliseconds, but a single damaged file ends it: then each
-    distribution is read on its own.
+    The standard search reads no other metadata and takes a few milliseconds, but it fails if a single file is damaged; then each
+    distribution is read separately.
     """
     try:
         points = entry_points(group=GROUP)
@@ -91,7 +97,7 @@ def _offers_on(path: tuple[str, ...]) -> tuple[MethodEntry, ...]:
             owners.setdefault(id(point.dist), _owner(point.dist)[1])
         entries = [MethodEntry(point.name, owners[id(point.dist)], point.value) for point in points]
     except Exception:  # metadata can be damaged in many ways
-        entries = list(_offers_one_by_one())
+        entries = list(_entries_one_by_one())
     return tuple(dict.fromkeys(entries))
 
 
@@ -106,8 +112,8 @@ def _owner(distribution: Distribution | None) -> tuple[str, str]:
     return name or "unnamed", f"{name or 'unnamed'} {version or 'of no version'}"
 
 
-def _offers_one_by_one() -> Iterator[MethodEntry]:
-    """Entry points of one distribution at a time, so that unreadable metadata of one hides no other."""
+def _entries_one_by_one() -> Iterator[MethodEntry]:
+    """Entry points of one distribution at a time, so that unreadable metadata of one does not hide the others."""
     seen: set[str] = set()
     for distribution in distributions():
         name, owner = _owner(distribution)
@@ -115,15 +121,15 @@ def _offers_one_by_one() -> Iterator[MethodEntry]:
         if normalized in seen and name != "unnamed":
             continue
         seen.add(normalized)
-        yield from _offers_of(distribution, name, owner)
+        yield from _entries_of(distribution, name, owner)
 
 
-def _offers_of(distribution: Distribution, name: str, owner: str) -> Iterator[MethodEntry]:
+def _entries_of(distribution: Distribution, name: str, owner: str) -> Iterator[MethodEntry]:
     try:
         yield from (
             MethodEntry(point.name, owner, point.value) for point in distribution.entry_points.select(group=GROUP)
         )
-    except Exception:  # a line that is no entry point, bytes that are no text, …
+    except Exception:  # a line that is not an entry point, bytes that are not text, …
         if GROUP in _raw_entry_points(distribution):
             yield MethodEntry(name, owner, "")
 
@@ -137,13 +143,13 @@ def _raw_entry_points(distribution: Distribution) -> str:
 
 def provider_of(name: str) -> str:
     """Name and version of the distribution that provides a method; for errors."""
-    entries = offers().get(name.partition("@")[0], [])
+    entries = entries_by_name().get(name.partition("@")[0], [])
     return " and ".join(entry.distribution for entry in entries) or "no installed package"
 
 
 def list_methods() -> list[MethodInfo]:
     """All installed methods, broken ones included. Never fails, imports no plugin."""
-    return [_listed(name, entries) for name, entries in offers().items()]
+    return [_listed(name, entries) for name, entries in entries_by_name().items()]
 
 
 def _listed(name: str, entries: list[MethodEntry]) -> MethodInfo:
@@ -152,11 +158,11 @@ def _listed(name: str, entries: list[MethodEntry]) -> MethodInfo:
     if len(entries) > 1:
         return MethodInfo(name, owners, target, "", "name clash: uninstall all but one")
     fault = entries[0].fault
-    about, fault = ("", fault) if fault else _about(target.partition(":")[0].strip())
+    about, fault = ("", fault) if fault else _about(*entries[0].target_names)
     return MethodInfo(name, owners, target, about, fault)
 
 
-def _about(module: str) -> tuple[str, str]:
+def _about(module: str, attribute: str) -> tuple[str, str]:
     """First line of a module's docstring, and what is wrong with its file. The module is not executed.
 
     The loader's code object comes from Python's cache of compiled files: parsing the sources of all built-in methods would take
@@ -174,7 +180,16 @@ def _about(module: str) -> tuple[str, str]:
         return "", f"{module} does not parse{where}: {_first_line(error.msg)}"
     except Exception as error:  # whatever a plugin's file or finder raises, the list continues
         return "", f"{module} cannot be read: {_summary(error)}"
-    return _first_line(_docstring(code)), ""
+    return _first_line(_docstring(code)), _missing_name(code, module, attribute)
+
+
+def _missing_name(code: CodeType | None, module: str, attribute: str) -> str:
+    """What is wrong if a module does not mention the class that an entry point names; empty where it may have it."""
+    if code is None or attribute in code.co_names or {"__getattr__", "*"} & {*code.co_names, *code.co_consts}:
+        return ""
+    if any(isinstance(value, tuple) and "*" in value for value in code.co_consts):  # from … import *
+        return ""
+    return f"{module} has no {attribute}"
 
 
 def _docstring(code: CodeType | None) -> str:
@@ -196,7 +211,7 @@ def _spec(module: str) -> ModuleSpec | None:
 
 
 def load(name: str) -> type[Method]:
-    """The class of a method. What follows an @ names a member, such as another seed: rise@1.
+    """The class of a method. The part of `name` after an @ is ignored: it names a member, such as another seed (rise@1).
 
     Raises:
         UnknownMethod: no installed package has it; the message lists the installed methods.
@@ -204,7 +219,7 @@ def load(name: str) -> type[Method]:
         BrokenMethod: its import fails, or it is not a concrete Method.
         OutdatedMethod: it was written for another number of the contract.
     """
-    installed = offers()
+    installed = entries_by_name()
     name = name.partition("@")[0]
     entries = installed.get(name, [])
     if not entries:
@@ -233,15 +248,17 @@ def _first_line(text: str) -> str:
 
 def _checked(name: str, owner: str, loaded: object) -> type[Method]:
     if not isinstance(loaded, type):
-        raise BrokenMethod(f"method {name} of {owner} is no class but {type(loaded).__name__} {loaded!r}")
+        raise BrokenMethod(f"method {name} of {owner} is not a class: it is {type(loaded).__name__} {loaded!r}")
     if not issubclass(loaded, Method):
-        raise BrokenMethod(f"method {name} of {owner} is not a Method: class {loaded.__name__} does not extend it")
+        raise BrokenMethod(
+            f"method {name} of {owner}: class {loaded.__name__} does not extend headwater.plugins.Method"
+        )
     if not isinstance(loaded.api, int):
         raise BrokenMethod(f"method {name} of {owner} has {loaded.api!r} as its plugin API, which must be a number")
     if loaded.api != API:
         who = f"upgrade {owner}" if loaded.api < API else "upgrade headwater"
         raise OutdatedMethod(
-            f"method {name} of {owner} is written for plugin API {loaded.api}, this is API {API}: {who}"
+            f"method {name} of {owner} is written for plugin API {loaded.api}, this headwater has API {API}: {who}"
         )
     if inspect.isabstract(loaded):
         missing = ", ".join(sorted(loaded.__abstractmethods__))

@@ -75,7 +75,7 @@ class RecoveryDiagnostics:
         noisy = int((self.reliability < LEAST_AGREEMENT).sum())
         if noisy:
             yield (f"measurements of {noisy} of {queries} queries agree by less than {LEAST_AGREEMENT} between two fits, and are "
-                   "mostly noise: use more updates, or more examples per subset")  # fmt: skip
+                   "mostly noise: fit for longer, or with more examples per subset")  # fmt: skip
         unexplained = int((self.explained < LEAST_EXPLAINED).sum())
         if unexplained:
             yield (f"sparse weights do not explain the held-out measurements of {unexplained} of {queries} queries: use more "

@@ -7,7 +7,7 @@ import torch
 
 from ...engine.fitting.hidden_states import MemoryStates
 from ...engine.interface.method import Method
-from ...engine.interface.subset_method import FitSession, HiddenStates, SubsetMethod
+from ...engine.interface.subset_method import Design, FitMemory, FitSession, HiddenStates, SubsetMethod
 from ...engine.models.batch_outputs import LinearHead
 from .trial import LENGTHS, MODELS, TOLERANCE, Trial, demand
 from .trial_layers import TrialStates
@@ -33,6 +33,45 @@ def a_design_is_the_same_again(method: Method) -> str:
     demand(
         len(sizes) == design.subsets and sizes.all(), "a subset of the design is empty, or there are more than it says"
     )
+    return ""
+
+
+def a_design_says_the_same_by_example_and_by_subset(method: Method) -> str:
+    """`of` gives each example's subsets in ascending order; `sizes` and `members` say the same, `members` for any range."""
+    if not isinstance(method, SubsetMethod):
+        return _NOT_FITTED
+    rows = 3 * method.design(1 << 20).subsets
+    design = method.design(rows)
+    ids = design.of(np.arange(rows)).astype(np.int64)
+    demand((ids[:, 1:] > ids[:, :-1]).all(), "of does not give an example's subsets in ascending order")
+    counts = np.bincount(ids.ravel(), minlength=design.subsets)
+    demand(
+        np.array_equal(design.sizes(), counts),
+        "sizes differs from the number of examples that of puts into each subset",
+    )
+    _demand_members(design, ids)
+    return ""
+
+
+def _demand_members(design: Design, ids: np.ndarray) -> None:
+    """Compare `members` with `ids`, whole and in parts, for a few subsets."""
+    for subset in range(0, design.subsets, max(1, design.subsets // 5)):
+        expected = np.flatnonzero((ids == subset).any(1))
+        members = np.asarray(design.members(subset))
+        demand(
+            np.array_equal(np.sort(members), expected), "members differs from the examples that of puts into the subset"
+        )
+        part = np.asarray(design.members(subset, 1, 3))
+        demand(np.array_equal(part, members[1:3]), "members(subset, 1, 3) is not members(subset)[1:3]")
+
+
+def memory_is_promised_for_both(method: Method) -> str:
+    """`memory` gives a FitMemory: bytes for the fit and for measuring, both positive."""
+    if not isinstance(method, SubsetMethod):
+        return _NOT_FITTED
+    memory = method.memory(MODELS[0], 3 * method.design(1 << 20).subsets)
+    demand(isinstance(memory, FitMemory), f"memory gives {type(memory).__name__}, not a FitMemory")
+    demand(memory.fitting > 0 and memory.measuring > 0, f"memory promises {memory}: bytes of both must be positive")
     return ""
 
 
@@ -100,8 +139,18 @@ def _new_fit(method: SubsetMethod) -> FitSession:
 
 
 def _advance(session: FitSession, step: int) -> None:
-    """Run a fit up to a step."""
-    session.run(lambda *progress: None, lambda: session.step >= step)
+    """Run a fit up to a step, which it must say is not its end."""
+    finished = session.run(lambda *progress: None, lambda: session.step >= step)
+    expected = session.step >= session.steps
+    demand(
+        finished is expected, f"run gives {finished!r} after {session.step} of {session.steps} steps, not {expected}"
+    )
 
 
-MEASUREMENT_CHECKS = (a_design_is_the_same_again, a_stopped_fitting_goes_on, measurements_are_each_querys_own)
+MEASUREMENT_CHECKS = (
+    a_design_is_the_same_again,
+    a_design_says_the_same_by_example_and_by_subset,
+    memory_is_promised_for_both,
+    a_stopped_fitting_goes_on,
+    measurements_are_each_querys_own,
+)

@@ -428,7 +428,88 @@ class Together(StoredFit):
         return y - y.mean(0), agreement
 
 
+@dataclass(frozen=True)
+class Descending(StoredFit):
+    """Gives an example's subsets in falling order."""
+
+    def design(self, rows, base=0):
+        return Falling(super().design(rows, base))
+
+
+class Falling:
+    """A design read from its end."""
+
+    def __init__(self, design):
+        self._design = design
+
+    def __getattr__(self, name):
+        return getattr(self._design, name)
+
+    def of(self, rows):
+        return self._design.of(rows)[:, ::-1]
+
+
+class Empty(Falling):
+    """Says that its subsets are empty."""
+
+    def sizes(self):
+        return np.zeros(self.subsets, np.int64)
+
+    def of(self, rows):
+        return self._design.of(rows)
+
+
+class Whole(Empty):
+    """Gives all members of a subset whatever range is asked for."""
+
+    def sizes(self):
+        return self._design.sizes()
+
+    def members(self, subset, start=0, stop=None):
+        return self._design.members(subset)
+
+
+@dataclass(frozen=True)
+class EmptySubsets(StoredFit):
+    """Says that its subsets are empty."""
+
+    def design(self, rows, base=0):
+        return Empty(super().design(rows, base))
+
+
+@dataclass(frozen=True)
+class WholeSubsets(StoredFit):
+    """Ignores the range of members."""
+
+    def design(self, rows, base=0):
+        return Whole(super().design(rows, base))
+
+
+@dataclass(frozen=True)
+class BareMemory(StoredFit):
+    """Gives a number of bytes."""
+
+    def memory(self, model, rows):
+        return 1
+
+
+@dataclass(frozen=True)
+class Silent(StoredFit):
+    """Its fit does not say whether it is finished."""
+
+    def start_fit(self, head, states, design, base=0):
+        session = super().start_fit(head, states, design, base)
+        run = session.run
+        session.run = lambda *asked: run(*asked) and None
+        return session
+
+
 FAULTS = [
+    (Descending, "a_design_says_the_same_by_example_and_by_subset", "in ascending order"),
+    (EmptySubsets, "a_design_says_the_same_by_example_and_by_subset", "sizes differs"),
+    (WholeSubsets, "a_design_says_the_same_by_example_and_by_subset", "is not members(subset)[1:3]"),
+    (BareMemory, "memory_is_promised_for_both", "gives int, not a FitMemory"),
+    (Silent, "a_stopped_fitting_goes_on", "run gives"),
     (OneDesign, "a_design_is_the_same_again", "base 1 has the design of base 0"),
     (Oblivious, "a_stopped_fitting_goes_on", "it says that 0 are done"),
     (Together, "measurements_are_each_querys_own", "depend on the other queries"),

@@ -29,6 +29,7 @@ from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.recovery.membership import TableMembership
 from headwater.engine.results.diagnostics import RecoveryDiagnostics
 from headwater.engine.runtime.run import Progress, Run
+from headwater.engine.steering.steering_fit import SteeringFit
 from headwater.plugins.stride import Stride
 from headwater.store.errors import BrokenMethod, DataError, StoreBusy
 from headwater.store.feature_store import FeatureStore
@@ -484,6 +485,29 @@ def test_what_a_subset_method_raises_names_the_method(
     with pytest.raises(
         BrokenMethod, match=rf"method stride of headwater \S+: {call} raises ZeroDivisionError: no rows"
     ):
+        prepare_fit(arrays_job).run()
+
+
+def test_memory_that_is_no_fit_memory_names_the_method(arrays_job: FitJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stride, "memory", lambda *_: 1)
+    with pytest.raises(BrokenMethod, match=r"method stride of headwater \S+: memory gives int, not a FitMemory"):
+        prepare_fit(arrays_job)
+
+
+def _raise(*_: object) -> bool:
+    raise ZeroDivisionError("no step")
+
+
+@pytest.mark.parametrize(
+    ("run", "fault"),
+    [(_raise, "run of the fit raises ZeroDivisionError: no step"), (lambda *_: None, "run of the fit gives None")],
+    ids=["raises", "gives nothing"],
+)
+def test_a_fit_session_that_breaks_names_the_method(
+    arrays_job: FitJob, run: object, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SteeringFit, "run", run)
+    with pytest.raises(BrokenMethod, match=rf"method stride of headwater \S+: {fault}"):
         prepare_fit(arrays_job).run()
 
 
