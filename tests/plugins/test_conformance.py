@@ -500,7 +500,7 @@ class Silent(StoredFit):
     def start_fit(self, head, states, design, base=0):
         session = super().start_fit(head, states, design, base)
         run = session.run
-        session.run = lambda *asked: run(*asked) and None
+        session.run = lambda *asked: (run(*asked), None)[1]
         return session
 
 
