@@ -1,0 +1,121 @@
+"""Subsets and selections asked for in Python: read from files, predicted, united, chosen from, against NumPy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from headwater.engine.runtime.run import Run
+from headwater.engine.selection.linear_features import LinearFeatures
+from headwater.engine.selection.prediction import Prediction, penalty_of
+from headwater.engine.selection.selection import Selection, SelectionRequest
+from headwater.engine.selection.subsets import ids_or_mask, read_subsets, subsets_by, union
+from headwater.engine.selection.targets import Targets
+from headwater.store.errors import DataError, SettingsError
+from headwater.store.feature_store import FeatureStore, method_group
+from headwater.store.reader import open_column
+from running import done
+
+ROWS, DEPTH = 30, 5
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of vectors as rows."""
+    folder, draw = tmp_path_factory.mktemp("subsets"), np.random.default_rng(0)
+    vectors, ids = draw.normal(size=(ROWS, DEPTH)).astype(np.float32), np.array([f"e{row}" for row in range(ROWS)])
+    np.savez(folder / "a.npz", vectors=vectors, id=ids)
+    done("ingest", folder / "a.npz", "--store", folder / "S", "--method", "vectors")
+    return FeatureStore.open(folder / "S")
+
+
+def rows_of(store: FeatureStore) -> np.ndarray:
+    (column,) = store.columns(method_group("vectors"))
+    return open_column(store, method_group("vectors"), column.name).gather(range(ROWS)).astype(np.float64)
+
+
+def test_subsets_from_masks_rows_and_ids_are_the_same(store: FeatureStore, tmp_path: Path) -> None:
+    masks = np.random.default_rng(1).random((4, ROWS)) < 0.4
+    np.save(tmp_path / "masks.npy", masks)
+    lines = [{"rows": np.flatnonzero(masks[0]).tolist(), "name": "named"}]
+    lines += [{"ids": [f"e{row}" for row in np.flatnonzero(mask)]} for mask in masks[1:]]
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    by_mask, by_line = (read_subsets(str(tmp_path / name), store, ROWS) for name in ("masks.npy", "lines.jsonl"))
+    assert (by_mask.counts.toarray() == masks).all() and (by_line.counts.toarray() == masks).all()
+    assert by_line.names == ("named", "1", "2", "3") and by_mask.names == ("0", "1", "2", "3")
+    assert (union(by_mask, "1").toarray() == (masks | masks[1])).all()
+    with pytest.raises(SettingsError, match="no subset is named x: there are 0, 1, 2, 3"):
+        union(by_mask, "x")
+
+
+def test_an_example_named_twice_counts_twice_and_a_column_makes_subsets(store: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "twice.jsonl").write_text('{"rows": [2, 2, 5]}\n')
+    assert read_subsets(str(tmp_path / "twice.jsonl"), store, ROWS).counts.toarray()[0, [2, 5]].tolist() == [2, 1]
+    themes = [{"id": f"e{row}", "theme": f"t{row % 3}"} for row in range(ROWS)]
+    (tmp_path / "themes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in themes))
+    by_theme = subsets_by(store, "theme", str(tmp_path / "themes.jsonl"))
+    expected = {f"t{theme}": (np.arange(ROWS) % 3 == theme).tolist() for theme in range(3)}
+    counts = by_theme.counts.toarray().astype(bool).tolist()
+    assert dict(zip(by_theme.names, counts, strict=True)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.jsonl", None, "does not exist"),
+        ("far.jsonl", '{"rows": [30]}\n', "30"),
+        ("other.jsonl", '{"ids": ["who"]}\n', "who"),
+        ("void.jsonl", '{"rows": []}\n', "subset 0"),
+        ("words.jsonl", "words\n", "a subset is"),
+    ],
+)
+def test_a_file_that_names_no_subsets_of_the_store_is_refused(
+    store: FeatureStore, tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises((DataError, SettingsError), match=message):
+        read_subsets(str(tmp_path / name), store, ROWS)
+
+
+def test_candidates_are_named_by_id_or_by_mask(store: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("e3\n\ne7\n")
+    assert np.flatnonzero(ids_or_mask(str(tmp_path / "ids.txt"), store, ROWS)).tolist() == [3, 7]
+    np.save(tmp_path / "mask.npy", np.arange(ROWS) < 4)
+    assert ids_or_mask(str(tmp_path / "mask.npy"), store, ROWS).sum() == 4
+    (tmp_path / "ids.txt").write_text("who\n")
+    with pytest.raises(DataError, match="names example who, which the store does not hold"):
+        ids_or_mask(str(tmp_path / "ids.txt"), store, ROWS)
+    np.save(tmp_path / "mask.npy", np.arange(ROWS))
+    with pytest.raises(DataError, match="a mask has 0 or 1"):
+        ids_or_mask(str(tmp_path / "mask.npy"), store, ROWS)
+
+
+def test_a_prediction_is_its_formula_and_a_selection_is_greedy(store: FeatureStore, tmp_path: Path) -> None:
+    """Û(S) = ⟨v, φ̄⟩ − λ/2 ‖φ̄‖² of the subset's mean row φ̄; the best single example is the one of the best Û({i})."""
+    features, rows = LinearFeatures(store, "vectors", Run()), rows_of(store)
+    vector = np.random.default_rng(2).normal(size=DEPTH)
+    targets = Targets(("task",), vector[None], (1,), np.zeros(1, np.int64))
+    masks = np.random.default_rng(1).random((4, ROWS)) < 0.4
+    np.save(tmp_path / "masks.npy", masks)
+    subsets = read_subsets(str(tmp_path / "masks.npy"), store, ROWS)
+    predicted = Prediction(features, targets, subsets, 0.5).run(given="0")
+
+    def utility(mask: np.ndarray) -> float:
+        mean = rows[mask].mean(0)
+        return float(mean @ vector - 0.25 * mean @ mean)
+
+    np.testing.assert_allclose(predicted.values[:, 0], [utility(mask) for mask in masks], rtol=1e-4, atol=1e-6)
+    expected = [utility(mask | masks[0]) - utility(masks[0]) for mask in masks]
+    assert predicted.adds is not None
+    np.testing.assert_allclose(predicted.adds[:, 0], expected, rtol=1e-3, atol=1e-5)
+    assert predicted.sizes.tolist() == masks.sum(1).tolist()
+    result = Selection(features, SelectionRequest(count=1, penalty=0.5)).run(vector.astype(np.float32))
+    assert result.choice.rows.tolist() == [int(np.argmax([utility(row == np.arange(ROWS)) for row in range(ROWS)]))]
+    with pytest.raises(SettingsError, match="λ is a number of at least 0"):
+        penalty_of(features, -1.0)
+    for request in (SelectionRequest(), SelectionRequest(count=1, tokens=1), SelectionRequest(count=0)):
+        with pytest.raises(SettingsError):
+            Selection(features, request)
