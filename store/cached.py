@@ -1,7 +1,7 @@
 """Keeps rows in memory after their first checked read, for callers that ask for the same rows many times.
 
-Blocks of held columns are views, and nothing is copied: from the page cache a scan reads what the copy allows (2 to 11 GB/s
-were measured on one machine, as its cache happened to lie), from here what the memory allows. Knows nothing of what rows mean.
+Blocks of cached columns are views, and nothing is copied: a scan from the page cache is limited by copying (2 to 11 GB/s on one
+machine), a scan from here by memory. Knows nothing of what rows mean.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class CachedColumn(ColumnReader):
 
     @property
     def shared(self) -> bool:
-        """Yes."""
+        """Whether several threads may load at once: yes."""
         return True
 
     def load(self, start: int, stop: int, out: Array) -> None:
@@ -40,7 +40,7 @@ class CachedColumn(ColumnReader):
         return copies
 
     def checksum(self, chunk: int) -> int:
-        """Of the rows in memory; every chunk was compared when it was read."""
+        """The checksum of the rows in memory; every chunk was compared when it was read."""
         first, end = self.column.rows_of(chunk, self.rows)
         return crc32c(self.array[first:end])
 

@@ -1,8 +1,8 @@
 """CRC32C checksums: of bytes, and of a whole from the checksums of its parts. Knows nothing of files.
 
-Parts of a chunk are read and summed apart, in any order and by several threads; the chunk's own sum follows from theirs,
-because a CRC is linear over GF(2): appending n zero bytes multiplies it by a 32 × 32 matrix of bits (Adler's `crc32_combine`
-in zlib is built on the same fact).
+Parts of a chunk are read and checksummed separately, in any order and by several threads; the chunk's checksum follows from
+theirs, because a CRC is linear over GF(2): appending n zero bytes multiplies it by a 32 × 32 matrix of bits (Adler's
+`crc32_combine` in zlib is built on the same fact).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import crc32c as library
 from .layout import Array
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
-_MANY = 1024  # parts that are held apart
+_UNJOINED = 1024  # parts that are kept before neighbours are joined
 _Matrix = tuple[int, ...]  # 32 columns of 32 bits
 
 
@@ -38,8 +38,8 @@ def joined(first: int, second: int, length: int) -> int:
 
 
 class Pieces:
-    """CRC32C of one whole from those of its parts, which come in any order. Where parts overlap, the later one holds: the
-    earlier is of a reading that was left.
+    """CRC32C of one whole from those of its parts, which come in any order. If parts overlap, the later one counts: the earlier
+    is from a read that was given up.
     """
 
     def __init__(self, length: int) -> None:
@@ -48,11 +48,11 @@ class Pieces:
         self._parts: dict[int, tuple[int, int]] = {}  # first byte to (bytes, sum), in the order of coming
 
     def add(self, first: int, length: int, crc: int) -> int | None:
-        """Take a part in; the sum of the whole if nothing is missing now. Neighbours are joined once, at the end: cheap."""
+        """Add a part; returns the whole's checksum once all parts are there. Only then, or after many parts, are they joined."""
         before = self._parts.pop(first, None)
         self._summed += length - (before[0] if before else 0)
         self._parts[first] = (length, crc)
-        if self._summed < self._length and len(self._parts) < _MANY:
+        if self._summed < self._length and len(self._parts) < _UNJOINED:
             return None
         self._join()
         whole = self._parts.get(0)

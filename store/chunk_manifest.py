@@ -1,9 +1,9 @@
 """Manifests: the checksums of all chunks of one group in one shard, written once and named by their digest.
 
-A checksum covers the committed rows of a chunk, not what its file holds behind them: rows are never changed, so that a manifest
-stays true while the owner goes on to fill its last chunk. Of a full chunk of numbers it is the chunk's own CRC32C. Text is
-compressed: a full chunk's checksum is that of its compressed bytes, which its file ends with, and of the last chunk, which is not
-full, that of its strings (`text_checksum`). Knows no file.
+A checksum covers the committed rows of a chunk, not the rest of its file: rows are never changed, so that a manifest stays true
+while the owner continues to fill the last chunk. For a full chunk of numbers it is the chunk's own CRC32C. Text is compressed:
+the checksum of a full chunk is that of its compressed bytes, the one at the end of its file; the checksum of an unfinished last
+chunk is that of its strings (`text_checksum`). Knows no file.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class ArrayChecksums:
     rows: int
     """Committed rows; of a ragged column's values, elements."""
     sums: Array
-    """(chunks,) uint32, little-endian."""
+    """CRC32C of each chunk: (chunks,) uint32."""
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values: the checksums in base64, 5.4 bytes a chunk."""
+        """JSON values: the checksums in base64, little-endian, 5.4 bytes per chunk."""
         return {"rows": self.rows, "crc32c": base64.b64encode(self.sums.astype("<u4").tobytes()).decode("ascii")}
 
     @classmethod
@@ -41,20 +41,20 @@ class ArrayChecksums:
         """Inverse of :meth:`to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: the values are no checksums.
+            KeyError, TypeError, ValueError: the values are not checksums.
         """
         return cls(int(values["rows"]), np.frombuffer(base64.b64decode(values["crc32c"], validate=True), "<u4"))
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkManifest:
-    """What one group holds in one shard, at one commit."""
+    """The rows of one group in one shard at one commit, and the checksums of their chunks."""
 
     rows: int = 0
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values that whoever resumes the group goes by: where the corpus was left, a digest of the examples so far."""
+    """JSON values for resuming the group: the place in the corpus, a digest of the examples so far."""
     arrays: Mapping[str, ArrayChecksums] = field(default_factory=dict)
-    """By the array's path below the group's columns: `loss`, `token_ids/values`."""
+    """Checksums by the array's path below the group's columns: `loss`, `token_ids/values`."""
 
     @property
     def digest(self) -> str:
@@ -71,13 +71,13 @@ class ChunkManifest:
         """Inverse of :meth:`to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: the values are no manifest.
+            KeyError, TypeError, ValueError, AttributeError: the values are not a manifest.
         """
         arrays = {name: ArrayChecksums.from_json(checksums) for name, checksums in values["arrays"].items()}
         return cls(int(values["rows"]), dict(values["notes"]), arrays)
 
 
 def text_checksum(strings: Sequence[str] | Array) -> int:
-    """CRC32C of some strings, each behind its length: what a chunk of them decompresses to."""
+    """CRC32C of some strings, each preceded by its length: what a chunk of them decompresses to."""
     encoded = bytes(VLenUTF8().encode(np.array(strings, dtype=object)))
     return crc32c(encoded[_HEADER:])

@@ -35,14 +35,14 @@ class ColumnReader(ABC):
 
     @abstractmethod
     def load(self, start: int, stop: int, out: Array) -> None:
-        """Fill `out` (stop-start, *row shape) with rows, as they are: :meth:`confirm` has the last word.
+        """Fill `out` (stop-start, *row shape) with rows that are not verified yet; :meth:`confirm` verifies them.
 
         Raises:
             StoreDamaged: bytes are missing or cannot be decoded.
         """
 
     def confirm(self, start: int, rows: Array) -> None:  # noqa: B027 - zarr has checked what it decodes
-        """Take loaded rows into account; when the last part of a chunk comes by, in any order, the chunk is checked.
+        """Add loaded rows to their chunk's checksum; once all rows of the chunk were added, in any order, it is verified.
 
         Several threads may call it.
 
@@ -50,11 +50,11 @@ class ColumnReader(ABC):
             StoreDamaged: the chunk differs from its checksum.
         """
 
-    def rest(self) -> None:  # noqa: B027 - most readers have nothing to let go
-        """Let go of what loading in this thread keeps open for the next load."""
+    def rest(self) -> None:  # noqa: B027 - most readers keep nothing open
+        """Close the file that loading in this thread keeps open for the next load."""
 
     def read(self, start: int, stop: int, out: Array) -> None:
-        """Both of these: a chunk read from its first row to its last, in one call or several, is checked."""
+        """Load and confirm: a chunk of which all rows are read, in one call or several, is verified."""
         self.load(start, stop, out)
         self.confirm(start, out)
 
@@ -83,7 +83,7 @@ class ColumnReader(ABC):
         """
 
     def check(self, chunk: int) -> None:
-        """Raise StoreDamaged unless a chunk is whole, and the one that the manifest lists."""
+        """Raise StoreDamaged unless a chunk is whole and has the checksum that the manifest lists."""
         self.require_listed(chunk, self.checksum(chunk))
 
     def listed(self, chunk: int) -> int | None:
@@ -91,21 +91,21 @@ class ColumnReader(ABC):
         return int(self.checksums[chunk]) if self.checksums is not None and chunk < len(self.checksums) else None
 
     def require_listed(self, chunk: int, crc: int) -> None:
-        """Raise StoreDamaged where the manifest lists another chunk."""
+        """Raise StoreDamaged if the manifest lists another checksum for the chunk."""
         if self.listed(chunk) not in (None, crc):
-            raise self.damaged(chunk, "is not the one that was written: exchanged, older, or of another store")
+            raise self.damaged(chunk, "is not the one that was written: replaced, older, or of another store")
 
     def is_full(self, chunk: int) -> bool:
         """Whether all rows of a chunk are committed."""
         return (chunk + 1) * self.column.chunk_rows <= self.rows
 
     def damage(self, chunk: int, why: str) -> Damage:
-        """A name for one bad chunk."""
+        """The description of one damaged chunk."""
         first, end = self.column.rows_of(chunk, self.rows)
         return Damage(self.name, chunk, first, end - 1, why)
 
     def damaged(self, chunk: int, why: str) -> StoreDamaged:
-        """The error for one bad chunk."""
+        """The error for one damaged chunk."""
         error = StoreDamaged(f"{self.damage(chunk, why)}: run headwater verify")
         error.why = why
         return error
@@ -119,5 +119,5 @@ class ColumnReader(ABC):
 
 
 def by_chunk(items: Array, chunks: Array) -> list[Array]:
-    """`items` cut where `chunks`, which ascends beside them, changes."""
+    """`items` split into runs of equal `chunks`, which has a chunk number per item, in ascending order."""
     return [part for part in np.split(items, np.flatnonzero(np.diff(chunks)) + 1) if len(part)]

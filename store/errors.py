@@ -1,21 +1,20 @@
-"""Every error that a user can cause, as one tree of classes. The CLI prints each as one line. Every failure that a user can
-cause or cure is one of these; the CLI prints it as one line.
+"""Every failure that a user can cause or cure, as one tree of classes. The command line prints each as one line.
 
 HeadwaterError
-├── InputError            what was handed in is wrong: mend it and run again
+├── InputError            an input is wrong: correct it and run again
 │   ├── CorpusError       a corpus or query file
 │   ├── ModelError        a model or tokenizer
 │   ├── SettingsError     an option or a method's setting
 │   └── DataError         numbers that cannot be used: NaN, Inf, wrong shapes
 ├── StoreError            the store on disk
 │   ├── StoreMissing      nothing there, or no headwater store
-│   ├── StoreMismatch     made with another model, tokenizer, corpus or settings, or in another format
+│   ├── StoreMismatch     made with another model, corpus, settings or format
 │   ├── StoreBusy         another process writes to it
 │   ├── StoreDamaged      bytes are missing or differ from their checksum, or a record was edited
 │   └── StoreFull         no room left on the device
 ├── PluginError           a method, by its name
 │   ├── UnknownMethod
-│   ├── BrokenMethod      its import failed, or it is no method
+│   ├── BrokenMethod      its import failed, its code failed, or it breaks the contract
 │   ├── OutdatedMethod    written for another plugin API
 │   └── ClashingMethods   two distributions offer one name
 └── ResourceError         the machine
@@ -31,7 +30,7 @@ class HeadwaterError(Exception):
 
 
 class InputError(HeadwaterError, ValueError):
-    """What was handed in is wrong."""
+    """An input is wrong."""
 
 
 class CorpusError(InputError):
@@ -55,7 +54,7 @@ class StoreError(HeadwaterError):
 
 
 class StoreMissing(StoreError, FileNotFoundError):
-    """There is no headwater store at the path."""
+    """There is no headwater store at the path, or the store lacks what was asked for."""
 
 
 class StoreMismatch(StoreError, ValueError):
@@ -63,7 +62,7 @@ class StoreMismatch(StoreError, ValueError):
 
 
 class StoreBusy(StoreError, BlockingIOError):
-    """Another process writes to the same group, or upgrades the store."""
+    """Another process writes to the same group, fits the same method, or upgrades the store."""
 
 
 class StoreDamaged(StoreError, OSError):
@@ -86,7 +85,7 @@ class UnknownMethod(PluginError, LookupError):
 
 
 class BrokenMethod(PluginError, ImportError):
-    """The method's module does not import, or holds no method."""
+    """The method cannot be imported, fails, or does not keep the contract."""
 
 
 class OutdatedMethod(PluginError, ImportError):

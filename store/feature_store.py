@@ -7,11 +7,11 @@ Knows nothing of what rows mean.
     zarr.json                                         attributes.headwater: format, version, provenance, groups, shards, seal
     shards/0/examples/<column>/                       what every method shares
     shards/0/methods/<name>/columns/<column>/         one method's sketches
-    shards/0/forms/<name>.<form>/columns/<column>/    the same in fewer bits, made of them later
+    shards/0/forms/<name>.<precision>/columns/…       copies of them in fewer bits, made later
     shards/0/hidden_states/<name>.base0/columns/…     what a method is fitted to
     …/<column>/values/, …/<column>/offsets/           a ragged column
     shards/0/manifests/<group>/<digest>/              checksums of a group's chunks
-    methods/<name>/state/                             what a method learnt from all rows
+    methods/<name>/state/                             what was computed for a method: statistics, fits, calibrations
 
 In formats 1 and 2 `examples`, `methods/<name>/columns` and `forms` lie in the root, which has no manifests and no seal.
 """
@@ -29,8 +29,8 @@ from .errors import StoreDamaged, StoreError, StoreMismatch, StoreMissing
 from .files import OwnerLock, hidden_name, locked, make_folder
 from .layout import FORMAT, Array, Column
 from .manifest import (
+    COPIES,
     EXAMPLES,
-    FORMS,
     METHODS,
     SHARDED,
     GroupRecord,
@@ -58,7 +58,7 @@ class FeatureStore:
         self._show(root)
 
     def _show(self, root: StoreRecord) -> None:
-        """Be a view of what a root says, and of what the owners of unfinished groups have committed beyond it."""
+        """Take over what a root says, and what the owners of unfinished groups have committed since."""
         self.root, self.shard = root, Shard.of(self.url, root.format)
         self.entries = dict(root.entries)  # group name to how far it is committed
         for group, entry in root.entries.items():
@@ -123,8 +123,8 @@ class FeatureStore:
         return [name.removeprefix(f"{METHODS}/") for name in self.groups if name.startswith(f"{METHODS}/")]
 
     def forms(self, method: str) -> list[str]:
-        """Names of the forms in which a method's rows are held besides their own."""
-        prefix = f"{FORMS}/{method}."
+        """Names of the precisions in which the store holds further copies of a method's rows."""
+        prefix = f"{COPIES}/{method}."
         return [name.removeprefix(prefix) for name in self.groups if name.startswith(prefix)]
 
     def record(self, group: str) -> GroupRecord:
@@ -155,7 +155,7 @@ class FeatureStore:
         return self.entry(group).complete
 
     def resume_notes(self, group: str) -> Mapping[str, Any]:
-        """What the group's writer noted at its last commit, to go on from there.
+        """What the group's writer noted at its last commit, in order to resume from there.
 
         Raises:
             StoreDamaged: the group's manifest is not what was written.
@@ -164,9 +164,9 @@ class FeatureStore:
         return manifest.notes if manifest else self.record(group).resume_notes
 
     def manifest(self, group: str) -> ChunkManifest | None:
-        """The manifest of a group's chunks; None of formats 1 and 2, and where nothing was committed.
+        """The manifest of a group's chunks; None in formats 1 and 2, and where nothing was committed.
 
-        Where its owner has replaced it since the store was opened, it is the newer one, which is true of the same rows.
+        If the owner has replaced it since the store was opened, the newer one is returned: it also covers the older rows.
 
         Raises:
             StoreDamaged: it is missing, or not what was written.
@@ -186,7 +186,7 @@ class FeatureStore:
     def checksums(self, group: str, array: str, column: Column, rows: int) -> Array | None:
         """Checksums of the chunks that hold an array's first `rows` rows, (chunks,) uint32; None where the store has none.
 
-        Of a view that is older than the manifest, the last chunk's is left out where it is of more rows.
+        If the manifest is newer than this view, its last checksum may cover more rows; it is then left out.
 
         Raises:
             StoreDamaged: the group's manifest is not what was written.
@@ -223,7 +223,7 @@ class FeatureStore:
         self._show(after)
 
     def commit(self, group: str, manifest: ChunkManifest, *, complete: bool = False) -> None:
-        """Make the rows that a manifest lists visible; with `complete`, as all that there are. For the group's owner.
+        """Make the rows that a manifest covers visible; `complete`: these are all. Only the group's owner may call it.
 
         A progress record in the shard is the commit of an unfinished group, the root of a finished one.
         """
@@ -240,7 +240,7 @@ class FeatureStore:
         self.remove_leftovers(group)
 
     def remove_leftovers(self, group: str) -> None:
-        """Remove manifests that are not named any more. For the group's owner."""
+        """Remove manifests that are not named any more. Only the group's owner may call it."""
         self.shard.remove_manifests(group, (self.entries[group].manifest, self.root.entries[group].manifest))
 
     def require_local(self) -> None:
@@ -253,14 +253,14 @@ class FeatureStore:
         self.require_local()
         if self.root.format < SHARDED:
             raise StoreMismatch(f"{self.url} has format {self.root.format}, which is only read: "
-                                f"headwater upgrade {self.url} makes it format {FORMAT}")  # fmt: skip
+                                f"run headwater upgrade {self.url} to make it format {FORMAT}")  # fmt: skip
 
     def add_group(self, group: str, columns: Sequence[Column], notes: Mapping[str, Any]) -> None:
-        """Declare a group and make its empty arrays; `notes` are kept in its record. One that is there stays as it is.
+        """Declare a group and make its empty arrays; `notes` are kept in its record. A group that exists already is unchanged.
 
         Raises:
-            StoreMismatch: it is there with other columns, or the store has an older format.
-            DataError: columns that cannot be told apart, or cannot be folders.
+            StoreMismatch: it exists with other columns, or the store has an older format.
+            DataError: two columns have the same name, or a name cannot be a folder.
         """
         require_columns(group, columns)
         record = GroupRecord(tuple(columns), notes)
@@ -282,7 +282,7 @@ class FeatureStore:
         """Remove a group and its rows, if it is there.
 
         Raises:
-            StoreBusy: somebody writes to it.
+            StoreBusy: another process writes to it.
         """
         if group in self.groups:
             with closing(self.own(group)):
@@ -293,7 +293,7 @@ class FeatureStore:
         """A lock that keeps other writers from a group.
 
         Raises:
-            StoreBusy: somebody else holds it. StoreMissing: the store has no such group.
+            StoreBusy: another writer holds it. StoreMissing: the store has no such group.
         """
         self.require_writable()
         self.record(group)

@@ -1,7 +1,7 @@
 """Reads a column of plain chunk files straight into the caller's buffer. Knows nothing of what rows mean.
 
-Checksums are taken by whoever uses the rows, while these are still in its cache (20 GB/s a core), so that one thread's reading
-and others' summing run beside each other.
+Checksums are computed by the thread that uses the rows, while these are still in its cache (20 GB/s per core), so that one thread
+can read while others compute checksums.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .columns import ColumnReader, by_chunk
 from .errors import StoreDamaged
 from .layout import CHECKSUM_BYTES, Array, Column
 
-_PART = 1 << 20  # bytes that are summed at a time, and gathered at once
-_GAP = 1 << 14  # bytes between two rows that are read through, rather than asked for apart
-_CHECKED = 1 << 20  # largest chunk that is read whole for the sake of some rows
+_PART = 1 << 20  # bytes that are checksummed at a time, and most bytes of one request for rows
+_GAP = 1 << 14  # rows at most this many bytes apart are read in one request
+_CHECKED = 1 << 20  # a chunk up to this size is read and verified whole before single rows are taken from it
 
 
 class FileColumn(ColumnReader):
@@ -33,16 +33,16 @@ class FileColumn(ColumnReader):
         self.folder = folder
         self._checked: set[int] = set()  # chunks compared by `gather`
         self._last = threading.local()  # .open: the chunk that a thread loaded last, and its file
-        self._pieces: dict[int, Pieces] = {}  # chunk to what of it is summed
+        self._pieces: dict[int, Pieces] = {}  # chunk number to the checksums of its parts
         self._lock = threading.Lock()
 
     @property
     def shared(self) -> bool:
-        """Yes: each thread has a file open of its own."""
+        """Whether several threads may load at once: yes, each thread opens its own file."""
         return True
 
     def load(self, start: int, stop: int, out: Array) -> None:
-        """As promised. The last chunk's file stays open: the system reads ahead by open file."""
+        """See :meth:`ColumnReader.load`. The last chunk's file stays open, so that the system reads ahead in it."""
         size, done = self.column.chunk_rows, 0
         while start < stop:
             chunk, offset = divmod(start, size)
@@ -63,7 +63,7 @@ class FileColumn(ColumnReader):
         return opened
 
     def rest(self) -> None:
-        """As promised."""
+        """See :meth:`ColumnReader.rest`."""
         chunk, file = self._opened_last
         self._last.open = (-1, -1)
         if chunk >= 0:
@@ -74,7 +74,7 @@ class FileColumn(ColumnReader):
             self.rest()
 
     def confirm(self, start: int, rows: Array) -> None:
-        """As promised."""
+        """See :meth:`ColumnReader.confirm`."""
         size, width, done = self.column.chunk_rows, self.column.row_bytes, 0
         while done < len(rows):
             chunk, offset = divmod(start + done, size)
@@ -91,7 +91,7 @@ class FileColumn(ColumnReader):
             done += count
 
     def gather(self, rows: Sequence[int] | Array) -> Array:
-        """As promised; rows that lie close together are read at once.
+        """See :meth:`ColumnReader.gather`. Rows that lie close together are read in one request.
 
         A chunk of at most 1 MiB is checked before its first row is taken; of a larger one, the checksum that it ends with is
         compared with the manifest's, so that it is at least the chunk that was written there.
@@ -128,14 +128,14 @@ class FileColumn(ColumnReader):
             begun = end
 
     def checksum(self, chunk: int) -> int:
-        """As promised; the whole file is read, padding too."""
+        """See :meth:`ColumnReader.checksum`. The whole file is read, with its padding."""
         with self._opened(chunk) as file:
             crc = self._sum_rows(file, chunk)
             self._require_whole(file, chunk, crc)
         return crc
 
     def _require_own(self, file: int, chunk: int) -> None:
-        """What is checked of a chunk before single rows are taken from it."""
+        """Verify a chunk, as far as its size allows, before single rows are taken from it."""
         if self.column.chunk_bytes <= _CHECKED:
             self._compare(file, chunk, self._sum_rows(file, chunk))
         elif self.listed(chunk) is not None and not self.is_full(chunk):
@@ -165,7 +165,7 @@ class FileColumn(ColumnReader):
 
     @contextmanager
     def _errors_of(self, chunk: int) -> Iterator[None]:
-        """Turn what the operating system says of a chunk's file into damage."""
+        """Turn errors of the operating system into StoreDamaged."""
         try:
             yield
         except StoreDamaged:
@@ -176,19 +176,19 @@ class FileColumn(ColumnReader):
             raise self.damaged(chunk, f"cannot be read ({error.strerror})") from error
 
     def _compare(self, file: int, chunk: int, crc: int) -> None:
-        """Compare a chunk with its own checksum and the manifest's, where that of its committed rows is `crc`."""
+        """Compare a chunk with its own checksum and the manifest's; `crc` is the checksum of its committed rows."""
         self._require_whole(file, chunk, crc)
         self.require_listed(chunk, crc)
 
     def _require_whole(self, file: int, chunk: int, crc: int) -> None:
-        """Sum the rest of a chunk behind its committed rows, where the sum is `crc`, and compare it with the stored one."""
+        """Continue the checksum `crc` of a chunk's committed rows to the chunk's end, and compare it with the stored one."""
         size = self.column.chunk_bytes
         crc = self._summed(file, self._row_bytes(chunk), size, crc)
         if os.pread(file, CHECKSUM_BYTES, size) != checksum_bytes(crc):
             raise self.damaged(chunk, "differs from its checksum")
 
     def _sum_rows(self, file: int, chunk: int) -> int:
-        """The sum of a chunk's committed rows."""
+        """The checksum of a chunk's committed rows."""
         return self._summed(file, 0, self._row_bytes(chunk), 0)
 
     def _row_bytes(self, chunk: int) -> int:
@@ -197,7 +197,7 @@ class FileColumn(ColumnReader):
         return (end - first) * self.column.row_bytes
 
     def _summed(self, file: int, position: int, end: int, crc: int) -> int:
-        """The sum of a file's bytes up to `end`, where it is `crc` at `position`."""
+        """The checksum of a file's bytes up to `end`, given `crc`, the one up to `position`."""
         buffer = np.empty(min(_PART, end - position), np.uint8)
         while position < end:
             part = buffer[: end - position]

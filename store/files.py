@@ -1,7 +1,7 @@
-"""Writes files that appear whole or not at all, and locks that are freed when their owner dies. Knows nothing of rows.
+"""Writes files that appear whole or not at all, and locks that end with their owner's process. Knows nothing of rows.
 
-Finished = renamed: bytes go to a hidden sibling, are flushed to the device, and take their name in one step. A lock is an
-advisory one of the operating system on an open file, so that `kill -9` frees it.
+A file is finished when it is renamed: its bytes go to a hidden file beside it, are flushed to the device, and take their name in
+one step. A lock is an advisory one of the operating system on an open file, so that `kill -9` frees it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any, TypeAlias
 from .errors import HeadwaterError, SettingsError, StoreBusy, StoreDamaged, StoreError, StoreFull, StoreMissing
 
 JsonObject: TypeAlias = dict[str, Any]
-"""A JSON object: names and JSON values, to be written or as it was read."""
+"""A JSON object that may be changed, with values of any type; `json_values.JsonObject` is read-only and typed."""
 JsonFacts: TypeAlias = Mapping[str, Any]
-"""The same, read only."""
+"""The same, read-only."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def write_file(path: Path, parts: list[bytes | memoryview], size: int | None = None) -> None:
-    """Write `parts` as one file that appears whole. With `size`, the last part ends there and a hole of zeros is left
-    before it.
+    """Write `parts` as one file that appears whole. With `size`, zeros fill the file before the last part, so that the file has
+    `size` bytes.
 
     Raises:
         StoreFull: no room; the path is as it was before.
@@ -55,8 +55,8 @@ def write_file(path: Path, parts: list[bytes | memoryview], size: int | None = N
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write a file (or a folder) that a user named: a hidden sibling, which is flushed to the device and takes its name
-    when the block ends, and is removed when the block raises. Folders above it are made.
+    """Where to write a file (or a folder) that a user named: a hidden path beside it, which is flushed to the device and takes
+    the name when the block ends, and is removed when the block raises. Folders above it are made.
 
     Raises:
         StoreFull: no room. SettingsError: it cannot be written there. The path is as it was before.
@@ -71,7 +71,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         hidden.replace(path)
         _sync(path.parent)
     except HeadwaterError:
-        raise  # a damaged chunk of a store is an OSError, and none of this file's
+        raise  # StoreDamaged is an OSError, too, but has nothing to do with writing this file
     except OSError as error:
         raise write_error(path, error) from None
     finally:
@@ -79,7 +79,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_error(path: Path, error: OSError) -> HeadwaterError:
-    """What to raise where the operating system refused to write a file that a user named."""
+    """The error to raise if the operating system refused to write a file that a user named."""
     if error.errno in _FULL:
         return StoreFull(f"{path} cannot be written: no room left on the device ({error.strerror}); free some space")
     return SettingsError(f"{path} cannot be written: {error.strerror or error}")
@@ -94,7 +94,7 @@ def _remove(path: Path) -> None:
 
 
 def hidden_name(path: Path) -> Path:
-    """Where a file's bytes lie before they take its name; a crash leaves it there, and the next write takes it over."""
+    """Path of a file's bytes before they take its name; a crash may leave it there, and the next write replaces it."""
     return path.with_name(f".{path.name}.new")
 
 
@@ -142,7 +142,7 @@ def remove_tree(path: Path) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into our own errors."""
+    """Turn errors of the operating system into StoreError and StoreFull."""
     try:
         yield
     except StoreError:
@@ -196,7 +196,7 @@ class OwnerLock:
         """Lock a folder, which is there; `work`: what its owner does, for the message.
 
         Raises:
-            StoreBusy: somebody else owns it, in this process or another one.
+            StoreBusy: it is locked already, by this process or another one.
         """
         with _writing(folder):
             self._handle = os.open(folder, os.O_RDONLY)
@@ -209,7 +209,7 @@ class OwnerLock:
             raise StoreBusy(f"another process {work}: wait for it, or stop it") from None
 
     def close(self) -> None:
-        """Give the folder back."""
+        """Release the lock."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1

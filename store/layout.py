@@ -18,7 +18,7 @@ import numpy.typing as npt
 from .errors import DataError
 
 FORMAT = 3
-"""1: examples and methods. 2: rows in precisions other than the declared one, and further forms of them.
+"""1: examples and methods. 2: rows in precisions other than the declared one, and copies in further precisions.
 3: a shard with manifests of its chunks, ragged columns, a sealed root."""
 CHUNK_BYTES = 32 << 20
 """Upper size of a chunk of numbers: large enough to read at the disk's rate, small enough to hold a few."""
@@ -62,12 +62,12 @@ class Column:
 
     @property
     def values(self) -> Column:
-        """Of a ragged column: the array of the elements of all rows."""
+        """The array of the elements of all rows, for a ragged column."""
         return Column("values", self.shape, self.dtype, self.chunk_rows)
 
     @property
     def offsets(self) -> Column:
-        """Of a ragged column: the array of where each row begins, and where the last one ends."""
+        """The array of where each row begins, and where the last one ends, for a ragged column."""
         return Column("offsets", (), "int64", self.chunk_rows)
 
     @property
@@ -88,12 +88,12 @@ def column(name: str, shape: tuple[int, ...], dtype: str, chunk_bytes: int = CHU
     """A column whose chunk is the largest power of two rows within `chunk_bytes` (text: 1,024 rows).
 
     Raises:
-        DataError: rows of nothing, or of neither numbers nor text.
+        DataError: a row would have no numbers, or its type is neither a number nor text.
     """
     if dtype == TEXT:
         return Column(name, (), TEXT, TEXT_CHUNK_ROWS)
     if np.dtype(dtype).kind not in "biuf" or 0 in shape:
-        raise DataError(f"column {name}: rows of {dtype} {shape} cannot be stored, only numbers, at least one a row")
+        raise DataError(f"column {name}: cannot store rows of {dtype} {shape}: a row needs at least one number")
     row = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     fitting = max(1, chunk_bytes // row)
     return Column(name, tuple(shape), np.dtype(dtype).name, min(NUMBER_CHUNK_ROWS, 1 << (fitting.bit_length() - 1)))
@@ -103,10 +103,10 @@ def ragged_column(name: str, dtype: str, shape: tuple[int, ...] = (), chunk_byte
     """A ragged column of elements of a shape.
 
     Raises:
-        DataError: elements of nothing, or not of numbers.
+        DataError: an element would have no numbers, or its type is not a number.
     """
     if dtype == TEXT:
-        raise DataError(f"column {name}: a ragged column is of numbers, not of text")
+        raise DataError(f"column {name}: a ragged column holds numbers, not text")
     return replace(column(name, shape, dtype, chunk_bytes), ragged=True)
 
 
@@ -154,7 +154,7 @@ def is_plain(metadata: Mapping[str, Any]) -> bool:
     return endian == "little" and _is_laid_out(metadata, ["bytes", "crc32c"])
 
 
-def is_own(metadata: Mapping[str, Any]) -> bool:
+def is_native(metadata: Mapping[str, Any]) -> bool:
     """Whether an array is stored as headwater stores it: every chunk has a file, which ends with its checksum."""
     return is_plain(metadata) or _is_laid_out(metadata, ["vlen-utf8", "zstd", "crc32c"])
 
@@ -177,7 +177,7 @@ class Damage:
     column: str
     """The array's path below the root, or a state's."""
     chunk: int
-    """The chunk's number; -1 of a state, which has no rows."""
+    """The chunk's number; -1 for a state, which has no rows."""
     first: int
     """First row that it holds."""
     last: int
@@ -193,7 +193,7 @@ class Damage:
 
 @dataclass(slots=True)
 class Block:
-    """Consecutive rows of some columns, in memory. Its arrays are reused: they hold until the next block is asked for."""
+    """Consecutive rows of some columns, in memory. Its arrays are reused: they are valid until the next block is taken."""
 
     start: int
     """Row number of the first row."""

@@ -1,7 +1,8 @@
-"""The root's records: groups and their columns, shards and how far each is written; to JSON and back, every name checked.
+"""The root's records: groups and their columns, shards and how far each is written; to JSON and back, every name checked. (The
+manifests that list the checksums of chunks are in `chunk_manifest.py`.)
 
 A store may come from a stranger: every name that becomes part of a path is checked where it is made and again where it is read,
-so that nothing lies outside the store. The record carries a seal, a digest of itself, so that an edited root is refused.
+so that no path leads out of the store. The record carries a seal, a digest of all else in it, so that an edited root is refused.
 Knows no file, no model, no method.
 """
 
@@ -19,17 +20,15 @@ from .layout import FORMAT, Column
 
 EXAMPLES = "examples"
 """The group that every method shares."""
-METHODS, FORMS, HIDDEN = "methods", "forms", "hidden_states"
+METHODS, COPIES, HIDDEN = "methods", "forms", "hidden_states"  # "forms": the name on disk of copies in other precisions
 SHARD = "0"
 """The one shard that a store has: as yet every store is written by one owner."""
 SHARDED = 3
 """The first format whose groups lie in shards, with manifests of their chunks; earlier ones are one shard in the root."""
 _NAME = re.compile(r"\w[\w.@-]*(?<!zarr\.json)")
 _DIGEST = re.compile(r"(?:[0-9a-f]{24})?")
-_ABOUT_ALL = (
-    "settings",
-    "declared",
-)  # notes of formats 1 and 2 that are about all shards; the others are to resume with
+_ABOUT_ALL = ("settings", "declared")
+"""Notes that hold for all shards; in formats 1 and 2 all other notes say where to resume."""
 
 
 def require_name(name: str, what: str) -> str:
@@ -46,10 +45,10 @@ def require_name(name: str, what: str) -> str:
 
 
 def require_columns(group: str, columns: Sequence[Column]) -> None:
-    """See that columns can be those of a group.
+    """Check the columns of a new group.
 
     Raises:
-        DataError: there are none, or their names cannot be told apart, or cannot be folders.
+        DataError: there are none, or two have the same name, or a name cannot be a folder.
     """
     names = [require_name(column.name, "column") for column in columns]
     if not names or len(set(names)) < len(names):
@@ -71,7 +70,7 @@ def precision_group(method: str, precision: str) -> str:
     Raises:
         DataError: a name that cannot be a folder.
     """
-    return f"{FORMS}/{require_name(method, 'method')}.{require_name(precision, 'precision')}"
+    return f"{COPIES}/{require_name(method, 'method')}.{require_name(precision, 'precision')}"
 
 
 def hidden_group(method: str, base: int) -> str:
@@ -138,11 +137,11 @@ class GroupRecord:
 
     @property
     def resume_notes(self) -> dict[str, Any]:
-        """What formats 1 and 2 note in the root to resume a group with; format 3 notes it in the group's manifest."""
+        """What is needed to resume a group, which formats 1 and 2 note in the root, and format 3 in the group's manifest."""
         return {key: value for key, value in self.notes.items() if key not in _ABOUT_ALL}
 
-    def about_all(self) -> GroupRecord:
-        """The same with the notes alone that are about all shards."""
+    def without_resume_notes(self) -> GroupRecord:
+        """The same with only the notes that hold for all shards."""
         return replace(self, notes={key: value for key, value in self.notes.items() if key in _ABOUT_ALL})
 
     @property
@@ -173,13 +172,13 @@ class GroupRecord:
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """How far one group of one shard is written. It stands in the root and, while the shard is written, in a progress record."""
+    """How far one group of one shard is written. It is in the root and, while the shard is written, in a progress record."""
 
     rows: int = 0
     complete: bool = False
     """Whether all rows of the shard are there."""
     manifest: str = ""
-    """Digest of the manifest of the group's chunks in this shard; empty of formats 1 and 2, and where nothing was committed."""
+    """Digest of the manifest of the group's chunks in this shard; empty in formats 1 and 2, and where nothing was committed."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -206,12 +205,12 @@ class StoreRecord:
 
     format: int
     version: str
-    """Of headwater, which created the store."""
+    """Version of headwater that created the store."""
     provenance: Mapping[str, Any]
     """What the rows were made from and how, as JSON values."""
     groups: Mapping[str, GroupRecord] = field(default_factory=dict)
     entries: Mapping[str, ShardEntry] = field(default_factory=dict)
-    """Of the one shard, by group."""
+    """Group name to the one shard's entry for it."""
 
     def with_group(self, name: str, record: GroupRecord, entry: ShardEntry | None = None) -> StoreRecord:
         """The same with one group added or replaced; a new one has no rows, unless an entry says so."""
@@ -237,7 +236,7 @@ class StoreRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StoreRecord:
-        """Inverse of :meth:`to_json`; reads formats 1 and 2, too. The seal is not looked at.
+        """Inverse of :meth:`to_json`; reads formats 1 and 2, too. The seal is not checked.
 
         Raises:
             KeyError, TypeError, ValueError, AttributeError, DataError: the values describe no store of a known format.
@@ -273,7 +272,7 @@ def _flat_record(values: Mapping[str, Any]) -> GroupRecord:
 
 
 def _flat_entry(values: Mapping[str, Any]) -> ShardEntry:
-    """How far a group is written, as formats 1 and 2 say it: by ranges of rows, of which a reader sees the first."""
+    """How far a group is written, which formats 1 and 2 record as ranges of rows; a reader sees the first range."""
     ranges = [(first, stop) for first, stop in values["done"]]
     if not all(0 <= first <= stop for first, stop in ranges):
         raise ValueError(f"a group with the committed rows {ranges}")
@@ -284,8 +283,8 @@ def _flat_entry(values: Mapping[str, Any]) -> ShardEntry:
 def _checked_group(name: str) -> str:
     """A group's name, which must stay below the store."""
     kind, _, label = name.partition("/")
-    if name != EXAMPLES and kind not in (METHODS, FORMS, HIDDEN):
-        raise DataError(f"{name} is no group of a store")
+    if name != EXAMPLES and kind not in (METHODS, COPIES, HIDDEN):
+        raise DataError(f"{name} is not the name of a group")
     if name != EXAMPLES:
         require_name(label, kind)
     return name

@@ -1,4 +1,4 @@
-"""Reads the `zarr.json` of groups and arrays, in a folder or behind a URL that fsspec knows. Knows nothing of what they say."""
+"""Reads the `zarr.json` of groups and arrays, in a folder or at a URL that fsspec supports. Knows nothing of what they say."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .files import read_json
 
 ROOT = "zarr.json"
 KEY = "headwater"
-"""The attribute that holds what headwater says of a group."""
+"""The attribute under which headwater keeps its facts about a group."""
 
 
 def is_url(place: str) -> bool:
-    """Whether a store lies behind a URL."""
+    """Whether a store is at a URL."""
     return "://" in place
 
 
@@ -35,7 +35,7 @@ def group_attributes(place: str) -> Any:
 
 
 def array_metadata_at(place: str) -> dict[str, Any]:
-    """The metadata of an array; they may differ from what headwater wrote, if the array was stored anew.
+    """The metadata of an array; they may differ from what headwater wrote, if another tool rewrote the array.
 
     Raises:
         StoreDamaged: they are missing, or cannot be read.

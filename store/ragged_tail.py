@@ -1,4 +1,4 @@
-"""The unfinished chunks of a ragged column, as a writer holds them: its values, and where rows begin. Knows no file."""
+"""The unfinished chunks of a ragged column in a writer's memory: its values, and where rows begin. Knows no file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RaggedTail(ColumnTail):
     """The unfinished chunks of a ragged column: its values, and where rows begin."""
 
     def __init__(self, column: Column, row: int, written: Callable[[str, Column, int], Written]) -> None:
-        """`written`: what is committed of the array at a path, which has so many rows."""
+        """`written`: returns how far the array at a path is committed, given its number of rows."""
         self.column = column
         offsets = written(f"{column.name}/offsets", column.offsets, row + 1 if row else 0)
         self._offsets = NumberTail(column.offsets, offsets)
@@ -52,11 +52,13 @@ class RaggedTail(ColumnTail):
         if declared.kind in "iu" and len(flat):
             limits = np.iinfo(declared)
             if int(flat.min()) < limits.min or int(flat.max()) > limits.max:
-                raise DataError(f"a row of {self.column.name} holds {int(flat.max())}, which {declared} does not")
+                raise DataError(
+                    f"rows of {self.column.name} hold {int(flat.min())} to {int(flat.max())}: outside the range of {declared}"
+                )
         return _RaggedRows(flat, lengths)
 
     def append(self, values: _RaggedRows) -> None:
-        """Take rows that are checked."""
+        """Append rows that :meth:`checked` returned."""
         self._values.append(values.values)
         ends = self._end + np.cumsum(values.lengths)
         self._offsets.append(ends)
@@ -67,11 +69,11 @@ class RaggedTail(ColumnTail):
         self._values.flush()
         self._offsets.flush()
 
-    def describe(self, rows: int) -> None:
-        """Write both arrays' metadata; one writer wrote all rows, so these are all there are."""
-        self._values.describe(self._end)
-        self._offsets.describe(rows + 1)
+    def write_metadata(self, rows: int) -> None:
+        """Write both arrays' metadata; a shard has one writer, so its own counts are the arrays' lengths."""
+        self._values.write_metadata(self._end)
+        self._offsets.write_metadata(rows + 1)
 
     def checksums(self) -> dict[str, ArrayChecksums]:
-        """Of both arrays."""
+        """The checksums of both arrays."""
         return self._values.checksums() | self._offsets.checksums()

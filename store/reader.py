@@ -8,7 +8,7 @@ from .columns import ColumnReader
 from .errors import DataError, StoreDamaged, StoreMissing
 from .feature_store import ROOT, FeatureStore
 from .file_column import FileColumn
-from .layout import Column, column_from, is_own, is_plain
+from .layout import Column, column_from, is_native, is_plain
 from .zarr_column import ZarrColumn
 
 __all__ = ["ColumnReader", "FileColumn", "ZarrColumn", "declared_column", "open_array", "open_column"]
@@ -23,7 +23,7 @@ def open_column(store: FeatureStore, group: str, name: str) -> ColumnReader:
     """
     declared = declared_column(store, group, name)
     if declared.ragged:
-        raise DataError(f"{group} column {name} is ragged: its rows are no array")
+        raise DataError(f"{group} column {name} is ragged: its rows are not one array")
     return open_array(store, group, name, declared, store.rows(group))
 
 
@@ -42,7 +42,7 @@ def declared_column(store: FeatureStore, group: str, name: str) -> Column:
 def open_array(store: FeatureStore, group: str, name: str, declared: Column, rows: int) -> ColumnReader:
     """The reader for an array of a group, by its path below the group's columns, of which `rows` rows are committed.
 
-    Its chunks are compared with the manifest's checksums, unless somebody stored the array anew in other chunks or codecs.
+    Its chunks are compared with the manifest's checksums, unless another tool rewrote the array with other chunks or codecs.
 
     Raises:
         StoreDamaged: it is not the one declared, or has fewer rows.
@@ -51,20 +51,20 @@ def open_array(store: FeatureStore, group: str, name: str, declared: Column, row
     metadata = store.shard.array_metadata(path)
     try:
         column, stored = column_from(declared.name, metadata), metadata["shape"][0]
-        plain, own = is_plain(metadata), is_own(metadata)
+        plain, native = is_plain(metadata), is_native(metadata)
     except (LookupError, TypeError, ValueError, AttributeError):
         raise StoreDamaged(f"{store.url}/{path}/{ROOT} describes no array") from None
     if (column.shape, column.dtype) != (declared.shape, declared.dtype) or stored < rows or column.chunk_rows < 1:
         raise StoreDamaged(f"{store.url}/{path}/{ROOT} describes {stored} rows of {column.dtype} {column.shape}, "
                            f"not the {rows} rows of {declared.dtype} {declared.shape} written")  # fmt: skip
-    as_written = own and column.chunk_rows == declared.chunk_rows  # see is_as_written
+    as_written = native and column.chunk_rows == declared.chunk_rows  # the same test as in `is_as_written`
     checksums = store.checksums(group, name, column, rows) if as_written else None
     if plain and not store.remote:
         return FileColumn(column, rows, path, store.path / path, checksums)
-    return ZarrColumn(column, rows, path, f"{store.url}/{path}", checksums, own=own)
+    return ZarrColumn(column, rows, path, f"{store.url}/{path}", checksums, native=native)
 
 
 def is_as_written(store: FeatureStore, group: str, declared: Column) -> bool:
-    """Whether a column's array has the chunks and codecs that headwater gives it: those of others are in no manifest."""
+    """Whether a column's array has the chunks and codecs that headwater gives it: no manifest covers others."""
     metadata = store.shard.array_metadata(store.folder(group, declared.name))
-    return is_own(metadata) and column_from(declared.name, metadata).chunk_rows == declared.chunk_rows
+    return is_native(metadata) and column_from(declared.name, metadata).chunk_rows == declared.chunk_rows

@@ -14,7 +14,7 @@ from .metadata import KEY, ROOT, group_attributes
 
 
 def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
-    """All attributes of the root of a store, in a folder or behind a URL, and its record.
+    """All attributes of the root of a store, in a folder or at a URL, and its record.
 
     Raises:
         StoreMissing: there is no store. StoreMismatch: a newer format than this version reads.
@@ -23,9 +23,9 @@ def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
     attributes = group_attributes(store)
     values = attributes.get(KEY) if isinstance(attributes, dict) else None
     if values is None:
-        raise StoreMissing(f"{store} is a Zarr group, but no headwater store")
+        raise StoreMissing(f"{store} is a Zarr group, but not a headwater store")
     if not isinstance(values, dict) or type(values.get("format")) is not int:
-        raise StoreDamaged(f"{store}/{ROOT} names no format of the store")
+        raise StoreDamaged(f"{store}/{ROOT} lacks the store's format number")
     if values["format"] > FORMAT:
         raise StoreMismatch(f"{store} has format {values['format']}; this version reads up to {FORMAT}: "
                             f"upgrade headwater (the store was made by {values.get('version')})")  # fmt: skip

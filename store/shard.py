@@ -1,7 +1,7 @@
-"""One shard's folder: where its arrays lie, how far its owner has come, and the manifests of its chunks.
+"""One shard's folder: where its arrays lie, how many rows are committed, and the manifests of its chunks.
 
-While a group is written, the attributes of its `zarr.json` are its progress record: rows and the manifest's digest, as the root
-says them of what is finished. Its owner alone replaces it. Knows nothing of what rows mean, and nothing of the root.
+While a group is written, the attributes of its `zarr.json` are its progress record: rows and the manifest's digest; for finished
+groups the root holds the same. Only the group's owner replaces it. Knows nothing of what rows mean, and nothing of the root.
 
     <shard>/<group>/zarr.json                     attributes.headwater: rows, manifest
     <shard>/<group>/columns/<column>/             arrays (of the examples: <shard>/examples/<column>/)
@@ -73,8 +73,8 @@ class Shard:
         except StoreMissing:
             return None
         except (KeyError, TypeError, ValueError):
-            raise StoreDamaged(f"{place}/{ROOT} is no progress record: without it, the rows of {group} "
-                               "that are not finished are written again") from None  # fmt: skip
+            raise StoreDamaged(f"{place}/{ROOT} is not a progress record: remove it, and the unfinished rows of {group} "
+                               "are written again") from None  # fmt: skip
 
     def write_progress(self, group: str, entry: ShardEntry) -> None:
         """Replace a group's progress record: the commit of what its owner has written so far."""
@@ -85,7 +85,7 @@ class Shard:
         """The manifest that an entry names.
 
         Raises:
-            StoreMissing: it is not there. StoreDamaged: it is not what its digest says.
+            StoreMissing: it is not there. StoreDamaged: it does not match its digest.
         """
         place = f"{self.store}/{self._manifest_path(group)}/{entry.manifest}"
         try:
@@ -93,13 +93,11 @@ class Shard:
             if manifest.digest != entry.manifest or manifest.rows != entry.rows:
                 raise ValueError(place)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise StoreDamaged(
-                f"{place}/{ROOT} is not the manifest that its digest says: it was edited or exchanged"
-            ) from None
+            raise StoreDamaged(f"{place}/{ROOT} does not match its digest: it was edited or replaced") from None
         return manifest
 
     def write_manifest(self, group: str, manifest: ChunkManifest) -> ShardEntry:
-        """Write a manifest beside the older ones; the entry that names it."""
+        """Write a manifest beside the older ones; returns the entry that names it."""
         entry = ShardEntry(manifest.rows, False, manifest.digest)
         place = Path(self.store) / self._manifest_path(group) / entry.manifest
         if not (place / ROOT).is_file():
@@ -107,13 +105,13 @@ class Shard:
         return entry
 
     def remove_manifests(self, group: str, keep: Collection[str]) -> None:
-        """Remove a group's manifests but those with some digests."""
+        """Remove a group's manifests, except those whose digests are in `keep`."""
         for place in (Path(self.store) / self._manifest_path(group)).iterdir():
             if place.is_dir() and place.name not in keep:
                 shutil.rmtree(place, ignore_errors=True)
 
     def make_group(self, group: str, columns: Sequence[Column]) -> None:
-        """Make a group's folders and its arrays, empty: what a crash left in them is not looked at."""
+        """Make a group's folders and its arrays, empty; files that a crash left there are overwritten."""
         manifests = self._manifest_path(group)
         for path in (*_parents(f"{self.prefix}/{group}"), *_parents(manifests), manifests):
             if not (Path(self.store) / path / ROOT).exists():

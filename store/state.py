@@ -61,7 +61,7 @@ def read_state(folder: Path) -> State | None:
 
 
 def whole_state(folder: Path) -> State | None:
-    """A state; None where there is none, or a damaged one: for what can be computed anew."""
+    """A state; None if it is missing or damaged. For states that can be computed again."""
     with suppress(StoreDamaged):
         return read_state(folder)
     return None
@@ -90,13 +90,13 @@ def write_state(folder: Path, values: Mapping[str, Any], arrays: Mapping[str, Ar
 
 
 def remove_state(folder: Path) -> None:
-    """Remove a state, if there is one: first what makes it one."""
+    """Remove a state, if there is one; its `zarr.json` first, so that a kill leaves no half of it."""
     (folder / ROOT).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def has_state(folder: Path) -> bool:
-    """Whether a state was written there; whether it is whole shows when it is read."""
+    """Whether a state was written there. Only reading it tells whether it is undamaged."""
     return (folder / ROOT).is_file()
 
 

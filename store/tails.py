@@ -1,6 +1,7 @@
-"""The last chunk of a column, unfinished, as a writer holds it: of numbers or of text.
+"""The last, unfinished chunk of a column in a writer's memory: of numbers or of text.
 
-Rows fill it, a full one becomes a file at once, a commit writes it as far as it is filled. Knows nothing of what rows mean.
+Rows fill it. A full chunk becomes a file at once; a commit writes the chunk as far as it is filled. Knows nothing of
+what rows mean.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _ZEROS = np.zeros(1 << 20, dtype=np.uint8)
 
 
 class ColumnTail(ABC):
-    """What of a column is not yet in a finished chunk."""
+    """The rows of a column that are not yet in a full chunk."""
 
     column: Column
 
@@ -38,24 +39,24 @@ class ColumnTail(ABC):
 
     @abstractmethod
     def append(self, values: Any) -> None:
-        """Take values that are checked."""
+        """Append values that :meth:`checked` returned."""
 
     @abstractmethod
     def flush(self) -> None:
         """Write what is not yet written."""
 
     @abstractmethod
-    def describe(self, rows: int) -> None:
+    def write_metadata(self, rows: int) -> None:
         """Write the metadata for `rows` rows."""
 
     @abstractmethod
     def checksums(self) -> dict[str, ArrayChecksums]:
-        """Of every array, by its path below the group's columns; after :meth:`flush`."""
+        """The checksums of each array, by its path below the group's columns; call :meth:`flush` first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What of an array is committed."""
+    """How far an array is committed, and the checksums of its chunks."""
 
     folder: Path
     name: str
@@ -80,12 +81,12 @@ class _Tail(ColumnTail):
                                "run headwater verify")  # fmt: skip
         self._known, self._sums = known, [int(crc) for crc in known[: self.chunk]]
 
-    def describe(self, rows: int) -> None:
+    def write_metadata(self, rows: int) -> None:
         """Write the array's metadata for `rows` rows."""
         write_json(self.folder / ROOT, array_metadata(self.column, rows))
 
     def checksums(self) -> dict[str, ArrayChecksums]:
-        """Of all chunks."""
+        """The checksums of all chunks."""
         sums = [*self._sums, self.last_sum] if self.filled else self._sums
         return {self.name: ArrayChecksums(self.chunk * self.column.chunk_rows + self.filled, np.array(sums, np.uint32))}
 
@@ -95,13 +96,13 @@ class _Tail(ColumnTail):
         self.chunk, self.filled = self.chunk + 1, 0
 
     def require_known(self, chunk: int, crc: int) -> None:
-        """Raise StoreDamaged unless a committed chunk is the one that the manifest lists."""
+        """Raise StoreDamaged unless a committed chunk has the checksum that the manifest lists."""
         if int(self._known[chunk]) != crc:
-            raise StoreDamaged(f"{self.folder / self.column.chunk_key(chunk)} is not the chunk that its manifest lists: "
+            raise StoreDamaged(f"{self.folder / self.column.chunk_key(chunk)} does not match its manifest: "
                                "run headwater verify")  # fmt: skip
 
     def old_chunk(self, chunk: int) -> bytes:
-        """What a chunk's file holds, checksum verified and taken off."""
+        """What a chunk's file holds, its checksum verified and removed."""
         path = self.folder / self.column.chunk_key(chunk)
         data = path.read_bytes() if path.exists() else b""
         body, stored = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
@@ -136,7 +137,7 @@ class NumberTail(_Tail):
         try:
             array = np.asarray(values)
         except ValueError as error:
-            raise DataError(f"rows of {self.column.name} are no array: {error}") from None
+            raise DataError(f"rows of {self.column.name} are not an array: {error}") from None
         name, declared = self.column.name, np.dtype(self.column.dtype)
         if array.ndim == 0 or (len(array) and array.shape[1:] != self.column.shape):
             raise DataError(f"rows of {name} have shape {array.shape[1:]}, declared {self.column.shape}")
@@ -146,7 +147,7 @@ class NumberTail(_Tail):
         return array
 
     def append(self, values: Array | list[str]) -> None:
-        """Take values that are checked."""
+        """Append values that :meth:`checked` returned."""
         taken = 0
         while taken < len(values):
             count = min(len(values) - taken, self.column.chunk_rows - self.filled)
@@ -157,7 +158,7 @@ class NumberTail(_Tail):
                 self.finish_chunk(self.last_sum)
 
     def flush(self) -> None:
-        """Write the chunk as far as it is filled; zeros follow, as a hole where the file system has holes."""
+        """Write the chunk as far as it is filled; the rest is zeros, which take no space in a sparse file."""
         if not self.dirty:
             return
         body = self.buffer[: self.filled].reshape(-1).view(np.uint8)
@@ -195,7 +196,7 @@ class TextTail(_Tail):
         return strings
 
     def append(self, values: Array | list[str]) -> None:
-        """Take values that are checked."""
+        """Append values that :meth:`checked` returned."""
         for value in values:
             self.values.append(str(value))
             self.filled, self.dirty = self.filled + 1, True

@@ -20,7 +20,7 @@ from .errors import StoreBusy, StoreDamaged
 from .feature_store import FeatureStore
 from .files import OwnerLock, link_tree, locked, make_folder, remove_tree
 from .layout import FORMAT
-from .manifest import EXAMPLES, FORMS, METHODS, SHARDED, ShardEntry, StoreRecord
+from .manifest import COPIES, EXAMPLES, METHODS, SHARDED, ShardEntry, StoreRecord
 from .metadata import ROOT
 from .reader import is_as_written, open_column
 from .root import read_root, write_root
@@ -40,7 +40,7 @@ class Upgraded:
     chunks: int
     """Chunks that were read and listed."""
     dropped: tuple[str, ...]
-    """Files of older versions' statistics and fits, by their paths below the store: computed anew when they are needed."""
+    """Files of older versions' statistics and fits, by their paths below the store: computed again when they are needed."""
 
 
 def upgrade(path: str, on_progress: Callable[[int], None] = lambda chunks: None) -> Upgraded:
@@ -92,7 +92,7 @@ def _fill_shard(store: FeatureStore, on_progress: Callable[[int], None]) -> tupl
 
 
 def _notes(store: FeatureStore, group: str) -> dict[str, object]:
-    """What a group is resumed with; formats 1 and 2 count a finished group's sources only when others are appended."""
+    """What is needed to resume a group; formats 1 and 2 count a finished group's sources only when others are appended."""
     sources = store.provenance.get("sources")
     ended = {"sources": len(sources)} if store.is_complete(group) and isinstance(sources, list) else {}
     return store.record(group).resume_notes | ended
@@ -105,7 +105,7 @@ def _replace_root(store: FeatureStore, entries: dict[str, ShardEntry]) -> None:
         StoreBusy: the root is not the one that the shard was made of.
     """
     before = store.root
-    groups = {name: record.about_all() for name, record in before.groups.items()}
+    groups = {name: record.without_resume_notes() for name, record in before.groups.items()}
     provenance = {**before.provenance, UPGRADED_FROM: before.format}
     with locked(store.path):
         attributes, now = read_root(store.url)
@@ -118,7 +118,7 @@ def _remove_old(store: FeatureStore) -> tuple[str, ...]:
     """Remove the old layout of a store that was upgraded, and files that no version reads any more: those of statistics."""
     if UPGRADED_FROM not in store.provenance:
         return ()
-    for group in (EXAMPLES, FORMS):
+    for group in (EXAMPLES, COPIES):
         remove_tree(store.path / group)
     unread = list[Path]()
     for method in _folders(store.path / METHODS):
@@ -135,7 +135,7 @@ def _remove_old(store: FeatureStore) -> tuple[str, ...]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder; what a link leads to is not the store's."""
+    """The folders in a folder, links left out: they lead to folders that are not the store's."""
     if folder.is_symlink() or not folder.is_dir():
         return []
     return sorted(place for place in folder.iterdir() if place.is_dir() and not place.is_symlink())

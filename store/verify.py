@@ -1,7 +1,7 @@
-"""Checks a whole store: every chunk there, of its size, equal to its checksum and to the one that its manifest lists.
+"""Checks a whole store: every chunk is there, has the right size, and matches its own checksum and its manifest's.
 
-Arrays that somebody stored anew, in other chunks or codecs, are in no manifest: of those an exchanged chunk is not found, and
-without a checksum among the codecs only what cannot be decoded. Knows nothing of what rows mean.
+No manifest covers arrays that another tool rewrote with other chunks or codecs: a replaced chunk of theirs is not detected, and
+if no codec has a checksum, only chunks that cannot be decoded are. Knows nothing of what rows mean.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Appends rows to a group: who owns it, what is committed, where to continue after a crash.
+"""Appends rows to a group: the lock on it, what is committed, where to continue after a crash.
 
-A group of a shard has one writer at a time, which holds a lock that dies with it. Rows fill chunk buffers; a full chunk becomes
+A group of a shard has one writer at a time, whose lock ends with its process. Rows fill chunk buffers; a full chunk becomes
 a file at once. A commit writes the unfinished last chunks too, then the arrays' shapes, then the manifest of all chunks, then the
 progress record: only that last step makes rows visible. So a crash costs what came after the last commit and nothing else, and
 writing the same rows again gives the same bytes. The root is replaced when the group is finished. Knows nothing of what rows
@@ -15,7 +15,7 @@ from typing import Any
 from .chunk_manifest import ChunkManifest
 from .errors import DataError, StoreError, StoreMismatch
 from .feature_store import FeatureStore
-from .layout import Array, Column, column_from, is_own
+from .layout import Array, Column, column_from, is_native
 from .ragged_tail import RaggedTail
 from .shard import arrays_of
 from .tails import ColumnTail, NumberTail, TextTail, Written
@@ -27,11 +27,11 @@ class GroupWriter:
     """Writes the rows of one group, in order."""
 
     def __init__(self, store: FeatureStore, group: str) -> None:
-        """Own the group, and go on behind its committed rows: `rows` is the number of the next row.
+        """Take the group's lock and continue after its committed rows; `rows` is the number of the next row.
 
         Raises:
             StoreBusy: another writer owns it.
-            StoreMismatch: the store has an older format, or the arrays were stored anew by somebody else, in another form.
+            StoreMismatch: the store has an older format, or another tool rewrote the arrays with other chunks or codecs.
         """
         self._lock = store.own(group)
         self._open = True
@@ -47,7 +47,7 @@ class GroupWriter:
             raise
 
     def append(self, rows: Rows) -> None:
-        """Take the next rows: for each column (rows, *row shape), or strings, or of a ragged column an array a row.
+        """Append rows: for each column (rows, *row shape), or strings, or for a ragged column one array per row.
 
         Raises:
             DataError: a column is missing, or has another shape or length.
@@ -73,22 +73,22 @@ class GroupWriter:
     def commit(self, *, complete: bool = False, **notes: Any) -> None:
         """Make every row so far visible and durable; `notes` replace those of the commit before.
 
-        With `complete`, these are all rows that there are, and the root says so.
+        `complete` records in the root that these are all rows.
 
         Raises:
-            StoreFull: no room left; make some and commit again, or write the rows again.
+            StoreFull: no room left; free some and commit again, or write the rows again.
         """
         self._require_open()
         for tail in self._tails:
             tail.flush()
         for tail in self._tails:
-            tail.describe(self.rows)
+            tail.write_metadata(self.rows)
         self._notes |= notes
         arrays = {name: checksums for tail in self._tails for name, checksums in tail.checksums().items()}
         self.store.commit(self.group, ChunkManifest(self.rows, dict(self._notes), arrays), complete=complete)
 
     def close(self) -> None:
-        """Give the group back; rows since the last commit are dropped."""
+        """Release the group; rows since the last commit are dropped."""
         self._open = False
         self._lock.close()
 
@@ -107,7 +107,7 @@ def _open_tail(store: FeatureStore, group: str, column: Column, row: int) -> Col
     """The tail of a column from a row on.
 
     Raises:
-        StoreMismatch: the array was stored anew by somebody else, in another form. StoreDamaged: its last chunk is not whole.
+        StoreMismatch: another tool rewrote the array with other chunks or codecs. StoreDamaged: its last chunk is not whole.
     """
 
     def written(name: str, array: Column, rows: int) -> Written:
@@ -115,9 +115,9 @@ def _open_tail(store: FeatureStore, group: str, column: Column, row: int) -> Col
 
     for name, array in arrays_of(column):
         metadata = store.shard.array_metadata(store.folder(group, name))
-        if not is_own(metadata) or column_from(array.name, metadata) != array:
-            raise StoreMismatch(f"{store.path}/{store.folder(group, name)} was stored anew in another form: "
-                                "it can be read, but not appended to")  # fmt: skip
+        if not is_native(metadata) or column_from(array.name, metadata) != array:
+            raise StoreMismatch(f"{store.path}/{store.folder(group, name)} was rewritten by another tool, with other "
+                                "chunks or codecs: it can be read, but not appended to")  # fmt: skip
     if column.ragged:
         return RaggedTail(column, row, written)
     kind = TextTail if column.is_text else NumberTail

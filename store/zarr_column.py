@@ -17,9 +17,9 @@ class ZarrColumn(ColumnReader):
     """A column read through zarr: text, compressed or remote chunks."""
 
     def __init__(
-        self, column: Column, rows: int, name: str, url: str, checksums: Array | None = None, *, own: bool
+        self, column: Column, rows: int, name: str, url: str, checksums: Array | None = None, *, native: bool
     ) -> None:
-        """`own`: stored as headwater stores it, so that every chunk has a file; zarr takes a missing one for zeros."""
+        """`native`: stored as headwater stores it, so that every chunk has a file; zarr takes a missing one for zeros."""
         super().__init__(column, rows, name, checksums)
         import zarr
 
@@ -27,29 +27,29 @@ class ZarrColumn(ColumnReader):
             self._array = zarr.open_array(url, mode="r")
         except Exception as error:  # a codec that is not installed, metadata that zarr does not take
             raise StoreDamaged(f"{url} cannot be opened: {' '.join(str(error).split()) or repr(error)}") from None
-        self._own, self._present = own, -1
+        self._native, self._present = native, -1
         self._chunk, self._rows = -1, np.empty(0)
 
     @property
     def scratch_bytes(self) -> int:
-        """A chunk encoded, decoded, and as zarr hands it on; measured at 5.8 to 6.5 chunks, which varies."""
+        """Memory for a chunk: encoded, decoded, and as zarr returns it; measured at 5.8 to 6.5 chunks."""
         return 8 * self.column.chunk_bytes
 
     def load(self, start: int, stop: int, out: Array) -> None:
-        """As promised; codecs that carry a checksum compare it. The last chunk is kept for the next read."""
+        """See :meth:`ColumnReader.load`. Codecs with a checksum compare it. The last chunk is kept for the next read."""
         size, first = self.column.chunk_rows, start
         while start < stop:
             chunk = start // size
             if chunk != self._chunk:
                 begin, end = self.column.rows_of(chunk, self.rows)
-                self._chunk, self._rows = -1, np.empty(0)  # let the old one go before the new one comes
+                self._chunk, self._rows = -1, np.empty(0)  # free the old chunk before the new one is read
                 self._chunk, self._rows = chunk, self._slice(begin, end)
             upto = min(stop, (chunk + 1) * size)
             out[start - first : upto - first] = self._rows[start - chunk * size : upto - chunk * size]
             start = upto
 
     def gather(self, rows: Sequence[int] | Array) -> Array:
-        """As promised; every chunk touched is decoded once."""
+        """See :meth:`ColumnReader.gather`. Each chunk that holds a row is decoded once."""
         unique, back = np.unique(self.asked_rows(rows), return_inverse=True)
         parts = [np.empty((0, *self.column.shape), self._array.dtype)]
         for run in by_chunk(unique, unique // self.column.chunk_rows):
@@ -58,7 +58,7 @@ class ZarrColumn(ColumnReader):
         return gathered
 
     def checksum(self, chunk: int) -> int:
-        """As promised, by decoding it; without a checksum among the codecs, only what cannot be decoded is noticed."""
+        """See :meth:`ColumnReader.checksum`. The chunk is decoded; without a codec that has a checksum, that is all the check."""
         stored, rows = self._ending(chunk), self._decoded(chunk)
         if stored is not None and self.is_full(chunk):
             return stored
@@ -73,12 +73,12 @@ class ZarrColumn(ColumnReader):
             raise self.damaged(chunk, f"cannot be decoded ({' '.join(str(error).split())})") from None
 
     def _ending(self, chunk: int) -> int | None:
-        """The checksum that a chunk of an array that is stored as headwater stores it ends with: decoding compares it."""
+        """The checksum at the end of a native array's chunk, which decoding compares; None for other arrays."""
         from zarr.abc.store import SuffixByteRequest
         from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 
-        if not self._own:
+        if not self._native:
             return None
         path, last = self._array.store_path / self.column.chunk_key(chunk), SuffixByteRequest(CHECKSUM_BYTES)
         try:
@@ -103,7 +103,7 @@ class ZarrColumn(ColumnReader):
             raise
 
     def _require(self, chunk: int) -> None:
-        """See that a chunk is there and the one that the manifest lists, before zarr decodes rows of it."""
+        """Verify that a chunk is there and has the manifest's checksum, before zarr decodes rows of it."""
         if chunk == self._present:
             return
         stored = self._ending(chunk)

@@ -81,7 +81,7 @@ def test_format_1_is_not_written(tmp_path):
         with pytest.raises(StoreMismatch) as caught:
             change()
         assert str(caught.value) == (
-            f"{store.path} has format 1, which is only read: headwater upgrade {store.path} makes it format 3"
+            f"{store.path} has format 1, which is only read: run headwater upgrade {store.path} to make it format 3"
         )
 
 

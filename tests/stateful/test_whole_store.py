@@ -145,7 +145,7 @@ class WholeStore(RuleBasedStateMachine):
         store = FeatureStore.open(self.path)
         assert len([damage for damage in verify(store) if damage]) == 2
         group, name = ("methods/a", "vector") if "vector" in column else (EXAMPLES, "id")
-        with pytest.raises(StoreDamaged, match="exchanged"):
+        with pytest.raises(StoreDamaged, match="replaced"):
             open_column(store, group, name).gather([0])
         one.write_bytes(data[0]), two.write_bytes(data[1])
 

@@ -28,7 +28,7 @@ def test_long_parts_join() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_whole_is_summed_from_parts_in_any_order(seed, monkeypatch):
     random, data = np.random.default_rng(seed), np.random.default_rng(seed).bytes(1000)
-    monkeypatch.setattr(checksums, "_MANY", 5 if seed % 2 else 1024)
+    monkeypatch.setattr(checksums, "_UNJOINED", 5 if seed % 2 else 1024)
     cuts = [0, *sorted(random.choice(np.arange(1, 1000), 30, replace=False).tolist()), 1000]
     parts, pieces = list(pairwise(cuts)), Pieces(1000)
     order = random.permutation(len(parts))
@@ -41,7 +41,7 @@ def test_a_whole_is_summed_from_parts_in_any_order(seed, monkeypatch):
 
 @pytest.mark.parametrize("many", [3, 1024])
 def test_parts_of_a_reading_that_was_left_are_forgotten(many, monkeypatch):
-    monkeypatch.setattr(checksums, "_MANY", many)
+    monkeypatch.setattr(checksums, "_UNJOINED", many)
     data, pieces = bytes(range(100)), Pieces(100)
     for first in (0, 30, 60):
         assert pieces.add(first, 30, 12345) is None  # wrong sums, cut otherwise

@@ -86,7 +86,7 @@ def test_what_is_no_store_is_not_opened(tmp_path):
         )
         assert not FeatureStore.exists(tmp_path / name)
     for name in ("group", "array"):
-        assert "but no headwater store" in refused(StoreMissing, lambda: FeatureStore.open(tmp_path / name))  # noqa: B023
+        assert "but not a headwater store" in refused(StoreMissing, lambda: FeatureStore.open(tmp_path / name))  # noqa: B023
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_what_is_no_store_is_not_opened(tmp_path):
         (b'{"attributes": ', "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
         (b"[1]", "is not a JSON object"),
-        (b'{"attributes": {"headwater": {}}}', "names no format"),
-        (b'{"attributes": {"headwater": {"format": "1"}}}', "names no format"),
-        (b'{"attributes": {"headwater": 1}}', "names no format"),
+        (b'{"attributes": {"headwater": {}}}', "lacks the store's format"),
+        (b'{"attributes": {"headwater": {"format": "1"}}}', "lacks the store's format"),
+        (b'{"attributes": {"headwater": 1}}', "lacks the store's format"),
     ],
 )
 def test_a_broken_root_is_damage(store, content, message):
@@ -152,7 +152,7 @@ def test_what_is_not_there_is_named(store):
         ({"id": ["1", "2"]}, "declared int64"),
         ({"pair": np.ones((2, 3))}, "pair have shape (3,), declared (2,)"),
         ({"pair": np.ones(2)}, "pair have shape (), declared (2,)"),
-        ({"pair": [[1, 2], [3]]}, "pair are no array"),
+        ({"pair": [[1, 2], [3]]}, "pair are not an array"),
         ({"text": ["a", None]}, "row 1 of text is not text: None"),
         ({"text": ["\ud800", "b"]}, "row 0 of text is not text: '\\ud800'"),
         ({"text": "ab"}, "row 0 of text is not text"),
@@ -229,7 +229,7 @@ def test_a_root_that_describes_no_store_is_damaged(store, hurt):
 def test_a_group_with_foreign_attributes_is_no_store(store, attributes):
     metadata = json.loads((store.path / "zarr.json").read_text())
     (store.path / "zarr.json").write_text(json.dumps({**metadata, "attributes": attributes}))
-    with pytest.raises(StoreMissing, match="no headwater store"):
+    with pytest.raises(StoreMissing, match="not a headwater store"):
         FeatureStore.open(store.path)
 
 

@@ -140,6 +140,6 @@ def test_nothing_behind_a_url(url):
 
 def test_a_foreign_group_behind_a_url(tmp_path):
     zarr.create_group(tmp_path / "other")
-    with pytest.raises(StoreMissing, match="is a Zarr group, but no headwater store"):
+    with pytest.raises(StoreMissing, match="is a Zarr group, but not a headwater store"):
         FeatureStore.open(f"file://{tmp_path}/other")
     shutil.rmtree(tmp_path / "other")

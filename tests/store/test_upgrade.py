@@ -116,7 +116,7 @@ def test_an_exchanged_chunk_is_found_from_then_on(old: Path) -> None:
     for file, other in zip(files_of, reversed(data), strict=True):
         file.unlink()
         file.write_bytes(other)
-    assert sum("exchanged" in str(damage) for damage in verify(FeatureStore.open(old)) if damage) == 2
+    assert sum("replaced" in str(damage) for damage in verify(FeatureStore.open(old)) if damage) == 2
 
 
 def test_without_hard_links_files_are_copied(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_going_on_upon_a_damaged_chunk_is_refused(path):
             GroupWriter(FeatureStore.open(path), EXAMPLES)
 
 
-EXCHANGED = "is not the one that was written: exchanged, older, or of another store"
+EXCHANGED = "is not the one that was written: replaced, older, or of another store"
 
 
 def read_every_way(path: Path, name: str, rows: range) -> list[str]:

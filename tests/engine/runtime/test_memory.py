@@ -268,14 +268,14 @@ rows, width = 8192, 4096
 data = np.random.default_rng(0).standard_normal((rows, width), np.float32)
 zarr.create_array(sys.argv[1], data=data, chunks=(2048, width))
 del data
-column = ZarrColumn(Column("x", (width,), "float32", 2048), rows, "x", sys.argv[1], own=False)
+column = ZarrColumn(Column("x", (width,), "float32", 2048), rows, "x", sys.argv[1], native=False)
 queries = np.ones((4, width), np.float32)
 np.asarray(column._array[:1])  # zarr's threads and codecs are the interpreter's share
 form, shape = precision_of("auto", column.column), Shape(128, 2)
 scorer_of(form, queries)
 planned = scan_parts([column], 4, 10, shape, 128).total
 planned += query_bytes(form, 4) + 2 * scratch_bytes(form, 4, 128)
-top_k([ZarrColumn(column.column, 2048, "x", sys.argv[1], own=False)], scorer_of(form, queries), 10, shape, SILENT_STAGE)
+top_k([ZarrColumn(column.column, 2048, "x", sys.argv[1], native=False)], scorer_of(form, queries), 10, shape, SILENT_STAGE)
 assert reset_peak()
 before = resident_bytes()
 top_k([column], scorer_of(form, queries), 10, shape, SILENT_STAGE)
