@@ -1,7 +1,7 @@
 """TensorSketch of the head's gradient: one short vector per example, the mean over its target positions.
 
 TensorSketch (Pham & Pagh 2013) of r ⊗ h is the circular convolution of two CountSketches, hence a product in Fourier space.
-The mean over positions is linear, so it is taken there, with one inverse transform per row:
+The mean over positions is linear, so it is taken in Fourier space, with one inverse transform per row:
 φ = irfft(mean_t rfft(CS_r r_t) · rfft(CS_h h_t)). ⟨φ, φ'⟩ is unbiased for the product of mean head gradients. Knows no method.
 """
 
@@ -49,7 +49,10 @@ class BucketedResidual:
         return result.index_add_(0, sketch.bucket, signed).T.contiguous()
 
 
-@njit(cache=True, fastmath=True, parallel=True)
+_LANES = 16  # sums side by side, in a fixed order: fast-math sums differ between a kernel compiled now and one from the cache
+
+
+@njit(cache=True, parallel=True)
 def _bucketed(logits: Array, targets: Array, bucket: Array, sign: Array, out: Array) -> None:
     """out[i] = CountSketch of softmax(logits[i]) − onehot; four copies of the buckets avoid dependent additions.
 
@@ -69,10 +72,15 @@ def _bucketed(logits: Array, targets: Array, bucket: Array, sign: Array, out: Ar
         probabilities[target] = 0
         others = 0.0
         for first in range(0, width, 4096):
-            part: np.float32 = np.float32(0)
-            for j in range(first, min(first + 4096, width)):
-                part = part + probabilities[j]
-            others += float(part)
+            last = min(first + 4096, width)
+            lanes = np.zeros(_LANES, np.float32)
+            for j in range(first, last - _LANES + 1, _LANES):
+                for lane in range(_LANES):
+                    lanes[lane] += probabilities[j + lane]
+            for j in range(last - (last - first) % _LANES, last):
+                lanes[0] += probabilities[j]
+            for lane in range(_LANES):
+                others += float(lanes[lane])
         sums = np.zeros((4, out.shape[1]), np.float32)
         for j in range(0, whole, 4):
             for lane in range(4):
@@ -106,7 +114,7 @@ def tensor_sketch_sums(outputs: BatchOutputs, residual: BucketedResidual) -> tor
 def tensor_sketches_of(sums: torch.Tensor, counts: Sequence[int], buckets: int) -> torch.Tensor:
     """(n, buckets) float32 from :func:`tensor_sketch_sums` and the number of positions: minus the mean over positions.
 
-    The sign is that of a step downhill: φ = −∇ of the mean loss with respect to the head.
+    The sign is that of a descent step: φ = −∇ of the mean loss with respect to the head.
     """
     positions = torch.tensor(counts, device=sums.device).clamp(min=1)
     sketches: torch.Tensor = -torch.fft.irfft(sums / positions[:, None], n=buckets)
