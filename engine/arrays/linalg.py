@@ -10,7 +10,7 @@ from ...store.layout import Array
 
 
 def damped(gram: Array, damping: float) -> Array:
-    """gram + damping · mean(diagonal) · 1, (D, D) float64; the identity where all rows are 0."""
+    """gram + damping · mean(diagonal) · 1, (D, D) float64; the identity if the matrix is 0."""
     result: Array = np.array(gram, np.float64)
     step = damping * float(np.trace(result)) / len(result)
     result[np.diag_indices(len(result))] += step if step > 0 else 1.0

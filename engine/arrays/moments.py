@@ -1,9 +1,9 @@
 """Sums over all stored rows: column sums, the Gram matrix, weighted sums of rows. One pass each, in bounded memory.
 
-Rows are decoded to float32 one tile at a time and multiplied by BLAS, on one thread beside the reading thread. Blocks are
-processed in order, so a result depends on the block and tile size alone.
-Matrix–vector products are here too: Φᵀu is a weighted sum, and Φv is `similarity.all_scores` with v for a query. Knows columns
-and precisions; no method.
+Rows are decoded to float32 one tile at a time and multiplied by BLAS, on one thread, while another thread reads. Blocks are
+processed in order, so a result depends only on the rows and on the sizes of blocks and tiles.
+Matrix–vector products need no functions of their own: Φᵀu is a weighted sum, and Φv is `scan.top_k.all_scores` with v as the
+query. Knows columns and precisions; no method.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def weighted_sums(
 
 
 def moment_parts(columns: Sequence[ColumnReader], precision: Precision, weights: int, shape: Shape) -> Plan:
-    """Memory of a pass, for `weights` rows of weights; 0 for a Gram matrix."""
+    """Memory of a pass that sums rows with `weights` rows of weights; 0 stands for a Gram matrix."""
     tile = min(TILE, shape.block_rows)
     sums = 24 * weights * precision.depth + 8 * weights * tile if weights else 4 * precision.depth**2
     return _decoding_parts(columns, precision, shape) + Plan.of(Part("sums", sums))

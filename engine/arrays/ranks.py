@@ -18,7 +18,7 @@ def spearman(first: Array, second: Array) -> Array:
     from scipy.stats import rankdata
 
     if first.shape != second.shape:
-        raise DataError(f"columns to be correlated are {first.shape} and {second.shape}")
+        raise DataError(f"columns to be correlated must have equal shapes; got {first.shape} and {second.shape}")
     x, y = (rankdata(values, axis=0) for values in (first, second))
     x, y = x - x.mean(0), y - y.mean(0)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,4 +1,4 @@
-"""Opens the query session that fits a method: the entry point of attribution for commands and Python. Knows no method by name.
+"""Opens the query session for a method: the entry point of attribution for commands and Python. Knows no method by name.
 
 session = open_session("store", "rise", "questions.jsonl", QueryOptions(top=10))
 results = session.attribute()          # results.rows, results.scores: (queries, 10)
@@ -35,7 +35,7 @@ def is_fitted(name: str, store: FeatureStore) -> bool:
         return False  # the error is raised where its rows are opened
 
 
-def text_similarity(name: str, store: FeatureStore) -> TextSimilarity | None:
+def text_method_of(name: str, store: FeatureStore) -> TextSimilarity | None:
     """The method, if it compares texts; None for another kind of method, and if the store holds rows under the name."""
     if name in store.methods:
         return None
@@ -55,31 +55,34 @@ def open_session(
         HeadwaterError: the store, the model, the queries or an option cannot be used, or the plan exceeds the budget.
     """
     search, device = options.search, options.model.device
-    if device.startswith("cuda"):  # with auto, the CPU scans
+    if device.startswith("cuda"):  # with --device auto, the scan runs on the CPU
         search = replace(search, device=pick_device(device).index or 0)
-    opened = FeatureStore.open(store)
+    feature_store = FeatureStore.open(store)
     if search.seeds:
-        return _seeded(opened, method, queries, replace(options, search=search), run)
-    text_method = text_similarity(method, opened)
+        return _seeded(feature_store, method, queries, replace(options, search=search), run)
+    text_method = text_method_of(method, feature_store)
     if text_method:
         if replace(search, all_scores=False) != ONE_SCAN:
-            raise SettingsError(f"method {method} stores no rows: leave --scan, --candidates, --certify and --device")
-        return TextSession(opened, (method, text_method), queries, options, run)
-    if is_fitted(method, opened):
+            raise SettingsError(
+                f"method {method} stores no rows: leave out --scan, --candidates, --certify and --device"
+            )
+        return TextSession(feature_store, (method, text_method), queries, options, run)
+    if is_fitted(method, feature_store):
         if replace(search, all_scores=False, device=None) != ONE_SCAN:
-            raise SettingsError(f"method {method} stores no rows: leave --scan, --candidates and --certify")
-        return RecoveredSession(opened, method, queries, options, run)
-    stored = StoredScores(opened, method, run.budget, search)
-    return StoredSession(stored, query_provider(queries, opened, options.model, options.template), options.top, run)
+            raise SettingsError(f"method {method} stores no rows: leave out --scan, --candidates and --certify")
+        return RecoveredSession(feature_store, method, queries, options, run)
+    stored = StoredScores(feature_store, method, run.budget, search)
+    provider = query_provider(queries, feature_store, options.model, options.template)
+    return StoredSession(stored, provider, options.top, run)
 
 
 def _seeded(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> SeededSession:
     """A session over all seeds under which the store holds a method."""
     if replace(options.search, all_scores=False, seeds=False, device=None) != ONE_SCAN:
-        raise SettingsError("--seeds scans the rows as they are stored: leave --scan, --candidates and --certify")
+        raise SettingsError("--seeds scans the rows as they are stored: leave out --scan, --candidates and --certify")
     names = seeds_of(store, method)
     provider = query_provider(queries, store, options.model, options.template)
-    runs = [run, *(run.silenced() for _ in names[1:])]  # one of them reports progress
+    runs = [run, *(run.silenced() for _ in names[1:])]  # all sessions scan at once: only the first reports progress
     search = SearchOptions(all_scores=True)
     sessions = [
         StoredSession(StoredScores(store, name, run.budget, search), provider, options.top, seed_run)

@@ -1,4 +1,4 @@
-"""Reads queries and computes their rows by a method, as examples of a corpus are ingested. Knows no store."""
+"""Reads queries and computes a method's rows for them, in the same way as for a corpus. Knows no store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def read_queries(provider: Provider) -> list[Example]:
             raise CorpusError(f"{query.source}:{query.line}: the query is longer than the model's context of "
                               f"{provider.head.model_shape.max_length} tokens: shorten it")  # fmt: skip
         if not query.target_count:
-            raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
+            raise CorpusError(f"{query.source}:{query.line}: the query has only one token, which nothing predicts: "
+                              "add a prompt or more text")  # fmt: skip
     return queries
 
 
@@ -41,7 +42,7 @@ def batch_tokens(queries: list[Example]) -> int:
 
 
 def query_batching(queries: list[Example]) -> Batching:
-    """How queries are batched, and named in errors."""
+    """How queries are batched, and how errors name them."""
     return batching_for(queries, _BATCH_TOKENS, noun="query")
 
 
@@ -55,16 +56,16 @@ def query_rows(method_rows: MethodRows, provider: Provider, queries: list[Exampl
     """A method's columns for each query, by one forward pass: (Q, *row shape) float32.
 
     Raises:
-        DataError: NaN or Inf in a query's logits. BrokenMethod: the method does not do what it declares.
+        DataError: NaN or Inf in a query's logits. BrokenMethod: the method breaks the contract.
     """
     model_shape, method = provider.head.model_shape, method_rows.method
     needs = merge_specs([method.needs(model_shape)])
     rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in method.columns(model_shape)}
 
-    def sketched(read: PackedOutputs) -> dict[str, Array]:
-        return {name: values.float().cpu().numpy() for name, values in method_rows(read).items()}
+    def rows_of_batch(batch_outputs: PackedOutputs) -> dict[str, Array]:
+        return {name: values.float().cpu().numpy() for name, values in method_rows(batch_outputs).items()}
 
-    for batch, columns in outputs(provider, queries, needs, sketched, query_batching(queries)):
+    for batch, columns in outputs(provider, queries, needs, rows_of_batch, query_batching(queries)):
         for name, values in columns.items():
             rows[name][batch] = values
     return rows

@@ -10,16 +10,16 @@ from ..models.language_model import ModelChoice
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How the best rows are searched for: by default in one scan of the rows as they are stored."""
+    """How the best rows are searched: by default in one scan of the rows as they are stored."""
 
     precision: str = ""
     """Precision of the compressed copy that is scanned first, such as int8 or sign8192; empty: no copy is used."""
     candidates: int | None = None
-    """Rows per query that are scored again as stored; None: the precision's default."""
+    """Number of rows per query that are scored again from the rows as stored; None: the precision's default."""
     certify: bool = False
-    """Score as many candidates again as the exact answer needs; the precision is int8."""
+    """Whether as many candidates are scored again as are needed to prove the answer exact; the precision is int8."""
     all_scores: bool = False
-    """Whether the session gives the score of each row, for an export, instead of the best rows."""
+    """Whether the session returns the score of each row, for an export, instead of the best rows."""
     seeds: bool = False
     """Whether scores are means over all seeds under which the store holds the method."""
     device: int | None = None
@@ -41,7 +41,7 @@ class QueryOptions:
     template: Template = field(default_factory=Template)
     """Which fields of a record are text; default: the usual names."""
     search: SearchOptions = field(default_factory=SearchOptions)
-    """How the best rows are searched for."""
+    """How the best rows are searched."""
 
 
 TEN_BEST = QueryOptions()

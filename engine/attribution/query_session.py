@@ -26,9 +26,9 @@ from ..runtime.memory import Plan
 from ..runtime.run import Stage
 
 Capability = Literal["forecast", "cache", "tokens"]
-"""What only some kinds of sessions can do."""
+"""An ability that only some kinds of sessions have."""
 ScoreBlocks = Iterator[tuple[int, Array]]
-"""(first row, scores of the rows from there on), in the store's order; an array is valid until the next iteration."""
+"""(first row, scores of the rows from this one on), in the store's order; an array is valid until the next iteration."""
 TOGETHER = "all queries"
 """The query id of results for all queries together."""
 _MISSING: dict[Capability, str] = {
@@ -55,7 +55,7 @@ class QuerySession(Protocol):
 
     @property
     def queries(self) -> dict[str, str]:
-        """Query id → prompt and text; of queries with equal ids, the last one's."""
+        """Query id → prompt and text; if ids repeat, those of the last query."""
 
     @property
     def query_ids(self) -> list[str]:
@@ -63,7 +63,7 @@ class QuerySession(Protocol):
 
     @property
     def notes(self) -> list[str]:
-        """Notes on the results, a line each; complete once results were computed."""
+        """Remarks on the results for the user, one line each; complete once results were computed."""
 
     @property
     def plan(self) -> Plan:
@@ -71,11 +71,11 @@ class QuerySession(Protocol):
 
     @property
     def shape(self) -> Shape:
-        """Block size and workers of the pass over the rows."""
+        """Rows per block and number of workers of the scan."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What the session can do beyond what all sessions can."""
+        """What the session can do that not all sessions can."""
 
     def attribute(self) -> Results:
         """The best examples of each query: (Q, k)."""
@@ -96,13 +96,13 @@ class QuerySession(Protocol):
         """Bytes and time of the search. Raises SettingsError without the capability `forecast`."""
 
     def cache(self) -> int:
-        """Cache the scanned rows in memory from now on; returns their bytes, which no plan includes. Raises SettingsError without
-        the capability `cache`.
+        """Keep the scanned rows in memory from now on; returns their size in bytes, which no memory plan includes. Raises
+        SettingsError without the capability `cache`.
         """
 
 
 def missing(name: str, capability: Capability) -> SettingsError:
-    """The error for a capability that a method's sessions lack."""
+    """The error for a missing capability."""
     return SettingsError(f"method {name} has {_MISSING[capability]}")
 
 

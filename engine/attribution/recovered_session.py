@@ -1,7 +1,8 @@
 """Query session of subset methods: measures each query by the fitted operators, and recovers a weight for each example.
 
-A positive weight means that the example lowered the query's loss. Most weights of a sparse answer are zero; these examples are
-ordered by back-projection, Mᵀ(y − ȳ), below positive and above negative weights, and marked as ties. Knows no method by name.
+A positive weight means that the example lowered the query's loss. Most weights of a sparse answer are zero. Examples of weight
+zero rank below positive and above negative weights, in the order of their back-projection Mᵀ(y − ȳ), and are marked as ties.
+Knows no method by name.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class RecoveredSession:
         """Read the queries, make the memory plan.
 
         Raises:
-            StoreMissing: there is no complete fit. StoreMismatch: the fit is of other examples, or the model is another one.
+            StoreMissing: there is no complete fit. StoreMismatch: the fit is of other examples, or the model differs.
             BudgetError: the plan exceeds the budget.
         """  # fmt: skip
         self.store, self.name, self._options, self._top, self._run = store, name, options, options.top, run
@@ -82,7 +83,7 @@ class RecoveredSession:
         files = queries.split(",") if bases > 1 else [queries]
         if len(files) != bases:
             raise SettingsError(
-                f"{self.name} was fitted to {bases} files of arrays: give as many to --queries, separated by commas"
+                f"{self.name} was fitted to {bases} files of arrays: give --queries {bases} files, separated by commas"
             )
         return files
 
@@ -101,7 +102,7 @@ class RecoveredSession:
         """Whether the design's table is in memory, how many queries are solved at a time, and the memory plan.
 
         Raises:
-            BudgetError: no such choice fits the budget.
+            BudgetError: no combination fits the budget.
         """
         options = [(table, batch, self._plan(table, batch)) for table in (True, False) for batch in (64, 16, 4, 1)]
         fitting = [option for option in options if budget is None or option[2].total <= budget]
@@ -149,12 +150,12 @@ class RecoveredSession:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on the results, once there are results."""
+        """Remarks on the results, once there are results."""
         return [f"{self.name}: {line}" for line in self.diagnostics.notes] if self.diagnostics else []
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """None: there are no stored rows, and the time depends on how sparse the weights are."""
+        """No capabilities: there are no stored rows, and the time depends on how sparse the weights are."""
         return frozenset()
 
     def forecast(self) -> Forecast:
@@ -236,7 +237,7 @@ class RecoveredSession:
         bad = np.argwhere(~np.isfinite(y))
         if len(bad):
             query, operator = bad[0].tolist()
-            raise DataError(f"operator {operator} measures no finite number of query {queries[query].id}")
+            raise DataError(f"the measurement of query {queries[query].id} by operator {operator} is not finite")
         design = method.design(self.rows, base)
         membership = self._membership(design)
         device = DevicePass(self._cupy, membership) if self._cupy is not None else None
@@ -251,7 +252,7 @@ class RecoveredSession:
         return BaseWeights(membership, centred.T, weights, unit, reliability)
 
     def _membership(self, design: Design) -> Membership:
-        """The design without the examples that have no target position: they cannot have had an effect."""
+        """The design without examples that have no target position: without a loss, training on them changes nothing."""
         column = open_column(self.store, EXAMPLES, "counted")
         no_targets = np.zeros(self.rows, bool)
         for start in range(0, self.rows, BLOCK):
@@ -274,7 +275,7 @@ class RecoveredSession:
         try:
             return read_queries(provider)
         except InputError as error:
-            raise InputError(f"base {self._fitted.bases[base]}: {error}") from None
+            raise InputError(f"base model {self._fitted.bases[base]}: {error}") from None
 
     def _measured(self, base: int, queries: list[Example], stage: Stage) -> tuple[Array, Array]:
         """y (Q, K) float64, and its reliability (Q,): the rank correlation between two fits."""
@@ -285,8 +286,8 @@ class RecoveredSession:
         needs = merge_specs([method.needs(provider.head.model_shape)])
         spec = method.needs(provider.head.model_shape)
 
-        def measure(read: PackedOutputs) -> tuple[Array, Array]:
-            declared = DeclaredOutputs(read, spec, "measure")
+        def measure(batch_outputs: PackedOutputs) -> tuple[Array, Array]:
+            declared = DeclaredOutputs(batch_outputs, spec, "measure")
             with plugin_code(self.name, "measure"):
                 measurements = method.measure(declared, operators)
             return checked_measurements(self.name, declared, measurements, y.shape[1])

@@ -1,8 +1,8 @@
 """A recovered answer: weights of all examples, averaged over base models, with ties in a fixed order.
 
-Most weights of a sparse answer are zero. These examples are ordered by back-projection, Mᵀ(y − ȳ), scaled to be smaller than
-any weight: they rank below examples with positive weights and above those with negative ones. Knows memberships and weights; no
-model, no store.
+Most weights of a sparse answer are zero. Examples of weight zero are ordered by back-projection, Mᵀ(y − ȳ), scaled to be smaller
+than any weight: they rank below examples with positive weights and above those with negative ones. Knows memberships and weights;
+no model, no store.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BaseWeights:
     """(K, Q) float64: y − ȳ."""
     weights: RecoveryResult
     unit: Array
-    """(Q,) scale of the weights, which are divided by it so that all base models count alike; 1 if there is one."""
+    """(Q,) scale of the weights, which are divided by it so that all base models count equally; 1 for a single base model."""
     reliability: Array
     """(Q,) rank correlation of the measurements between two fits; NaN where it is not known."""
 
@@ -80,7 +80,7 @@ class RecoveredWeights:
 
     @cached_property
     def mean_span(self) -> float:
-        """Largest score of a tie in the means over queries."""
+        """Largest score of a tie among the mean weights over queries."""
         means = (np.abs(weights.mean(0, dtype=np.float64)) for _, _, weights in self._weights())
         least = min((float(sizes[sizes > 0].min(initial=np.inf)) for sizes in means), default=np.inf)
         return _TIE * (least if np.isfinite(least) else 1.0)

@@ -30,7 +30,7 @@ def statistics_of(
     """The method's state: rows, mean, gram0, gram1, …; read from the store, or else computed in one pass over the rows.
 
     Raises:
-        BudgetError: the moments do not fit the budget. StoreDamaged: a chunk differs from its checksum.
+        BudgetError: the statistics exceed the budget. StoreDamaged: a chunk differs from its checksum.
     """
     declared = method.statistics(model_shape)
     if declared is None:
@@ -47,7 +47,7 @@ def statistics_of(
 
 
 def statistics_parts(stored: StoredRows, method: Similarity, model_shape: ModelShape) -> Plan:
-    """Memory of the statistics, and of the smallest pass that computes them."""
+    """Memory of the statistics, and of a pass that computes them with the smallest blocks."""
     declared = method.statistics(model_shape)
     if declared is None:
         return Plan(())
@@ -62,12 +62,12 @@ def _plans(stored: StoredRows, column: str, widths: Sequence[int]) -> list[tuple
 
 
 def _folder(stored: StoredRows) -> Path | None:
-    """Folder of the cached moments; None for a store that is not on this machine."""
+    """Folder of the cached row statistics; None for a store that is not on this machine."""
     return None if stored.store.remote else stored.store.path / stored.group / "state" / "moments"
 
 
 def _read(stored: StoredRows, widths: Sequence[int]) -> dict[str, Array] | None:
-    """Cached moments of the current number of rows and of these widths; None if there are none."""
+    """Cached row statistics of the current number of rows and of these widths; None if there are none."""
     folder = _folder(stored)
     state = whole_state(folder) if folder is not None else None
     if state is None or set(state.arrays) != {"mean", *(f"gram{number}" for number in range(len(widths)))}:
@@ -79,7 +79,7 @@ def _read(stored: StoredRows, widths: Sequence[int]) -> dict[str, Array] | None:
 
 
 def _write(stored: StoredRows, state: Mapping[str, Array]) -> None:
-    """Cache moments in the store, if it can be written to."""
+    """Cache the row statistics in the store, if it can be written to."""
     folder = _folder(stored)
     if folder is not None:
         with suppress(OSError, StoreError):

@@ -42,7 +42,7 @@ def seeds_of(store: FeatureStore, name: str) -> list[str]:
     names = [name, *others] if name in by_seed.values() else []
     if len(names) < 2:
         raise SettingsError(
-            f"{store.url} holds {name} under one seed or none; headwater ingest --method {name} --seeds 5 adds more"
+            f"{store.url} has rows of {name} under fewer than two seeds: headwater ingest --method {name} --seeds 5 adds more"
         )
     return names
 
@@ -54,13 +54,13 @@ class SeededSession:
         """`sessions`: one per seed, of one store; the first of them reports progress.
 
         Raises:
-            BudgetError: they do not fit together. StoreMissing: one has fewer rows than another.
+            BudgetError: the sessions together exceed the budget. StoreMissing: one has fewer rows than another.
         """
         self.name, self._sessions, self._top = name, sessions, top
         rows = [session.rows for session in sessions]
         if len(set(rows)) > 1:
             counts = f"seeds of {name} have {min(rows):,} to {max(rows):,} rows"
-            raise StoreMissing(f"{counts}: ingest --method {name} --seeds {len(rows)} goes on")
+            raise StoreMissing(f"{counts}: run ingest --method {name} --seeds {len(rows)} to continue")
         self.store, self.rows, self.queries = sessions[0].store, sessions[0].rows, sessions[0].queries
         self.shape, self.query_ids = sessions[0].shape, sessions[0].query_ids
         count, k = len(self.query_ids), min(top, self.rows)
@@ -73,7 +73,7 @@ class SeededSession:
 
     @property
     def notes(self) -> list[str]:
-        """None."""
+        """No remarks."""
         return []
 
     @property
@@ -86,7 +86,7 @@ class SeededSession:
         raise missing(self.name, "forecast")
 
     def cache(self) -> int:
-        """Cache the rows of all seeds in memory from now on; returns their bytes, which no plan includes."""
+        """Keep the rows of all seeds in memory from now on; returns their size in bytes, which no memory plan includes."""
         return sum(session.cache() for session in self._sessions)
 
     def attribute(self) -> Results:

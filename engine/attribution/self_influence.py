@@ -39,7 +39,8 @@ class SelfInfluence:
     """The self-influence of a store's examples; the plan is made when it is opened, scores are computed on demand."""
 
     def __init__(self, store: str, method: str, model: str = "", run: Run = SILENT) -> None:
-        """`model`: path of the store's model, or of one of its files of arrays, if it moved; methods with statistics need it.
+        """`model`: path of the store's model, or of one of its files of arrays, if it moved; only methods with row statistics
+        need it.
 
         Raises:
             HeadwaterError: the store has no rows of the method, or the plan exceeds the budget.
@@ -82,7 +83,7 @@ class SelfInfluence:
                         tile.start, {name: precision.decode(tile.columns) for name, precision in precisions.items()}
                     )
                     scores = self._tile(decoded, state)
-                    nonzero = scores[scores != 0]  # the others have no target positions
+                    nonzero = scores[scores != 0]  # examples without target positions score 0
                     self._lowest = min(self._lowest, float(nonzero.min(initial=np.inf)))
                     self._highest = max(self._highest, float(nonzero.max(initial=-np.inf)))
                     yield tile.start, scores
@@ -114,6 +115,6 @@ def _model_shape(store: FeatureStore, model: str) -> ModelShape:
         return model_shape_of(model or str(store.provenance["model_path"]))
     if not model:
         raise SettingsError(
-            f"{store.url} was made from arrays, and the method needs their head: give one of the files with --model FILE"
+            f"{store.url} was made from arrays, and the method needs the head in them: give one of the files with --model FILE"
         )
     return ArrayProvider([model], pick_device(ModelChoice("").device), RecordErrors("fail")).head.model_shape

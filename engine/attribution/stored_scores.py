@@ -16,7 +16,7 @@ from ...store.errors import BrokenMethod, PluginError, SettingsError, StoreMissi
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precision_group
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
 from ..arrays.precision.precisions import Sign
-from ..arrays.scan.certified import ROOM, bound_worker_bytes, certified, room_for
+from ..arrays.scan.certified import CANDIDATES_PER_K, bound_worker_bytes, certified, room_for
 from ..arrays.scan.fixed_tiles import FixedTiles
 from ..arrays.scan.forecast import Forecast, forecast
 from ..arrays.scan.scan_loop import Shape
@@ -61,10 +61,10 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
     if group not in store.groups:
         if _is_fitted(name):
             raise StoreMissing(
-                f"method {name} stores no rows in {store.url}: it is fitted; use attribute or value with it"
+                f"method {name} is fitted and has no rows in {store.url}: it works with attribute and value only"
             )
         stored = ", ".join(store.methods) or "none"
-        raise StoreMissing(f"{store.url} holds no rows of method {name} (it holds: {stored}); ingest adds them")
+        raise StoreMissing(f"{store.url} has no rows of method {name} (it has rows of: {stored}): ingest adds them")
     method = load(name).from_settings(store.groups[group].settings)
     if not isinstance(method, Similarity):
         raise BrokenMethod(f"method {name} does not score single examples by similarity")
@@ -83,7 +83,7 @@ def require_whole(store: FeatureStore, name: str) -> None:
     rows, examples = store.rows(method_group(name)), store.rows(EXAMPLES)
     if rows != examples:
         raise StoreMissing(
-            f"{store.url} holds {rows:,} of {examples:,} examples by {name}: ingest --method {name} continues"
+            f"{store.url} has rows of {name} for {rows:,} of {examples:,} examples: run ingest --method {name} to continue"
         )
 
 
@@ -93,7 +93,7 @@ class StoredScores:
     def __init__(
         self, store: FeatureStore, name: str, budget: int | None = None, search: SearchOptions = ONE_SCAN
     ) -> None:
-        """`budget`: in bytes; None: no budget.
+        """`budget`: of memory, in bytes; None: no budget.
 
         Raises:
             StoreMissing, UnknownMethod, …: see :func:`stored_method`.
@@ -102,10 +102,10 @@ class StoredScores:
         self.method = stored_method(store, name)
         self._stored, self._search = StoredRows(store, method_group(name)), search
         if search.candidates is not None and not search.precision:
-            raise SettingsError("--candidates goes with --scan PRECISION")
+            raise SettingsError("--candidates works with --scan PRECISION only")
         if search.device is not None and (search.precision or search.certify or search.all_scores):
             raise SettingsError(
-                "--device cuda scans the rows as they are stored: leave --scan, --certify and --all-scores"
+                "--device cuda scans the rows as they are stored: leave out --scan, --certify and --all-scores"
             )
         self._compressed = self._compressed_rows() if search.precision or search.certify else None
 
@@ -113,16 +113,20 @@ class StoredScores:
         """The compressed copy that is scanned."""
         name, search = self._search.precision or "int8", self._search
         if isinstance(self.method, BlockSimilarity):
-            raise SettingsError(f"method {self.name} scores rows itself: leave --scan and --certify")
+            raise SettingsError(
+                f"method {self.name} has its own score function, which needs the rows as stored: leave out --scan and --certify"
+            )
         if search.all_scores:
-            raise SettingsError("--all-scores and --by score the rows as they are stored: leave --scan and --certify")
+            raise SettingsError(
+                "--all-scores and --by score the rows as they are stored: leave out --scan and --certify"
+            )
         if search.certify and (name != "int8" or search.candidates is not None):
             raise SettingsError(
-                "--certify goes with --scan int8, and scores as many candidates as it needs: leave --candidates"
+                "--certify works with --scan int8 only, and chooses the number of candidates itself: leave out --candidates"
             )
         copies = self.store.forms(self.name)
         if name not in copies:
-            raise StoreMissing(f"{self.store.url} holds no {name} copy of {self.name} (it holds: {', '.join(copies) or 'none'}); "
+            raise StoreMissing(f"{self.store.url} has no {name} copy of {self.name} (its copies: {', '.join(copies) or 'none'}); "
                                "headwater compress makes one")  # fmt: skip
         compressed = StoredRows(self.store, precision_group(self.name, name))
         require_same_rows(compressed, self._stored)
@@ -141,7 +145,7 @@ class StoredScores:
         )
 
     def _scan_plan(self, count: int, k: int, shape: Shape) -> Plan:
-        """Memory of the search; a certified one may end with a scan of the stored rows."""
+        """Memory of the search. A certified search may fall back to a scan of the stored rows, so the larger of both counts."""
         whole = self._stored.scan_plan(count, k, shape, whole=isinstance(self.method, BlockSimilarity))
         if self._compressed is None:
             return whole
@@ -161,13 +165,15 @@ class StoredScores:
         return not isinstance(self.method, BlockSimilarity)
 
     def cache(self) -> int:
-        """Cache the scanned rows in memory, for repeated searches; returns their bytes."""
+        """Keep the scanned rows in memory, for repeated searches; returns their size in bytes."""
         rows = self._compressed or self._stored
-        return rows.hold(rows.widest.declared.name)
+        return rows.cache(rows.widest.declared.name)
 
     def forecast(self, queries: int, k: int, shape: Shape) -> Forecast:
         """Bytes and time of the search, for scores that are inner products."""
-        candidates = 0 if self._compressed is None else ROOM if self._search.certify else self._candidates(k)
+        candidates = (
+            0 if self._compressed is None else CANDIDATES_PER_K if self._search.certify else self._candidates(k)
+        )
         return forecast(self._compressed or self._stored, self._stored, queries, SearchDepth(k, candidates), shape)
 
     def _candidates(self, k: int) -> int:
@@ -176,7 +182,7 @@ class StoredScores:
         return min(self.rows, max(k, default_candidates(self._compressed.widest, k) if given is None else given))
 
     def _query_parts(self, provider: Provider, queries: list[Example], k: int) -> Plan:
-        """Memory of a run besides the scan."""
+        """Memory of an attribution besides the scan."""
         tokens, model_shape = batch_tokens(queries), provider.head.model_shape
         needs = [self.method.needs(model_shape)]
         parts = Plan.of(
@@ -236,18 +242,18 @@ class StoredScores:
     def _two_stage_search(
         self, compressed: StoredRows, matrix: QueryMatrix, k: int, shape: Shape, stage: Stage
     ) -> TwoStageResult:
-        """Scan the compressed copy, then score candidates again."""
+        """Scan the compressed copy, then score candidates again from the rows as stored."""
         column = CompressedColumn(compressed, self._stored, matrix.column)
         if self._search.certify:
             return certified(column, matrix.matrix, k, shape, stage)
         return two_stage(column, matrix.matrix, SearchDepth(k, self._candidates(k)), shape, stage)
 
     def all_scores(self, matrix: QueryMatrix, shape: Shape, run: Run) -> Iterator[tuple[int, Array]]:
-        """(first row, (rows, Q) scores) over all stored examples in order; an array is valid until the next iteration."""
+        """(first row, (rows, Q) scores) of all stored examples, in order; an array is valid until the next iteration."""
         return all_scores(self._columns(matrix), self._scorer(matrix), shape, run.stage("scores", self.rows))
 
     def value(self, matrix: QueryMatrix, shape: Shape, run: Run) -> Iterator[tuple[int, Array]]:
-        """(first row, (rows,) mean score over the queries), over all stored examples in order."""
+        """(first row, (rows,) mean scores of the queries) of all stored examples, in order."""
         columns = self._columns(matrix)
         for start, scores in all_scores(columns, self._mean_scorer(matrix), shape, run.stage("value", self.rows)):
             yield start, scores[:, 0]

@@ -57,7 +57,7 @@ class StoredSession:
 
     @property
     def notes(self) -> list[str]:
-        """None."""
+        """No remarks."""
         return []
 
     @property
@@ -72,7 +72,7 @@ class StoredSession:
         return self._stored.forecast(len(self._queries), self._top, self.shape)
 
     def cache(self) -> int:
-        """Cache the scanned rows in memory from now on; returns their bytes, which no plan includes."""
+        """Keep the scanned rows in memory from now on; returns their size in bytes, which no memory plan includes."""
         return self._stored.cache()
 
     def attribute(self) -> Results:

@@ -56,8 +56,8 @@ class TextSession:
         """Read the queries, make the memory plan. `method`: its name, and the method.
 
         Raises:
-            SettingsError: the store keeps no texts. StoreMissing: it holds nothing yet. BudgetError: the plan
-            exceeds the budget.
+            SettingsError: the store keeps no texts. StoreMissing: the store has no examples yet. BudgetError: the plan exceeds
+            the budget.
         """  # fmt: skip
         name = method[0]
         if not store.provenance.get("text"):
@@ -65,7 +65,7 @@ class TextSession:
         self.store, self.name, self._method, self._top, self._run = store, name, method[1], options.top, run
         self.rows = store.rows(EXAMPLES)
         if not self.rows:
-            raise StoreMissing(f"{store.url} holds no example yet: run ingest again to continue")
+            raise StoreMissing(f"{store.url} has no examples yet: run ingest again to continue")
         self._queries = _read(queries, options.template)
         self.shape = Shape(TEXT_CHUNK_ROWS, 1)
         self.plan = self._planned()
@@ -96,7 +96,7 @@ class TextSession:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """None: there are no stored rows, and the time of comparing texts is not known beforehand."""
+        """No capabilities: there are no stored rows, and the time of comparing texts is not known beforehand."""
         return frozenset()
 
     def forecast(self) -> Forecast:
@@ -109,7 +109,7 @@ class TextSession:
 
     @property
     def notes(self) -> list[str]:
-        """None."""
+        """No remarks."""
         return []
 
     def attribute(self) -> Results:

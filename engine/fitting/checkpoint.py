@@ -14,12 +14,12 @@ class Checkpoint:
     """The state of a fit session in a folder, written every few seconds."""
 
     def __init__(self, folder: Path, corpus_digest: str, seconds: float) -> None:
-        """`corpus_digest`: of the hidden states that the session is fitted to; `seconds`: between two writes."""
+        """`corpus_digest`: a digest of the hidden states that the session is fitted to; `seconds`: time between two writes."""
         self._folder, self._corpus_digest, self._seconds = folder, corpus_digest, seconds
         self._last_write = time.monotonic()
 
     def resume(self, session: FitSession) -> bool:
-        """Load the checkpoint into a session, if there is one of the same hidden states; False if it is damaged."""
+        """Load the checkpoint into a session, if it belongs to the same hidden states; False if it is damaged."""
         state = whole_state(self._folder)
         if state is None or state.values.get("of") != self._corpus_digest:
             return True

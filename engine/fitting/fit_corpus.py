@@ -1,4 +1,4 @@
-"""Opens the corpus of a fit: the store's own texts, the files that it was made of, or arrays. Knows no method."""
+"""Opens the corpus of a fit: the store's own texts, the files that it was made from, or arrays. Knows no method."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
     stored_digests = [source["digest"] for source in provenance["sources"]]
     if not (base and provenance["kind"] == "arrays") and digests != stored_digests:
         paths = ", ".join(source.path for source in provider.sources[:3])
-        raise StoreMismatch(f"{store.url} was made of other files than {paths}: name its own files by --corpus")
+        raise StoreMismatch(f"{store.url} was made from other files than {paths}: give its own files with --corpus")
     return provider
 
 
 def absolute(base: str) -> str:
-    """The absolute path of a folder or file, so that queries from elsewhere find it; a hub id unchanged."""
+    """The absolute path of a folder or file, so that queries in another working directory find it; a hub id unchanged."""
     return str(Path(base).resolve()) if base and Path(base).exists() else base
 
 
 def fingerprints(provider: Provider) -> JsonObject:
-    """Fingerprints of the model and tokenizer, which queries must have, too."""
+    """Fingerprints of the model and tokenizer; queries must be read by the same ones."""
     provenance = provider.provenance()
     return {key: provenance[key] for key in ("model", "tokenizer") if key in provenance}
 
@@ -72,17 +72,17 @@ def require_source(store: FeatureStore, name: str, method: SubsetMethod) -> None
 
 
 def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:
-    """The corpus's files as the user names them, or at their paths of the ingestion."""
+    """The corpus's files at the paths that the user gives, or at their paths at the ingestion."""
     paths = list(corpus) or [source["path"] for source in store.provenance["sources"]]
     missing = [path for path in paths if not corpus and not Path(path).exists()]
     if missing:
-        raise CorpusError(f"{missing[0]} is no longer there: --corpus FILE says where {store.url}'s files are now")
+        raise CorpusError(f"{missing[0]} no longer exists: give the files of {store.url} with --corpus FILE")
     return paths
 
 
 def require_rows(store: FeatureStore, provider: Provider) -> None:
-    """Check that the examples of a base model's arrays are the store's, one for one. (Texts are the store's own, or compared by
-    digest.)
+    """Check that the examples of a base model's arrays are the store's, one by one. (Texts are the store's own, or their digests
+    are compared.)
 
     Raises:
         DataError: there are more or fewer, or an example has another id or another number of target positions.
@@ -100,6 +100,9 @@ def require_rows(store: FeatureStore, provider: Provider) -> None:
             stored_id = str(stored["id"][at]).removeprefix(str(stored["source"][at]))
             same_targets = example.target_count == int(stored["counted"][at])
             if example.id.removeprefix(example.source) != stored_id or not same_targets:
-                raise DataError(f"{path}: example {example.id} stands where the store has {stored['id'][at]}")
+                raise DataError(
+                    f"{path}: example {example.id} differs from the store's {stored['id'][at]} at the same row"
+                )
     if count != rows:
-        raise DataError(f"{path} has {'more' if count > rows else count} examples, the store {rows:,}")
+        found = f"more than {rows:,}" if count > rows else f"{count:,}"
+        raise DataError(f"{path} has {found} examples, but the store has {rows:,}")

@@ -76,7 +76,7 @@ class FitRun:
     def __init__(
         self, job: FitJob, store: FeatureStore, method: SubsetMethod, record: FitRecord, budget: int | None = None
     ) -> None:
-        """`record`: of the existing fit, or of a new one. See :func:`prepare_fit`."""
+        """`record`: that of the existing fit, or a new one. See :func:`prepare_fit`."""
         self.job, self.store, self.method, self._record, self._budget = job, store, method, record, budget
         self.folder = state_folder(store, job.method)
         self._record_bytes = record_bytes(store, job.method)
@@ -84,30 +84,31 @@ class FitRun:
         design, recovery = method.design(self.rows), recovery_of(method)  # both raise SettingsError
         if not 1 <= round(recovery.held_out * design.subsets) <= design.subsets - 2:
             raise SettingsError(
-                f"{design.subsets} subsets are too few to hold out {recovery.held_out:.0%} of them: set more subsets"
+                f"held_out {recovery.held_out:g} of {design.subsets} subsets must be at least 1 subset and leave at least 2: "
+                "change either"
             )
-        self._next: Provider | None = None
+        self._next_provider: Provider | None = None
         self.plan = Plan(())
         if record["done"] < len(record["bases"]):
-            self._next = self._provider(record["done"])
-            self.plan = self._plan(self._next)
+            self._next_provider = self._provider(record["done"])
+            self.plan = self._plan(self._next_provider)
             self.plan.check(budget, self.plan.total)
             for base in range(record["done"] + 1, len(record["bases"])):
-                self._provider(base)  # raises errors before an older fit is replaced
+                self._provider(base)  # opened only for its errors, before an older fit is replaced
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know before the start, a line each."""
-        if self._next is None:
+        """Remarks for the user before the start, one line each."""
+        if self._next_provider is None:
             return []
         if self.method.states_from == "forward":
             return [*self.method.notes(self.rows), "hidden states are not stored: the model runs at each step"]
-        head, bases = self._next.head, len(self._record["bases"])
+        head, bases = self._next_provider.head, len(self._record["bases"])
         positions = open_column(self.store, EXAMPLES, "counted").gather(np.arange(self.rows)).sum(dtype=np.int64)
         layers = 2 if self.method.layer(head.model_shape) >= 0 else 1
         position_bytes = head.weight.element_size() * head.model_shape.hidden * layers + 8
         size = show_bytes(int(positions) * position_bytes * bases)
-        return [f"hidden states take about {size} in {self.store.url}", *self.method.notes(self.rows)]
+        return [f"hidden states will take about {size} on disk, in {self.store.url}", *self.method.notes(self.rows)]
 
     def _plan(self, provider: Provider) -> Plan:
         """The memory of the fit for a base model: of reading hidden states and of the training."""
@@ -127,20 +128,20 @@ class FitRun:
         """Fit the remaining base models; False if stopped before the end.
 
         Raises:
-            StoreBusy: another process fits it. StoreFull: no room left. DataError: a state or an operator is not finite.
+            StoreBusy: another process fits it. StoreFull: the disk is full. DataError: a state or an operator is not finite.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with closing(self._locked()):
                 if record_bytes(self.store, self.job.method) != self._record_bytes:
                     raise StoreBusy(
-                        f"another process fitted {self.job.method} to {self.store.url} meanwhile: run it again"
+                        f"another process fitted {self.job.method} to {self.store.url} meanwhile: run the command again"
                     )
                 for unfinished in self.folder.rglob(".*.new"):
-                    unfinished.unlink()  # of a run that was killed
+                    unfinished.unlink()  # a killed run left it
                 return self._run(run)
         except HeadwaterError:
-            raise  # some are OSErrors, too
+            raise  # some are also OSErrors, which the next clause would catch
         except OSError as error:
             kind = StoreFull if error.errno in (27, 28, 122) else StoreError  # EFBIG, ENOSPC, EDQUOT
             raise kind(f"{self.folder} cannot be written: {error.strerror or error}") from None
@@ -154,7 +155,7 @@ class FitRun:
             self._remove_other_fit(record)
         self._write_record(record)
         for base in range(record["done"], len(record["bases"])):
-            provider, self._next = self._next or self._provider(base), None
+            provider, self._next_provider = self._next_provider or self._provider(base), None
             self._plan(provider).check(self._budget, self.plan.total)
             record["bases"][base]["made"] = fingerprints(provider)
             self._write_record(record)
@@ -167,7 +168,9 @@ class FitRun:
         return True
 
     def _remove_other_fit(self, record: FitRecord) -> None:
-        """Remove checkpoints and operators of a fit with another record; hidden states stay, and are compared before use."""
+        """Remove checkpoints and operators of a fit with another record. Hidden states are kept, and used again if they come from
+        the same corpus and model.
+        """
         stored = readable_record(self.store, self.job.method)
         if stored is None or not same_fit(stored, record):
             for folder in self.folder.glob("base*"):
@@ -188,7 +191,7 @@ class FitRun:
         session, checkpoint = self._resumed_session(base, provider, corpus, digest)
 
         def step(done: int, fidelity: float, drift: float) -> None:
-            note = f"steps · loss inside {fidelity:.4f}, drift outside {drift:.5f}"
+            note = f"steps · loss on own subset {fidelity:.4f}, drift on other rows {drift:.5f}"
             run.report(f"operators{name}", done, session.steps, note)
             checkpoint.write(session, due=True)
 
@@ -210,7 +213,7 @@ class FitRun:
     def _resumed_session(
         self, base: int, provider: Provider, corpus: HiddenStates, digest: str
     ) -> tuple[FitSession, Checkpoint]:
-        """A base model's fit at the step of its checkpoint, or at its first. `digest`: of what decides the corpus's states."""
+        """A base model's session, at the step of its checkpoint or at step 0. `digest`: identifies the hidden states."""
         checkpoint = Checkpoint(self._base_folder(base) / "training", digest, self.job.commit_seconds)
         design = self.method.design(self.rows, base)
 
@@ -224,7 +227,7 @@ class FitRun:
         return session, checkpoint
 
     def _corpus(self, base: int, provider: Provider, name: str, run: Run) -> tuple[HiddenStates, str]:
-        """The hidden states that operators are fitted to, and a digest of what they depend on. `name`: suffix of the stages.
+        """The hidden states that operators are fitted to, and a digest of what they depend on. `name`: suffix of stage names.
 
         Raises:
             _StopRequested: the run was asked to stop.
@@ -262,7 +265,7 @@ class FitRun:
         write_state(self.folder / RECORD, record)
 
 
-class _StopRequested(BaseException):  # no Exception: a method's own `except Exception` must not swallow it
+class _StopRequested(BaseException):  # not an Exception: a method's own `except Exception` must not swallow it
     """The run was asked to stop while the corpus of a fit was prepared."""
 
 
@@ -280,7 +283,7 @@ def prepare_fit(job: FitJob, run: Run = SILENT) -> FitRun:
             f"method {job.method} has nothing to fit: headwater ingest --method {job.method} stores its rows"
         )
     if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.is_complete(EXAMPLES):
-        raise StoreMissing(f"{store.url} does not hold all of its examples yet: run ingest again to go on")
+        raise StoreMissing(f"{store.url} does not hold all of its examples yet: run ingest again to continue")
     stored = readable_record(store, job.method) if job.again else read_record(store, job.method)
     try:
         method = kind.from_settings({**(stored["settings"] if stored and not job.again else {}), **job.settings})

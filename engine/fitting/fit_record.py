@@ -3,7 +3,7 @@
 methods/NAME/state/fit                     the record: settings, examples, corpus, base models, and how many of these are done
 methods/NAME/state/base0/operators         the parameters for the first base model
 methods/NAME/state/base0/training          the checkpoint of its training, until it is done
-shards/0/hidden_states/NAME.base0/         hidden states of the examples under it
+shards/0/hidden_states/NAME.base0/         the hidden states that this base model computes for the examples
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def recovery_of(method: SubsetMethod) -> Recovery:
         return Recovery(method.solver, method.regularization, 0, method.held_out, method.tolerance)
     if method.regularization != int(method.regularization):
         raise SettingsError(
-            f"regularization of {method.solver} is a number of nonzero weights, not {method.regularization:g}"
+            f"regularization of {method.solver} must be a number of nonzero weights; got {method.regularization:g}"
         )
     return Recovery(method.solver, 0.0, int(method.regularization), method.held_out, method.tolerance)
 
@@ -102,7 +102,7 @@ def read_record(store: FeatureStore, name: str) -> FitRecord | None:
             return None
         if _is_record(state.values):
             return cast(FitRecord, dict(state.values))
-    raise StoreDamaged(f"{folder} is no record of a fit: headwater fit --again makes one")
+    raise StoreDamaged(f"{folder} is not a record of a fit: run headwater fit --again to make a new one")
 
 
 def _is_record(values: object) -> bool:
@@ -135,13 +135,13 @@ class StoredFit:
     name: str
     method: SubsetMethod
     rows: int
-    """N."""
+    """N: number of examples."""
     bases: tuple[str, ...]
     """Folders of base models, or files of arrays; "" is the store's own model."""
     fingerprints: tuple[JsonObject, ...]
-    """Of each base model and its tokenizer: queries must have the same."""
+    """Fingerprints of each base model and its tokenizer; queries must be read by the same ones."""
     digests: tuple[str, ...]
-    """Of the settings and corpus that each base model's operators were fitted with."""
+    """For each base model, a digest of the settings and corpus that its operators were fitted with."""
     folder: Path
 
     def operators(self, base: int) -> dict[str, Array]:
@@ -153,7 +153,7 @@ class StoredFit:
         folder = self.folder / f"base{base}" / "operators"
         arrays = read_operators(folder, self.digests[base])
         if arrays is None:
-            raise StoreDamaged(f"{folder} is missing, damaged, or of another fit: headwater fit makes it anew")
+            raise StoreDamaged(f"{folder} is missing, damaged, or of another fit: run headwater fit to make it again")
         return arrays
 
 
@@ -161,22 +161,22 @@ def read_fit(store: FeatureStore, name: str) -> StoredFit:
     """A method's finished fit.
 
     Raises:
-        StoreMissing: there is none, or it is not finished. StoreMismatch: it is of other examples than the store has now.
-        BrokenMethod: the method is no SubsetMethod.
+        StoreMissing: there is none, or it is not finished. StoreMismatch: it was made with other examples than the store has now.
+        BrokenMethod: the method is not a SubsetMethod.
     """
     kind = load(name)
     if not issubclass(kind, SubsetMethod):
-        raise BrokenMethod(f"method {name} has no fit: it is no SubsetMethod")
+        raise BrokenMethod(f"method {name} cannot be fitted: it is not a SubsetMethod")
     record = read_record(store, name)
     if record is None:
         raise StoreMissing(f"{store.url} holds no fit of {name}: headwater fit {store.url} --method {name} makes one")
     require_same_corpus(store, name, record)
     if record["done"] < len(record["bases"]):
         raise StoreMissing(
-            f"the fit of {name} is not finished: headwater fit {store.url} --method {name} goes on with it"
+            f"the fit of {name} is not finished: run headwater fit {store.url} --method {name} to continue"
         )
     if record["done"] and not all("model" in base["made"] for base in record["bases"]):
-        raise StoreDamaged(f"the fit of {name} does not name its models: headwater fit --again makes it anew")
+        raise StoreDamaged(f"the fit of {name} does not name its models: run headwater fit --again to make a new one")
     bases = tuple(base["base"] for base in record["bases"])
     fingerprints = tuple(base["made"] for base in record["bases"])
     method = kind.from_settings(record["settings"])
@@ -185,23 +185,24 @@ def read_fit(store: FeatureStore, name: str) -> StoredFit:
 
 
 def require_same_corpus(store: FeatureStore, name: str, record: FitRecord) -> None:
-    """Raise StoreMismatch for a fit of other examples, another corpus or another model than the store has."""
+    """Raise StoreMismatch if a fit was made with other examples, another corpus or another model than the store has."""
     examples, provenance = store.rows(EXAMPLES), store.provenance
     differences = []
     if record["examples"] != examples:
-        differences.append(f"{record['examples']:,} examples there, {examples:,} here")
+        differences.append(f"{record['examples']:,} examples then, {examples:,} now")
     if record["corpus"] != [source["digest"] for source in provenance["sources"]]:
         differences.append("another corpus")
     if record["model"] != provenance["model"]:
         differences.append("another model")
     if differences:
         raise StoreMismatch(
-            f"{name} was fitted to {'; '.join(differences)}: headwater fit {store.url} --method {name} --again"
+            f"the fit of {name} is not of this store's contents ({'; '.join(differences)}): "
+            f"run headwater fit {store.url} --method {name} --again"
         )
 
 
 def readable_record(store: FeatureStore, name: str) -> FitRecord | None:
-    """A fit's record; None if there is none, or a damaged one."""
+    """A fit's record; None if it is missing or damaged."""
     try:
         return read_record(store, name)
     except StoreDamaged:
@@ -217,7 +218,7 @@ def record_bytes(store: FeatureStore, name: str) -> bytes:
 
 
 def fit_digest(record: FitRecord, base: int) -> str:
-    """A digest of everything that the operators for a base model depend on."""
+    """A digest of all that the operators for a base model depend on."""
     facts = [
         _fit_settings(record), record["examples"], record["corpus"], record["model"], record["bases"][base]["base"], base,
     ]  # fmt: skip
@@ -225,13 +226,13 @@ def fit_digest(record: FitRecord, base: int) -> str:
 
 
 def read_operators(folder: Path, digest: str) -> dict[str, Array] | None:
-    """The operators of the fit with a digest; None if they are missing, damaged or of another fit."""
+    """The operators of the fit with this digest; None if they are missing, damaged or of another fit."""
     state = whole_state(folder)
     return dict(state.arrays) if state is not None and state.values.get("of") == digest else None
 
 
 def same_fit(record: FitRecord, other: FitRecord) -> bool:
-    """Whether two records are of the same fit, whatever part of it is done."""
+    """Whether two records are of the same fit; how much of it is done does not matter."""
     return all(record[key] == other[key] for key in ("examples", "corpus", "model")) and (
         _fit_settings(record), [base["base"] for base in record["bases"]]
     ) == (_fit_settings(other), [base["base"] for base in other["bases"]])  # fmt: skip
@@ -244,7 +245,9 @@ def _fit_settings(record: FitRecord) -> JsonObject:
 
 def require_same_settings(name: str, stored: JsonObject, settings: JsonObject) -> None:
     """Raise StoreMismatch if settings that a fit depends on differ."""
-    differences = [f"{key} is {stored.get(key)!r} there, {value!r} here" for key, value in settings.items()
+    differences = [f"{key} is {stored.get(key)!r} in the fit, {value!r} in this run" for key, value in settings.items()
                    if key not in RECOVERY and stored.get(key) != value]  # fmt: skip
     if differences:
-        raise StoreMismatch(f"{name} was fitted with other settings: {'; '.join(differences)}; --again begins anew")
+        raise StoreMismatch(
+            f"{name} was fitted with other settings: {'; '.join(differences)}; to replace the fit, use --again"
+        )

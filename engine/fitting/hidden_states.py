@@ -24,7 +24,7 @@ class PositionStates:
     """(P, D'): the hidden state that operators read; `hidden` itself unless it is another layer's."""
 
     def at(self, index: torch.Tensor | slice) -> PositionStates:
-        """The positions of an index."""
+        """The states at the positions of an index."""
         return PositionStates(self.hidden[index], self.targets[index], self.inner[index])
 
     def tiles(self, rows: int) -> Iterator[tuple[slice, PositionStates]]:
@@ -54,11 +54,11 @@ class MemoryStates:
         return (self.hidden if self.inner is None else self.inner).shape[1], self.hidden.shape[1]
 
     def fit_in_memory(self, rows: Array) -> bool:
-        """All rows always do."""
+        """True: all states are in memory already, or are read position by position."""
         return True
 
     def read(self, rows: Array) -> tuple[MemoryStates, Array]:
-        """All states; the index of a row among them is its row number."""
+        """All states; a row's index among them is its row number."""
         return self, rows
 
 
@@ -72,7 +72,7 @@ def states_at(states: StateArrays, positions: Array, device: torch.device) -> Po
 
 def positions_of(states: StateArrays, rows: Array) -> tuple[Array, Array, Array]:
     """All positions of rows (n,): (P,) their indices among all positions, (P,) the index of their row in `rows`, and (P,) float64
-    their fraction of the row.
+    one over the row's number of positions.
     """
     lengths = states.first[rows + 1] - states.first[rows]
     at = np.repeat(states.first[rows] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
@@ -80,7 +80,7 @@ def positions_of(states: StateArrays, rows: Array) -> tuple[Array, Array, Array]
 
 
 def parts_in_memory(corpus: HiddenStates, parts: Sequence[Array]) -> Iterator[slice]:
-    """Slices of `parts` (rows each) whose states fit in memory together, by halving; a single part may not fit."""
+    """Slices of `parts`, arrays of rows, that are halved until the states of a slice fit in memory; a single part may not fit."""
     pending = [(0, len(parts))]
     while pending:
         start, stop = pending.pop()

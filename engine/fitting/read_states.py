@@ -14,8 +14,8 @@ from ..models.batch_outputs import PackedOutputs, merge_specs
 
 
 def states_of(provider: Provider, examples: list[Example], layer: int) -> tuple[Array, dict[str, torch.Tensor]]:
-    """(n,) number of target positions of each example; and, in their order, `hidden` (P, D), `targets` (P,) and, of a layer that
-    is not the last, `inner` (P, D'), in the model's dtype, on the host.
+    """(n,) number of target positions of each example; and, in the order of the examples, `hidden` (P, D), `targets` (P,) and, if
+    `layer` is not -1, its states as `inner` (P, D'), in the model's dtype, on the host.
 
     Raises:
         DataError: a hidden state is not finite.

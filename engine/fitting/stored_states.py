@@ -1,9 +1,9 @@
 """A corpus's hidden states in the store: written by one forward pass, read by every training step.
 
-A group of ragged columns, in which row i is example i's positions: `hidden` (P, D), `inner` (P, D') where another layer is wanted
-too, and `targets` (P,). A pass that was interrupted goes on behind the last commit. States keep the model's own precision
-(bfloat16 as its bits). The group notes what the states are of; those of something else, and damaged ones, are computed anew.
-Knows a provider.
+A group of ragged columns, in which row i is example i's positions: `hidden` (P, D), `inner` (P, D') if a method needs a second
+layer, and `targets` (P,). An interrupted pass continues after the last commit. States keep the model's own precision (bfloat16 as
+its bits). The group records corpus, model and layer; states of another corpus, model or layer, and damaged states, are computed
+again. Knows a provider.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from ..interface.model_view import ModelShape
 from .hidden_states import MemoryStates
 from .read_states import states_of
 
-_PART = 512  # examples that are written at once, at most
-_POSITIONS = 1 << 14  # of those, at most, but for a last example
+_PART = 512  # most examples that are written at once
+_POSITIONS = 1 << 14  # most positions of these examples, unless a single example has more
 _STORED = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "uint16"}  # NumPy has no bfloat16
 OnProgress = Callable[[int], None]
 
 
 @dataclass(slots=True)
 class StoredStates:
-    """Where a corpus's hidden states are, or will be."""
+    """The stored hidden states of a corpus: where they are, and how they are computed."""
 
     provider: Provider
     store: FeatureStore
@@ -52,10 +52,10 @@ class StoredStates:
     def collected(
         self, on_progress: OnProgress = lambda done: None, should_stop: Callable[[], bool] = lambda: False
     ) -> MemoryStates | None:
-        """States of all examples, positions without a target left out, from the store as far as they are there; None if stopped.
+        """The stored states of all examples at their target positions, after missing ones are computed; None if stopped.
 
         Raises:
-            DataError: a hidden state is not finite. StoreBusy: another process writes them. StoreFull: no room left.
+            DataError: a hidden state is not finite. StoreBusy: another process writes them. StoreFull: the disk is full.
         """
         self._declare()
         with GroupWriter(self.store, self.group) as writer:
@@ -65,18 +65,18 @@ class StoredStates:
 
     @property
     def digest(self) -> str:
-        """Of what the states are of."""
+        """A digest of the states' corpus, model and layer, which identifies the states."""
         return hashlib.sha256(json.dumps(self._origin(), sort_keys=True).encode()).hexdigest()
 
     def _origin(self) -> dict[str, Any]:
-        """What the states are of."""
+        """The states' corpus, model and layer."""
         sources = [[source.name, source.digest] for source in self.provider.sources]
         origin = {"sources": sources, "of": self.provider.provenance(), "layer": self.layer}
         values: dict[str, Any] = json.loads(json.dumps(origin))
         return values
 
     def _declare(self) -> None:
-        """A group of these states: the one that is there, if it is of the same corpus and model and whole; else a new one."""
+        """Declare the group: keep an existing one that has the same origin and is undamaged, or else replace it."""
         columns, origin = (
             state_columns(self.provider.head.model_shape, self._dtype, inner=self.layer >= 0),
             self._origin(),
@@ -93,7 +93,7 @@ class StoredStates:
         return dtype
 
     def _is_whole(self) -> bool:
-        """Whether every chunk is what was written; all of them are read."""
+        """Whether every chunk is undamaged; all of them are read."""
         with suppress(StoreDamaged):
             for column in self._columns():
                 for reader in (column.offsets, column.values):
@@ -106,10 +106,10 @@ class StoredStates:
         return [open_ragged(self.store, self.group, column.name) for column in self.store.columns(self.group)]
 
     def _read_on(self, writer: GroupWriter, on_progress: OnProgress, should_stop: Callable[[], bool]) -> bool:
-        """Compute the states that are missing; False if stopped. What was computed is committed whatever ends the work."""
+        """Compute the missing states; False if stopped. Computed states are committed even if an error ends the work."""
         committed = time.monotonic()
         try:
-            for part in _parts(self._behind(writer.rows)):
+            for part in _parts(self._examples_after(writer.rows)):
                 if should_stop():
                     writer.commit()
                     return False
@@ -125,21 +125,21 @@ class StoredStates:
         writer.commit(complete=True)
         return True
 
-    def _behind(self, rows: int) -> Iterator[Example]:
-        """Examples after so many."""
+    def _examples_after(self, rows: int) -> Iterator[Example]:
+        """The examples after the first `rows`."""
         examples = self.provider.examples(Place())
         for _ in range(rows):
             next(examples, None)
         return examples
 
     def _read(self, part: list[Example]) -> dict[str, list[Array]]:
-        """Rows of some examples, in their order."""
+        """The stored rows of some examples, in the same order."""
         counts, states = states_of(self.provider, part, self.layer)
         ends = np.cumsum(counts)[:-1]
         return {name: np.split(_as_stored(values), ends) for name, values in states.items()}
 
     def _opened(self) -> MemoryStates:
-        """The stored states, read when positions are asked for."""
+        """The stored states, which are read when positions are indexed."""
         columns = {column.column.name: column for column in self._columns()}
         offsets = columns["targets"].offsets
         first = offsets.gather(np.arange(offsets.rows)) if offsets.rows else np.zeros(1, np.int64)
@@ -152,12 +152,12 @@ class StoredTensor:
     """A column of numbers as a tensor whose rows are read when they are indexed. Several threads may index it."""
 
     def __init__(self, reader: ColumnReader, dtype: torch.dtype) -> None:
-        """`dtype`: of the tensors; bfloat16 is stored as its bits."""
+        """`dtype`: dtype of the tensors; bfloat16 is stored as its bits."""
         self._reader, self._dtype = reader, dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows, and the shape of one."""
+        """(number of rows, *shape of a row)."""
         return (self._reader.rows, *self._reader.column.shape)
 
     def __getitem__(self, index: torch.Tensor | slice) -> torch.Tensor:
@@ -185,13 +185,13 @@ def _as_stored(values: torch.Tensor) -> Array:
 
 
 def writing_bytes(shape: ModelShape, dtype: torch.dtype, *, inner: bool) -> int:
-    """Memory of writing: a part as it was read and in one piece, and the chunks that are filled."""
+    """Memory of writing: a part's states by example and in one array, and the chunks that are filled."""
     part = 8 * (1 + inner) * shape.hidden * (_POSITIONS + shape.max_length)
     return part + sum(column.buffer_bytes for column in state_columns(shape, dtype, inner=inner))
 
 
 def _parts(examples: Iterator[Example]) -> Iterator[list[Example]]:
-    """Examples that are written together."""
+    """Lists of examples that are written together."""
     part: list[Example] = []
     positions = 0
     for example in examples:

@@ -21,7 +21,7 @@ from .hidden_states import MemoryStates
 from .read_states import states_of
 
 ROOM_BYTES = 256 << 20
-"""Largest memory of hidden states at a time, unless the rows of a single operator need more."""
+"""Most memory for hidden states at a time, unless the rows of a single operator need more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class StreamedStates:
     layer: int
     """The layer that operators read; -1 for the last."""
     first: Array
-    """(N + 1,) int64: index of each row's first position, if all positions are counted through."""
+    """(N + 1,) int64: index of each row's first position, with the positions of all rows numbered in one sequence."""
     tokens: Array
     """(N,) int32: number of tokens of each row."""
     weights: Array | None = None
@@ -46,7 +46,7 @@ class StreamedStates:
         on_progress: Callable[[int], None],
         should_stop: Callable[[], bool] = lambda: False,
     ) -> StreamedStates | None:
-        """The states of a provider's examples, whose lengths are read first; None if stopped."""
+        """The states of a provider's examples, after one pass that counts their tokens; None if stopped."""
         target_counts, tokens = list[int](), list[int]()
         for example in provider.examples(Place()):
             target_counts.append(example.target_count)
@@ -87,7 +87,9 @@ class StreamedStates:
             return
         examples, needs = list(self.provider.at(unique_rows)), merge_specs([OutputSpec(upper_layers=self.layer)])
         batching = batching_for(examples, noun="example", logits=False)
-        for batch, upper in outputs(self.provider, examples, needs, lambda read: read.upper_layers(), batching):
+        for batch, upper in outputs(
+            self.provider, examples, needs, lambda batch_outputs: batch_outputs.upper_layers(), batching
+        ):
             finite = (torch.isfinite(upper.hidden.float().sum(2)) | ~upper.target_mask).all(1)
             if not finite.all():
                 example = examples[batch[int(finite.int().argmin())]]

@@ -11,23 +11,24 @@ model class and no file; torch only as a type.
 | `columns(model)`                  | must                          | plan, ingest     | before any forward pass                |
 | `needs(model)`                    | default: last layer only      | ingest, queries  | before any forward pass                |
 | `scratch(model, positions)`       | must                          | plan             | before any forward pass                |
-| `fit(model)`                      | default: None                 | ingest           | once a store, before its first row     |
-| `precompute(head, state)`         | default: None                 | ingest, queries  | once a run, with the model's head      |
-| `windows(outputs)`                | default: an example each      | ingest, queries  | once a batch                           |
-| `sketch(outputs, precomputed)`    | must                          | ingest, queries  | once a batch                           |
-| `normalize(sums, windows)`        | default: the sums             | ingest, queries  | once a batch, after `sketch`           |
+| `fit(model)`                      | default: None                 | ingest           | once per store, before its first row   |
+| `precompute(head, state)`         | default: None                 | ingest, queries  | once per run, with the model's head    |
+| `windows(outputs)`                | default: whole examples       | ingest, queries  | once per batch                         |
+| `sketch(outputs, precomputed)`    | must                          | ingest, queries  | once per batch                         |
+| `normalize(sums, windows)`        | default: the sums             | ingest, queries  | once per batch, after `sketch`         |
 | `statistics(model)`               | default: none (Similarity)    | attribute, value | once for all queries, before `prepare` |
 | `prepare(rows, state)`            | must (Similarity)             | attribute, value | once for all queries                   |
-| `score(queries, block)`           | must (BlockSimilarity)        | attribute, value | once a tile of stored rows and queries |
+| `score(queries, block)`           | must (BlockSimilarity)        | attribute, value | once per tile of rows and queries      |
 | `score_texts(…)`                  | must (TextSimilarity)         | attribute, value | once for all queries, without a model  |
-| `design(rows, base)`              | must (SubsetMethod)           | fit, attribute   | once a base model                      |
-| `states_from`                     | default: cache (SubsetMethod) | fit              | once a base model                      |
-| `example_weights(head, corpus)`   | default: none (SubsetMethod)  | fit              | once a base model, before it           |
-| `start_fit(head, corpus, design)` | must (SubsetMethod)           | fit              | once a base model, with its states     |
+| `design(rows, base)`              | must (SubsetMethod)           | fit, attribute   | once per base model                    |
+| `states_from`                     | default: cache (SubsetMethod) | fit              | once per base model                    |
+| `example_weights(head, corpus)`   | default: equal (SubsetMethod) | fit              | once per base model, before the fit    |
+| `start_fit(head, corpus, design)` | must (SubsetMethod)           | fit              | once per base model, with its states   |
 | `memory(model, rows)`             | must (SubsetMethod)           | fit, attribute   | with the plan, before any work         |
-| `measure(outputs, parameters)`    | must (SubsetMethod)           | attribute, value | once a batch of queries                |
+| `measure(outputs, parameters)`    | must (SubsetMethod)           | attribute, value | once per batch of queries              |
 
-The base class that a method extends declares what it can do.
+The method `fit` collects corpus statistics; the command `fit` trains a SubsetMethod, by `start_fit`. The base class that a method
+extends declares what it can do.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ class Method(Settings, ABC):
     def sketch(self, outputs: BatchOutputs, precomputed: Precomputed) -> dict[str, torch.Tensor]:
         """Name → (W, *shape), on the model's device: for each of the W windows of `windows`, a sum over its target positions.
 
-        A position's summand depends on its own example alone, and on no other position's summand. What depends on the whole
-        sum, such as its norm, belongs in `normalize`. Inputs and output gradients of linear layers are summed over all tokens
-        of the example. A window without target positions gets zeros. The method chooses the names; `normalize` turns sums
+        A position's term may depend on its example, but not on the terms of other positions. What depends on the whole sum,
+        such as its norm, belongs in `normalize`. Inputs and output gradients of linear layers are summed over all tokens of
+        the example. A window without target positions gets zeros. The method chooses the names; `normalize` turns sums
         into columns.
         """
 
@@ -103,7 +104,7 @@ class Method(Settings, ABC):
         return OutputSpec()
 
     def fit(self, model: ModelShape) -> Accumulator | None:
-        """An accumulator of corpus statistics that rows depend on, such as document frequencies; None for no statistics.
+        """An accumulator of corpus statistics that rows depend on, such as document frequencies; None if they depend on none.
 
         It reads a sample of the corpus. Its arrays are frozen before the first row is computed and stored beside the rows:
         appended rows, and queries, are computed with the same arrays.
@@ -111,8 +112,8 @@ class Method(Settings, ABC):
         return None
 
     def precompute(self, head: Head, state: Mapping[str, Array]) -> Precomputed:
-        """What `sketch` needs for all batches alike, such as a sketch of the head's weight. `state`: the arrays that `fit`
-        finished with; empty without `fit`.
+        """What `sketch` needs in every batch, such as a sketch of the head's weight. `state`: the arrays that the accumulator
+        of `fit` returned at the end; empty without `fit`.
         """
         return None
 
@@ -125,9 +126,9 @@ class Method(Settings, ABC):
     ) -> dict[str, torch.Tensor]:
         """Column name → (n, *row shape) float: rows from sums. An example without target positions gets zeros.
 
-        `parts` are summands of the sums, of the same shapes. With `parts` the result is their contribution to the rows: they
-        are scaled and added as the sums are, but with the norms and counts of the whole `sums`. The scored column must be
-        linear in `parts`, so that contributions add up to rows; the values of other columns are then ignored.
+        `parts` are terms of the sums, in the same shapes. If given, the result is their share of the rows: apply to `parts`
+        the factors (norms, counts) that you compute from the whole `sums`. The scored column must be linear in `parts`, so
+        that the shares add up to the row; the values of other columns are then ignored.
         """
         return dict(sums if parts is None else parts)
 
@@ -159,18 +160,19 @@ class Similarity(Method):
     """How rows of floats are stored: float32, float16, bf16, int8 (with one scale per row) or sign (bits); auto: as the method
     declares.
 
-    Methods declare float16, by measurement (`examples/benchmarks/recall.py`): no smaller precision loses nothing, ingestion
-    costs the same, and one pass makes each smaller copy of it later, while precision that was never stored is lost.
+    Methods declare float16, because of measurements (`examples/benchmarks/recall.py`): every smaller precision loses something
+    and saves no time at ingestion. A smaller copy can be made later in one pass; precision that was never stored cannot be
+    restored.
     """
     bits: int = field(default=8192, kw_only=True)
     """Number of sign bits of a row, for precision sign."""
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]] | None:
-        """The statistics of stored rows that `prepare` needs: (column, widths); None for none.
+        """The statistics of stored rows that `prepare` needs: (column, widths); None if it needs no statistics.
 
-        `prepare` is then given `mean` (D,) float32, the column's mean, and `rows`, the number of rows; and for each of the
-        widths, which are those of consecutive parts of a row, the second moment (1/N) Σ φ φᵀ of that part as gram0, gram1, …
-        (width, width) float32.
+        `prepare` is then given the column's mean as `mean` (D,) float32 and the number of rows as `rows`. The widths divide a
+        row into consecutive parts; the second moment (1/N) Σ φ φᵀ of each part is given as gram0, gram1, …, (width, width)
+        float32.
         """
         return None
 
@@ -191,8 +193,8 @@ class BlockSimilarity(Similarity):
         """(128, 64) float32: scores of a tile, each a function of its row and its query alone. Must not change `block`.
 
         A tile always has 128 stored rows, decoded to float32 (columns of integers keep their dtype), and 64 queries. It is
-        filled up with rows and queries of zeros, whose scores are ignored. Matrix products of these arrays by `@` give the
-        same bits for a row and a query at any place in a tile; np.dot and np.einsum may not.
+        filled up with rows and queries of zeros, whose scores are ignored. `@` on these arrays gives a row and a query the
+        same bits at any place in a tile; np.dot and np.einsum may not.
         """
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # listing methods reads this module, and must load neither to
 
 
 BATCH_EXAMPLES = 256
-"""Largest number of examples in a batch: `scratch` bounds with it what grows with the number of examples."""
+"""Largest number of examples in a batch: `scratch` uses it to bound memory that grows with the number of examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,19 @@ class ModelShape:
     vocabulary: int
     """Number V of rows of the head's weight: tokens, or classes."""
     layers: int
-    """Number of hidden layers below the last."""
+    """Number of the model's layers. Hidden states 0 (the embeddings' output) to layers - 1 can be read besides the last one."""
     max_length: int
     """Longest example, in tokens."""
     linear_layers: tuple[LinearLayer, ...] = ()
     """Linear layers of the trunk, in the model's order; empty for arrays in place of a model."""
     skipped_weights: tuple[str, ...] = ()
-    """Names of the trunk's matrices that are in no linear layer, such as experts in one tensor; they have no gradients here."""
+    """Names of the trunk's matrices outside linear layers, such as experts in one tensor; methods get no gradients of them."""
 
     def layers_matching(self, patterns: tuple[str, ...]) -> tuple[LinearLayer, ...]:
         """The linear layers whose names match one of the patterns, such as *.mlp.*.
 
         Raises:
-            SettingsError: none does.
+            SettingsError: no layer matches.
         """
         layers = self.linear_layers
         matches = tuple(layer for layer in layers if any(fnmatchcase(layer.name, pattern) for pattern in patterns))
@@ -65,7 +65,7 @@ class ModelShape:
 
 
 class Reduction(Hashable, Protocol):
-    """A function of one tile of logits: a method never reads all logits of a batch at once.
+    """A function of a tile of logits: methods see the logits only tile by tile.
 
     A frozen dataclass. Equal reductions are computed once per batch, for all methods that declare them.
     """
@@ -79,13 +79,13 @@ class OutputSpec:
     """The outputs of a batch that a method reads, so that one forward pass serves all methods of a run."""
 
     layers: tuple[int, ...] = ()
-    """Hidden layers besides the last; 0 is the embeddings' output."""
+    """Layers whose hidden states are read, besides the last one; 0 is the embeddings' output."""
     reductions: tuple[Reduction, ...] = ()
     """Reductions of the logits."""
     linear_layers: tuple[str, ...] = ()
     """Names of linear layers whose gradients are read: they cost a backward pass."""
     upper_layers: int = -1
-    """Layer from which the model is run again on changed states; -1: none."""
+    """Layer whose states a method changes and from which it runs the model again; -1: none."""
 
     def beyond(self, model: ModelShape) -> tuple[int, ...]:
         """The declared layers that a model of this shape does not have."""
@@ -95,7 +95,7 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class LinearIO:
-    """Inputs and output gradients of one linear layer, at all tokens of a batch (not its target positions alone), example after
+    """Inputs and output gradients of one linear layer, at all tokens of a batch (not only at target positions), example after
     example.
 
     The gradient of example i's loss, summed over its target positions, with respect to the layer's weight is
@@ -115,11 +115,11 @@ class UpperLayers(Protocol):
 
     @property
     def states(self) -> torch.Tensor:
-        """(n, T, D') the layer's input."""
+        """The layer's input: (n, T, D')."""
 
     @property
     def hidden(self) -> torch.Tensor:
-        """(n, T, D) the last hidden state, which the head reads."""
+        """The last hidden state, which the head reads: (n, T, D)."""
 
     @property
     def target_mask(self) -> torch.Tensor:
@@ -144,11 +144,11 @@ class Head(Protocol):
 
     @property
     def weight(self) -> torch.Tensor:
-        """W: (V, D), on the model's device."""
+        """The weight W: (V, D), on the model's device."""
 
     @property
     def bias(self) -> torch.Tensor | None:
-        """b: (V,), or None."""
+        """The bias b: (V,), or None."""
 
     @property
     def scale(self) -> float:
@@ -168,7 +168,7 @@ class BatchOutputs(Protocol):
 
     @property
     def examples(self) -> int:
-        """n."""
+        """n: number of examples."""
 
     @property
     def head(self) -> Head:

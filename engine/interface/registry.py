@@ -63,7 +63,7 @@ class MethodEntry:
 
     @property
     def target_names(self) -> tuple[str, str]:
-        """The module, and the module's own name that leads to the class."""
+        """The module, and the first part of the class's name in it (A of A.B)."""
         module, _, attribute = self.target.partition(":")
         return module.strip(), attribute.strip().partition(".")[0].partition(" ")[0]
 
@@ -184,7 +184,7 @@ def _about(module: str, attribute: str) -> tuple[str, str]:
 
 
 def _missing_name(code: CodeType | None, module: str, attribute: str) -> str:
-    """What is wrong if a module does not mention the class that an entry point names; empty where it may have it."""
+    """An error text if a module's code does not mention the class of an entry point; empty if the module may define it."""
     if code is None or attribute in code.co_names or {"__getattr__", "*"} & {*code.co_names, *code.co_consts}:
         return ""
     if any(isinstance(value, tuple) and "*" in value for value in code.co_consts):  # from … import *

@@ -30,7 +30,7 @@ class Settings:
         fields = {field.name: field for field in _fields(cls)}
         unknown = sorted(set(settings) - set(fields))
         if unknown:
-            raise SettingsError(f"no setting {', '.join(unknown)}; there are {', '.join(fields)}")
+            raise SettingsError(f"no setting {', '.join(unknown)}; the settings are {', '.join(fields)}")
         return cls(**{name: _typed(name, value, fields[name].default) for name, value in settings.items()})
 
 
@@ -42,7 +42,7 @@ def _fields(kind: type[Settings]) -> list[dataclasses.Field[Any]]:
 def _typed(name: str, value: JsonValue, default: object) -> JsonValue:
     """`value` as the type of its default: an int is converted to float, nothing else is converted.
 
-    JSON has a list for a tuple; its items have the type of the default's first item, if it has one. On the command line a tuple
+    A tuple is a list in JSON; its items have the type of the default's first item, if there is one. On the command line a tuple
     of strings is written with commas.
     """
     expected = type(default)
@@ -53,5 +53,5 @@ def _typed(name: str, value: JsonValue, default: object) -> JsonValue:
     if expected is float and type(value) is int:
         return float(value)
     if type(value) is not expected or (isinstance(value, float) and not math.isfinite(value)):
-        raise SettingsError(f"setting {name} is {expected.__name__} (default {default!r}), not {value!r}")
+        raise SettingsError(f"setting {name} must be {expected.__name__}, like its default {default!r}; got {value!r}")
     return value

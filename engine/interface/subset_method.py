@@ -24,21 +24,21 @@ class Design(Protocol):
 
     @property
     def rows(self) -> int:
-        """N."""
+        """N: number of examples."""
 
     @property
     def subsets(self) -> int:
-        """K."""
+        """K: number of subsets."""
 
     @property
     def degree(self) -> int:
-        """d: subsets of a row, at most."""
+        """d: the largest number of subsets that hold one row."""
 
     def of(self, rows: Array) -> Array:
         """(n, d): the subsets that hold each of the rows (n,), filled up with K for a row in fewer than d."""
 
     def sizes(self) -> Array:
-        """(K,) int64: number of rows of each subset."""
+        """(K,) int64: number of rows in each subset."""
 
     def members(self, subset: int, start: int = 0, stop: int | None = None) -> Array:
         """(n,) int64: rows `start` to `stop` of a subset, in a fixed but arbitrary order."""
@@ -49,7 +49,7 @@ class TensorRows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows, and the shape of one."""
+        """(number of rows, *shape of a row)."""
 
     def __getitem__(self, index: torch.Tensor | slice) -> torch.Tensor:
         """Rows by their numbers, int64 of any shape, or a range of them."""
@@ -80,7 +80,7 @@ class HiddenStates(Protocol):
 
     @property
     def first(self) -> Array:
-        """(N + 1,) int64: index of each row's first position, if all positions are counted through."""
+        """(N + 1,) int64: index of each row's first position, with the positions of all rows numbered in one sequence."""
 
     @property
     def weights(self) -> Array | None:
@@ -88,13 +88,13 @@ class HiddenStates(Protocol):
 
     @property
     def widths(self) -> tuple[int, int]:
-        """D', the width of `inner` (of `hidden` without it), and D, the width of `hidden`."""
+        """D', the width of `inner` (or of `hidden`, if there is no `inner`), and D, the width of `hidden`."""
 
     def fit_in_memory(self, rows: Array) -> bool:
-        """Whether the states of rows (n,), which may repeat, may be in memory at the same time."""
+        """Whether the states of rows (n,), which may repeat, fit in memory at the same time."""
 
     def read(self, rows: Array) -> tuple[StateArrays, Array]:
-        """States of rows (n,), and perhaps of others; and (n,) the index of each row among them."""
+        """States that include those of rows (n,); and (n,) the index of each row among them."""
 
 
 class LayerStates(HiddenStates, Protocol):
@@ -105,7 +105,7 @@ class LayerStates(HiddenStates, Protocol):
 
 
 OnStep = Callable[[int, float, float], None]
-"""Called after each step of a fit with the number of steps done and two losses of the method's own."""
+"""Called after each step of a fit with the number of steps done and two losses that the method chooses to report."""
 
 
 class FitSession(Protocol):
@@ -155,15 +155,15 @@ class SubsetMethod(Method):
     """
 
     solver: str = field(default="auto", kw_only=True)
-    """lasso, ridge, iht or ssmp; auto: lasso, or ridge if it predicts held-out measurements better by a standard error."""
+    """lasso, ridge, iht or ssmp; auto: lasso, or ridge if its held-out error is lower by more than one standard error."""
     regularization: float = field(default=0.0, kw_only=True)
-    """For lasso c in λ = c·λ_max, for ridge its strength, for iht and ssmp the number of nonzero weights; 0: chosen by held-out
-    measurements. With auto it is the LASSO's.
+    """lasso: λ as a fraction of the smallest λ at which all weights are 0; ridge: its strength; iht, ssmp: the number of nonzero
+    weights. 0: chosen by held-out measurements. With auto it applies to lasso.
     """
     held_out: float = field(default=0.1, kw_only=True)
     """Fraction of the measurements that are held out to choose and to evaluate the regularization."""
     tolerance: float = field(default=1e-4, kw_only=True)
-    """Duality gap at which the solver stops, as a fraction of half the measurements' variation."""
+    """Duality gap at which the solver stops, as a fraction of ½‖y − ȳ‖², with y the measurements."""
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """No columns: no rows are stored."""
@@ -192,8 +192,8 @@ class SubsetMethod(Method):
 
     @property
     def states_from(self) -> str:
-        """Where hidden states come from: `cache`, files beside the store that one forward pass writes; or `forward`: the model
-        runs at every step on the rows that the step reads, nothing is stored, and the corpus is `LayerStates`.
+        """Where hidden states come from. `cache`: one forward pass writes them to the store. `forward`: the model runs at every
+        step on the rows that the step reads, nothing is stored, and the corpus is `LayerStates`.
         """
         return "cache"
 
@@ -206,7 +206,7 @@ class SubsetMethod(Method):
         """A session at step 0, which fits an operator to each of the design's subsets, for the base-th base model."""
 
     def notes(self, rows: int) -> list[str]:
-        """Advice about a fit to `rows` examples, a line each."""
+        """Remarks for the user on a fit to `rows` examples, one line each."""
         return []
 
     @abstractmethod
@@ -215,6 +215,6 @@ class SubsetMethod(Method):
 
     @abstractmethod
     def measure(self, outputs: BatchOutputs, parameters: Mapping[str, Array]) -> tuple[Array, Array]:
-        """(n, K) float64: how much each operator lowers a query's mean loss; and (n,) float64: the agreement of two fits of the
-        same subsets about it, 1 for full agreement, NaN without a second fit.
+        """(n, K) float64: how much each operator lowers a query's mean loss; and (n,) float64: how well two fits of the same
+        subsets agree on these measurements, 1 for full agreement, NaN without a second fit.
         """

@@ -1,4 +1,4 @@
-"""Windows: ranges of a batch's target positions that a method sums apart. Knows no method; torch only where it is called."""
+"""Windows: ranges of a batch's target positions, each summed separately. Knows no method; imports torch only when called."""
 
 from __future__ import annotations
 

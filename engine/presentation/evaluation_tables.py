@@ -15,7 +15,7 @@ from ..evaluation.retrieval import Retrieval
 
 def print_agreement(agreement: Agreement) -> None:
     """Print the mean with its interval, the chance level and the noise ceiling."""
-    table = _table("figure", "value", "95 %", "queries")
+    table = _table("metric", "value", "95 %", "queries")
     name = "LDS" if agreement.measure == "lds" else "Spearman over subsets"
     _add_estimate(table, name, agreement.mean)
     _add_estimate(table, "chance (subsets shuffled)", agreement.shuffled)
@@ -34,7 +34,7 @@ def print_agreement(agreement: Agreement) -> None:
 
 def print_retrieval(retrieval: Retrieval) -> None:
     """Print one line per metric."""
-    table = _table("figure", "mean", "95 %", "queries")
+    table = _table("metric", "mean", "95 %", "queries")
     for name, estimate in retrieval.means().items():
         _add_estimate(table, name, estimate)
     console = Console(highlight=False)
@@ -46,8 +46,8 @@ def print_retrieval(retrieval: Retrieval) -> None:
 
 
 def print_removal(removal: Removal) -> None:
-    """Print by how much losses rose, and how often by more than without random examples."""
-    table = _table("figure", "mean", "95 %", "queries")
+    """Print how much losses rose without the top examples, and how often by more than without random examples."""
+    table = _table("metric", "mean", "95 %", "queries")
     _add_estimate(table, "rise of the loss (nats)", removal.rise)
     _add_estimate(table, "larger than without random examples (chance 0.5)", removal.beyond)
     console = Console(highlight=False)

@@ -27,7 +27,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 def refuse_plot(path: str) -> None:
     """Raise SettingsError if a plot cannot be written to `path` (suffix, matplotlib); called before anything is computed."""
     if Path(path).suffix not in SUFFIXES:
-        raise SettingsError(f"{path}: plots are written as {', '.join(SUFFIXES)}")
+        raise SettingsError(f"{path}: plots can only be written as {', '.join(SUFFIXES)}")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -119,7 +119,7 @@ def _figure(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def _save(figure: Figure, path: str) -> None:
-    """Write a figure, whole or not at all. Raises StoreFull, SettingsError."""
+    """Write a figure, completely or not at all. Raises StoreFull, SettingsError."""
     file = Path(path)
     with whole_file(file) as hidden:
         figure.savefig(hidden, format=file.suffix.removeprefix("."), dpi=150)

@@ -33,7 +33,7 @@ def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
         if "error" in row:
             span = f"{row['rank_low']} to {row['rank_high']}" if row["rank_low"] < row["rank_high"] else ""
             noise = f" ± {row['error']:.4f}  {span:<9}"
-        score = "tie" if row.get("tie") else f"{row['score']:.4f}"
+        score = "tie" if row.get("tie") else f"{row['score']:.4f}"  # a recovered weight of zero
         line = f"{row['rank']:>5}  {score:>8}{noise}  {name:<{min(names, 40)}}  {text}"
         print(_cut(line, width))
 
@@ -98,7 +98,7 @@ def _fit_line(name: str, record: JsonFacts) -> str:
 
 
 def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
-    """Print the parts of a memory plan, their total, the budget, and the memory that this process holds now."""
+    """Print the parts of a memory plan, their total, the budget, and the memory that this process now has."""
     from rich.console import Console
     from rich.table import Table
 
@@ -112,7 +112,8 @@ def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
     console.print(table)
     allowed = "no budget" if budget is None else f"budget {show_bytes(budget)}"
     console.print(
-        f"{unit}; {allowed}; this process, its libraries and the model hold {show_bytes(resident_bytes())} now"
+        f"{unit}; {allowed}; this process now has {show_bytes(resident_bytes())}, "
+        "with the model and with libraries, which no plan includes"
     )
 
 
@@ -135,4 +136,4 @@ def show_forecast(forecast: Forecast | None) -> str:
     seconds = forecast.seconds
     duration = f"{seconds:.1f} s" if seconds < 100 else clock(seconds)
     return (f"reads {show_bytes(forecast.bytes)} in about {duration}, after the queries' forward pass "
-            f"({show_bytes(int(forecast.rate))}/s, measured on {show_bytes(forecast.sample)} of it)")  # fmt: skip
+            f"(at {show_bytes(int(forecast.rate))}/s, as measured on the first {show_bytes(forecast.sample)})")  # fmt: skip

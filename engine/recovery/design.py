@@ -1,7 +1,7 @@
 """The design: which examples are in which subsets, a function of row number and seed.
 
 Each of d partitions splits all N rows over its own subsets, about K/d of them: row i goes to subset π_p(i)·K_p // N, with π_p a
-keyed permutation of the row numbers (a Feistel network on the next power of four, walked until it lands among the rows: Black &
+keyed permutation of the row numbers (a Feistel network on the next power of four, applied until it gives a row number: Black &
 Rogaway 2002). A row is in d distinct subsets, subset sizes within a partition differ by at most one, and the members of a
 subset are computed by the inverse permutation, without visiting other rows. Knows no store and no method.
 """
@@ -38,17 +38,19 @@ class PartitionDesign:
     def __post_init__(self) -> None:
         """Raise SettingsError if d or K is out of range."""
         if not 1 <= self.degree <= self.subsets:
-            raise SettingsError(f"a row is in 1 to K subsets: d = {self.degree}, K = {self.subsets}")
+            raise SettingsError(
+                f"each example must be in at least 1 and at most {self.subsets} subsets, not {self.degree}"
+            )
         largest = self.blocks.max()
         if largest > self.rows:
             raise SettingsError(
-                f"of K = {self.subsets} subsets at d = {self.degree}, {largest} share {self.rows} examples: "
-                f"some would be empty (K ≤ {self.rows * self.degree})"
+                f"{self.subsets} subsets at {self.degree} per example: a partition has {largest} of them for {self.rows} "
+                f"examples, so some would be empty; at most {self.rows * self.degree} subsets are possible"
             )
 
     @property
     def blocks(self) -> Array:
-        """(d,) int64, read-only: subsets of each partition."""
+        """(d,) int64, read-only: number of subsets of each partition."""
         blocks: Array = _layout(self).blocks
         return blocks
 
@@ -69,19 +71,19 @@ class PartitionDesign:
             IndexError: there is no such row.
         """
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
-            raise IndexError(f"rows are 0 to {self.rows - 1}")
+            raise IndexError(f"row numbers must be 0 to {self.rows - 1}")
         subset_ids = np.empty((len(rows), self.degree), id_dtype(self.subsets))
         _subsets(np.asarray(rows, np.int64), self.rows, _layout(self), subset_ids)
         return subset_ids
 
     def members(self, subset: int, start: int = 0, stop: int | None = None) -> Array:
-        """(n,) int64: from `start` to `stop` of the rows of a subset, in an order that means nothing.
+        """(n,) int64: rows `start` to `stop` of a subset, in a fixed but arbitrary order.
 
         Raises:
             IndexError: there is no such subset.
         """
         if not 0 <= subset < self.subsets:
-            raise IndexError(f"subsets are 0 to {self.subsets - 1}")
+            raise IndexError(f"subset numbers must be 0 to {self.subsets - 1}")
         layout = _layout(self)
         part = int(layout.firsts.searchsorted(subset, side="right")) - 1
         block, blocks = subset - int(layout.firsts[part]), int(layout.blocks[part])
@@ -91,25 +93,25 @@ class PartitionDesign:
         return members
 
     def sizes(self) -> Array:
-        """(K,) int64: examples of each subset."""
+        """(K,) int64: number of examples in each subset."""
         ends = [-(-np.arange(blocks + 1) * self.rows // blocks) for blocks in self.blocks.tolist()]
         return np.concatenate([np.diff(edges) for edges in ends])
 
 
 class _Layout(NamedTuple):
-    """Arrays derived from a design's fields, read-only; computed once, because a fit looks up members 157,500 times."""
+    """Read-only arrays derived from a design's fields; computed once, because a fit looks up members 157,500 times."""
 
     blocks: Array
-    """(d,) int64: subsets of each partition."""
+    """(d,) int64: number of subsets of each partition."""
     firsts: Array
     """(d,) int64: the first subset of each partition."""
     keys: Array
-    """(d, rounds) uint64: of each partition's permutation."""
+    """(d, rounds) uint64: keys of each partition's permutation."""
 
 
 @lru_cache(maxsize=64)
 def _layout(design: PartitionDesign) -> _Layout:
-    """The layout of a design, cached outside it: equal designs share it, and a pickled design does not contain it."""
+    """The layout of a design; cached outside it, so that equal designs share it and a pickled design does not contain it."""
     degree = design.degree
     blocks: Array = (design.subsets // degree + (np.arange(degree) < design.subsets % degree)).astype(np.int64)
     keys = hashed(design.seed, "design", degree * _ROUNDS).reshape(degree, _ROUNDS)
@@ -125,8 +127,8 @@ def id_dtype(subsets: int) -> type[np.integer]:
 
 
 def expansion(ids: Array, k: int) -> float:
-    """ε of the graph (N, d) → subsets: every set of up to k rows is in (1 − ε)d subsets a row, or more. Computed by
-    enumeration: for small designs only.
+    """ε of the graph (N, d) → subsets: the rows of every set of s ≤ k rows are in at least (1 − ε)·d·s subsets. Computed by
+    enumeration, for small designs only.
 
     ℓ1 recovers every k-sparse signal from a (2k, ε)-expander with ε < 1/6 (Berinde, Gilbert, Indyk, Karloff & Strauss 2008).
     """
@@ -157,7 +159,7 @@ def _half_bits(rows: int) -> np.uint64:
 
 @njit(cache=True, nogil=True)
 def _permuted(row: int, rows: int, bits: np.uint64, keys: Array) -> np.uint64:
-    """π(row) among `rows`."""
+    """π(row), a row number below `rows`."""
     mask, result = (np.uint64(1) << bits) - np.uint64(1), np.uint64(row)
     while True:
         left, right = result >> bits, result & mask

@@ -1,6 +1,6 @@
-"""The solvers' correlation pass on a GPU, by CuPy: subsets of all rows are copied to the device once.
+"""The solvers' correlation pass on a GPU, by CuPy: the subset ids of all rows are copied to the device once.
 
-Uses only functions that NumPy and CuPy share, so that the same code is tested on the CPU; not tested on a GPU yet. Knows
+Uses only functions that NumPy and CuPy share, so that the same code is tested on the CPU; it has not been run on a GPU yet. Knows
 memberships; no solver.
 """
 
@@ -15,7 +15,7 @@ from ...store.layout import Array
 from .membership import Membership
 
 ArrayModule: TypeAlias = Any
-"""NumPy or CuPy, which is not typed."""
+"""NumPy or CuPy; CuPy has no type annotations."""
 _BLOCK = 1 << 16  # rows per block
 _BLOCK_NUMBERS = 1 << 26  # maximum float32 values gathered at once
 
@@ -41,7 +41,7 @@ class DevicePass:
     """Correlation passes over a membership, on a device."""
 
     def __init__(self, xp: ArrayModule, membership: Membership) -> None:
-        """xp: CuPy, or NumPy."""
+        """`xp`: the module CuPy or NumPy."""
         self._xp, self._of = xp, membership
         self._blocks: list[Array] = []
 
@@ -66,8 +66,8 @@ class DevicePass:
         first = 0
         for ids in self._tables(queries):
             correlations = xp.abs(padded[ids].sum(1, dtype=xp.float32)).T  # (Q, n)
-            here = xp.broadcast_to(xp.arange(first, first + correlations.shape[1]), correlations.shape)
-            sizes, rows = xp.concatenate([sizes, correlations], 1), xp.concatenate([rows, here], 1)
+            block_rows = xp.broadcast_to(xp.arange(first, first + correlations.shape[1]), correlations.shape)
+            sizes, rows = xp.concatenate([sizes, correlations], 1), xp.concatenate([rows, block_rows], 1)
             if sizes.shape[1] > most:
                 best = xp.argpartition(-sizes, most - 1, axis=1)[:, :most]
                 sizes, rows = xp.take_along_axis(sizes, best, 1), xp.take_along_axis(rows, best, 1)
@@ -86,7 +86,7 @@ class DevicePass:
 
 
 def _host(array: Array) -> Array:
-    """A NumPy array of an array of either module."""
+    """An array of either module as a NumPy array."""
     host: Array = array.get() if hasattr(array, "get") else array
     return host
 

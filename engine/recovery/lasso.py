@@ -2,8 +2,8 @@
 
 The intercept is not penalised: y and M's columns are centred over the valid measurements, which does not change
 correlations with a centred residual. A working set of rows is solved by coordinate descent; then a pass over all N columns adds
-those whose correlation with the residual exceeds λ, until the duality gap of the full problem is small (in the order of Massias,
-Gramfort & Salmon 2018, whose extrapolation is not needed here). Knows memberships; no store, no method.
+those whose correlation with the residual exceeds λ, until the duality gap of the full problem is small (as Massias, Gramfort &
+Salmon 2018, but without their extrapolation, which is not needed). Knows memberships; no store, no method.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LassoFit:
     objective: Array
     """(Q,) float64: ½‖y − b − Mw‖² + λ‖w‖₁."""
     gap: Array
-    """(Q,) float64: duality gap over ½‖y − ȳ‖², an upper bound; 0 where that is 0."""
+    """(Q,) float64: duality gap over ½‖y − ȳ‖², an upper bound of the relative error; 0 if ½‖y − ȳ‖² is 0."""
     passes: int
     """Number of passes over all rows."""
     residual: Array = field(repr=False)
@@ -68,7 +68,7 @@ class LassoProblem(NamedTuple):
 
     columns: WorkingSet
     y: Array
-    """(K + 1,) float64: measurements, NaN where one is missing; the last is NaN."""
+    """(K + 1,) float64: measurements, NaN where one is missing; the last entry is for padding and NaN."""
     penalty: float
     """λ."""
 
@@ -252,7 +252,7 @@ def require_solvable(membership: Membership, y: Array) -> Array:
     bad = np.argwhere(~np.isfinite(np.where(valid, y, 0)))
     if len(bad):
         query, subset = bad[0].tolist()
-        raise DataError(f"subset {subset}: the measurement of query {query} is not a finite number")
+        raise DataError(f"subset {subset}: the measurement of query {query} is not finite")
     return valid
 
 

@@ -1,5 +1,5 @@
-"""Each row's subsets as the solvers read them, block by block: a table in memory, or computed from row numbers. Knows no store
-and no method.
+"""The subsets of each row, as solvers read them block by block: from a table in memory, or computed from row numbers. Knows no
+store and no method.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Membership(Protocol):
         """K: number of subsets."""
 
     def of(self, rows: Array) -> Array:
-        """(n, d) integers: the subset ids of rows (n,), padded with K where a row is in fewer than d."""
+        """(n, d) integers: the subset ids of rows (n,), padded with K for a row in fewer than d subsets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def correlated(membership: Membership, residual: Array, most: int, workers: int)
 
 
 def multiplied(membership: Membership, weights: Array, start: int = 0, stop: int | None = None) -> Array:
-    """Mᵀ weights for rows from `start` to `stop`, or all N: (Q, n) float32 of weights (K, Q)."""
+    """Mᵀ weights for rows from `start` to `stop`, or all N: (Q, n) float32 from weights (K, Q)."""
     padded = np.zeros((membership.subsets + 1, weights.shape[1]), np.float32)
     padded[:-1] = weights
     stop = membership.rows if stop is None else stop

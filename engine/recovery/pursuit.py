@@ -2,8 +2,8 @@
 
 `iht`: normalised iterative hard thresholding (Blumensath & Davies 2010), gradient steps along Mᵀ(y − b − Mw), keeping
 the s largest weights, then least squares on the final support. `ssmp`: sequential sparse matching pursuit (Berinde & Indyk
-2009), for expanders: one weight at a time is changed by the median of its row's d residuals, where that lowers ‖y − b −
-Mw‖₁ most, and every 2s changes all but the s largest weights are dropped. Both scan all N columns at every step. Knows
+2009), for expanders: at each step the weight whose change, by the median of its row's d residuals, lowers ‖y − b − Mw‖₁ most is
+changed, and after every 2s changes all but the s largest weights are dropped. Both scan all N columns at every step. Knows
 memberships; no store.
 """
 
@@ -17,8 +17,8 @@ from .lasso import Sparse
 from .membership import Membership, correlated
 
 _TILE = 8192
-_STEPS = 100  # of thresholding
-_ROUNDS = 4  # of pursuit
+_STEPS = 100  # most steps of thresholding
+_ROUNDS = 4  # rounds of pursuit
 
 
 def thresholded(membership: Membership, y: Array, causes: int, workers: int = 1) -> tuple[list[Sparse], Array]:

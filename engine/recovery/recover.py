@@ -1,4 +1,4 @@
-"""From measurements to weights: chooses solver and penalty on held-out measurements, with diagnostics.
+"""Recovers weights from measurements: chooses solver and penalty on held-out measurements, with diagnostics.
 
 A tenth of the measurements is held out; the sparsity (c of λ = c·λ_max) or ridge strength that predicts them best, pooled over
 queries, is selected; the final weights use all measurements. Knows memberships; no store, no method.
@@ -43,9 +43,9 @@ class Recovery:
     """lasso, ridge, iht, ssmp; `auto` is lasso, or ridge where that predicts the held-out measurements better by more than one
     standard error."""
     regularization: float = 0.0
-    """c, or of a ridge its strength; 0 chooses."""
+    """c of the LASSO, or the strength of ridge; 0: chosen on held-out measurements."""
     causes: int = 0
-    """s of iht and ssmp; 0 selects it on held-out measurements."""
+    """s of iht and ssmp; 0: chosen on held-out measurements."""
     held_out: float = 0.1
     """Fraction of the measurements that is held out."""
     tolerance: float = 1e-4
@@ -62,7 +62,7 @@ class Recovery:
             0 <= self.regularization < most and 0 < self.held_out < 1 and 0 < self.tolerance < 1 and self.causes >= 0
         ):
             raise SettingsError(
-                "recovery needs 0 ≤ regularization < 1, 0 < held_out < 1, 0 < tolerance < 1 and causes ≥ 0"
+                "recovery needs 0 ≤ regularization < 1 (ridge: any ≥ 0), 0 < held_out < 1, 0 < tolerance < 1 and causes ≥ 0"
             )
 
 
@@ -71,9 +71,9 @@ class RecoveryResult:
     """Weights of Q queries, with held-out R² and duality gaps."""
 
     solver: str
-    """What solved it."""
+    """The solver that was used."""
     regularization: float
-    """c, the ridge's strength, or s."""
+    """c, the strength of ridge, or s."""
     explained: Array
     """(Q,) float64: held-out R². Negative if the mean predicts better; 0 if the held-out measurements are constant. The same
     measurements selected the sparsity, so it is slightly optimistic.
@@ -110,7 +110,7 @@ def recovery_bytes(queries: int, subsets: int, batch: int, workers: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryResources:
-    """What a recovery computes with; nothing in it changes the weights beyond rounding."""
+    """Threads, batch size and GPU of a recovery; they do not change the weights beyond rounding."""
 
     workers: int = 1
     """Threads."""
@@ -131,8 +131,8 @@ def recovered(
     resources: RecoveryResources = ONE_THREAD,
     stage: Stage = SILENT_STAGE,
 ) -> RecoveryResult:
-    """Recover weights from measurements y (Q, K) float64; settings are selected over all queries. `stage` gets the number of the
-    step, and what is solved in it.
+    """Recover weights from measurements y (Q, K) float64; settings are selected over all queries. `stage` gets the number of each
+    step, and a note on what it solves.
 
     Raises:
         DataError: the number of measurements is not K, too small, or they are not finite.
@@ -186,7 +186,7 @@ class _Split:
         return squared
 
     def base(self) -> Array:
-        """(Q, h): squared errors of the mean of the other measurements; 0 where they are rounding."""
+        """(Q, h): squared errors of the mean of the other measurements; 0 where they are mere rounding errors."""
         train = self.train
         means = train[:, ~np.isnan(train).all(0)].mean(1)[:, None]
         squared: Array = (self.y[:, self.held_out] - means) ** 2
@@ -229,7 +229,7 @@ def _held_out_errors(
     membership, subsets = problems.membership, problems.membership.subsets
     errors: dict[str, Array] = {}
     values: dict[str, Sequence[float]] = {}
-    # a regularization that was given is the LASSO's
+    # with auto, a given regularization is the LASSO's
     dense = settings.solver == "ridge" or (settings.solver == "auto" and not settings.regularization)
     shared = overlaps(membership) if dense and subsets <= DENSE else None
     if settings.solver in PURSUITS:
@@ -248,7 +248,7 @@ def _held_out_errors(
         ridge = Ridge(shared, split.train)
         errors["ridge"] = np.stack([split.errors(ridge.predicted(strength)) for strength in values["ridge"]])
     elif settings.solver == "ridge":
-        raise SettingsError(f"a ridge holds K × K numbers: at most {DENSE} subsets, not {subsets}")
+        raise SettingsError(f"ridge needs a K × K matrix: at most {DENSE} subsets, not {subsets}")
     return errors, values, shared
 
 

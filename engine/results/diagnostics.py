@@ -13,8 +13,8 @@ from ...store.json_values import JsonFields
 from ...store.layout import Array
 
 LEAST_AGREEMENT = 0.6
-"""Rank correlation of measurements between two fits; lower values mean mostly noise."""
-LEAST_SHARE = 0.1
+"""Rank correlation of measurements between two fits; measurements with lower values are mostly noise."""
+LEAST_OPERATORS_PER_EXAMPLE = 0.1
 """Operators per example; with fewer, weights were close to chance (`examples/benchmarks/steering_digits.py`)."""
 LEAST_EXPLAINED = 0.05
 """Held-out R²; lower values mean that sparse weights do not explain the measurements."""
@@ -70,8 +70,9 @@ class RecoveryDiagnostics:
 
     def _warnings(self) -> Iterator[str]:
         queries = len(self.gap)
-        if self.subsets < LEAST_SHARE * self.rows:
-            yield f"K/N is below {LEAST_SHARE}: weights of single examples were close to chance wherever we measured it"
+        if self.subsets < LEAST_OPERATORS_PER_EXAMPLE * self.rows:
+            yield (f"K/N is below {LEAST_OPERATORS_PER_EXAMPLE}: weights of single examples were close to chance in all of our "
+                   "measurements")  # fmt: skip
         noisy = int((self.reliability < LEAST_AGREEMENT).sum())
         if noisy:
             yield (f"measurements of {noisy} of {queries} queries agree by less than {LEAST_AGREEMENT} between two fits, and are "
@@ -81,7 +82,7 @@ class RecoveryDiagnostics:
             yield (f"sparse weights do not explain the held-out measurements of {unexplained} of {queries} queries: use more "
                    "operators, or a similarity method")  # fmt: skip
         if not self.converged.all():
-            yield f"{int((~self.converged).sum())} queries did not converge: their duality gap is above the tolerance"
+            yield f"weights of {int((~self.converged).sum())} queries did not converge: their duality gap is above the tolerance"
 
 
 def _median(values: Array) -> float:

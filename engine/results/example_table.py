@@ -32,7 +32,7 @@ class Examples:
         return [value if isinstance(value, str) else value.item() for value in self._columns[name].gather(rows)]
 
     def numbers(self, name: str) -> Array:
-        """A column of numbers, whole."""
+        """All values of a column of numbers."""
         column = self._columns[name]
         out = np.empty((column.rows, *column.column.shape), column.column.dtype)
         column.read(0, column.rows, out)

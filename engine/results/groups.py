@@ -28,11 +28,11 @@ GROUP_FIELDS = {
 }  # fmt: skip
 
 
-_TABLE_BYTES = 400  # per id and value, as Python strings in a table
+_TABLE_BYTES = 400  # of an id and its value as Python strings
 
 
 class Groups:
-    """The group of each example of a store."""
+    """The group of each example of a store, such as its source or author."""
 
     def __init__(self, store: FeatureStore, column: str, table: str = "") -> None:
         """Group by the store's column `source`, or by `column` of a table (.jsonl, .csv, .parquet, .npz) such as the corpus.
@@ -54,7 +54,7 @@ class Groups:
         self.sizes = np.bincount(self.of, minlength=len(self.names))
 
     def plan(self, queries: int) -> Plan:
-        """Memory of grouping besides the scores: group numbers of rows, the table of ids if there is one, sums, results."""
+        """Memory of grouping, without the scores: group numbers of rows, the table of ids if there is one, sums, results."""
         rows, groups = len(self.of), len(self.names)
         return Plan.of(
             Part("groups of examples", 24 * rows + 200 * groups),
@@ -118,7 +118,7 @@ def _labels(store: FeatureStore, table_labels: Mapping[str, str] | None, table: 
         names = [name if name in table_labels else document_of(name) for name in ids]
         absent = next((name for name in names if name not in table_labels), None)
         if absent is not None:
-            raise DataError(f"{table} has no line for example {absent}")
+            raise DataError(f"{table} has no record for example {absent}")
         yield [table_labels[name] for name in names]
 
 

@@ -1,4 +1,4 @@
-"""Makes text safe to print on a terminal. Knows nothing of what it says."""
+"""Makes text safe to print on a terminal. Knows nothing of its meaning."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ FORMATS = ("jsonl", "csv", "parquet")
 
 
 def result_rows(results: Results, store: FeatureStore) -> Iterator[Columns]:
-    """Results with their examples as tables of :func:`fields_of`, some queries at a time."""
+    """Results as tables with the columns of :func:`fields_of`, some queries at a time."""
     examples, k = Examples(store), results.rows.shape[1]
     of_seeds = {"error": results.error, "rank_low": results.rank_low, "rank_high": results.rank_high}
     further = {name: value for name, value in of_seeds.items() if value is not None} | dict(results.further_columns)
@@ -103,14 +103,14 @@ def format_of(path: str) -> str:
     """
     suffix = Path(path).suffix.lstrip(".").lower()
     if suffix not in FORMATS:
-        raise SettingsError(f"{path}: results are written as .{', .'.join(FORMATS)}")
+        raise SettingsError(f"{path}: results can only be written as .{', .'.join(FORMATS)}")
     if Path(path).is_dir():
-        raise SettingsError(f"{path} is a folder: name a file for the results")
+        raise SettingsError(f"{path} is a folder: give the path of a file for the results")
     return suffix
 
 
 class ResultFile:
-    """A file of results that appears whole, once all parts are written, or not at all."""
+    """A file of results that appears complete, after all parts are written, or not at all."""
 
     def __init__(self, path: str, fields: Fields) -> None:
         """The suffix of `path` is the format."""

@@ -26,12 +26,12 @@ class Results:
     exact: bool = True
     """Whether no other stored row has a higher score; False if candidates were chosen by estimates."""
     recall: float = 1.0
-    """Expected fraction of the best rows among these: 1 if exact, NaN if only estimates are stored."""
+    """Expected fraction of the best rows among these: 1 if exact, NaN if only sign bits are stored, which give estimates."""
     error: Array | None = None
     """(Q, k) float32: standard error of mean scores over seeds; None without seeds."""
     rank_low: Array | None = None
-    """(Q, k) int64: lowest rank of an example among these, within that error."""
+    """(Q, k) int64: the best rank among these that an example can have within the errors."""
     rank_high: Array | None = None
-    """(Q, k) int64: highest rank."""
+    """(Q, k) int64: the worst rank among these that an example can have within the errors."""
     further_columns: Mapping[str, Array] = field(default_factory=dict)
     """Name → (Q, k) values, such as `tie`."""

@@ -17,16 +17,16 @@ _CHUNK_BYTES = 8 << 20
 
 
 def export_parts(queries: int, rows: int) -> Plan:
-    """Memory of an export besides the scan: one chunk that is filled, and zarr's copy of it."""
+    """Memory of an export, without the scan: one chunk that is filled, and zarr's copy of it."""
     return Plan.of(Part("exported chunk", 4 * min(max(_CHUNK_BYTES, 4 * queries), 4 * queries * rows)))
 
 
 def refuse_path(path: str) -> None:
     """Raise SettingsError if the path exists, or is not the name of a Zarr group."""
     if Path(path).exists():
-        raise SettingsError(f"{path} exists: name another path for the scores")
+        raise SettingsError(f"{path} exists: give another path for the scores")
     if Path(path).suffix != ".zarr":
-        raise SettingsError(f"{path}: all scores are written as a .zarr group")
+        raise SettingsError(f"{path}: all scores are written as a Zarr group: give a path that ends in .zarr")
 
 
 def export(
@@ -34,7 +34,7 @@ def export(
 ) -> None:
     """Write a group with `scores` (N, Q) float32, rows in the store's order; its attributes are `attributes` and the query ids.
 
-    It appears at `path` whole or not at all. Raises StoreFull, SettingsError.
+    The group appears at `path` complete or not at all. Raises StoreFull, SettingsError.
     """
     with whole_file(Path(path)) as hidden:
         _write(hidden, scores, rows, queries, attributes)

@@ -7,14 +7,14 @@ import sys
 
 
 class StopRequest:
-    """Handles SIGINT and SIGTERM: the first signal lets the current step finish and be committed, a second one ends at once."""
+    """Handles SIGINT and SIGTERM: after the first signal the current step is finished and committed; a second stops at once."""
 
     def __init__(self) -> None:
-        """No signal has come yet."""
+        """No signal has arrived yet."""
         self._requested = False
 
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self._requested
 
     def __enter__(self) -> StopRequest:

@@ -1,8 +1,9 @@
 """A hash that no library version changes: the source of all random numbers that decide stored values. Knows nothing of their
 use.
 
-Library random streams change between versions, and a store outlives them. So buckets and signs come from BLAKE2b (the key) and
-SplitMix64 (Steele, Lea & Flood 2014: the stream), both fixed by their definitions. A test compares with recorded values.
+Random streams of libraries change between versions, and a store outlives versions. So buckets and signs come from BLAKE2b (the
+key) and SplitMix64 (Steele, Lea & Flood 2014: the stream), both fixed by their definitions. A test compares hashes with recorded
+values.
 """
 
 from __future__ import annotations

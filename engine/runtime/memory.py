@@ -1,7 +1,7 @@
 """The memory plan: the peak of an operation as a sum of named parts, refused before any work if it exceeds the budget.
 
-The budget bounds what headwater allocates for the work. The memory of the interpreter and its libraries is measured, stated
-beside the plan, and not part of the budget. Knows nothing of what the parts hold.
+The budget bounds what headwater allocates for the work. The memory of the interpreter and its libraries is measured and shown
+with the plan, but is not part of the budget. Knows nothing of what the parts hold.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Plan:
         return cls(tuple(part for part in parts if part.bytes > 0))
 
     def __add__(self, other: Plan) -> Plan:
-        """The plan of both at the same time; parts with the same name are added up."""
+        """The plan of both operations at the same time; parts of the same name are added up."""
         sizes: dict[str, int] = {}
         for part in (*self.parts, *other.parts):
             sizes[part.name] = sizes.get(part.name, 0) + part.bytes
@@ -69,7 +69,7 @@ def parse_bytes(text: str) -> int:
     """`2GB`, `512 MiB`, `1.5e9` → bytes.
 
     Raises:
-        SettingsError: it is no amount of memory.
+        SettingsError: it is not an amount of memory.
     """
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?I?)B?\s*", text.upper().replace("E", "e"))
     try:
@@ -77,7 +77,7 @@ def parse_bytes(text: str) -> int:
             raise ValueError
         return round(float(match[1]) * _UNITS[match[2]])
     except (ValueError, KeyError, OverflowError):
-        raise SettingsError(f"{text!r} is no amount of memory; write 512MB, 2GB or 1.5GiB") from None
+        raise SettingsError(f"{text!r} is not an amount of memory; write 512MB, 2GB or 1.5GiB") from None
 
 
 def show_bytes(count: int, *, up: bool = False) -> str:

@@ -60,7 +60,7 @@ class ProgressDisplay:
         self._close()
         now = time.monotonic()
         if self._stage:
-            self._stage_start = self._last_print = now  # the first stage began when the display did
+            self._stage_start = self._last_print = now  # the first stage began with the display
         self._stage, self.started = progress.stage, self.started or now
         if sys.stderr.isatty():
             from rich.console import Console

@@ -1,4 +1,4 @@
-"""Run: budget, device, progress, cancellation and executor of a long operation, in one value. Knows nothing of the work."""
+"""Run: budget, device, progress and cancellation of a long operation, in one value. Knows nothing of the work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Progress:
     total: int | None = None
     """Number of all items; None if it is not known."""
     note: str = ""
-    """The items' name and further figures, such as `examples · 900 tokens/s`."""
+    """The items' name and further numbers, such as `examples · 900 tokens/s`."""
     fraction: float | None = None
     """Fraction of the work that is done, if the total is only estimated."""
 
@@ -39,7 +39,7 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The circumstances of a long operation. Nothing in it decides what is computed."""
+    """How a long operation runs: memory, device, progress, stop. None of it changes what is computed."""
 
     budget: int | None = None
     """Upper bound of the memory plan in bytes; None for no bound."""
@@ -49,8 +49,6 @@ class Run:
     """Called with the progress of each stage."""
     should_stop: ShouldStop = never
     """Called before each step."""
-    executor: None = None
-    """Maps tasks to workers; None for this process."""
 
     def report(self, stage: str, done: int, total: int | None = None, note: str = "") -> None:
         """Report that `done` of a stage's `total` items are done."""
@@ -61,7 +59,7 @@ class Run:
         return lambda done: self.report(stage, done, total, note)
 
     def stage(self, name: str, total: int | None, note: str = "examples") -> Stage:
-        """A stage of this run: what a loop over rows is given."""
+        """A stage of this run, to which a loop over rows reports."""
         return Stage(name, total, note, self)
 
     def silenced(self) -> Run:
@@ -80,7 +78,7 @@ class Stage:
     name: str
     """What is being done, such as `attribute` or `hidden states`."""
     total: int | None = None
-    """Number of items; None where it is not known."""
+    """Number of items; None if it is not known."""
     note: str = "examples"
     """The items' name."""
     run: Run = SILENT
@@ -91,7 +89,7 @@ class Stage:
         self.run.report(self.name, done, self.total, note or self.note)
 
     def should_stop(self) -> bool:
-        """Whether the loop should end at its next whole step."""
+        """Whether the loop should end after the current step."""
         return self.run.should_stop()
 
 

@@ -12,7 +12,7 @@ from ..runtime.hashing import hashed
 
 @dataclass(frozen=True, slots=True)
 class CountSketch:
-    """CS: R^size → R^buckets, x ↦ Σ_i σ(i) x_i e_{β(i)} with one hash row (Charikar, Chen & Farach-Colton 2002).
+    """CS: R^size → R^buckets, x ↦ Σ_i σ(i) x_i e_{β(i)} with one hash function (Charikar, Chen & Farach-Colton 2002).
 
     ⟨CS x, CS y⟩ is unbiased for ⟨x, y⟩ with variance (‖x‖²‖y‖² + ⟨x,y⟩² − 2Σx_i²y_i²)/buckets.
     """

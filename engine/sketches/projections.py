@@ -1,9 +1,8 @@
 """Gradients of linear layers, sketched on both sides: Σ_t (S_out e_t)(S_in a_t)ᵀ for each example. Knows no method.
 
-A layer's gradient is Σ_t e_t a_tᵀ, with inputs a and output gradients e. With independent CountSketches of both sides
-the inner product of two
-sketched gradients is unbiased for that of the gradients (Pham & Pagh 2013: a sketch of outer products), and sketches of
-several layers may be added, because independent sketches are uncorrelated.
+A layer's gradient is Σ_t e_t a_tᵀ, with inputs a and output gradients e. With independent CountSketches of both sides the inner
+product of two sketched gradients is unbiased for that of the gradients (Pham & Pagh 2013: a sketch of outer products), and
+sketches of several layers may be added, because independent sketches are uncorrelated.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def require_sketch(name: str, k: int) -> None:
 
 
 def unit(rows: torch.Tensor, parts: torch.Tensor | None = None) -> torch.Tensor:
-    """(n, D) to unit norm; 0 stays 0. With `parts` (n, D), these over the norms of `rows`."""
+    """Rows (n, D) scaled to unit norm; rows of 0 stay 0. With `parts` (n, D): `parts` divided by the norms of `rows`."""
     largest = rows.abs().amax(1, keepdim=True).clamp(min=1e-38)
     scaled = rows / largest
     norms: torch.Tensor = scaled.norm(dim=1, keepdim=True)

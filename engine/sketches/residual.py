@@ -1,7 +1,7 @@
 """Reductions of the logits: losses, and sparse residuals r = softmax(z/τ) − onehot(y) on their heaviest tokens.
 
-Numba kernels on the CPU (torch's logsumexp and topk take a third of the time of the head's matrix product there, these
-kernels a fifteenth) and torch operations on other devices; both are tested against the same oracle. Knows no model.
+On the CPU Numba kernels compute them in a fifteenth of the time of the head's matrix product (torch's logsumexp and topk take a
+third), on other devices torch operations; both are tested against the same oracle. Knows no model.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class SparseResidual:
     tau: float
     """Temperature: s = z/τ."""
     top: int
-    """Largest logits that the softmax runs over; 0 for all."""
+    """Number of largest logits that the softmax runs over; 0 for all."""
     mass: float
-    """Probability of the support: the shortest prefix that reaches it …"""
+    """The support is the shortest list of most likely tokens whose probabilities sum to at least this."""
     least: int
-    """… but at least so many tokens, and always the target."""
+    """Smallest number of tokens in the support, which always includes the target."""
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(p, V), (p,) → indices (p, k) int64 and values (p, k) float32, k the largest support size; unused slots are 0, 0."""
+        """(p, V), (p,) → indices (p, k) int64 and values (p, k) float32, k the largest support; both are 0 in unused slots."""
         top = min(self.top or logits.shape[1], logits.shape[1])
         if logits.device.type != "cpu":
             return self.by_torch(logits, targets, top)
@@ -136,7 +136,7 @@ def _bins(values: Array, peak: np.float32, tau: np.float32, bins: Array) -> None
 def _likely(row: Array, top: int) -> np.float32:
     """A threshold that about 1.5 · `top` values of `row` reach, estimated from every 16th value; the lowest float32 for
     short rows, where sampling does not pay."""
-    rank = (3 * top // 2 + 32) // _STRIDE + 1
+    rank = (3 * top // 2 + 32) // _STRIDE + 1  # + 32: so that a small sample rarely reaches fewer than `top` values
     if len(row) < 32 * top:
         return _LOWEST
     best = np.full(rank, _LOWEST)

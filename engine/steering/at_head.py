@@ -1,4 +1,4 @@
-"""Operators on the last hidden state (equivalently on the logits): losses and gradients tile by tile, by the head alone. Knows
+"""Operators on the last hidden state (equivalently on the logits): losses and gradients need only the head, tile by tile. Knows
 hidden states of rows; no design.
 """
 
@@ -38,7 +38,7 @@ class AtHead:
     workers: Workers = field(init=False)
 
     def __post_init__(self) -> None:
-        """As many threads as torch has now."""
+        """Set up as many threads as torch uses at this moment."""
         object.__setattr__(self, "workers", Workers.of(self.head.weight.device))
 
     def initial(self, count: int, rank: int, seed: int) -> Operators:
@@ -54,7 +54,7 @@ class AtHead:
         tiles = self.tiles(subsets.start, states, np.split(indices, ends), rows)
 
         def add_tiles(tiles_of_operators: list[tuple[slice, Array, Array]]) -> OperatorGradients:
-            """The gradients of the same operators' tiles: groups of operators share the basis alone."""
+            """The gradients of one group's tiles: a basis gradient of its own, and its own lines of the shared alpha gradient."""
             part = OperatorGradients(torch.zeros_like(gradients.basis), gradients.alpha)
             for operator_range, positions, weights in tiles_of_operators:
                 weighted = self._weighted(states, positions, self._on_device(weights))
@@ -69,9 +69,9 @@ class AtHead:
     def tiles(
         self, start: int, states: StateArrays, indices: Sequence[Array], rows: Sequence[WeightedRows]
     ) -> Iterator[tuple[slice, Array, Array]]:
-        """Tiles of the operators from `start` on: a range of operators, positions (k, m), and their weights (k, m).
+        """Tiles (range of operators, their positions (k, m), the positions' weights (k, m)), beginning with operator `start`.
 
-        `indices`: of each operator's rows among the states.
+        `indices`: indices of each operator's rows among the states.
         """
         size, longest, operator_positions = tile_rows(self.head), 0, list[tuple[Array, Array]]()
         for subset, (row_indices, own) in enumerate(zip(indices, rows, strict=True), start):
@@ -125,7 +125,7 @@ class AtHead:
 def _padded(
     subsets: slice, operator_positions: list[tuple[Array, Array]], size: int
 ) -> Iterator[tuple[slice, Array, Array]]:
-    """Positions and weights of several operators as padded arrays, in parts of `size` positions at most."""
+    """Positions and weights of several operators as padded arrays, in parts of at most `size` positions."""
     longest = max((len(positions) for positions, _ in operator_positions), default=0)
     count = len(operator_positions)
     padded, padded_weights = np.zeros((count, longest), np.int64), np.zeros((count, longest))

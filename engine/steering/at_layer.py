@@ -1,6 +1,6 @@
-"""Operators on a layer's activations, ẑ = z + (z̃B)α_k: the layers above run again for each operator. The variant of the figure
-in arXiv 2606.05165. Each operator costs a forward pass through these layers, and in training a backward pass: many times the cost
-of steering the logits. Knows a head and batches at a layer; no design, no text.
+"""Operators on a layer's activations, ẑ = z + (z̃B)α_k: the layers above run again for each operator. The figure in arXiv
+2606.05165 shows this variant. Each operator costs a forward pass through these layers, and in training a backward pass: many
+times the cost of steering the logits. Knows a head and batches at a layer; no design, no text.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class AtLayer:
                 self._add(operators, subset, _part(upper, batch, own), gradients)
 
     def add_drift(self, operators: Operators, shared: SharedRows, gradients: OperatorGradients) -> None:
-        """Add the mean drift of all operators over the first shared rows, and its gradients. All positions of a row are read, of
-        so many rows that the positions are about as many as the shared rows.
+        """Add the mean drift of all operators over the first shared rows, and its gradients. All positions of a row are read;
+        therefore only the first rows, with about as many positions as there are shared rows.
         """
         lengths = np.diff(self.corpus.first)[shared.rows]
         count = max(1, int(np.searchsorted(np.cumsum(lengths), len(shared.rows), side="right")))
@@ -87,13 +87,13 @@ class AtLayer:
 
 @dataclass(frozen=True, slots=True)
 class _BatchPart:
-    """Examples of a batch with their weights, and what their loss or drift is measured from."""
+    """Examples of a batch with their weights, and their targets or unchanged states."""
 
     upper: UpperLayers
     which: torch.Tensor
     """(m,) int64: the examples."""
     expected: torch.Tensor
-    """At their target positions the targets (P,) int64, or the unchanged states (P, D), from which drift is measured."""
+    """At target positions: the targets (P,) int64 for the loss, or the unchanged states (P, D) for the drift."""
     weights: torch.Tensor
     """(P,) float32."""
 

@@ -1,7 +1,7 @@
-"""Weights ω of examples in their subsets' loss, which keep the gradients of well-learnt examples from vanishing.
+"""Weights ω of examples in their subsets' loss, which keep the influence of well-learnt examples from vanishing.
 
-If a model has learnt an example, its gradient there nearly vanishes, and an operator learns hardly anything from it. With weights
-of whole examples, inverse to the norm of their gradient at the head, planted examples are recovered that unweighted training
+If a model has learnt an example, its gradient on the example nearly vanishes, and an operator learns hardly anything from it.
+Weights of whole examples, inverse to the norm of their gradient at the head, recover planted examples that unweighted training
 misses; weights of single tokens do not achieve this. Knows hidden states and a head; no text, no store.
 """
 
@@ -19,8 +19,8 @@ from ..interface.subset_method import HiddenStates, StateArrays
 from .operators import logits_at
 
 _ROWS = 256  # rows that are read together
-_TOKENS = 4096  # tokens of the vocabulary whose residuals are in memory in float64
-_LEAST = 0.05  # of the median norm: smaller norms do not raise a weight further
+_TOKENS = 4096  # tokens of the vocabulary whose residuals are converted to float64 at a time
+_SMALLEST_NORM = 0.05  # as a fraction of the median norm; a smaller norm counts as this
 
 
 def head_norms(head: Head, corpus: HiddenStates, on_progress: Callable[[int], None] = lambda rows: None) -> Array:
@@ -61,6 +61,6 @@ def inverse_weights(norms: Array) -> Array:
     """(N,) ω in [0, 1]: 1 / max(norm, a twentieth of the median norm), divided by the largest; 0 where the norm is 0."""
     weights, positive = np.zeros(len(norms)), norms > 0
     if positive.any():
-        inverses = 1 / np.maximum(norms[positive], _LEAST * float(np.median(norms[positive])))
+        inverses = 1 / np.maximum(norms[positive], _SMALLEST_NORM * float(np.median(norms[positive])))
         weights[positive] = inverses / inverses.max()
     return weights

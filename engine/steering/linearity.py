@@ -1,4 +1,5 @@
-"""STRIDE's linearity loss: weights of rows should explain the measurements of training rows (arXiv 2606.05165, L_LDS).
+"""STRIDE's linearity loss: weights of examples, as recovery computes them, should explain the measurements of training rows
+(arXiv 2606.05165, L_LDS).
 
 L = ‖M̃(M̃ᵀM̃ + γI)⁻¹M̃ᵀy − y‖² with M̃ = MR, R ∈ R^{N×q} a Johnson–Lindenstrauss matrix of signs, q < K. Knows operators and a
 design; no text.
@@ -27,9 +28,9 @@ class Linearity:
     """The linearity loss for a design."""
 
     def __init__(self, design: Design, seed: int) -> None:
-        """Read the whole design once; `seed`: of R."""
+        """Read the whole design once. `seed`: seed of R."""
         width = max(1, design.subsets // 2)
-        sketch = np.zeros((design.subsets + 1, width))  # the last row is for subset numbers that stand for none
+        sketch = np.zeros((design.subsets + 1, width))  # the last row is for the padding of `Design.of`
         signs = hashed(seed, "linearity", width) | np.uint64(1)
         step = max(1, _NUMBERS // width)
         for start in range(0, design.rows, step):
@@ -44,7 +45,7 @@ class Linearity:
         damping = _RIDGE * max(float(np.trace(gram)) / width, 1e-12)  # signs may cancel if all subsets are equal
         inverse = np.linalg.solve(gram + damping * np.eye(width), sketch.T)
         self.unexplained: Array = sketch @ inverse - np.eye(design.subsets)
-        """(K, K): maps y to the negative of the part of it that no weights explain."""
+        """(K, K): maps y to minus the part of y that no weights of examples explain."""
 
     def add(self, space: Space, operators: Operators, rows: Array, gradients: OperatorGradients) -> None:
         """Add the mean of L over rows (n,), and its gradients."""

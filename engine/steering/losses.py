@@ -1,4 +1,4 @@
-"""Softmax losses at each position, cross-entropy or drift (KL), and their gradients with respect to the logits.
+"""Softmax losses at each position, cross-negative_entropy or drift (KL), and their gradients with respect to the logits.
 
 On a CPU one pass over a row in its cache, with one exponential per number (torch's log_softmax and exp are half of a training
 step); on a GPU, and for bounded logits, torch. Knows a head's scale and bound; no operator.
@@ -16,7 +16,7 @@ from ...store.layout import Array
 from ..interface.model_view import Head
 from ..sketches.residual import exp
 
-_SUM = 4096  # float32 terms whose sum is then added in float64
+_SUM = 4096  # terms summed in float32 before the sum is added in float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,13 @@ class Reference:
 
     q: torch.Tensor
     """(T, V) float32: the probabilities."""
-    entropy: torch.Tensor
+    negative_entropy: torch.Tensor
     """(T,) float64: Σ q log q."""
 
     @classmethod
     def of(cls, logits: torch.Tensor) -> Reference:
         """From the model's logits (T, V)."""
-        if logits.device.type == "cpu" and logits.is_contiguous():  # by the same sums as p: at α = 0 the drift is 0
+        if logits.device.type == "cpu" and logits.is_contiguous():  # summed as p in `_drift`: at α = 0 the drift is 0
             q = logits.clone()
             return cls(q, torch.from_numpy(_softmax(q.numpy())))
         log_q = torch.log_softmax(logits, 1)
@@ -43,15 +43,15 @@ def loss_and_gradient(
     head: Head, logits: torch.Tensor, expected: torch.Tensor | Reference, weights: torch.Tensor
 ) -> tuple[float, torch.Tensor]:
     """Σ weight · −log p(y) for logits (…, V) float32 and targets (T,) int64, or Σ weight · KL(q ‖ p) for a reference; and its
-    gradient with respect to the head's product, which overwrites the logits. The positions of the logits are the T expected ones,
-    repeated; weights (…,) float32.
+    gradient with respect to the head's product, which overwrites the logits. `logits` may hold several operators' logits at the
+    same T positions, one operator after the other; weights (…,) float32.
     """
     rows, weight = logits.reshape(-1, logits.shape[-1]), weights.reshape(-1)
     if rows.device.type != "cpu" or head.softcap or not logits.is_contiguous():
         return _by_torch(head, rows, expected, weight, logits.shape)
     scale = np.float32(head.scale)
     if isinstance(expected, Reference):
-        losses = _drift(rows.numpy(), expected.q.numpy(), expected.entropy.numpy(), weight.numpy(), scale)
+        losses = _drift(rows.numpy(), expected.q.numpy(), expected.negative_entropy.numpy(), weight.numpy(), scale)
     else:
         losses = _loss(rows.numpy(), expected.numpy(), weight.numpy(), scale)
     return float(losses.sum()), logits
@@ -63,7 +63,7 @@ def _by_torch(
     error = torch.log_softmax(rows, 1)
     if isinstance(expected, Reference):
         log_p = error.view(-1, *expected.q.shape)  # (k, T, V)
-        losses = (expected.entropy - torch.einsum("ktv,tv->kt", log_p, expected.q)).reshape(-1)
+        losses = (expected.negative_entropy - torch.einsum("ktv,tv->kt", log_p, expected.q)).reshape(-1)
         error = log_p.exp_().sub_(expected.q).view_as(rows)
     else:
         targets = expected.repeat(len(rows) // max(len(expected), 1))[:, None]
@@ -79,7 +79,7 @@ def _by_torch(
 def _loss(logits: Array, targets: Array, weights: Array, scale: np.float32) -> Array:
     """logits[i] ← scale·weight·(p − onehot); returns weight · −log p_y, (rows,) float64.
 
-    The target's p − 1 is computed as minus the sum of the others: where p is near 1 the difference would be mere rounding.
+    The target's p − 1 is computed as minus the sum of the others: where p is near 1 the difference would be mere rounding error.
     """
     rows, width = logits.shape
     losses = np.zeros(rows)
@@ -113,8 +113,8 @@ def _loss(logits: Array, targets: Array, weights: Array, scale: np.float32) -> A
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _drift(logits: Array, expected: Array, entropy: Array, weights: Array, scale: np.float32) -> Array:
-    """logits[i] ← scale·weight·(p − q); returns weight · KL(q ‖ p), (rows,) float64. entropy: Σ q log q."""
+def _drift(logits: Array, expected: Array, negative_entropy: Array, weights: Array, scale: np.float32) -> Array:
+    """logits[i] ← scale·weight·(p − q); returns weight · KL(q ‖ p), (rows,) float64. negative_entropy: Σ q log q."""
     rows, width = logits.shape
     losses = np.zeros(rows)
     for i in range(rows):
@@ -144,7 +144,7 @@ def _drift(logits: Array, expected: Array, entropy: Array, weights: Array, scale
         factor = np.float32(scale * weight)
         for j in range(width):
             row[j] = (row[j] * over - own[j]) * factor
-        losses[i] = weight * (entropy[i % len(expected)] - inner + np.log(total))
+        losses[i] = weight * (negative_entropy[i % len(expected)] - inner + np.log(total))
     return losses
 
 
@@ -152,7 +152,7 @@ def _drift(logits: Array, expected: Array, entropy: Array, weights: Array, scale
 def _softmax(logits: Array) -> Array:
     """logits[i] ← q; returns Σ q log q, (rows,) float64. Exponentials and sums are those of :func:`_drift`."""
     rows, width = logits.shape
-    entropy = np.empty(rows)
+    negative_entropy = np.empty(rows)
     for i in range(rows):
         row = logits[i]
         peak = row[0]
@@ -175,5 +175,5 @@ def _softmax(logits: Array) -> Array:
                 row[j] *= over
                 along = along + row[j] * shifted[j]
             inner += float(along)
-        entropy[i] = inner - np.log(total)
-    return entropy
+        negative_entropy[i] = inner - np.log(total)
+    return negative_entropy

@@ -2,10 +2,10 @@
 
 Operator k adds (h̃B)α_k to the hidden state that the head reads, with h̃ = [h, 1], a shared basis B ∈ R^{(D+1)×r} and
 α_k ∈ R^{r×D}; the model's own head reads the result. This is the factored form a_k = α_k Wᵀ of STRIDE's õ_k = o + B(h)a_k
-(arXiv 2606.05165): r·D numbers per operator instead of r·V. The head's product is computed once per position. An operator adds
-(h̃B)(α_kWᵀ) to it: r·V operations per position and r·D·V per tile, instead of D·V per position; and only a tile of the K ×
-positions × vocabulary logits is in memory. Fidelity is the loss on the rows of a subset, ω · −log p_k(y); stability is
-KL(p ‖ p_k), the drift, on the other rows. Knows a head and hidden states; no text, no store, no design.
+(arXiv 2606.05165): r·D numbers per operator instead of r·V. The head's product is computed once per position. To this product an
+operator adds (h̃B)(α_kWᵀ), with r·V operations per position and r·D·V per tile (for α_kWᵀ), instead of D·V per position; and only
+a tile of the K × positions × vocabulary logits is in memory. Fidelity is the loss on the rows of a subset, ω · −log p_k(y);
+stability is KL(p ‖ p_k), the drift, on the other rows. Knows a head and hidden states; no text, no store, no design.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ..interface.model_view import Head
 from .losses import Reference, loss_and_gradient
 
 TILE_BYTES = 4 << 20
-"""Float32 logits of a tile: as many as fit a processor's cache."""
+"""Bytes of a tile's float32 logits: as many as fit a processor's cache."""
 LEAST_ROWS = 128
-"""Smallest number of positions of a tile."""
+"""Smallest number of positions in a tile."""
 GroupLoss = tuple[float, torch.Tensor]
 """Loss of a group of operators, and its gradient at the codes (t, r)."""
 MapGroups = Callable[[Callable[[slice], GroupLoss], Iterable[slice]], Iterable[GroupLoss]]
-"""Calls a function for each group of operators, in order: `map`, or threads."""
+"""Calls a function for each group of operators, in order: `map`, or a version of it that uses threads."""
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class WeightedPositions:
 
 
 def tile_rows(head: Head) -> int:
-    """Positions of a tile: their logits, or states, fill `TILE_BYTES`; of a large vocabulary enough to outweigh α_k Wᵀ."""
+    """Positions of a tile: their logits or states fill `TILE_BYTES`; at least `LEAST_ROWS`, so that α_k Wᵀ does not dominate."""
     return max(LEAST_ROWS, TILE_BYTES // (4 * max(head.model_shape.vocabulary, head.model_shape.hidden)))
 
 
@@ -85,7 +85,7 @@ def add_fidelity(
 ) -> None:
     """Add Σ weight · −log p_k(y) for the operators of `subsets`, each at its own positions, and its gradients.
 
-    `positions`: states (k, m, …) of k operators, weights (k, m), 0 for padding. All of it is one tile.
+    `positions`: states (k, m, …) of k operators, weights (k, m), 0 for padding; together they are one tile.
     """
     states = positions.states
     code, onto = operators.codes(states.inner), _onto_logits(head, operators.alpha[subsets])  # (k, m, r), (k, r, V)
@@ -153,7 +153,7 @@ def _add_shared(
 def measure(
     head: Head, operators: Operators, states: PositionStates, example_ids: torch.Tensor, count: int
 ) -> torch.Tensor:
-    """y (count, K) float32: how much each operator lowers the mean loss of each example; `example_ids` (P,) of the positions."""
+    """y (count, K) float32: how much each operator lowers the mean loss of each example. `example_ids` (P,): each position's."""
     sums = torch.zeros(len(operators.alpha), count, device=states.hidden.device)
     for part, tile in states.tiles(tile_rows(head)):
         code, raw, targets = operators.codes(tile.inner), _raw(head, tile.hidden), tile.targets[:, None]
@@ -208,7 +208,7 @@ def _bounded(head: Head, raw: torch.Tensor) -> torch.Tensor:
 
 
 def _onto_logits(head: Head, alpha: torch.Tensor) -> torch.Tensor:
-    """α Wᵀ (…, r, V) float32 of α (…, r, D)."""
+    """α Wᵀ (…, r, V) float32 from α (…, r, D)."""
     return (alpha.to(head.weight.dtype) @ head.weight.T).float()
 
 
@@ -218,6 +218,6 @@ def _onto_hidden(head: Head, error: torch.Tensor) -> torch.Tensor:
 
 
 def _add_basis(gradients: OperatorGradients, inner: torch.Tensor, code_gradient: torch.Tensor) -> None:
-    """Add the basis's gradient, from states (t, D') and the gradient at their codes (t, r)."""
+    """Add the basis's gradient, from states (t, D') and the gradient (t, r) with respect to their codes."""
     gradients.basis[:-1] += inner.float().T @ code_gradient
     gradients.basis[-1] += code_gradient.sum(0)

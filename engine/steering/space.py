@@ -1,4 +1,4 @@
-"""The protocol of a steering space (logits or activations): the losses that a training step adds up there. Knows no arithmetic
+"""The protocol of a steering space (logits or activations): the losses of a training step, and measurements. Knows no arithmetic
 of operators, no model, no file.
 """
 
@@ -23,7 +23,7 @@ class WeightedRows:
     rows: Array
     """(n,) int64."""
     weights: Array
-    """(n,) float64: of each row, divided evenly among its target positions."""
+    """(n,) float64: weight of each row, divided evenly among its target positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class SharedRows:
     rows: Array
     """(m,) int64, each with at least one target position."""
     at: Array
-    """(m,) float64 in [0, 1): which position of the row, as a fraction, for a space that reads single positions."""
+    """(m,) float64 in [0, 1): where in each row the single position is that a space may read instead of the whole row."""
     outside: Array
     """(K, m) bool: whether a row is outside an operator's subset."""
 
@@ -58,7 +58,9 @@ class Space(Protocol):
         """Add Σ weight · −log p_k(y) of each operator of `subsets` over its own rows, whose states fit in memory together."""
 
     def add_drift(self, operators: Operators, shared: SharedRows, gradients: OperatorGradients) -> None:
-        """Add the mean KL(p ‖ p_k) of all operators over the shared rows outside their subsets, or over the first of them."""
+        """Add the mean KL(p ‖ p_k) of all operators over the shared rows outside their subsets; a space
+        that reads whole rows may use only the first of them.
+        """
 
     def add_losses(
         self, operators: Operators, rows: Array, weights: torch.Tensor, gradients: OperatorGradients

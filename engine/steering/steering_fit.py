@@ -29,21 +29,21 @@ class DesignSubset:
 
     @property
     def rows(self) -> int:
-        """N."""
+        """N: number of examples."""
         return self.design.rows
 
     @property
     def subsets(self) -> int:
-        """How many they are."""
+        """Number of the chosen subsets."""
         return len(self.which)
 
     @property
     def degree(self) -> int:
-        """Of the whole design, an upper bound here."""
+        """d of the whole design; a row is in at most so many of the chosen subsets."""
         return self.design.degree
 
     def of(self, rows: Array) -> Array:
-        """(n, d): the subsets that hold each row, filled up with their number for a row in fewer than d."""
+        """(n, d): the chosen subsets that hold each row, filled up with the number of them for a row in fewer than d."""
         place = np.full(self.design.subsets + 1, len(self.which))
         place[self.which] = np.arange(len(self.which))
         return np.asarray(place[self.design.of(rows).astype(np.int64)])
@@ -104,7 +104,7 @@ class SteeringFit:
                 )
 
     def parameters(self) -> dict[str, Array]:
-        """`basis` and `alpha`; of the second training `check_basis`, `check_alpha`, and `which` operators it has."""
+        """`basis` and `alpha`; from the second training `check_basis`, `check_alpha`, and `which`: the operators it trains."""
         arrays = {name: value for name, value in self._main.state_dict().items() if name in ("basis", "alpha")}
         if self._check:
             arrays |= {

@@ -3,7 +3,8 @@
 The differences between subsets are small, and unequal progress would hide them. At each step an operator reads the next `batch`
 rows of its subset (in the design's order, so that all rows are read equally often), and those of the shared rows that are outside
 its subset; then follows one Adam step on all operators and on the shared basis. Random numbers are a function of the seed and the
-step, so a training that is stopped and resumed gives the same bytes. Knows a space and a design; no text, no file.
+step, so a training that is stopped and resumed gives the same bytes. Knows a steering space (`space.py`) and a design; no text
+and no file.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from .linearity import Linearity
 from .operators import OperatorGradients, Operators
 from .space import SharedRows, Space, WeightedRows
 
+_SHARED_STREAM, _LINEARITY_STREAM = 1, 2  # of random rows
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SteeringRecipe(TrainingRecipe):
-    """Hyperparameters of the training of operators; an example of a batch is a row of the operator's subset."""
+    """Hyperparameters of the training of operators. `batch`: rows of its subset that an operator reads at a step."""
 
     batch: int = 32
     steps: int = 150
     """Optimizer steps."""
     rank: int = 16
-    """r of the basis."""
+    """r: number of columns of the basis."""
     shared: int = 256
     """Rows that all operators read at a step, for drift outside their subsets."""
     basis_learning_rate: float = 1e-3
@@ -48,7 +51,7 @@ class SteeringRecipe(TrainingRecipe):
         least = min(self.learning_rate, self.basis_learning_rate, self.stability, self.linearity)
         if min(self.rank, self.steps, self.batch, self.shared) < 1 or not least >= 0:
             raise SettingsError(
-                "steering needs rank, updates, members and shared ≥ 1, and rates and weights of losses ≥ 0"
+                "steering needs rank, steps (updates), batch (members) and shared ≥ 1, and rates and weights of losses ≥ 0"
             )
 
 
@@ -61,9 +64,8 @@ class Training:
         self.operators = space.initial(design.subsets, recipe.rank, recipe.seed)
         self.step = 0
         self._sizes = design.sizes()
-        self._first_rows = hashed(
-            recipe.seed, "begin", design.subsets
-        )  # seeds differ in the row that a subset begins with
+        # where each subset's reading starts; another seed starts elsewhere
+        self._first_rows = hashed(recipe.seed, "begin", design.subsets)
         if not self._sizes.all():
             raise DataError(f"subset {int(np.argmin(self._sizes))} of the design is empty")
         self._linearity = Linearity(design, recipe.seed) if recipe.linearity else None
@@ -90,7 +92,7 @@ class Training:
         """
         step = arrays.get("step", np.array(-1))
         if step.shape or step.dtype.kind != "i" or not 0 <= int(step) <= self.recipe.steps:
-            raise DataError(f"there is no step to continue from: {step}")
+            raise DataError(f"the checkpoint has no step to continue from: {step}")
         for name, value in self._named().items():
             for key in (name, *((f"{name}_exp_avg", f"{name}_exp_avg_sq") if step else ())):
                 _require_array(key, arrays.get(key, np.zeros(0)), tuple(value.shape))
@@ -138,14 +140,14 @@ class Training:
         finite = torch.isfinite(alpha.flatten(1).sum(1))
         if not finite.all():
             raise DataError(
-                f"operator {int(finite.int().argmin())} is no longer finite after step {self.step + 1}: use a lower rate"
+                f"operator {int(finite.int().argmin())} is no longer finite after step {self.step + 1}: use a lower learning rate"
             )
         return fidelity.loss, drift.loss
 
     def _add_linearity(self, linearity: Linearity) -> None:
         """Add the gradients of the linearity loss at random rows."""
         gradients = OperatorGradients.zeros(self.operators)
-        rows, _ = self._random_rows(self.step, 2, self.recipe.batch)
+        rows, _ = self._random_rows(self.step, _LINEARITY_STREAM, self.recipe.batch)
         linearity.add(self._space, self.operators, rows, gradients)
         alpha, basis = self.operators.alpha, self.operators.basis
         for parameter, gradient in ((alpha, gradients.alpha), (basis, gradients.basis)):
@@ -155,8 +157,8 @@ class Training:
     def subset_rows(self, step: int) -> list[WeightedRows]:
         """The rows of its subset that each operator reads at a step.
 
-        A row's weight is ω over the number of the batch's rows that have target positions. (Over the sum of their ω a row would
-        weigh less beside rows of large ω, and measurements would not add up.)
+        A row's weight is ω divided by the number of the batch's rows that have target positions. (Divided by the sum of their ω,
+        a row would count less beside rows of large ω, and measurements would not be additive.)
         """
         return [self._rows_of(subset, step) for subset in range(self._design.subsets)]
 
@@ -174,11 +176,11 @@ class Training:
 
     def shared_rows(self, step: int) -> SharedRows:
         """The random rows that all operators read at a step, and for each operator which of them are outside its subset."""
-        rows, generator = self._random_rows(step, 1, self.recipe.shared)
+        rows, generator = self._random_rows(step, _SHARED_STREAM, self.recipe.shared)
         at, first = generator.random(len(rows)), self._space.corpus.first
         has_targets = first[rows + 1] > first[rows]
         rows, at = rows[has_targets], at[has_targets]
-        outside = np.ones((self._design.subsets + 1, len(rows)), bool)  # the last is for rows in fewer than d subsets
+        outside = np.ones((self._design.subsets + 1, len(rows)), bool)  # the last is for the padding of `Design.of`
         outside[self._design.of(rows).T.astype(np.int64), np.arange(len(rows))] = False
         return SharedRows(rows, at, outside[:-1])
 

@@ -1,4 +1,4 @@
-"""Threads of one core each that share the tiles of a training step. Knows nothing of tiles.
+"""Threads of one core each that compute the tiles of a training step in parallel. Knows nothing of tiles.
 
 torch's own threads synchronise at each of a step's thousands of small operations; threads that compute whole tiles synchronise
 once per step. Results come in the order of the items, so that sums do not depend on which thread was first.
@@ -16,7 +16,7 @@ import torch
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
-_AHEAD = 2  # items per thread that may wait
+_AHEAD = 2  # items per thread that may wait in the queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Workers:
         return cls(torch.get_num_threads() if device.type == "cpu" else 1)
 
     def each(self, work: Callable[[Item], Output], items: Iterable[Item]) -> Iterator[Output]:
-        """work(item) for each item, in their order; torch uses one thread meanwhile."""
+        """Results of work(item), in the order of the items; torch uses one thread in the meantime."""
         if self.count == 1:
             yield from map(work, items)
             return

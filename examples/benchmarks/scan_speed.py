@@ -156,8 +156,8 @@ def ours(few: Any, rounds: int, asked: Sequence[int]) -> list[dict[str, Any]]:
     signs = stores.signs_of(few)
     lines = engine(few, rounds, "headwater int8", asked)
     lines += engine(few, rounds, f"headwater {SIGNS}", asked, small=signs)
-    few.hold("c")
-    signs.hold("c")
+    few.cache("c")
+    signs.cache("c")
     lines += engine(few, rounds, "headwater int8", asked, (HELD,))
     return lines + engine(few, rounds, f"headwater {SIGNS}", asked, (HELD,), small=signs)
 

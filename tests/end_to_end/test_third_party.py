@@ -110,8 +110,8 @@ def test_a_query_finds_its_own_example(installed, store, tmp_path, method):
 @pytest.mark.parametrize(
     ("where", "setting", "told"),
     [
-        ("S", "layer", "meanhidden.layer is 1 there, 0 here"),
-        ("T", "depth", "method meanhidden: no setting depth; there are layer"),
+        ("S", "layer", "meanhidden.layer is 1 in the store, 0 in this run"),
+        ("T", "depth", "method meanhidden: no setting depth; the settings are layer"),
     ],
 )
 def test_its_settings_are_compared_and_checked(installed, store, where, setting, told):

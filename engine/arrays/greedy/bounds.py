@@ -21,7 +21,7 @@ PAST = 512
 """Number of stored earlier vectors; when full, every other one is dropped."""
 LEVELS = (16, 32, 64)
 """Numbers of directions after which the bound is tested; it is also tested after all of them."""
-_SHARE = 1 << 16  # rows for which a thread is worth its start
+_SHARE = 1 << 16  # fewest rows for which starting a thread pays
 
 
 class RowState(NamedTuple):

@@ -20,9 +20,9 @@ from .problem import Choice, Limits, Objective, Room, sampled
 from .row_cache import RowCache, RowSource
 
 _SLACK = 2e-5  # of ‖w‖‖φ‖: far above the rounding of float32 products of a few thousand numbers
-_FEW, _SMALL = 64, 1 << 17  # rows are fetched so many at a time at least, or as many as have so many numbers
-_BOUND = 0.2  # what a bound beyond the first directions takes of what a row takes in a pass
-_FETCH, _START = 50.0, 1 << 16  # what a fetched row, and the beginning of a pass, take of it
+_FEW, _SMALL = 64, 1 << 17  # at least so many rows are fetched at a time, or rows of so many numbers in all
+_BOUND = 0.2  # cost of a bound that needs more than the first directions, in units of the cost of a row in a pass
+_FETCH, _START = 50.0, 1 << 16  # cost of a fetched row, and of the beginning of a pass, in the same unit
 
 
 def greedy(source: RowSource, objective: Objective, limits: Limits, room: Room, stage: Stage) -> Choice:
@@ -187,7 +187,7 @@ class _Greedy:
         return best
 
     def _unlike(self, rows: Array, features: Array, last: tuple[float, int, Array]) -> Array:
-        """(n,) bool: False for duplicates of a lower row, which rank behind it."""
+        """(n,) bool: False for duplicates of a lower row, which rank below it."""
         _, row, feature = last
         same = (features == feature).all(1) & (rows > row)
         if self._limits.cost is not None:

@@ -1,7 +1,7 @@
 """Top-k heaps: the best k scores of each query, kept while scores stream by. Knows rows by number and nothing else.
 
-A heap's root is its lowest score, and nearly every new score is below it. Of equal scores the lower row
-ranks first, so the result depends on the scores alone, not on their order or on how workers split them.
+A heap's root is its lowest score, and nearly every new score is below it. Of equal scores the lower row ranks first, so the
+result depends on the scores alone, not on their order or on how workers split them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Heaps:
     """Q heaps of k (score, row) pairs, owned by one worker."""
 
     def __init__(self, queries: int, k: int) -> None:
-        """Empty: scores of -inf."""
+        """Empty heaps: all scores are -inf."""
         self.scores = np.full((queries, k), -np.inf, np.float32)
         self.rows = np.full((queries, k), NO_ROW, np.int64)
 
@@ -45,7 +45,7 @@ def merged(heaps: Sequence[Heaps]) -> tuple[Array, Array]:
 
 @njit(cache=True, nogil=True)
 def _worse(s: float, r: int, t: float, u: int) -> bool:
-    """Whether (score s, row r) ranks behind (t, u)."""
+    """Whether (score s, row r) ranks below (t, u)."""
     return s < t or (s == t and r > u)
 
 

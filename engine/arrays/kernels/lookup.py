@@ -26,15 +26,17 @@ from .simd import ADDRESS, I8, I16, VectorPart, data, load, mask, offset_address
 
 TILE = 256
 """Rows per pass over the queries' tables."""
-_COLUMNS = 1024  # nibbles between carries to 32 bits: 256 steps of four
+_COLUMNS = 1024  # nibbles (256 steps of four) that are summed in 16 bits before the sums are added to 32-bit ones
 _GROUPS = 2  # of 32 rows, per call of the kernel
 
 
 class SignQueries:
-    """Queries as look-up tables, or packed integers where the processor has no byte shuffle; the sums are the same."""
+    """Queries as look-up tables, or as packed integers if the processor has no byte shuffle; the sums are the same."""
 
     def __init__(self, matrix: Array, *, tables: bool | None = None) -> None:
-        """`matrix` (Q, bits) int16, magnitudes of four neighbours ≤ 63. `tables`: use look-up tables; default: if supported."""
+        """`matrix` (Q, bits) int16; the magnitudes of any four neighbours sum to at most 63. `tables`: whether to use look-up
+        tables; None: if the processor supports them.
+        """
         self.count, self.bits = matrix.shape
         self._packed: PackedQueries | None = None
         if has_byte_shuffle() if tables is None else tables:
@@ -53,8 +55,8 @@ class SignQueries:
     def multiply(self, signs: Array, out: Array) -> None:
         """out[:, :n] = Σ_i ±q_i, int32; signs (n, bits/8) uint8, out (Q, ≥ n)."""
         if self._packed is not None:
-            for start in range(0, len(signs), _FEW):
-                self._unpacked(signs[start : start + _FEW], start, out)
+            for start in range(0, len(signs), _UNPACKED_ROWS):
+                self._unpacked(signs[start : start + _UNPACKED_ROWS], start, out)
             return
         columns = self.bits // 4
         nibbles, part = np.empty((TILE // 32, columns, 32), np.uint8), np.empty((2, 2, 2, 16), np.uint16)
@@ -68,7 +70,7 @@ class SignQueries:
             _signed(looked_up, count, self._shift, start, out)
 
 
-_FEW = 64  # rows that are unpacked per step
+_UNPACKED_ROWS = 64  # rows that are unpacked per step
 
 
 def query_bytes(queries: int, bits: int) -> int:

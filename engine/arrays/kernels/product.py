@@ -1,13 +1,14 @@
 """Inner products of stored rows with queries in any precision, tile by tile, on one thread. Knows nothing of files, heaps or
 methods.
 
-Blocking: a slice of six queries (24 to 48 KB, packed in the order of use) stays in the L1 and L2 caches while the rows of a
-tile, which stay in L2, are processed in pairs. With few queries no row is reused, so rows are then read whole, in memory order.
+Blocking: six queries at a time (24 to 48 KB, packed in the order of use) and the rows of a tile stay in the L1 and L2 caches;
+rows are processed two at a time. If all queries fit one kernel call, no row is read again, so rows are then read from end to end
+in memory order.
 
-Most processors have no fast library for integer products (without AVX512-VNNI, torch's int8 product runs at 2 GFLOP/s a core);
-here int8 rows use `vpmaddwd`, half-precision rows `vcvtph2ps` and fused multiply-adds. A sum's order of additions is fixed by its
-length alone, eight lanes folded in halves, and is the same in every variant of the kernel: a score depends on its row and
-its query and on nothing else, to the last bit.
+Most processors have no fast library for integer products (without AVX512-VNNI, torch's int8 product runs at 2 GFLOP/s per core);
+these kernels use `vpmaddwd` for int8 rows, `vcvtph2ps` and fused multiply-adds for half-precision rows. A sum's order of
+additions is fixed by its length alone, eight lanes folded in halves, and is the same in every variant of the kernel: a score
+depends on its row and its query and on nothing else, to the last bit.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ LANES = {"int8": 16, "int16": 8, "uint16": 8, "float32": 8}
 """Row elements per kernel step, by array dtype; int16 holds float16 bit patterns, uint16 holds bf16."""
 
 DEPTH = 1024
-"""Row elements that are multiplied before the next row is processed; fixed, because float rounding depends on it."""
+"""Elements of a row that are multiplied before going to the next row. Part of the result: float rounding depends on it."""
 _WHOLE_DEPTH = 4096  # of integers, whose sums are exact: 103 GMAC/s on two threads, 92 with 1,024, 70 with 512
 Values: TypeAlias = tuple[ir.Value, ...]
 Emitter: TypeAlias = Callable[[BaseContext, ir.IRBuilder, Signature, list[ir.Value]], ir.Value]
@@ -207,7 +208,7 @@ class SumPart(NamedTuple):
     at: int
     """Index of the first element."""
     pitch: int
-    """Elements between the starts of consecutive lines."""
+    """Elements between the starts of consecutive rows."""
     fresh: bool
     """Whether sums are overwritten instead of added to."""
 
@@ -221,8 +222,8 @@ def dot_block(
     rows: a `VectorPart` of int8, int16 (float16's words), uint16 (bf16's) or float32; packed: a `PackedPart` of int16 for int8
     rows, else float32, steps × width × LANES numbers; sums: a `SumPart` of int32 or float32.
 
-    2 × 6 sums fill twelve of AVX2's sixteen registers, two hold the rows, one what was loaded of a query: each load of a
-    query serves two products, each of a row six.
+    2 × 6 sums fill twelve of AVX2's sixteen registers, two hold the rows, one holds the current part of a query: each load of a
+    query serves two products, each load of a row six.
     """
     dtype = str(rows.types[0].dtype)
     height, width = (length.literal_value for length in size.types)

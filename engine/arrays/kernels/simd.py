@@ -32,11 +32,11 @@ class VectorPart(NamedTuple):
     at: int
     """Index of the first element."""
     pitch: int
-    """Elements between the starts of consecutive lines."""
+    """Elements between the starts of consecutive rows."""
 
 
 def target_has(feature: str) -> bool:
-    """Whether the processor that Numba compiles for has an instruction set, by LLVM's name; NUMBA_CPU_NAME names another one."""
+    """Whether the processor that Numba compiles for (NUMBA_CPU_NAME, or else this one) has an instruction set, by LLVM's name."""
     if config.CPU_NAME:
         return f"+{feature}" in (config.CPU_FEATURES or "").split(",")
     return bool(llvmlite.binding.get_host_cpu_features().get(feature))

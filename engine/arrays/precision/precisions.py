@@ -161,7 +161,7 @@ class Sign(Precision):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Packed signs; `.scale`, the row's norm times the estimator's constant."""
+        """Packed signs; `.scale`, the factor that turns a sum over signs into an estimated inner product."""
         name = self.declared.name
         return column(name, (self.bits // 8,), "uint8"), column(f"{name}.scale", (), "float32")
 
@@ -218,7 +218,7 @@ def recorded_precisions(record: GroupRecord) -> dict[str, Precision]:
             raise TypeError(f"bits {bits!r}")
         precisions = {c.name: precision_of(name, c, bits) for c in record.declared}
     except (SettingsError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreDamaged(f"the store's root describes no precision of its rows: {error}") from None
+        raise StoreDamaged(f"the store's root does not describe the precision of its rows: {error}") from None
     stored = {c.name: (c.shape, c.dtype) for c in record.columns}
     for part in (part for precision in precisions.values() for part in precision.columns):
         if stored.get(part.name) != (part.shape, part.dtype):

@@ -22,7 +22,7 @@ from .rotation import Rotation
 BITS = 128
 """`bits` is a multiple of this: the bits of a row that one kernel step reads."""
 LARGEST_FOUR = 63
-"""Sum of magnitudes of four neighbours of a query, at most: four entries of a table add up in a byte."""
+"""Largest sum of the magnitudes of four neighbouring query values, so that four entries of a table add up in a byte."""
 
 
 def sign_rows(rows: Array, rotation: Rotation) -> tuple[Array, Array]:
@@ -34,7 +34,7 @@ def sign_rows(rows: Array, rotation: Rotation) -> tuple[Array, Array]:
 
 
 def sign_queries(matrix: Array, rotation: Rotation) -> tuple[Array, Array]:
-    """Queries (Q, D) → int16 (Q, bits) and scale (Q,) float32: Pq ≈ scale · int16, four neighbours' magnitudes ≤ 63."""
+    """Queries (Q, D) → int16 (Q, bits) and scale (Q,) float32: Pq ≈ scale · int16. Magnitudes of four neighbours sum to ≤ 63."""
     rotated = rotation.apply(matrix).astype(np.float64)
     fours = np.abs(rotated).reshape(len(matrix), -1, 4).sum(2)
     largest = fours.max(1, initial=0)

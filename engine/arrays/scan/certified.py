@@ -4,10 +4,10 @@ The int8 score s̃ of a row differs from the finer score by at most
 
     b = ‖q − q̃‖ ‖x̃‖ + ‖q‖ ‖x − x̃‖ + rounding                                              (Cauchy and Schwarz, twice)
 
-with x̃ the int8 row, ‖x − x̃‖ stored beside it, and q̃ the integer query (all rotated alike, which preserves products and norms).
-At least k rows score no less than the k-th largest s̃ − b, so a row with s̃ + b below that floor is not among the best k. The
-other rows are scored again from the finer column. Where they exceed the planned memory, the whole finer column is scanned,
-with the same result. Knows columns, precisions and scorers.
+with x̃ the int8 row, ‖x − x̃‖ stored beside it, and q̃ the integer query (all are rotated in the same way, which preserves
+products and norms). At least k rows score no less than the k-th largest s̃ − b, so a row with s̃ + b below that floor is not
+among the best k. The other rows are scored again from the finer column. If they exceed the planned memory, the whole finer
+column is scanned, with the same result. Knows columns, precisions and scorers.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .scorers import require_queries, scorer_of, tile_rows
 from .top_k import tiles, top_k
 from .two_stage import CompressedColumn, TwoStageResult, ranked, require_same_rows, rescored
 
-ROOM = 64
-"""Capacity for candidates per query, in multiples of k."""
+CANDIDATES_PER_K = 64
+"""Candidates that a worker can keep for a query, as a multiple of k."""
 _UNIT = 2.0**-24  # unit roundoff of float32
 _SLACK = 1.0 + 1e-5  # covers rounding of the bounds, which are computed in float32
 
@@ -68,7 +68,7 @@ def bound_worker_bytes(queries: int, k: int, rows: int) -> int:
 
 def room_for(rows: int, k: int) -> int:
     """Capacity of one worker for candidates of a query."""
-    return min(rows, max(ROOM * k, 1024))
+    return min(rows, max(CANDIDATES_PER_K * k, 1024))
 
 
 def _candidates(workers: list[_BoundWorker], floor: Array) -> Array:
@@ -131,7 +131,7 @@ class _ScoreBounds:
         exact = hadamard_rotation(precision.depth).apply(np.asarray(matrix, np.float64))
         norms = np.linalg.norm(exact, axis=1)
         lost = np.linalg.norm(exact - values * scale[:, None].astype(np.float64), axis=1)
-        # a finer score is a sum of DEPTH-long parts, each of eight lanes: no number is rounded more often than this
+        # a finer score is summed in parts of DEPTH numbers in eight lanes: this bounds the roundings of one term
         roundings = DEPTH // 8 + 8 + precision.depth // DEPTH + 4
         of_row = (lost + (roundings + 4) * _UNIT * norms).astype(np.float32) * np.float32(_SLACK)
         of_error = (norms * (1 + roundings * _UNIT)).astype(np.float32) * np.float32(_SLACK)
@@ -145,9 +145,8 @@ class _BoundWorker:
         self._bounds, self.heaps, self.full = bounds, Heaps(bounds.queries, k), False
         rows, upper = np.empty((bounds.queries, room), np.int64), np.empty((bounds.queries, room), np.float32)
         self.candidates = CandidateBuffer(rows, upper, np.zeros(bounds.queries, np.int64))
-        self._tile = max(
-            1, min(room // 2, tile_rows(bounds.queries))
-        )  # a tile must not fill the room before floors rise
+        # floors rise after each tile, so a tile must be too small to fill the buffer
+        self._tile = max(1, min(room // 2, tile_rows(bounds.queries)))
         self._sums = np.empty((bounds.queries, self._tile), np.int32)
         self._lower = np.empty((bounds.queries, self._tile), np.float32)
         self._upper = np.empty((bounds.queries, self._tile), np.float32)

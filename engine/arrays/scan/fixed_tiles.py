@@ -1,7 +1,7 @@
 """Scores of a method's own `score`, called with tiles of one size, so that no score depends on the blocks.
 
-Both sides are cut, and filled up with zeros, to the same size every time, and are arrays whose matrix products depend on no
-position (`tile_array.py`). Knows blocks and queries; no file.
+Rows and queries are cut into tiles of a fixed size, filled up with zeros, whose matrix products do not depend on a row's position
+in the tile (`tile_array.py`). Knows blocks and queries; no file.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class FixedTiles:
     """A method's scores of stored rows with Q queries."""
 
     def __init__(self, score: Callable[[QueryMatrix, Block], Array], queries: QueryMatrix) -> None:
-        """`score`: of a tile, (128, 64) float32 from 64 queries and 128 rows."""
+        """`score`: scores of a tile, (128, 64) float32, from 64 queries and 128 rows."""
         self._score, self._queries, self._tiles = score, len(queries.matrix), list(_query_tiles(queries))
 
     def scores(self, block: Block) -> Array:
         """(rows, Q) float32, of columns decoded to float32 (columns of integers as they are).
 
         Raises:
-            BrokenMethod: the function gives another shape.
+            BrokenMethod: the function returns an array of another shape.
         """
         scores = np.empty((block.rows, self._queries), np.float32)
         for first in range(0, block.rows, TILE_ROWS):
@@ -42,7 +42,7 @@ class FixedTiles:
                 scored = np.asarray(self._score(queries, tile))
                 if scored.shape != (TILE_ROWS, TILE_QUERIES):
                     expected = (TILE_ROWS, TILE_QUERIES)
-                    raise BrokenMethod(f"score gives an array {scored.shape} for a tile of {expected}")
+                    raise BrokenMethod(f"score returns an array {scored.shape} for a tile of {expected}")
                 part = scores[first : first + TILE_ROWS, number * TILE_QUERIES : (number + 1) * TILE_QUERIES]
                 part[:] = scored[: len(part), : part.shape[1]]
         return scores
@@ -69,7 +69,7 @@ def _filled_all(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _filled(values: Array, count: int) -> Array:
-    """(≤ count, …) with zeros behind: (count, …), contiguous, read-only, with products of its own kind."""
+    """Values (≤ count, …) filled up with zeros to (count, …), contiguous and read-only, as a `TileArray`."""
     whole = values
     if len(values) < count:
         whole = np.zeros((count, *values.shape[1:]), values.dtype)

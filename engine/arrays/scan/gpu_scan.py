@@ -1,5 +1,5 @@
-"""The scan on one GPU: chunks go through pinned buffers to the device while the block before is multiplied. Not run on a GPU
-yet: untested; its arithmetic, `tensor_scores.py`, is tested on the CPU.
+"""The scan on one GPU: chunks go through pinned buffers to the device while the previous block is multiplied. It has not been run
+on a GPU yet; only its arithmetic, `tensor_scores.py`, is tested, on the CPU.
 
 CuPy allocates device memory, in a pool limited to the plan, and owns the streams; torch multiplies on the same memory through
 DLPack. Rows that fit stay on the device between query batches. Knows columns, blocks and precisions; no method.
@@ -57,7 +57,7 @@ class GpuScan:
             self._copies = cupy.cuda.Stream(non_blocking=True)
 
     def top_k(self, matrix: Array, k: int, stage: Stage) -> TopK:
-        """The k best rows for each query (Q, D), as :func:`similarity.top_k` has them.
+        """The k best rows for each query (Q, D), as :func:`top_k.top_k` returns them.
 
         If the device runs out of memory, the scan restarts once with blocks a quarter as large; a second failure is an error.
 

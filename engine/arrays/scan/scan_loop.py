@@ -1,8 +1,8 @@
 """The one loop over stored rows: blocks shared out among threads that each read their own.
 
-Each worker has its own scratch memory and results, so that no locks are needed, and results are merged at the end. Two
-workers of one thread are faster than one product on two threads: there is no barrier, and on a busy machine the slower worker
-processes fewer blocks. Knows columns and blocks; not what is computed from them.
+Each worker has its own scratch memory and results, so that no locks are needed, and results are merged at the end. Two workers
+of one thread are faster than one product on two threads: there is no barrier, and on a busy machine the slower worker processes
+fewer blocks. Knows columns and blocks; not what is computed from them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ....store.layout import Block
 from ...runtime.run import Stage
 
 AHEAD = 2
-"""Buffers beyond one per worker: one being filled, one full."""
+"""Buffers besides one per worker: one is being filled, one waits full."""
 BLOCK_BYTES = 2 << 20
-"""Block size where the budget allows: small enough to stay in the L3 cache while it is checksummed and multiplied. From the
-page cache, one thread read 11.5 GB/s in requests of 1 MB, 8.6 of 4 MB and 1.8 of 32 MB (two cores, 32 MB of
-shared cache; files just written, and the largest buffers touched for the first time).
+"""Block size where the budget allows: small enough to stay in the L3 cache while it is checksummed and multiplied. One thread
+read 11.5 GB/s from the page cache in requests of 1 MB, 8.6 in requests of 4 MB, 1.8 in requests of 32 MB (two cores with 32 MB of
+shared cache; files just written; buffers of 32 MB were newly allocated).
 """
-ROWS = 64
+ROWS_MULTIPLE = 64
 """Block rows are a multiple of this where the budget allows."""
 PROGRESS_SECONDS = 0.05
 """Minimum seconds between two progress reports of a worker."""
@@ -77,7 +77,7 @@ def blocks_bytes(columns: Sequence[ColumnReader], shape: Shape) -> int:
 def shapes(columns: Sequence[ColumnReader], workers: int) -> list[Shape]:
     """Candidate shapes of a scan, fastest first: blocks of `BLOCK_BYTES`, halved down to one row; all workers, then one."""
     rows = max(1, BLOCK_BYTES // row_bytes(columns))
-    rows = rows // ROWS * ROWS or rows
+    rows = rows // ROWS_MULTIPLE * ROWS_MULTIPLE or rows
     candidates = []
     while rows:
         candidates += [Shape(rows, count) for count in sorted({workers, 1}, reverse=True)]
@@ -114,7 +114,7 @@ def scan(
 
 
 def _source(columns: Sequence[ColumnReader], shape: Shape, stop: int | None) -> SharedBlocks | BlockStream:
-    """Shared blocks that workers read themselves; read-ahead blocks for one worker, or if only one thread may read."""
+    """Blocks that each worker reads itself; or, for one worker or columns that only one thread may read, blocks read ahead."""
     in_memory = all(isinstance(column, CachedColumn) for column in columns)
     if in_memory or (shape.workers > 1 and all(column.shared for column in columns)):
         return SharedBlocks(columns, shape.block_rows, stop=stop)

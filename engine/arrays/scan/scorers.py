@@ -18,8 +18,8 @@ from ..precision.signs import sign_queries
 from .fixed_tiles import TILE_ROWS
 
 SCORES = 1 << 16
-"""Scores of a tile, at most, where a tile of 64 rows has no more: 256 KB, which the second-level cache holds."""
-_LEAST, _MOST = 64, 4096
+"""Largest number of scores in a tile (256 KB, for the second-level cache), unless the fewest rows of a tile have more."""
+_MIN_TILE_ROWS, _MAX_TILE_ROWS = 64, 4096
 
 
 class Scorer(ABC):
@@ -41,7 +41,7 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, block: Block, out: Array) -> None:
-        """out[:, :rows] = the scores of a tile's rows; out (Q, ≥ rows) float32, C order."""
+        """out[:, :rows] = the scores of the rows of `block`, a tile; out (Q, ≥ rows) float32, C order."""
 
     def pairs(self, block: Block, row_at: Array, query_at: Array) -> Array:
         """(p,) float32: the scores of the block's rows `row_at` with queries `query_at`, each equal to what `score` gives.
@@ -49,11 +49,11 @@ class Scorer(ABC):
         Raises:
             SettingsError: this scorer has no pairwise scores.
         """
-        raise SettingsError("single rows can be scored again only where they are stored as numbers")
+        raise SettingsError("single rows can be scored again only if they are stored as floats or int8")
 
 
 class CustomScorer(Scorer):
-    """A method's own function of a tile of rows, (rows, Q) float32, on one thread: it may keep state between calls."""
+    """A method's own score function of a tile, which returns (rows, Q) float32; called on one thread."""
 
     def __init__(self, queries: int, function: Callable[[Block], Array]) -> None:
         """The function must not change the tile."""
@@ -62,12 +62,12 @@ class CustomScorer(Scorer):
 
     @property
     def parallel(self) -> bool:
-        """No."""
+        """Not parallel: the function may keep state between calls."""
         return False
 
     @property
     def tile_rows(self) -> int:
-        """Few, whatever the queries: a method's scratch grows with them."""
+        """A small fixed number, because a method's scratch memory grows with the rows of a tile."""
         return TILE_ROWS
 
     def score(self, block: Block, out: Array) -> None:
@@ -77,14 +77,15 @@ class CustomScorer(Scorer):
 
 def tile_rows(queries: int) -> int:
     """Tile rows of a built-in scorer."""
-    return min(_MOST, max(_LEAST, SCORES // max(1, queries) // _LEAST * _LEAST))
+    rows = SCORES // max(1, queries) // _MIN_TILE_ROWS * _MIN_TILE_ROWS
+    return min(_MAX_TILE_ROWS, max(_MIN_TILE_ROWS, rows))
 
 
 def scorer_of(precision: Precision, matrix: Array) -> Scorer:
     """The inner-product scorer for a precision and queries (Q, D) float32; for sign bits, scores are estimates.
 
     Raises:
-        DataError: queries of another width than the rows, or not finite. Kernels do not check this.
+        DataError: queries are not as wide as the rows, or are not finite. Kernels do not check this.
     """
     require_queries(precision, matrix)
     if isinstance(precision, Int8):

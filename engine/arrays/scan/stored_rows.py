@@ -30,16 +30,14 @@ class StoredRows:
         self.rows = store.rows(group)
         self._cached: dict[str, CachedColumn] = {}
         if not self.rows:
-            raise StoreMissing(
-                f"{store.url} holds no committed row of {group} yet: run ingest (or compress) again to go on"
-            )
+            raise StoreMissing(f"{store.url} has no rows of {group} yet: run ingest (or compress) again to continue")
 
     def open(self, names: Iterable[str]) -> list[ColumnReader]:
         """Readers of stored columns."""
         return [self._cached.get(name) or open_column(self.store, self.group, name) for name in names]
 
-    def hold(self, column: str) -> int:
-        """Cache in memory the stored columns that a declared column's scores need; returns their bytes.
+    def cache(self, column: str) -> int:
+        """Cache in memory the stored columns that a declared column's scores need; returns their size in bytes.
 
         Raises:
             StoreDamaged: a chunk differs from its checksum.
@@ -54,14 +52,16 @@ class StoredRows:
 
     @property
     def widest(self) -> Precision:
-        """The precision with the largest rows; plans use it before the queries' column is known."""
+        """The precision with the largest rows, for memory plans, which are made before it is known which column queries use."""
         return max(
             self.precisions.values(),
             key=lambda precision: (precision.depth, sum(c.row_bytes for c in precision.columns)),
         )
 
     def scan_plan(self, queries: int, k: int, shape: Shape, *, whole: bool = False) -> Plan:
-        """Memory of a scan of the widest column; `whole`: of all columns, decoded a tile at a time for a method's own scores."""
+        """Memory of a scan of the widest column; with `whole`, of all columns, decoded one tile at a time for a method's own
+        score function.
+        """
         widest = self.widest
         tile = min(TILE_ROWS if whole else tile_rows(queries), shape.block_rows)
         parts = scan_parts(self.all_columns() if whole else self.scanned(widest.declared.name), queries, k, shape, tile)
@@ -93,9 +93,9 @@ def first_plan_within_budget(plans: Iterable[tuple[Plan, T]], others: Plan, budg
         rejected.append((whole, shape))
     smallest = min(rejected, key=lambda item: item[0].total)[0]
     smallest.check(budget, smallest.total)
-    raise AssertionError("a plan within the budget was passed over")
+    raise AssertionError("a plan within the budget was rejected")
 
 
 def scan_shapes(rows: StoredRows, *, whole: bool = False) -> list[Shape]:
-    """Candidate shapes of a scan of the widest column, fastest first; `whole`: of all columns, by one worker."""
+    """Candidate shapes of a scan of the widest column, fastest first; with `whole`, of all columns, by one worker."""
     return shapes(rows.all_columns(), 1) if whole else shapes(rows.scanned(rows.widest.declared.name), cores())

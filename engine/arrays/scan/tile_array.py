@@ -1,8 +1,8 @@
-"""An array whose matrix product gives a pair the same bits in any position.
+"""An array whose matrix products give a row and a query the same bits at every position in a tile.
 
-A BLAS product has not: OpenBLAS' kernels for AVX2 processors (Haswell, Zen) sum in another order at the edge of a panel. Of a
-row at the 128 positions of a tile with 64 queries, 68 give other bits than the first; no height and width of the tile mends it
-for rows and queries both. Knows arrays alone.
+A BLAS product does not: OpenBLAS' kernels for AVX2 processors (Haswell, Zen) sum in another order at the edge of a panel. Of the
+128 positions of a row in a tile with 64 queries, 68 give other bits than the first; no tile size avoids this for both rows and
+queries. Knows arrays alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..kernels.product import products
 
 
 class TileArray(np.ndarray[Any, Any]):
-    """An array that a method's `score` is given: `@` with it is exact to the pair, everything else is NumPy's."""
+    """An array that a method's `score` is given: by `@`, a product of two vectors depends on them alone; all else is NumPy's."""
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """Matrix products by the package's own kernel, all else by NumPy, on arrays of the plain kind."""

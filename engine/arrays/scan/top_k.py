@@ -1,4 +1,4 @@
-"""Search for the best k: stored rows stream past the queries, with a running top-k. No N × Q array is ever whole.
+"""Search for the best k: rows are streamed, and only the best k of each query are kept, never an N × Q array.
 
 A score depends on its row and its query alone, to the last bit, and ties go to the lower row; so a result depends
 neither on the budget nor on blocks, tiles, workers, or the other queries. Knows columns, blocks and scorers; no method.
@@ -81,7 +81,7 @@ def all_scores(
 
 
 def scan_parts(columns: Sequence[ColumnReader], queries: int, k: int, shape: Shape, tile: int) -> Plan:
-    """Memory of a scan in tiles of `tile` rows, without what a precision adds: blocks, scores, heaps and their merging."""
+    """Memory of a scan in tiles of `tile` rows: blocks, scores, heaps and their merging. A precision adds its own memory."""
     rows = columns[0].rows
     return Plan.of(
         Part("blocks in flight", blocks_bytes(columns, shape)),

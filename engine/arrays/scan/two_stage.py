@@ -1,4 +1,4 @@
-"""Two-stage search: scan a small precision, then score its best candidates again from the finer column.
+"""Two-stage search: scan a copy in fewer bits (small), then score its best candidates again from the rows as stored (finer).
 
 Returned scores are bit-identical to those of a scan of the finer column; only the candidates are selected by estimates. The
 expected recall is returned with the result. Knows columns, precisions and scorers; no method.
@@ -57,9 +57,9 @@ class TwoStageResult:
     best: TopK
     """Scores of the finer column."""
     exact: bool
-    """Whether they provably equal those of a scan of the finer column."""
+    """Whether `best` provably equals the result of a scan of the finer column."""
     recall: float
-    """Expected fraction of the finer column's best rows among them; 1 if exact."""
+    """Expected fraction of the finer column's best rows that are in `best`; 1 if exact."""
 
 
 def two_stage(
@@ -128,7 +128,7 @@ def rescored(column: CompressedColumn, scorer: Scorer, rows: Array) -> Array:
     return scores
 
 
-_ROW = ""  # name that no stored column has: the row numbers of a gathered block
+_ROW = ""  # key of a gathered block's row numbers; no stored column has an empty name
 
 
 def _gathered(column: CompressedColumn, row_numbers: Array) -> Iterator[tuple[Block, slice]]:
@@ -151,9 +151,9 @@ def expected_recall(estimates: Array, scores: Array, best: Array) -> float:
     """Expected fraction of the true best k among candidates chosen by estimates, derived from the estimates' errors.
 
     An estimate's error is taken as normal around 0, with the standard deviation of the candidates' errors. A row whose score
-    is s is a candidate unless its error falls below the least candidate's estimate minus s: with probability p(s). Each
-    returned row therefore stands for 1/p(s) - 1 missed rows. With few candidates the estimate may be far below
-    the measured recall (0.56 against 0.98: `examples/benchmarks/recall.py`); it exceeded it by 0.005 at most.
+    is s is a candidate unless its error falls below the smallest estimate of a candidate minus s: with probability p(s). Each
+    returned row therefore stands for 1/p(s) - 1 missed rows. With few candidates the expected recall may be far below the
+    measured one (0.56 against 0.98: `examples/benchmarks/recall.py`); it was never more than 0.005 above it.
 
     estimates, scores (Q, c): of the candidates; best (Q, k).
     """

@@ -122,7 +122,7 @@ def test_a_certified_search_without_room_scans_the_finer_column(
     store: FeatureStore, queries: np.ndarray, monkeypatch
 ) -> None:
     small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
-    monkeypatch.setattr(certify, "ROOM", 0)
+    monkeypatch.setattr(certify, "CANDIDATES_PER_K", 0)
     narrow = certify._BoundWorker(certify._ScoreBounds(small.precisions["c"], queries), 10, 12)
     certify.scan(small.open(c.name for c in small.precisions["c"].columns), Shape(100, 1), lambda: narrow, SILENT_STAGE)
     assert narrow.full  # the zero query alone ties with every row
@@ -154,7 +154,7 @@ def test_two_stages_score_by_the_finer_column(
 def test_held_rows_answer_alike(store: FeatureStore, queries: np.ndarray) -> None:
     small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
     expected = brute(store, queries, 10)
-    assert fine.hold("c") == 2 * ROWS * DEPTH and small.hold("c") == ROWS * (DEPTH + 4)
+    assert fine.cache("c") == 2 * ROWS * DEPTH and small.cache("c") == ROWS * (DEPTH + 4)
     assert same(certified(CompressedColumn(small, fine, "c"), queries, 10, SHAPE, SILENT_STAGE).best, expected)
     assert same(top_k(fine.scanned("c"), scorer_of(fine.precisions["c"], queries), 10, SHAPE, SILENT_STAGE), expected)
 

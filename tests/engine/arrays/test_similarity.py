@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headwater.engine.arrays.precision.precisions import precision_of
-from headwater.engine.arrays.scan.scan_loop import ROWS as STEP
+from headwater.engine.arrays.scan.scan_loop import ROWS_MULTIPLE as STEP
 from headwater.engine.arrays.scan.scan_loop import Shape, shapes
 from headwater.engine.arrays.scan.scorers import CustomScorer, Scorer, scorer_of
 from headwater.engine.arrays.scan.top_k import all_scores, top_k

@@ -140,7 +140,7 @@ def test_a_store_of_an_old_format_answers_and_is_upgraded(
         refused = call(*words)
         assert refused.exit_code == 1
         assert refused.stderr.splitlines()[-1] == (
-            f"error: {old} has format 2, which is only read: headwater upgrade {old} makes it format 3"
+            f"error: {old} has format 2, which is only read: run headwater upgrade {old} to make it format 3"
         )
     done = call("upgrade", old)
     assert (done.exit_code, done.stdout) == (0, "") and f"{old}: format 2 is now 3, " in done.stderr
@@ -238,7 +238,7 @@ def no_folder(folder: Path) -> None:
     [
         (without_weights, r"has no weights"),
         (pickled, r"pytorch_model\.bin, a pickle"),
-        (no_causal_lm, r"is a LlamaForSequenceClassification; headwater reads causal language models"),
+        (no_causal_lm, r"is a LlamaForSequenceClassification; headwater supports causal language models only"),
         (no_folder, r"m: no such folder"),
     ],
 )
@@ -260,17 +260,23 @@ def test_bad_models(
 def test_bad_names_and_settings(store: Path, model: Path, corpus: Path, queries: Path, tmp_path: Path) -> None:
     new = ("ingest", corpus, "--store", tmp_path / "S", "--model", model)
     refused(r"no method rice \(did you mean rise\?\); installed: bm25, ", *new, "--method", "rice")
-    refused(r"method rise: no setting colour; there are kr, kh", *new, "-o", "rise.colour", "1")
-    refused(r"method rise: setting tau is float", *new, "-o", "rise.tau", "warm")
+    refused(r"method rise: no setting colour; the settings are kr, kh", *new, "-o", "rise.colour", "1")
+    refused(r"method rise: setting tau must be float", *new, "-o", "rise.tau", "warm")
     refused(r"no device tpu", *new, "--device", "tpu")
-    refused(r"'much' is no amount of memory", *new, "--memory", "much")
+    refused(r"'much' is not an amount of memory", *new, "--memory", "much")
     refused(r"a corpus of texts needs a model", "ingest", corpus, "--store", tmp_path / "S")
     refused(
-        r"no rows of method nothing \(it holds: rise\)", "attribute", store, "--queries", queries, "--method", "nothing"
+        r"no rows of method nothing \(it has rows of: rise\)",
+        "attribute",
+        store,
+        "--queries",
+        queries,
+        "--method",
+        "nothing",
     )
     refused(r"is not a headwater store", "attribute", tmp_path, "--queries", queries)
     refused(r"is not a headwater store", "info", tmp_path / "absent")
-    refused(r"results are written as", "attribute", store, "--queries", queries, "-o", tmp_path / "a.xls")
+    refused(r"results can only be written as", "attribute", store, "--queries", queries, "-o", tmp_path / "a.xls")
     assert call(*new, "-o", "rice.tau", "1").exit_code == 2
     assert call("ingest").exit_code == 2
     assert not (tmp_path / "S").exists()
@@ -301,10 +307,8 @@ def test_a_budget_too_small_names_one_that_works(
 def test_another_model_is_refused(store: Path, corpus: Path, queries: Path, tmp_path: Path) -> None:
     other = save_model(tmp_path / "other", seed=5)
     before = tree(store)
-    refused(
-        r"was made differently: model is '\w+' there, '\w+' here$", "ingest", corpus, "--store", store, "--model", other
-    )
-    refused(r"was made differently: model is", "attribute", store, "--queries", queries, "--model", other)
+    refused(r"model is '\w+' in the store, '\w+' in this run$", "ingest", corpus, "--store", store, "--model", other)
+    refused(r"does not match this run: model is", "attribute", store, "--queries", queries, "--model", other)
     assert tree(store) == before
 
 
@@ -348,7 +352,7 @@ def test_nothing_in_a_corpus_moves_the_terminals_cursor(model: Path, tmp_path: P
 def test_results_cannot_be_a_folder(store: Path, queries: Path, tmp_path: Path) -> None:
     (tmp_path / "out.csv").mkdir()
     done = call("attribute", store, "--queries", queries, "-o", tmp_path / "out.csv")
-    assert done.exit_code == 1 and "is a folder: name a file for the results" in done.stderr
+    assert done.exit_code == 1 and "is a folder: give the path of a file for the results" in done.stderr
 
 
 def test_results_on_a_full_disk_are_one_line(store: Path, queries: Path, tmp_path: Path) -> None:
@@ -370,7 +374,7 @@ def test_results_on_a_full_disk_are_one_line(store: Path, queries: Path, tmp_pat
 @pytest.mark.parametrize("value", ["Infinity", "NaN", "-Infinity"])
 def test_settings_are_finite(model: Path, corpus: Path, tmp_path: Path, value: str) -> None:
     done = call("ingest", corpus, "--store", tmp_path / "S", "--model", model, "-o", "rise.lambda_gh", value)
-    assert done.exit_code == 1 and "setting lambda_gh is float" in done.stderr and not (tmp_path / "S").exists()
+    assert done.exit_code == 1 and "setting lambda_gh must be float" in done.stderr and not (tmp_path / "S").exists()
 
 
 def test_a_second_file_that_cannot_be_read_is_one_line(model: Path, corpus: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_two_stages_say_that_they_are_not_exact(place: Path) -> None:
         both = [row for row in found if (row["query_id"], row["example_id"]) in scores]
         assert all(row["score"] == scores[row["query_id"], row["example_id"]] for row in both)
         assert (
-            "not exact: candidates were chosen by estimates; expected recall"
+            "approximate: the scored examples were chosen by estimates; expected recall"
             in ok(*words, "--scan", form, "--candidates", 40).stderr
         )
     assert answers(place, "--scan", "sign2048") == plain  # more candidates than rows
@@ -83,10 +83,10 @@ def test_info_and_plan_know_the_forms(place: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--scan", "int4"], r"holds no int4 copy of rise \(it holds: int8, sign2048\); headwater compress makes one"),
-        (["--scan", "sign2048", "--certify"], "--certify goes with --scan int8"),
-        (["--certify", "--candidates", "5"], "--candidates goes with --scan PRECISION"),
-        (["--scan", "int8", "--certify", "--candidates", "5"], "scores as many candidates as it needs"),
+        (["--scan", "int4"], r"has no int4 copy of rise \(its copies: int8, sign2048\); headwater compress makes one"),
+        (["--scan", "sign2048", "--certify"], "--certify works with --scan int8 only"),
+        (["--certify", "--candidates", "5"], "--candidates works with --scan PRECISION only"),
+        (["--scan", "int8", "--certify", "--candidates", "5"], "chooses the number of candidates itself"),
     ],
 )
 def test_what_cannot_be_searched_is_one_line(place: Path, words: list[str], told: str) -> None:
@@ -126,7 +126,9 @@ def test_rows_can_be_ingested_in_any_precision(place: Path, tmp_path: Path, prec
     differs = run(
         "ingest", place / "c.jsonl", "--store", store, "--model", place / "model", "-o", "rise.precision", "auto"
     )
-    assert differs.exit_code == 1 and f"rise.precision is '{precision}' there, 'auto' here" in differs.stderr
+    assert (
+        differs.exit_code == 1 and f"rise.precision is '{precision}' in the store, 'auto' in this run" in differs.stderr
+    )
 
 
 def test_every_score_is_a_zarr_array(place: Path, tmp_path: Path) -> None:
@@ -142,9 +144,9 @@ def test_every_score_is_a_zarr_array(place: Path, tmp_path: Path) -> None:
     queries = group.attrs["queries"]
     assert all(scores[row["row"], queries.index(row["query_id"])] == np.float32(row["score"]) for row in plain)
     for words, told in (
-        (["--all-scores", tmp_path / "all.zarr"], "all.zarr exists: name another path"),
-        (["--all-scores", tmp_path / "all.npy"], "written as a .zarr group"),
-        (["--all-scores", tmp_path / "b.zarr", "--certify"], "leave --scan and --certify"),
+        (["--all-scores", tmp_path / "all.zarr"], "all.zarr exists: give another path"),
+        (["--all-scores", tmp_path / "all.npy"], "written as a Zarr group"),
+        (["--all-scores", tmp_path / "b.zarr", "--certify"], "leave out --scan and --certify"),
     ):
         done = run(*asked, *words)
         assert done.exit_code == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1

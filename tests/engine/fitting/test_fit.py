@@ -250,7 +250,7 @@ def test_a_fit_that_is_killed_anywhere_goes_on_to_the_same_operators(texts: Path
     ends = [arrays_of(one / "methods/stride/state/base0/operators") for one in (texts / "K", whole)]
     assert ends[0] is not None and ends[1] is not None and set(ends[0]) == set(ends[1])
     assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
-    assert "it was complete already" in done("fit", texts / "K", *options(QUICK | {"updates": 60})).stderr
+    assert "already before this run" in done("fit", texts / "K", *options(QUICK | {"updates": 60})).stderr
 
 
 def _stamp(file: Path) -> float:
@@ -261,7 +261,10 @@ def test_a_fit_is_of_its_settings_and_examples(texts: Path) -> None:
     shutil.copytree(texts / "S", texts / "M")
     store = texts / "M"
     wrong = headwater("fit", store, "-o", "stride.subsets", 30)
-    assert wrong.exit_code == 1 and "subsets is 24 there, 30 here; --again begins anew" in wrong.stderr
+    assert (
+        wrong.exit_code == 1
+        and "subsets is 24 in the fit, 30 in this run; to replace the fit, use --again" in wrong.stderr
+    )
     before = tree(store / "methods/stride")
     done(
         "fit", store, "-o", "stride.solver", "ridge", "-o", "stride.regularization", 1.0
@@ -274,7 +277,7 @@ def test_a_fit_is_of_its_settings_and_examples(texts: Path) -> None:
     done("ingest", texts / "corpus.jsonl", texts / "more.jsonl", "--store", store, "--method", "repsim", "--append",
          "--model", texts / "model")  # fmt: skip
     stale = headwater("attribute", store, "--method", "stride", "--queries", texts / "queries.jsonl")
-    assert stale.exit_code == 1 and "60 examples there, 65 here" in stale.stderr and "--again" in stale.stderr
+    assert stale.exit_code == 1 and "60 examples then, 65 now" in stale.stderr and "--again" in stale.stderr
     assert headwater("fit", store).exit_code == 1
     done("fit", store, "--again", *options(QUICK | {"subsets": 30}))
     assert len(scores_of(texts, "M")) == 65
@@ -300,7 +303,7 @@ def test_several_bases_have_designs_of_their_own_and_are_averaged(texts: Path) -
     assert np.allclose(np.where(apart == 0, 0, together), apart, atol=1e-4 * np.abs(apart).max())
     save_model(texts / "other", seed=6)
     changed = headwater("attribute", texts / "B", "--method", "stride", "--queries", texts / "queries.jsonl")
-    assert changed.exit_code == 1 and "was made differently: model is" in changed.stderr
+    assert changed.exit_code == 1 and "does not match this run: model is" in changed.stderr
 
 
 def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
@@ -324,7 +327,9 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
     crossed = headwater(
         "attribute", tmp_path / "S", "--method", "stride", "--queries", f"{tmp_path}/named.npz,{tmp_path}/other.npz"
     )
-    assert crossed.exit_code == 1 and "made differently" in crossed.stderr  # the first has the second base's head
+    assert (
+        crossed.exit_code == 1 and "does not match this run" in crossed.stderr
+    )  # the first has the second base's head
     np.savez(
         tmp_path / "first.npz",
         **{**dict(np.load(tmp_path / "queries0.npz")), "id": np.array(["a", "b", "c", "d", "e"])},
@@ -338,7 +343,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
     wrong = headwater(
         "fit", tmp_path / "S", "--again", *options(QUICK | {"bases": f"{tmp_path}/rows0.npz,{tmp_path}/renamed.npz"})
     )
-    assert wrong.exit_code == 1 and "example r0 stands where the store has" in wrong.stderr
+    assert wrong.exit_code == 1 and "example r0 differs from the store's" in wrong.stderr
     done("fit", tmp_path / "S", "--again", *options(QUICK | {"bases": f"{tmp_path}/rows0.npz,{tmp_path}/rows1.npz"}))
     few = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", tmp_path / "queries0.npz")
     assert few.exit_code == 1 and "fitted to 2 files of arrays" in few.stderr
@@ -351,7 +356,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
     assert gone.exit_code == 1 and "--corpus FILE" in gone.stderr
     done("fit", tmp_path / "S", "--again", "--corpus", tmp_path / "moved.npz", *options(QUICK))
     other = headwater("fit", tmp_path / "S", "--again", "--corpus", tmp_path / "rows1.npz", *options(QUICK))
-    assert other.exit_code == 1 and "made differently" in other.stderr
+    assert other.exit_code == 1 and "does not match this run" in other.stderr
 
 
 @pytest.mark.parametrize(
@@ -359,8 +364,8 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
     [({"degree": 30}, "degree = 30, subsets = 24"), ({"subsets": 400}, "some would be empty"),
      ({"depth": 1.5}, "depth is a fraction"), ({"held_out": 2.0}, "0 < held_out < 1"),
      ({"omega": "all"}, "omega is one or example"), ({"updates": 0}, "updates"), ({"rank": -1}, "rank"),
-     ({"subsets": "many"}, "subsets is int"), ({"checked": -1}, "checked and seed"), ({"seed": -1}, "checked and seed"),
-     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "regularization": 2.5}, "is a number of nonzero weights")],
+     ({"subsets": "many"}, "subsets must be int"), ({"checked": -1}, "checked and seed"), ({"seed": -1}, "checked and seed"),
+     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "regularization": 2.5}, "must be a number of nonzero weights")],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_before_any_work(texts: Path, settings: dict[str, Any], told: str) -> None:
     shutil.copytree(texts / "S", texts / "refused", dirs_exist_ok=True)
@@ -377,7 +382,7 @@ def test_what_cannot_be_asked_is_refused_in_a_line(texts: Path, tmp_path: Path) 
         (("fit", texts / "S", "--again", *options(QUICK), "--memory", "1MB"), "the largest part is"),
         (("attribute", texts / "S", "--method", "stride", *queries, "--memory", "1MB"), "smallest budget that works"),
         (("attribute", texts / "S", "--method", "stride", *queries, "--certify"), "stores no rows"),
-        (("self-influence", texts / "S", "--method", "stride"), "stores no rows"),
+        (("self-influence", texts / "S", "--method", "stride"), "has no rows"),
         (("compress", texts / "S", "--method", "stride", "--precision", "int8"), "stride"),
     ):
         result = headwater(*words)
@@ -391,7 +396,7 @@ def test_what_cannot_be_asked_is_refused_in_a_line(texts: Path, tmp_path: Path) 
     assert none.exit_code == 1 and "holds no fit of stride: headwater fit" in none.stderr
     write_state(tmp_path / "S/methods/stride/state/fit", {"settings": 1})
     broken = headwater("attribute", tmp_path / "S", "--method", "stride", *queries)
-    assert broken.exit_code == 1 and "no record of a fit" in broken.stderr
+    assert broken.exit_code == 1 and "not a record of a fit" in broken.stderr
 
 
 def test_an_operator_that_measures_nothing_finite_is_named(texts: Path, tmp_path: Path) -> None:
@@ -402,7 +407,9 @@ def test_an_operator_that_measures_nothing_finite_is_named(texts: Path, tmp_path
     arrays["alpha"][7, 0] = np.nan
     put_arrays(file, arrays)
     wrong = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
-    assert wrong.exit_code == 1 and "operator 7 measures no finite number of query queries.jsonl:1" in wrong.stderr
+    assert (
+        wrong.exit_code == 1 and "the measurement of query queries.jsonl:1 by operator 7 is not finite" in wrong.stderr
+    )
     (chunk,) = (found for found in file.glob("*/alpha/c/**/*") if found.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-50])
     torn = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl")
@@ -637,7 +644,7 @@ def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> 
     ):  # fmt: skip
         put_arrays(state / "operators", {**whole, **wrong})
         told = headwater(*ask)
-        assert told.exit_code == 1 and "not those of the fit's settings" in told.stderr, (wrong, told.output)
+        assert told.exit_code == 1 and "do not match the fit's settings" in told.stderr, (wrong, told.output)
     for name in ("alpha", "basis", "which"):
         put_arrays(state / "operators", {key: value for key, value in whole.items() if key != name})
         assert headwater(*ask).exit_code == 1
@@ -663,7 +670,7 @@ def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> 
     (tmp_path / "S/shards/0/manifests/hidden_states/stride.base0").rename(tmp_path / "manifests")
     done("fit", tmp_path / "S", "--again", *options(QUICK))
     few = headwater("fit", tmp_path / "S", "--again", *options(QUICK | {"subsets": 4, "degree": 2}))
-    assert few.exit_code == 1 and "too few to hold out 10%" in few.stderr
+    assert few.exit_code == 1 and "held_out 0.1 of" in few.stderr
     gone = headwater("fit", tmp_path / "S", "--again", *options(QUICK | {"bases": f"{texts / 'model'},nowhere"}))
     assert gone.exit_code == 1 and "nowhere" in gone.stderr
     done(*ask)  # the fit that was there still is

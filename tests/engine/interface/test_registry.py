@@ -192,7 +192,10 @@ def test_another_api_names_both_numbers_and_who_upgrades(site, stated, advice):
     source = GOOD + f"\n    api = {stated}\n"
     install(site, "versioned", {"versioned": "versioned_one:Fine"}, "4.5", versioned_one=source)
     told = refused("versioned", OutdatedMethod)
-    assert told == f"method versioned of versioned 4.5 is written for plugin API {stated}, this is API {API}: {advice}"
+    assert (
+        told
+        == f"method versioned of versioned 4.5 is written for plugin API {stated}, this headwater has API {API}: {advice}"
+    )
 
 
 def test_an_api_that_is_no_number_is_a_fault(site):
@@ -204,7 +207,7 @@ def test_a_method_that_names_no_api_was_written_for_the_first(site):
     """Else it would inherit the number of whatever headwater it meets, and never be outdated."""
     install(site, "old", {"old": "old_one:Fine"}, old_one=GOOD.replace("    api = 2\n\n", ""))
     told = refused("old", OutdatedMethod)
-    assert told.endswith("is written for plugin API 1, this is API 2: upgrade old 1.0")
+    assert told.endswith("is written for plugin API 1, this headwater has API 2: upgrade old 1.0")
 
 
 def test_two_distributions_with_one_name_are_both_named(site):
@@ -235,9 +238,9 @@ def test_a_distribution_that_is_twice_on_the_path_is_one(site, monkeypatch, vers
 
 
 NOT_METHODS = {
-    "function": ("def Fine(): pass\n", "is no class but function"),
-    "instance": (GOOD + "\nFine = Fine()\n", "is no class but Fine"),
-    "stranger": ("class Fine: pass\n", "does not extend it"),
+    "function": ("def Fine(): pass\n", "is not a class: it is function"),
+    "instance": (GOOD + "\nFine = Fine()\n", "is not a class: it is Fine"),
+    "stranger": ("class Fine: pass\n", "does not extend headwater.plugins.Method"),
     "abstract": (GOOD.replace("def sketch", "def skitch").replace("def prepare", "def prep"), "lacks prepare, sketch"),
 }
 

@@ -74,7 +74,7 @@ def test_self_influence_keeps_its_promise_and_depends_on_no_block(work: Path) ->
     assert small.plan.total < tight.plan.total
     assert np.array_equal(np.concatenate([part for _, part in small.scores()]), whole)
     assert "error: " in headwater("self-influence", work / "S", "--method", "graddot", "--memory", "1KB").stderr
-    assert "holds no rows of method trak" in headwater("self-influence", work / "S", "--method", "trak").stderr
+    assert "has no rows of method trak" in headwater("self-influence", work / "S", "--method", "trak").stderr
 
 
 def test_scores_by_column_are_sums_over_the_corpus(work: Path) -> None:
@@ -119,7 +119,7 @@ def test_bad_groups_are_one_line(work: Path) -> None:
     assert "has no column author" in headwater(*asked, "--by", "author", "--columns", work / "corpus.jsonl").stderr
     some = work / "some.jsonl"
     some.write_text("".join((work / "corpus.jsonl").read_text().splitlines(keepends=True)[:5]))
-    assert "no line for example e5" in headwater(*asked, "--by", "theme", "--columns", some).stderr
+    assert "no record for example e5" in headwater(*asked, "--by", "theme", "--columns", some).stderr
 
 
 def test_several_seeds_give_the_mean_with_its_error(work: Path) -> None:
@@ -144,7 +144,7 @@ def test_several_seeds_give_the_mean_with_its_error(work: Path) -> None:
 def test_seeds_that_are_not_there_or_not_possible_are_one_line(work: Path) -> None:
     asked = ["attribute", work / "S", "--queries", work / "queries.jsonl"]
     assert "--seeds 5 adds more" in headwater(*asked, "--method", "graddot", "--seeds").stderr
-    assert "leave --scan" in headwater(*asked, "--seeds", "--certify").stderr
+    assert "leave out --scan" in headwater(*asked, "--seeds", "--certify").stderr
     reading = [work / "corpus.jsonl", "--store", work / "S", "--model", work / "model"]
     assert "repsim has no setting seed" in headwater("ingest", *reading, "--method", "repsim", "--seeds", "2").stderr
 
@@ -171,7 +171,7 @@ def test_the_true_rank_lies_in_the_range_as_often_as_is_said() -> None:
 def test_options_that_exclude_each_other_say_so(work: Path) -> None:
     asked = ["attribute", work / "S", "--queries", work / "queries.jsonl", "--all-scores", work / "never.zarr"]
     for more in (["--seeds"], ["--by", "source"], ["--columns", work / "corpus.jsonl"]):
-        assert "leave -o, --json, --by and --seeds" in headwater(*asked, *more).stderr
+        assert "leave out -o, --json, --by and --seeds" in headwater(*asked, *more).stderr
     assert not (work / "never.zarr").exists()
 
 

@@ -226,7 +226,7 @@ def test_the_incumbent_stays_unless_another_is_surely_better() -> None:
     noise = 30 * outcomes.std() * chance.normal(size=outcomes.shape)
     unsure = choose_penalty(SubsetOutcomes(means, vectors, outcomes + noise, TASKS))
     assert unsure.penalty == 1.0 and all(not one.bound > 0 for one in unsure.candidates)
-    with pytest.raises(DataError, match="one outcome for task b"):
+    with pytest.raises(DataError, match="the same outcome for task b"):
         choose_penalty(SubsetOutcomes(means, vectors, outcomes * [1, 0, 1], TASKS))
     with pytest.raises(SettingsError, match="candidate"):
         choose_penalty(SubsetOutcomes(means, vectors, outcomes, TASKS), [])
@@ -284,7 +284,7 @@ def test_outputs_are_refused_before_the_work(work: Path) -> None:
     asked = [work / "S", "--queries", "absent.jsonl"]  # which would be missed first otherwise
     assert "written as a .jsonl file" in headwater("select", *asked, "--count", 3, "-o", work / "chosen.txt").stderr
     told = headwater("predict", *asked, "--subsets", work / "masks.npy", "-o", work / "u.txt").stderr
-    assert "results are written as" in told
+    assert "results can only be written as" in told
 
 
 def test_filters_quotas_and_tokens_hold(work: Path) -> None:
