@@ -62,7 +62,7 @@ class GradDot(Similarity):
         return OutputSpec(linear_layers=tuple(layer.name for layer in model.layers_matching(self.layers)))
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Sketches, and the products of one layer at a time."""
+        """Bytes of sketches, and the products of one layer at a time."""
         return projection_bytes(model, model.layers_matching(self.layers), self.k, positions, self.k**2)
 
     def precompute(self, head: Head, state: Mapping[str, Array]) -> tuple[Projection, ...]:

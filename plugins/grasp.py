@@ -72,7 +72,7 @@ class Grasp(BlockSimilarity):
         return BucketedResidual(self.m, self.seed)
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Sketches, residuals, transforms, rows."""
+        """Bytes of sketches, residuals, transforms, rows."""
         return tensor_sketch_bytes(model.hidden, model.vocabulary, self.m, positions, min(positions, BATCH_EXAMPLES))
 
     def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:

@@ -71,7 +71,7 @@ class HeadGn(Similarity):
         return SketchedResidual(self.k, self.seed)
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Sketches, residuals, rows."""
+        """Bytes of sketches, residuals, rows."""
         return head_bytes(model.hidden, model.vocabulary, self.k, positions, min(positions, BATCH_EXAMPLES))
 
     def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
@@ -106,7 +106,7 @@ class HeadCos(HeadGn):
         return {"gradient": unit(sums["gradient"], parts["gradient"] if parts else None)}
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]] | None:
-        """None are needed."""
+        """No statistics are needed."""
         return None
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:

@@ -44,7 +44,7 @@ class TfIdf(TextSimilarity):
         )
         try:
             index.fit(text for part in texts() for text in part)
-        except ValueError:  # of an empty vocabulary
+        except ValueError:  # scikit-learn raises it for an empty vocabulary
             raise SettingsError("the corpus holds no word: tfidf has nothing to compare") from None
         query_matrix = index.transform(queries).T.tocsc()
         for part in texts():

@@ -68,7 +68,7 @@ class LoGra(Similarity):
         return OutputSpec(linear_layers=tuple(layer.name for layer in model.layers_matching(self.layers)))
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Projections, and the products of one layer at a time."""
+        """Bytes of projections, and the products of one layer at a time."""
         return projection_bytes(model, model.layers_matching(self.layers), self.k, positions, self._numbers(model))
 
     def precompute(self, head: Head, state: Mapping[str, Array]) -> tuple[Projection, ...]:

@@ -63,7 +63,7 @@ class RapidIn(Similarity):
         return OutputSpec(linear_layers=tuple(layer.name for layer in model.layers_matching(self.layers)))
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Group and sign of each weight, some whole gradients, rows."""
+        """Bytes of group and sign of each weight, some whole gradients, rows."""
         layers = model.layers_matching(self.layers)
         weights, widest = (
             sum(layer.inputs * layer.outputs for layer in layers),

@@ -52,7 +52,7 @@ class RepSim(Similarity):
         return OutputSpec(layers=() if self.layer == -1 else (self.layer,))
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """Hidden states in float32, and the rows."""
+        """Bytes of hidden states in float32, and the rows."""
         return 4 * model.hidden * (positions + 4 * min(positions, BATCH_EXAMPLES)) + 8 * positions
 
     def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:

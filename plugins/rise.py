@@ -1,21 +1,21 @@
 """RISE: sketched gradients of the head, by a forward pass alone (arXiv 2604.16197).
 
 The gradient of the head is an outer product, r_t h_tᵀ. So an example's signature is a sum over its positions of outer products of
-two sketches: the residual's and the hidden state's (RH, lexical), and the back-propagated error's, Wᵀr_t, and the hidden state's
-(GH, semantic). The score is the cosine of two signatures.
+sketches: in its part RH (lexical) of the residual's with the hidden state's, in its part GH (semantic) of the back-propagated
+error's, Wᵀr_t, with the hidden state's. The score is the cosine of two signatures.
 
 At a position t with logits z, target y and τ = 0.1:
 1. s = z/τ; the K = 256 largest s, y taking the last slot if it is not among them; p = softmax over those.
-2. S = the shortest prefix of p, descending, with mass ≥ 0.92, at least 4 slots, and y; p renormalised on S.
+2. Sort p in descending order. S = its shortest beginning with mass ≥ 0.92 and at least 4 tokens, and y; p renormalised on S.
 3. r = p − onehot(y) on S.
 4. r̂ = CS_r(r), ĥ = CS_h(h), ĝ = CS_g(Wᵀr) = Σ_{v∈S} r(v) M[v] with M = CS_g of W's rows, once a run; each to unit norm.
 5. φ = unit([λ_rh vec Σ_t r̂ ĥᵀ ; λ_gh vec Σ_t ĝ ĥᵀ]) over windows of 256 positions that overlap by 50; an example's signature
    is the unit mean of its windows'.
 
-Norms are floored at 1e-8, with two differences from the published code for positions where p(y) is near 1. There p(y) − 1 is 0 or
-rounding in float32, so the residual at y is computed as minus the sum of the others. And φ's own norm has no floor: an example
-with p(y) near 1 at all positions keeps the direction of its small residuals instead of becoming 0. A `floor` of 0.01 gives
-positions with small residuals a smaller weight; `examples/benchmarks/backdoor.py` measures the effect of these three.
+Norms below 1e-8 count as 1e-8. Where p(y) is near 1, two things differ from the published code. There p(y) − 1 is 0 or rounding
+in float32, so the residual at y is computed as minus the sum of the others. And φ's own norm has no floor: an example with p(y)
+near 1 at all positions keeps the direction of its small residuals instead of becoming 0. A `floor` of 0.01 gives positions with
+small residuals a smaller weight; `examples/benchmarks/backdoor.py` measures the effect of `floor`.
 
 Without norms and truncation, at τ = 1, RH is an unbiased sketch of Σ⟨r_t, r_s⟩⟨h_t, h_s⟩, the exact product of head gradients.
 Knows no store and no text.
@@ -52,7 +52,7 @@ from . import (
 )
 
 _FLOOR = 1e-8  # of a hidden state's norm
-_BLOCK = 2048  # rows of the head multiplied at once
+_BLOCK = 2048  # tokens whose head weights are multiplied at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Rise(Similarity):
     kh: int = 128
     """Buckets of the hidden state's sketch, Kh."""
     kg: int = 64
-    """Buckets of the back-projected error's sketch, Kg; 0 leaves the channel GH out."""
+    """Buckets of the back-projected error's sketch, Kg; 0 leaves the part GH out."""
     lambda_rh: float = 1.0
     """Weight of RH."""
     lambda_gh: float = 0.3
@@ -89,7 +89,7 @@ class Rise(Similarity):
     mass: float = 0.92
     """Probability mass that the truncated softmax must reach."""
     least: int = 4
-    """Smallest number of logits that it keeps."""
+    """Smallest number of tokens that the truncated softmax keeps."""
     window: int = 256
     """Positions of a window."""
     overlap: int = 50
@@ -121,7 +121,7 @@ class Rise(Similarity):
 
     @classmethod
     def from_settings(cls, settings: JsonObject) -> Self:
-        """An instance with these settings; stores of formats 1 and 2 name `unit_norms` `normalize`."""
+        """An instance with these settings; in stores of formats 1 and 2 the setting `unit_norms` is called `normalize`."""
         return super().from_settings(
             {"unit_norms" if name == "normalize" else name: value for name, value in settings.items()}
         )
@@ -144,7 +144,7 @@ class Rise(Similarity):
         return SparseResidual(self.tau, self.top, self.mass, self.least)
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """M and the sketches, with their computation; the sparse residual and its sketch; three position sketches; signatures."""
+        """Bytes of M, the sketches and their computation, the sparse residual, the sketches of positions, and the signatures."""
         vocabulary, hidden = model.vocabulary, model.hidden
         logits = min(self.top or vocabulary, vocabulary)
         sketches = 4 * vocabulary * self.kg + 4 * hidden * (self.kh + self.kg) + 48 * (vocabulary + hidden)
@@ -209,7 +209,7 @@ class Rise(Similarity):
         return QueryMatrix("signature", np.ascontiguousarray(rows["signature"], np.float32))
 
     def window_bounds(self, positions: int) -> Iterator[tuple[int, int]]:
-        """Start and stop of the windows of an example with `positions` target positions; the last window ends with it."""
+        """Start and stop of the windows of an example with `positions` target positions; the last ends where the example ends."""
         start = 0
         while start + self.window < positions:
             yield start, start + self.window

@@ -5,12 +5,12 @@ the model's last hidden state (or a layer's, `space`) that has the effect of tra
 how much each operator lowers its loss. From these ℓ1 recovery computes a signed weight for each example. No rows are stored:
 `headwater fit` trains the operators. Knows no store and no text.
 
-Differences from the paper, by measurement (`examples/benchmarks`): operators are factored through the head, a_k = α_k Wᵀ; all
-operators take each step; rows outside the subsets are drawn once for all operators; no weight decay; stability has weight 10,
-linearity 0; the basis reads the last hidden state.
+Differences from the paper, by measurement (`examples/benchmarks`): each operator a_k (r × V numbers) is stored as α_k (r × D)
+times the head's weight, a_k = α_k Wᵀ; all operators take each step; rows outside the subsets are drawn once for all operators;
+no weight decay; stability has weight 10, linearity 0; the basis reads the last hidden state.
 
-From the paper: whole-example weights ω for models that have memorised their corpus (`omega`). Left out: effects that are not in
-the last layer's gradient, such as what an example changed in the trunk.
+The paper's weights ω of whole examples, for models that have memorised their corpus, are the setting `omega`. The method does not
+see effects outside the last layer's gradient, such as what an example changed in the trunk.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Stride(SubsetMethod):
     members: int = 32
     """Examples of its subset that an operator reads at a step."""
     shared: int = 256
-    """Examples that all operators read at a step, for stability outside their subsets."""
+    """Examples that all operators read at a step, for the stability loss outside their subsets."""
     rate: float = 1e-3
     """Learning rate of the operators."""
     basis_rate: float = 1e-3
@@ -73,14 +73,14 @@ class Stride(SubsetMethod):
     linearity: float = 0.0
     """Weight of the linearity loss."""
     omega: str = "one"
-    """Weights of examples: `one`, equal weights, for a model after a part of its training; `example`, inverse to the norm of
-    their head gradient, for a fine-tuned model.
+    """Weights ω of examples in the loss. `one`: all 1, for a model after a part of its training. `example`: inverse to the norm
+    of the example's head gradient, for a fine-tuned model, which has memorised its corpus.
     """
     depth: float = 1.0
-    """Layer that the basis reads, as a fraction of all layers; 1 is the last hidden state."""
+    """Where the basis reads, as a fraction of the layers: 0.5 is the middle layer, 1 the last hidden state."""
     space: str = "logits"
-    """What an operator changes: the `logits`, or the `activations` that the basis reads, with the layers above run again, at many
-    times the cost (with `depth` below 1).
+    """What an operator changes. `logits`: through the last hidden state. `activations`: the hidden states that the basis reads,
+    with the layers above run again, at many times the cost (with `depth` below 1).
     """
     states_from: str = "cache"
     """Where hidden states come from: `cache`, files that one forward pass writes; or `forward`, a forward pass at each step on
@@ -110,7 +110,7 @@ class Stride(SubsetMethod):
             if wrong:
                 raise SettingsError(f"{', '.join(names)} are {least} to {most:,}; not {', '.join(wrong)}")
         if min(self.checked, self.seed) < 0 or max(self.seed, self.subsets) >= 1 << 31:
-            raise SettingsError("checked and seed are 0 at least, seed and subsets below 2³¹")
+            raise SettingsError("checked and seed must be at least 0, seed and subsets below 2³¹")
         if not all(isinstance(base, str) for base in self.bases):
             raise SettingsError(f"bases are folders or files, not {self.bases}")
         if self.space == "activations":
@@ -200,11 +200,13 @@ class Stride(SubsetMethod):
     def notes(self, rows: int) -> list[str]:
         """A note if operators do not read all examples of their subsets."""
         size, reads = rows * self.degree // self.subsets, self.updates * self.members
-        note = f"an operator reads {reads:,} of the {size:,} examples of its subset: set more updates, or more subsets"
+        note = (
+            f"an operator reads only {reads:,} of its subset's {size:,} examples: set more updates, members or subsets"
+        )
         return [note] if reads < size else []
 
     def measure(self, outputs: BatchOutputs, parameters: Mapping[str, Array]) -> tuple[Array, Array]:
-        """y by all operators, and the rank correlation of both measurements by the operators that were trained twice."""
+        """(n, K) the measurements of all operators; (n,) the rank correlation of both measurements of those trained twice."""
         import torch
 
         from ..engine.steering.operators import Operators
@@ -255,12 +257,12 @@ def _require_fit(parameters: Mapping[str, Array], method: Stride, widths: tuple[
         expected |= {"check_basis": expected["basis"], "check_alpha": (which.size, *expected["alpha"][1:])}
         is_index = which.ndim == 1 and which.dtype.kind == "i" and which.size > 0
         in_range = is_index and bool(0 <= which.min() <= which.max() < method.subsets)
-        expected |= {} if in_range else {"which": ()}
+        expected |= {} if in_range else {"which": ()}  # `shapes` has no `which`, so the error names it
     wrong = [name for name in expected if shapes.get(name) != expected[name]]
     if wrong or any(parameters[name].dtype != np.float32 for name in shapes):
         differences = ", ".join(f"{name} {shapes.get(name, '')}" for name in wrong) or "numbers of another kind"
         raise StoreDamaged(
-            f"the operators are not those of the fit's settings ({differences}): headwater fit --again makes them anew"
+            f"the stored operators do not match the fit's settings ({differences}): run headwater fit --again"
         )
 
 

@@ -30,7 +30,7 @@ class Vectors(Similarity):
         return (column("vector", (model.hidden,), "float32"),)
 
     def scratch(self, model: ModelShape, positions: int) -> int:
-        """The vectors, and their sums over positions."""
+        """Bytes of the vectors, and their sums over positions."""
         return 4 * model.hidden * (positions + 3 * min(positions, BATCH_EXAMPLES)) + 8 * positions
 
     def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:

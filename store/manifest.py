@@ -98,7 +98,7 @@ def columns_from(values: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
     """Inverse of :func:`columns_json`.
 
     Raises:
-        KeyError, TypeError, ValueError: the values are no columns. DataError: a name that cannot be a folder.
+        KeyError, TypeError, ValueError: the values are not columns. DataError: a name that cannot be a folder.
     """
     columns = tuple(
         Column(c["name"], tuple(c["shape"]), c["dtype"], c["chunk_rows"], bool(c.get("ragged"))) for c in values
@@ -162,7 +162,7 @@ class GroupRecord:
         """Inverse of :meth:`to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError, DataError: the values are no record.
+            KeyError, TypeError, ValueError, DataError: the values are not a record.
         """
         columns = columns_from(values["columns"])
         if not columns:
@@ -189,7 +189,7 @@ class ShardEntry:
         """Inverse of :meth:`to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: the values are no entry.
+            KeyError, TypeError, ValueError: the values are not an entry.
         """
         rows, complete, manifest = values["rows"], values["complete"], values["manifest"]
         if type(rows) is not int or rows < 0 or type(complete) is not bool:

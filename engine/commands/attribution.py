@@ -41,7 +41,7 @@ _ALL_VALUES = click.option(
 
 @dataclass(frozen=True, kw_only=True)
 class QueryArguments(RunArguments, FieldArguments):
-    """Arguments of `attribute`, `value` and `plan attribute`; those that a command lacks have defaults."""
+    """Arguments of `attribute`, `value` and `plan attribute`; options that a command does not have are at their defaults."""
 
     store: str
     method: str
@@ -68,15 +68,17 @@ class QueryArguments(RunArguments, FieldArguments):
 @click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
 @SEARCH
 @GROUPING
-@click.option("-o", "--output", metavar="FILE", help="Write .jsonl, .csv or .parquet.")
+@click.option("-o", "--output", metavar="FILE", help="Write the answers to a file: .jsonl, .csv or .parquet.")
 @click.option(
-    "--all-scores", metavar="DIR.zarr", help="Write the scores of all examples for all queries instead: (N, Q) float32."
+    "--all-scores",
+    metavar="DIR.zarr",
+    help="Write the scores of all examples for all queries instead: a float32 array (examples, queries).",
 )
 @JSON_LINES
 @RUN
 @command_of(QueryArguments)
 def attribute(arguments: QueryArguments) -> None:
-    """Rank the training examples behind each query's completion.
+    """Rank the training examples by their influence on each query's completion.
 
     \b
     headwater attribute S --queries questions.jsonl --top 5
@@ -91,7 +93,7 @@ def attribute(arguments: QueryArguments) -> None:
     if arguments.output:
         format_of(arguments.output)
     if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped or arguments.seeds):
-        raise click.UsageError("--all-scores writes all scores of one method: leave -o, --json, --by and --seeds")
+        raise click.UsageError("--all-scores writes all scores of one method: leave out -o, --json, --by and --seeds")
     if arguments.grouped:
         _by_group(arguments, together=False)
         return
@@ -103,7 +105,7 @@ def attribute(arguments: QueryArguments) -> None:
         results = session.attribute()
     if not results.exact:
         recall = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
-        click.echo(f"not exact: candidates were chosen by estimates{recall}", err=True)
+        click.echo(f"approximate: the scored examples were chosen by estimates{recall}", err=True)
     _print_notes(session)
     if arguments.output:
         _write(arguments.output, fields_of(results), result_rows(results, session.store))
@@ -159,7 +161,7 @@ def _print(store: FeatureStore, queries: Mapping[str, str], results: Results, as
 @RUN
 @command_of(QueryArguments)
 def value(arguments: QueryArguments) -> None:
-    """Score each example by its mean over all queries.
+    """Score each example by its mean score over all queries.
 
     \b
     headwater value S --queries task.jsonl -o values.parquet
@@ -216,7 +218,7 @@ def _grouped(arguments: QueryArguments, display: ProgressDisplay | None) -> tupl
     from ..results.groups import Groups
 
     if not arguments.by:
-        raise click.UsageError("--columns FILE goes with --by COLUMN")
+        raise click.UsageError("--columns FILE needs --by COLUMN")
     session = _session(arguments, 1, display, all_scores=True)
     if arguments.method in session.store.methods:
         require_whole(session.store, arguments.method)
@@ -242,7 +244,7 @@ class SelfInfluenceArguments:
 @click.command("self-influence")
 @click.argument("store")
 @click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Method with stored rows.")
-@click.option("--model", default="", metavar="PATH", help="Path of the store's model, or of one of its files of arrays. "
+@click.option("--model", default="", metavar="PATH", help="Path of the store's model, or of an array file of the corpus. "
               "[default: the path at ingestion]")  # fmt: skip
 @MEMORY
 @_ALL_VALUES
@@ -250,7 +252,7 @@ class SelfInfluenceArguments:
 @JSON_LINES
 @command_of(SelfInfluenceArguments)
 def self_influence(arguments: SelfInfluenceArguments) -> None:
-    """Score each example for itself, to find label errors.
+    """Score each example against itself, to find wrong labels.
 
     Self-influence is high for wrong labels and outliers. With rows of unit norm (rise, gradcos, headcos, repsim) it is the same
     for all examples.
@@ -307,7 +309,8 @@ def _session(
 def plan_attribute(arguments: QueryArguments) -> None:
     """Print the memory plan of `attribute`, and a forecast.
 
-    It takes the same options. The forecast says how many bytes are read, and how long that takes.
+    It takes the same options. The forecast says how many bytes the search reads, and how long that takes. The queries and the
+    model are loaded for it.
 
     \b
     headwater plan attribute S --queries questions.jsonl --memory 2GB

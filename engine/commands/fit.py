@@ -20,11 +20,11 @@ FITTING = options(
     click.argument("store"),
     click.option("--method", default="stride", show_default=True, metavar="NAME", help="Subset method to fit."),
     click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
-                 help="The method's setting, such as -o stride.subsets 300."),
+                 help="A setting of the method, such as -o stride.subsets 300."),
     MODEL_PATH,
-    click.option("--corpus", multiple=True, metavar="FILE", help="Path of a corpus file that moved; needed for arrays, and for "
-                 "stores without texts."),
-    click.option("--again", is_flag=True, help="Replace a fit with other settings, or of other examples."),
+    click.option("--corpus", multiple=True, metavar="FILE", help="Path of a corpus file, if it moved. Only stores of arrays "
+                 "and stores without texts read their corpus again."),
+    click.option("--again", is_flag=True, help="Replace an existing fit that has other settings or other examples."),
 )  # fmt: skip
 
 
@@ -49,8 +49,8 @@ class FitArguments(RunArguments):
 def fit(arguments: FitArguments) -> None:
     """Fit a subset method, such as stride, to a store.
 
-    `attribute` and `value` then use the fit. Running it again continues where it stopped. The settings of recovery (solver,
-    regularization, held_out, tolerance) may be changed at any time, without another fit.
+    `attribute` and `value` then use the fit. Running it again continues where it stopped. The settings by which weights are
+    recovered from a fit (solver, regularization, held_out, tolerance) may be changed at any time, without another fit.
 
     \b
     headwater fit S --method stride
@@ -109,12 +109,12 @@ def _run(prepared: FitRun) -> None:
     if not finished:
         click.echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
-    duration = f" in {clock(time.monotonic() - display.started)}" if display.started else ": it was complete already"
+    duration = f" in {clock(time.monotonic() - display.started)}" if display.started else ", already before this run"
     click.echo(f"{prepared.store.url}: {prepared.job.method} fitted to {prepared.rows:,} examples{duration}", err=True)
 
 
 def fitted_among(names: Sequence[str]) -> list[str]:
-    """The methods among `names` that are fitted, and store no rows."""
+    """The methods among `names` that are subset methods: they need a fit, and store no rows."""
     from ..interface.registry import load
     from ..interface.subset_method import SubsetMethod
 
@@ -142,5 +142,6 @@ def check_settings(name: str, settings: JsonObject, appended_store: str) -> None
         raise SettingsError(f"method {name}: {error}") from None
     if appended_store and (Path(appended_store) / "methods" / name / "state").exists():
         raise SettingsError(
-            f"a fit of {name} is of all examples: leave --method {name}, then run headwater fit {appended_store} --again"
+            f"a fit is of all examples of a store, so none can be appended to it: leave out --method {name}, "
+            f"then run headwater fit {appended_store} --method {name} --again"
         )

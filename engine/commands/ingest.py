@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestArguments(RunArguments, FieldArguments):
-    """Arguments of `ingest` and `plan ingest`; None: as the store, or the default."""
+    """Arguments of `ingest` and `plan ingest`. None stands for the store's setting, or else the default."""
 
     corpus: tuple[str, ...]
     store: str
@@ -37,7 +37,7 @@ class IngestArguments(RunArguments, FieldArguments):
     commit_seconds: float
 
     def fit(self, method: str) -> FitArguments:
-        """Arguments of the fit of a method that --method names."""
+        """Arguments of `fit` for a subset method among --method."""
         settings = tuple((key, value) for key, value in self.settings if key.partition(".")[0] == method)
         return FitArguments(
             store=self.store, method=method, settings=settings, corpus=self.corpus, commit_seconds=self.commit_seconds,
@@ -87,9 +87,9 @@ def _print_result(store: str, prepared: PreparedIngest, result: IngestResult) ->
     for line in record_errors.first:
         click.echo(f"skipped: {line}", err=True)
     if record_errors.count:
-        click.echo(f"skipped {record_errors.count} bad records", err=True)
+        click.echo(f"skipped {record_errors.count} bad records in all", err=True)
     rate = result.tokens / max(result.seconds, 1e-9)
-    click.echo(f"{store}: {result.rows:,} examples, {result.added:,} read now in {clock(result.seconds)} "
+    click.echo(f"{store}: {result.rows:,} examples, {result.added:,} read now, in {clock(result.seconds)} "
                f"({result.tokens:,} tokens, {rate:,.0f}/s)", err=True)  # fmt: skip
 
 

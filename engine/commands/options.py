@@ -24,17 +24,28 @@ Callback = Callable[..., None]
 """A function that click calls."""
 Decorator = Callable[[Callback], Callback]
 EXAMPLES_PRINTED = click.option(
-    "--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples printed without -o."
+    "--top",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="K",
+    help="Number of examples to print, if -o is not given.",
 )
 JSON_LINES = click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
 MEMORY = click.option(
     "--memory", metavar="BYTES", help="Refuse to start if the memory plan exceeds this: 512MB, 2GB, 1.5GiB."
 )
 COLUMNS = click.option(
-    "--columns", default="", metavar="FILE", help="Table with the examples' id and COLUMN, such as the corpus."
+    "--columns",
+    default="",
+    metavar="FILE",
+    help="File with the examples' id and the column of --by, such as the corpus.",
 )
 MODEL_PATH = click.option(
-    "--model", default="", metavar="PATH", help="Path of the store's model. [default: the path at ingestion]"
+    "--model",
+    default="",
+    metavar="PATH",
+    help="Where the store's model is now, if it moved. [default: its path at ingestion]",
 )
 
 
@@ -50,7 +61,7 @@ def options(*decorators: Decorator) -> Decorator:
 
 
 def command_of(arguments: Callable[..., A]) -> Callable[[Callable[[A], None]], Callback]:
-    """Let click call a function of one object; the object is built of click's parameters by name."""
+    """Let click call a function of one argument: an object that is built from click's parameters by name."""
 
     def decorate(function: Callable[[A], None]) -> Callback:
         @wraps(function)
@@ -64,7 +75,7 @@ def command_of(arguments: Callable[..., A]) -> Callable[[Callable[[A], None]], C
 
 @dataclass(frozen=True, kw_only=True)
 class RunArguments:
-    """Values of `RUN`, and of --model where a command has it."""
+    """Values of the options in `RUN`, and of --model if a command has it."""
 
     memory: str | None
     device: str
@@ -109,10 +120,18 @@ RUN = options(
 )
 FIELDS = options(
     click.option(
-        "--text", "text_field", default="", metavar="TEMPLATE", help="Text of a record, such as '{title}: {body}'."
+        "--text",
+        "text_field",
+        default="",
+        metavar="TEMPLATE",
+        help="Template of a record's text, with its fields in braces: '{title}: {body}'.",
     ),
     click.option(
-        "--prompt", "prompt_field", default="", metavar="TEMPLATE", help="Prompt of a record, such as '{question}\\n'."
+        "--prompt",
+        "prompt_field",
+        default="",
+        metavar="TEMPLATE",
+        help="Template of a record's prompt, such as '{question}\\n'.",
     ),
     click.option("--completion", "completion_field", default="", metavar="TEMPLATE", help="Completion of a record."),
 )
@@ -130,16 +149,17 @@ CORPUS = options(
     click.option("--max-length", type=int, metavar="TOKENS", help="Length of the longest example; longer texts are split. "
                  "[default: the model's context, at most 1024]"),
     click.option("--attribute", type=click.Choice(["completion", "all"]), default=None,
-                 help="Target positions of an example with a prompt. [default: completion]"),
+                 help="Tokens whose loss counts, if an example has a prompt: the completion's, or all. [default: completion]"),
     click.option("--truncate", is_flag=True, default=None,
                  help="Truncate examples with a prompt that are too long, the prompt first."),
     click.option("--lines", is_flag=True, default=None,
                  help="In plain text, one document per line instead of per paragraph."),
     click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
                  help="Whether a bad record is an error, or is skipped and counted."),
-    click.option("--no-text", is_flag=True, default=None, help="Store neither texts nor token ids, only references."),
+    click.option("--no-text", is_flag=True, default=None,
+                 help="Store neither texts nor token ids, only ids, file names and line numbers."),
     click.option("--no-tokens", is_flag=True, default=None,
-                 help="Store no token ids; a fit then tokenizes the stored texts again."),
+                 help="Store no token ids; a fit then tokenises the stored texts again."),
     click.option("--append", is_flag=True, help="Add new files to an existing store."),
     click.option("--batch-tokens", type=click.IntRange(1), metavar="N",
                  help="Tokens per batch, padding included. [default: 4096, or fewer to fit --memory]"),
@@ -154,23 +174,24 @@ QUERIES = options(
     FIELDS,
 )
 SEARCH = options(
-    click.option("--scan", "precision", default="", metavar="PRECISION", help="Scan the copy in this precision, such as int8 "
-                 "or sign8192 (`headwater compress` makes it), then score the best candidates again as stored."),
+    click.option("--scan", "precision", default="", metavar="PRECISION", help="Scan the copy in this precision first, such as "
+                 "int8 or sign8192 (`headwater compress` makes it), then score the best candidates again from the rows as "
+                 "ingested."),
     click.option("--candidates", type=click.IntRange(1), metavar="N", help="Rows per query that are scored again. "
-                 "[default: int8, bf16: 2 K, at least 100; sign: 10 K, at least 1000]"),
+                 "[default: 2 x --top, at least 100; for sign bits 10 x --top, at least 1000]"),
     click.option("--certify", is_flag=True,
-                 help="Scan the int8 copy, and score as many candidates again as the exact answer needs."),
+                 help="Scan the int8 copy, then score candidates again until the answer is proven to be exact."),
 )  # fmt: skip
 GROUPING = options(
     click.option("--seeds", is_flag=True, help="Average over all seeds that `ingest --seeds` stored: mean scores with "
-                 "standard errors, and the range of ranks within them."),
+                 "standard errors, and for each example the ranks that these errors allow."),
     click.option("--by", default="", metavar="COLUMN", help="Sum scores by `source`, or by a column of --columns."),
     COLUMNS,
 )  # fmt: skip
 FIGURES = options(
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
-    click.option("-o", "--output", metavar="FILE.json", help="Write all figures, those of single queries included."),
-    click.option("--plot", metavar="FILE", help="Plot them: .png, .svg or .pdf."),
+    click.option("-o", "--output", metavar="FILE.json", help="Write all numbers, those of single queries included."),
+    click.option("--plot", metavar="FILE", help="Plot the numbers: .png, .svg or .pdf."),
 )
 OUTCOMES = options(
     click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training, (subsets, queries) or "
@@ -190,12 +211,12 @@ def budget_of(memory: str | None) -> int | None:
 
 
 def method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> dict[str, JsonFields]:
-    """Method → setting → value, of `-o NAME.SETTING VALUE`; a value that is no JSON is a string."""
+    """Method → setting → value, from `-o NAME.SETTING VALUE`; a value that is not JSON is taken as a string."""
     settings: dict[str, JsonFields] = {name: {} for name in names}
     for key, text in pairs:
         name, dot, setting = key.partition(".")
         if not dot or name not in settings:
-            raise click.UsageError(f"-o {key}: write NAME.SETTING with one of --method {', '.join(names)}")
+            raise click.UsageError(f"-o {key}: write NAME.SETTING, where NAME is one of {', '.join(names)}")
         try:
             settings[name][setting] = json.loads(text)
         except ValueError:

@@ -155,6 +155,12 @@ def upgrade(store: str) -> None:
             f"{store}: format {done.before} is now {now}, {done.chunks} chunks were read and are whole", err=True
         )
     if done.dropped:
+        count = len(done.dropped)
         click.echo(
-            f"{len(done.dropped)} files of old statistics were removed: they are computed again when needed", err=True
+            f"{count} files of old statistics and fits were removed; statistics are computed again when needed",
+            err=True,
+        )
+    for name in sorted({file.split("/")[1] for file in done.dropped if file.endswith("/state/fit.json")}):
+        click.echo(
+            f"the fit of {name} cannot be read any more: headwater fit {store} --method {name} makes it again", err=True
         )

@@ -42,7 +42,7 @@ RawRecord: TypeAlias = Any
 """A record that is not parsed yet; each format has its own type."""
 Lines: TypeAlias = Iterator[tuple[int, bytes | None]]  # (1-based number, bytes; None if beyond RECORD_LIMIT)
 Opened: TypeAlias = tuple[Iterable[tuple[int, RawRecord]], Callable[[RawRecord], Fields]]
-"""An open file: pairs (line, raw record), which are cheap to skip, and the function that parses a raw record."""
+"""What a reader returns: (line, raw record) pairs, which are cheap to skip, and the function that parses a raw record."""
 
 
 class BadRecord(Exception):
@@ -75,7 +75,9 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def read_records(path: str, format: str, start: int, columns: Container[str] | None) -> Iterator[Record]:
-    """Yield the file's records from number `start`; a columnar format reads only `columns` (None: all), others are `...`."""
+    """Yield the file's records from number `start`. Of a columnar format only `columns` are read (None: all); the values of other
+    columns are Ellipsis.
+    """
     if format == "parquet":
         yield from _parquet(path, start, columns)
         return

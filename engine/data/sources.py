@@ -27,7 +27,7 @@ class Source:
     name: str
     """Name in messages and ids: the base name, or the path relative to the folder that was given."""
     format: str
-    """"jsonl", "json", "text", "lines", "csv" or "parquet"."""
+    """How it is read: jsonl, json, text, lines, csv, parquet, npz or zarr; store: rows of a store; absent: it is not given."""
     size: int
     """Bytes on disk."""
     digest: str
@@ -87,7 +87,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for here, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
         unseen = (real_path := os.path.realpath(here)) not in seen
         seen.add(real_path)
-        zarr = _ZARR in files  # such as a store beside its corpus
+        zarr = _ZARR in files  # a Zarr group, such as a store in the corpus's folder, is not searched
         folders[:] = sorted(name for name in folders if unseen and not zarr and not name.startswith("."))
         yield from (Path(here, name) for name in files if unseen and not zarr and _is_corpus(name))
     if errors:

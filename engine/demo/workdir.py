@@ -50,11 +50,11 @@ class Workdir:
             raise SettingsError(f"{note} is not the note of a demo: name another --workdir") from None
         if not isinstance(recorded, dict):
             raise SettingsError(f"{note} is not the note of a demo: name another --workdir")
-        differences = [f"{key} is {recorded.get(key)!r} there, {value!r} here" for key, value in made_with.items()
+        differences = [f"{key} is {recorded.get(key)!r} in the folder, {value!r} in this run" for key, value in made_with.items()
                  if recorded.get(key) != value]  # fmt: skip
         if differences:
             raise StoreMismatch(
-                f"{self.path} holds a demo made otherwise: {'; '.join(differences)}; name another --workdir"
+                f"{self.path} holds a demo with other settings: {'; '.join(differences)}; name another --workdir"
             )
 
     def _refuse_foreign_files(self) -> None:

@@ -24,7 +24,7 @@ class OutcomesFile:
     """A file of outcomes of training on subsets."""
 
     path: str
-    """(S, Q) or (seeds, S, Q) numbers."""
+    """File of (S, Q) or (seeds, S, Q) numbers."""
     kind: str = "loss"
     """A `loss` falls where training helps; a `gain` rises."""
     subsets: str = ""
@@ -88,7 +88,7 @@ def select_labels(path: str, column: str, queries: str, pattern: str) -> Labels:
     if pattern:
         return TextMatch(pattern)
     if queries and not column:
-        raise SettingsError("--query-labels goes with --column: name the column that holds the labels")
+        raise SettingsError("--query-labels needs --column: name the column that holds the labels")
     return read_labels(path, column, queries)
 
 

@@ -104,7 +104,7 @@ class TextMatch(Labels):
         try:
             self._pattern = re.compile(pattern)
         except re.error as error:
-            raise SettingsError(f"{pattern!r} is no regular expression: {error}") from None
+            raise SettingsError(f"{pattern!r} is not a regular expression: {error}") from None
 
     def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
         return np.array([bool(self._pattern.search(text)) for text in texts], bool)

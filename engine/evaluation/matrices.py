@@ -109,7 +109,7 @@ def _zarr(file: Path) -> Array:
     node = zarr.open(str(file), mode="r")
     array = node["scores"] if isinstance(node, zarr.Group) else node
     if not isinstance(array, zarr.Array):
-        raise ValueError("scores is no array")
+        raise ValueError("scores is not an array")
     values = np.asarray(array[...])
     names = getattr(array.metadata, "dimension_names", None) or ()
     return values.T if tuple(names) == ("example", "query") else values

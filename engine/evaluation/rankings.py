@@ -47,7 +47,7 @@ def _answer(path: str, query: str, rows: Sequence[JsonFacts]) -> Ranking:
     try:
         scores = np.array([float(row["score"]) for row in rows])
     except (TypeError, ValueError):
-        raise DataError(f"{path}: a score of query {query} is no number") from None
+        raise DataError(f"{path}: a score of query {query} is not a number") from None
     bad_rows = np.flatnonzero(~np.isfinite(scores))
     if len(bad_rows):
         raise DataError(

@@ -11,7 +11,7 @@ classifiers, and models that no library loads, are ingested in this way. Knows n
 | `id`, `text` | (N,) strings        | no: names and texts for reports                                            |
 | `vectors`  | (N, D)                | instead of the first three: rows of another tool, for the method `vectors` |
 
-An index of bergson is such a file of vectors.
+A bergson index is read as such a file of vectors.
 """
 
 from __future__ import annotations
@@ -192,7 +192,9 @@ class _File:
                     f"{path}: {name} is in Fortran order, column by column; save np.ascontiguousarray of it"
                 )
             if kind not in ("iu" if name == "labels" else "fiu"):
-                raise DataError(f"{path}: {name} holds {self._arrays[name].dtype}, not numbers of its kind")
+                raise DataError(
+                    f"{path}: {name} holds {self._arrays[name].dtype}; labels must be integers, other arrays numbers"
+                )
 
     def _check_shapes(self, weight: tuple[int, ...]) -> None:
         path, shapes = self.source.path, self.shapes
@@ -245,7 +247,9 @@ class _File:
         labels: Array = self._slice("labels", begin, end)
         if labels.max(initial=0) >= self.classes:
             row = begin + int(np.argmax(labels.reshape(len(labels), -1).max(1) >= self.classes))
-            raise DataError(f"{self.source.path}: row {row} has a label above the last of {self.classes} classes")
+            raise DataError(
+                f"{self.source.path}: row {row} has a label that is not below the number of classes, {self.classes}"
+            )
         return labels
 
     def _logits(self, begin: int, end: int, labels: Array) -> Array | None:

@@ -27,7 +27,7 @@ from .provider import Provider
 SAMPLE = 4096
 """Largest number of examples that statistics are collected from."""
 PLACE_BYTES = 300
-"""Memory of an example's place and hash while the sample is chosen."""
+"""Bytes per sampled example: its place in the corpus, and the hash that chooses the sample."""
 _EXAMPLES = "examples"
 
 
@@ -59,7 +59,7 @@ def unseen_rows(store: FeatureStore, name: str) -> int | None:
 def collect_statistics(
     store: FeatureStore, provider: Provider, methods: Mapping[str, Method], tokens: int, should_stop: Callable[[], bool]
 ) -> bool:
-    """Run `fit` for the methods that have it and no rows yet, in one pass over a sample; False if stopped before its end.
+    """Run `fit` of each method that has one and no rows yet, in one pass over a sample; False if stopped before its end.
 
     Raises:
         DataError: NaN or Inf in an example's logits. BrokenMethod: a method's own code fails.
@@ -120,14 +120,14 @@ class CorpusSample:
 
 def sample_places(provider: Provider, count: int = SAMPLE) -> CorpusSample:
     """The `count` examples with the smallest hashes, or all examples if there are fewer."""
-    largest: list[tuple[int, Place]] = []  # a heap of negated hashes
+    smallest: list[tuple[int, Place]] = []  # hashes are negated: the heap's root is the largest
     total = 0
     for example in provider.examples(Place()):
         total += 1
         place = example.place
         entry = -int(hashed(0, f"sample.{place.source}.{place.record}.{place.piece}", 1)[0]), place
-        heapq.heappush(largest, entry) if len(largest) < count else heapq.heappushpop(largest, entry)
-    return CorpusSample(frozenset(place for _, place in largest), total)
+        heapq.heappush(smallest, entry) if len(smallest) < count else heapq.heappushpop(smallest, entry)
+    return CorpusSample(frozenset(place for _, place in smallest), total)
 
 
 def _folder(store: FeatureStore, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Estimates the number of records of a corpus from the first megabyte of each file, for progress alone. Knows formats by name."""
+"""Estimates the number of records of a corpus from the first megabyte of each file, only for progress. Knows formats by name."""
 
 from __future__ import annotations
 

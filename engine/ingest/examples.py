@@ -1,8 +1,8 @@
 """Examples before they are rows, and how they are grouped into batches. Knows no model, no file, no store.
 
 Examples are read in windows of consecutive rows. Within a window they are sorted by length and cut into batches of a token
-budget, so there is little padding. Windows and batches are a function of the rows alone: a run that is stopped and resumed makes
-the same batches, hence the same bytes.
+budget, so there is little padding. Windows and batches depend on the examples alone: a run that is stopped and resumed makes the
+same batches, hence the same bytes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..interface.model_view import BATCH_EXAMPLES
 TOKEN_IDS, TARGET_POSITIONS = "token_ids", "target_positions"
 """Ragged columns of a store's examples."""
 RAGGED_CHUNK_BYTES = 1 << 20
-"""Largest chunk of these columns: a reader of single rows checks whole chunks."""
+"""Largest chunk of these columns; small, because reading one row checks its whole chunk."""
 WINDOW = 512
-"""Number of rows that are sorted by length together."""
+"""Number of consecutive examples that are sorted by length together."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -91,8 +91,9 @@ def example_columns(fields: StoredFields, vocabulary: int, longest: int) -> tupl
 
 _FIELD_OF_COLUMN = {
     **{name: name for name in ("id", "source", "prompt", "text", "line", "offset")},
-    "counted": "target_count", "tokens": "length",
-}  # fmt: skip
+    "counted": "target_count",  # tokens that count towards the loss
+    "tokens": "length",  # all tokens
+}
 
 
 def example_rows(examples: list[Example], losses: Array, *, with_tokens: bool) -> Rows:
@@ -117,7 +118,7 @@ def windows(examples: Iterable[Example], size: int = WINDOW) -> Iterator[list[Ex
 
 
 def batches(window: list[Example], tokens: int, most: int = BATCH_EXAMPLES) -> Iterator[list[int]]:
-    """Indices into a window, longest example first, cut where padded tokens would exceed `tokens` or rows `most`."""
+    """Indices into a window in batches, longest example first, of at most `tokens` padded tokens and `most` examples."""
     order = sorted(range(len(window)), key=lambda i: (-window[i].length, i))
     batch: list[int] = []
     for i in order:

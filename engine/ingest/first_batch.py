@@ -32,22 +32,22 @@ class DeclaredOutputs:
         self.examples, self.example_ids, self.targets = outputs.examples, outputs.example_ids, outputs.targets
 
     def hidden(self, layer: int = -1) -> torch.Tensor:
-        """(P, D)."""
+        """Hidden states (P, D)."""
         self._require(layer in (-1, *self._needs.layers), f"hidden({layer})")
         return self._outputs.hidden(layer)
 
     def reduced(self, reduction: Reduction) -> tuple[torch.Tensor, ...]:
-        """First axis P."""
+        """The tensors of a reduction, first axis P."""
         self._require(reduction in self._needs.reductions, f"the reduction {reduction}")
         return self._outputs.reduced(reduction)
 
     def linear_io(self, name: str) -> LinearIO:
-        """(T, inputs), (T, outputs), (T,)."""
+        """Inputs (T, inputs), output gradients (T, outputs) and example ids (T,) of a linear layer."""
         self._require(name in self._needs.linear_layers, f"linear_io({name})")
         return self._outputs.linear_io(name)
 
     def upper_layers(self) -> UpperLayers:
-        """(n, T, D)."""
+        """The upper layers, whose input states are (n, T, D)."""
         self._require(self._needs.upper_layers >= 0, "upper_layers()")
         return self._outputs.upper_layers()
 
@@ -72,7 +72,7 @@ class DeclaredOutputs:
 
 
 def checksums(outputs: DeclaredOutputs) -> dict[str, int]:
-    """Checksums of the bytes of all tensors that a method can read: tensors of inference mode have no version counter."""
+    """Checksums of all tensors that a method can read, as torch records no changes of tensors made in inference mode."""
     return {name: zlib.crc32(_bytes_of(tensor).data) for name, tensor in outputs.tensors().items()}
 
 
@@ -108,7 +108,7 @@ def _column_fault(values: object, column: Column, count: int, device: torch.devi
 
 
 def settings_fault(method: Method) -> str:
-    """What is wrong with a method's settings: wrong types, or values that JSON does not return unchanged; or empty."""
+    """What is wrong with a method's settings (wrong types, or values that JSON changes); empty if nothing is."""
     kind = type(method)
     try:
         copy = kind.from_settings(method.settings())
@@ -182,7 +182,9 @@ class MethodRows:
         before = checksums(declared)
         rows = self.method.rows(declared, self._precomputed)
         if changed := changed_tensors(before, declared):
-            raise BrokenMethod(f"sketch changed {changed}, which all methods of a run share")
+            raise BrokenMethod(
+                f"sketch changed {changed}: all methods of a run share these tensors, so copy them first"
+            )
         if fault := rows_fault(rows, self._columns, outputs.examples, outputs.example_ids.device):
             raise BrokenMethod(fault)
         self._unchecked = False

@@ -1,7 +1,7 @@
 """`ingest` as one call: prepare the store, the model and the plan, then run. Knows no method by name.
 
 job = IngestJob(["corpus.jsonl"], "store", ModelChoice("model"), {"rise": {"tau": 1.0}})
-outcome = prepare(job).ingest()
+result = prepare(job).ingest()
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class IngestJob:
     with_tokens: bool | None = None
     """Whether token ids and target positions are stored; None: as in the existing store, or if texts are stored."""
     append: bool = False
-    """Whether files that the store does not hold yet are appended to it."""
+    """Whether the documents of new files are appended to the store."""
     seeds: int = 1
     """Number of seeds of each method; the methods with further seeds are named NAME@1, NAME@2, …"""
     commit_seconds: float = 15.0
@@ -72,7 +72,7 @@ class PreparedIngest:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know before the start, a line each."""
+        """What the user should know before the start, one per line."""
         return [*self._skipped_weights_notes(), *self._stored_fields_notes()]
 
     def _skipped_weights_notes(self) -> list[str]:
@@ -82,8 +82,8 @@ class PreparedIngest:
             return []
         weights = ", ".join(model_shape.skipped_weights[:2]) + (" …" if len(model_shape.skipped_weights) > 2 else "")
         return [
-            f"{', '.join(names)}: the gradients of {len(model_shape.skipped_weights)} weights that are in no linear layer "
-            f"({weights}) are left out"
+            f"{', '.join(names)}: the gradients of {len(model_shape.skipped_weights)} weights outside linear layers ({weights}) "
+            "are left out"
         ]
 
     def _stored_fields_notes(self) -> list[str]:
@@ -98,7 +98,7 @@ class PreparedIngest:
                 "do not work with this store, and answers show ids without texts"
             )
         if not text and not tokens:
-            notes.append("neither are token ids: a fit reads the corpus's files again")
+            notes.append("token ids are not stored either: a fit reads the corpus's files again")
         if text and not tokens:
             notes.append("token ids are not stored (--no-tokens): a fit tokenises the stored texts again")
         return notes
@@ -126,7 +126,7 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
         HeadwaterError: one of these fails; nothing is written.
     """
     if "://" in job.store:
-        raise SettingsError(f"{job.store}: a store is written to a local folder, and can be copied and read anywhere")
+        raise SettingsError(f"{job.store}: a store can only be written to a local folder: write it there, then copy it")
     store = FeatureStore.open(job.store) if FeatureStore.exists(job.store) else None
     if store is not None:
         store.require_writable()
@@ -136,7 +136,7 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
         for label, method in _with_seeds(name, _method(name, settings, store), job.seeds, store).items()
     }
     has_texts = store is not None and store.provenance["kind"] == "text"
-    settings = job.text.following(store.provenance) if store and has_texts else job.text
+    settings = job.text.completed_from(store.provenance) if store and has_texts else job.text
     provider = corpus_provider(job.corpus, job.model, settings)
     fields = _stored_fields(job, provider, store)
     for name, method in methods.items():
@@ -148,7 +148,7 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
 
 
 def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> StoredFields:
-    """The fields that the job asks for, else those of the existing store, else all: arrays have no tokens.
+    """The fields that the job asks for, else those of the existing store, else all (of arrays all but token ids).
 
     Raises:
         SettingsError: the job asks for token ids of arrays.
@@ -162,15 +162,15 @@ def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | Non
 
 def _method(name: str, settings: JsonObject, store: FeatureStore | None) -> Method:
     """The method with these settings; others are those of the store, or else the defaults."""
-    kind = load(name)
+    method_class = load(name)
     try:
         if store is None or method_group(name) not in store.groups:
-            return kind.from_settings(settings)
-        stored = kind.from_settings(store.groups[method_group(name)].settings).settings()
-        method = kind.from_settings({**stored, **settings})
+            return method_class.from_settings(settings)
+        stored = method_class.from_settings(store.groups[method_group(name)].settings).settings()
+        method = method_class.from_settings({**stored, **settings})
     except SettingsError as error:
         raise SettingsError(f"method {name}: {error}") from None
-    differences = [f"{name}.{key} is {stored[key]!r} there, {value!r} here"
+    differences = [f"{name}.{key} is {stored[key]!r} in the store, {value!r} in this run"
                    for key, value in method.settings().items() if stored.get(key) != value]  # fmt: skip
     if differences:
         raise StoreMismatch(f"{store.path} was made with other settings: {'; '.join(differences)}")
@@ -178,7 +178,7 @@ def _method(name: str, settings: JsonObject, store: FeatureStore | None) -> Meth
 
 
 def _with_seeds(name: str, method: Method, seeds: int, store: FeatureStore | None) -> dict[str, Method]:
-    """The method, and the same method with the seeds that follow its own, as NAME@1, NAME@2, …"""
+    """The method, and copies of it with the next seeds as NAME@1, NAME@2, …"""
     if seeds < 2:
         return {name: method}
     settings = method.settings()
@@ -195,7 +195,7 @@ def _require_an_example(provider: Provider, settings: TextSettings) -> None:
     """Raise CorpusError for a corpus without examples, before anything is written."""
     if next(iter(provider.examples(Place())), None) is None:
         raise CorpusError(f"no example in {', '.join(source.path for source in provider.sources)}")
-    provider.record_errors = RecordErrors(settings.on_error)  # the ingestion counts these errors again
+    provider.record_errors = RecordErrors(settings.on_error)  # count from zero: the ingestion reads these records again
 
 
 def _check_columns(name: str, method: Method, provider: Provider) -> None:
@@ -207,7 +207,7 @@ def _check_columns(name: str, method: Method, provider: Provider) -> None:
         raise SettingsError(f"method {name} stores no rows: headwater fit fits it to a store's examples")
     columns = [column.name for column in method.columns(model_shape)]
     if not columns or len(set(columns)) != len(columns):
-        raise SettingsError(f"method {name} declares columns {columns}: it needs at least one, each name once")
+        raise SettingsError(f"method {name} declares columns {columns}: it needs at least one, and no name twice")
     try:
         precisions_of(method, model_shape)
     except SettingsError as error:
@@ -215,14 +215,15 @@ def _check_columns(name: str, method: Method, provider: Provider) -> None:
     statistics_of = method.statistics(model_shape) if isinstance(method, Similarity) else None
     if statistics_of and isinstance(precisions_of(method, model_shape)[statistics_of[0]], Sign):
         raise SettingsError(
-            f"method {name} needs statistics of its stored rows, which sign bits do not give: use another --precision"
+            f"method {name} needs statistics of its rows, which sign bits cannot give: set -o {name}.precision float16"
         )
     if model_shape.vocabulary < 2 and method.needs(model_shape).reductions:
         raise SettingsError(
-            f"method {name} needs logits over ≥ 2 classes, this corpus holds vectors only: use --method vectors"
+            f"method {name} needs logits of at least 2 classes; this corpus holds only vectors: use --method vectors"
         )
     missing_layers = method.needs(model_shape).beyond(model_shape)
     if missing_layers:
         raise SettingsError(
-            f"method {name} needs hidden layers {list(missing_layers)}; the model has {model_shape.layers} below its last"
+            f"method {name} needs hidden layers {list(missing_layers)}; "
+            f"besides the last, the model has layers 0 to {model_shape.layers - 1}"
         )

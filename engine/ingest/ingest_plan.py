@@ -13,15 +13,14 @@ from ..interface.model_view import BATCH_EXAMPLES, ModelShape, OutputSpec
 from ..runtime.memory import Part, Plan
 from .corpus_statistics import PLACE_BYTES, SAMPLE
 from .examples import WINDOW, StoredFields, example_columns
+from .outputs import BATCH_TOKENS
 from .provider import Provider
 from .stored_columns import precisions_of
 
 TOKEN_BYTES = 40
-"""Memory of a token in a list of Python numbers; six times that with its span in the text, while a tokenizer makes it."""
+"""Bytes of a token id in a Python list; while a tokenizer makes it, it takes six times as much, with its text span."""
 TEXT_BYTES = 8
-"""Largest memory of a token's text: four characters of two bytes, or eight of one."""
-BATCH_TOKENS = 4096
-"""Largest number of padded tokens of a batch: beyond it neither a CPU nor a GPU gets faster on small models."""
+"""Bytes allowed for a token's text: four characters of two bytes, or eight of one."""
 
 
 def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, fields: StoredFields) -> Plan:
@@ -38,11 +37,11 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
         gradients_part(model_shape, needs, tokens),
         *(Part(f"{name} scratch", method.scratch(model_shape, tokens)) for name, method in methods.items()),
         Part(
-            "places of a sample",
+            "choice of a sample",
             PLACE_BYTES * SAMPLE * any(m.fit(model_shape) is not None for m in methods.values()),
         ),
-        Part("rows being rounded", max((precision.encode_bytes(batch) for precision in precisions), default=0)),
-        Part("rows in flight", 4 * WINDOW * sum(c.row_bytes for c in columns)),
+        Part("rows being encoded", max((precision.encode_bytes(batch) for precision in precisions), default=0)),
+        Part("rows waiting to be written", 4 * WINDOW * sum(c.row_bytes for c in columns)),
         Part("chunks being filled", sum(c.buffer_bytes for c in stored if not c.is_text)),
         Part("tokens", ((2 + fields.tokens) * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
         Part("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * fields.text) * longest * TEXT_BYTES),
@@ -72,14 +71,14 @@ def choose_batch(
     """Padded tokens of a batch, and its plan: `tokens`, or as many as fit the budget.
 
     Raises:
-        BudgetError: not even a batch of the longest example fits.
+        BudgetError: not even a batch that holds only the longest example fits.
     """
     least = max(2, provider.longest())
-    width = max(least, tokens or BATCH_TOKENS)
+    batch_tokens = max(least, tokens or BATCH_TOKENS)
     smallest = ingest_plan(provider, methods, least, fields)
-    plan = ingest_plan(provider, methods, width, fields)
-    while tokens is None and budget is not None and plan.total > budget and width > least:
-        width = max(least, width // 2)
-        plan = ingest_plan(provider, methods, width, fields)
+    plan = ingest_plan(provider, methods, batch_tokens, fields)
+    while tokens is None and budget is not None and plan.total > budget and batch_tokens > least:
+        batch_tokens = max(least, batch_tokens // 2)
+        plan = ingest_plan(provider, methods, batch_tokens, fields)
     plan.check(budget, smallest.total if tokens is None else plan.total)
-    return width, plan
+    return batch_tokens, plan

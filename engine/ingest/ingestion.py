@@ -1,8 +1,9 @@
 """The run of an ingestion: one forward pass for all methods that lack rows, resumable.
 
 Each group of the store (the examples', and each method's) records its own progress: rows, place in the corpus, and a digest
-chained over the examples so far. A run brings the groups with the fewest rows up to the next group's row, and continues with
-all of them. So a killed run, a method added later and documents appended later are the same case. Knows no method by name.
+chained over the examples so far. A run reads first for the groups with the fewest rows. When they have as many as the next larger
+group, it reads for all of these together, and so on to the end of the corpus. So a killed run, a method added later and documents
+appended later are the same case. Knows no method by name.
 """
 
 from __future__ import annotations
@@ -78,11 +79,11 @@ class Ingestion:
         finished = False
         self._estimates = estimate_records(self.provider.sources) if run.on_progress is not silent else []
         while not finished:
-            behind, level = self._behind()
-            if not behind:
+            shortest, meeting_row = self._shortest_groups()
+            if not shortest:
                 finished = True
                 break
-            if not self._start(run) or not self._advance(behind, level, run):
+            if not self._start(run) or not self._advance(shortest, meeting_row, run):
                 break
         seconds = time.monotonic() - self.started
         return IngestResult(
@@ -106,8 +107,8 @@ class Ingestion:
     def _groups(self) -> list[str]:
         return [EXAMPLES, *(method_group(name) for name in self.methods)]
 
-    def _behind(self) -> tuple[list[str], int | None]:
-        """The groups with the fewest rows, and the row count of the next group; no groups if all are complete."""
+    def _shortest_groups(self) -> tuple[list[str], int | None]:
+        """The unfinished groups with the fewest rows, and the next larger number of rows; no groups if all are complete."""
         rows = {group: self.store.rows(group) for group in self._groups()}
         open_groups = [g for g in rows if not self.store.is_complete(g)]
         if not open_groups:
@@ -116,24 +117,26 @@ class Ingestion:
         higher = [count for count in rows.values() if count > low]
         return [g for g in open_groups if rows[g] == low], min(higher, default=None)
 
-    def _advance(self, behind: list[str], level: int | None, run: Run) -> bool:
-        """Read from the place of the groups behind to row `level`, or to the end; False if stopped before."""
-        with WriterThread(self._writers(behind), self.commit_seconds) as writer:
-            resume = ResumePoint.of(self.store, behind[0])  # fresh: the writers have the groups to themselves now
-            digest, first, added = resume.digest, self.store.rows(behind[0]), self.added
+    def _advance(self, groups: list[str], meeting_row: int | None, run: Run) -> bool:
+        """Read for groups with equally many rows, up to `meeting_row` or to the end of the corpus; False if stopped before."""
+        with WriterThread(self._writers(groups), self.commit_seconds) as writer:
+            resume = ResumePoint.of(
+                self.store, groups[0]
+            )  # read only now, because the writers' locks keep it unchanged
+            digest, first, added = resume.digest, self.store.rows(groups[0]), self.added
             examples: Iterator[Example] = self.provider.examples(resume.start)
-            if level is not None:
-                examples = islice(examples, level - first)
+            if meeting_row is not None:
+                examples = islice(examples, meeting_row - first)
             for window in windows(examples):
                 if run.should_stop():
                     return False
-                rows = self._window(window, behind)
+                rows = self._rows_of(window, groups)
                 digest, place = _chained(digest, window), window[-1].place
                 self.added += len(window)
                 self.read_tokens += sum(example.length for example in window)
                 writer.put(rows, {"place": [place.source, place.record, place.piece], "digest": digest})
                 self._report(run, first + self.added - added, place)
-            if level is None or self._meets_the_end(behind, level, digest, first + self.added - added):
+            if meeting_row is None or self._ends_at(meeting_row, groups, digest, first + self.added - added):
                 writer.finish(sources=len(self.provider.sources))
         return True
 
@@ -148,7 +151,9 @@ class Ingestion:
         try:
             for group in groups:
                 writers.append(GroupWriter(self.store, group))
-            if len({writer.rows for writer in writers}) != 1:
+            if (
+                len({writer.rows for writer in writers}) != 1
+            ):  # they were equal without the locks: another process has written
                 raise StoreBusy(
                     f"another process is writing to {self.store.path}: run the same command again when it is done"
                 )
@@ -158,19 +163,19 @@ class Ingestion:
             raise
         return writers
 
-    def _meets_the_end(self, behind: list[str], level: int, digest: str, rows: int) -> bool:
-        """Whether the level at which the groups behind meet the next group is the corpus's end.
+    def _ends_at(self, meeting_row: int, groups: list[str], digest: str, rows: int) -> bool:
+        """Whether the corpus ends at the row where these groups have caught up with a longer one.
 
         Raises:
-            StoreMismatch: they did not read the same examples as that group.
+            StoreMismatch: the longer group was made from other examples.
         """
-        leader = next(g for g in self._groups() if self.store.rows(g) == level and g not in behind)
-        if digest != ResumePoint.of(self.store, leader).digest:
-            raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: "
-                                f"{rows} examples here, {level} there, or other texts")  # fmt: skip
-        return self.store.is_complete(leader)
+        longer_group = next(g for g in self._groups() if self.store.rows(g) == meeting_row and g not in groups)
+        if digest != ResumePoint.of(self.store, longer_group).digest:
+            raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: {rows} examples "
+                                f"now, {meeting_row} then; if these are equal, a text differs")  # fmt: skip
+        return self.store.is_complete(longer_group)
 
-    def _window(self, window: list[Example], groups: list[str]) -> dict[str, Rows]:
+    def _rows_of(self, window: list[Example], groups: list[str]) -> dict[str, Rows]:
         """The rows of all groups for one window, in the corpus's order."""
         names = [name for name in self.methods if method_group(name) in groups]
         columns: dict[str, dict[str, Array]] = {name: {} for name in names}
@@ -201,7 +206,7 @@ class Ingestion:
         """A batch's rows of one declared column in the stored precision.
 
         Raises:
-            DataError: a row is not finite, and would rank first for each query; its example is named.
+            DataError: a row is not finite (it would rank first for each query); the message names its example.
         """
         precision = self._precisions[name][column]
         rows = (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).cpu().numpy()

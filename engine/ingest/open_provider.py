@@ -44,7 +44,7 @@ def query_provider(
 ) -> Provider:
     """The provider of queries to a store: read by the store's model, up to its context length; completions are the targets.
 
-    `fingerprints`: of the model and tokenizer that `choice` names, if they are not the store's.
+    `fingerprints`: those that the model and tokenizer of `choice` must have; None: the store's.
 
     Raises:
         StoreMismatch: the model or the tokenizer is another one.
@@ -53,7 +53,7 @@ def query_provider(
     if store.provenance["kind"] == "arrays":
         if Path(path).exists() and not is_array_path(path):
             raise CorpusError(
-                f"{path} is no file of arrays; {store.url} was made from arrays: give its queries as .npz or Zarr"
+                f"{path} is not a file of arrays, but {store.url} was made from arrays: give the queries as .npz or Zarr"
             )
         provider: Provider = ArrayProvider([path], pick_device(choice.device), RecordErrors("fail"))
         require_same(store.url, provider.provenance(), expected)

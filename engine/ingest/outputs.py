@@ -50,8 +50,8 @@ def outputs(
 ) -> Iterator[tuple[list[int], T]]:
     """Run the model over examples, longest first: (indices into `examples`, the result of `compute` for the batch's outputs).
 
-    `compute` is called in inference mode, and the outputs of one batch are freed before the next: an iterator over outputs would
-    keep the last batch in memory while the next one is read, and the caller's thread in inference mode.
+    `compute` is called in inference mode, and the outputs of one batch are freed before the next. (An iterator over outputs would
+    keep a batch in memory while the next one is read, and would leave the caller's thread in inference mode.)
 
     Raises:
         DataError: NaN or Inf in the logits of an example (without logits: in its last hidden states); the example is named.
@@ -88,6 +88,6 @@ def _require_finite_states(batch_outputs: PackedOutputs, batch: list[Example], n
 
 
 def named(example: Example) -> str:
-    """An example's id and its file and line, or the id alone if it is these."""
+    """An example's id with its file and line; the id alone if it consists of these."""
     place = f"{example.source}:{example.line}"
     return example.id if example.id == place or not example.source else f"{example.id} ({place})"

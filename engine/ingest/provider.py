@@ -1,5 +1,5 @@
 """The protocol of a provider: examples from a given place on, and the outputs of a batch. Implemented by texts with a model
-(`text_provider.py`, `stored_texts.py`) and by arrays (`array_provider.py`); knows neither.
+(`text_provider.py`, `stored_texts.py`) and by arrays (`array_provider.py`). Knows none of them.
 """
 
 from __future__ import annotations
@@ -51,20 +51,18 @@ class RandomAccessProvider(Provider, Protocol):
     """A corpus whose examples can be read in any order."""
 
     def at(self, rows: Array) -> Iterator[Example]:
-        """The examples of rows (n,), which ascend."""
+        """The examples with these row numbers (n,), which are in ascending order."""
 
 
 def remaining(sources: Sequence[Source], start: Place) -> Iterator[tuple[int, Source]]:
-    """Index and source of each file from a place on.
+    """(index of the file, file) for each file from a place on.
 
     Raises:
-        CorpusError: the store has one of them, but the user did not name it.
+        CorpusError: the user did not name a file of the store's corpus that must be read.
     """
     for ordinal, source in enumerate(sources):
         if ordinal < start.source:
             continue
         if source.format == "absent":
-            raise CorpusError(
-                f"{source.name} is part of the store and must be read again: name it among the files, too"
-            )
+            raise CorpusError(f"{source.name} belongs to the store's corpus and must be read again: name it, too")
         yield ordinal, source

@@ -1,4 +1,4 @@
-"""Where an ingestion of one group of a store stands: what it resumes from. Knows no model and no method."""
+"""Where the ingestion of one group of a store continues after a stop. Knows no model and no method."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class ResumePoint:
     """What a group's writer notes at each commit."""
 
     place: Place
-    """Of the last example written."""
+    """Place of the last example written."""
     digest: str
-    """Chained over the examples written."""
+    """Digest chained over the examples written."""
     sources: int
     """Sources of the corpus that were read to their end."""
 
     @classmethod
     def of(cls, store: FeatureStore, group: str) -> ResumePoint:
-        """Of a group as it is committed.
+        """The resume point at a group's last commit.
 
         Raises:
             StoreDamaged: the group's manifest is not what was written.
@@ -31,5 +31,5 @@ class ResumePoint:
 
     @property
     def start(self) -> Place:
-        """The place behind which examples are still to be read."""
+        """The place after which examples are still to be read."""
         return max(self.place, Place(self.sources))

@@ -77,12 +77,12 @@ def require_same(path: str, facts: JsonObject, stored: JsonObject) -> None:
         StoreMismatch: they differ; each different key is named with both values.
     """
     differences = [
-        f"{key} is {stored[key]!r} there, {value!r} here"
+        f"{key} is {stored[key]!r} in the store, {value!r} in this run"
         for key, value in facts.items()
         if stored.get(key, value) != value
     ]
     if differences:
-        raise StoreMismatch(f"{path} was made differently: {'; '.join(differences)}")
+        raise StoreMismatch(f"{path} does not match this run: {'; '.join(differences)}")
 
 
 def _source_records(sources: Sequence[Source]) -> list[_SourceRecord]:
@@ -90,8 +90,8 @@ def _source_records(sources: Sequence[Source]) -> list[_SourceRecord]:
 
 
 def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str], append: bool) -> None:
-    """Require that the corpus is the store's; with `append`, add files that the store does not have. In one update of the root,
-    so that two processes that append cannot both take the next index.
+    """Require that the corpus is the store's; with `append`, add new files. The root is updated in one step, so that two
+    processes that append cannot give two files the same index.
 
     A file is identified by its content, and keeps the name that it has in the store.
     """
@@ -106,7 +106,7 @@ def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str
         done = min((_finished_sources(store, group) if group in root.groups else 0 for group in groups), default=0)
         absent = [source.name for source in ordered[done:] if source.format == "absent"]
         if absent:
-            raise StoreMismatch(f"{store.path} is made of more files: {', '.join(absent[:3])} must be named too")
+            raise StoreMismatch(f"{store.path} was made of more files: name {', '.join(absent[:3])}, too")
         provider.sources[:] = ordered + new
         reopened = {name: replace(entry, complete=entry.complete and not new) for name, entry in root.entries.items()}
         provenance = {**root.provenance, "sources": stored + _source_records(new)}
@@ -116,7 +116,9 @@ def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str
 
 
 def _matched(stored: Sequence[_SourceRecord], sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
-    """The store's files in its order and under its names, absent where no source matches; and the new files, under new names."""
+    """The store's files in its order and under its names (format "absent" if no source matches); and the new files, under new
+    names.
+    """
     new, ordered = list(sources), list[Source]()
     for record in stored:
         same = [source for source in new if (source.size, source.digest) == (record["size"], record["digest"])]
@@ -139,7 +141,7 @@ def _matched(stored: Sequence[_SourceRecord], sources: Sequence[Source]) -> tupl
 def _require_unchanged(
     store: FeatureStore, stored: Sequence[_SourceRecord], ordered: Sequence[Source], new: Sequence[Source]
 ) -> None:
-    """Raise StoreMismatch if a new file has the path of an absent one: that file was changed."""
+    """Raise StoreMismatch if a new file has the path of a file of format "absent": that file was changed."""
     for record, match in zip(stored, ordered, strict=True):
         for source in new if match.format == "absent" else ():
             if Path(source.path).absolute() == Path(record.get("path", "")).absolute():

@@ -1,8 +1,9 @@
 """The texts of an existing store as a provider: reads a corpus again without its files.
 
 Each stored row is one example, in the store's order. If the store holds token ids, and the model has the store's tokenizer and a
-long enough context, examples are exactly those of the ingestion. Otherwise texts are tokenised again: a stored piece of a longer
-text may then be a token longer than before, and is cut if it does not fit. Knows a store's examples and a model; no method.
+long enough context, examples are exactly those of the ingestion. Otherwise texts are tokenised again: a piece of a longer text,
+tokenised on its own, may have a token more than before, and is cut if it does not fit. Knows a store's examples and a model; no
+method.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .examples import TARGET_POSITIONS, TOKEN_IDS, Example, Place
 from .text_provider import TextProvider
 from .text_settings import TextSettings
 
-_ROWS = TEXT_CHUNK_ROWS  # that are decoded together
+_ROWS = TEXT_CHUNK_ROWS  # rows that are decoded together
 _FIELDS = ("id", "source", "line", "prompt", "text")
 
 
@@ -92,7 +93,9 @@ class StoredTexts:
             yield from self._read(np.arange(first, min(first + _ROWS, total)), _FIELDS)
 
     def at(self, rows: Array) -> Iterator[Example]:
-        """Examples of rows (n,) ascending, without source and line: of scattered rows each column costs as much as the text."""
+        """Examples of rows (n,) ascending, without source and line: for scattered rows each further column costs as much to read
+        as the text.
+        """
         for begin in range(0, len(rows), _ROWS):
             yield from self._read(rows[begin : begin + _ROWS], ("id", "prompt", "text"))
 

@@ -1,4 +1,4 @@
-"""Text with a language model as a provider: documents → token windows → outputs. Knows no method and no store.
+"""Text with a language model as a provider: documents → pieces of tokens → outputs. Knows no method and no store.
 
 A plain document longer than `max_length` tokens is cut into consecutive examples, with their offsets. An example with a prompt
 cannot be cut in pieces: one that is longer than `max_length` is an error that names its file and line.
@@ -26,11 +26,11 @@ from .provider import remaining
 from .text_settings import TextSettings
 
 _Tokens = tuple[list[int], list[tuple[int, int]]]  # ids, and each token's span of characters
-_ENCODE = 64  # documents that are tokenised together
+_DOCUMENTS_AT_ONCE = 64  # documents that are tokenised together
 ENCODE_CHARACTERS = 1 << 17
 """Characters that are tokenised together."""
 ENCODED_BYTES = 200
-"""Largest memory of a character while it is tokenised: one token per character, as the library's object and as Python's."""
+"""Bytes that a character takes at most while it is tokenised: a token per character, in the library and in Python."""
 
 
 class TextProvider:
@@ -105,7 +105,7 @@ class TextProvider:
 
     @property
     def _characters_at_once(self) -> int:
-        """Largest number of characters of a document that is tokenised whole; more than those of an example."""
+        """Characters of the longest document that is tokenised whole; always more than an example has."""
         return max(ENCODE_CHARACTERS, 16 * self.settings.length)
 
     def _tokens(self, texts: list[str]) -> Iterator[_Tokens]:
@@ -130,7 +130,7 @@ class TextProvider:
             self._too_long(document, f"{_characters(document):,} characters", ordinal)
 
     def _parts(self, text: str) -> Iterator[_Tokens]:
-        """The tokens of parts of a long text, which is cut before a space, or anywhere if there is none for long."""
+        """Tokens of a long text part by part; parts end before a space, or anywhere if no space is near."""
         begin = 0
         while begin < len(text):
             end = min(len(text), begin + self._characters_at_once)
@@ -145,21 +145,21 @@ class TextProvider:
         prefix, room = self.model.prefix, self.settings.length - len(self.model.prefix)
         ids, spans, piece = list[int](), list[tuple[int, int]](), 0
 
-        def window(name: str, begin: int, end: int) -> Example:
+        def piece_example(example_id: str, begin: int, end: int) -> Example:
             payload = ([*prefix, *ids[at : at + room]], len(prefix))
-            part = replace(document, id=name, text=document.text[begin:end])
+            part = replace(document, id=example_id, text=document.text[begin:end])
             return _example(part, begin, payload, Place(ordinal, document.record, piece))
 
         for part_ids, part_spans in parts:
             ids, spans, at = ids + part_ids, spans + part_spans, 0
             while len(ids) - at > room:
-                yield window(f"{document.id}#{piece}", spans[at][0] if piece else 0, spans[at + room][0])
+                yield piece_example(f"{document.id}#{piece}", spans[at][0] if piece else 0, spans[at + room][0])
                 at, piece = at + room, piece + 1
             ids, spans = ids[at:], spans[at:]
         at = 0
         if ids or not piece:
             name = f"{document.id}#{piece}" if piece else document.id
-            yield window(name, spans[0][0] if piece else 0, len(document.text))
+            yield piece_example(name, spans[0][0] if piece else 0, len(document.text))
 
     def _prompted(self, document: Document, tokens: _Tokens, ordinal: int) -> Iterator[Example]:
         """The one example of a document with a prompt, truncated if need be; none if it is too long."""
@@ -199,8 +199,8 @@ class TextProvider:
         return render
 
     def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:
-        """Run the trunk on right-padded ids, without a mask: no token of a causal model attends to the padding behind it."""
-        width = max(1, *(example.length for example in batch))  # 0: a tokenizer that drops what it does not know
+        """Run the trunk on right-padded ids, without a mask: in a causal model no token attends to the padding after it."""
+        width = max(1, *(example.length for example in batch))  # all are 0 if the tokenizer drops unknown text
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         target_mask = torch.zeros(len(batch), width, dtype=torch.bool)
         for row, example in enumerate(batch):
@@ -251,7 +251,7 @@ def _groups(documents: Iterator[Document]) -> Iterator[list[Document]]:
     characters = 0
     for document in documents:
         size = _characters(document)
-        if group and (len(group) == _ENCODE or characters + size > ENCODE_CHARACTERS):
+        if group and (len(group) == _DOCUMENTS_AT_ONCE or characters + size > ENCODE_CHARACTERS):
             yield group
             group, characters = [], 0
         group.append(document)
@@ -263,7 +263,7 @@ def _groups(documents: Iterator[Document]) -> Iterator[list[Document]]:
 def _example(document: Document, offset: int, payload: tuple[list[int], int], place: Place) -> Example:
     """An example of a document (or of a piece of it) at a character offset.
 
-    `payload`: token ids, and the index of the first target. The first token of all is no target: no position predicts it.
+    `payload`: token ids, and the index of the first target. The very first token is never a target: no position predicts it.
     """
     tokens, first = payload[0], max(1, min(payload[1], len(payload[0])))
     target_count = max(0, len(tokens) - first)

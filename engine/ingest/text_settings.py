@@ -1,5 +1,5 @@
-"""Settings that turn texts into examples: from the user, for a run, and in a store's record. Knows no file; of a model only its
-shape.
+"""How texts become examples: the settings as a user gives them, as a run resolves them, and as a store records them. Knows no
+file; of a model only its shape.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..data.documents import Template
 from ..interface.model_view import ModelShape
 
 MAX_LENGTH = 1024
-"""Default number of tokens of the longest example: longer ones point less precisely at what they hold."""
+"""Default number of tokens of the longest example: the score of a longer one tells less about which part of it matters."""
 _RECORDED = ("max_length", "attribute", "truncate", "lines")
 
 
@@ -40,8 +40,8 @@ class TextSettings:
         recorded = {name: provenance[name] for name in _RECORDED}
         return cls(Template(**provenance["template"]), **recorded)
 
-    def following(self, provenance: JsonFacts) -> TextSettings:
-        """These settings, with those of a store of texts in place of None."""
+    def completed_from(self, provenance: JsonFacts) -> TextSettings:
+        """These settings, with those that a store of texts records in place of None."""
         stored = TextSettings.from_provenance(provenance)
         undecided = {name: getattr(stored, name) for name in _RECORDED if getattr(self, name) is None}
         template = self.template if self.template != Template() else stored.template
@@ -68,7 +68,7 @@ class TextSettings:
 
     @property
     def length(self) -> int:
-        """Tokens of the longest example; of resolved settings."""
+        """Tokens of the longest example; only for resolved settings."""
         assert self.max_length is not None, "settings must be resolved for a model first"
         return self.max_length
 

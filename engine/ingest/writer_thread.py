@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from ...store.json_values import JsonObject, JsonValue
 from ...store.writer import GroupWriter, Rows
 
-_AHEAD = 2
+_AHEAD = 2  # windows that may wait to be written
 
 
 class WriterThread:
     """Writes windows of rows of several groups in their order, and commits every `commit_seconds`.
 
-    However the work ends (at its end, by an error or by Ctrl-C), the rows that were put before are committed.
+    However the work ends (at its end, by an error or by Ctrl-C), all queued rows are committed, unless writing itself failed.
     """
 
     def __init__(self, writers: list[GroupWriter], commit_seconds: float) -> None:
@@ -34,7 +34,7 @@ class WriterThread:
         return self
 
     def put(self, rows: Mapping[str, Rows], notes: JsonObject) -> None:
-        """Queue one window: group → column → values; a commit writes `notes` into the record of each group.
+        """Queue one window: group → column → values; a commit writes `notes` into each group's manifest.
 
         Raises:
             StoreError: an earlier window could not be written.

@@ -18,7 +18,7 @@ from ..sketches.residual import Loss
 TILE_BYTES = 48 << 20
 """Bytes of float32 logits per tile: a few hundred rows of a large vocabulary, enough for the product's full speed."""
 CACHED_BYTES = 2 << 20
-"""A tile of at most this size stays in the CPU cache while reductions read it: a quarter less time for V = 4,096."""
+"""A tile of this size stays in the CPU cache while reductions read it, which saves a quarter of the time at V = 4,096."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class LinearHead:
 
     model_shape: ModelShape
     weight: torch.Tensor
-    """(V, D)."""
+    """The weight W, (V, D)."""
     bias: torch.Tensor | None = None
-    """(V,), or None."""
+    """The bias, (V,), or None."""
     scale: float = 1.0
     """Factor that multiplies the logits."""
     softcap: float = 0.0
@@ -92,7 +92,8 @@ def merge_specs(specs: Sequence[OutputSpec]) -> OutputSpec:
     start_layers = {spec.upper_layers for spec in specs if spec.upper_layers >= 0}
     if len(start_layers) > 1:
         raise SettingsError(
-            f"got layers {' and '.join(map(str, sorted(start_layers)))} to run the upper layers from; one run supports one layer"
+            f"two methods run the upper layers from layers {' and '.join(map(str, sorted(start_layers)))}: "
+            "use them in separate runs"
         )
     return OutputSpec(
         tuple(layers), tuple(reductions), tuple(linear_layers), start_layers.pop() if start_layers else -1
@@ -124,7 +125,7 @@ class FurtherOutputs:
 
 
 HIDDEN_STATES_ALONE = FurtherOutputs()
-"""Nothing else."""
+"""No further outputs: hidden states only."""
 
 
 class PackedOutputs:
@@ -179,14 +180,13 @@ class PackedOutputs:
             logits = self.head.logits(hidden[rows], tile) if self._logits is None else self._logits[rows]  # (p, V)
             self._refuse_nonfinite(logits, first)
             for reduction, parts in reduced.items():
-                parts.append(tuple(_apart(tensor, logits) for tensor in reduction(logits, self.targets[rows])))
+                parts.append(tuple(_without_view(tensor, logits) for tensor in reduction(logits, self.targets[rows])))
             del logits  # free the tile before the next one is computed
         return {reduction: _joined(reduced.pop(reduction)) for reduction in self._spec.reductions}
 
     def _refuse_nonfinite(self, logits: torch.Tensor, first: int) -> None:
-        overflowing_rows = (~torch.isfinite(logits.sum(1))).nonzero()[
-            :, 0
-        ]  # a sum of finite numbers may still overflow
+        # candidates only: a sum of finite numbers may overflow, so the rows themselves are tested next
+        overflowing_rows = (~torch.isfinite(logits.sum(1))).nonzero()[:, 0]
         bad_rows = overflowing_rows[~torch.isfinite(logits[overflowing_rows]).all(1)]
         if len(bad_rows):
             raise NonFiniteLogits(int(self.example_ids[first + int(bad_rows[0])]))
@@ -201,7 +201,7 @@ class NonFiniteLogits(DataError):
         self.example = example
 
 
-def _apart(tensor: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+def _without_view(tensor: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """The tensor, copied if it is a view of the tile, which the next tile overwrites."""
     return tensor.clone() if tensor.untyped_storage().data_ptr() == logits.untyped_storage().data_ptr() else tensor
 

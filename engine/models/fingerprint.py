@@ -1,4 +1,4 @@
-"""Fingerprints of models and tokenizers, which depend on what they compute with, not on where they lie.
+"""Fingerprints of models and tokenizers, which depend on their contents, not on their paths.
 
 Knows the byte layout of safetensors; knows no model class, no method, no store.
 """
@@ -16,15 +16,15 @@ _SAMPLE, _SAMPLES = 4096, 16
 _SCALING = ("lora_alpha", "r", "alpha_pattern", "rank_pattern", "use_rslora", "use_dora", "fan_in_fan_out")
 
 
-def weights_digest(base: str, path: str, kind: str) -> str:
-    """Hash of every tensor's name, dtype, shape and 16 samples of 4 KiB, whatever files they are in; not of every byte.
+def weights_digest(base: str, path: str, computation: str) -> str:
+    """Hash of each tensor's name, dtype, shape and 16 samples of 4 KiB (not of all bytes), however they are split into files.
 
-    `path` is `base`, or the folder of a LoRA adapter of `base`, whose scaling settings enter the hash; `kind` is the part of the
-    config that decides what the weights compute.
+    `path` is `base`, or the folder of a LoRA adapter of `base`, whose scaling settings enter the hash; `computation` is the
+    part of the config that decides what the weights compute.
     """
     folders = [_snapshot(base)] + ([Path(path)] if path != base else [])
     entries = [entry for folder in folders for file in folder.glob("*.safetensors") for entry in _samples(file)]
-    digest = hashlib.sha256(kind.encode())
+    digest = hashlib.sha256(computation.encode())
     for name, sample in sorted(entries):
         digest.update(name.encode() + b"\0" + sample)
     if path != base:

@@ -230,7 +230,7 @@ def _check_head(model: HfModel, head: LinearHead, path: str) -> None:
     tolerance = _TOLERANCE[head.weight.dtype]
     if float((hidden[:, : shorter.shape[1]] - shorter).abs().mean()) > tolerance * float(hidden.abs().mean()):
         raise ModelError(
-            f"{path} reads what follows a token (it is not causal); headwater reads causal language models"
+            f"{path} is not causal: its states depend on later tokens; headwater supports causal language models only"
         )
     largest = float(model_logits.abs().max()) or 1.0
     difference = float((model_logits - head_logits).abs().max())

@@ -49,7 +49,7 @@ class PaddedTokens:
     """Token ids of a batch of n examples, padded to T tokens."""
 
     ids: torch.Tensor
-    """(n, T) int64."""
+    """The token ids, (n, T) int64."""
     token_mask: torch.Tensor
     """(n, T) bool: False at padding."""
     target_mask: torch.Tensor
@@ -90,9 +90,9 @@ def _linear_io(
     example_ids: torch.Tensor,
 ) -> LinearIO:
     if name not in inputs or name not in output_grads:
-        raise ModelError(f"the model does not use its linear map {name}: leave it out by the method's setting layers")
+        raise ModelError(f"the model does not use its linear layer {name}: leave it out by the method's setting layers")
     if inputs[name].shape[:2] != token_mask.shape:
-        raise ModelError(f"the linear map {name} is not used at every token (it saw {tuple(inputs[name].shape)}): "
+        raise ModelError(f"the linear layer {name} is not used at every token (its input is {tuple(inputs[name].shape)}): "
                          "leave it out by the method's setting layers")  # fmt: skip
     return LinearIO(inputs[name][token_mask], output_grads[name][token_mask], example_ids)
 
@@ -109,7 +109,7 @@ def _recording(
         def hook(module: HfModel, args: HookArgs, output: HookArgs) -> None:
             if name in inputs:
                 raise ModelError(
-                    f"the model uses its linear map {name} more than once: leave it out by the setting layers"
+                    f"the model uses its linear layer {name} more than once: leave it out by the setting layers"
                 )
             inputs[name] = args[0].detach()
             if output.requires_grad:

@@ -16,7 +16,8 @@ from ...store.errors import ModelError
 from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_NO_COMPUTATION = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+# keys of a config that do not change what the weights compute
+_NOT_COMPUTED_WITH = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 
 
 def silence_libraries() -> None:
@@ -61,7 +62,7 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
     folder = Path(path)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(
-            f"{path} is no model folder: it has no config.json; give a Hugging Face model folder or hub id"
+            f"{path} is not a model folder (it has no config.json): give a Hugging Face model folder or hub id"
         )
     if not folder.exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise ModelError(f"{path}: no such folder; give a Hugging Face model folder or hub id")
@@ -69,13 +70,11 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
         config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
-            raise ModelError(f"{path} brings its own code; --trust-remote-code runs it") from None
-        raise ModelError(
-            f"{path} is neither a model folder nor a model that the hub gave: {_one_line(error)}"
-        ) from None
+            raise ModelError(f"{path} needs Python code of its own: --trust-remote-code allows it to run") from None
+        raise ModelError(f"{path} is neither a model folder nor a model on the hub: {_one_line(error)}") from None
     names = getattr(config, "architectures", None) or []
     if names and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
-        raise ModelError(f"{path} is a {', '.join(names)}; headwater reads causal language models")
+        raise ModelError(f"{path} is a {', '.join(names)}; headwater supports causal language models only")
     return config
 
 
@@ -133,7 +132,7 @@ def with_adapter(model: HfModel, path: str) -> HfModel:
     try:
         from peft import PeftModel
     except ImportError:
-        raise ModelError(f"{path} is a LoRA adapter: pip install 'headwater[lora]' reads it") from None
+        raise ModelError(f"{path} is a LoRA adapter: pip install 'headwater[lora]' to read it") from None
     if not (Path(path) / "adapter_model.safetensors").is_file():
         raise ModelError(f"{path} has no adapter_model.safetensors: save the adapter with save_pretrained")
     try:
@@ -156,7 +155,7 @@ def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote_code)
     except Exception as error:  # transformers raises many kinds of exceptions
         if "trust_remote_code" in str(error):
-            raise ModelError(f"{path} brings its own tokenizer code; --trust-remote-code runs it") from None
+            raise ModelError(f"{path} needs tokenizer code of its own: --trust-remote-code allows it to run") from None
         raise ModelError(f"{path} has no tokenizer that loads: {_one_line(error)}") from None
     if not tokenizer.is_fast:
         raise ModelError(
@@ -173,5 +172,5 @@ def prefix_tokens(tokenizer: HfTokenizer) -> tuple[int, ...]:
 
 def computation_settings(config: HfConfig) -> str:
     """The part of a config that decides what the weights compute: non-default values, without names and dtype."""
-    settings = {key: value for key, value in config.to_diff_dict().items() if key not in _NO_COMPUTATION}
+    settings = {key: value for key, value in config.to_diff_dict().items() if key not in _NOT_COMPUTED_WITH}
     return f"{config.model_type} {json.dumps(settings, sort_keys=True, default=str)}"

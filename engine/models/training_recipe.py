@@ -1,6 +1,6 @@
 """The hyperparameters that all trainings share: batch, learning rate, seed. Knows no model and no loss.
 
-How long a training runs is not shared: some count steps, some epochs. Each kind of training extends it by what it needs besides.
+Each kind of training extends this class by what else it needs, and by its length: some count steps, some epochs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class TrainingRecipe:
     """Hyperparameters of a training by Adam."""
 
     batch: int = 16
-    """Examples of an optimizer step."""
+    """Examples per optimizer step."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     seed: int = 0

@@ -21,7 +21,7 @@ class TrunkUpperLayers:
     """A batch of n examples, right-padded to T tokens, at one layer of a trunk."""
 
     def __init__(self, trunk: HfModel, count: int, layer: int, ids: torch.Tensor, target_mask: torch.Tensor) -> None:
-        """Run a trunk of `count` layers and record the input of `layer`; ids (n, T) int64 and target_mask (n, T) bool.
+        """Run a trunk that has `count` layers and record the input of number `layer`; ids (n, T) int64, target_mask (n, T) bool.
 
         Raises:
             ModelError: the trunk has no list of `count` layers.
@@ -53,7 +53,8 @@ class TrunkUpperLayers:
         difference, largest = float((recomputed.float() - expected).abs().max()), float(expected.abs().max())
         if not difference <= _TOLERANCE[recomputed.dtype] * largest:
             raise ModelError(
-                f"the layers of {type(self._trunk).__name__} above {self._layer} cannot be run again on their own"
+                f"the layers of {type(self._trunk).__name__} above {self._layer} cannot be run separately: use a method or "
+                "setting that does not need them (such as stride.space logits)"
             )
 
     def forward_from(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ class RetrainingTask:
     examples: TokenSet
     queries: TokenSet
     masks: Array
-    """(S, N) boolean."""
+    """Which examples each subset has, (S, N) bool."""
     seeds: int
     """Trainings of each subset, with seeds 0, 1, …"""
     recipe: RetrainingRecipe
@@ -64,7 +64,7 @@ class RetrainingTask:
         }  # fmt: skip
 
     def recipe_fields(self) -> JsonFields:
-        """The recipe as JSON values, without the seed, which each training has its own of."""
+        """The recipe as JSON values, without the seed, in which the trainings differ."""
         return {name: value for name, value in asdict(self.recipe).items() if name != "seed"}
 
 
@@ -124,7 +124,7 @@ class GroundTruth:
         return f"two trainings of a subset agree at {record['between_seeds']:.3f}; ceiling {record['ceiling']:.3f}"
 
     def _run_trainings(self, jobs: list[tuple[int, int]], processes: int, should_stop: ShouldStop) -> Iterator[None]:
-        """Runs as they end; no more are begun than processes can take, so that a stop is soon."""
+        """Runs as they end; no more are begun than there are processes, so that a stop takes effect soon."""
         context, waiting = multiprocessing.get_context("spawn"), iter(jobs)
         with ProcessPoolExecutor(max(1, min(processes, len(jobs))), context, _ignore_interrupts) as pool:
             running: set[Future[None]] = set()
@@ -210,5 +210,5 @@ def _require_same(record: JsonObject, settings: JsonObject, folder: str) -> None
     for key, value in settings.items():
         if existing.get(key) != value:
             raise StoreMismatch(
-                f"{folder} was begun with another {key}: {existing.get(key)} there, {value} here; use a new folder"
+                f"{folder} was begun with another {key}: {existing.get(key)} in the folder, {value} in this run; use a new folder"
             )

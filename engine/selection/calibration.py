@@ -93,7 +93,7 @@ class SubsetOutcomes:
             raise DataError(f"the outcomes of subset {subset} are not finite")
         constant = [task for task, column in zip(self.tasks, gains.T, strict=True) if np.ptp(column) == 0]
         if constant:
-            raise DataError(f"all subsets have one outcome for task {constant[0]}: λ cannot be chosen by it")
+            raise DataError(f"all subsets have the same outcome for task {constant[0]}: λ cannot be chosen by it")
 
 
 def choose_penalty(outcomes: SubsetOutcomes, grid: Sequence[float] = GRID, seed: int = 0) -> Calibration:
@@ -160,7 +160,7 @@ def read_calibration(folder: Path | None) -> Calibration | None:
     """The calibration in a state folder; None if there is none.
 
     Raises:
-        StoreDamaged: it was changed after it was written. DataError: it is no calibration.
+        StoreDamaged: it was changed after it was written. DataError: it is not a calibration.
     """
     state = read_state(folder / STATE) if folder is not None else None
     if state is None:
@@ -172,4 +172,4 @@ def read_calibration(folder: Path | None) -> Calibration | None:
         )
         return Calibration(**{**state.values, "candidates": candidates, "tasks": tuple(state.values["tasks"])})
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder}/{STATE} is no calibration: {error}") from None
+        raise DataError(f"{folder}/{STATE} is not a calibration: {error}") from None

@@ -48,7 +48,9 @@ class LinearFeatures:
         self.stored = StoredRows(store, method_group(name))
         self.form = self.stored.widest
         if isinstance(self.form, Sign):
-            raise SettingsError(f"rows of {name} are sign bits, which have no mean: ingest with another --precision")
+            raise SettingsError(
+                f"rows of {name} are sign bits, which have no mean: ingest with -o {name}.precision float16"
+            )
         self.column, self.rows, self.depth = self.form.declared.name, self.stored.rows, self.form.depth
 
     @property

@@ -49,7 +49,7 @@ class Utilities:
     additive: Array
     """(S, T) float64: ⟨v, Φ̄_S⟩ alone."""
     penalty: float
-    """λ."""
+    """The λ of the values."""
     adds: Array | None = None
     """(S, T): Û(S ∪ given) − Û(given), if `--given` names a subset."""
 
@@ -68,7 +68,7 @@ class Outcomes:
     """A file of the outcomes of training on each subset."""
 
     path: str
-    """(S,), (S, T) or (seeds, S, T) numbers."""
+    """File of (S,), (S, T) or (seeds, S, T) numbers."""
     kind: Literal["loss", "gain"] = "loss"
     """A loss falls where training helps; a gain rises."""
     first: int | None = None
@@ -152,7 +152,7 @@ def _require_unscored(calibration: Calibration | None, folder: Path) -> None:
         figures = f"λ = {calibration.penalty:g} ({calibration.held_out:.3f})"
         raise DataError(
             f"held-out outcomes were scored with {figures}, and another choice would depend on them; "
-            f"{folder}/{STATE} is that choice: remove it to begin anew"
+            f"{folder}/{STATE} holds that choice: remove it to choose again"
         )
 
 

@@ -84,7 +84,7 @@ class Selection:
         if (request.count is None) == (request.tokens is None):
             raise SettingsError("say how much to choose: either --count or --tokens")
         if not 0 <= request.penalty < math.inf or request.batch < 1 or (request.count or request.tokens or 0) < 1:
-            raise SettingsError("--count (or --tokens) and --batch are at least 1, and λ is at least 0")
+            raise SettingsError("--count (or --tokens) and --batch must be at least 1, and λ at least 0")
         self._eligible = self._filtered()
         self._tokens = Examples(features.store).numbers("tokens").reshape(-1)
         self.count = self._largest_count()
@@ -181,9 +181,9 @@ class Selection:
             raise SettingsError("--quota is a fraction of --count: give --count")
         columns = {column for column, _, _ in request.quotas}
         if len(columns) > 1 or sum(share for _, _, share in request.quotas) > 1 + 1e-9:
-            raise SettingsError("quotas are of one column, and add up to 1 at most")
+            raise SettingsError("all quotas must be of one column, and add up to at most 1")
         if len({value for _, value, _ in request.quotas}) < len(request.quotas):
-            raise SettingsError("a value has one quota")
+            raise SettingsError("a value can have only one quota")
         group_ids, caps = self._group_caps(Groups(self._features.store, columns.pop(), request.columns), request.count)
         rest = int((self._eligible & (group_ids == 0)).sum())
         if caps[0] > rest:

@@ -36,7 +36,7 @@ class Targets:
     names: tuple[str, ...]
     """Values of the column, in the order of the file; the single name "all" without a column."""
     vectors: Array
-    """(T, D) float64."""
+    """The task vectors, (T, D) float64."""
     counts: tuple[int, ...]
     """Number of examples of each task."""
     task_ids: Array

@@ -39,7 +39,7 @@ def _scorer(method: Similarity, matrix: QueryMatrix, columns: Sequence[Column]) 
 
 
 def _scores(scorer: Scorer, block: Block) -> Array:
-    """(rows, Q) of one tile."""
+    """Scores (rows, Q) of one tile."""
     out = np.empty((scorer.queries, block.rows), np.float32)
     scorer.score(block, out)
     return out.T
@@ -149,7 +149,7 @@ def an_example_finds_itself(method: Method, models: Sequence[ModelShape], device
     scores = np.concatenate([_scores(scorer, Block(TILE * i, tile)) for i, tile in enumerate(tiles)])
     first = float(np.mean([(scores[:, q] <= scores[q, q]).all() for q in range(100)]))
     demand(first >= share, f"only {first:.0%} of examples rank first for their own row, {share:.0%} should: "
-            "a method whose score is no cosine may state its share, checks(finds_itself=0.5)")  # fmt: skip
+            "a method whose score is not a cosine may state its share, checks(finds_itself=0.5)")  # fmt: skip
     return ""
 
 

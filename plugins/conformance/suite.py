@@ -32,7 +32,7 @@ class Check:
     """One requirement, ready to be run on a method."""
 
     about: Callable[..., str]
-    """The function behind it; its docstring is the requirement."""
+    """The function that checks it; its docstring is the requirement."""
     arguments: tuple[object, ...] = ()
     """Models, device and share, as given to :func:`checks`."""
 
@@ -40,7 +40,7 @@ class Check:
         """Run it: "" or why it does not apply.
 
         Raises:
-            AssertionError: the method does not hold it.
+            AssertionError: the method does not meet it.
         """
         if isinstance(method, TextSimilarity | SubsetMethod) and self.arguments:
             return "the method stores no rows"
@@ -54,7 +54,7 @@ def checks(*, finds_itself: float = 0.95, models: Sequence[ModelShape] = MODELS,
     """All checks.
 
     `finds_itself`: share of examples that must rank first for the query that is the example itself. A cosine reaches 1. A score
-    that is no cosine may rightly rank a longer example first: its author states a lower share here, or 0.
+    that is not a cosine may rightly rank a longer example first: its author states a lower share here, or 0.
     `models`: models to try. A model that lacks layers that the method needs is left out; at least one must remain.
     """
     tried = [*ROW_CHECKS, *SUM_CHECKS, *SCORE_CHECKS, scratch_grows_with_positions, scratch_covers_what_is_allocated]
@@ -94,7 +94,7 @@ def is_a_frozen_dataclass(method: Method) -> str:
     """The class itself (not only its base) is a frozen dataclass, and every field has a default that JSON can hold."""
     kind = type(method)
     parameters = vars(kind).get("__dataclass_params__")
-    demand(parameters, f"{kind.__name__} is not decorated with @dataclass(frozen=True): its fields are no settings")
+    demand(parameters, f"{kind.__name__} is not decorated with @dataclass(frozen=True): its fields are not settings")
     demand(
         parameters and parameters.frozen and parameters.eq,
         f"{kind.__name__} is a dataclass, but not frozen (and compared by its fields)",

@@ -124,7 +124,7 @@ def statistics_survive_storing(method: Method, models: Sequence[ModelShape], dev
             return _NOT_FITTED
         given = _collected(method, trial, [_ALL_EXAMPLES])
         wrong = [name for name, values in given.items() if not isinstance(values, np.ndarray) or values.dtype == object]
-        demand(not wrong, f"finish gives {', '.join(wrong)} that are no arrays of numbers")
+        demand(not wrong, f"finish gives {', '.join(wrong)} that are not arrays of numbers")
         with tempfile.TemporaryDirectory() as folder:
             write_state(Path(folder, "state"), {}, given)
             state = read_state(Path(folder, "state"))

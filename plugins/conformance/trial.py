@@ -28,14 +28,16 @@ MODELS = (ModelShape(16, 50, 4, 512, _MAPS), ModelShape(24, 331, 12, 512, _MAPS[
 PROMPT = 3
 """Tokens before the target positions of an example, which linear layers see too."""
 TOLERANCE = 1e-4
-"""Of a row's norm: float32 sums in another order differ by 1e-6, one example leaking into another by 1e-1."""
+"""Allowed difference, as a fraction of a row's norm: float32 sums in another order differ by 1e-6, one example that leaks into
+another by 1e-1.
+"""
 
 
 class TrialHead:
     """The contract's `Head`, nothing else."""
 
     def __init__(self, model: ModelShape, weight: torch.Tensor) -> None:
-        """(V, D)."""
+        """`weight`: (V, D)."""
         self.model_shape, self.weight = model, weight
         self.bias, self.scale, self.softcap = None, 1.0, 0.0
 

@@ -29,7 +29,7 @@ class TrialUpperLayers:
         self.hidden = torch.tanh(self.states @ self._map)
 
     def forward_from(self, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """(P, D)."""
+        """States (P, D) after the layers."""
         return torch.tanh(states @ self._map)[self.target_mask[which]]
 
 

@@ -66,10 +66,10 @@ def test_another_network_is_refused(arrays: Path, tmp_path: Path) -> None:
     store = arrays / "store"
     done = CliRunner().invoke(main, ["attribute", str(store), "--queries", str(tmp_path / "other.npz")])
     assert done.exit_code == 1
-    assert "was made differently: model is" in done.stderr
+    assert "does not match this run: model is" in done.stderr
 
 
 def test_text_is_no_query_to_a_store_of_arrays(arrays: Path, tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text('{"text": "three"}\n')
     done = CliRunner().invoke(main, ["attribute", str(arrays / "store"), "--queries", str(tmp_path / "q.jsonl")])
-    assert done.exit_code == 1 and "q.jsonl is no file of arrays" in done.stderr
+    assert done.exit_code == 1 and "q.jsonl is not a file of arrays" in done.stderr

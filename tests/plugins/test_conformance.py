@@ -530,7 +530,7 @@ FAULTS = [
     (NormInSketch, "sums_add_up_over_positions", "halves do not add up"),
     (NormOfParts, "contributions_add_up_to_rows", "contributions of parts to sum do not add up"),
     (Unmerged, "statistics_merge_in_any_order", "scale of merged halves"),
-    (Unstorable, "statistics_survive_storing", "finish gives scale that are no arrays"),
+    (Unstorable, "statistics_survive_storing", "finish gives scale that are not arrays"),
     (OneQueryState, "queries_are_each_their_own", "per_query has arrays of another length"),
     (Greedy, "asks_what_it_declared", "hidden(2), which needs() does not declare"),
     (Centred, "rows_are_each_examples_own", "depends on its batch"),

@@ -52,7 +52,7 @@ def world(request, tmp_path_factory) -> tuple[TextProvider, list, list[torch.Ten
 
 
 def autograd(folder: Path, examples: list) -> tuple[list[dict[str, np.ndarray]], list[np.ndarray]]:
-    """One backward pass an example: every linear map's gradient (outputs, inputs), and the head's (V, D)."""
+    """One backward pass an example: every linear layer's gradient (outputs, inputs), and the head's (V, D)."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -281,8 +281,8 @@ def test_experts_that_see_some_tokens_are_refused(tmp_path):
     names = {one.name: one for one in model.head.model_shape.linear_layers}
     odd = [name for name in names if "expert" in name or "gate" in name]
     if not odd:
-        pytest.skip("this transformers holds its experts in one tensor, which is no linear map")
-    with pytest.raises(ModelError, match="linear map"):
+        pytest.skip("this transformers holds its experts in one tensor, which is not a linear layer")
+    with pytest.raises(ModelError, match="linear layer"):
         rows_of(GradDot(layers=tuple(odd)), provider, examples)
 
 
@@ -317,7 +317,7 @@ def test_what_was_learnt_and_then_damaged_is_learnt_again(tmp_path):
         "headgn",
     ]
     signs = CliRunner().invoke(main, [*words, "-o", "headgn.k", "8", "-o", "headgn.precision", "sign"])
-    assert signs.exit_code == 1 and "which sign bits do not give" in signs.stderr
+    assert signs.exit_code == 1 and "which sign bits cannot give" in signs.stderr
     assert CliRunner().invoke(main, [*words, "-o", "headgn.k", "8"]).exit_code == 0
     expected = open_session(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores
     (moments,) = (folder for folder in (tmp_path / "S").rglob("moments") if (folder / "zarr.json").exists())
@@ -354,5 +354,5 @@ def test_weights_out_of_reach_are_named_at_ingestion(tmp_path: Path) -> None:
     words = ["ingest", str(corpus), "--model", str(tmp_path / "model"), "--store"]
     done = CliRunner().invoke(main, [*words, str(tmp_path / "S"), "--method", "graddot"])
     assert done.exit_code == 0, (done.output, done.exception)
-    assert "note: graddot: the gradients of 3 weights that are in no linear layer (layers.0.mlp." in done.stderr
+    assert "note: graddot: the gradients of 3 weights outside linear layers (layers.0.mlp." in done.stderr
     assert "note: " not in CliRunner().invoke(main, [*words, str(tmp_path / "T"), "--method", "repsim"]).stderr

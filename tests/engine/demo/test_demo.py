@@ -164,7 +164,7 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path):
 
 
 def test_a_demo_of_another_size_is_refused_with_the_difference(run):
-    with pytest.raises(StoreMismatch, match=r"short is True there, False here; name another --workdir"):
+    with pytest.raises(StoreMismatch, match=r"short is True in the folder, False in this run; name another --workdir"):
         tour(str(run[0]), "rise", short=False)
 
 

@@ -169,7 +169,7 @@ def test_layers_are_run_again_as_the_model_runs_them(kind: str, monkeypatch: pyt
     monkeypatch.setattr(
         layers_above, "_with_input", lambda *told: nullcontext()
     )  # a model that does not read what it is given
-    with pytest.raises(ModelError, match="cannot be run again"):
+    with pytest.raises(ModelError, match="cannot be run separately"):
         TrunkUpperLayers(trunk, 3, 1, ids, counted).check()
     with pytest.raises(ModelError, match="no list of 5 layers"):
         TrunkUpperLayers(trunk, 5, 1, ids, counted)

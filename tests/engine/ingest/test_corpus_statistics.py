@@ -199,7 +199,7 @@ def test_a_sample_is_of_places_and_as_large_as_asked(site):
 FAULTS = {
     "raise": "sketch or normalize raises TypeError: a stranger's error",
     "layer": "sketch reads hidden(0), which needs() does not declare",
-    "in place": "sketch changed hidden(-1), which all methods of a run share",
+    "in place": "sketch changed hidden(-1): all methods of a run share these tensors, so copy them first",
     "name": "rows has ['total'], columns declares ['sum']",
     "shape": "rows['sum'] is (20, 4), columns declares (20, 5)",
     "type": "rows['sum'] is torch.complex64, which does not cast to torch.float32",

@@ -118,7 +118,7 @@ def test_a_store_may_know_files_that_are_not_here(tmp_path):
     provider.sources[:] = [gone, *provider.sources[::-1]]
     assert [example.place for example in provider.examples(Place(1))] == [Place(n, r) for n in (1, 2) for r in (0, 1)]
     assert next(provider.examples(Place(1))).source == "f1.npz"
-    with pytest.raises(CorpusError, match=r"gone\.npz is part of the store and must be read again"):
+    with pytest.raises(CorpusError, match=r"gone\.npz belongs to the store's corpus and must be read again"):
         all_of(provider)
 
 
@@ -226,7 +226,7 @@ def test_a_label_beyond_the_head_is_refused_by_its_row(kind, tmp_path, monkeypat
     monkeypatch.setattr("headwater.engine.ingest.array_provider._ROWS", 2)
     made = arrays()
     made["labels"][5] = 4
-    with pytest.raises(DataError, match="row 5 has a label above the last of 4 classes"):
+    with pytest.raises(DataError, match="row 5 has a label that is not below the number of classes, 4"):
         all_of(opened(written(tmp_path / "f", kind, made)))
 
 

@@ -172,7 +172,7 @@ def test_a_method_added_to_an_appended_store_needs_all_files(model: Path, tmp_pa
     store, both = tmp_path / "s", {"rise": SMALL, "second": {"kr": 5, "kh": 6, "kg": 0}}
     run(prepare(job([str(first), str(second)], store, model)))
     with entry_points(tmp_path, second="headwater.plugins.rise:Rise"):
-        with pytest.raises(StoreMismatch, match=r"made of more files: b.jsonl must be named too"):
+        with pytest.raises(StoreMismatch, match=r"made of more files: name b.jsonl, too"):
             run(prepare(job(first, store, model, methods=both)))
         assert run(prepare(job([str(first), str(second)], store, model, methods=both))).added == 69
 
@@ -231,7 +231,7 @@ def test_two_that_append_at_once_take_places_of_their_own(model: Path, tmp_path:
     appends = [prepare(job([named(tmp_path / name, count, count)], store, model, append=True))
                for name, count in (("y", 30), ("z", 40))]  # fmt: skip
     opened = appends[0].open()
-    with pytest.raises(StoreMismatch, match=r"y/data\.jsonl must be named too"):
+    with pytest.raises(StoreMismatch, match=r"name y/data\.jsonl, too"):
         appends[1].open()
     assert opened.run().rows == 40
     assert run(appends[1]).rows == 80
@@ -241,10 +241,10 @@ def test_lines_and_precision_stay_with_the_store(model: Path, tmp_path: Path) ->
     text, store = tmp_path / "c.txt", tmp_path / "store"
     text.write_text("\n".join(sentences(600)))
     assert not run(prepare(job([str(text)], store, model, text=TextSettings(Template(), lines=True))), 1).finished
-    with pytest.raises(StoreMismatch, match="dtype is 'float32' there, 'bfloat16' here"):
+    with pytest.raises(StoreMismatch, match="dtype is 'float32' in the store, 'bfloat16' in this run"):
         other = ModelChoice(str(model), device="cpu", dtype="bfloat16")
         prepare(IngestJob([str(text)], str(store), other, {"rise": SMALL})).open()
-    with pytest.raises(StoreMismatch, match="lines is True there, False here"):
+    with pytest.raises(StoreMismatch, match="lines is True in the store, False in this run"):
         prepare(job([str(text)], store, model, text=TextSettings(Template(), lines=False))).open()
     assert run(prepare(job([str(text)], store, model))).rows == 600
 
@@ -285,11 +285,11 @@ def test_only_the_differences_are_listed(whole: Path, model: Path, corpus: Path,
         run(prepare(job(corpus, whole, other)))
     assert "model is" in str(caught.value)
     assert "tokenizer" not in str(caught.value)
-    with pytest.raises(StoreMismatch, match=r"max_length is 128 there, 64 here$"):
+    with pytest.raises(StoreMismatch, match=r"max_length is 128 in the store, 64 in this run$"):
         run(prepare(job(corpus, whole, model, text=TextSettings(Template(), max_length=64))))
-    with pytest.raises(StoreMismatch, match=r"rise.tau is 0.1 there, 1.0 here$"):
+    with pytest.raises(StoreMismatch, match=r"rise.tau is 0.1 in the store, 1.0 in this run$"):
         prepare(job(corpus, whole, model, methods={"rise": {"tau": 1.0}}))
-    with pytest.raises(StoreMismatch, match=r"text is True there, False here$"):
+    with pytest.raises(StoreMismatch, match=r"text is True in the store, False in this run$"):
         run(prepare(job(corpus, whole, model, with_text=False)))
     assert FeatureStore.open(whole).rows(EXAMPLES) == 700
 

@@ -175,7 +175,7 @@ def test_a_file_that_the_store_alone_knows_is_not_read_again(model, tmp_path):
     source = provider(model, tmp_path, [{"text": "sea"}])
     source.sources[:] = [Source("", "gone.jsonl", "absent", 0, "0"), *source.sources]
     assert [example.place for example in source.examples(Place(1))] == [Place(1, 0)]
-    with pytest.raises(CorpusError, match=r"gone\.jsonl is part of the store"):
+    with pytest.raises(CorpusError, match=r"gone\.jsonl belongs to the store"):
         all_of(source)
 
 

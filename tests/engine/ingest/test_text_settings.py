@@ -24,8 +24,8 @@ def test_what_a_store_records_is_read_back() -> None:
 def test_what_is_decided_stays_and_the_rest_follows_the_store() -> None:
     there = TextSettings(Template(text="{a}"), "fail", 33, "all", True, True).provenance()
     asked = TextSettings(on_error="skip", max_length=20, lines=False)
-    assert asked.following(there) == TextSettings(Template(text="{a}"), "skip", 20, "all", True, False)
-    assert TextSettings(Template(text="{b}")).following(there).template == Template(text="{b}")
+    assert asked.completed_from(there) == TextSettings(Template(text="{a}"), "skip", 20, "all", True, False)
+    assert TextSettings(Template(text="{b}")).completed_from(there).template == Template(text="{b}")
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "does not load"),
     "no tokenizer": (no_tokenizer, "has no tokenizer that loads|has no fast tokenizer"),
     "a tokenizer that is no JSON": (lambda f: (f / "tokenizer.json").write_text("{"), "has no tokenizer that loads"),
-    "a trunk that looks ahead": (lambda f: edited_config(f, is_causal=False), "reads what follows a token"),
+    "a trunk that looks ahead": (lambda f: edited_config(f, is_causal=False), "its states depend on later tokens"),
     "code of its own": (
         lambda f: edited_config(f, model_type="own", auto_map={"AutoConfig": "own.Own"}), "--trust-remote-code",
     ),
@@ -298,6 +298,6 @@ def test_a_tokenizers_own_code_runs_only_when_asked_for(model_folder, tmp_path):
     told |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(told))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nEvil = None\n")
-    with pytest.raises(ModelError, match=r"brings its own tokenizer code; --trust-remote-code runs it"):
+    with pytest.raises(ModelError, match=r"needs tokenizer code of its own: --trust-remote-code allows it to run"):
         opened(folder)
     assert not (tmp_path / "ran").exists()
