@@ -26,7 +26,7 @@ from typing import Any
 
 from .chunk_manifest import ChunkManifest
 from .errors import StoreDamaged, StoreError, StoreMismatch, StoreMissing
-from .files import OwnerLock, hidden_name, locked, make_folder
+from .files import OwnerLock, hidden_name, locked, make_folder, refuse_links
 from .layout import FORMAT, Array, Column
 from .manifest import (
     COPIES,
@@ -294,7 +294,9 @@ class FeatureStore:
 
         Raises:
             StoreBusy: another writer holds it. StoreMissing: the store has no such group.
+            StoreDamaged: a symbolic link leads out of the group.
         """
         self.require_writable()
-        self.record(group)
+        for place in self.shard.written_folders(group, self.record(group).columns):
+            refuse_links(self.path, place)
         return OwnerLock(self.path / self.shard.group_path(group), f"writes {group} of {self.url}")

@@ -108,20 +108,42 @@ def make_folder(path: Path) -> None:
         _sync(path.parent)
 
 
+def refuse_links(root: Path, path: Path) -> None:
+    """Refuse a path whose parts below `root` are symbolic links: writing there would change files outside the store.
+
+    Raises:
+        StoreDamaged: one of them is a link.
+    """
+    for place in (path, *path.parents):
+        if place == root:
+            return
+        if place.is_symlink():
+            raise StoreDamaged(
+                f"{place} is a symbolic link: replace it by what it leads to before the store is written to"
+            )
+
+
 def link_tree(source: Path, target: Path) -> None:
     """Give every file of a folder, hidden ones left out, a second name below another folder.
 
-    Where the file system has no hard links, files are copied. The names are durable in the end.
+    Files are copied where the file system has no hard links, and what a symbolic link leads to is copied. The names are durable
+    in the end.
 
     Raises:
-        StoreFull: no room; names that were given are left.
+        StoreFull: no room; names that were given are left. StoreDamaged: a link to a folder.
     """
-    files = sorted(file for file in source.rglob("[!.]*") if file.is_file() and not file.is_symlink())
+    places = sorted(source.rglob("[!.]*"))
+    for place in places:
+        if place.is_dir() and place.is_symlink():
+            refuse_links(source, place)
+    files = [place for place in places if place.is_file()]
     for file in files:
         name = target / file.relative_to(source)
         make_folder(name.parent)
         with _writing(name):
             try:
+                if file.is_symlink():
+                    raise OSError(errno.EMLINK, "a link to a file is copied")
                 os.link(file, name)
             except OSError as error:
                 if error.errno not in _NO_LINKS:

@@ -51,10 +51,10 @@ def open_array(store: FeatureStore, group: str, name: str, declared: Column, row
     metadata = store.shard.array_metadata(path)
     try:
         column, stored = column_from(declared.name, metadata), metadata["shape"][0]
-        plain, native = is_plain(metadata), is_native(metadata)
+        plain, native, too_few = is_plain(metadata), is_native(metadata), bool(stored < rows)
     except (LookupError, TypeError, ValueError, AttributeError):
         raise StoreDamaged(f"{store.url}/{path}/{ROOT} describes no array") from None
-    if (column.shape, column.dtype) != (declared.shape, declared.dtype) or stored < rows or column.chunk_rows < 1:
+    if (column.shape, column.dtype) != (declared.shape, declared.dtype) or too_few or column.chunk_rows < 1:
         raise StoreDamaged(f"{store.url}/{path}/{ROOT} describes {stored} rows of {column.dtype} {column.shape}, "
                            f"not the {rows} rows of {declared.dtype} {declared.shape} written")  # fmt: skip
     as_written = native and column.chunk_rows == declared.chunk_rows  # the same test as in `is_as_written`

@@ -11,7 +11,7 @@ groups the root holds the same. Only the group's owner replaces it. Knows nothin
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,17 @@ class Shard:
             write_json(place / ROOT, group_metadata({KEY: manifest.to_json()}), compact=True)
         return entry
 
+    def written_folders(self, group: str, columns: Sequence[Column]) -> Iterator[Path]:
+        """The folders that a writer of a group changes: its manifests, and its arrays' chunks."""
+        yield Path(self.store) / self._manifest_path(group)
+        for column in columns:
+            for name, _ in arrays_of(column):
+                yield Path(self.store) / self.column_path(group, name) / "c"
+
     def remove_manifests(self, group: str, keep: Collection[str]) -> None:
         """Remove a group's manifests, except those whose digests are in `keep`."""
-        for place in (Path(self.store) / self._manifest_path(group)).iterdir():
+        folder = Path(self.store) / self._manifest_path(group)
+        for place in folder.iterdir() if folder.is_dir() else ():
             if place.is_dir() and place.name not in keep:
                 shutil.rmtree(place, ignore_errors=True)
 

@@ -24,9 +24,9 @@ import numpy as np
 
 from .checksums import checksum_bytes, crc32c
 from .errors import DataError, StoreDamaged, StoreMissing
-from .files import locked, make_folder, read_json, write_file, write_json
+from .files import locked, make_folder, read_json, refuse_links, write_file, write_json
 from .layout import CHECKSUM_BYTES, Array, group_metadata
-from .manifest import require_name
+from .manifest import METHODS, require_name
 
 ROOT = "zarr.json"
 _LAYOUT = 1
@@ -76,6 +76,7 @@ def write_state(folder: Path, values: Mapping[str, Any], arrays: Mapping[str, Ar
     """
     checked = {require_name(name, "array"): _numbers(name, array) for name, array in (arrays or {}).items()}
     version = _version(values, checked)
+    _refuse_links(folder)
     _make_groups(folder)
     with locked(folder):
         for name, array in checked.items():
@@ -91,6 +92,7 @@ def write_state(folder: Path, values: Mapping[str, Any], arrays: Mapping[str, Ar
 
 def remove_state(folder: Path) -> None:
     """Remove a state, if there is one; its `zarr.json` first, so that a kill leaves no half of it."""
+    _refuse_links(folder)
     (folder / ROOT).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -202,6 +204,12 @@ def _read_array(folder: Path) -> Array:
     if checksum_bytes(crc32c(array)) != bytes(data[-CHECKSUM_BYTES:]):
         raise StoreDamaged(f"{folder} differs from its checksum")
     return array
+
+
+def _refuse_links(folder: Path) -> None:
+    """Refuse a state whose folder is a link, or lies below one within the store's `methods`."""
+    above = [place for place in folder.parents if place.name == METHODS]
+    refuse_links(above[0].parent if above else folder.parent, folder)
 
 
 def _make_groups(folder: Path) -> None:

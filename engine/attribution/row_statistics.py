@@ -1,7 +1,7 @@
 """Statistics of stored rows, such as their second moment: computed in one pass, cached in the store.
 
-They are cached in `methods/<name>/state/moments` of a local store, with the number of rows: stored rows never change, so equal
-numbers of rows mean equal statistics. Knows no method by name.
+They are cached in `methods/<name>/state/moments` of a local store, with the number of rows and the digest of the manifest that
+lists the rows' checksums: statistics of other rows, such as another store's, are not used. Knows no method by name.
 """
 
 from __future__ import annotations
@@ -73,9 +73,14 @@ def _read(stored: StoredRows, widths: Sequence[int]) -> dict[str, Array] | None:
     if state is None or set(state.arrays) != {"mean", *(f"gram{number}" for number in range(len(widths)))}:
         return None
     fits = all(state.arrays[f"gram{number}"].shape == (width, width) for number, width in enumerate(widths))
-    if state.values.get("rows") != stored.rows or not fits or state.arrays["mean"].ndim != 1:
+    if dict(state.values) != _origin(stored) or not fits or state.arrays["mean"].ndim != 1:
         return None
     return {"rows": np.array(stored.rows), **state.arrays}
+
+
+def _origin(stored: StoredRows) -> dict[str, int | str]:
+    """What the statistics belong to: the number of rows, and the digest of their manifest (empty in formats 1 and 2)."""
+    return {"rows": stored.rows, "manifest": stored.store.entry(stored.group).manifest}
 
 
 def _write(stored: StoredRows, state: Mapping[str, Array]) -> None:
@@ -83,4 +88,4 @@ def _write(stored: StoredRows, state: Mapping[str, Array]) -> None:
     folder = _folder(stored)
     if folder is not None:
         with suppress(OSError, StoreError):
-            write_state(folder, {"rows": stored.rows}, {name: value for name, value in state.items() if name != "rows"})
+            write_state(folder, _origin(stored), {name: value for name, value in state.items() if name != "rows"})

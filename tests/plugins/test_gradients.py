@@ -28,6 +28,7 @@ from headwater.plugins.repsim import RepSim
 from headwater.plugins.trackstar import TrackStar
 from headwater.plugins.trak import Trak
 from headwater.store.errors import DataError, ModelError, SettingsError
+from headwater.store.state import read_state, write_state
 from random_models import tiny
 from small import save_tokenizer, sentences, write_corpus
 
@@ -264,6 +265,12 @@ def test_every_baseline_from_corpus_to_answers(name, tmp_path):
         assert all(own in rows[:10] for own, rows in enumerate(first.rows))
     verified = CliRunner().invoke(main, ["verify", str(tmp_path / "S")])
     assert verified.exit_code == 0, verified.output
+    for metadata in kept:  # statistics of other rows, as many as these: of another store, say
+        state = read_state(metadata.parent)
+        foreign = {name: 2 * array for name, array in state.arrays.items()}
+        write_state(metadata.parent, {**state.values, "manifest": "another"}, foreign)
+        third = open_session(str(tmp_path / "S"), name, str(queries), QueryOptions(top=40)).attribute()
+        np.testing.assert_array_equal(first.scores, third.scores)
 
 
 def test_experts_that_see_some_tokens_are_refused(tmp_path):
