@@ -32,7 +32,7 @@ Weights = Array | Callable[[int, int], Array]
 def gram(columns: Sequence[ColumnReader], precision: Precision, shape: Shape, stage: Stage) -> Array:
     """ΦᵀΦ: (D, D) float32, symmetric. The Fisher matrix of the rows, times N.
 
-    Sums of tiles are added in float32: an entry's error is N / 512 roundings at most, and typically the root of that.
+    Sums of tiles are added in float32: an entry's error is at most N / 512 roundings, and typically √(N / 512).
     """
     total = torch.zeros(precision.depth, precision.depth)
     for _, rows in decoded(columns, precision, shape, stage):

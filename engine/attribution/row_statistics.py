@@ -52,7 +52,7 @@ def statistics_parts(stored: StoredRows, method: Similarity, model_shape: ModelS
     if declared is None:
         return Plan(())
     smallest = min((plan for plan, _ in _plans(stored, *declared)), key=lambda plan: plan.total)
-    return smallest + Plan.of(Part("inverses", 24 * max(declared[1], default=0) ** 2))
+    return smallest + Plan.of(Part("inverses of second moments", 24 * max(declared[1], default=0) ** 2))
 
 
 def _plans(stored: StoredRows, column: str, widths: Sequence[int]) -> list[tuple[Plan, Shape]]:

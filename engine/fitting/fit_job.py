@@ -121,7 +121,7 @@ class FitRun:
             Part("hidden states being written", written),
             Part("texts", 8 * BATCH_EXAMPLES * provider.longest() * (TEXT_BYTES + TOKEN_BYTES)),
             Part(f"{self.job.method}'s operators in training", operators),
-            Part("places of examples", (16 if stored else 96) * self.rows),
+            Part("positions of examples among hidden states", (16 if stored else 96) * self.rows),
         )
 
     def run(self, run: Run = SILENT) -> bool:

@@ -45,7 +45,7 @@ class StoredStates:
     store: FeatureStore
     group: str
     layer: int = -1
-    """The layer whose states are stored beside the last one's; -1: none."""
+    """The layer whose states are stored besides the last one's; -1: no layer."""
     commit_seconds: float = 15.0
     """A kill loses at most this much work, plus one part."""
 

@@ -156,7 +156,7 @@ class Head(Protocol):
 
     @property
     def softcap(self) -> float:
-        """Bound of the logits by tanh; 0 for none."""
+        """Bound of the logits by tanh; 0: no bound."""
 
 
 class BatchOutputs(Protocol):

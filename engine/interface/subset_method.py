@@ -183,7 +183,7 @@ class SubsetMethod(Method):
         return ()
 
     def layer(self, model: ModelShape) -> int:
-        """The hidden layer whose states `start_fit` is given as `inner` beside the last one's; -1 for none."""
+        """The hidden layer whose states `start_fit` gets as `inner`, besides the last one's; -1: no layer."""
         return -1
 
     @abstractmethod

@@ -37,7 +37,7 @@ class Ridge:
     """Ridge solver for fixed measurements at several strengths."""
 
     def __init__(self, shared: Array, y: Array) -> None:
-        """`shared`: M Mᵀ (K, K). `y`: (Q, K) float64, NaN where a measurement is missing, for all queries alike."""
+        """`shared`: M Mᵀ (K, K). `y`: (Q, K) float64, NaN where a measurement is missing, the same ones for all queries."""
         self._valid = np.asarray(~np.isnan(y).all(0))
         valid_ids = np.flatnonzero(self._valid)
         means = shared[:, valid_ids].mean(1, keepdims=True)

@@ -97,7 +97,7 @@ def _update_best(best: Array, where: Array, row_groups: Array, part: Array, firs
     order = np.argsort(row_groups, kind="stable")
     starts = np.flatnonzero(np.diff(row_groups[order], prepend=-1))
     groups, sorted_ = row_groups[order][starts], np.ascontiguousarray(part[order])
-    highest = np.maximum.reduceat(sorted_, starts, axis=0)  # (groups here, Q)
+    highest = np.maximum.reduceat(sorted_, starts, axis=0)  # (groups in this part, Q)
     better = highest > best[groups]
     spans = [*starts.tolist(), len(order)]
     for at, query in zip(*np.nonzero(better), strict=True):

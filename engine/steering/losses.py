@@ -30,7 +30,7 @@ class Reference:
 
     @classmethod
     def of(cls, logits: torch.Tensor) -> Reference:
-        """From the model's logits (T, V)."""
+        """The reference of the model's logits (T, V)."""
         if logits.device.type == "cpu" and logits.is_contiguous():  # summed as p in `_drift`: at α = 0 the drift is 0
             q = logits.clone()
             return cls(q, torch.from_numpy(_softmax(q.numpy())))

@@ -1,4 +1,4 @@
-"""Upper bounds of the gains of rows that are not in memory. Exact along a few directions, bounded across them. Knows arrays
+"""Upper bounds of the gains of rows that are not in memory: exact along a few directions, bounded across them. Knows arrays
 alone.
 
 A gain is ⟨w, φ_j⟩ plus a term independent of w. For row j we store: its gain (key) for some earlier w_e, ⟨d, φ_j⟩ (along) for
@@ -166,11 +166,11 @@ class Bounds:
         rest = tile - along @ self._thin.T  # subtracting squares instead would cancel
         over = np.ones(len(tile), np.float32) if cost is None else 1 / cost
         self.length[part] = np.sqrt(np.einsum("nd,nd->n", tile, tile)) * over
-        square, behind = np.einsum("nd,nd->n", rest, rest), along[:, :0]
+        square, level_part = np.einsum("nd,nd->n", rest, rest), along[:, :0]
         for level in reversed(range(len(self._levels))):
-            square = square + np.einsum("nd,nd->n", behind, behind)
+            square = square + np.einsum("nd,nd->n", level_part, levels_part)
             self._state.across[part, level] = np.sqrt(square) * over
-            behind = along[:, self._levels[level - 1] : self._levels[level]]
+            level_part = along[:, self._levels[level - 1] : self._levels[level]]
         along *= over[:, None]
         self._state.first[part], self._state.others[part], self._state.key[part] = (
             along[:, :split],

@@ -72,7 +72,7 @@ class _Greedy:
             best = self._best(min(self._limits.batch, self._limits.count - len(chosen)))
             if not best or (self._limits.cost is not None and best[0][0] <= 0):
                 break
-            w = self._w  # of a batch, every gain is beside what was chosen before it
+            w = self._w  # all gains of a batch are computed with the sum before the batch
             for key, row, feature in best:
                 if self._eligible[row] and (key > 0 or self._limits.cost is None):
                     gains.append(self._gain(feature, w))
@@ -118,7 +118,7 @@ class _Greedy:
         return _SLACK * (norm + self._c / 2 * self._largest)
 
     def _reaching(self, w: Array, least: np.float32, among: Array | None) -> tuple[Array, Array, Array]:
-        """Rows (n,) outside the pool whose key may reach `least` (only rows of `among`, where it is given); (n,) upper and lower
+        """Rows (n,) outside the pool whose key may reach `least` (only rows of `among`, if given); (n,) upper and lower
         bounds of their keys.
         """
         slack = self._slack(2 * max(float(np.linalg.norm(w)), self._bounds.farthest))

@@ -13,7 +13,7 @@ class Pool:
     """At most `size` of `rows` rows, each of `depth` numbers."""
 
     def __init__(self, size: int, depth: int, rows: int) -> None:
-        """Empty."""
+        """Begin with an empty pool."""
         self.size, self.count = size, 0
         self._rows, self._features = np.zeros(size, np.int64), np.zeros((size, depth), np.float32)
         self._squares = np.zeros(size)
@@ -22,17 +22,17 @@ class Pool:
 
     @property
     def rows(self) -> Array:
-        """(count,) row numbers."""
+        """Row numbers of the pool's rows: (count,)."""
         return self._rows[: self.count]
 
     @property
     def features(self) -> Array:
-        """(count, D) float32."""
+        """The pool's rows: (count, D) float32."""
         return self._features[: self.count]
 
     @property
     def squares(self) -> Array:
-        """(count,) float64: ‖φ‖²."""
+        """Squared norms ‖φ‖² of the pool's rows: (count,) float64."""
         return self._squares[: self.count]
 
     def take(self, rows: Array) -> Array:

@@ -31,7 +31,7 @@ class Objective:
     """The marginal gain: Δ(j|S) = ⟨v − cΦ_S, φ_j⟩ − (c/2)‖φ_j‖²."""
 
     vector: Array
-    """v (D,) float64."""
+    """v: (D,) float64."""
     penalty: float
     """c ≥ 0: the sum form's λ/n."""
 
@@ -41,9 +41,9 @@ class Choice:
     """The chosen rows, in order."""
 
     rows: Array
-    """(n,) int64."""
+    """(n,) int64: row numbers."""
     gains: Array
-    """(n,) float64: Δ of each when it was chosen, by which Û of the sum form rises where one is chosen at a time."""
+    """(n,) float64: Δ of each row when it was chosen. If rows are chosen one at a time, Û of the sum form rises by it."""
     total: Array
     """(D,) float64: Φ_S at the end."""
     passes: int
@@ -83,7 +83,7 @@ class Room:
     cached_rows: int
     """Capacity of the row cache, in rows."""
     shape: Shape
-    """Shape of the passes."""
+    """Block size and workers of the passes."""
 
     def parts(self, source: RowSource) -> Plan:
         """The memory plan of a choice."""

@@ -1,7 +1,7 @@
 """Inner products of integer queries with sign bits, by table look-up. Knows nothing of columns.
 
 Four sign bits choose one of sixteen sums of a query's four numbers; a byte shuffle looks up 32 rows' sums at once. Measured on
-one core with AVX2 (`examples/benchmarks/sign_kernels.py`), in 10⁹ (bit · query) a second for 64 and 1,000 queries: tables 229
+one core with AVX2 (`examples/benchmarks/sign_kernels.py`), in 10⁹ (bit · query) per second for 64 and 1,000 queries: tables 229
 and 256; popcounts of four bit planes of the query 68 and 55; signs unpacked to ±1 bytes for the int8 product 38 and 50. For
 a single query bit planes are the fastest (45 against 31), limited by memory bandwidth.
 """
@@ -119,7 +119,7 @@ def look_up(
     """out[c, g, h, l] = Σ over 4·steps columns of table[c][column][x[g][column][2l + h]]: sums of looked-up bytes, in 16 bits.
 
     x: a `VectorPart` of uint8 nibbles, two groups of 32 rows × columns, a group every `pitch`; tables: a `TablePart` of uint8
-    ≤ 63, sixteen a column; queries: literally 1 or 2; out: uint16 (queries, groups, 2, 16), even rows before odd ones.
+    ≤ 63, sixteen per column; queries: literally 1 or 2; out: uint16 (queries, groups, 2, 16), even rows before odd ones.
 
     Four look-ups are added in bytes (4 · 63 < 256), and 256 such steps in 16 bits. Both halves of a pair of bytes are summed
     together as one 16-bit number, and the upper half again alone: the lower half's sum is the difference.

@@ -52,7 +52,7 @@ _WHOLE_DEPTH = 4096  # of integers, whose sums are exact: 103 GMAC/s on two thre
 Values: TypeAlias = tuple[ir.Value, ...]
 Emitter: TypeAlias = Callable[[BaseContext, ir.IRBuilder, Signature, list[ir.Value]], ir.Value]
 """A function that emits a kernel's instructions."""
-_WIDTHS = (6, 4, 2, 1)  # queries that a kernel takes at once
+_WIDTHS = (6, 4, 2, 1)  # queries that one kernel call multiplies
 
 
 class PackedQueries:
@@ -116,7 +116,7 @@ def padded(rows: Array, lanes: int) -> Array:
 
 
 def multiply(rows: Array, queries: PackedQueries, out: Array) -> None:
-    """out[:, :n] = queries · rowsᵀ: rows (n, D) as `words` gives them, out (Q, ≥ n) float32, of int8 rows int32."""
+    """out[:, :n] = queries · rowsᵀ: rows (n, D) as `words` returns them, out (Q, ≥ n) float32, or int32 for int8 rows."""
     if rows.shape[1] != queries.depth or out.shape[0] != queries.count or out.shape[1] < len(rows):
         raise DataError(
             f"rows {rows.shape} and {queries.count} queries of {queries.depth} numbers do not match the output shape {out.shape}"
@@ -331,7 +331,7 @@ def _strip(rows: VectorPart, packed: PackedPart, sums: SumPart, two: bool, width
 def pairs(rows: Array, matrix: Array, row_at: Array, query_at: Array) -> Array:
     """(p,): ⟨rows[row_at], matrix[query_at]⟩, each bit-identical to `multiply`.
 
-    rows (n, D) as `words` gives them; matrix (Q, D) int16 for int8 rows, else float32; row_at, query_at (p,) int64. Sums are
+    rows (n, D) as `words` returns them; matrix (Q, D) int16 for int8 rows, else float32; row_at, query_at (p,) int64. Sums are
     int32 for int8 rows, else float32.
     """
     if rows.shape[1] != matrix.shape[1]:

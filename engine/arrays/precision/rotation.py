@@ -18,11 +18,14 @@ from ...runtime.hashing import hashed
 
 ROTATION_ERROR = 2e-6
 """Upper bound of the float32 rounding error of `HadamardRotation`, relative to the row's norm
-(one rounding a stage, thirty stages)."""
+(one rounding per stage, thirty stages)."""
 
 
 class HadamardRotation:
-    """An orthonormal map of D numbers to D: random signs, then Hadamard transforms of the largest power of two dividing D."""
+    """An orthonormal map of D numbers to D: random signs, then a Hadamard transform of each part of the row.
+
+    The length of a part is the largest power of two that divides D.
+    """
 
     def __init__(self, depth: int) -> None:
         """For rows of `depth` numbers."""

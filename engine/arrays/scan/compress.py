@@ -182,6 +182,6 @@ def _plan(source: StoredRows, precisions: dict[str, Precision], columns: list[Co
     return Plan.of(
         Part("blocks in flight", blocks_bytes(readers, shape)),
         Part("decoding", sum(reader.scratch_bytes for reader in readers)),
-        Part("rows being rounded", (shape.workers + 1) * rounding + rounded),
+        Part("rows being compressed", (shape.workers + 1) * rounding + rounded),
         Part("chunks being filled", sum(stored.chunk_bytes for stored in columns)),
     )

@@ -26,7 +26,7 @@ class Scorer(ABC):
     """Scores of rows, each from its own row and query alone."""
 
     def __init__(self, queries: int) -> None:
-        """For Q queries."""
+        """`queries`: Q, their number."""
         self.queries = queries
 
     @property

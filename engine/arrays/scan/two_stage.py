@@ -25,7 +25,7 @@ from .stored_rows import StoredRows
 from .top_k import TopK, top_k
 
 GATHERED = 16 << 20
-"""Bytes of finer rows in memory at once."""
+"""Bytes of the finer column's rows that are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,10 @@ def search_parts(fine: StoredRows, column: str, queries: int, candidates: int) -
     """Memory of scoring candidates again: the gathered rows, and each candidate's row number, estimate and score."""
     row = fine.precisions[column].depth * 4 + sum(stored.row_bytes for stored in fine.precisions[column].columns)
     return Plan.of(
-        Part("finer rows", 2 * max(row, min(GATHERED, queries * candidates * row))),
-        Part("decoding of finer rows", sum(reader.scratch_bytes for reader in fine.scanned(column))),
+        Part("candidates' stored rows", 2 * max(row, min(GATHERED, queries * candidates * row))),
+        Part("decoding of candidates' stored rows", sum(reader.scratch_bytes for reader in fine.scanned(column))),
         Part("candidates", 80 * queries * min(candidates, fine.rows)),
-        Part("finer queries", query_bytes(fine.precisions[column], queries)),
+        Part("queries for candidates", query_bytes(fine.precisions[column], queries)),
     )
 
 

@@ -71,7 +71,7 @@ def test_info_and_plan_know_the_forms(place: Path) -> None:
     assert facts["complete"] and facts["methods"]["rise"]["precisions"]["sign2048"]["bytes_per_example"] == 256 + 8
     assert "sign2048: 150 rows of 264B" in ok("info", place / "s").stdout
     asked = ["plan", "attribute", place / "s", "--queries", place / "q.jsonl"]
-    assert "finer rows" in ok(*asked, "--scan", "sign2048").stdout
+    assert "candidates' stored rows" in ok(*asked, "--scan", "sign2048").stdout
     assert "candidates of workers" in ok(*asked, "--certify").stdout
     assert "reads 7.37MB in about" in ok(*asked).stdout  # 150 rows of 24,576 float16 numbers
     facts = json.loads(ok(*asked, "--json", "--certify", "--memory", "1GB").stdout)
