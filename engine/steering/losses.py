@@ -1,4 +1,4 @@
-"""Softmax losses at each position, cross-negative_entropy or drift (KL), and their gradients with respect to the logits.
+"""Softmax losses at each position, cross-entropy or drift (KL), and their gradients with respect to the logits.
 
 On a CPU one pass over a row in its cache, with one exponential per number (torch's log_softmax and exp are half of a training
 step); on a GPU, and for bounded logits, torch. Knows a head's scale and bound; no operator.

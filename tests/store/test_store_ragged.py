@@ -113,7 +113,10 @@ def test_what_the_type_does_not_hold_is_refused(tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s", {}, "0")
     store.add_group(EXAMPLES, [IDS], {})
     with GroupWriter(store, EXAMPLES) as writer:
-        for wrong, told in (([[70_000]], "70000: outside the range of uint16"), ([[1], 5], "row 1 of ids is one number")):
+        for wrong, told in (
+            ([[70_000]], "70000: outside the range of uint16"),
+            ([[1], 5], "row 1 of ids is one number"),
+        ):
             with pytest.raises(DataError, match=told):
                 writer.append({"ids": wrong})
         writer.append({"ids": [[65_535], []]})

@@ -207,7 +207,7 @@ def test_bad_questions_about_retrieval(tmp_path):
     (tmp_path / "no.jsonl").write_text('{"query_id": 1, "score": 2}\n')
     assert "example_id" in refused("evaluate", "retrieval", "--results", tmp_path / "no.jsonl", "--match", "x")
     (tmp_path / "no.jsonl").write_text('{"query_id": 1, "example_id": "a", "score": null}\n')
-    assert "no number" in refused("evaluate", "retrieval", "--results", tmp_path / "no.jsonl", "--match", "x")
+    assert "not a number" in refused("evaluate", "retrieval", "--results", tmp_path / "no.jsonl", "--match", "x")
 
 
 @pytest.mark.skipif(not DATA.exists(), reason=f"no real data at {DATA}")
