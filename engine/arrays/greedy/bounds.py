@@ -168,7 +168,7 @@ class Bounds:
         self.length[part] = np.sqrt(np.einsum("nd,nd->n", tile, tile)) * over
         square, level_part = np.einsum("nd,nd->n", rest, rest), along[:, :0]
         for level in reversed(range(len(self._levels))):
-            square = square + np.einsum("nd,nd->n", level_part, levels_part)
+            square = square + np.einsum("nd,nd->n", level_part, level_part)
             self._state.across[part, level] = np.sqrt(square) * over
             level_part = along[:, self._levels[level - 1] : self._levels[level]]
         along *= over[:, None]
