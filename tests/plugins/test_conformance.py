@@ -90,6 +90,8 @@ def test_a_good_method_passes():
         "statistics_survive_storing",
         "a_design_is_the_same_again",  # of methods that are fitted
         "a_stopped_fitting_goes_on",
+        "a_design_says_the_same_by_example_and_by_subset",
+        "memory_is_promised_for_both",
         "measurements_are_each_querys_own",
     }
 
