@@ -22,6 +22,7 @@ import torch
 from ...store.columns import ColumnReader
 from ...store.errors import StoreDamaged, StoreError
 from ...store.feature_store import FeatureStore
+from ...store.file_column import FileColumn
 from ...store.layout import Array, Column, ragged_column
 from ...store.ragged import RaggedColumn, open_ragged
 from ...store.writer import GroupWriter
@@ -149,11 +150,16 @@ class StoredStates:
 
 
 class StoredTensor:
-    """A column of numbers as a tensor whose rows are read when they are indexed. Several threads may index it."""
+    """A column of numbers as a tensor whose rows are read when they are indexed. Several threads may index it.
+
+    Chunks are mapped from their files, because a fit reads single rows at every step: all chunks were checked before.
+    """
 
     def __init__(self, reader: ColumnReader, dtype: torch.dtype) -> None:
         """`dtype`: dtype of the tensors; bfloat16 is stored as its bits."""
-        self._reader, self._dtype = reader, dtype
+        self._reader, self._dtype, self._chunks = reader, dtype, list[Array]()
+        if isinstance(reader, FileColumn) and reader.column.row_bytes:
+            self._chunks = [reader.mapped(chunk) for chunk in range(-(-reader.rows // reader.column.chunk_rows))]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -163,10 +169,25 @@ class StoredTensor:
     def __getitem__(self, index: torch.Tensor | slice) -> torch.Tensor:
         """Rows by their numbers, int64 of any shape, or a range of them."""
         rows = np.arange(*index.indices(self._reader.rows)) if isinstance(index, slice) else index.numpy()
-        values = self._reader.gather(rows.reshape(-1)).reshape(*rows.shape, *self._reader.column.shape)
+        values = self._gather(rows.reshape(-1)).reshape(*rows.shape, *self._reader.column.shape)
         if self._dtype == torch.bfloat16:
             return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(values)
+
+    def _gather(self, rows: Array) -> Array:
+        if not self._chunks:
+            return self._reader.gather(rows)
+        if len(self._chunks) == 1:
+            return self._chunks[0][rows]
+        values = np.empty((len(rows), *self._reader.column.shape), self._reader.column.dtype)
+        chunk_of, offset = np.divmod(rows, self._reader.column.chunk_rows)
+        order = np.argsort(chunk_of, kind="stable")
+        ends = np.searchsorted(chunk_of[order], np.arange(len(self._chunks) + 1))
+        for chunk, first, last in zip(self._chunks, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            if last > first:
+                places = order[first:last]
+                values[places] = chunk[offset[places]]
+        return values
 
 
 def state_columns(shape: ModelShape, dtype: torch.dtype, *, inner: bool) -> tuple[Column, ...]:
