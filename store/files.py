@@ -11,17 +11,14 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from .errors import HeadwaterError, SettingsError, StoreBusy, StoreDamaged, StoreError, StoreFull, StoreMissing
+from .json_values import ParsedJson
 
-JsonObject: TypeAlias = dict[str, Any]
-"""A JSON object that may be changed, with values of any type; `json_values.JsonObject` is read-only and typed."""
-JsonFacts: TypeAlias = Mapping[str, Any]
-"""The same, read-only."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -187,7 +184,7 @@ def _sync(path: Path) -> None:
 
 def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
     """Write JSON as a file that appears whole; `compact`: without spaces, on one line."""
-    spaces: JsonObject = {"separators": (",", ":")} if compact else {"indent": 1}
+    spaces: ParsedJson = {"separators": (",", ":")} if compact else {"indent": 1}
     write_file(path, [(json.dumps(value, allow_nan=False, **spaces) + "\n").encode()])
 
 

@@ -7,7 +7,7 @@ A function that writes JSON takes a `JsonObject`; one that builds it returns `Js
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 """Any JSON value."""
@@ -15,3 +15,7 @@ JsonObject: TypeAlias = Mapping[str, JsonValue]
 """A JSON object, read only."""
 JsonFields: TypeAlias = dict[str, JsonValue]
 """A JSON object that is being built."""
+ParsedJson: TypeAlias = dict[str, Any]
+"""A JSON object as it was parsed, or built to be printed: nothing is known of its values."""
+ParsedMapping: TypeAlias = Mapping[str, Any]
+"""The same, read only."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ...store.errors import CorpusError, DataError
-from ...store.files import JsonObject
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from .sources import Source
 from .stored_arrays import Arrays
@@ -120,7 +120,7 @@ def _to_float32(values: Array) -> Array:
     return values.astype(np.float32, copy=False)
 
 
-def _info(folder: Path) -> JsonObject:
+def _info(folder: Path) -> ParsedJson:
     try:
         info = json.loads((folder / "info.json").read_text())
     except (OSError, ValueError) as error:
@@ -132,7 +132,7 @@ def _info(folder: Path) -> JsonObject:
     return info
 
 
-def _type(info: JsonObject) -> str:
+def _type(info: ParsedJson) -> str:
     """NumPy's name of the stored dtype; bfloat16 is read as uint16."""
     name = info.get("base_dtype")
     if name is None:  # one record field per module: ('<f4', (256,)), in JSON "(256,)<f4" or ["<f4", [256]]

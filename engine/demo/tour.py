@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...store.feature_store import FeatureStore
-from ...store.files import JsonFacts, JsonObject
+from ...store.json_values import ParsedJson
 from ..attribution.open_session import open_session
 from ..attribution.query_options import QueryOptions
 from ..ingest.ingest_job import IngestJob, prepare
@@ -64,7 +64,7 @@ class DemoResult:
     """Seconds of this run; steps that were done before take none."""
 
 
-def tour(workdir: str, method: str, short: bool = False, settings: JsonFacts | None = None) -> DemoResult:
+def tour(workdir: str, method: str, short: bool = False, settings: ParsedJson | None = None) -> DemoResult:
     """Run the demo; steps that are done already are skipped.
 
     Raises:
@@ -125,7 +125,7 @@ def _model(place: Workdir, recipe: DemoModelRecipe) -> None:
          f"loss {losses[0]:.2f} → {losses[-1]:.2f} nats a token")  # fmt: skip
 
 
-def _store(place: Workdir, method: str, settings: JsonFacts) -> None:
+def _store(place: Workdir, method: str, settings: ParsedJson) -> None:
     choice = ModelChoice(str(place.model), device="cpu")
     job = IngestJob([str(place.corpus)], str(place.store), choice, {method: settings},
                     TextSettings(max_length=LENGTH))  # fmt: skip
@@ -137,7 +137,7 @@ def _store(place: Workdir, method: str, settings: JsonFacts) -> None:
          f"{size / 1e6:.0f} MB")  # fmt: skip
 
 
-Answers = dict[str, list[JsonObject]]
+Answers = dict[str, list[ParsedJson]]
 """Question id → its examples, best first."""
 
 

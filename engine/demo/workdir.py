@@ -12,7 +12,8 @@ import shutil
 from pathlib import Path
 
 from ...store.errors import SettingsError, StoreMismatch
-from ...store.files import JsonObject, hidden_name, whole_file
+from ...store.files import hidden_name, whole_file
+from ...store.json_values import ParsedJson
 
 _NOTE = "demo.json"
 
@@ -29,7 +30,7 @@ class Workdir:
         self.store = self.path / "store"
         self.answers = self.path / "answers.jsonl"
 
-    def claim(self, made_with: JsonObject) -> None:
+    def claim(self, made_with: ParsedJson) -> None:
         """Create the folder, or check that it was made by a demo with the same settings.
 
         Raises:

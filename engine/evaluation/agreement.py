@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ...store.errors import DataError, SettingsError
-from ...store.files import JsonObject
-from ...store.json_values import JsonValue
+from ...store.json_values import JsonValue, ParsedJson
 from ...store.layout import Array
 from .metrics import Estimate, bootstrap_subsets, lds, noise_ceiling, subset_sums
 
@@ -43,7 +42,7 @@ class Agreement:
     ceiling: float
     """Noise ceiling: the correlation that a perfect prediction would reach; NaN if there is only one retraining."""
 
-    def facts(self) -> JsonObject:
+    def facts(self) -> ParsedJson:
         """The fields as JSON values; undefined figures are null."""
         fields = asdict(self) | {"each": self.each.tolist()}
         return {key: _json(value) for key, value in fields.items()}

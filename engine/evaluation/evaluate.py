@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
-from ...store.files import JsonObject, whole_file
+from ...store.files import whole_file
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from .agreement import Agreement, evaluate_lds, evaluate_subsets
 from .labels import Labels, TextMatch, read_labels
@@ -92,7 +93,7 @@ def select_labels(path: str, column: str, queries: str, pattern: str) -> Labels:
     return read_labels(path, column, queries)
 
 
-def save(facts: JsonObject, path: str) -> None:
+def save(facts: ParsedJson, path: str) -> None:
     """Write figures as JSON, whole or not at all."""
     file = Path(path)
     if file.suffix != ".json":

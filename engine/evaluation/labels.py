@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ...store.errors import CorpusError, DataError, SettingsError
-from ...store.files import JsonFacts, JsonObject
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..data.formats import read_records
 from ..data.sources import find_sources
@@ -74,7 +74,7 @@ class RelevantPairs(Labels):
 class SameLabel(Labels):
     """Examples whose value of a column equals the query's."""
 
-    def __init__(self, examples: JsonFacts, queries: JsonFacts) -> None:
+    def __init__(self, examples: ParsedJson, queries: ParsedJson) -> None:
         self._examples = {name: str(label) for name, label in examples.items() if label is not None}
         self._queries, self._known = queries, frozenset(examples)
         self._counts = Counter(self._examples.values())
@@ -147,17 +147,17 @@ def _is_true(label: object, path: str) -> bool:
     return text in _TRUE
 
 
-def _column(path: str, name: str) -> JsonObject:
+def _column(path: str, name: str) -> ParsedJson:
     return {str(_cell(fields, "id", path)): _cell(fields, name, path) for fields in _records(path)}
 
 
-def _cell(fields: JsonFacts, name: str, path: str) -> object:
+def _cell(fields: ParsedJson, name: str, path: str) -> object:
     if name not in fields:
         raise DataError(f"{path} has no column {name}; it has {', '.join(fields)}")
     return fields[name]
 
 
-def _records(path: str) -> Iterator[JsonFacts]:
+def _records(path: str) -> Iterator[ParsedJson]:
     any_record = False
     for source in find_sources([path], lines=True):
         for record in read_records(source.path, source.format, 0, None):

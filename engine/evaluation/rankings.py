@@ -9,7 +9,7 @@ import numpy as np
 
 from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.files import JsonFacts
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..data.formats import read_records
 from ..data.sources import find_sources
@@ -30,7 +30,7 @@ def read_answers(path: str) -> Iterator[Ranking]:
         CorpusError: the file does not exist, or cannot be read.
         DataError: a column is missing, a score is not a number, or an example occurs twice for a query.
     """
-    rows_of_query: dict[str, list[JsonFacts]] = {}
+    rows_of_query: dict[str, list[ParsedJson]] = {}
     for source in find_sources([path]):
         for record in read_records(source.path, source.format, 0, None):
             if record.error:
@@ -43,7 +43,7 @@ def read_answers(path: str) -> Iterator[Ranking]:
         yield _answer(path, query, rows)
 
 
-def _answer(path: str, query: str, rows: Sequence[JsonFacts]) -> Ranking:
+def _answer(path: str, query: str, rows: Sequence[ParsedJson]) -> Ranking:
     try:
         scores = np.array([float(row["score"]) for row in rows])
     except (TypeError, ValueError):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ...store.errors import DataError
-from ...store.files import JsonObject
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from .metrics import Estimate, bootstrap
 
@@ -33,7 +33,7 @@ class Removal:
     seeds: int
     """Number of trainings of each removal, whose losses are averaged."""
 
-    def facts(self) -> JsonObject:
+    def facts(self) -> ParsedJson:
         """The figures as JSON values."""
         return {
             "measure": "brittleness", "rise": asdict(self.rise), "beyond": asdict(self.beyond), "each": self.rises.tolist(),

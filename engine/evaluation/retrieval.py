@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ...store.errors import DataError
-from ...store.files import JsonObject
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from .labels import Labels
 from .metrics import (
@@ -71,7 +71,7 @@ class Retrieval:
         """Metric → mean over queries with its bootstrap interval."""
         return {name: bootstrap(values) for name, values in self.figures.items()}
 
-    def facts(self) -> JsonObject:
+    def facts(self) -> ParsedJson:
         """The metrics as JSON values; undefined values are null."""
         lines = {name: [None if np.isnan(x) else float(x) for x in values] for name, values in self.figures.items()}
         means = {name: asdict(mean) for name, mean in self.means().items() if mean.count}

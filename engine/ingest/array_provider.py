@@ -27,7 +27,7 @@ import torch
 from numpy.typing import ArrayLike, DTypeLike
 
 from ...store.errors import CorpusError, DataError
-from ...store.files import JsonObject
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..data.array_files import open_arrays
 from ..data.documents import RecordErrors
@@ -73,11 +73,11 @@ class ArrayProvider:
         head_bytes = weight.astype("<f4").tobytes() + (b"" if bias is None else bias.astype("<f4").tobytes())
         self._digest = hashlib.sha256(head_bytes).hexdigest()[:32]
 
-    def provenance(self) -> JsonObject:
+    def provenance(self) -> ParsedJson:
         """The fingerprint of the head, in place of a model's."""
         return {"kind": "arrays", "model": self._digest}
 
-    def origin(self) -> JsonObject:
+    def origin(self) -> ParsedJson:
         """Nothing: the head is in the files."""
         return {}
 

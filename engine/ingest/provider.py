@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from ...store.errors import CorpusError
-from ...store.files import JsonObject
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..data.documents import RecordErrors
 from ..data.sources import Source
@@ -28,10 +28,10 @@ class Provider(Protocol):
     def head(self) -> LinearHead:
         """The model's head."""
 
-    def provenance(self) -> JsonObject:
+    def provenance(self) -> ParsedJson:
         """Everything besides the corpus that rows depend on; compared key by key with a store's."""
 
-    def origin(self) -> JsonObject:
+    def origin(self) -> ParsedJson:
         """Further facts for the store's provenance, which are not compared."""
 
     def memory(self, tokens: int) -> Plan:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...store.errors import SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.files import JsonObject
+from ...store.json_values import ParsedJson
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ...store.ragged import open_ragged
 from ...store.reader import open_column
@@ -70,11 +70,11 @@ class StoredTexts:
         """The model's head."""
         return self._texts.head
 
-    def provenance(self) -> JsonObject:
+    def provenance(self) -> ParsedJson:
         """Fingerprints of the model, and the text settings."""
         return self._texts.provenance()
 
-    def origin(self) -> JsonObject:
+    def origin(self) -> ParsedJson:
         """The model's path."""
         return self._texts.origin()
 

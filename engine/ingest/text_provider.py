@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from ...store.files import JsonObject
+from ...store.json_values import ParsedJson
 from ..data.documents import Chat, Document, RecordErrors, read_documents
 from ..data.sources import Source
 from ..interface.model_view import LinearIO, OutputSpec
@@ -53,13 +53,13 @@ class TextProvider:
         """The model's device."""
         return self.model.device
 
-    def provenance(self) -> JsonObject:
+    def provenance(self) -> ParsedJson:
         """Fingerprints of the model, and the text settings."""
         recorded = self.settings.provenance()
         template, dtype = recorded.pop("template"), str(self.head.weight.dtype).removeprefix("torch.")
         return {"kind": "text", **self.model.fingerprint, **recorded, "dtype": dtype, "template": template}
 
-    def origin(self) -> JsonObject:
+    def origin(self) -> ParsedJson:
         """The model's path, which later commands load it from."""
         return {"model_path": self.model.path}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...store.errors import SettingsError
-from ...store.files import JsonFacts, JsonObject
+from ...store.json_values import ParsedJson, ParsedMapping
 from ..data.documents import Template
 from ..interface.model_view import ModelShape
 
@@ -35,12 +35,12 @@ class TextSettings:
     """Whether each line of a plain text file is a document, instead of each paragraph."""
 
     @classmethod
-    def from_provenance(cls, provenance: JsonFacts) -> TextSettings:
+    def from_provenance(cls, provenance: ParsedMapping) -> TextSettings:
         """The settings of a store of texts."""
         recorded = {name: provenance[name] for name in _RECORDED}
         return cls(Template(**provenance["template"]), **recorded)
 
-    def completed_from(self, provenance: JsonFacts) -> TextSettings:
+    def completed_from(self, provenance: ParsedMapping) -> TextSettings:
         """These settings, with those that a store of texts records in place of None."""
         stored = TextSettings.from_provenance(provenance)
         undecided = {name: getattr(stored, name) for name in _RECORDED if getattr(self, name) is None}
@@ -72,7 +72,7 @@ class TextSettings:
         assert self.max_length is not None, "settings must be resolved for a model first"
         return self.max_length
 
-    def provenance(self) -> JsonObject:
+    def provenance(self) -> ParsedJson:
         """The settings as JSON values for a store's record, read back by :meth:`from_provenance`."""
         template = self.template
         return {
@@ -81,6 +81,6 @@ class TextSettings:
         }
 
 
-def text_settings_of(provenance: JsonFacts) -> TextSettings:
+def text_settings_of(provenance: ParsedMapping) -> TextSettings:
     """The text settings of a store; the defaults for a store of arrays."""
     return TextSettings.from_provenance(provenance) if provenance["kind"] == "text" else TextSettings()

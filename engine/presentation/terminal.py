@@ -6,8 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from ...store.files import JsonFacts
-from ...store.json_values import JsonFields
+from ...store.json_values import JsonFields, ParsedJson
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape
 from ..results.example_table import Cell, Columns
@@ -60,7 +59,7 @@ def _on_a_line(text: Cell) -> str:
     return " ".join(printable(str(text)).split())
 
 
-def print_info(facts: JsonFacts) -> None:
+def print_info(facts: ParsedJson) -> None:
     """Print the facts of :func:`store_facts`."""
     from rich.console import Console
 
@@ -88,7 +87,7 @@ def print_info(facts: JsonFacts) -> None:
         console.print(_fit_line(name, record))
 
 
-def _fit_line(name: str, record: JsonFacts) -> str:
+def _fit_line(name: str, record: ParsedJson) -> str:
     """One line about a fit: number of subsets, examples and base models, and whether it is complete."""
     unfinished = len(record["bases"]) - record["done"]
     bases = f" over {len(record['bases'])} base models" if len(record["bases"]) > 1 else ""

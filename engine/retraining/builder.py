@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from ...store.errors import HeadwaterError, SettingsError, StoreDamaged, StoreError, StoreMismatch
-from ...store.files import JsonObject, whole_file, write_json
-from ...store.json_values import JsonFields
+from ...store.files import whole_file, write_json
+from ...store.json_values import JsonFields, ParsedJson
 from ...store.layout import Array
 from ...store.state import has_state, read_state, remove_state, write_state
 from ..evaluation.metrics import noise_ceiling
@@ -52,7 +52,7 @@ class RetrainingTask:
     recipe: RetrainingRecipe
     """Hyperparameters of all trainings, whose seeds differ."""
 
-    def settings(self) -> JsonObject:
+    def settings(self) -> ParsedJson:
         """The settings and digests that decide the outcomes, as JSON values."""
         from ..models.language_model import config_digest
 
@@ -157,7 +157,7 @@ class GroundTruth:
         figures = {"between_seeds": between, "ceiling": ceiling, "mean_loss": float(outcomes.mean())}
         self._note({key: value if np.isfinite(value) else None for key, value in figures.items()})
 
-    def _note(self, more: JsonObject) -> None:
+    def _note(self, more: ParsedJson) -> None:
         write_json(self.folder / TRUTH, {"settings": self._settings, **more})
 
 
@@ -205,7 +205,7 @@ def _losses_of(folder: Path) -> Array:
     return state.arrays["losses"]
 
 
-def _require_same(record: JsonObject, settings: JsonObject, folder: str) -> None:
+def _require_same(record: ParsedJson, settings: ParsedJson, folder: str) -> None:
     existing = record.get("settings", {})
     for key, value in settings.items():
         if existing.get(key) != value:

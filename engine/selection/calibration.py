@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ...store.errors import DataError, SettingsError, StoreError
-from ...store.files import JsonObject
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ...store.state import read_state, write_state
 from ..arrays.ranks import spearman
@@ -57,7 +57,7 @@ class Calibration:
     held_out: float | None = None
     """Correlation on held-out subsets, once they are scored."""
 
-    def facts(self) -> JsonObject:
+    def facts(self) -> ParsedJson:
         """The fields as JSON values; undefined figures are null."""
         fields = asdict(self)
         for candidate in fields["candidates"]:

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.errors import DataError, SettingsError
-from ...store.files import JsonObject, whole_file
+from ...store.files import whole_file
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..evaluation.matrices import read_array
 from ..results.result_tables import ResultFile, format_of
@@ -53,7 +54,7 @@ class Utilities:
     adds: Array | None = None
     """(S, T): Û(S ∪ given) − Û(given), if `--given` names a subset."""
 
-    def lines(self) -> Iterator[JsonObject]:
+    def lines(self) -> Iterator[ParsedJson]:
         """One record for each subset and task."""
         for subset, name in enumerate(self.subsets):
             for task, task_name in enumerate(self.tasks):

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.errors import DataError, SettingsError
-from ...store.files import JsonObject, whole_file
+from ...store.files import whole_file
+from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..arrays.greedy.greedy import greedy
 from ..arrays.greedy.problem import CACHE_BYTES, DIRECTIONS, Choice, Limits, Objective, Room
@@ -68,7 +69,7 @@ class SelectionResult:
     """Û of the set."""
     additive: float
     """⟨v, Φ̄⟩, the first term of Û."""
-    facts: JsonObject = field(default_factory=dict)
+    facts: ParsedJson = field(default_factory=dict)
 
 
 class Selection:

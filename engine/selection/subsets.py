@@ -12,7 +12,7 @@ import scipy.sparse
 
 from ...store.errors import DataError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.files import JsonObject
+from ...store.json_values import ParsedJson
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..evaluation.matrices import read_array, read_masks
 from ..results.example_table import Examples
@@ -116,7 +116,7 @@ def _matrix(row_lists: Sequence[Sequence[int] | Array], rows: int) -> scipy.spar
     return scipy.sparse.csr_array((np.ones(sum(sizes)), index), (len(row_lists), rows))  # equal indices add up
 
 
-def _record(line: str, path: str, number: int) -> JsonObject:
+def _record(line: str, path: str, number: int) -> ParsedJson:
     try:
         record = json.loads(line)
     except ValueError:
@@ -126,7 +126,7 @@ def _record(line: str, path: str, number: int) -> JsonObject:
     return record
 
 
-def _rows(record: JsonObject, rows_of_id: dict[str, list[int]], rows: int, subset: str) -> list[int]:
+def _rows(record: ParsedJson, rows_of_id: dict[str, list[int]], rows: int, subset: str) -> list[int]:
     """Row numbers of one subset; `subset`: its name, for errors."""
     if "rows" in record:
         wrong = next((row for row in record["rows"] if type(row) is not int or not 0 <= row < rows), None)

@@ -1,4 +1,4 @@
-"""A kernel that was just compiled gives the bytes of the same kernel from Numba's cache: rows do not depend on which run is first."""
+"""A kernel that was just compiled gives the bytes of the same kernel from Numba's cache: the first run is like any other."""
 
 from __future__ import annotations
 
