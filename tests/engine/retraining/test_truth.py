@@ -185,7 +185,7 @@ def test_bad_questions(place, tmp_path):
     assert "above 0" in run(*words, "--fraction", 1.5).stderr
     np.save(tmp_path / "m.npy", np.ones((2, 7)))
     assert "(2, 7)" in run(*words, "--masks", tmp_path / "m.npy").stderr
-    assert "no model folder" in run(*words[:4], "--model-config", tmp_path, "-o", tmp_path / "t").stderr
+    assert "is not a model folder" in run(*words[:4], "--model-config", tmp_path, "-o", tmp_path / "t").stderr
     (tmp_path / "file").write_text("")
     assert "cannot be written" in run(*words[:-1], tmp_path / "file" / "t", "--subsets", 1).stderr
 
