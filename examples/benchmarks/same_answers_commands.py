@@ -96,7 +96,9 @@ SCORES = "--scores {own}/all_scores.zarr"
 ASKED = "--method {method} --queries {queries}"
 TASK = "--features {method} --queries {queries}"
 TRUTH = "--subsets {inputs}/masks.npy --outcomes {inputs}/task.npy"
-ANY, INFO = "rows words fitted", ("version", "path", "model_path")
+ANY = "rows words fitted"
+INFO = ("version", "path", "model_path", "forms", "precisions")
+"""Fields of `info` that depend on the machine or the version, or whose name has changed."""
 ASK: list[Command] = [
     Command("attribute", f"attribute {{store}} {ASKED} --top 5 --json", ANY),
     Command("attribute -o", f"attribute {{store}} {ASKED} --top 40 -o {{answer}}", ANY, ".jsonl"),
