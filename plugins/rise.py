@@ -1,23 +1,27 @@
 """RISE: sketched gradients of the head, by a forward pass alone (arXiv 2604.16197).
 
-The gradient of the head is an outer product, r_t h_tᵀ. So an example's signature is a sum over its positions of outer products of
-sketches: in its part RH (lexical) of the residual's with the hidden state's, in its part GH (semantic) of the back-propagated
-error's, Wᵀr_t, with the hidden state's. The score is the cosine of two signatures.
+At position t, the gradient of the head is the outer product r_t h_tᵀ of the residual and the hidden state. So an example's
+signature is a sum over its positions of outer products of sketches, in two parts. RH (lexical) multiplies the residual's sketch
+with the hidden state's; GH (semantic) multiplies the sketch of the back-propagated error, Wᵀr_t, with the hidden state's. The
+score is the cosine of two signatures.
 
 At a position t with logits z, target y and τ = 0.1:
-1. s = z/τ; the K = 256 largest s, y taking the last slot if it is not among them; p = softmax over those.
-2. Sort p in descending order. S = its shortest beginning with mass ≥ 0.92 and at least 4 tokens, and y; p renormalised on S.
+1. s = z/τ. Keep the K = 256 largest s; if y is not among them, it replaces the smallest. p = softmax over the kept tokens.
+2. Sort p in descending order. S = the shortest prefix with mass ≥ 0.92 and at least 4 tokens, plus y. Renormalise p on S.
 3. r = p − onehot(y) on S.
-4. r̂ = CS_r(r), ĥ = CS_h(h), ĝ = CS_g(Wᵀr) = Σ_{v∈S} r(v) M[v] with M = CS_g of W's rows, once a run; each to unit norm.
+4. r̂ = CS_r(r), ĥ = CS_h(h), ĝ = CS_g(Wᵀr) = Σ_{v∈S} r(v) M[v], each scaled to unit norm. CS is a CountSketch; M holds CS_g of
+   each row of W and is computed once a run.
 5. φ = unit([λ_rh vec Σ_t r̂ ĥᵀ ; λ_gh vec Σ_t ĝ ĥᵀ]) over windows of 256 positions that overlap by 50; an example's signature
-   is the unit mean of its windows'.
+   is the mean of its windows' φ, scaled to unit norm.
 
-Norms below 1e-8 count as 1e-8. Where p(y) is near 1, two things differ from the published code. There p(y) − 1 is 0 or rounding
-in float32, so the residual at y is computed as minus the sum of the others. And φ's own norm has no floor: an example with p(y)
-near 1 at all positions keeps the direction of its small residuals instead of becoming 0. A `floor` of 0.01 gives positions with
-small residuals a smaller weight; `examples/benchmarks/backdoor.py` measures the effect of `floor`.
+In step 4, norms below 1e-8 count as 1e-8. Where p(y) is near 1, two things differ from the published code. First, p(y) − 1 is
+then 0 or a rounding error in float32, so the residual at y is computed as minus the sum of the others. Second, φ's norm has no
+lower bound: an example with p(y) near 1 at all positions keeps the direction of its small residuals instead of becoming 0. A
+`floor` of 0.01 gives positions with small residuals a smaller weight; `examples/benchmarks/backdoor.py` measures the effect of
+`floor`.
 
-Without norms and truncation, at τ = 1, RH is an unbiased sketch of Σ⟨r_t, r_s⟩⟨h_t, h_s⟩, the exact product of head gradients.
+Without unit norms and truncation, at τ = 1, the inner product of two RH is an unbiased estimate of Σ⟨r_t, r_s⟩⟨h_t, h_s⟩, the
+exact inner product of two head gradients.
 Knows no store and no text.
 """
 
@@ -51,8 +55,8 @@ from . import (
     whole_examples,
 )
 
-_FLOOR = 1e-8  # of a hidden state's norm
-_BLOCK = 2048  # tokens whose head weights are multiplied at once
+_FLOOR = 1e-8  # smallest norm that a hidden state's sketch is divided by
+_BLOCK = 2048  # rows of the head's weight that are multiplied at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class RiseSketches:
 
 @dataclass(frozen=True)
 class Rise(Similarity):
-    """Settings of RISE; the published defaults."""
+    """Settings of RISE; the defaults are the published values."""
 
     api: ClassVar[int] = 2
 
@@ -132,7 +136,7 @@ class Rise(Similarity):
         return self.kh * (self.kr + self.kg)
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """One column: the signature, [RH; GH] flattened; float16 keeps recall@100 at 1.000 of float32's."""
+        """One column: the signature, [RH; GH] flattened; in float16, recall@100 of float32's answers is 1.000."""
         return (column("signature", (self.dims,), "float16" if self.unit_norms else "float32"),)
 
     def needs(self, model: ModelShape) -> OutputSpec:

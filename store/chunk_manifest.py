@@ -1,9 +1,9 @@
 """Manifests: the checksums of all chunks of one group in one shard, written once and named by their digest.
 
-A checksum covers the committed rows of a chunk, not the rest of its file: rows are never changed, so that a manifest stays true
-while the owner continues to fill the last chunk. For a full chunk of numbers it is the chunk's own CRC32C. Text is compressed:
-the checksum of a full chunk is that of its compressed bytes, the one at the end of its file; the checksum of an unfinished last
-chunk is that of its strings (`text_checksum`). Knows no file.
+A checksum covers the committed rows of a chunk, not the rest of its file. Committed rows never change, so a manifest stays
+valid while the owner continues to fill the last chunk. For a full chunk of numbers, the checksum is the CRC32C at the end of the
+chunk's file. For a full chunk of text, which is compressed, it is also the one at the end of the file, computed from the
+compressed bytes. For an unfinished last chunk of text, it is computed from the strings (`text_checksum`). Knows no file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .checksums import crc32c
 from .layout import Array
 from .manifest import digest_of
 
-_HEADER = 4  # bytes that say how many strings follow
+_HEADER = 4  # bytes at the start of an encoded chunk that hold its number of strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class ArrayChecksums:
     """Checksums of one array's chunks."""
 
     rows: int
-    """Committed rows; of a ragged column's values, elements."""
+    """Number of committed rows; for the values of a ragged column, number of committed elements."""
     sums: Array
     """CRC32C of each chunk: (chunks,) uint32."""
 
@@ -54,7 +54,7 @@ class ChunkManifest:
     notes: Mapping[str, Any] = field(default_factory=dict)
     """JSON values for resuming the group: the place in the corpus, a digest of the examples so far."""
     arrays: Mapping[str, ArrayChecksums] = field(default_factory=dict)
-    """Checksums by the array's path below the group's columns: `loss`, `token_ids/values`."""
+    """Path of an array below the group's columns, such as `loss` or `token_ids/values` → its checksums."""
 
     @property
     def digest(self) -> str:
@@ -78,6 +78,6 @@ class ChunkManifest:
 
 
 def text_checksum(strings: Sequence[str] | Array) -> int:
-    """CRC32C of some strings, each preceded by its length: what a chunk of them decompresses to."""
+    """CRC32C of some strings, each preceded by its length, as in a decompressed chunk but without the chunk's header."""
     encoded = bytes(VLenUTF8().encode(np.array(strings, dtype=object)))
     return crc32c(encoded[_HEADER:])

@@ -52,7 +52,7 @@ class Column:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row; of text, only the reference."""
+        """Bytes of one row; for text, only those of the reference to a string."""
         return math.prod(self.shape) * (8 if self.is_text else np.dtype(self.dtype).itemsize)
 
     @property

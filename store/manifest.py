@@ -22,7 +22,7 @@ EXAMPLES = "examples"
 """The group that every method shares."""
 METHODS, COPIES, HIDDEN = "methods", "forms", "hidden_states"  # "forms": the name on disk of copies in other precisions
 SHARD = "0"
-"""The one shard that a store has: as yet every store is written by one owner."""
+"""Name of a store's only shard: so far, every store has exactly one."""
 SHARDED = 3
 """The first format whose groups lie in shards, with manifests of their chunks; earlier ones are one shard in the root."""
 _NAME = re.compile(r"\w[\w.@-]*(?<!zarr\.json)")
@@ -249,7 +249,7 @@ class StoreRecord:
             entries = {name: _flat_entry(record) for name, record in parts}
         else:
             groups = {_checked_group(name): GroupRecord.from_json(record) for name, record in parts}
-            (shard,) = values["shards"]  # more than one is of a later version
+            (shard,) = values["shards"]  # ValueError if there are several, as later versions may write
             entries = {name: ShardEntry.from_json(entry) for name, entry in values["shards"][shard].items()}
             if shard != SHARD or set(entries) != set(groups):
                 raise ValueError(f"shard {shard} has other groups than the store")

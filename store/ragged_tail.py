@@ -16,10 +16,10 @@ from .tails import ColumnTail, NumberTail, Written
 
 @dataclass(frozen=True, slots=True)
 class _RaggedRows:
-    """Rows of any number of elements."""
+    """Rows, each with its own number of elements."""
 
     values: Array
-    """(elements, *element shape), those of all rows."""
+    """(elements, *element shape): the elements of all rows, one row after the other."""
     lengths: Array
     """(rows,) int64."""
 
@@ -41,7 +41,7 @@ class RaggedTail(ColumnTail):
         self._values = NumberTail(column.values, written(f"{column.name}/values", column.values, self._end))
 
     def checked(self, values: Any) -> _RaggedRows:
-        """Rows as one array, with their lengths; numbers that the column's type does not hold are refused."""
+        """Rows as one array, with their lengths. Raises DataError for a number outside the range of the column's dtype."""
         rows = [np.asarray(row) for row in values]
         lengths = np.array([len(row) if row.ndim else -1 for row in rows], np.int64)
         if (lengths < 0).any():
@@ -70,7 +70,7 @@ class RaggedTail(ColumnTail):
         self._offsets.flush()
 
     def write_metadata(self, rows: int) -> None:
-        """Write both arrays' metadata; a shard has one writer, so its own counts are the arrays' lengths."""
+        """Write both arrays' metadata; the group has no other writer, so this one's counts are the arrays' lengths."""
         self._values.write_metadata(self._end)
         self._offsets.write_metadata(rows + 1)
 

@@ -14,11 +14,11 @@ from .metadata import KEY, ROOT, group_attributes
 
 
 def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
-    """All attributes of the root of a store, in a folder or at a URL, and its record.
+    """All attributes of the root of a store, which is a folder or a URL, and headwater's record among them.
 
     Raises:
-        StoreMissing: there is no store. StoreMismatch: a newer format than this version reads.
-        StoreDamaged: it does not say what a root must, or was edited.
+        StoreMissing: there is no store. StoreMismatch: the store's format is newer than this version can read.
+        StoreDamaged: the record lacks a required entry, or differs from its seal.
     """
     attributes = group_attributes(store)
     values = attributes.get(KEY) if isinstance(attributes, dict) else None
@@ -33,10 +33,10 @@ def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
         if not is_sealed(values):
             raise StoreDamaged(f"{store}/{ROOT} differs from its seal: it was edited; restore it from a copy")
         return attributes, StoreRecord.from_json(values)
-    except (KeyError, TypeError, ValueError, AttributeError):  # a DataError is a ValueError
+    except (KeyError, TypeError, ValueError, AttributeError):  # ValueError includes DataError
         raise StoreDamaged(f"{store}/{ROOT} does not describe a store's groups and where they came from") from None
 
 
 def write_root(folder: Path, attributes: Mapping[str, Any], record: StoreRecord) -> None:
-    """Replace the root's record in one step; attributes that are not headwater's stay."""
+    """Replace the root's record in one step; attributes that other tools have set are kept."""
     write_json(folder / ROOT, group_metadata({**attributes, KEY: record.to_json()}), compact=True)

@@ -1,7 +1,8 @@
 """One shard's folder: where its arrays lie, how many rows are committed, and the manifests of its chunks.
 
 While a group is written, the attributes of its `zarr.json` are its progress record: rows and the manifest's digest; for finished
-groups the root holds the same. Only the group's owner replaces it. Knows nothing of what rows mean, and nothing of the root.
+groups the root holds the same. Only the group's owner replaces this record. Knows nothing of what rows mean, and nothing of the
+root.
 
     <shard>/<group>/zarr.json                     attributes.headwater: rows, manifest
     <shard>/<group>/columns/<column>/             arrays (of the examples: <shard>/examples/<column>/)
@@ -33,7 +34,7 @@ class Shard:
     store: str
     """The store's folder or URL."""
     prefix: str
-    """The shard's path below it; empty in formats 1 and 2, where the store is the shard."""
+    """The shard's path below it; empty in formats 1 and 2, where the store's root is its only shard."""
 
     @classmethod
     def of(cls, store: str, store_format: int) -> Shard:
@@ -59,7 +60,7 @@ class Shard:
         return array_metadata_at(f"{self.store}/{path}")
 
     def progress(self, group: str) -> ShardEntry | None:
-        """How far a group that is being written is committed; None where nothing was committed yet.
+        """The committed rows and the manifest of a group that is being written; None if nothing was committed yet.
 
         Raises:
             StoreDamaged: the record cannot be understood.
@@ -77,7 +78,7 @@ class Shard:
                                "are written again") from None  # fmt: skip
 
     def write_progress(self, group: str, entry: ShardEntry) -> None:
-        """Replace a group's progress record: the commit of what its owner has written so far."""
+        """Replace a group's progress record, which commits what its owner has written so far."""
         record = {"rows": entry.rows, "manifest": entry.manifest}
         write_json(self._folder(group) / ROOT, group_metadata({KEY: record}))
 
@@ -119,7 +120,7 @@ class Shard:
                 shutil.rmtree(place, ignore_errors=True)
 
     def make_group(self, group: str, columns: Sequence[Column]) -> None:
-        """Make a group's folders and its arrays, empty; files that a crash left there are overwritten."""
+        """Create a group's folders, and its arrays without rows; files that a crash left there are overwritten."""
         manifests = self._manifest_path(group)
         for path in (*_parents(f"{self.prefix}/{group}"), *_parents(manifests), manifests):
             if not (Path(self.store) / path / ROOT).exists():
@@ -134,7 +135,7 @@ class Shard:
                 write_json(Path(self.store) / self.column_path(group, name) / ROOT, array_metadata(array, 0))
 
     def remove_group(self, group: str) -> None:
-        """Remove what a group holds, manifests first."""
+        """Remove a group's manifests, then its folder."""
         shutil.rmtree(Path(self.store) / self._manifest_path(group), ignore_errors=True)
         shutil.rmtree(self._folder(group), ignore_errors=True)
 
@@ -146,7 +147,7 @@ class Shard:
 
 
 def arrays_of(column: Column) -> list[tuple[str, Column]]:
-    """The arrays of a column, by their paths below the group's columns: itself, or a ragged column's values and offsets."""
+    """(path below the group's columns, array) of each array of a column: itself, or a ragged column's values and offsets."""
     if not column.ragged:
         return [(column.name, column)]
     return [(f"{column.name}/{array.name}", array) for array in (column.values, column.offsets)]

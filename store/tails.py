@@ -1,7 +1,7 @@
 """The last, unfinished chunk of a column in a writer's memory: of numbers or of text.
 
-Rows fill it. A full chunk becomes a file at once; a commit writes the chunk as far as it is filled. Knows nothing of
-what rows mean.
+Appended rows are collected in it. A full chunk is written to a file at once; a commit writes the rows that the unfinished chunk
+holds so far. Knows nothing of what rows mean.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class ColumnTail(ABC):
 
     @abstractmethod
     def checked(self, values: Any) -> Any:
-        """The values of some rows as :meth:`append` takes them, something with a length.
+        """Check the values of some rows, and convert them to what :meth:`append` takes; its length is the number of rows.
 
         Raises:
-            DataError: they are not what the column declares.
+            DataError: their shape or dtype does not suit the column.
         """
 
     @abstractmethod
@@ -43,11 +43,11 @@ class ColumnTail(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Write what is not yet written."""
+        """Write the unfinished chunks to their files, if rows were appended since they were last written."""
 
     @abstractmethod
     def write_metadata(self, rows: int) -> None:
-        """Write the metadata for `rows` rows."""
+        """Write the `zarr.json` of the column's arrays, for `rows` rows."""
 
     @abstractmethod
     def checksums(self) -> dict[str, ArrayChecksums]:
@@ -63,18 +63,18 @@ class Written:
     """The array's path below the group's columns."""
     rows: int
     sums: Array | None
-    """Checksums of its chunks, as the manifest has them."""
+    """Checksums of its chunks, as the manifest lists them; None if no manifest lists the array."""
 
 
 class _Tail(ColumnTail):
-    """The last chunk of a column, unfinished; what both kinds share."""
+    """What :class:`NumberTail` and :class:`TextTail` share."""
 
     def __init__(self, column: Column, written: Written) -> None:
         self.column, self.folder, self.name = column, written.folder, written.name
         self.chunk, self.filled = divmod(written.rows, column.chunk_rows)
         self.dirty = False
         self.last_sum = 0
-        """Checksum of the rows of the last chunk, if it has any."""
+        """Checksum of the rows in the unfinished chunk; as last read or written; valid only if the chunk holds rows."""
         known = np.zeros(0, np.uint32) if written.sums is None else written.sums
         if len(known) != -(-written.rows // column.chunk_rows):
             raise StoreDamaged(f"the manifest of {written.folder} lists {len(known)} chunks for {written.rows} rows: "
@@ -91,7 +91,7 @@ class _Tail(ColumnTail):
         return {self.name: ArrayChecksums(self.chunk * self.column.chunk_rows + self.filled, np.array(sums, np.uint32))}
 
     def finish_chunk(self, crc: int) -> None:
-        """Go on to the next chunk, since this one is full and written."""
+        """Keep the checksum of the current chunk, which is full and written, and start the next chunk."""
         self._sums.append(crc)
         self.chunk, self.filled = self.chunk + 1, 0
 
@@ -102,7 +102,7 @@ class _Tail(ColumnTail):
                                "run headwater verify")  # fmt: skip
 
     def old_chunk(self, chunk: int) -> bytes:
-        """What a chunk's file holds, its checksum verified and removed."""
+        """The bytes of a chunk's file without the checksum at its end, which is verified."""
         path = self.folder / self.column.chunk_key(chunk)
         data = path.read_bytes() if path.exists() else b""
         body, stored = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
@@ -125,7 +125,7 @@ class NumberTail(_Tail):
             self.require_known(self.chunk, self.last_sum)
 
     def last(self) -> Array:
-        """The row before the next one."""
+        """The last row so far, committed or not."""
         if self.filled:
             return np.array(self.buffer[self.filled - 1])
         old = np.frombuffer(self.old_chunk(self.chunk - 1), self.column.dtype)
@@ -133,7 +133,7 @@ class NumberTail(_Tail):
         return np.array(old.reshape(self.buffer.shape)[-1])
 
     def checked(self, values: Any) -> Array:
-        """The values as an array of numbers of the declared shape, of any precision."""
+        """The values as an array whose rows have the declared shape; :meth:`append` converts them to the declared precision."""
         try:
             array = np.asarray(values)
         except ValueError as error:
@@ -158,7 +158,7 @@ class NumberTail(_Tail):
                 self.finish_chunk(self.last_sum)
 
     def flush(self) -> None:
-        """Write the chunk as far as it is filled; the rest is zeros, which take no space in a sparse file."""
+        """Write the chunk's file: the rows so far, then zeros up to the chunk's size, which take no space in a sparse file."""
         if not self.dirty:
             return
         body = self.buffer[: self.filled].reshape(-1).view(np.uint8)
@@ -184,7 +184,7 @@ class TextTail(_Tail):
             self.require_known(self.chunk, self.last_sum)
 
     def checked(self, values: Any) -> list[str]:
-        """The values as strings that UTF-8 can hold."""
+        """The values as a list of strings, all of which UTF-8 can encode."""
         strings = [values] if isinstance(values, str) else list(values)
         for at, value in enumerate(strings):
             try:
@@ -206,7 +206,7 @@ class TextTail(_Tail):
                 self.values = []
 
     def flush(self) -> None:
-        """Write the chunk as far as it is filled; empty strings follow."""
+        """Write the chunk's file: the strings so far, then empty strings up to the chunk's number of rows."""
         if not self.dirty:
             return
         padded = np.array(self.values + [""] * (self.column.chunk_rows - len(self.values)), dtype=object)

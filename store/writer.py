@@ -2,8 +2,8 @@
 
 A group of a shard has one writer at a time, whose lock ends with its process. Rows fill chunk buffers; a full chunk becomes
 a file at once. A commit writes the unfinished last chunks too, then the arrays' shapes, then the manifest of all chunks, then the
-progress record: only that last step makes rows visible. So a crash costs what came after the last commit and nothing else, and
-writing the same rows again gives the same bytes. The root is replaced when the group is finished. Knows nothing of what rows
+progress record: only that last step makes rows visible. So a crash loses only the rows after the last commit, and writing
+the same rows again gives the same bytes. The root is replaced when the group is finished. Knows nothing of what rows
 mean.
 """
 
@@ -51,7 +51,7 @@ class GroupWriter:
 
         Raises:
             DataError: a column is missing, or has another shape or length.
-            StoreFull: no room left; the rows since the last commit are lost, and the writer is closed.
+            StoreFull: the disk is full; the rows since the last commit are lost, and the writer is closed.
         """
         self._require_open()
         missing = [tail.column.name for tail in self._tails if tail.column.name not in rows]
@@ -66,17 +66,17 @@ class GroupWriter:
             for tail, part in zip(self._tails, values, strict=True):
                 tail.append(part)
         except BaseException:
-            self.close()  # some columns have rows that others lack
+            self.close()  # some columns now have rows that others lack
             raise
         self.rows += count
 
     def commit(self, *, complete: bool = False, **notes: Any) -> None:
-        """Make every row so far visible and durable; `notes` replace those of the commit before.
+        """Make all rows appended so far visible and durable; `notes` replace the previous commit's notes of the same names.
 
-        `complete` records in the root that these are all rows.
+        With `complete`, the root records that the group now has all its rows.
 
         Raises:
-            StoreFull: no room left; free some and commit again, or write the rows again.
+            StoreFull: the disk is full; free some space and commit again, or write the rows again.
         """
         self._require_open()
         for tail in self._tails:
@@ -104,10 +104,11 @@ class GroupWriter:
 
 
 def _open_tail(store: FeatureStore, group: str, column: Column, row: int) -> ColumnTail:
-    """The tail of a column from a row on.
+    """The tail of a column, to which row number `row` is appended next.
 
     Raises:
-        StoreMismatch: another tool rewrote the array with other chunks or codecs. StoreDamaged: its last chunk is not whole.
+        StoreMismatch: another tool rewrote the array with other chunks or codecs.
+        StoreDamaged: its last chunk is missing or differs from its checksum.
     """
 
     def written(name: str, array: Column, rows: int) -> Written:

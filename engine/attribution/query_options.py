@@ -17,7 +17,7 @@ class SearchOptions:
     candidates: int | None = None
     """Number of rows per query that are scored again from the rows as stored; None: the precision's default."""
     certify: bool = False
-    """Whether as many candidates are scored again as are needed to prove the answer exact; the precision is int8."""
+    """Whether enough candidates are scored again to prove that the answer is exact; needs the precision int8."""
     all_scores: bool = False
     """Whether the session returns the score of each row, for an export, instead of the best rows."""
     seeds: bool = False

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestArguments(RunArguments, FieldArguments):
-    """Arguments of `ingest` and `plan ingest`. None stands for the store's setting, or else the default."""
+    """Arguments of `ingest` and `plan ingest`. None stands for the store's setting, or for the default if the store is new."""
 
     corpus: tuple[str, ...]
     store: str
@@ -37,7 +37,7 @@ class IngestArguments(RunArguments, FieldArguments):
     commit_seconds: float
 
     def fit(self, method: str) -> FitArguments:
-        """Arguments of `fit` for a subset method among --method."""
+        """Arguments of `fit` for a subset method that is named by --method."""
         settings = tuple((key, value) for key, value in self.settings if key.partition(".")[0] == method)
         return FitArguments(
             store=self.store, method=method, settings=settings, corpus=self.corpus, commit_seconds=self.commit_seconds,

@@ -105,7 +105,7 @@ class ArrayProvider:
                 yield from file.examples(ordinal, begin, min(file.rows, begin + _ROWS))
 
     def at(self, rows: Array) -> Iterator[Example]:
-        """Examples of rows (n,) ascending, numbered over all files."""
+        """Examples of rows (n,): row numbers in ascending order, counted over all files."""
         begins = np.cumsum([0, *(file.rows for file in self._files)])
         for first, last in runs(rows):
             for ordinal, file in enumerate(self._files):

@@ -72,7 +72,7 @@ class DeclaredOutputs:
 
 
 def checksums(outputs: DeclaredOutputs) -> dict[str, int]:
-    """Checksums of all tensors that a method can read, as torch records no changes of tensors made in inference mode."""
+    """Checksums of all tensors that a method can read: torch does not record changes of tensors made in inference mode."""
     return {name: zlib.crc32(_bytes_of(tensor).data) for name, tensor in outputs.tensors().items()}
 
 
@@ -138,7 +138,7 @@ def plugin_code(name: str, call: str) -> Iterator[None]:
 
 
 def fit_memory(name: str, method: SubsetMethod, model: ModelShape, rows: int) -> FitMemory:
-    """What a fitted method says that it takes, for a corpus of `rows` examples.
+    """The memory that a subset method declares for a corpus of `rows` examples.
 
     Raises:
         BrokenMethod: it gives something else than a `FitMemory`, or see :func:`plugin_code`.

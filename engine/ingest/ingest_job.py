@@ -41,21 +41,21 @@ class IngestJob:
     model: ModelChoice
     """The model and how to run it."""
     methods: Mapping[str, JsonObject]
-    """Method name → settings that differ from the default (or from the store's)."""
+    """Method name → its settings. Those left out are the store's if the store has the method, else the defaults."""
     text: TextSettings = field(default_factory=TextSettings)
     """How files of text are read."""
     batch_tokens: int | None = None
     """Padded tokens of a batch; None for the largest batch that fits the budget."""
     with_text: bool | None = None
-    """Whether texts are stored; None: as in the existing store, or yes."""
+    """Whether texts are stored; None: as in the existing store; a new store gets them."""
     with_tokens: bool | None = None
-    """Whether token ids and target positions are stored; None: as in the existing store, or if texts are stored."""
+    """Whether token ids and target positions are stored; None: as in the existing store; a new one gets them with texts."""
     append: bool = False
     """Whether the documents of new files are appended to the store."""
     seeds: int = 1
     """Number of seeds of each method; the methods with further seeds are named NAME@1, NAME@2, …"""
     commit_seconds: float = 15.0
-    """Seconds between commits: a kill loses at most this much work, plus one window."""
+    """Seconds between commits: a run that is killed loses at most this much work, plus one window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,9 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
 
 
 def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> StoredFields:
-    """The fields that the job asks for, else those of the existing store, else all (of arrays all but token ids).
+    """The fields that the job asks for; where it does not say, those of the existing store.
+
+    By default a new store gets texts, and token ids with them unless the corpus is of arrays.
 
     Raises:
         SettingsError: the job asks for token ids of arrays.
@@ -161,7 +163,7 @@ def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | Non
 
 
 def _method(name: str, settings: JsonObject, store: FeatureStore | None) -> Method:
-    """The method with these settings; others are those of the store, or else the defaults."""
+    """The method with these settings; those left out are the store's if the store has the method, else the defaults."""
     method_class = load(name)
     try:
         if store is None or method_group(name) not in store.groups:

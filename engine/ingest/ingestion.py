@@ -1,9 +1,9 @@
 """The run of an ingestion: one forward pass for all methods that lack rows, resumable.
 
 Each group of the store (the examples', and each method's) records its own progress: rows, place in the corpus, and a digest
-chained over the examples so far. A run reads first for the groups with the fewest rows. When they have as many as the next larger
-group, it reads for all of these together, and so on to the end of the corpus. So a killed run, a method added later and documents
-appended later are the same case. Knows no method by name.
+chained over the examples so far. A run first adds rows to the groups that have the fewest. When these have caught up with the
+next larger group, it adds rows to all of them together, and so on to the end of the corpus. So the same code continues a killed
+run, adds a method to a store, and appends documents. Knows no method by name.
 """
 
 from __future__ import annotations
@@ -70,11 +70,12 @@ class Ingestion:
         self._needs = merge_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
 
     def run(self, run: Run = SILENT) -> IngestResult:
-        """Bring all groups to the end of the corpus. Progress is reported after each window of rows; it can stop before each.
+        """Bring all groups to the end of the corpus. Progress is reported after each window of rows; a stop takes effect before
+        the next one.
 
         Raises:
             DataError: NaN or Inf in an example's logits (the example is named); the rows before it are committed.
-            StoreFull: no room left; committed rows stay.
+            StoreFull: the disk is full; committed rows stay.
         """
         finished = False
         self._estimates = estimate_records(self.provider.sources) if run.on_progress is not silent else []
@@ -118,11 +119,11 @@ class Ingestion:
         return [g for g in open_groups if rows[g] == low], min(higher, default=None)
 
     def _advance(self, groups: list[str], meeting_row: int | None, run: Run) -> bool:
-        """Read for groups with equally many rows, up to `meeting_row` or to the end of the corpus; False if stopped before."""
+        """Add rows to groups with equally many rows, up to `meeting_row` or to the corpus's end; False if stopped before."""
         with WriterThread(self._writers(groups), self.commit_seconds) as writer:
             resume = ResumePoint.of(
                 self.store, groups[0]
-            )  # read only now, because the writers' locks keep it unchanged
+            )  # read after the writers took their locks, so that no other process can change it
             digest, first, added = resume.digest, self.store.rows(groups[0]), self.added
             examples: Iterator[Example] = self.provider.examples(resume.start)
             if meeting_row is not None:
@@ -153,7 +154,7 @@ class Ingestion:
                 writers.append(GroupWriter(self.store, group))
             if (
                 len({writer.rows for writer in writers}) != 1
-            ):  # they were equal without the locks: another process has written
+            ):  # they were equal before the locks were taken, so another process has written rows
                 raise StoreBusy(
                     f"another process is writing to {self.store.path}: run the same command again when it is done"
                 )
@@ -164,7 +165,7 @@ class Ingestion:
         return writers
 
     def _ends_at(self, meeting_row: int, groups: list[str], digest: str, rows: int) -> bool:
-        """Whether the corpus ends at the row where these groups have caught up with a longer one.
+        """Whether the longer group that these have caught up with is complete, so that the corpus ends here.
 
         Raises:
             StoreMismatch: the longer group was made from other examples.
@@ -206,7 +207,7 @@ class Ingestion:
         """A batch's rows of one declared column in the stored precision.
 
         Raises:
-            DataError: a row is not finite (it would rank first for each query); the message names its example.
+            DataError: a row is not finite (it would rank first for every query); the message names its example.
         """
         precision = self._precisions[name][column]
         rows = (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).cpu().numpy()
@@ -222,7 +223,7 @@ class Ingestion:
 
 
 def _chained(digest: str, window: list[Example]) -> str:
-    """The digest of a corpus up to this window, from the digest of the corpus before it."""
+    """The digest of a corpus up to this window's end, computed from `digest`, that of the corpus before this window."""
     for example in window:
         content = f"{digest}\0{example.id}\0{example.prompt}\0{example.text}".encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(content, digest_size=16).hexdigest()

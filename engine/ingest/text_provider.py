@@ -1,7 +1,8 @@
 """Text with a language model as a provider: documents → pieces of tokens → outputs. Knows no method and no store.
 
-A plain document longer than `max_length` tokens is cut into consecutive examples, with their offsets. An example with a prompt
-cannot be cut in pieces: one that is longer than `max_length` is an error that names its file and line.
+A plain document longer than `max_length` tokens is cut into consecutive examples, with their offsets. A document with a prompt
+stays one example: if it is too long, it is truncated where the settings allow this, and is otherwise reported as a bad record
+with its file and line.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _DOCUMENTS_AT_ONCE = 64  # documents that are tokenised together
 ENCODE_CHARACTERS = 1 << 17
 """Characters that are tokenised together."""
 ENCODED_BYTES = 200
-"""Bytes that a character takes at most while it is tokenised: a token per character, in the library and in Python."""
+"""Upper bound of the bytes per character during tokenisation: one token per character, in the library and in Python."""
 
 
 class TextProvider:
@@ -39,7 +40,7 @@ class TextProvider:
     def __init__(
         self, model: LanguageModel, sources: list[Source], settings: TextSettings, record_errors: RecordErrors
     ) -> None:
-        """`settings` must be resolved for the model."""
+        """`settings`: as :meth:`TextSettings.resolved` returns them for the model."""
         self.model, self.sources, self.settings, self.record_errors = model, sources, settings, record_errors
         self._upper_layers_checked = False
 
@@ -60,7 +61,7 @@ class TextProvider:
         return {"kind": "text", **self.model.fingerprint, **recorded, "dtype": dtype, "template": template}
 
     def origin(self) -> ParsedJson:
-        """The model's path, which later commands load it from."""
+        """The model's path, from which later commands load it."""
         return {"model_path": self.model.path}
 
     def memory(self, tokens: int) -> Plan:
@@ -80,7 +81,7 @@ class TextProvider:
         return self.settings.length
 
     def examples(self, start: Place) -> Iterator[Example]:
-        """The examples after a place: documents, tokenised and cut."""
+        """The examples after a place: documents are tokenised and cut into pieces."""
         for ordinal, source in remaining(self.sources, start):
             first = start if ordinal == start.source else Place(ordinal)
             documents = read_documents(
@@ -113,12 +114,15 @@ class TextProvider:
         return zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
 
     def _without_prefix(self, ids: list[int], spans: list[tuple[int, int]]) -> _Tokens:
-        """Tokens without the begin-of-text token, which some chat templates write."""
+        """Tokens without a leading begin-of-text token, which some chat templates put into the text."""
         size = len(self.model.prefix)
         return (ids[size:], spans[size:]) if size and tuple(ids[:size]) == self.model.prefix else (ids, spans)
 
     def _long(self, document: Document, ordinal: int) -> Iterator[Example]:
-        """Examples of a document too long to be tokenised whole: a plain one is tokenised in parts, one with a prompt is cut."""
+        """Examples of a document too long to be tokenised whole.
+
+        A plain one is tokenised in parts. One with a prompt is shortened first, or reported if the settings forbid truncation.
+        """
         if not document.prompt:
             yield from self._cut(document, self._parts(document.text), ordinal)
         elif self.settings.truncate:
@@ -130,7 +134,7 @@ class TextProvider:
             self._too_long(document, f"{_characters(document):,} characters", ordinal)
 
     def _parts(self, text: str) -> Iterator[_Tokens]:
-        """Tokens of a long text part by part; parts end before a space, or anywhere if no space is near."""
+        """Tokens of a long text, part by part. A part ends before a space, or anywhere if its second half has no space."""
         begin = 0
         while begin < len(text):
             end = min(len(text), begin + self._characters_at_once)
@@ -162,7 +166,7 @@ class TextProvider:
             yield piece_example(name, spans[0][0] if piece else 0, len(document.text))
 
     def _prompted(self, document: Document, tokens: _Tokens, ordinal: int) -> Iterator[Example]:
-        """The one example of a document with a prompt, truncated if need be; none if it is too long."""
+        """The one example of a document with a prompt. One that is too long is truncated, or else reported and left out."""
         ids, spans = tokens
         prefix, room = self.model.prefix, self.settings.length - len(self.model.prefix)
         prompt_end, prompt, text = len(document.prompt), document.prompt, document.text
@@ -200,7 +204,7 @@ class TextProvider:
 
     def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:
         """Run the trunk on right-padded ids, without a mask: in a causal model no token attends to the padding after it."""
-        width = max(1, *(example.length for example in batch))  # all are 0 if the tokenizer drops unknown text
+        width = max(1, *(example.length for example in batch))  # all lengths are 0 if the tokenizer drops unknown text
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         target_mask = torch.zeros(len(batch), width, dtype=torch.bool)
         for row, example in enumerate(batch):

@@ -117,7 +117,7 @@ class FurtherOutputs:
     """What was computed for a batch besides its hidden states."""
 
     logits: torch.Tensor | None = None
-    """(P, V) float32, if they are given instead of computed by the head."""
+    """(P, V) float32: the logits, if they are given; None if the head computes them."""
     linear_io: Mapping[str, LinearIO] = field(default_factory=dict)
     """Linear layer → its inputs and output gradients."""
     upper_layers: UpperLayers | None = None
@@ -185,7 +185,7 @@ class PackedOutputs:
         return {reduction: _joined(reduced.pop(reduction)) for reduction in self._spec.reductions}
 
     def _refuse_nonfinite(self, logits: torch.Tensor, first: int) -> None:
-        # candidates only: a sum of finite numbers may overflow, so the rows themselves are tested next
+        # only candidates: a sum of finite numbers may overflow too, so the rows' elements are tested next
         overflowing_rows = (~torch.isfinite(logits.sum(1))).nonzero()[:, 0]
         bad_rows = overflowing_rows[~torch.isfinite(logits[overflowing_rows]).all(1)]
         if len(bad_rows):

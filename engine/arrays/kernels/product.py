@@ -2,13 +2,13 @@
 methods.
 
 Blocking: six queries at a time (24 to 48 KB, packed in the order of use) and the rows of a tile stay in the L1 and L2 caches;
-rows are processed two at a time. If all queries fit one kernel call, no row is read again, so rows are then read from end to end
-in memory order.
+rows are processed two at a time. If all queries fit one kernel call, each row is read only once, from its start
+to its end in memory order.
 
 Most processors have no fast library for integer products (without AVX512-VNNI, torch's int8 product runs at 2 GFLOP/s per core);
-these kernels use `vpmaddwd` for int8 rows, `vcvtph2ps` and fused multiply-adds for half-precision rows. A sum's order of
-additions is fixed by its length alone, eight lanes folded in halves, and is the same in every variant of the kernel: a score
-depends on its row and its query and on nothing else, to the last bit.
+these kernels use `vpmaddwd` for int8 rows, `vcvtph2ps` and fused multiply-adds for half-precision rows. The order of
+additions in a sum depends on the row's length alone: eight partial sums, then halves added to halves. It is the same in every
+variant of the kernel, so a score depends on its row and its query and on nothing else, to the last bit.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from .simd import (
 )
 
 LANES = {"int8": 16, "int16": 8, "uint16": 8, "float32": 8}
-"""Row elements per kernel step, by array dtype; int16 holds float16 bit patterns, uint16 holds bf16."""
+"""Row elements per kernel step, by array dtype; int16 holds bit patterns of float16, uint16 those of bf16."""
 
 DEPTH = 1024
-"""Elements of a row that are multiplied before going to the next row. Part of the result: float rounding depends on it."""
-_WHOLE_DEPTH = 4096  # of integers, whose sums are exact: 103 GMAC/s on two threads, 92 with 1,024, 70 with 512
+"""Elements of a row that are multiplied before going to the next row. Another number would round float sums differently."""
+_WHOLE_DEPTH = 4096  # for int8 rows, whose sums are exact: 103 GMAC/s on two threads (1,024: 92; 512: 70)
 Values: TypeAlias = tuple[ir.Value, ...]
 Emitter: TypeAlias = Callable[[BaseContext, ir.IRBuilder, Signature, list[ir.Value]], ir.Value]
 """A function that emits a kernel's instructions."""
@@ -56,10 +56,10 @@ _WIDTHS = (6, 4, 2, 1)  # queries that one kernel call multiplies
 
 
 class PackedQueries:
-    """Queries packed in the order in which the kernel reads them."""
+    """Queries packed in the order in which the kernel reads them: in panels of 6, 4, 2 or 1 queries."""
 
     def __init__(self, matrix: Array, row_dtype: str) -> None:
-        """`matrix` (Q, D): int16 for int8 rows (Σ|q|·127 < 2³¹), else float32. `row_dtype`: a key of `LANES`."""
+        """`matrix` (Q, D): int16 for int8 rows (Σ|q|·127 < 2³¹: sums fit int32), else float32. `row_dtype`: a key of `LANES`."""
         self.count, self.depth = matrix.shape
         self.lanes = LANES[row_dtype]
         self.padded = -(-self.depth // self.lanes) * self.lanes
@@ -152,8 +152,8 @@ def _row(b: ir.IRBuilder, dtype: str, at: ir.Value) -> ir.Value:
 def _half_words(b: ir.IRBuilder, words: ir.Value) -> ir.Value:
     """Eight words of float16 as float32, by integer operations and one exact product: for processors without F16C.
 
-    The word's exponent and mantissa, shifted into a float32's, are the number over 2¹¹²; infinities and NaNs need float32's own
-    largest exponent.
+    The exponent and mantissa bits, shifted to their places in a float32, are the number divided by 2¹¹²; so it is multiplied by
+    2¹¹². Infinities and NaNs get float32's largest exponent instead.
     """
     wide = b.zext(words, vector(I32, 8))
 
@@ -175,13 +175,13 @@ def _multiplied(b: ir.IRBuilder, total: ir.Value, row: ir.Value, query: ir.Value
         kind = ir.FunctionType(total.type, [total.type] * 3)
         return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.fma.v8f32"), [row, query, total])
     wide = vector(I32, 16)
-    products = b.mul(b.sext(row, wide), b.sext(query, wide))  # with the next two lines, one vpmaddwd
+    products = b.mul(b.sext(row, wide), b.sext(query, wide))  # LLVM makes one vpmaddwd of this and the next two lines
     even, odd = (b.shuffle_vector(products, products, mask(range(start, 16, 2))) for start in (0, 1))
     return b.add(total, b.add(even, odd))
 
 
 def _folded(b: ir.IRBuilder, total: ir.Value) -> ir.Value:
-    """The sum of eight lanes, adding halves."""
+    """The sum of eight lanes: one half is added to the other until one number is left."""
     add = b.fadd if isinstance(total.type.element, ir.FloatType) else b.add
     for half in (4, 2, 1):
         low, high = (b.shuffle_vector(total, total, mask(range(at, at + half))) for at in (0, half))
@@ -219,8 +219,8 @@ def dot_block(
 ) -> tuple[Signature, Emitter]:
     """sums[j, i] (+)= Σ_k rows[i, k] · q_j[k] for i < height, j < width; `size` is the literal pair (height, width).
 
-    rows: a `VectorPart` of int8, int16 (float16's words), uint16 (bf16's) or float32; packed: a `PackedPart` of int16 for int8
-    rows, else float32, steps × width × LANES numbers; sums: a `SumPart` of int32 or float32.
+    rows: a `VectorPart` of int8, int16 (bits of float16), uint16 (bits of bf16) or float32; packed: a `PackedPart` of int16 for
+    int8 rows, else float32, steps × width × LANES numbers; sums: a `SumPart` of int32 or float32.
 
     2 × 6 sums fill twelve of AVX2's sixteen registers, two hold the rows, one holds the current part of a query: each load of a
     query serves two products, each load of a row six.
@@ -263,7 +263,7 @@ def _emit_products(
 
 
 def _emit_sums(b: ir.IRBuilder, kind: ir.Type, sum_part: Values, totals: Sequence[Sequence[ir.Value]]) -> None:
-    """Fold each total's lanes, and write it or add it to its sum."""
+    """Add up the lanes of each total, and write the result over its sum or add it."""
     y, to, pitch, fresh = sum_part
     for i, line in enumerate(totals):
         for j, slot in enumerate(line):
@@ -278,9 +278,9 @@ class PackedPanels(NamedTuple):
     """Packed queries as the compiled loop reads them."""
 
     data: Array
-    """Panel after panel."""
+    """The panels, one after the other."""
     widths: Array
-    """(panels,) int64: queries of each."""
+    """(panels,) int64: number of queries in each panel."""
     lanes: int
     """Elements per kernel step."""
 
@@ -347,7 +347,7 @@ class PairQueries(NamedTuple):
     """Queries that are multiplied with single rows."""
 
     data: Array
-    """Query after query, each padded to whole kernel steps."""
+    """The queries, one after the other, each padded to whole kernel steps."""
     lanes: int
     """Elements per kernel step."""
 

@@ -5,8 +5,8 @@ The int8 score s̃ of a row differs from the finer score by at most
     b = ‖q − q̃‖ ‖x̃‖ + ‖q‖ ‖x − x̃‖ + rounding                                              (Cauchy and Schwarz, twice)
 
 with x̃ the int8 row, ‖x − x̃‖ stored beside it, and q̃ the integer query (all are rotated in the same way, which preserves
-products and norms). At least k rows score no less than the k-th largest s̃ − b, so a row with s̃ + b below that floor is not
-among the best k. The other rows are scored again from the finer column. If they exceed the planned memory, the whole finer
+products and norms). The k-th largest s̃ − b is a floor: at least k rows score this or more, so a row with s̃ + b below it is
+not among the best k. All other rows are scored again from the finer column. If they exceed the planned memory, the whole finer
 column is scanned, with the same result. Knows columns, precisions and scorers.
 """
 
@@ -55,7 +55,7 @@ def certified(column: CompressedColumn, matrix: Array, k: int, shape: Shape, sta
     floor = merged([worker.heaps for worker in workers])[0][:, -1]
     scorer = scorer_of(fine.precisions[column.name], matrix)
     rows = None if any(worker.full for worker in workers) else _candidates(workers, floor)
-    # with many candidates, a scan reads no more than gathering would, and in order
+    # with many candidates, a scan is cheaper than reading single rows, because it reads in order
     if rows is None or 4 * len(np.unique(rows)) > fine.rows:
         return TwoStageResult(top_k(fine.scanned(column.name), scorer, k, shape, stage), True, 1.0)
     return TwoStageResult(ranked(rescored(column, scorer, rows), rows, k), True, 1.0)

@@ -1,8 +1,8 @@
 """The one loop over stored rows: blocks shared out among threads that each read their own.
 
 Each worker has its own scratch memory and results, so that no locks are needed, and results are merged at the end. Two workers
-of one thread are faster than one product on two threads: there is no barrier, and on a busy machine the slower worker processes
-fewer blocks. Knows columns and blocks; not what is computed from them.
+of one thread each are faster than one product on two threads: neither waits for the other, and on a busy machine the slower one
+processes fewer blocks. Knows columns and blocks; not what is computed from them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Shape:
 
     @property
     def buffers(self) -> int:
-        """Blocks in memory."""
+        """Number of blocks that are in memory at one time."""
         return self.workers + AHEAD
 
 

@@ -1,8 +1,9 @@
 """The scan's arithmetic on torch tensors, for a GPU: products in each precision, and a top-k with ties by row number.
 
 Integers are multiplied exactly, so scores of int8 rows and of sign bits equal the CPU's to the last bit; a query of 15 bits is
-128 · a + b with a and b in int8. Halves are multiplied with a query in two halves, summed in float32. Runs on any
-torch device; `gpu_scan.py` calls it. Knows precisions; no file and no stream.
+128 · a + b with a and b in int8. Rows of float16 or bf16 are multiplied with a query that is split into two matrices of the same
+dtype, and the products are summed in float32. Runs on any torch device; `gpu_scan.py` calls it. Knows precisions; no file and no
+stream.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class Planes:
     planes: list[torch.Tensor]
     """Each (D, Q'), Q' ≥ Q: queries are Σ plane · factor."""
     factors: list[float]
-    """One for each plane."""
+    """The factor of each plane."""
     scale: torch.Tensor | None
-    """(Q,) float32 where rows and queries are integers."""
+    """(Q,) float32: scales of the queries where rows and queries are integers; else None."""
     queries: int
-    """Q."""
+    """Q, without the padding."""
 
 
 def query_planes(precision: Precision, matrix: Array, device: torch.device) -> Planes:
@@ -110,8 +111,8 @@ def _unpacked(bits: torch.Tensor) -> torch.Tensor:
 def best_keys(keys: torch.Tensor | None, scores: torch.Tensor, start: int, k: int) -> torch.Tensor:
     """(Q, ≤ k) int64 keys of the best rows so far and of scores (n, Q) of rows from `start`.
 
-    A key is a score's bits, made to ascend with it, above the row's number counted down from 2³²: keys are distinct,
-    so the result does not depend on how a device breaks ties.
+    A key's upper 32 bits are the score's, changed so that their order is that of the scores; its lower 32 bits are 2³² − 1 − row.
+    Keys are distinct, so the result does not depend on how a device breaks ties.
 
     Raises:
         DataError: a score is NaN, or a row is beyond 2³².

@@ -1,8 +1,8 @@
 """An array whose matrix products give a row and a query the same bits at every position in a tile.
 
-A BLAS product does not: OpenBLAS' kernels for AVX2 processors (Haswell, Zen) sum in another order at the edge of a panel. Of the
-128 positions of a row in a tile with 64 queries, 68 give other bits than the first; no tile size avoids this for both rows and
-queries. Knows arrays alone.
+A BLAS product does not guarantee this: OpenBLAS' kernels for AVX2 processors (Haswell, Zen) sum in another order at the edge of a
+panel. Of the 128 positions of a row in a tile with 64 queries, 68 give other bits than the first; no tile size avoids this for
+both rows and queries. Knows arrays alone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ..kernels.product import products
 
 
 class TileArray(np.ndarray[Any, Any]):
-    """An array that a method's `score` is given: by `@`, a product of two vectors depends on them alone; all else is NumPy's."""
+    """The arrays of a method's `score`: each element of `@` depends on its two vectors alone; other operations are NumPy's."""
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """Matrix products by the package's own kernel, all else by NumPy, on arrays of the plain kind."""
+        """Matrix products by the package's own kernel, all other functions by NumPy, on plain NumPy arrays."""
         plain = [_plain(value) for value in inputs]
         if "out" in options:
             options["out"] = tuple(_plain(value) for value in options["out"])
@@ -35,7 +35,7 @@ def _plain(value: Any) -> Any:
 
 
 def _matmul(left: Array, right: Array) -> Array:
-    """left @ right, as np.matmul has it; each element a sum of its own row and column alone."""
+    """left @ right, with np.matmul's shapes; each element depends on its own row and column alone."""
     if left.ndim == 1 or right.ndim == 1:
         whole = _matmul(left[None] if left.ndim == 1 else left, right[:, None] if right.ndim == 1 else right)
         return whole.reshape([size for size, side in zip(whole.shape, (left, right), strict=True) if side.ndim > 1])

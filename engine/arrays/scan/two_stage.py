@@ -150,7 +150,7 @@ def _gathered(column: CompressedColumn, row_numbers: Array) -> Iterator[tuple[Bl
 def expected_recall(estimates: Array, scores: Array, best: Array) -> float:
     """Expected fraction of the true best k among candidates chosen by estimates, derived from the estimates' errors.
 
-    An estimate's error is taken as normal around 0, with the standard deviation of the candidates' errors. A row whose score
+    An estimate's error is assumed to be normal around 0, with the standard deviation of the candidates' errors. A row whose score
     is s is a candidate unless its error falls below the smallest estimate of a candidate minus s: with probability p(s). Each
     returned row therefore stands for 1/p(s) - 1 missed rows. With few candidates the expected recall may be far below the
     measured one (0.56 against 0.98: `examples/benchmarks/recall.py`); it was never more than 0.005 above it.
