@@ -45,7 +45,7 @@ class Pieces:
     def __init__(self, length: int) -> None:
         """`length` in bytes."""
         self._length, self._summed = length, 0
-        self._parts: dict[int, tuple[int, int]] = {}  # first byte to (bytes, sum), in the order of coming
+        self._parts: dict[int, tuple[int, int]] = {}  # first byte to (bytes, sum), in the order of arrival
 
     def add(self, first: int, length: int, crc: int) -> int | None:
         """Add a part; returns the whole's checksum once all parts are there. Only then, or after many parts, are they joined."""
@@ -59,7 +59,7 @@ class Pieces:
         return whole[1] if whole and whole[0] == self._length else None
 
     def _join(self) -> None:
-        """Drop what later parts overlap, and make neighbours one."""
+        """Remove what later parts overlap, and merge adjacent parts."""
         apart: list[tuple[int, int, int]] = []
         for first, (length, crc) in reversed(self._parts.items()):
             at = bisect_left(apart, (first,))
@@ -78,7 +78,7 @@ class Pieces:
 
 @lru_cache(maxsize=64)
 def _zeros(count: int) -> _Matrix:
-    """What `count` zero bytes do to a CRC: a power of what one does, by squaring."""
+    """The matrix by which `count` appended zero bytes multiply a CRC: a power of that of one byte, by repeated squaring."""
     power = (_POLYNOMIAL, *(1 << bit for bit in range(31)))  # one zero bit
     for _ in range(3):
         power = _product(power, power)

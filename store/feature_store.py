@@ -1,8 +1,8 @@
 """The store as a whole, opened or created: its groups of columns, where they came from, how many rows are committed.
 
-A folder that is a plain Zarr v3 group. The root's `zarr.json` says which groups there are and which of them are finished:
-replacing it is the commit. Rows lie in the one shard (`shard.py`), whose owner notes there how far an unfinished group has come.
-Knows nothing of what rows mean.
+A store is a folder that is a plain Zarr v3 group. The root's `zarr.json` says which groups exist and which of them are finished;
+replacing it is the commit of a finished group. Rows lie in the one shard (`shard.py`), whose owner records there how far an
+unfinished group is committed. Knows nothing of what rows mean.
 
     zarr.json                                         attributes.headwater: format, version, provenance, groups, shards, seal
     shards/0/examples/<column>/                       what every method shares
@@ -58,7 +58,7 @@ class FeatureStore:
         self._show(root)
 
     def _show(self, root: StoreRecord) -> None:
-        """Take over what a root says, and what the owners of unfinished groups have committed since."""
+        """Set this view to a root's record, and to what the owners of unfinished groups have committed since."""
         self.root, self.shard = root, Shard.of(self.url, root.format)
         self.entries = dict(root.entries)  # group name to how far it is committed
         for group, entry in root.entries.items():
@@ -206,11 +206,11 @@ class FeatureStore:
         return self.record(group).columns
 
     def refresh(self) -> None:
-        """See what was committed since the store was opened."""
+        """Update this view to what has been committed since the store was opened."""
         self._show(read_root(self.url)[1])
 
     def update(self, change: Callable[[StoreRecord], StoreRecord]) -> None:
-        """Replace the root's record, alone among all processes, in one step.
+        """Replace the root's record in one step, under a lock that keeps other processes from replacing it.
 
         `change` gets the record as it is now and returns the new one. Other attributes of the root stay as they are.
         """
@@ -223,9 +223,9 @@ class FeatureStore:
         self._show(after)
 
     def commit(self, group: str, manifest: ChunkManifest, *, complete: bool = False) -> None:
-        """Make the rows that a manifest covers visible; `complete`: these are all. Only the group's owner may call it.
+        """Make the rows that a manifest covers visible; `complete`: the group has no further rows. Only its owner may call this.
 
-        A progress record in the shard is the commit of an unfinished group, the root of a finished one.
+        Replacing the progress record in the shard commits an unfinished group; replacing the root commits a finished one.
         """
         entry, committed = self.shard.write_manifest(group, manifest), self.root.entries[group]
         if committed.complete and committed.manifest == entry.manifest:

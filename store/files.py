@@ -96,7 +96,7 @@ def hidden_name(path: Path) -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it; each outlives a power cut."""
+    """Make a folder and those above it, each flushed to the device, so that it survives a power failure."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -123,11 +123,11 @@ def refuse_links(root: Path, path: Path) -> None:
 def link_tree(source: Path, target: Path) -> None:
     """Give every file of a folder, hidden ones left out, a second name below another folder.
 
-    Files are copied where the file system has no hard links, and what a symbolic link leads to is copied. The names are durable
-    in the end.
+    Files are copied where the file system has no hard links, and what a symbolic link leads to is copied. When it
+    returns, the names are flushed to the device.
 
     Raises:
-        StoreFull: no room; names that were given are left. StoreDamaged: a link to a folder.
+        StoreFull: no room; names that were made before remain. StoreDamaged: a link to a folder.
     """
     places = sorted(source.rglob("[!.]*"))
     for place in places:
@@ -212,7 +212,7 @@ class OwnerLock:
     """An exclusive lock on a folder, until it is closed or its process dies. It is on the folder itself, and leaves no file."""
 
     def __init__(self, folder: Path, work: str) -> None:
-        """Lock a folder, which is there; `work`: what its owner does, for the message.
+        """Lock an existing folder; `work`: what its owner does, for the message.
 
         Raises:
             StoreBusy: it is locked already, by this process or another one.
@@ -236,7 +236,7 @@ class OwnerLock:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, waiting for it. The lock is on the folder itself: a Zarr group must hold no foreign file."""
+    """Wait for the lock on a folder, and hold it. It is on the folder itself: a Zarr group must hold no foreign file."""
     with _writing(folder):
         handle = os.open(folder, os.O_RDONLY)
     try:

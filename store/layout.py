@@ -67,7 +67,7 @@ class Column:
 
     @property
     def offsets(self) -> Column:
-        """The array of where each row begins, and where the last one ends, for a ragged column."""
+        """For a ragged column, the array of the positions where each row begins and where the last one ends."""
         return Column("offsets", (), "int64", self.chunk_rows)
 
     @property

@@ -32,7 +32,7 @@ def is_fitted(name: str, store: FeatureStore) -> bool:
     try:
         return issubclass(load(name), SubsetMethod)
     except UnknownMethod:
-        return False  # the error is raised where its rows are opened
+        return False  # StoredScores raises the error when the method's rows are opened
 
 
 def text_method_of(name: str, store: FeatureStore) -> TextSimilarity | None:
@@ -42,7 +42,7 @@ def text_method_of(name: str, store: FeatureStore) -> TextSimilarity | None:
     try:
         kind = load(name)
     except UnknownMethod:
-        return None  # the error is raised where its rows are opened
+        return None  # StoredScores raises the error when the method's rows are opened
     return kind() if issubclass(kind, TextSimilarity) else None
 
 

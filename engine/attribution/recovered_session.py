@@ -175,7 +175,7 @@ class RecoveredSession:
         """Results with their diagnostics; ties have score 0."""
         weights, diagnostics = self._recovered(), self.diagnostics
         assert diagnostics is not None
-        tie = abs(scores) <= 2 * (weights.mean_span if together else weights.spans[:, None])  # float32 may round up
+        tie = abs(scores) <= 2 * (weights.mean_span if together else weights.spans[:, None])  # 2: float32 may round up
         per_query = {name: getattr(diagnostics, name) for name in ("explained", "reliability", "gap")}
         if together:
             per_query = {name: np.full(len(ids), np.nan) for name in per_query}

@@ -145,7 +145,7 @@ class StoredScores:
         )
 
     def _scan_plan(self, count: int, k: int, shape: Shape) -> Plan:
-        """Memory of the search. A certified search may fall back to a scan of the stored rows, so the larger of both counts."""
+        """Memory of the search. A certified search may fall back to a scan of the stored rows: its plan is the larger of both."""
         whole = self._stored.scan_plan(count, k, shape, whole=isinstance(self.method, BlockSimilarity))
         if self._compressed is None:
             return whole

@@ -99,7 +99,7 @@ class ArrayProvider:
         files = {file.source.path: file for file in self._files}
         for ordinal, source in remaining(self.sources, start):
             file = files[source.path]
-            file.source = source  # with the name that it has in the store
+            file.source = source  # the same file under the name that it has in the store
             first = start.record + 1 if ordinal == start.source else 0
             for begin in range(first, file.rows, _ROWS):
                 yield from file.examples(ordinal, begin, min(file.rows, begin + _ROWS))

@@ -113,7 +113,7 @@ def read_weights(path: str, config: HfConfig, dtype: torch.dtype, remote_code: b
                 path, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=remote_code,
                 output_loading_info=True,
             )  # fmt: skip
-    except Exception as error:  # transformers raises a dozen kinds for a damaged or foreign checkpoint
+    except Exception as error:  # transformers raises many kinds of exceptions for a damaged or foreign checkpoint
         raise ModelError(f"{path} does not load as a causal language model: {_one_line(error)}") from None
     missing = sorted(loading_info["missing_keys"])
     if missing:

@@ -20,7 +20,7 @@ from .top_k import TopKWorker
 from .two_stage import CompressedColumn, SearchDepth, rescored
 
 SAMPLE = 64 << 20
-_GATHERED = 64  # rows
+_GATHERED = 64  # rows that are gathered to measure the speed
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from .top_k import TopK
 MOST_ROWS = 1 << 32
 """Maximum number of rows: a key has 32 bits for the row."""
 _STEP = {torch.float16: 2.0**11, torch.bfloat16: 2.0**8}  # relative rounding error is below 1/step
-_MULTIPLE, _LEAST = 8, 32  # sizes of an int8 product on a GPU are multiples of 8, and rows and queries more than 16
+_MULTIPLE, _LEAST = 8, 32  # an int8 product on a GPU needs sizes in multiples of 8, over 16 rows and queries
 
 
 @dataclass(frozen=True, slots=True)
