@@ -177,6 +177,15 @@ def test_a_module_without_source_is_no_fault(site):
     assert load("compiled").__name__ == "Fine"
 
 
+@pytest.mark.parametrize(
+    "source", ["from fine_one import *\n", "import fine_one\ndef __getattr__(name):\n    return fine_one.Fine\n"]
+)
+def test_a_class_that_a_module_gets_elsewhere_is_no_fault(site, source):
+    install(site, "fine-methods", {"fine": "other_one:Fine"}, fine_one=GOOD, other_one='"""Other."""\n' + source)
+    assert (listed("fine").about, listed("fine").fault) == ("Other.", "")
+    assert load("fine").__name__ == "Fine"
+
+
 def test_an_unknown_name_lists_what_is_there_and_the_nearest(site):
     install(site, "fine-methods", {"fine": "fine_one:Fine"}, fine_one=GOOD)
     told = refused("rize", UnknownMethod)
