@@ -1,4 +1,4 @@
-"""Appends rows to a group: the lock on it, what is committed, where to continue after a crash.
+"""Appends rows to a group: takes its lock, continues after the committed rows, writes chunks and commits them.
 
 A group of a shard has one writer at a time, whose lock ends with its process. Rows fill chunk buffers; a full chunk becomes
 a file at once. A commit writes the unfinished last chunks too, then the arrays' shapes, then the manifest of all chunks, then the
