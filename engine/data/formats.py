@@ -8,29 +8,32 @@ documents, templates or the policy for record errors. A file that cannot be read
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...store.errors import CorpusError
+from .line_reader import (
+    BUFFER,
+    RECORD_LIMIT,
+    Lines,
+    is_blank,
+    lines_of,
+    nonblank_lines,
+    open_decompressed,
+    split_suffix,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-RECORD_LIMIT = 64 << 20  # bytes of the longest line or record; a longer one is a record error and never read whole
 JSON_LIMIT = 1 << 30  # bytes of the largest `.json` file, which has to be parsed whole
 PARAGRAPH_LIMIT = 1 << 20  # bytes after which a paragraph is cut at a line end
 BATCH_BYTES, BATCH_ROWS = 4 << 20, 256  # a Parquet batch: about this many bytes, at most this many rows
-BUFFER = 1 << 18  # bytes per read; larger buffers are not faster
-COMPRESSIONS = (".gz", ".zst")
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".txt": "text", ".text": "text", ".md": "text",
     ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
@@ -40,7 +43,6 @@ Fields: TypeAlias = dict[str, object]
 """Field name → value, of any type that the format has."""
 RawRecord: TypeAlias = Any
 """A record that is not parsed yet; each format has its own type."""
-Lines: TypeAlias = Iterator[tuple[int, bytes | None]]  # (1-based number, bytes; None if beyond RECORD_LIMIT)
 Opened: TypeAlias = tuple[Iterable[tuple[int, RawRecord]], Callable[[RawRecord], Fields]]
 """What a reader returns: (line, raw record) pairs, which are cheap to skip, and the function that parses a raw record."""
 
@@ -67,13 +69,6 @@ class Record:
     """Why the record cannot be used; "" if it can."""
 
 
-def split_suffix(name: str) -> tuple[str, str]:
-    """The format suffix and the compression suffix of a file name, in lower case; each is "" if absent."""
-    path = Path(name.lower())
-    compression = path.suffix if path.suffix in COMPRESSIONS else ""
-    return Path(path.stem).suffix if compression else path.suffix, compression
-
-
 def read_records(path: str, format: str, start: int, columns: Container[str] | None) -> Iterator[Record]:
     """Yield the file's records from number `start`. Of a columnar format only `columns` are read (None: all); the values of other
     columns are Ellipsis.
@@ -88,48 +83,6 @@ def read_records(path: str, format: str, start: int, columns: Container[str] | N
         except BadRecord as bad_record:
             record = Record(line + bad_record.line_offset, ordinal, {}, str(bad_record))
         yield record
-
-
-@contextmanager
-def _open(path: str, lines_read: Callable[[], int]) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed by its suffix; an error becomes a CorpusError that names the line or row reached."""
-    compression = split_suffix(path)[1]
-    try:
-        with Path(path).open("rb", BUFFER) as raw:
-            if compression == ".gz":
-                yield io.BufferedReader(gzip.GzipFile(fileobj=raw), BUFFER)
-            elif compression == ".zst":
-                import pyarrow as pa  # zstandard's stream_reader takes a truncated file for a complete one
-
-                yield io.BufferedReader(pa.CompressedInputStream(raw, "zstd"), BUFFER)
-            else:
-                yield raw
-    except (OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:  # pyarrow: NotImplementedError
-        reason = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split()) or repr(error)
-        where = f"{path}:{lines_read()}: cannot read beyond this" if lines_read() else f"{path}: cannot read"
-        raise CorpusError(f"{where}: {reason}") from error
-
-
-def _lines(path: str) -> Lines:
-    """Yield every line of the file, blank ones included, without the byte order mark."""
-    number = 0
-    with _open(path, lambda: number) as stream:
-        while line := stream.readline(RECORD_LIMIT + 1):
-            number += 1
-            long = len(line) > RECORD_LIMIT and not line.endswith(b"\n")
-            while long and (rest := stream.readline(BUFFER)) and not rest.endswith(b"\n"):
-                pass
-            yield number, None if long else line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-
-
-def _blank(line: bytes | None) -> bool:
-    """Whether a line holds only white space, Unicode white space included."""
-    head = b"!" if line is None else line.lstrip()[:1]
-    return not head or (line is not None and not b"!" <= head <= b"~" and not line.decode(errors="replace").strip())
-
-
-def _nonblank_lines(path: str) -> Lines:
-    return ((number, line) for number, line in _lines(path) if not _blank(line))
 
 
 def _decode(line: bytes | None, line_offset: int = 0) -> str:
@@ -163,18 +116,18 @@ def _object_line(line: bytes | None) -> Fields:
 
 def _json(path: str) -> Opened:
     """An array of objects or one object, parsed whole; or JSONL, if the first line alone is an object."""
-    _, first = next(_nonblank_lines(path), (0, None))
+    _, first = next(nonblank_lines(path), (0, None))
     if first and first.lstrip().startswith(b"{"):
         with suppress(BadRecord):  # an object over several lines
             _object_line(first)
-            return _nonblank_lines(path), _object_line
+            return nonblank_lines(path), _object_line
     return enumerate(value if isinstance(value := _read_json(path), list) else [value], 1), _require_object
 
 
 def _read_json(path: str) -> object:
     """The value of the whole file; CorpusError if it is too large or does not parse, because then there are no records."""
     content = bytearray()
-    with _open(path, lambda: content.count(b"\n")) as stream:
+    with open_decompressed(path, lambda: content.count(b"\n")) as stream:
         while len(content) <= JSON_LIMIT and (chunk := stream.read(BUFFER)):
             content += chunk
     if len(content) > JSON_LIMIT:
@@ -193,8 +146,8 @@ def _paragraphs(path: str) -> Iterator[tuple[int, list[bytes | None]]]:
     """Blocks of lines between blank lines, cut at PARAGRAPH_LIMIT; a line above RECORD_LIMIT is a block of its own."""
     first, size = 1, 0
     block: list[bytes | None] = []
-    for number, line in _lines(path):
-        blank = _blank(line)
+    for number, line in lines_of(path):
+        blank = is_blank(line)
         length = PARAGRAPH_LIMIT + 1 if line is None else len(line)
         if block and (blank or size + length > PARAGRAPH_LIMIT):
             yield first, block
@@ -230,7 +183,7 @@ def _row_lines(first: tuple[int, bytes | None], following: Lines, bad_records: l
 
 def _rows(path: str) -> Iterator[tuple[int, list[str] | BadRecord]]:
     """Yield every non-blank row with the line on which it starts."""
-    lines = _lines(path)
+    lines = lines_of(path)
     delimiter = "\t" if split_suffix(path)[0] == ".tsv" else ","
     for first in lines:
         bad_records: list[BadRecord] = []
@@ -270,7 +223,7 @@ def _parquet(path: str, start: int, columns: Container[str] | None) -> Iterator[
     import pyarrow.parquet as pq
 
     row = 0
-    with _open(path, lambda: row) as raw:
+    with open_decompressed(path, lambda: row) as raw:
         file = pq.ParquetFile(raw, buffer_size=BUFFER, pre_buffer=False)
         names = file.schema_arrow.names
         for row, batch in _batches(file, start, [name for name in names if columns is None or name in columns]):
@@ -303,8 +256,8 @@ def _row_record(row: pa.RecordBatch, ordinal: int, names: list[str]) -> Record:
 
 
 _READERS: dict[str, Callable[[str], Opened]] = {
-    "jsonl": lambda path: (_nonblank_lines(path), _object_line),
-    "lines": lambda path: (_nonblank_lines(path), lambda line: {"text": _decode(line).rstrip("\r\n")}),
+    "jsonl": lambda path: (nonblank_lines(path), _object_line),
+    "lines": lambda path: (nonblank_lines(path), lambda line: {"text": _decode(line).rstrip("\r\n")}),
     "text": lambda path: (_paragraphs(path), _join_lines),
     "csv": _csv,
     "json": _json,

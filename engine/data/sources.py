@@ -12,7 +12,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ...store.errors import CorpusError
-from .formats import COMPRESSIONS, SUFFIXES, split_suffix
+from .formats import SUFFIXES
+from .line_reader import COMPRESSIONS, split_suffix
 
 DIGEST_SPAN = 64 << 10  # bytes at each end of a file that enter its digest; hashing 100 GB would take too long
 _ZARR = "zarr.json"

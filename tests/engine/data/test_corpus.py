@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from headwater.engine.data import formats
+from headwater.engine.data import formats, line_reader
 from headwater.engine.data.documents import Document, RecordErrors, Template, read_documents
 from headwater.engine.data.sources import Source, find_sources
 from headwater.store.errors import CorpusError
@@ -281,7 +281,8 @@ def test_skipping_goes_on_and_counts(tmp_path: Path) -> None:
 def test_record_beyond_the_limit_is_one_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, head: bytes, tail: bytes
 ) -> None:
-    monkeypatch.setattr(formats, "RECORD_LIMIT", 1 << 20)
+    for module in (formats, line_reader):
+        monkeypatch.setattr(module, "RECORD_LIMIT", 1 << 20)
     source = source_of(tmp_path / f"a{suffix}", head + b"x" * (3 << 20) + b"\n" + tail)
     texts, record_errors = skip_bad(source)
     assert texts == ["a", "b"] and record_errors.count == 1
@@ -292,7 +293,8 @@ def test_record_beyond_the_limit_is_one_fault(
 
 
 def test_quote_never_closed_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "RECORD_LIMIT", 1000)
+    for module in (formats, line_reader):
+        monkeypatch.setattr(module, "RECORD_LIMIT", 1000)
     source = source_of(tmp_path / "a.csv", b'text\na\n"b\n' + b"cccc\n" * 250)
     texts, record_errors = skip_bad(source)
     assert record_errors.count == 1 and record_errors.first[0].endswith(
