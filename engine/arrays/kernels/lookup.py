@@ -21,7 +21,8 @@ from numba.core.typing import Signature
 from numba.extending import intrinsic
 
 from ....store.layout import Array
-from .product import Emitter, PackedQueries, Values, multiply
+from .packing import PackedQueries
+from .product import Emitter, Values, multiply
 from .simd import ADDRESS, I8, I16, VectorPart, data, load, mask, offset_address, store, target_has, unpack_part, vector
 
 TILE = 256

@@ -27,6 +27,7 @@ from numba.extending import intrinsic
 
 from ....store.errors import DataError
 from ....store.layout import Array
+from .packing import LANES, PackedQueries, float_words, padded
 from .simd import (
     ADDRESS,
     F16,
@@ -43,76 +44,12 @@ from .simd import (
     vector,
 )
 
-LANES = {"int8": 16, "int16": 8, "uint16": 8, "float32": 8}
-"""Row elements per kernel step, by array dtype; int16 holds bit patterns of float16, uint16 those of bf16."""
-
 DEPTH = 1024
 """Elements of a row that are multiplied before going to the next row. Another number would round float sums differently."""
 _WHOLE_DEPTH = 4096  # for int8 rows, whose sums are exact: 103 GMAC/s on two threads (1,024: 92; 512: 70)
 Values: TypeAlias = tuple[ir.Value, ...]
 Emitter: TypeAlias = Callable[[BaseContext, ir.IRBuilder, Signature, list[ir.Value]], ir.Value]
 """A function that emits a kernel's instructions."""
-_WIDTHS = (6, 4, 2, 1)  # queries that one kernel call multiplies
-
-
-class PackedQueries:
-    """Queries packed in the order in which the kernel reads them: in panels of 6, 4, 2 or 1 queries."""
-
-    def __init__(self, matrix: Array, row_dtype: str) -> None:
-        """`matrix` (Q, D): int16 for int8 rows (Σ|q|·127 < 2³¹: sums fit int32), else float32. `row_dtype`: a key of `LANES`."""
-        self.count, self.depth = matrix.shape
-        self.lanes = LANES[row_dtype]
-        self.padded = -(-self.depth // self.lanes) * self.lanes
-        widths = _widths(self.count)
-        self.widths = np.array(widths, np.int64)
-        self.data = np.zeros(self.count * self.padded, matrix.dtype)
-        at = 0
-        for width in widths:
-            panel = np.zeros((width, self.padded), matrix.dtype)
-            panel[:, : self.depth] = matrix[at : at + width]
-            steps = panel.reshape(width, -1, self.lanes).transpose(1, 0, 2)
-            self.data[at * self.padded : (at + width) * self.padded] = steps.reshape(-1)
-            at += width
-
-    @property
-    def bytes(self) -> int:
-        """Size of the packed queries."""
-        return int(self.data.nbytes)
-
-
-def packed_bytes(queries: int, depth: int) -> int:
-    """Upper bound of the memory of packed queries, in bytes, temporaries of packing included."""
-    return 4 * (queries + 12) * (depth + 16)
-
-
-def _widths(count: int) -> list[int]:
-    widths = []
-    for width in _WIDTHS:
-        while count >= width:
-            widths.append(width)
-            count -= width
-    return widths
-
-
-def words(rows: Array) -> Array:
-    """Stored rows as kernel input (n, D), C order: float16 as int16 bit patterns; bf16 patterns, int8 and float32 unchanged."""
-    rows = rows.reshape(len(rows), -1)
-    return rows.view(np.int16) if rows.dtype == np.float16 else rows
-
-
-def float_words(rows: Array) -> Array:
-    """Rows of plain numbers as kernel input: dtypes other than float16 and float32 are converted to float32."""
-    return words(rows if rows.dtype in (np.float16, np.float32) else rows.astype(np.float32))
-
-
-def padded(rows: Array, lanes: int) -> Array:
-    """Rows zero-padded to a length that is a multiple of `lanes`; a copy is made only where needed."""
-    short = -rows.shape[1] % lanes
-    if not short and rows.flags.c_contiguous:
-        return rows
-    out = np.zeros((len(rows), rows.shape[1] + short), rows.dtype)
-    out[:, : rows.shape[1]] = rows
-    return out
 
 
 def multiply(rows: Array, queries: PackedQueries, out: Array) -> None:

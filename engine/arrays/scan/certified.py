@@ -21,7 +21,8 @@ from ....store.errors import StoreDamaged
 from ....store.layout import Array, Block
 from ...runtime.run import Stage
 from ..kernels.heaps import Heaps, merged
-from ..kernels.product import DEPTH, PackedQueries, multiply, words
+from ..kernels.packing import PackedQueries, words
+from ..kernels.product import DEPTH, multiply
 from ..precision.precisions import Int8
 from ..precision.quantize import int8_queries
 from ..precision.rotation import hadamard_rotation

@@ -11,7 +11,8 @@ from numba import njit
 from ....store.errors import DataError, SettingsError
 from ....store.layout import Array, Block
 from ..kernels import lookup
-from ..kernels.product import PackedQueries, float_words, multiply, packed_bytes, pairs, words
+from ..kernels.packing import PackedQueries, float_words, packed_bytes, words
+from ..kernels.product import multiply, pairs
 from ..precision.precisions import BFloat16, Int8, Precision, Sign
 from ..precision.quantize import int8_queries
 from ..precision.signs import sign_queries

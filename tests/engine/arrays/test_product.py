@@ -7,7 +7,8 @@ import pytest
 import torch
 from headwater.engine.arrays.kernels.heaps import Heaps, merged
 from headwater.engine.arrays.kernels.lookup import SignQueries, has_byte_shuffle
-from headwater.engine.arrays.kernels.product import PackedQueries, multiply, pairs, words
+from headwater.engine.arrays.kernels.packing import PackedQueries, words
+from headwater.engine.arrays.kernels.product import multiply, pairs
 from headwater.engine.arrays.precision.quantize import bf16_words, from_bf16, from_int8, int8_queries, int8_rows
 from headwater.engine.arrays.precision.rotation import hadamard_rotation
 from hypothesis import given, settings
