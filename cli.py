@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import click
 
-from .engine.commands import attribution, evaluation, fit, ingest, selection, stores
+from .engine.commands import attribution, evaluation, fit, ingest, selection, self_influence, stores
 from .store.errors import HeadwaterError
 
 
@@ -65,9 +65,9 @@ def demo(workdir: str, short: bool) -> None:
     tour(workdir, "rise", short, {"kr": 96, "kh": 64, "kg": 32, "tau": 1.0, "floor": 1.0})
 
 
-for _command in (ingest.ingest, fit.fit, attribution.attribute, attribution.value, attribution.self_influence, stores.compress,
-                 stores.methods, stores.info, stores.verify, stores.upgrade, evaluation.ground_truth, evaluation.evaluate,
-                 selection.predict, selection.calibrate, selection.select):  # fmt: skip
+for _command in (ingest.ingest, fit.fit, attribution.attribute, attribution.value, self_influence.self_influence,
+                 stores.compress, stores.methods, stores.info, stores.verify, stores.upgrade, evaluation.ground_truth,
+                 evaluation.evaluate, selection.predict, selection.calibrate, selection.select):  # fmt: skip
     main.add_command(_command)
 plan.add_command(ingest.plan_ingest)
 plan.add_command(fit.plan_fit)

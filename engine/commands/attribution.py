@@ -1,4 +1,4 @@
-"""`attribute`, `value`, `self-influence` and `plan attribute`. Knows nothing of how scores are computed."""
+"""`attribute`, `value` and `plan attribute`. Knows nothing of how scores are computed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from .options import (
     EXAMPLES_PRINTED,
     GROUPING,
     JSON_LINES,
-    MEMORY,
     QUERIES,
     RUN,
     SEARCH,
     FieldArguments,
     RunArguments,
-    budget_of,
     command_of,
 )
 
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from ..results.results import Results
     from ..runtime.progress import ProgressDisplay
 
-_ALL_VALUES = click.option(
+ALL_VALUES = click.option(
     "-o", "--output", metavar="FILE", help="Write all scores, in the store's order: .jsonl, .csv or .parquet."
 )
 
@@ -108,11 +106,11 @@ def attribute(arguments: QueryArguments) -> None:
         click.echo(f"approximate: the scored examples were chosen by estimates{recall}", err=True)
     _print_notes(session)
     if arguments.output:
-        _write(arguments.output, fields_of(results), result_rows(results, session.store))
+        write_parts(arguments.output, fields_of(results), result_rows(results, session.store))
         counts = f"{len(results.queries)} queries, {results.rows.shape[1]} examples each"
         click.echo(f"{arguments.output}: {counts}", err=True)
     else:
-        _print(session.store, session.queries, results, arguments.as_json)
+        print_results(session.store, session.queries, results, arguments.as_json)
 
 
 def _print_notes(session: QuerySession) -> None:
@@ -133,7 +131,7 @@ def _export(arguments: QueryArguments, path: str) -> None:
     click.echo(f"{path}: {session.rows:,} examples × {len(session.query_ids)} queries", err=True)
 
 
-def _write(path: str, fields: Fields, parts: Iterable[Columns]) -> None:
+def write_parts(path: str, fields: Fields, parts: Iterable[Columns]) -> None:
     from ..results.result_tables import ResultFile
 
     with ResultFile(path, fields) as file:
@@ -141,7 +139,7 @@ def _write(path: str, fields: Fields, parts: Iterable[Columns]) -> None:
             file.write(part)
 
 
-def _print(store: FeatureStore, queries: Mapping[str, str], results: Results, as_json: bool) -> None:
+def print_results(store: FeatureStore, queries: Mapping[str, str], results: Results, as_json: bool) -> None:
     from ..presentation.terminal import print_results
     from ..results.result_tables import result_rows, write_jsonl
 
@@ -154,7 +152,7 @@ def _print(store: FeatureStore, queries: Mapping[str, str], results: Results, as
 
 @click.command()
 @QUERIES
-@_ALL_VALUES
+@ALL_VALUES
 @EXAMPLES_PRINTED
 @JSON_LINES
 @GROUPING
@@ -178,14 +176,14 @@ def value(arguments: QueryArguments) -> None:
     with ProgressDisplay() as display:
         session = _session(arguments, arguments.top, display)
         if arguments.output:
-            _write(arguments.output, VALUE_FIELDS, value_rows(session.value(), session.store))
+            write_parts(arguments.output, VALUE_FIELDS, value_rows(session.value(), session.store))
         else:
             results = session.most_valuable()
     _print_notes(session)
     if arguments.output:
         click.echo(f"{arguments.output}: {session.rows:,} examples", err=True)
     else:
-        _print(session.store, session.queries, results, arguments.as_json)
+        print_results(session.store, session.queries, results, arguments.as_json)
 
 
 def _by_group(arguments: QueryArguments, *, together: bool) -> None:
@@ -205,7 +203,7 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
             tables = list(groups.summed(session.scores(), session.query_ids))
     _print_notes(session)
     if arguments.output:
-        _write(arguments.output, GROUP_FIELDS, tables)
+        write_parts(arguments.output, GROUP_FIELDS, tables)
         click.echo(f"{arguments.output}: {len(groups.names)} groups", err=True)
         return
     for table in tables:
@@ -214,7 +212,7 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
 
 def _grouped(arguments: QueryArguments, display: ProgressDisplay | None) -> tuple[QuerySession, Groups]:
     """A session and the groups of its examples; the plans of both must fit the budget together."""
-    from ..attribution.stored_scores import require_whole
+    from ..attribution.stored_method import require_whole
     from ..results.groups import Groups
 
     if not arguments.by:
@@ -226,62 +224,6 @@ def _grouped(arguments: QueryArguments, display: ProgressDisplay | None) -> tupl
     plan = session.plan + groups.plan(len(session.query_ids))
     plan.check(arguments.budget, plan.total)
     return session, groups
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelfInfluenceArguments:
-    """Arguments of `self-influence`."""
-
-    store: str
-    method: str
-    model: str
-    memory: str | None
-    output: str | None
-    top: int
-    as_json: bool
-
-
-@click.command("self-influence")
-@click.argument("store")
-@click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Method with stored rows.")
-@click.option("--model", default="", metavar="PATH", help="Path of the store's model, or of an array file of the corpus. "
-              "[default: the path at ingestion]")  # fmt: skip
-@MEMORY
-@_ALL_VALUES
-@EXAMPLES_PRINTED
-@JSON_LINES
-@command_of(SelfInfluenceArguments)
-def self_influence(arguments: SelfInfluenceArguments) -> None:
-    """Score each example against itself, to find wrong labels.
-
-    Self-influence is high for wrong labels and outliers. With rows of unit norm (rise, gradcos, headcos, repsim) it is the same
-    for all examples.
-
-    \b
-    headwater self-influence S --method logra
-    headwater self-influence S --method graddot -o self.parquet
-    """
-    from ..attribution.self_influence import SelfInfluence
-    from ..results.result_tables import VALUE_FIELDS, format_of, value_rows
-    from ..runtime.progress import ProgressDisplay
-    from ..runtime.run import Run
-
-    if arguments.output:
-        format_of(arguments.output)
-    with ProgressDisplay() as display:
-        run = Run(budget_of(arguments.memory), on_progress=display.show)
-        influence = SelfInfluence(arguments.store, arguments.method, arguments.model, run)
-        scores = influence.scores()
-        if arguments.output:
-            _write(arguments.output, VALUE_FIELDS, value_rows(scores, influence.store))
-        else:
-            best = influence.best(arguments.top, scores)
-    if influence.all_equal:
-        click.echo(f"all examples have the same self-influence: rows of {arguments.method} have unit norm", err=True)
-    if arguments.output:
-        click.echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
-    else:
-        _print(influence.store, {}, best, arguments.as_json)
 
 
 def _session(

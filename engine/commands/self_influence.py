@@ -1,0 +1,66 @@
+"""`self-influence`: scores of examples against themselves. Knows nothing of how scores are computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+
+from .attribution import ALL_VALUES, print_results, write_parts
+from .options import EXAMPLES_PRINTED, JSON_LINES, MEMORY, budget_of, command_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfInfluenceArguments:
+    """Arguments of `self-influence`."""
+
+    store: str
+    method: str
+    model: str
+    memory: str | None
+    output: str | None
+    top: int
+    as_json: bool
+
+
+@click.command("self-influence")
+@click.argument("store")
+@click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Method with stored rows.")
+@click.option("--model", default="", metavar="PATH", help="Path of the store's model, or of an array file of the corpus. "
+              "[default: the path at ingestion]")  # fmt: skip
+@MEMORY
+@ALL_VALUES
+@EXAMPLES_PRINTED
+@JSON_LINES
+@command_of(SelfInfluenceArguments)
+def self_influence(arguments: SelfInfluenceArguments) -> None:
+    """Score each example against itself, to find wrong labels.
+
+    Self-influence is high for wrong labels and outliers. With rows of unit norm (rise, gradcos, headcos, repsim) it is the same
+    for all examples.
+
+    \b
+    headwater self-influence S --method logra
+    headwater self-influence S --method graddot -o self.parquet
+    """
+    from ..attribution.self_influence import SelfInfluence
+    from ..results.result_tables import VALUE_FIELDS, format_of, value_rows
+    from ..runtime.progress import ProgressDisplay
+    from ..runtime.run import Run
+
+    if arguments.output:
+        format_of(arguments.output)
+    with ProgressDisplay() as display:
+        run = Run(budget_of(arguments.memory), on_progress=display.show)
+        influence = SelfInfluence(arguments.store, arguments.method, arguments.model, run)
+        scores = influence.scores()
+        if arguments.output:
+            write_parts(arguments.output, VALUE_FIELDS, value_rows(scores, influence.store))
+        else:
+            best = influence.best(arguments.top, scores)
+    if influence.all_equal:
+        click.echo(f"all examples have the same self-influence: rows of {arguments.method} have unit norm", err=True)
+    if arguments.output:
+        click.echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
+    else:
+        print_results(influence.store, {}, best, arguments.as_json)
