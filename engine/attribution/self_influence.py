@@ -27,7 +27,7 @@ from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, SILENT_STAGE, Run
 from .query_session import ScoreBlocks, best_values
 from .row_statistics import statistics_of, statistics_parts
-from .stored_scores import stored_method
+from .stored_method import stored_method
 
 _ROWS = 64
 """Rows that are prepared at a time."""

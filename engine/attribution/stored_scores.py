@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from ...store.columns import ColumnReader
-from ...store.errors import BrokenMethod, PluginError, SettingsError, StoreMissing
-from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precision_group
+from ...store.errors import SettingsError, StoreMissing
+from ...store.feature_store import FeatureStore, method_group, precision_group
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
 from ..arrays.precision.precisions import Sign
 from ..arrays.scan.certified import CANDIDATES_PER_K, bound_worker_bytes, certified, room_for
@@ -37,9 +37,7 @@ from ..ingest.examples import Example
 from ..ingest.first_batch import MethodRows, plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, gradients_part, layers_part
 from ..ingest.provider import Provider
-from ..interface.method import BlockSimilarity, QueryMatrix, Similarity
-from ..interface.registry import load
-from ..interface.subset_method import SubsetMethod
+from ..interface.method import BlockSimilarity, QueryMatrix
 from ..results.results import RESULT_QUERIES, Results
 from ..results.score_export import export_parts
 from ..runtime.memory import Part, Plan
@@ -48,43 +46,7 @@ from .queries import batch_tokens, queries_part, query_rows
 from .query_options import ONE_SCAN, SearchOptions
 from .query_session import TOGETHER
 from .row_statistics import statistics_of, statistics_parts
-
-
-def stored_method(store: FeatureStore, name: str) -> Similarity:
-    """The method with the settings of its stored rows.
-
-    Raises:
-        StoreMissing: the store holds no rows of it.
-        BrokenMethod: it does not score by similarity.
-    """
-    group = method_group(name)
-    if group not in store.groups:
-        if _is_fitted(name):
-            raise StoreMissing(
-                f"method {name} is fitted and has no rows in {store.url}: it works with attribute and value only"
-            )
-        stored = ", ".join(store.methods) or "none"
-        raise StoreMissing(f"{store.url} has no rows of method {name} (it has rows of: {stored}): ingest adds them")
-    method = load(name).from_settings(store.groups[group].settings)
-    if not isinstance(method, Similarity):
-        raise BrokenMethod(f"method {name} does not score single examples by similarity")
-    return method
-
-
-def _is_fitted(name: str) -> bool:
-    try:
-        return issubclass(load(name), SubsetMethod)
-    except PluginError:
-        return False
-
-
-def require_whole(store: FeatureStore, name: str) -> None:
-    """Raise StoreMissing if the store has fewer rows of a method than examples."""
-    rows, examples = store.rows(method_group(name)), store.rows(EXAMPLES)
-    if rows != examples:
-        raise StoreMissing(
-            f"{store.url} has rows of {name} for {rows:,} of {examples:,} examples: run ingest --method {name} to continue"
-        )
+from .stored_method import stored_method
 
 
 class StoredScores:

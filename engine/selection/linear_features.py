@@ -19,7 +19,7 @@ from ..arrays.moments import column_sums, moment_parts, weighted_sums
 from ..arrays.precision.precisions import Sign
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
-from ..attribution.stored_scores import require_whole, stored_method
+from ..attribution.stored_method import require_whole, stored_method
 from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example, Place
 from ..ingest.first_batch import MethodRows

@@ -1,0 +1,46 @@
+"""The method of stored rows, with their settings, and whether all of its rows are there. Knows no query and no score."""
+
+from __future__ import annotations
+
+from ...store.errors import BrokenMethod, PluginError, StoreMissing
+from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ..interface.method import Similarity
+from ..interface.registry import load
+from ..interface.subset_method import SubsetMethod
+
+
+def stored_method(store: FeatureStore, name: str) -> Similarity:
+    """The method with the settings of its stored rows.
+
+    Raises:
+        StoreMissing: the store holds no rows of it.
+        BrokenMethod: it does not score by similarity.
+    """
+    group = method_group(name)
+    if group not in store.groups:
+        if _is_fitted(name):
+            raise StoreMissing(
+                f"method {name} is fitted and has no rows in {store.url}: it works with attribute and value only"
+            )
+        stored = ", ".join(store.methods) or "none"
+        raise StoreMissing(f"{store.url} has no rows of method {name} (it has rows of: {stored}): ingest adds them")
+    method = load(name).from_settings(store.groups[group].settings)
+    if not isinstance(method, Similarity):
+        raise BrokenMethod(f"method {name} does not score single examples by similarity")
+    return method
+
+
+def _is_fitted(name: str) -> bool:
+    try:
+        return issubclass(load(name), SubsetMethod)
+    except PluginError:
+        return False
+
+
+def require_whole(store: FeatureStore, name: str) -> None:
+    """Raise StoreMissing if the store has fewer rows of a method than examples."""
+    rows, examples = store.rows(method_group(name)), store.rows(EXAMPLES)
+    if rows != examples:
+        raise StoreMissing(
+            f"{store.url} has rows of {name} for {rows:,} of {examples:,} examples: run ingest --method {name} to continue"
+        )
