@@ -38,8 +38,8 @@ from .fit_record import (
     RECORD,
     FitRecord,
     fit_digest,
+    intact_bases,
     new_record,
-    read_operators,
     read_record,
     readable_record,
     record_bytes,
@@ -294,16 +294,7 @@ def prepare_fit(job: FitJob, run: Run = SILENT) -> FitRun:
     if stored and not job.again:
         require_same_corpus(store, job.method, stored)
         require_same_settings(job.method, kind.from_settings(stored["settings"]).settings(), record["settings"])
-        record = {**stored, "settings": record["settings"], "done": _intact_bases(store, job.method, stored)}
+        record = {**stored, "settings": record["settings"], "done": intact_bases(store, job.method, stored)}
     elif stored and same_fit(stored, record) and stored["done"] < len(record["bases"]):
         record = {**stored, "settings": record["settings"]}  # a run with --again was stopped
     return FitRun(job, store, method, record, run.budget)
-
-
-def _intact_bases(store: FeatureStore, name: str, record: FitRecord) -> int:
-    """Number of finished base models before the first whose operators are missing or damaged."""
-    for base in range(record["done"]):
-        folder = state_folder(store, name) / f"base{base}/operators"
-        if not read_operators(folder, fit_digest(record, base)):
-            return base
-    return record["done"]

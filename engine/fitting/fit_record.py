@@ -251,3 +251,12 @@ def require_same_settings(name: str, stored: JsonObject, settings: JsonObject) -
         raise StoreMismatch(
             f"{name} was fitted with other settings: {'; '.join(differences)}; to replace the fit, use --again"
         )
+
+
+def intact_bases(store: FeatureStore, name: str, record: FitRecord) -> int:
+    """Number of finished base models before the first whose operators are missing or damaged."""
+    for base in range(record["done"]):
+        folder = state_folder(store, name) / f"base{base}/operators"
+        if not read_operators(folder, fit_digest(record, base)):
+            return base
+    return record["done"]
