@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...store.errors import DataError, SettingsError
+from ...store.errors import SettingsError
 from ...store.layout import Array
-from ..runtime.hashing import hashed
 from ..runtime.run import SILENT_STAGE, Stage
 from .gpu_pass import DevicePass
+from .held_out import HeldOutSplit, split_measurements
 from .lasso import Lasso, Sparse, predicted, require_solvable
 from .membership import Membership, multiplied
 from .pursuit import pursued, thresholded
@@ -139,7 +139,7 @@ def recovered(
     """
     y = np.asarray(y, np.float64)
     require_solvable(membership, y)  # before solving starts
-    split, problems = _split_of(y, settings), _Problems(membership, resources)
+    split, problems = split_measurements(y, settings.held_out, settings.seed), _Problems(membership, resources)
     steps = itertools.count(1)
     errors, values, shared = _held_out_errors(problems, split, settings, lambda note: stage.report(next(steps), note))
     base = split.base()
@@ -162,49 +162,6 @@ def recovered(
 
 
 @dataclass(frozen=True, slots=True)
-class _Split:
-    """Measurements, of which some are held out."""
-
-    y: Array
-    """(Q, K) float64."""
-    held_out: Array
-    """(K,) bool."""
-
-    @property
-    def train(self) -> Array:
-        """(Q, K) float64: y, NaN where it is held out."""
-        return np.where(self.held_out, np.nan, self.y)
-
-    @property
-    def train_count(self) -> int:
-        """Number of valid measurements that are not held out."""
-        return int((~np.isnan(self.train).all(0)).sum())
-
-    def errors(self, predictions: Array) -> Array:
-        """(Q, h): squared errors of predictions (Q, K) at the held-out measurements."""
-        squared: Array = (predictions - self.y)[:, self.held_out] ** 2
-        return squared
-
-    def base(self) -> Array:
-        """(Q, h): squared errors of the mean of the other measurements; 0 where they are mere rounding errors."""
-        train = self.train
-        means = train[:, ~np.isnan(train).all(0)].mean(1)[:, None]
-        squared: Array = (self.y[:, self.held_out] - means) ** 2
-        squared[squared.max(1) <= (1e-14 * np.nanmax(np.abs(self.y), 1)) ** 2] = 0
-        return squared
-
-
-def _split_of(y: Array, settings: Recovery) -> _Split:
-    """Raise DataError if too few measurements remain to solve from, or to hold out."""
-    split = _Split(y, _held_out(np.asarray(~np.isnan(y).all(0)), settings))
-    if split.train_count < 2 or not split.held_out.any():
-        raise DataError(
-            f"{y.shape[1]} measurements are too few to hold out {settings.held_out:.0%} and solve from the rest"
-        )
-    return split
-
-
-@dataclass(frozen=True, slots=True)
 class _Problems:
     """Splits queries into LASSO problems of a bounded number of queries."""
 
@@ -219,7 +176,7 @@ class _Problems:
 
 
 def _held_out_errors(
-    problems: _Problems, split: _Split, settings: Recovery, report: Callable[[str], None]
+    problems: _Problems, split: HeldOutSplit, settings: Recovery, report: Callable[[str], None]
 ) -> tuple[dict[str, Array], dict[str, Sequence[float]], Array | None]:
     """Per solver: held-out squared errors (values, Q, h) and candidate values; also M Mᵀ if ridge is tried.
 
@@ -252,17 +209,8 @@ def _held_out_errors(
     return errors, values, shared
 
 
-def _held_out(valid: Array, settings: Recovery) -> Array:
-    """(K,) bool: the held-out measurements, a seeded sample of the valid ones."""
-    order = np.argsort(hashed(settings.seed, "held out", len(valid)), kind="stable")
-    order = order[valid[order]]
-    result = np.zeros(len(valid), bool)
-    result[order[: round(settings.held_out * len(order))]] = True
-    return result
-
-
 def _lasso_errors(
-    problem: Lasso, membership: Membership, split: _Split, shares: Sequence[float], report: Callable[[str], None]
+    problem: Lasso, membership: Membership, split: HeldOutSplit, shares: Sequence[float], report: Callable[[str], None]
 ) -> Array:
     """Held-out squared errors (shares, Q, h) from sparse to dense, each warm-started from the previous."""
     errors = []
@@ -274,7 +222,7 @@ def _lasso_errors(
 
 
 def _pursuit_errors(
-    membership: Membership, split: _Split, sizes: Sequence[int], solver: str, report: Callable[[str], None]
+    membership: Membership, split: HeldOutSplit, sizes: Sequence[int], solver: str, report: Callable[[str], None]
 ) -> Array:
     """Held-out squared errors (sizes, Q, h) of iht or ssmp."""
     errors = []
