@@ -17,7 +17,7 @@ import numpy as np
 from numcodecs import VLenUTF8
 
 from .checksums import crc32c
-from .layout import Array
+from .layout import Array, Column
 from .manifest import digest_of
 
 _HEADER = 4  # bytes at the start of an encoded chunk that hold its number of strings
@@ -60,6 +60,16 @@ class ChunkManifest:
     def digest(self) -> str:
         """The manifest's name."""
         return digest_of(self.to_json())
+
+    def sums_of(self, array: str, column: Column, rows: int) -> Array | None:
+        """Checksums of the chunks that hold an array's first `rows` rows; None for an array that is not listed.
+
+        If the manifest lists more rows, the checksum of a chunk that holds some of these is left out.
+        """
+        known = self.arrays.get(array)
+        if known is None:
+            return None
+        return known.sums if known.rows == rows else known.sums[: rows // column.chunk_rows]
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""

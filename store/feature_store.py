@@ -192,10 +192,7 @@ class FeatureStore:
             StoreDamaged: the group's manifest is not what was written.
         """
         manifest = self.manifest(group)
-        known = manifest.arrays.get(array) if manifest else None
-        if known is None:
-            return None
-        return known.sums if known.rows == rows else known.sums[: rows // column.chunk_rows]
+        return manifest.sums_of(array, column, rows) if manifest else None
 
     def folder(self, group: str, column: str) -> str:
         """Path of a column's array below the root."""
