@@ -21,6 +21,7 @@ from headwater.store.layout import TEXT, Column
 from headwater.store.reader import open_column
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
+from killing import kill_before
 
 GROUPS = {
     EXAMPLES: [Column("id", (), "int64", 16), Column("text", (), TEXT, 4)],
@@ -94,20 +95,7 @@ def kill_at_random(path: Path, total: int, kills: int) -> None:
 
 def stop_at(step: int) -> None:
     """End this process just before its `step`-th change of the disk."""
-    left = [step]
-
-    def counted(action: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return action(*args, **options)
-
-        return wrapped
-
-    os.fsync = counted(os.fsync)
-    for name in ("mkdir", "replace"):
-        setattr(Path, name, counted(getattr(Path, name)))
+    kill_before(step, (os, "fsync"), (Path, "mkdir"), (Path, "replace"))
 
 
 def kill_at_every_step(path: Path, total: int) -> None:
@@ -131,7 +119,9 @@ def tree(path: Path) -> dict[str, bytes]:
 
 def run(*arguments: object) -> None:
     """Run this file."""
-    subprocess.run([sys.executable, __file__, *map(str, arguments)], check=True, timeout=120)
+    tests = str(Path(__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": tests}
+    subprocess.run([sys.executable, __file__, *map(str, arguments)], check=True, timeout=120, env=environment)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")

@@ -13,6 +13,7 @@ from headwater.store.errors import DataError, StoreDamaged
 from headwater.store.feature_store import FeatureStore
 from headwater.store.state import State, has_state, read_state, remove_state, state_folders, whole_state, write_state
 from headwater.store.verify import chunk_count, verify
+from killing import kill_before
 
 ARRAYS = {
     "mean": np.linspace(0, 1, 7),
@@ -173,17 +174,4 @@ def test_killed_before_each_change_of_the_disk_one_of_both_states_is_whole(tmp_p
 
 def stop_before(step: int) -> None:
     """End this process just before its `step`-th change of the disk."""
-    left = [step]
-
-    def counted(action):
-        def wrapped(*args, **options):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return action(*args, **options)
-
-        return wrapped
-
-    os.fsync, shutil.rmtree = counted(os.fsync), counted(shutil.rmtree)
-    for name in ("mkdir", "replace"):
-        setattr(Path, name, counted(getattr(Path, name)))
+    kill_before(step, (os, "fsync"), (shutil, "rmtree"), (Path, "mkdir"), (Path, "replace"))

@@ -26,6 +26,7 @@ from headwater.store.state import read_state, write_state
 from headwater.store.upgrade import upgrade
 from headwater.store.verify import chunk_count, verify
 from headwater.store.writer import GroupWriter
+from killing import kill_before
 from places import GOLDEN
 
 OLD = [GOLDEN / "store_v1", GOLDEN / "store_v2"]
@@ -249,21 +250,9 @@ def test_rows_that_were_never_committed_are_left_behind(tmp_path: Path) -> None:
 
 def stop_before(step: int) -> None:
     """End this process just before its `step`-th change of the disk."""
-    left = [step]
-
-    def counted(action):
-        def wrapped(*args, **options):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return action(*args, **options)
-
-        return wrapped
-
-    for name in ("fsync", "link", "unlink", "rmdir"):
-        setattr(os, name, counted(getattr(os, name)))
-    for name in ("mkdir", "replace"):
-        setattr(Path, name, counted(getattr(Path, name)))
+    kill_before(
+        step, *((os, name) for name in ("fsync", "link", "unlink", "rmdir")), (Path, "mkdir"), (Path, "replace")
+    )
 
 
 def kill_at_steps(source: Path, folder: Path, stride: int) -> None:
