@@ -44,7 +44,7 @@ class Upgraded:
 
 
 def upgrade(path: str, on_progress: Callable[[int], None] = lambda chunks: None) -> Upgraded:
-    """Bring a store to the newest format; `on_progress` is told how many chunks are read.
+    """Bring a store to the newest format; `on_progress` is called with the number of chunks read.
 
     Raises:
         StoreBusy: another process upgrades it, or wrote to it meanwhile. StoreDamaged: a chunk differs from its checksum.

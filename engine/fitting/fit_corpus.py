@@ -104,5 +104,5 @@ def require_rows(store: FeatureStore, provider: Provider) -> None:
                     f"{path}: example {example.id} differs from the store's {stored['id'][at]} at the same row"
                 )
     if count != rows:
-        found = f"more than {rows:,}" if count > rows else f"{count:,}"
-        raise DataError(f"{path} has {found} examples, but the store has {rows:,}")
+        shown_count = f"more than {rows:,}" if count > rows else f"{count:,}"
+        raise DataError(f"{path} has {shown_count} examples, but the store has {rows:,}")
