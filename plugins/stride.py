@@ -145,13 +145,13 @@ class Stride(SubsetMethod):
 
     def example_weights(self, head: Head, corpus: HiddenStates, on_progress: Callable[[int], None]) -> HiddenStates:
         """The corpus with weights ω, if `omega` is `example`."""
-        from ..engine.fitting.hidden_states import MemoryStates
+        from ..engine.fitting.hidden_states import MappedStates
         from ..engine.fitting.streamed_states import StreamedStates
         from ..engine.steering.example_weights import head_norms, inverse_weights
 
         if self.omega == "one":
             return corpus
-        assert isinstance(corpus, MemoryStates | StreamedStates)
+        assert isinstance(corpus, MappedStates | StreamedStates)
         return replace(corpus, weights=inverse_weights(head_norms(head, corpus, on_progress)))
 
     def start_fit(self, head: Head, corpus: HiddenStates, design: Design, base: int = 0) -> FitSession:

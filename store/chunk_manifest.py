@@ -18,7 +18,7 @@ from numcodecs import VLenUTF8
 
 from .checksums import crc32c
 from .layout import Array, Column
-from .manifest import digest_of
+from .store_record import digest_of
 
 _HEADER = 4  # bytes at the start of an encoded chunk that hold its number of strings
 

@@ -28,7 +28,10 @@ from .chunk_manifest import ChunkManifest
 from .errors import StoreDamaged, StoreError, StoreMismatch, StoreMissing
 from .files import OwnerLock, hidden_name, locked, make_folder, refuse_links
 from .layout import FORMAT, Array, Column
-from .manifest import (
+from .metadata import ROOT, is_url
+from .root import read_root, write_root
+from .shard import Shard
+from .store_record import (
     COPIES,
     EXAMPLES,
     METHODS,
@@ -40,9 +43,6 @@ from .manifest import (
     precision_group,
     require_columns,
 )
-from .metadata import ROOT, is_url
-from .root import read_root, write_root
-from .shard import Shard
 
 __all__ = ["EXAMPLES", "ROOT", "FeatureStore", "method_group", "precision_group"]
 
@@ -55,9 +55,9 @@ class FeatureStore:
         self.path, self.url = Path(path), str(path)
         self.remote = is_url(self.url)
         self._manifests: dict[str, ChunkManifest] = {}  # by digest
-        self._show(root)
+        self._load(root)
 
-    def _show(self, root: StoreRecord) -> None:
+    def _load(self, root: StoreRecord) -> None:
         """Set this view to a root's record, and to what the owners of unfinished groups have committed since."""
         self.root, self.shard = root, Shard.of(self.url, root.format)
         self.entries = dict(root.entries)  # group name to how far it is committed
@@ -204,7 +204,7 @@ class FeatureStore:
 
     def refresh(self) -> None:
         """Update this view to what has been committed since the store was opened."""
-        self._show(read_root(self.url)[1])
+        self._load(read_root(self.url)[1])
 
     def update(self, change: Callable[[StoreRecord], StoreRecord]) -> None:
         """Replace the root's record in one step, under a lock that keeps other processes from replacing it.
@@ -217,7 +217,7 @@ class FeatureStore:
             after = change(before)
             if after != before:
                 write_root(self.path, attributes, after)
-        self._show(after)
+        self._load(after)
 
     def commit(self, group: str, manifest: ChunkManifest, *, complete: bool = False) -> None:
         """Make the rows that a manifest covers visible; `complete`: the group has no further rows. Only its owner may call this.

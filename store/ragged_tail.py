@@ -11,7 +11,7 @@ import numpy as np
 from .chunk_manifest import ArrayChecksums
 from .errors import DataError
 from .layout import Array, Column
-from .tails import ColumnTail, NumberTail, Written
+from .tails import ColumnTail, CommittedArray, NumberTail
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class _RaggedRows:
 class RaggedTail(ColumnTail):
     """The unfinished chunks of a ragged column: its values, and where rows begin."""
 
-    def __init__(self, column: Column, row: int, written: Callable[[str, Column, int], Written]) -> None:
+    def __init__(self, column: Column, row: int, written: Callable[[str, Column, int], CommittedArray]) -> None:
         """`written`: returns how far the array at a path is committed, given its number of rows."""
         self.column = column
         offsets = written(f"{column.name}/offsets", column.offsets, row + 1 if row else 0)
@@ -45,7 +45,9 @@ class RaggedTail(ColumnTail):
         rows = [np.asarray(row) for row in values]
         lengths = np.array([len(row) if row.ndim else -1 for row in rows], np.int64)
         if (lengths < 0).any():
-            raise DataError(f"row {int(lengths.argmin())} of {self.column.name} is one number, not a list of them")
+            raise DataError(
+                f"row {int(lengths.argmin())} of {self.column.name} is a single number: each row must be a list of numbers"
+            )
         filled = [row for row in rows if len(row)]
         flat = np.concatenate(filled) if filled else np.zeros((0, *self.column.shape), self.column.dtype)
         flat, declared = self._values.checked(flat), np.dtype(self.column.dtype)

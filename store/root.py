@@ -9,8 +9,8 @@ from typing import Any
 from .errors import StoreDamaged, StoreMismatch, StoreMissing
 from .files import write_json
 from .layout import FORMAT, group_metadata
-from .manifest import StoreRecord, is_sealed
 from .metadata import KEY, ROOT, group_attributes
+from .store_record import StoreRecord, is_sealed
 
 
 def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
@@ -25,7 +25,7 @@ def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
     if values is None:
         raise StoreMissing(f"{store} is a Zarr group, but not a headwater store")
     if not isinstance(values, dict) or type(values.get("format")) is not int:
-        raise StoreDamaged(f"{store}/{ROOT} lacks the store's format number")
+        raise StoreDamaged(f"{store}/{ROOT} has no 'format' entry: it does not describe a store")
     if values["format"] > FORMAT:
         raise StoreMismatch(f"{store} has format {values['format']}; this version reads up to {FORMAT}: "
                             f"upgrade headwater (the store was made by {values.get('version')})")  # fmt: skip

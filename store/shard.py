@@ -21,8 +21,8 @@ from .chunk_manifest import ChunkManifest
 from .errors import StoreDamaged, StoreMissing
 from .files import write_json
 from .layout import Column, array_metadata, group_metadata
-from .manifest import EXAMPLES, SHARD, SHARDED, ShardEntry
 from .metadata import KEY, ROOT, array_metadata_at, group_attributes
+from .store_record import EXAMPLES, SHARD, SHARDED, ShardEntry
 
 _MANIFESTS = "manifests"
 

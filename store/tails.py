@@ -55,7 +55,7 @@ class ColumnTail(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class CommittedArray:
     """How far an array is committed, and the checksums of its chunks."""
 
     folder: Path
@@ -69,17 +69,17 @@ class Written:
 class _Tail(ColumnTail):
     """What :class:`NumberTail` and :class:`TextTail` share."""
 
-    def __init__(self, column: Column, written: Written) -> None:
-        self.column, self.folder, self.name = column, written.folder, written.name
-        self.chunk, self.filled = divmod(written.rows, column.chunk_rows)
+    def __init__(self, column: Column, committed: CommittedArray) -> None:
+        self.column, self.folder, self.name = column, committed.folder, committed.name
+        self.chunk, self.filled = divmod(committed.rows, column.chunk_rows)
         self.dirty = False
         self.last_sum = 0
         """Checksum of the rows in the unfinished chunk; as last read or written; valid only if the chunk holds rows."""
-        known = np.zeros(0, np.uint32) if written.sums is None else written.sums
-        if len(known) != -(-written.rows // column.chunk_rows):
-            raise StoreDamaged(f"the manifest of {written.folder} lists {len(known)} chunks for {written.rows} rows: "
+        sums = np.zeros(0, np.uint32) if committed.sums is None else committed.sums
+        if len(sums) != -(-committed.rows // column.chunk_rows):
+            raise StoreDamaged(f"the manifest of {committed.folder} lists {len(sums)} chunks for {committed.rows} rows: "
                                "run headwater verify")  # fmt: skip
-        self._known, self._sums = known, [int(crc) for crc in known[: self.chunk]]
+        self._committed_sums, self._sums = sums, [int(crc) for crc in sums[: self.chunk]]
 
     def write_metadata(self, rows: int) -> None:
         """Write the array's metadata for `rows` rows."""
@@ -95,13 +95,13 @@ class _Tail(ColumnTail):
         self._sums.append(crc)
         self.chunk, self.filled = self.chunk + 1, 0
 
-    def require_known(self, chunk: int, crc: int) -> None:
+    def require_listed(self, chunk: int, crc: int) -> None:
         """Raise StoreDamaged unless a committed chunk has the checksum that the manifest lists."""
-        if int(self._known[chunk]) != crc:
+        if int(self._committed_sums[chunk]) != crc:
             raise StoreDamaged(f"{self.folder / self.column.chunk_key(chunk)} does not match its manifest: "
                                "run headwater verify")  # fmt: skip
 
-    def old_chunk(self, chunk: int) -> bytes:
+    def committed_chunk(self, chunk: int) -> bytes:
         """The bytes of a chunk's file without the checksum at its end, which is verified."""
         path = self.folder / self.column.chunk_key(chunk)
         data = path.read_bytes() if path.exists() else b""
@@ -115,21 +115,21 @@ class _Tail(ColumnTail):
 class NumberTail(_Tail):
     """The unfinished chunk of a column of numbers: one preallocated array."""
 
-    def __init__(self, column: Column, written: Written) -> None:
-        super().__init__(column, written)
+    def __init__(self, column: Column, committed: CommittedArray) -> None:
+        super().__init__(column, committed)
         self.buffer = np.empty((column.chunk_rows, *column.shape), column.dtype)
         if self.filled:
-            old = np.frombuffer(self.old_chunk(self.chunk), column.dtype).reshape(self.buffer.shape)
+            old = np.frombuffer(self.committed_chunk(self.chunk), column.dtype).reshape(self.buffer.shape)
             self.buffer[: self.filled] = old[: self.filled]
             self.last_sum = crc32c(self.buffer[: self.filled])
-            self.require_known(self.chunk, self.last_sum)
+            self.require_listed(self.chunk, self.last_sum)
 
     def last(self) -> Array:
         """The last row so far, committed or not."""
         if self.filled:
             return np.array(self.buffer[self.filled - 1])
-        old = np.frombuffer(self.old_chunk(self.chunk - 1), self.column.dtype)
-        self.require_known(self.chunk - 1, crc32c(old))
+        old = np.frombuffer(self.committed_chunk(self.chunk - 1), self.column.dtype)
+        self.require_listed(self.chunk - 1, crc32c(old))
         return np.array(old.reshape(self.buffer.shape)[-1])
 
     def checked(self, values: Any) -> Array:
@@ -175,13 +175,13 @@ class NumberTail(_Tail):
 class TextTail(_Tail):
     """The unfinished chunk of a column of text: a list of strings."""
 
-    def __init__(self, column: Column, written: Written) -> None:
-        super().__init__(column, written)
+    def __init__(self, column: Column, committed: CommittedArray) -> None:
+        super().__init__(column, committed)
         self.values: list[str] = []
         if self.filled:
-            self.values = list(VLenUTF8().decode(Zstd().decode(self.old_chunk(self.chunk))))[: self.filled]
+            self.values = list(VLenUTF8().decode(Zstd().decode(self.committed_chunk(self.chunk))))[: self.filled]
             self.last_sum = text_checksum(self.values)
-            self.require_known(self.chunk, self.last_sum)
+            self.require_listed(self.chunk, self.last_sum)
 
     def checked(self, values: Any) -> list[str]:
         """The values as a list of strings, all of which UTF-8 can encode."""

@@ -20,12 +20,12 @@ from .errors import StoreBusy, StoreDamaged
 from .feature_store import FeatureStore
 from .files import OwnerLock, link_tree, locked, make_folder, remove_tree
 from .layout import FORMAT
-from .manifest import COPIES, EXAMPLES, METHODS, SHARDED, ShardEntry, StoreRecord
 from .metadata import ROOT
 from .reader import is_as_written, open_column
 from .root import read_root, write_root
 from .shard import Shard
 from .state import state_folders
+from .store_record import COPIES, EXAMPLES, METHODS, SHARDED, ShardEntry, StoreRecord
 
 UPGRADED_FROM = "upgraded_from"
 """Key of the provenance: the format that a store had before."""

@@ -14,10 +14,10 @@ from .columns import ColumnReader
 from .errors import StoreDamaged
 from .feature_store import FeatureStore
 from .layout import Column, Damage
-from .manifest import METHODS
 from .ragged import open_offsets, open_ragged
 from .reader import open_column
 from .state import read_state, state_folders
+from .store_record import METHODS
 
 __all__ = ["Damage", "chunk_count", "verify"]
 

@@ -18,7 +18,7 @@ from .feature_store import FeatureStore
 from .layout import Array, Column, column_from, is_native
 from .ragged_tail import RaggedTail
 from .shard import arrays_of
-from .tails import ColumnTail, NumberTail, TextTail, Written
+from .tails import ColumnTail, CommittedArray, NumberTail, TextTail
 
 Rows = Mapping[str, Array | Sequence[str] | Sequence[Sequence[int]] | Sequence[Array]]
 
@@ -111,8 +111,10 @@ def _open_tail(store: FeatureStore, group: str, column: Column, row: int) -> Col
         StoreDamaged: its last chunk is missing or differs from its checksum.
     """
 
-    def written(name: str, array: Column, rows: int) -> Written:
-        return Written(store.path / store.folder(group, name), name, rows, store.checksums(group, name, array, rows))
+    def written(name: str, array: Column, rows: int) -> CommittedArray:
+        return CommittedArray(
+            store.path / store.folder(group, name), name, rows, store.checksums(group, name, array, rows)
+        )
 
     for name, array in arrays_of(column):
         metadata = store.shard.array_metadata(store.folder(group, name))

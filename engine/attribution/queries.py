@@ -7,8 +7,8 @@ import numpy as np
 from ...store.errors import CorpusError
 from ...store.layout import Array
 from ..ingest.examples import Example, Place
-from ..ingest.first_batch import MethodRows
 from ..ingest.ingest_plan import TOKEN_BYTES
+from ..ingest.method_code import MethodRows
 from ..ingest.outputs import Batching, batching_for, outputs
 from ..ingest.provider import Provider
 from ..models.batch_outputs import PackedOutputs, merge_specs

@@ -20,8 +20,8 @@ from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import Shape, cores
 from ..fitting.fit_record import read_fit, recovery_of
 from ..ingest.examples import Example
-from ..ingest.first_batch import DeclaredOutputs, checked_measurements, fit_memory, plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, layers_part
+from ..ingest.method_code import DeclaredOutputs, checked_measurements, fit_memory, plugin_code
 from ..ingest.open_provider import query_provider
 from ..ingest.outputs import outputs
 from ..ingest.provider import Provider

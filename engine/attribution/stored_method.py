@@ -19,9 +19,7 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
     group = method_group(name)
     if group not in store.groups:
         if _is_fitted(name):
-            raise StoreMissing(
-                f"method {name} is fitted and has no rows in {store.url}: it works with attribute and value only"
-            )
+            raise StoreMissing(f"method {name} has a fit but no rows in {store.url}: use it with attribute or value")
         stored = ", ".join(store.methods) or "none"
         raise StoreMissing(f"{store.url} has no rows of method {name} (it has rows of: {stored}): ingest adds them")
     method = load(name).from_settings(store.groups[group].settings)

@@ -34,8 +34,8 @@ from ..arrays.scan.two_stage import (
 )
 from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example
-from ..ingest.first_batch import MethodRows, plugin_code
 from ..ingest.ingest_plan import TEXT_BYTES, gradients_part, layers_part
+from ..ingest.method_code import MethodRows, plugin_code
 from ..ingest.provider import Provider
 from ..interface.method import BlockSimilarity, QueryMatrix
 from ..results.results import RESULT_QUERIES, Results

@@ -103,7 +103,7 @@ def attribute(arguments: QueryArguments) -> None:
         results = session.attribute()
     if not results.exact:
         recall = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
-        click.echo(f"approximate: the scored examples were chosen by estimates{recall}", err=True)
+        click.echo(f"approximate: a compressed copy of the rows chose which examples were scored{recall}", err=True)
     _print_notes(session)
     if arguments.output:
         write_parts(arguments.output, fields_of(results), result_rows(results, session.store))

@@ -19,11 +19,11 @@ from ...store.errors import BrokenMethod, HeadwaterError, SettingsError, StoreBu
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.files import OwnerLock
 from ...store.json_values import JsonObject
-from ...store.manifest import HIDDEN, hidden_group
 from ...store.reader import open_column
 from ...store.state import remove_state, write_state
-from ..ingest.first_batch import fit_memory, plugin_code
+from ...store.store_record import HIDDEN, hidden_group
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
+from ..ingest.method_code import fit_memory, plugin_code
 from ..ingest.outputs import BATCH_TOKENS
 from ..ingest.provider import Provider, RandomAccessProvider
 from ..interface.model_view import BATCH_EXAMPLES

@@ -34,7 +34,7 @@ class PositionStates:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryStates:
+class MappedStates:
     """Hidden states of all rows: in memory, or read from a store when positions are indexed."""
 
     hidden: TensorRows
@@ -57,7 +57,7 @@ class MemoryStates:
         """True: all states are in memory already, or are read position by position."""
         return True
 
-    def read(self, rows: Array) -> tuple[MemoryStates, Array]:
+    def read(self, rows: Array) -> tuple[MappedStates, Array]:
         """All states; a row's index among them is its row number."""
         return self, rows
 

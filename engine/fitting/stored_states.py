@@ -29,7 +29,7 @@ from ...store.writer import GroupWriter
 from ..ingest.examples import Example, Place
 from ..ingest.provider import Provider
 from ..interface.model_view import ModelShape
-from .hidden_states import MemoryStates
+from .hidden_states import MappedStates
 from .read_states import states_of
 
 _PART = 512  # most examples that are written at once
@@ -52,7 +52,7 @@ class StoredStates:
 
     def collected(
         self, on_progress: OnProgress = lambda done: None, should_stop: Callable[[], bool] = lambda: False
-    ) -> MemoryStates | None:
+    ) -> MappedStates | None:
         """The stored states of all examples at their target positions, after missing ones are computed; None if stopped.
 
         Raises:
@@ -139,14 +139,14 @@ class StoredStates:
         ends = np.cumsum(counts)[:-1]
         return {name: np.split(_as_stored(values), ends) for name, values in states.items()}
 
-    def _opened(self) -> MemoryStates:
+    def _opened(self) -> MappedStates:
         """The stored states, which are read when positions are indexed."""
         columns = {column.column.name: column for column in self._columns()}
         offsets = columns["targets"].offsets
         first = offsets.gather(np.arange(offsets.rows)) if offsets.rows else np.zeros(1, np.int64)
         rows = {name: StoredTensor(column.values, self._dtype) for name, column in columns.items() if name != "targets"}
         targets = StoredTensor(columns["targets"].values, torch.int64)
-        return MemoryStates(rows["hidden"], targets, first, inner=rows.get("inner"))
+        return MappedStates(rows["hidden"], targets, first, inner=rows.get("inner"))
 
 
 class StoredTensor:

@@ -17,7 +17,7 @@ from ..ingest.outputs import batching_for, named, outputs
 from ..ingest.provider import RandomAccessProvider
 from ..interface.model_view import OutputSpec, UpperLayers
 from ..models.batch_outputs import merge_specs
-from .hidden_states import MemoryStates
+from .hidden_states import MappedStates
 from .read_states import states_of
 
 ROOM_BYTES = 256 << 20
@@ -69,12 +69,12 @@ class StreamedStates:
         width = 2 * self.provider.head.model_shape.hidden * self.provider.head.weight.element_size()
         return int(self.tokens[np.unique(rows)].sum(dtype=np.int64)) * width <= ROOM_BYTES
 
-    def read(self, rows: Array) -> tuple[MemoryStates, Array]:
+    def read(self, rows: Array) -> tuple[MappedStates, Array]:
         """The states of the distinct rows, and the index of each of `rows` among them."""
         unique_rows, indices = np.unique(rows, return_inverse=True)
         counts, states = states_of(self.provider, list(self.provider.at(unique_rows)), self.layer)
         first = np.concatenate([[0], np.cumsum(counts)])
-        return MemoryStates(states["hidden"], states["targets"], first, inner=states.get("inner")), indices
+        return MappedStates(states["hidden"], states["targets"], first, inner=states.get("inner")), indices
 
     def upper_layers(self, rows: Array) -> Iterator[tuple[Array, UpperLayers]]:
         """Batches of the distinct rows (n,): which rows each holds, and their states at the layer.

@@ -20,7 +20,7 @@ from ..interface.model_view import ModelShape
 from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.hashing import hashed
 from .examples import Place, windows
-from .first_batch import DeclaredOutputs, plugin_code
+from .method_code import DeclaredOutputs, plugin_code
 from .outputs import Batching, outputs
 from .provider import Provider
 

@@ -28,7 +28,7 @@ from ..runtime.run import SILENT, Progress, Run, silent
 from .corpus_statistics import collect_statistics, frozen_statistics
 from .estimate import estimate_records, fraction
 from .examples import TOKEN_IDS, Example, Place, example_rows, windows
-from .first_batch import MethodRows
+from .method_code import MethodRows
 from .outputs import Batching, named, outputs
 from .provider import Provider
 from .resume_point import ResumePoint
@@ -80,11 +80,11 @@ class Ingestion:
         finished = False
         self._estimates = estimate_records(self.provider.sources) if run.on_progress is not silent else []
         while not finished:
-            shortest, meeting_row = self._shortest_groups()
+            shortest, stop_row = self._shortest_groups()
             if not shortest:
                 finished = True
                 break
-            if not self._start(run) or not self._advance(shortest, meeting_row, run):
+            if not self._start(run) or not self._advance(shortest, stop_row, run):
                 break
         seconds = time.monotonic() - self.started
         return IngestResult(
@@ -118,16 +118,16 @@ class Ingestion:
         higher = [count for count in rows.values() if count > low]
         return [g for g in open_groups if rows[g] == low], min(higher, default=None)
 
-    def _advance(self, groups: list[str], meeting_row: int | None, run: Run) -> bool:
-        """Add rows to groups with equally many rows, up to `meeting_row` or to the corpus's end; False if stopped before."""
+    def _advance(self, groups: list[str], stop_row: int | None, run: Run) -> bool:
+        """Add rows to groups with equally many rows, up to `stop_row` or to the corpus's end; False if stopped before."""
         with WriterThread(self._writers(groups), self.commit_seconds) as writer:
             resume = ResumePoint.of(
                 self.store, groups[0]
             )  # read after the writers took their locks, so that no other process can change it
             digest, first, added = resume.digest, self.store.rows(groups[0]), self.added
             examples: Iterator[Example] = self.provider.examples(resume.start)
-            if meeting_row is not None:
-                examples = islice(examples, meeting_row - first)
+            if stop_row is not None:
+                examples = islice(examples, stop_row - first)
             for window in windows(examples):
                 if run.should_stop():
                     return False
@@ -137,7 +137,7 @@ class Ingestion:
                 self.read_tokens += sum(example.length for example in window)
                 writer.put(rows, {"place": [place.source, place.record, place.piece], "digest": digest})
                 self._report(run, first + self.added - added, place)
-            if meeting_row is None or self._ends_at(meeting_row, groups, digest, first + self.added - added):
+            if stop_row is None or self._ends_at(stop_row, groups, digest, first + self.added - added):
                 writer.finish(sources=len(self.provider.sources))
         return True
 
@@ -164,16 +164,16 @@ class Ingestion:
             raise
         return writers
 
-    def _ends_at(self, meeting_row: int, groups: list[str], digest: str, rows: int) -> bool:
+    def _ends_at(self, stop_row: int, groups: list[str], digest: str, rows: int) -> bool:
         """Whether the longer group that these have caught up with is complete, so that the corpus ends here.
 
         Raises:
             StoreMismatch: the longer group was made from other examples.
         """
-        longer_group = next(g for g in self._groups() if self.store.rows(g) == meeting_row and g not in groups)
+        longer_group = next(g for g in self._groups() if self.store.rows(g) == stop_row and g not in groups)
         if digest != ResumePoint.of(self.store, longer_group).digest:
             raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: {rows} examples "
-                                f"now, {meeting_row} then; if these are equal, a text differs")  # fmt: skip
+                                f"now, {stop_row} then" + ("; a text or a label differs" if rows == stop_row else ""))  # fmt: skip
         return self.store.is_complete(longer_group)
 
     def _rows_of(self, window: list[Example], groups: list[str]) -> dict[str, Rows]:

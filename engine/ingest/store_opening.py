@@ -15,7 +15,7 @@ from ...store.errors import StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.json_values import JsonObject
 from ...store.layout import Column
-from ...store.manifest import StoreRecord, columns_json
+from ...store.store_record import StoreRecord, columns_json
 from ..data.sources import Source
 from ..interface.method import Method
 from .examples import StoredFields, example_columns

@@ -66,7 +66,7 @@ def print_info(facts: ParsedJson) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     provenance = facts["provenance"]
     state = "complete" if facts["complete"] else "unfinished: run ingest again to continue"
-    console.print(f"{facts['store']}: {facts['examples']:,} examples, {state}; made by headwater {facts['version']}")
+    console.print(f"{facts['store']}: {facts['examples']:,} examples, {state}; written by headwater {facts['version']}")
     console.print(f"model      {provenance.get('model_path', 'arrays')} ({provenance['model']})")
     console.print(f"corpus     {', '.join(source['name'] for source in provenance['sources'])}")
     for key in ("max_length", "attribute", "truncate", "text"):
@@ -112,7 +112,7 @@ def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
     allowed = "no budget" if budget is None else f"budget {show_bytes(budget)}"
     console.print(
         f"{unit}; {allowed}; this process now has {show_bytes(resident_bytes())}, "
-        "with the model and with libraries, which no plan includes"
+        "with the model and the libraries, which are not part of the plan"
     )
 
 

@@ -22,7 +22,7 @@ from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..attribution.stored_method import require_whole, stored_method
 from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example, Place
-from ..ingest.first_batch import MethodRows
+from ..ingest.method_code import MethodRows
 from ..ingest.outputs import batching_for, outputs
 from ..ingest.provider import Provider
 from ..interface.model_view import OutputSpec

@@ -30,7 +30,7 @@ def fill(path: Path, rows: int, depth: int, precision: str, bits: int = 8192) ->
     from headwater.engine.arrays.scan.stored_rows import StoredRows
     from headwater.store.feature_store import FeatureStore
     from headwater.store.layout import column
-    from headwater.store.manifest import columns_json
+    from headwater.store.store_record import columns_json
     from headwater.store.writer import GroupWriter
 
     group = "methods/made"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ...engine.fitting.hidden_states import MemoryStates
+from ...engine.fitting.hidden_states import MappedStates
 from ...engine.interface.method import Method
 from ...engine.interface.subset_method import Design, FitMemory, FitSession, HiddenStates, SubsetMethod
 from ...engine.models.batch_outputs import LinearHead
@@ -131,7 +131,7 @@ def _new_fit(method: SubsetMethod) -> FitSession:
     targets = torch.randint(model.vocabulary, (2 * rows,), generator=draw)
     inner = hidden.clone() if method.layer(model) >= 0 else None
     weight = torch.randn(model.vocabulary, model.hidden, generator=draw) / model.hidden**0.5
-    states: HiddenStates = MemoryStates(hidden, targets, np.arange(0, 2 * rows + 1, 2), inner=inner)
+    states: HiddenStates = MappedStates(hidden, targets, np.arange(0, 2 * rows + 1, 2), inner=inner)
     if method.states_from == "forward":
         states = TrialStates(rows, model.hidden, model.vocabulary)
     head = LinearHead(model, weight)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ...engine.ingest.first_batch import rows_fault
+from ...engine.ingest.method_code import rows_fault
 from ...engine.interface.method import Method
 from ...engine.interface.model_view import ModelShape, Reduction
 from ...store.layout import Column

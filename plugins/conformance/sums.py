@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...engine.ingest.first_batch import DeclaredOutputs
+from ...engine.ingest.method_code import DeclaredOutputs
 from ...engine.interface.method import Method, Similarity
 from ...engine.interface.model_view import BatchOutputs, LinearIO, ModelShape
 from ...store.layout import Array

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ...engine.ingest.first_batch import DeclaredOutputs, changed_tensors, checksums
+from ...engine.ingest.method_code import DeclaredOutputs, changed_tensors, checksums
 from ...engine.interface.method import Method, Precomputed, Similarity
 from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape
 from ...engine.models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions

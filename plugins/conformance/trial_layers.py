@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from ...engine.fitting.hidden_states import MemoryStates
+from ...engine.fitting.hidden_states import MappedStates
 from ...store.layout import Array
 
 
@@ -49,11 +49,11 @@ class TrialStates:
         """Eight rows fit."""
         return len(rows) <= 8
 
-    def read(self, rows: Array) -> tuple[MemoryStates, Array]:
+    def read(self, rows: Array) -> tuple[MappedStates, Array]:
         """States of the last layer, and below it as `inner`."""
         (_, upper_layers), numbers = next(self.upper_layers(rows)), np.searchsorted(np.unique(rows), rows)
         count = len(upper_layers.states)
-        return MemoryStates(
+        return MappedStates(
             upper_layers.hidden[:, 1], upper_layers.targets[:, 1], np.arange(count + 1), inner=upper_layers.states[:, 1]
         ), numbers
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from headwater.store.checksums import crc32c
 from headwater.store.chunk_manifest import ArrayChecksums, ChunkManifest, text_checksum
-from headwater.store.manifest import GroupRecord, ShardEntry, StoreRecord, method_group
+from headwater.store.store_record import GroupRecord, ShardEntry, StoreRecord, method_group
 from numcodecs import VLenUTF8
 
 SUMS = np.random.default_rng(0).integers(0, 1 << 32, 5000, dtype=np.uint32)

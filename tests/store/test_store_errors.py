@@ -14,8 +14,8 @@ from headwater.store import errors
 from headwater.store.errors import DataError, HeadwaterError, StoreDamaged, StoreError, StoreMismatch, StoreMissing
 from headwater.store.feature_store import EXAMPLES, FeatureStore
 from headwater.store.layout import TEXT, Column
-from headwater.store.manifest import seal_of
 from headwater.store.reader import open_column
+from headwater.store.store_record import seal_of
 from headwater.store.writer import GroupWriter
 
 
@@ -96,9 +96,9 @@ def test_what_is_no_store_is_not_opened(tmp_path):
         (b'{"attributes": ', "is not JSON"),
         (b"\xff\xfe", "is not JSON"),
         (b"[1]", "is not a JSON object"),
-        (b'{"attributes": {"headwater": {}}}', "lacks the store's format"),
-        (b'{"attributes": {"headwater": {"format": "1"}}}', "lacks the store's format"),
-        (b'{"attributes": {"headwater": 1}}', "lacks the store's format"),
+        (b'{"attributes": {"headwater": {}}}', "has no 'format' entry"),
+        (b'{"attributes": {"headwater": {"format": "1"}}}', "has no 'format' entry"),
+        (b'{"attributes": {"headwater": 1}}', "has no 'format' entry"),
     ],
 )
 def test_a_broken_root_is_damage(store, content, message):

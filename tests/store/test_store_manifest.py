@@ -5,7 +5,7 @@ import json
 import pytest
 from headwater.store.errors import DataError
 from headwater.store.layout import TEXT, Column
-from headwater.store.manifest import (
+from headwater.store.store_record import (
     GroupRecord,
     ShardEntry,
     StoreRecord,

@@ -10,9 +10,9 @@ import zarr
 from headwater.store.errors import DataError, StoreDamaged
 from headwater.store.feature_store import EXAMPLES, FeatureStore
 from headwater.store.layout import Column, narrowest_unsigned, ragged_column
-from headwater.store.manifest import columns_from, columns_json
 from headwater.store.ragged import open_ragged
 from headwater.store.reader import open_column
+from headwater.store.store_record import columns_from, columns_json
 from headwater.store.verify import chunk_count, verify
 from headwater.store.writer import GroupWriter
 from hypothesis import given, settings
@@ -115,7 +115,7 @@ def test_what_the_type_does_not_hold_is_refused(tmp_path: Path) -> None:
     with GroupWriter(store, EXAMPLES) as writer:
         for wrong, told in (
             ([[70_000]], "70000: outside the range of uint16"),
-            ([[1], 5], "row 1 of ids is one number"),
+            ([[1], 5], "row 1 of ids is a single number"),
         ):
             with pytest.raises(DataError, match=told):
                 writer.append({"ids": wrong})

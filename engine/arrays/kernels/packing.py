@@ -53,15 +53,15 @@ def _widths(count: int) -> list[int]:
     return widths
 
 
-def words(rows: Array) -> Array:
+def kernel_rows(rows: Array) -> Array:
     """Stored rows as kernel input (n, D), C order: float16 as int16 bit patterns; bf16 patterns, int8 and float32 unchanged."""
     rows = rows.reshape(len(rows), -1)
     return rows.view(np.int16) if rows.dtype == np.float16 else rows
 
 
-def float_words(rows: Array) -> Array:
+def float_kernel_rows(rows: Array) -> Array:
     """Rows of plain numbers as kernel input: dtypes other than float16 and float32 are converted to float32."""
-    return words(rows if rows.dtype in (np.float16, np.float32) else rows.astype(np.float32))
+    return kernel_rows(rows if rows.dtype in (np.float16, np.float32) else rows.astype(np.float32))
 
 
 def padded(rows: Array, lanes: int) -> Array:

@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 
 from ....store.errors import DataError
 from ....store.layout import Array
-from .packing import LANES, PackedQueries, float_words, padded
+from .packing import LANES, PackedQueries, float_kernel_rows, padded
 from .simd import (
     ADDRESS,
     F16,
@@ -53,10 +53,10 @@ Emitter: TypeAlias = Callable[[BaseContext, ir.IRBuilder, Signature, list[ir.Val
 
 
 def multiply(rows: Array, queries: PackedQueries, out: Array) -> None:
-    """out[:, :n] = queries · rowsᵀ: rows (n, D) as `words` returns them, out (Q, ≥ n) float32, or int32 for int8 rows."""
+    """out[:, :n] = queries · rowsᵀ: rows (n, D) as `kernel_rows` returns them, out (Q, ≥ n) float32, or int32 for int8 rows."""
     if rows.shape[1] != queries.depth or out.shape[0] != queries.count or out.shape[1] < len(rows):
         raise DataError(
-            f"rows {rows.shape} and {queries.count} queries of {queries.depth} numbers do not match the output shape {out.shape}"
+            f"rows have shape {rows.shape} and queries ({queries.count}, {queries.depth}): out cannot have shape {out.shape}"
         )
     depth = _WHOLE_DEPTH if rows.dtype == np.int8 else DEPTH
     _multiply(padded(rows, queries.lanes), PackedPanels(queries.data, queries.widths, queries.lanes), depth, out)
@@ -66,9 +66,9 @@ def products(rows: Array, matrix: Array) -> Array:
     """(n, Q) float32: rows (n, D) times vectors (Q, D), each bit-identical whatever the other rows and vectors are,
     which BLAS does not guarantee.
     """
-    queries = PackedQueries(np.ascontiguousarray(matrix, np.float32), float_words(rows).dtype.name)
+    queries = PackedQueries(np.ascontiguousarray(matrix, np.float32), float_kernel_rows(rows).dtype.name)
     out = np.empty((len(matrix), len(rows)), np.float32)
-    multiply(float_words(rows), queries, out)
+    multiply(float_kernel_rows(rows), queries, out)
     return out.T
 
 
@@ -126,7 +126,7 @@ def _folded(b: ir.IRBuilder, total: ir.Value) -> ir.Value:
     return b.extract_element(total, ir.Constant(I32, 0))
 
 
-class PackedPart(NamedTuple):
+class QueryPanel(NamedTuple):
     """A panel of packed queries that a kernel reads."""
 
     array: Array
@@ -146,7 +146,7 @@ class SumPart(NamedTuple):
     """Index of the first element."""
     pitch: int
     """Elements between the starts of consecutive rows."""
-    fresh: bool
+    overwrite: bool
     """Whether sums are overwritten instead of added to."""
 
 
@@ -156,7 +156,7 @@ def dot_block(
 ) -> tuple[Signature, Emitter]:
     """sums[j, i] (+)= Σ_k rows[i, k] · q_j[k] for i < height, j < width; `size` is the literal pair (height, width).
 
-    rows: a `VectorPart` of int8, int16 (bits of float16), uint16 (bits of bf16) or float32; packed: a `PackedPart` of int16 for
+    rows: a `VectorPart` of int8, int16 (bits of float16), uint16 (bits of bf16) or float32; packed: a `QueryPanel` of int16 for
     int8 rows, else float32, steps × width × LANES numbers; sums: a `SumPart` of int32 or float32.
 
     2 × 6 sums fill twelve of AVX2's sixteen registers, two hold the rows, one holds the current part of a query: each load of a
@@ -201,12 +201,12 @@ def _emit_products(
 
 def _emit_sums(b: ir.IRBuilder, kind: ir.Type, sum_part: Values, totals: Sequence[Sequence[ir.Value]]) -> None:
     """Add up the lanes of each total, and write the result over its sum or add it."""
-    y, to, pitch, fresh = sum_part
+    y, to, pitch, overwrite = sum_part
     for i, line in enumerate(totals):
         for j, slot in enumerate(line):
             spot = offset_address(b, y, (b.add(to, b.mul(pitch, ir.Constant(ADDRESS, j))), 4), 4 * i)
             pointer = b.inttoptr(spot, kind.as_pointer())
-            before = b.select(fresh, ir.Constant(kind, 0), b.load(pointer))
+            before = b.select(overwrite, ir.Constant(kind, 0), b.load(pointer))
             total = _folded(b, b.load(slot))
             b.store(b.add(before, total) if kind is I32 else b.fadd(before, total), pointer)
 
@@ -229,22 +229,22 @@ def _multiply(x: Array, packed: PackedPanels, part: int, out: Array) -> None:
     if len(widths) == 1:
         for i in range(0, rows, 2):
             for k in range(0, depth, part):
-                queries = PackedPart(packed.data, k * widths[0], min(part, depth - k) // lanes)
+                queries = QueryPanel(packed.data, k * widths[0], min(part, depth - k) // lanes)
                 sums = SumPart(out, i, out.shape[1], k == 0)
-                _strip(VectorPart(x, i * depth + k, depth), queries, sums, i + 1 < rows, widths[0])
+                _multiply_panel(VectorPart(x, i * depth + k, depth), queries, sums, i + 1 < rows, widths[0])
         return
     for k in range(0, depth, part):
         steps, j = min(part, depth - k) // lanes, 0
         for width in widths:
-            queries = PackedPart(packed.data, j * depth + k * width, steps)
+            queries = QueryPanel(packed.data, j * depth + k * width, steps)
             for i in range(0, rows, 2):
                 sums = SumPart(out, j * out.shape[1] + i, out.shape[1], k == 0)
-                _strip(VectorPart(x, i * depth + k, depth), queries, sums, i + 1 < rows, width)
+                _multiply_panel(VectorPart(x, i * depth + k, depth), queries, sums, i + 1 < rows, width)
             j += width
 
 
 @njit(cache=True, nogil=True)
-def _strip(rows: VectorPart, packed: PackedPart, sums: SumPart, two: bool, width: int) -> None:
+def _multiply_panel(rows: VectorPart, packed: QueryPanel, sums: SumPart, two: bool, width: int) -> None:
     """Multiply one row, or two, with `width` queries."""
     if two:
         if width == 6:
@@ -268,7 +268,7 @@ def _strip(rows: VectorPart, packed: PackedPart, sums: SumPart, two: bool, width
 def pairs(rows: Array, matrix: Array, row_at: Array, query_at: Array) -> Array:
     """(p,): ⟨rows[row_at], matrix[query_at]⟩, each bit-identical to `multiply`.
 
-    rows (n, D) as `words` returns them; matrix (Q, D) int16 for int8 rows, else float32; row_at, query_at (p,) int64. Sums are
+    rows (n, D) as `kernel_rows` returns them; matrix (Q, D) int16 for int8 rows, else float32; row_at, query_at (p,) int64. Sums are
     int32 for int8 rows, else float32.
     """
     if rows.shape[1] != matrix.shape[1]:
@@ -296,5 +296,5 @@ def _pairs(x: Array, queries: PairQueries, row_at: Array, query_at: Array, out: 
         for k in range(0, depth, DEPTH):
             steps = min(DEPTH, depth - k) // queries.lanes
             row = VectorPart(x, row_at[p] * depth + k, depth)
-            query = PackedPart(queries.data, query_at[p] * depth + k, steps)
+            query = QueryPanel(queries.data, query_at[p] * depth + k, steps)
             dot_block(row, query, SumPart(out, p, 0, k == 0), (1, 1))

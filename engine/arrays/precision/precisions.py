@@ -15,7 +15,7 @@ import numpy as np
 
 from ....store.errors import DataError, SettingsError, StoreDamaged
 from ....store.layout import Array, Column, column
-from ....store.manifest import GroupRecord
+from ....store.store_record import GroupRecord
 from . import signs
 from .quantize import bf16_words, from_bf16, from_int8, int8_rows
 from .rotation import Rotation, rotation

@@ -21,7 +21,7 @@ from ....store.errors import StoreDamaged
 from ....store.layout import Array, Block
 from ...runtime.run import Stage
 from ..kernels.heaps import Heaps, merged
-from ..kernels.packing import PackedQueries, words
+from ..kernels.packing import PackedQueries, kernel_rows
 from ..kernels.product import DEPTH, multiply
 from ..precision.precisions import Int8
 from ..precision.quantize import int8_queries
@@ -157,7 +157,7 @@ class _BoundWorker:
             return
         b, name = self._bounds, self._bounds.name
         for tile in tiles(block, self._tile):
-            multiply(words(tile.columns[name]), b.packed, self._sums)
+            multiply(kernel_rows(tile.columns[name]), b.packed, self._sums)
             rows = RowErrors(tile.columns[f"{name}.scale"], tile.columns[f"{name}.error"], b.longest)
             _bound(self._sums, rows, b.errors, self._lower, self._upper)
             self.heaps.push(self._lower, tile.rows, tile.start)

@@ -19,7 +19,7 @@ from ....store.checksums import crc32c
 from ....store.errors import SettingsError, StoreMismatch
 from ....store.feature_store import FeatureStore, method_group, precision_group
 from ....store.layout import Array, Block, Column, column
-from ....store.manifest import columns_json
+from ....store.store_record import columns_json
 from ....store.writer import GroupWriter
 from ...runtime.memory import Part, Plan
 from ...runtime.run import SILENT_STAGE, Stage

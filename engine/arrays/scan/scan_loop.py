@@ -88,7 +88,7 @@ def shapes(columns: Sequence[ColumnReader], workers: int) -> list[Shape]:
 def scan(
     columns: Sequence[ColumnReader],
     shape: Shape,
-    make: Callable[[], W],
+    make_worker: Callable[[], W],
     stage: Stage,
     stop: int | None = None,
 ) -> list[W]:
@@ -98,7 +98,7 @@ def scan(
     Raises:
         StoreDamaged: a chunk differs from its checksum. Exceptions of a worker are re-raised.
     """
-    workers = [make() for _ in range(shape.workers)]
+    workers = [make_worker() for _ in range(shape.workers)]
     messages: queue.Queue[int | BaseException | None] = queue.Queue()
     source = _source(columns, shape, stop)
     threads = [threading.Thread(target=_work, args=(source, worker, messages), daemon=True) for worker in workers]

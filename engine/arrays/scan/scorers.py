@@ -11,7 +11,7 @@ from numba import njit
 from ....store.errors import DataError, SettingsError
 from ....store.layout import Array, Block
 from ..kernels import lookup
-from ..kernels.packing import PackedQueries, float_words, packed_bytes, words
+from ..kernels.packing import PackedQueries, float_kernel_rows, kernel_rows, packed_bytes
 from ..kernels.product import multiply, pairs
 from ..precision.precisions import BFloat16, Int8, Precision, Sign
 from ..precision.quantize import int8_queries
@@ -135,7 +135,7 @@ class _FloatScorer(Scorer):
     def __init__(self, precision: Precision, matrix: Array) -> None:
         super().__init__(len(matrix))
         self._name = precision.declared.name
-        self._rows = words if isinstance(precision, BFloat16) else float_words
+        self._rows = kernel_rows if isinstance(precision, BFloat16) else float_kernel_rows
         row_dtype = self._rows(np.zeros((1, 1), precision.columns[0].dtype)).dtype.name
         self._matrix = np.ascontiguousarray(matrix, np.float32)
         self._packed = PackedQueries(self._matrix, row_dtype)
@@ -158,11 +158,11 @@ class _Int8Scorer(Scorer):
 
     def score(self, block: Block, out: Array) -> None:
         sums = np.empty((self.queries, block.rows), np.int32)
-        multiply(words(block.columns[self._name]), self._packed, sums)
+        multiply(kernel_rows(block.columns[self._name]), self._packed, sums)
         _scale(sums, block.columns[f"{self._name}.scale"], self._scale, out)
 
     def pairs(self, block: Block, row_at: Array, query_at: Array) -> Array:
-        sums = pairs(words(block.columns[self._name]), self._values, row_at, query_at).astype(np.float32)
+        sums = pairs(kernel_rows(block.columns[self._name]), self._values, row_at, query_at).astype(np.float32)
         scores: Array = sums * block.columns[f"{self._name}.scale"][row_at] * self._scale[query_at]
         return scores
 

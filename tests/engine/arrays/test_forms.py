@@ -16,7 +16,7 @@ from headwater.engine.arrays.scan.top_k import top_k
 from headwater.engine.runtime.run import SILENT_STAGE
 from headwater.store.errors import DataError, SettingsError, StoreDamaged
 from headwater.store.layout import Block, column
-from headwater.store.manifest import GroupRecord, columns_json
+from headwater.store.store_record import GroupRecord, columns_json
 from scanned import brute_force, stored
 
 DEPTH = 200

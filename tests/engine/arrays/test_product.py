@@ -7,7 +7,7 @@ import pytest
 import torch
 from headwater.engine.arrays.kernels.heaps import Heaps, merged
 from headwater.engine.arrays.kernels.lookup import SignQueries, has_byte_shuffle
-from headwater.engine.arrays.kernels.packing import PackedQueries, words
+from headwater.engine.arrays.kernels.packing import PackedQueries, kernel_rows
 from headwater.engine.arrays.kernels.product import multiply, pairs
 from headwater.engine.arrays.precision.quantize import bf16_words, from_bf16, from_int8, int8_queries, int8_rows
 from headwater.engine.arrays.precision.rotation import hadamard_rotation
@@ -26,7 +26,7 @@ def stored(values: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Rows as a kernel takes them, and the numbers that they are."""
     if dtype == "bf16":
         return bf16_words(values), from_bf16(bf16_words(values))
-    return words(values.astype(dtype)), values.astype(dtype).astype(np.float32)
+    return kernel_rows(values.astype(dtype)), values.astype(dtype).astype(np.float32)
 
 
 @settings(deadline=None, max_examples=40)

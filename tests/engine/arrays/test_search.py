@@ -28,7 +28,7 @@ from headwater.store.errors import (
 )
 from headwater.store.feature_store import FeatureStore, method_group, precision_group
 from headwater.store.layout import column
-from headwater.store.manifest import ShardEntry, StoreRecord
+from headwater.store.store_record import ShardEntry, StoreRecord
 from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
 

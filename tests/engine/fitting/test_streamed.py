@@ -18,7 +18,7 @@ from headwater.engine.fitting import stored_states
 from headwater.engine.fitting import streamed_states as streamed
 from headwater.engine.fitting.fit_corpus import base_provider
 from headwater.engine.fitting.fit_job import FitJob, prepare_fit
-from headwater.engine.fitting.hidden_states import MemoryStates, parts_in_memory
+from headwater.engine.fitting.hidden_states import MappedStates, parts_in_memory
 from headwater.engine.fitting.stored_states import StoredStates
 from headwater.engine.fitting.streamed_states import StreamedStates
 from headwater.engine.ingest.text_provider import TextProvider
@@ -81,7 +81,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def corpora(texts: Path, folder: Path, layer: int) -> tuple[LinearHead, MemoryStates, StreamedStates]:
+def corpora(texts: Path, folder: Path, layer: int) -> tuple[LinearHead, MappedStates, StreamedStates]:
     """The same store's states, kept and made."""
     provider = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
     cached = StoredStates(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from headwater.engine.data.documents import Template
 from headwater.engine.fitting import stored_states
-from headwater.engine.fitting.hidden_states import MemoryStates, PositionStates, states_at
+from headwater.engine.fitting.hidden_states import MappedStates, PositionStates, states_at
 from headwater.engine.fitting.stored_states import StoredStates
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.open_provider import corpus_provider
@@ -160,7 +160,7 @@ def test_the_linearity_loss_is_that_of_its_formula() -> None:
     head, operators, hidden, targets = parts()
     design, example_ids = PartitionDesign(40, K, 2, 0), np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
     linearity, found = Linearity(design, 3), OperatorGradients.zeros(operators)
-    space = AtHead(head, MemoryStates(hidden, targets, np.array([0, 3, 7, P])))
+    space = AtHead(head, MappedStates(hidden, targets, np.array([0, 3, 7, P])))
     linearity.add(space, operators, np.arange(3), found)
     base, told, basis, alpha = steered(head, operators, hidden, hidden)
     gains = (told - base)[:, torch.arange(P), targets]  # (K, P)
@@ -231,7 +231,7 @@ def test_training_lowers_the_loss_inside_and_changes_little_outside() -> None:
         def sizes(self) -> np.ndarray:
             return np.full(8, 15)
 
-    states = MemoryStates(hidden, torch.from_numpy(labels), np.arange(121))
+    states = MappedStates(hidden, torch.from_numpy(labels), np.arange(121))
     heard: list[tuple[int, float, float]] = []
     recipe = SteeringRecipe(rank=4, steps=60, batch=8, learning_rate=2e-2)
     found = train_operators(AtHead(head, states), ByClass(), recipe, lambda *told: heard.append(told))
@@ -247,7 +247,7 @@ def test_training_lowers_the_loss_inside_and_changes_little_outside() -> None:
 def test_every_row_of_a_subset_is_seen_equally_often_and_weighs_by_omega(monkeypatch: pytest.MonkeyPatch) -> None:
     design, first = PartitionDesign(60, 12, 3, 0), np.concatenate([[0], np.cumsum(np.arange(60) % 3)])
     count = int(first[-1])
-    states = MemoryStates(torch.zeros(count, D), torch.zeros(count, dtype=torch.int64), first, np.linspace(0.1, 1, 60))
+    states = MappedStates(torch.zeros(count, D), torch.zeros(count, dtype=torch.int64), first, np.linspace(0.1, 1, 60))
     head, row = LinearHead(ModelShape(D, V, 1, 8), torch.zeros(V, D)), np.repeat(np.arange(60), np.arange(60) % 3)
     ids = design.ids(0, 60)
     for tile in (1 << 8, 1 << 10, 4 << 20):
@@ -272,7 +272,7 @@ def test_every_row_of_a_subset_is_seen_equally_often_and_weighs_by_omega(monkeyp
 
 def test_a_stopped_training_goes_on_to_the_same_operators() -> None:
     design, generator = PartitionDesign(30, 8, 2, 0), torch.Generator().manual_seed(0)
-    states = MemoryStates(
+    states = MappedStates(
         torch.randn(60, D, generator=generator), torch.randint(0, V, (60,), generator=generator), np.arange(0, 61, 2)
     )
     head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D, generator=generator))
@@ -295,7 +295,7 @@ def test_a_stopped_training_goes_on_to_the_same_operators() -> None:
 
 def test_some_subsets_are_trained_again_with_every_loss() -> None:
     design, generator = PartitionDesign(30, 8, 2, 0), torch.Generator().manual_seed(0)
-    states = MemoryStates(torch.randn(30, D, generator=generator), torch.arange(30) % V, np.arange(31))
+    states = MappedStates(torch.randn(30, D, generator=generator), torch.arange(30) % V, np.arange(31))
     head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D, generator=generator))
     fitting = SteeringFit(AtHead(head, states), design, SteeringRecipe(rank=3, steps=3, batch=4, linearity=0.1), 3)
     assert fitting.steps == 6 and fitting.run(lambda *losses: None, lambda: False) and fitting.step == 6
@@ -322,7 +322,7 @@ def test_no_bit_depends_on_which_thread_is_first_and_torch_stays_as_it_was(monke
     monkeypatch.setattr(steering, "TILE_BYTES", 1 << 10)  # many tiles
     monkeypatch.setattr(steering, "LEAST_ROWS", 4)
     design, generator = PartitionDesign(30, 8, 2, 0), torch.Generator().manual_seed(0)
-    states = MemoryStates(torch.randn(90, D, generator=generator), torch.arange(90) % V, np.arange(0, 91, 3))
+    states = MappedStates(torch.randn(90, D, generator=generator), torch.arange(90) % V, np.arange(0, 91, 3))
     head = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D, generator=generator))
     found, before = [], torch.get_num_threads()
     try:
@@ -349,7 +349,7 @@ def test_no_bit_depends_on_which_thread_is_first_and_torch_stays_as_it_was(monke
 
 
 def test_an_operator_that_is_not_finite_is_named() -> None:
-    states = MemoryStates(torch.randn(30, D), torch.zeros(30, dtype=torch.int64), np.arange(31))
+    states = MappedStates(torch.randn(30, D), torch.zeros(30, dtype=torch.int64), np.arange(31))
     states.hidden[3] = float("nan")
     head, design = LinearHead(ModelShape(D, V, 1, 8), torch.randn(V, D)), PartitionDesign(30, 6, 1, 0)
     with pytest.raises(DataError, match=r"operator \d+ is no longer finite"):
@@ -365,7 +365,7 @@ def test_settings_of_training_are_checked() -> None:
 def test_examples_weigh_against_their_gradient_at_the_head() -> None:
     head, _, hidden, targets = parts()
     first = np.array([0, 3, 3, 7, 11])
-    found = head_norms(head, MemoryStates(hidden, targets, first))
+    found = head_norms(head, MappedStates(hidden, targets, first))
     for row in (0, 2, 3):
         weight = head.weight.double().requires_grad_()
         part = slice(first[row], first[row + 1])

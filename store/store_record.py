@@ -1,5 +1,5 @@
-"""The root's records: groups and their columns, shards and how far each is written; to JSON and back, every name checked. (The
-manifests that list the checksums of chunks are in `chunk_manifest.py`.)
+"""The store record that the root file holds: its groups with their columns, its shards and how far each is written; to JSON and
+back, every name checked.
 
 A store may come from a stranger: every name that becomes part of a path is checked where it is made and again where it is read,
 so that no path leads out of the store. The record carries a seal, a digest of all else in it, so that an edited root is refused.
