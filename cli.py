@@ -1,8 +1,9 @@
 """The command line: collects the commands and turns errors into one line. Knows nothing of how anything is computed.
 
-Commands are in engine/commands. Only click is imported there and here; a command imports what it needs when it runs, so that
-`--help` and `methods` answer at once.
-Every error of ours becomes one line in one place, :class:`_Commands`. Exit codes: 0 done, 1 our error, 2 usage, 130 stopped.
+Commands are in engine/commands. Those modules and this one import no third-party library but click at their top; a command
+imports what it needs when it runs, so that `--help` and `methods` answer at once.
+Every `HeadwaterError` is printed as one line, in one place: :class:`_Commands`. Exit codes: 0 done, 1 a `HeadwaterError`, 2 wrong
+usage, 130 stopped.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def demo(workdir: str, short: bool) -> None:
     from .engine.demo.tour import tour
 
     # tau and floor differ from RISE's defaults, because this small model's predictions are not confident. With these values the
-    # top example is from the right module in 65 of 100 questions, with the published ones in 49.
+    # top example is from the Python module that the question is about in 65 of 100 questions, with the published values in 49.
     tour(workdir, "rise", short, {"kr": 96, "kh": 64, "kg": 32, "tau": 1.0, "floor": 1.0})
 
 

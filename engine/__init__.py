@@ -1,1 +1,1 @@
-"""Everything between files on disk and answers, in rooms of a strict order; ARCHITECTURE.md lists them."""
+"""Everything between files on disk and answers, in folders (*rooms*) with a strict import order, which ARCHITECTURE.md lists."""

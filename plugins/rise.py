@@ -61,7 +61,7 @@ _BLOCK = 2048  # rows of the head's weight that are multiplied at once
 
 @dataclass(frozen=True, slots=True)
 class RiseSketches:
-    """The three CountSketches and the sketched head."""
+    """The sketches CS_r and CS_h, and M, the head sketched by CS_g."""
 
     residual: CountSketch
     hidden: torch.Tensor
@@ -81,7 +81,7 @@ class Rise(Similarity):
     kh: int = 128
     """Buckets of the hidden state's sketch, Kh."""
     kg: int = 64
-    """Buckets of the back-projected error's sketch, Kg; 0 leaves the part GH out."""
+    """Buckets of the back-propagated error's sketch, Kg; 0 leaves the part GH out."""
     lambda_rh: float = 1.0
     """Weight of RH."""
     lambda_gh: float = 0.3
@@ -132,11 +132,11 @@ class Rise(Similarity):
 
     @property
     def dims(self) -> int:
-        """Numbers of a signature: Kh(Kr + Kg)."""
+        """Length of a signature: Kh(Kr + Kg)."""
         return self.kh * (self.kr + self.kg)
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """One column: the signature, [RH; GH] flattened; in float16, recall@100 of float32's answers is 1.000."""
+        """One column: the signature, [RH; GH] flattened; float16 rows find all of float32's top 100 (recall 1.000)."""
         return (column("signature", (self.dims,), "float16" if self.unit_norms else "float32"),)
 
     def needs(self, model: ModelShape) -> OutputSpec:

@@ -1,9 +1,9 @@
 """Reads blocks of whole rows: shared out among threads that each read their own, or read ahead by one thread for one consumer.
 
-Where several threads compute (:class:`SharedBlocks`), each reads the next block into a buffer of its own, and while it uses
-it the others read. Nothing passes from one processor's cache to another's: from the page cache this reads 8 to 10 GB/s, as fast
-as `readinto`; one reading thread for two workers gave 2.6. Where one thread takes all blocks (:class:`BlockStream`), a second
-one reads ahead for it. Knows nothing of what rows mean.
+Where several threads compute (:class:`SharedBlocks`), each reads the next block into a buffer of its own; while one
+computes, the others read. Nothing passes from one processor's cache to another's: from the page cache this reads 8 to 10 GB/s, as
+fast as `readinto`; one reading thread for two workers gave 2.6. Where one thread takes all blocks (:class:`BlockStream`), a
+second one reads ahead for it. Knows nothing of what rows mean.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class SharedBlocks:
         """One thread's share; a block's arrays are valid until the next one is taken. Cached columns are views.
 
         Raises:
-            StoreDamaged: a chunk is not what was written. Rows before its end may have been handed out.
+            StoreDamaged: a chunk is not what was written. Some of its rows may have been handed out: it is verified once all are
+            read.
         """
         widest = max(c.column.row_bytes for c in self._columns)
         parts = [
@@ -69,7 +70,7 @@ class SharedBlocks:
                     yield Block(at, {part.name: part.rows(at, stop, end) for part in parts})
         finally:
             for column in self._columns:
-                column.rest()
+                column.close_file()
 
     def close(self) -> None:
         """Hand out no more blocks."""
@@ -77,7 +78,7 @@ class SharedBlocks:
 
 
 class _ColumnPart:
-    """One column's rows in one thread, read so many at a time."""
+    """One column's rows in one thread, read `size` rows at a time."""
 
     def __init__(self, column: ColumnReader, size: int) -> None:
         self.name, self._column, self._size = column.column.name, column, size
@@ -86,7 +87,9 @@ class _ColumnPart:
         self._first, self._stop = 0, 0
 
     def rows(self, first: int, stop: int, end: int) -> Array:
-        """Checked rows, which lie before `end`: in the buffer or, where they are cached, as they are."""
+        """Rows `first` … `stop`-1, read and confirmed: from the buffer, which is filled up to `end` at most, or from the
+        cache.
+        """
         if isinstance(self._column, CachedColumn):
             return self._column.array[first:stop]
         assert self._buffer is not None
@@ -108,7 +111,8 @@ class BlockStream:
         stop: int | None = None,
         allocate: Callable[[tuple[int, ...], str], Array] = np.empty,
     ) -> None:
-        """`buffers` sets of arrays of `block_rows` rows are allocated, of whatever memory; reading starts at once.
+        """`allocate` makes `buffers` sets of arrays of `block_rows` rows, in the memory that the caller wants; reading starts at
+        once.
 
         Raises:
             DataError: rows that are not there, columns of text, or two of one name.
@@ -117,7 +121,7 @@ class BlockStream:
         _check_request(columns, start, stop)
         self._columns, self._start, self._stop = columns, start, stop
         self._size = max(1, min(block_rows, stop - start))
-        # last in, first out: a buffer just used is in the cache, and the None of `close` comes before all
+        # last in, first out: a buffer just used is in the cache, and the None that `close` puts in is taken before all buffers
         self._free: queue.LifoQueue[_Buffers | None] = queue.LifoQueue()
         self._full: queue.Queue[Block | BaseException | None] = queue.Queue()
         self._lent: dict[int, _Buffers] = {}
@@ -127,10 +131,11 @@ class BlockStream:
         self._thread.start()
 
     def take(self) -> Block | None:
-        """The next block, or None after the last one. Any number of threads may ask, each block comes once.
+        """The next block, or None after the last one. Any number of threads may ask; each block is returned once.
 
         Raises:
-            StoreDamaged: a chunk is not what was written. Rows before its end may have been handed out.
+            StoreDamaged: a chunk is not what was written. Some of its rows may have been handed out: it is verified once all are
+            read.
         """
         item = self._full.get()
         if not isinstance(item, Block):
@@ -184,7 +189,7 @@ class BlockStream:
             self._full.put(error)
         finally:
             for column in self._columns:
-                column.rest()
+                column.close_file()
 
 
 def _check_request(columns: Sequence[ColumnReader], start: int, stop: int) -> None:

@@ -1,7 +1,7 @@
 """Keeps rows in memory after their first checked read, for callers that ask for the same rows many times.
 
 Blocks of cached columns are views, and nothing is copied: a scan from the page cache is limited by copying (2 to 11 GB/s on one
-machine), a scan from here by memory. Knows nothing of what rows mean.
+machine), a scan of these arrays by the memory's bandwidth. Knows nothing of what rows mean.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .checksums import crc32c
 from .columns import ColumnReader
 from .layout import Array, Column
 
-_READ_BYTES = 2 << 20  # at once: summed while in the cache
+_READ_BYTES = 2 << 20  # bytes per read: small enough to be checksummed while still in the CPU's cache
 
 
 class CachedColumn(ColumnReader):
@@ -56,5 +56,5 @@ def hold(reader: ColumnReader) -> CachedColumn:
     for start in range(0, reader.rows, step):
         stop = min(reader.rows, start + step)
         reader.read(start, stop, array[start:stop])
-    reader.rest()
+    reader.close_file()
     return CachedColumn(reader.column, reader.rows, reader.name, array)

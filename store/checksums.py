@@ -78,7 +78,9 @@ class Pieces:
 
 @lru_cache(maxsize=64)
 def _zeros(count: int) -> _Matrix:
-    """The matrix by which `count` appended zero bytes multiply a CRC: a power of that of one byte, by repeated squaring."""
+    """The matrix by which `count` appended zero bytes multiply a CRC: the matrix of one zero byte to the power `count`, by
+    repeated squaring.
+    """
     power = (_POLYNOMIAL, *(1 << bit for bit in range(31)))  # one zero bit
     for _ in range(3):
         power = _product(power, power)

@@ -64,7 +64,7 @@ class ChunkManifest:
     def sums_of(self, array: str, column: Column, rows: int) -> Array | None:
         """Checksums of the chunks that hold an array's first `rows` rows; None for an array that is not listed.
 
-        If the manifest lists more rows, the checksum of a chunk that holds some of these is left out.
+        If the manifest covers further rows, the checksum of a chunk that also holds some of those is left out.
         """
         known = self.arrays.get(array)
         if known is None:

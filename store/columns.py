@@ -50,7 +50,7 @@ class ColumnReader(ABC):
             StoreDamaged: the chunk differs from its checksum.
         """
 
-    def rest(self) -> None:  # noqa: B027 - most readers keep nothing open
+    def close_file(self) -> None:  # noqa: B027 - most readers keep nothing open
         """Close the file that loading in this thread keeps open for the next load."""
 
     def read(self, start: int, stop: int, out: Array) -> None:
@@ -76,14 +76,14 @@ class ColumnReader(ABC):
 
     @abstractmethod
     def checksum(self, chunk: int) -> int:
-        """Checksum of a chunk's committed rows, as a manifest lists it, once the chunk's own was compared.
+        """Checksum of a chunk's committed rows, as a manifest lists it. The checksum stored in the chunk is compared first.
 
         Raises:
-            StoreDamaged: the chunk is not whole.
+            StoreDamaged: the chunk is missing, cannot be read, or differs from its own checksum.
         """
 
     def check(self, chunk: int) -> None:
-        """Raise StoreDamaged unless a chunk is whole and has the checksum that the manifest lists."""
+        """Raise StoreDamaged unless a chunk matches its own checksum and the one that the manifest lists."""
         self.require_listed(chunk, self.checksum(chunk))
 
     def listed(self, chunk: int) -> int | None:
@@ -93,7 +93,7 @@ class ColumnReader(ABC):
     def require_listed(self, chunk: int, crc: int) -> None:
         """Raise StoreDamaged if the manifest lists another checksum for the chunk."""
         if self.listed(chunk) not in (None, crc):
-            raise self.damaged(chunk, "is not the one that was written: replaced, older, or of another store")
+            raise self.damage_error(chunk, "is not the one that was written: replaced, older, or of another store")
 
     def is_full(self, chunk: int) -> bool:
         """Whether all rows of a chunk are committed."""
@@ -104,7 +104,7 @@ class ColumnReader(ABC):
         first, end = self.column.rows_of(chunk, self.rows)
         return Damage(self.name, chunk, first, end - 1, why)
 
-    def damaged(self, chunk: int, why: str) -> StoreDamaged:
+    def damage_error(self, chunk: int, why: str) -> StoreDamaged:
         """The error for one damaged chunk."""
         error = StoreDamaged(f"{self.damage(chunk, why)}: run headwater verify")
         error.why = why
@@ -119,5 +119,5 @@ class ColumnReader(ABC):
 
 
 def by_chunk(items: Array, chunks: Array) -> list[Array]:
-    """`items` split into runs of equal `chunks`, which has a chunk number per item, in ascending order."""
+    """`items` split into parts that lie in one chunk each. `chunks`: the chunk number of each item, ascending."""
     return [part for part in np.split(items, np.flatnonzero(np.diff(chunks)) + 1) if len(part)]

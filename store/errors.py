@@ -58,7 +58,9 @@ class StoreMissing(StoreError, FileNotFoundError):
 
 
 class StoreMismatch(StoreError, ValueError):
-    """The store was made with something else, or in a format that cannot be written; only the differences are listed."""
+    """The store was made with another model, corpus, settings or format than asked for; the message lists only the
+    differences.
+    """
 
 
 class StoreBusy(StoreError, BlockingIOError):

@@ -1,8 +1,8 @@
 """The store as a whole, opened or created: its groups of columns, where they came from, how many rows are committed.
 
 A store is a folder that is a plain Zarr v3 group. The root's `zarr.json` says which groups exist and which of them are finished;
-replacing it is the commit of a finished group. Rows lie in the one shard (`shard.py`), whose owner records there how far an
-unfinished group is committed. Knows nothing of what rows mean.
+replacing it is the commit of a finished group. Rows lie in the one shard (`shard.py`), where a group's owner records how far
+an unfinished group is committed. Knows nothing of what rows mean.
 
     zarr.json                                         attributes.headwater: format, version, provenance, groups, shards, seal
     shards/0/examples/<column>/                       what every method shares
@@ -58,7 +58,7 @@ class FeatureStore:
         self._load(root)
 
     def _load(self, root: StoreRecord) -> None:
-        """Set this view to a root's record, and to what the owners of unfinished groups have committed since."""
+        """Take over a root's record and, for unfinished groups, the newer progress records of their owners."""
         self.root, self.shard = root, Shard.of(self.url, root.format)
         self.entries = dict(root.entries)  # group name to how far it is committed
         for group, entry in root.entries.items():
@@ -122,7 +122,7 @@ class FeatureStore:
         """Names of the methods whose columns are here, complete or not."""
         return [name.removeprefix(f"{METHODS}/") for name in self.groups if name.startswith(f"{METHODS}/")]
 
-    def forms(self, method: str) -> list[str]:
+    def copies(self, method: str) -> list[str]:
         """Names of the precisions in which the store holds further copies of a method's rows."""
         prefix = f"{COPIES}/{method}."
         return [name.removeprefix(prefix) for name in self.groups if name.startswith(prefix)]
@@ -181,7 +181,7 @@ class FeatureStore:
                 return self._manifests[entry.manifest]
             except StoreMissing:
                 entry = FeatureStore.open(self.url).entry(group)
-        raise StoreDamaged(f"{self.url} lacks the manifest {entry.manifest} of {group}: restore it from a copy")
+        raise StoreDamaged(f"{self.url} lacks the manifest {entry.manifest} of {group}: restore it from a backup")
 
     def checksums(self, group: str, array: str, column: Column, rows: int) -> Array | None:
         """Checksums of the chunks that hold an array's first `rows` rows, (chunks,) uint32; None where the store has none.
@@ -237,7 +237,9 @@ class FeatureStore:
         self.remove_leftovers(group)
 
     def remove_leftovers(self, group: str) -> None:
-        """Remove manifests that are not named any more. Only the group's owner may call it."""
+        """Remove manifests to which neither the progress record nor the root refers any more. Only the group's owner may call
+        it.
+        """
         self.shard.remove_manifests(group, (self.entries[group].manifest, self.root.entries[group].manifest))
 
     def require_local(self) -> None:

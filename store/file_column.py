@@ -24,7 +24,7 @@ from .layout import CHECKSUM_BYTES, Array, Column
 
 _PART = 1 << 20  # bytes that are checksummed at a time, and most bytes of one request for rows
 _GAP = 1 << 14  # rows at most this many bytes apart are read in one request
-_CHECKED = 1 << 20  # a chunk up to this size is read and verified whole before single rows are taken from it
+_WHOLE_CHECK_BYTES = 1 << 20  # a chunk up to this size is read and verified whole before single rows are taken from it
 
 
 class FileColumn(ColumnReader):
@@ -44,7 +44,7 @@ class FileColumn(ColumnReader):
         return True
 
     def load(self, start: int, stop: int, out: Array) -> None:
-        """See :meth:`ColumnReader.load`. The last chunk's file stays open, so that the system reads ahead in it."""
+        """See :meth:`ColumnReader.load`. The file of the chunk read last stays open, so that the system reads ahead in it."""
         size, done = self.column.chunk_rows, 0
         while start < stop:
             chunk, offset = divmod(start, size)
@@ -52,7 +52,7 @@ class FileColumn(ColumnReader):
             opened, file = self._opened_last
             with self._errors_of(chunk):
                 if chunk != opened:
-                    self.rest()
+                    self.close_file()
                     file = self._checked_size(chunk)
                     self._last.open = (chunk, file)
                 _read_at(file, out[done : done + count], offset * self.column.row_bytes)
@@ -64,7 +64,7 @@ class FileColumn(ColumnReader):
         opened: tuple[int, int] = getattr(self._last, "open", (-1, -1))
         return opened
 
-    def rest(self) -> None:
+    def close_file(self) -> None:
         """See :meth:`ColumnReader.rest`."""
         chunk, file = self._opened_last
         self._last.open = (-1, -1)
@@ -73,7 +73,7 @@ class FileColumn(ColumnReader):
 
     def __del__(self) -> None:
         if hasattr(self, "_last"):
-            self.rest()
+            self.close_file()
 
     def confirm(self, start: int, rows: Array) -> None:
         """See :meth:`ColumnReader.confirm`."""
@@ -95,8 +95,8 @@ class FileColumn(ColumnReader):
     def gather(self, rows: Sequence[int] | Array) -> Array:
         """See :meth:`ColumnReader.gather`. Rows that lie close together are read in one request.
 
-        A chunk of at most 1 MiB is checked before its first row is taken; of a larger one, the checksum that it ends with is
-        compared with the manifest's, so that it is at least the chunk that was written there.
+        A chunk of at most 1 MiB is checked before its first row is taken. Of a larger full chunk, only the checksum at its end is
+        compared with the manifest's: this shows that it is the chunk that was written there, not that its bytes are undamaged.
         """
         asked = self.asked_rows(rows)
         out = np.empty((len(asked), *self.column.shape), self.column.dtype)
@@ -105,13 +105,15 @@ class FileColumn(ColumnReader):
             chunk = int(asked[places[0]]) // self.column.chunk_rows
             with self._opened(chunk) as file:
                 if chunk not in self._checked:
-                    self._require_own(file, chunk)
+                    self._verify_for_gather(file, chunk)
                     self._checked.add(chunk)
                 self._gather_from(file, asked[places] - chunk * self.column.chunk_rows, places, out)
         return out
 
     def _gather_from(self, file: int, offsets: Array, places: Array, out: Array) -> None:
-        """out[places] = rows of a chunk by ascending offsets, in runs without a gap of `_GAP` bytes, `_PART` at most."""
+        """out[places] = rows of a chunk by ascending offsets. One request reads rows with gaps of at most `_GAP` bytes between
+        them, and at most `_PART` bytes.
+        """
         width = self.column.row_bytes
         room, gap = max(1, _PART // max(1, width)), _GAP // max(1, width) + 1
         ends = [*(np.flatnonzero(np.diff(offsets) > gap) + 1).tolist(), len(offsets)]
@@ -143,9 +145,9 @@ class FileColumn(ColumnReader):
             self._require_whole(file, chunk, crc)
         return crc
 
-    def _require_own(self, file: int, chunk: int) -> None:
-        """Verify a chunk, as far as its size allows, before single rows are taken from it."""
-        if self.column.chunk_bytes <= _CHECKED:
+    def _verify_for_gather(self, file: int, chunk: int) -> None:
+        """Verify a chunk before single rows are taken from it; of a large full one, only the checksum at its end."""
+        if self.column.chunk_bytes <= _WHOLE_CHECK_BYTES:
             self._compare(file, chunk, self._sum_rows(file, chunk))
         elif self.listed(chunk) is not None and not self.is_full(chunk):
             self.require_listed(chunk, self._sum_rows(file, chunk))
@@ -164,12 +166,12 @@ class FileColumn(ColumnReader):
                 os.close(file)
 
     def _checked_size(self, chunk: int) -> int:
-        """A chunk's file, opened; not one of another size."""
+        """Open a chunk's file, after a check that it has the right size; StoreDamaged if not."""
         file = os.open(self.folder / self.column.chunk_key(chunk), os.O_RDONLY)
         size, expected = os.fstat(file).st_size, self.column.chunk_bytes + CHECKSUM_BYTES
         if size != expected:
             os.close(file)
-            raise self.damaged(chunk, f"has {size} bytes, not {expected}")
+            raise self.damage_error(chunk, f"has {size} bytes, not {expected}")
         return file
 
     @contextmanager
@@ -180,9 +182,9 @@ class FileColumn(ColumnReader):
         except StoreDamaged:
             raise
         except FileNotFoundError:
-            raise self.damaged(chunk, "is missing") from None
+            raise self.damage_error(chunk, "is missing") from None
         except OSError as error:
-            raise self.damaged(chunk, f"cannot be read ({error.strerror})") from error
+            raise self.damage_error(chunk, f"cannot be read ({error.strerror})") from error
 
     def _compare(self, file: int, chunk: int, crc: int) -> None:
         """Compare a chunk with its own checksum and the manifest's; `crc` is the checksum of its committed rows."""
@@ -194,7 +196,7 @@ class FileColumn(ColumnReader):
         size = self.column.chunk_bytes
         crc = self._summed(file, self._row_bytes(chunk), size, crc)
         if os.pread(file, CHECKSUM_BYTES, size) != checksum_bytes(crc):
-            raise self.damaged(chunk, "differs from its checksum")
+            raise self.damage_error(chunk, "differs from its checksum")
 
     def _sum_rows(self, file: int, chunk: int) -> int:
         """The checksum of a chunk's committed rows."""

@@ -1,7 +1,7 @@
 """Writes files that appear whole or not at all, and locks that end with their owner's process. Knows nothing of rows.
 
-A file is finished when it is renamed: its bytes go to a hidden file beside it, are flushed to the device, and take their name in
-one step. A lock is an advisory one of the operating system on an open file, so that `kill -9` frees it.
+A file is written under a hidden name in the same folder, flushed to the device, and then renamed to its own name, which is one
+atomic step. A lock is an advisory one of the operating system on an open file, so that `kill -9` frees it.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def write_file(path: Path, parts: list[bytes | memoryview], size: int | None = N
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Where to write a file (or a folder) that a user named: a hidden path beside it, which is flushed to the device and takes
-    the name when the block ends, and is removed when the block raises. Folders above it are made.
+    """Give a hidden path at which to write a file (or a folder) that a user named. When the block ends, what was written is
+    flushed to the device and renamed to `path`; when the block raises, it is removed. Missing parent folders of `path` are
+    created.
 
     Raises:
         StoreFull: no room. SettingsError: it cannot be written there. The path is as it was before.
@@ -91,7 +92,9 @@ def _remove(path: Path) -> None:
 
 
 def hidden_name(path: Path) -> Path:
-    """Path of a file's bytes before they take its name; a crash may leave it there, and the next write replaces it."""
+    """The hidden path at which a file is written before it is renamed to `path`. A crash may leave it; the next write replaces
+    it.
+    """
     return path.with_name(f".{path.name}.new")
 
 
@@ -121,7 +124,7 @@ def refuse_links(root: Path, path: Path) -> None:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Give every file of a folder, hidden ones left out, a second name below another folder.
+    """Hard-link every file of a folder, except hidden ones, into another folder.
 
     Files are copied where the file system has no hard links, and what a symbolic link leads to is copied. When it
     returns, the names are flushed to the device.

@@ -21,7 +21,7 @@ FORMAT = 3
 """1: examples and methods. 2: rows in precisions other than the declared one, and copies in further precisions.
 3: a shard with manifests of its chunks, ragged columns, a sealed root."""
 CHUNK_BYTES = 32 << 20
-"""Upper size of a chunk of numbers: large enough to read at the disk's rate, small enough to hold a few."""
+"""Upper size of a chunk of numbers: large enough to read at the disk's rate, small enough that a few of them fit in memory."""
 TEXT_CHUNK_ROWS = 1024
 NUMBER_CHUNK_ROWS = 65_536
 CHECKSUM_BYTES = 4
@@ -43,7 +43,9 @@ class Column:
     chunk_rows: int
     """Rows in a chunk, a power of two; of a ragged column, elements."""
     ragged: bool = False
-    """Whether a row is any number of elements of `shape`: values and offsets, row i = values[offsets[i]:offsets[i + 1]]."""
+    """Whether each row has its own number of elements of `shape`: values and offsets, row i = values[offsets[i]:offsets[i +
+    1]].
+    """
 
     @property
     def is_text(self) -> bool:
@@ -93,7 +95,9 @@ def column(name: str, shape: tuple[int, ...], dtype: str, chunk_bytes: int = CHU
     if dtype == TEXT:
         return Column(name, (), TEXT, TEXT_CHUNK_ROWS)
     if np.dtype(dtype).kind not in "biuf" or 0 in shape:
-        raise DataError(f"column {name}: cannot store rows of {dtype} {shape}: a row needs at least one number")
+        raise DataError(
+            f"column {name}: cannot store rows of {dtype} {shape}: a row needs at least one bool, integer or float"
+        )
     row = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     fitting = max(1, chunk_bytes // row)
     return Column(name, tuple(shape), np.dtype(dtype).name, min(NUMBER_CHUNK_ROWS, 1 << (fitting.bit_length() - 1)))

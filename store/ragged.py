@@ -30,7 +30,7 @@ class RaggedColumn:
         """First and last-plus-one element of rows (n,): two (n,) int64.
 
         Raises:
-            DataError: a row that is not committed. StoreDamaged: offsets that cannot be.
+            DataError: a row that is not committed. StoreDamaged: offsets that do not ascend, or lie outside the values.
         """
         asked = np.asarray(rows, np.int64)
         both = self.offsets.gather(np.concatenate([asked, asked + 1]))

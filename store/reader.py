@@ -1,4 +1,4 @@
-"""Chooses the reader of a column: the fast one of local uncompressed chunks, or the one through zarr. Knows nothing of what
+"""Chooses the reader of a column: the fast one, for local uncompressed chunks, or the one that uses zarr. Knows nothing of what
 rows mean.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["ColumnReader", "FileColumn", "ZarrColumn", "declared_column", "open_
 
 
 def open_column(store: FeatureStore, group: str, name: str) -> ColumnReader:
-    """The reader for a column: plain files where they are plain, zarr otherwise.
+    """The reader for a column: `FileColumn` for local, plain chunk files, `ZarrColumn` for all others.
 
     Raises:
         StoreMissing: the group or the column is not there.
@@ -40,7 +40,7 @@ def declared_column(store: FeatureStore, group: str, name: str) -> Column:
 
 
 def open_array(store: FeatureStore, group: str, name: str, declared: Column, rows: int) -> ColumnReader:
-    """The reader for an array of a group, by its path below the group's columns, of which `rows` rows are committed.
+    """The reader for an array of a group. `name`: its path below the group's columns; `rows`: how many of its rows are committed.
 
     Its chunks are compared with the manifest's checksums, unless another tool rewrote the array with other chunks or codecs.
 
@@ -65,6 +65,6 @@ def open_array(store: FeatureStore, group: str, name: str, declared: Column, row
 
 
 def is_as_written(store: FeatureStore, group: str, declared: Column) -> bool:
-    """Whether a column's array has the chunks and codecs that headwater gives it: no manifest covers others."""
+    """Whether a column's array has the chunks and codecs that headwater gives it: otherwise the manifest does not apply."""
     metadata = store.shard.array_metadata(store.folder(group, declared.name))
     return is_native(metadata) and column_from(declared.name, metadata).chunk_rows == declared.chunk_rows

@@ -14,7 +14,7 @@ from .store_record import StoreRecord, is_sealed
 
 
 def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
-    """All attributes of the root of a store, which is a folder or a URL, and headwater's record among them.
+    """All attributes of the root of `store`, a folder or a URL; and the one that is headwater's record, parsed.
 
     Raises:
         StoreMissing: there is no store. StoreMismatch: the store's format is newer than this version can read.
@@ -31,7 +31,7 @@ def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
                             f"upgrade headwater (the store was made by {values.get('version')})")  # fmt: skip
     try:
         if not is_sealed(values):
-            raise StoreDamaged(f"{store}/{ROOT} differs from its seal: it was edited; restore it from a copy")
+            raise StoreDamaged(f"{store}/{ROOT} differs from its seal: it was edited; restore it from a backup")
         return attributes, StoreRecord.from_json(values)
     except (KeyError, TypeError, ValueError, AttributeError):  # ValueError includes DataError
         raise StoreDamaged(f"{store}/{ROOT} does not describe a store's groups and where they came from") from None

@@ -24,7 +24,9 @@ METHODS, COPIES, HIDDEN = "methods", "forms", "hidden_states"  # "forms": the na
 SHARD = "0"
 """Name of a store's only shard: so far, every store has exactly one."""
 SHARDED = 3
-"""The first format whose groups lie in shards, with manifests of their chunks; earlier ones are one shard in the root."""
+"""The first format whose groups lie in shards, with manifests of their chunks. In earlier ones the root itself is the only
+shard.
+"""
 _NAME = re.compile(r"\w[\w.@-]*(?<!zarr\.json)")
 _DIGEST = re.compile(r"(?:[0-9a-f]{24})?")
 _ABOUT_ALL = ("settings", "declared")
@@ -132,7 +134,7 @@ class GroupRecord:
 
     @property
     def declared(self) -> tuple[Column, ...]:
-        """Columns as the method declares them; they differ from the stored ones where precision does."""
+        """Columns as the method declares them; the stored ones differ if rows are stored in another precision."""
         return columns_from(self.notes["declared"]) if "declared" in self.notes else self.columns
 
     @property
@@ -176,7 +178,7 @@ class ShardEntry:
 
     rows: int = 0
     complete: bool = False
-    """Whether all rows of the shard are there."""
+    """Whether all rows of the group in this shard are there."""
     manifest: str = ""
     """Digest of the manifest of the group's chunks in this shard; empty in formats 1 and 2, and where nothing was committed."""
 
@@ -213,7 +215,7 @@ class StoreRecord:
     """Group name to the one shard's entry for it."""
 
     def with_group(self, name: str, record: GroupRecord, entry: ShardEntry | None = None) -> StoreRecord:
-        """The same with one group added or replaced; a new one has no rows, unless an entry says so."""
+        """The same with one group added or replaced; a new one has no rows, unless `entry` gives it some."""
         entry = entry or self.entries.get(name, ShardEntry())
         return replace(self, groups={**self.groups, name: record}, entries={**self.entries, name: entry})
 
@@ -281,7 +283,7 @@ def _flat_entry(values: Mapping[str, Any]) -> ShardEntry:
 
 
 def _checked_group(name: str) -> str:
-    """A group's name, which must stay below the store."""
+    """A group's name, after a check that it leads to no path outside the store."""
     kind, _, label = name.partition("/")
     if name != EXAMPLES and kind not in (METHODS, COPIES, HIDDEN):
         raise DataError(f"{name} is not the name of a group")

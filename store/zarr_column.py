@@ -19,7 +19,9 @@ class ZarrColumn(ColumnReader):
     def __init__(
         self, column: Column, rows: int, name: str, url: str, checksums: Array | None = None, *, native: bool
     ) -> None:
-        """`native`: stored as headwater stores it, so that every chunk has a file; zarr takes a missing one for zeros."""
+        """`native`: stored as headwater stores it, so every chunk must have a file. This is checked: zarr reads a missing one
+        as zeros.
+        """
         super().__init__(column, rows, name, checksums)
         import zarr
 
@@ -27,7 +29,7 @@ class ZarrColumn(ColumnReader):
             self._array = zarr.open_array(url, mode="r")
         except Exception as error:  # a codec that is not installed, metadata that zarr does not take
             raise StoreDamaged(f"{url} cannot be opened: {' '.join(str(error).split()) or repr(error)}") from None
-        self._native, self._present = native, -1
+        self._native, self._verified_chunk = native, -1
         self._chunk, self._rows = -1, np.empty(0)
 
     @property
@@ -36,7 +38,7 @@ class ZarrColumn(ColumnReader):
         return 8 * self.column.chunk_bytes
 
     def load(self, start: int, stop: int, out: Array) -> None:
-        """See :meth:`ColumnReader.load`. Codecs with a checksum compare it. The last chunk is kept for the next read."""
+        """See :meth:`ColumnReader.load`. Codecs with a checksum compare it. The chunk decoded last is kept for the next read."""
         size, first = self.column.chunk_rows, start
         while start < stop:
             chunk = start // size
@@ -58,8 +60,8 @@ class ZarrColumn(ColumnReader):
         return gathered
 
     def checksum(self, chunk: int) -> int:
-        """See :meth:`ColumnReader.checksum`. The chunk is decoded; without a codec that has a checksum, that is all the check."""
-        stored, rows = self._ending(chunk), self._decoded(chunk)
+        """See :meth:`ColumnReader.checksum`. The chunk is decoded; without a codec with a checksum, nothing else is checked."""
+        stored, rows = self._stored_checksum(chunk), self._decoded(chunk)
         if stored is not None and self.is_full(chunk):
             return stored
         return text_checksum(rows) if self.column.is_text else crc32c(np.ascontiguousarray(rows))
@@ -70,9 +72,9 @@ class ZarrColumn(ColumnReader):
         try:
             return np.asarray(self._array[first:end])
         except Exception as error:  # codecs raise anything on bytes that they did not write
-            raise self.damaged(chunk, f"cannot be decoded ({' '.join(str(error).split())})") from None
+            raise self.damage_error(chunk, f"cannot be decoded ({' '.join(str(error).split())})") from None
 
-    def _ending(self, chunk: int) -> int | None:
+    def _stored_checksum(self, chunk: int) -> int | None:
         """The checksum at the end of a native array's chunk, which decoding compares; None for other arrays."""
         from zarr.abc.store import SuffixByteRequest
         from zarr.core.buffer import default_buffer_prototype
@@ -84,9 +86,9 @@ class ZarrColumn(ColumnReader):
         try:
             stored = sync(path.get(default_buffer_prototype(), last))
         except OSError as error:
-            raise self.damaged(chunk, f"cannot be read ({error.strerror or error})") from None
+            raise self.damage_error(chunk, f"cannot be read ({error.strerror or error})") from None
         if stored is None:
-            raise self.damaged(chunk, "is missing")
+            raise self.damage_error(chunk, "is missing")
         return int.from_bytes(stored.to_bytes(), "little")
 
     def _slice(self, start: int, stop: int) -> Array:
@@ -104,9 +106,9 @@ class ZarrColumn(ColumnReader):
 
     def _require(self, chunk: int) -> None:
         """Verify that a chunk is there and has the manifest's checksum, before zarr decodes rows of it."""
-        if chunk == self._present:
+        if chunk == self._verified_chunk:
             return
-        stored = self._ending(chunk)
+        stored = self._stored_checksum(chunk)
         if self.listed(chunk) is not None and not (self.is_full(chunk) and stored == self.listed(chunk)):
             self.check(chunk)
-        self._present = chunk
+        self._verified_chunk = chunk

@@ -20,7 +20,7 @@ from ...store.layout import Array
 from ..runtime.memory import Part, Plan
 from ..runtime.run import Stage
 from .precision.precisions import Precision
-from .scan.scan_loop import Shape, blocks_bytes
+from .scan.scan_loop import ScanShape, blocks_bytes
 from .scan.top_k import tiles
 
 TILE = 512
@@ -29,7 +29,7 @@ Weights = Array | Callable[[int, int], Array]
 """(B, N), or a function of a first row and an end that gives (B, rows): use it for masks that do not fit in memory."""
 
 
-def gram(columns: Sequence[ColumnReader], precision: Precision, shape: Shape, stage: Stage) -> Array:
+def gram(columns: Sequence[ColumnReader], precision: Precision, shape: ScanShape, stage: Stage) -> Array:
     """ΦᵀΦ: (D, D) float32, symmetric. The Fisher matrix of the rows, times N.
 
     Sums of tiles are added in float32: an entry's error is at most N / 512 roundings, and typically √(N / 512).
@@ -42,7 +42,7 @@ def gram(columns: Sequence[ColumnReader], precision: Precision, shape: Shape, st
 
 
 def moments(
-    columns: Sequence[ColumnReader], precision: Precision, widths: Sequence[int], shape: Shape, stage: Stage
+    columns: Sequence[ColumnReader], precision: Precision, widths: Sequence[int], shape: ScanShape, stage: Stage
 ) -> tuple[Array, list[Array]]:
     """The mean row (D,) float32, and (1/N) Σ φ φᵀ of consecutive parts of the rows: (w, w) float32 for each of `widths`.
 
@@ -61,7 +61,7 @@ def moments(
 
 
 def second_moment_parts(
-    columns: Sequence[ColumnReader], precision: Precision, widths: Sequence[int], shape: Shape
+    columns: Sequence[ColumnReader], precision: Precision, widths: Sequence[int], shape: ScanShape
 ) -> Plan:
     """Memory of a pass that computes second moments."""
     return _decoding_parts(columns, precision, shape) + Plan.of(
@@ -69,7 +69,7 @@ def second_moment_parts(
     )
 
 
-def column_sums(columns: Sequence[ColumnReader], precision: Precision, shape: Shape, stage: Stage) -> Array:
+def column_sums(columns: Sequence[ColumnReader], precision: Precision, shape: ScanShape, stage: Stage) -> Array:
     """Φᵀ1: (D,) float64."""
     total = torch.zeros(precision.depth, dtype=torch.float64)
     for _, rows in decoded(columns, precision, shape, stage):
@@ -79,7 +79,7 @@ def column_sums(columns: Sequence[ColumnReader], precision: Precision, shape: Sh
 
 
 def weighted_sums(
-    columns: Sequence[ColumnReader], precision: Precision, weights: Weights, shape: Shape, stage: Stage
+    columns: Sequence[ColumnReader], precision: Precision, weights: Weights, shape: ScanShape, stage: Stage
 ) -> Array:
     """WΦ: (B, D) float64, tiles multiplied in float32. With masks as weights these are subset sums; with a single row u, Φᵀu.
 
@@ -103,14 +103,14 @@ def weighted_sums(
     return result
 
 
-def moment_parts(columns: Sequence[ColumnReader], precision: Precision, weights: int, shape: Shape) -> Plan:
+def moment_parts(columns: Sequence[ColumnReader], precision: Precision, weights: int, shape: ScanShape) -> Plan:
     """Memory of a pass that sums rows with `weights` rows of weights; 0 stands for a Gram matrix."""
     tile = min(TILE, shape.block_rows)
     sums = 24 * weights * precision.depth + 8 * weights * tile if weights else 4 * precision.depth**2
     return _decoding_parts(columns, precision, shape) + Plan.of(Part("sums", sums))
 
 
-def _decoding_parts(columns: Sequence[ColumnReader], precision: Precision, shape: Shape) -> Plan:
+def _decoding_parts(columns: Sequence[ColumnReader], precision: Precision, shape: ScanShape) -> Plan:
     """Memory of the blocks as they are read, and of a tile of them in float32."""
     return Plan.of(
         Part("blocks in flight", blocks_bytes(columns, shape)),
@@ -120,7 +120,7 @@ def _decoding_parts(columns: Sequence[ColumnReader], precision: Precision, shape
 
 
 def decoded(
-    columns: Sequence[ColumnReader], precision: Precision, shape: Shape, stage: Stage
+    columns: Sequence[ColumnReader], precision: Precision, shape: ScanShape, stage: Stage
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield (first row, (rows, D) float32) for each tile, in row order."""
     with BlockStream(columns, shape.block_rows, shape.buffers) as stream:

@@ -37,7 +37,7 @@ def read_queries(provider: Provider) -> list[Example]:
 
 
 def batch_tokens(queries: list[Example]) -> int:
-    """Padded tokens of a batch of queries."""
+    """Number of tokens of a batch of queries, padding included."""
     return max(_BATCH_TOKENS, max(query.length for query in queries))
 
 
@@ -53,7 +53,7 @@ def queries_part(queries: list[Example]) -> Part:
 
 
 def query_rows(method_rows: MethodRows, provider: Provider, queries: list[Example]) -> dict[str, Array]:
-    """A method's columns for each query, by one forward pass: (Q, *row shape) float32.
+    """A method's columns for each query, by one forward pass per batch: (Q, *row shape) float32.
 
     Raises:
         DataError: NaN or Inf in a query's logits. BrokenMethod: the method breaks the contract.

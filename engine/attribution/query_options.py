@@ -23,7 +23,7 @@ class SearchOptions:
     seeds: bool = False
     """Whether scores are means over all seeds under which the store holds the method."""
     device: int | None = None
-    """The GPU that scans the rows as they are stored; None: the CPU. Untested."""
+    """Index of the GPU that scans the rows as they are stored; None: the CPU. The GPU scan has not been run on a GPU yet."""
 
 
 ONE_SCAN = SearchOptions()

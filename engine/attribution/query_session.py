@@ -2,7 +2,7 @@
 method by name.
 
 A capability that only some kinds of methods have (a forecast, rows cached in memory, scores of single tokens) is declared in
-`capabilities`; using a missing one raises one error, which names the method and the capability.
+`capabilities`. Using one that a session lacks raises a SettingsError, which names the method and the capability.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...store.json_values import JsonObject
 from ...store.layout import Array
 from ..arrays.kernels.heaps import Heaps, merged
 from ..arrays.scan.forecast import Forecast
-from ..arrays.scan.scan_loop import Shape
+from ..arrays.scan.scan_loop import ScanShape
 from ..results.results import Results
 from ..results.score_export import export
 from ..runtime.memory import Plan
@@ -70,12 +70,12 @@ class QuerySession(Protocol):
         """Upper bound of the memory of any of the computations."""
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ScanShape:
         """Rows per block and number of workers of the scan."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What the session can do that not all sessions can."""
+        """The abilities of this session that some other sessions lack."""
 
     def attribute(self) -> Results:
         """The best examples of each query: (Q, k)."""
@@ -113,7 +113,10 @@ def require(session: QuerySession, capability: Capability) -> None:
 
 
 def best_examples(scores: Iterable[tuple[int, Array]], queries: int, k: int) -> tuple[Array, Array]:
-    """(Q, k) float32 scores and (Q, k) int64 rows of the best examples, ties to the lower row, from (first, (rows, Q))."""
+    """(Q, k) float32 scores and (Q, k) int64 row numbers of the best examples, from (first row, (rows, Q) scores).
+
+    Of equal scores, the smaller row number ranks first.
+    """
     heaps = Heaps(queries, k)
     for first, part in scores:
         heaps.push(np.ascontiguousarray(part.T), len(part), first)

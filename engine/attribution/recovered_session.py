@@ -17,7 +17,7 @@ from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ...store.reader import open_column
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
-from ..arrays.scan.scan_loop import Shape, cores
+from ..arrays.scan.scan_loop import ScanShape, cores
 from ..fitting.fit_record import read_fit, recovery_of
 from ..ingest.examples import Example
 from ..ingest.ingest_plan import TEXT_BYTES, layers_part
@@ -67,7 +67,7 @@ class RecoveredSession:
         self._files = self._query_files(queries)
         self._provider: Provider | None = self._opened(0)
         self._queries = read_queries(self._provider)
-        self.shape = Shape(BLOCK, 1)
+        self.shape = ScanShape(BLOCK, 1)
         self._in_memory, self._batch, self.plan = self._planned(run.budget)
         device = options.model.device
         self._device = pick_device(device).index or 0 if device.startswith("cuda") else None

@@ -16,7 +16,7 @@ from ...store.errors import StoreError
 from ...store.layout import Array
 from ...store.state import whole_state, write_state
 from ..arrays.moments import moments, second_moment_parts
-from ..arrays.scan.scan_loop import Shape, shapes
+from ..arrays.scan.scan_loop import ScanShape, shapes
 from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..interface.method import Similarity
 from ..interface.model_view import ModelShape
@@ -55,7 +55,7 @@ def statistics_parts(stored: StoredRows, method: Similarity, model_shape: ModelS
     return smallest + Plan.of(Part("inverses of second moments", 24 * max(declared[1], default=0) ** 2))
 
 
-def _plans(stored: StoredRows, column: str, widths: Sequence[int]) -> list[tuple[Plan, Shape]]:
+def _plans(stored: StoredRows, column: str, widths: Sequence[int]) -> list[tuple[Plan, ScanShape]]:
     precision = stored.precisions[column]
     readers = stored.open(precision.scanned)
     return [(second_moment_parts(readers, precision, widths, shape), shape) for shape in shapes(readers, 1)]

@@ -1,4 +1,6 @@
-"""The method of stored rows, with their settings, and whether all of its rows are there. Knows no query and no score."""
+"""Finds the method that made stored rows, with the settings recorded for them, and checks that no row is missing. Knows no query
+and no score.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
     group = method_group(name)
     if group not in store.groups:
         if _is_fitted(name):
-            raise StoreMissing(f"method {name} has a fit but no rows in {store.url}: use it with attribute or value")
+            raise StoreMissing(
+                f"method {name} is fitted and stores no rows in {store.url}: use it with attribute or value"
+            )
         stored = ", ".join(store.methods) or "none"
         raise StoreMissing(f"{store.url} has no rows of method {name} (it has rows of: {stored}): ingest adds them")
     method = load(name).from_settings(store.groups[group].settings)

@@ -19,7 +19,7 @@ from ..arrays.precision.precisions import Sign
 from ..arrays.scan.certified import CANDIDATES_PER_K, bound_worker_bytes, certified, room_for
 from ..arrays.scan.fixed_tiles import FixedTiles
 from ..arrays.scan.forecast import Forecast, forecast
-from ..arrays.scan.scan_loop import Shape
+from ..arrays.scan.scan_loop import ScanShape
 from ..arrays.scan.scorers import CustomScorer, Scorer, scorer_of
 from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget, scan_shapes
 from ..arrays.scan.top_k import TopK, all_scores, top_k
@@ -55,7 +55,7 @@ class StoredScores:
     def __init__(
         self, store: FeatureStore, name: str, budget: int | None = None, search: SearchOptions = ONE_SCAN
     ) -> None:
-        """`budget`: of memory, in bytes; None: no budget.
+        """`budget`: largest memory plan, in bytes; None: no budget.
 
         Raises:
             StoreMissing, UnknownMethod, …: see :func:`stored_method`.
@@ -86,7 +86,7 @@ class StoredScores:
             raise SettingsError(
                 "--certify works with --scan int8 only, and chooses the number of candidates itself: leave out --candidates"
             )
-        copies = self.store.forms(self.name)
+        copies = self.store.copies(self.name)
         if name not in copies:
             raise StoreMissing(f"{self.store.url} has no {name} copy of {self.name} (its copies: {', '.join(copies) or 'none'}); "
                                "headwater compress makes one")  # fmt: skip
@@ -94,7 +94,7 @@ class StoredScores:
         require_same_rows(compressed, self._stored)
         return compressed
 
-    def plan(self, provider: Provider, queries: list[Example], k: int) -> tuple[Plan, Shape]:
+    def plan(self, provider: Provider, queries: list[Example], k: int) -> tuple[Plan, ScanShape]:
         """The memory plan of a run, and the shape of its scan.
 
         Raises:
@@ -106,7 +106,7 @@ class StoredScores:
             ((self._scan_plan(count, k, shape), shape) for shape in shapes), others, self.budget
         )
 
-    def _scan_plan(self, count: int, k: int, shape: Shape) -> Plan:
+    def _scan_plan(self, count: int, k: int, shape: ScanShape) -> Plan:
         """Memory of the search. A certified search may fall back to a scan of the stored rows: its plan is the larger of both."""
         whole = self._stored.scan_plan(count, k, shape, whole=isinstance(self.method, BlockSimilarity))
         if self._compressed is None:
@@ -131,7 +131,7 @@ class StoredScores:
         rows = self._compressed or self._stored
         return rows.cache(rows.widest.declared.name)
 
-    def forecast(self, queries: int, k: int, shape: Shape) -> Forecast:
+    def forecast(self, queries: int, k: int, shape: ScanShape) -> Forecast:
         """Bytes and time of the search, for scores that are inner products."""
         candidates = (
             0 if self._compressed is None else CANDIDATES_PER_K if self._search.certify else self._candidates(k)
@@ -165,7 +165,7 @@ class StoredScores:
         return (3 * min(TEXT_CHUNK_ROWS, self.rows) + 2 * RESULT_QUERIES * min(k, self.rows)) * longest
 
     def prepare(self, provider: Provider, queries: list[Example]) -> QueryMatrix:
-        """The queries' rows, computed by one forward pass and prepared by the method.
+        """The queries' rows, computed by one forward pass per batch of queries, and then prepared by the method.
 
         Raises:
             DataError: NaN or Inf in a query's logits.
@@ -176,7 +176,7 @@ class StoredScores:
         with plugin_code(self.name, "prepare"):
             return self.method.prepare(rows, state)
 
-    def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, shape: Shape, run: Run) -> Results:
+    def attribute(self, matrix: QueryMatrix, ids: list[str], k: int, shape: ScanShape, run: Run) -> Results:
         """The k best examples for each query, in one pass."""
         stage = run.stage("attribute", self.rows)
         if self._compressed is not None:
@@ -202,7 +202,7 @@ class StoredScores:
         return GpuScan(self._columns(matrix), precision, device, room).top_k(matrix.matrix, k, stage)
 
     def _two_stage_search(
-        self, compressed: StoredRows, matrix: QueryMatrix, k: int, shape: Shape, stage: Stage
+        self, compressed: StoredRows, matrix: QueryMatrix, k: int, shape: ScanShape, stage: Stage
     ) -> TwoStageResult:
         """Scan the compressed copy, then score candidates again from the rows as stored."""
         column = CompressedColumn(compressed, self._stored, matrix.column)
@@ -210,17 +210,17 @@ class StoredScores:
             return certified(column, matrix.matrix, k, shape, stage)
         return two_stage(column, matrix.matrix, SearchDepth(k, self._candidates(k)), shape, stage)
 
-    def all_scores(self, matrix: QueryMatrix, shape: Shape, run: Run) -> Iterator[tuple[int, Array]]:
+    def all_scores(self, matrix: QueryMatrix, shape: ScanShape, run: Run) -> Iterator[tuple[int, Array]]:
         """(first row, (rows, Q) scores) of all stored examples, in order; an array is valid until the next iteration."""
         return all_scores(self._columns(matrix), self._scorer(matrix), shape, run.stage("scores", self.rows))
 
-    def value(self, matrix: QueryMatrix, shape: Shape, run: Run) -> Iterator[tuple[int, Array]]:
+    def value(self, matrix: QueryMatrix, shape: ScanShape, run: Run) -> Iterator[tuple[int, Array]]:
         """(first row, (rows,) mean scores of the queries) of all stored examples, in order."""
         columns = self._columns(matrix)
         for start, scores in all_scores(columns, self._mean_scorer(matrix), shape, run.stage("value", self.rows)):
             yield start, scores[:, 0]
 
-    def most_valuable(self, matrix: QueryMatrix, k: int, shape: Shape, run: Run) -> Results:
+    def most_valuable(self, matrix: QueryMatrix, k: int, shape: ScanShape, run: Run) -> Results:
         """The k best examples by :meth:`value`."""
         stage = run.stage("value", self.rows)
         best = top_k(self._columns(matrix), self._mean_scorer(matrix), k, shape, stage)

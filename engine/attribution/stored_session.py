@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...store.feature_store import FeatureStore
 from ..arrays.scan.forecast import Forecast
-from ..arrays.scan.scan_loop import Shape
+from ..arrays.scan.scan_loop import ScanShape
 from ..ingest.provider import Provider
 from ..interface.method import QueryMatrix
 from ..results.results import Results
@@ -27,7 +27,7 @@ class StoredSession:
         self._stored, self._provider, self._top, self._run = stored, provider, top, run
         self._queries = read_queries(provider)
         self.plan: Plan
-        self.shape: Shape
+        self.shape: ScanShape
         self.plan, self.shape = stored.plan(provider, self._queries, top)
 
     @property

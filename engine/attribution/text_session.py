@@ -12,7 +12,7 @@ from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
-from ..arrays.scan.scan_loop import Shape
+from ..arrays.scan.scan_loop import ScanShape
 from ..data.documents import RecordErrors, Template, read_documents
 from ..data.sources import find_sources
 from ..ingest.ingest_plan import TEXT_BYTES
@@ -67,7 +67,7 @@ class TextSession:
         if not self.rows:
             raise StoreMissing(f"{store.url} has no examples yet: run ingest again to continue")
         self._queries = _read(queries, options.template)
-        self.shape = Shape(TEXT_CHUNK_ROWS, 1)
+        self.shape = ScanShape(TEXT_CHUNK_ROWS, 1)
         self.plan = self._planned()
         self.plan.check(run.budget, self.plan.total)
 

@@ -70,7 +70,7 @@ class QueryArguments(RunArguments, FieldArguments):
 @click.option(
     "--all-scores",
     metavar="DIR.zarr",
-    help="Write the scores of all examples for all queries instead: a float32 array (examples, queries).",
+    help="Write the scores of all examples for all queries, instead of the best examples: a float32 array (examples, queries).",
 )
 @JSON_LINES
 @RUN
@@ -103,7 +103,9 @@ def attribute(arguments: QueryArguments) -> None:
         results = session.attribute()
     if not results.exact:
         recall = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
-        click.echo(f"approximate: a compressed copy of the rows chose which examples were scored{recall}", err=True)
+        click.echo(
+            f"approximate: the examples were chosen by scores of compressed rows, which are estimates{recall}", err=True
+        )
     _print_notes(session)
     if arguments.output:
         write_parts(arguments.output, fields_of(results), result_rows(results, session.store))

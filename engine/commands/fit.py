@@ -69,7 +69,7 @@ def fit(arguments: FitArguments) -> None:
 def plan_fit(arguments: FitArguments) -> None:
     """Print the memory plan of `fit`.
 
-    It takes the same options.
+    Takes the same arguments and options as `fit`, except --commit-seconds.
 
     \b
     headwater plan fit S --method stride
@@ -109,11 +109,11 @@ def _run(prepared: FitRun) -> None:
     if not finished:
         click.echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
-    duration = f" in {clock(time.monotonic() - display.started)}" if display.started else ", already before this run"
+    duration = f" in {clock(time.monotonic() - display.started)}" if display.started else " in an earlier run"
     click.echo(f"{prepared.store.url}: {prepared.job.method} fitted to {prepared.rows:,} examples{duration}", err=True)
 
 
-def fitted_among(names: Sequence[str]) -> list[str]:
+def subset_methods_among(names: Sequence[str]) -> list[str]:
     """The methods among `names` that are subset methods: they need a fit, and store no rows."""
     from ..interface.registry import load
     from ..interface.subset_method import SubsetMethod
@@ -142,6 +142,6 @@ def check_settings(name: str, settings: JsonObject, appended_store: str) -> None
         raise SettingsError(f"method {name}: {error}") from None
     if appended_store and (Path(appended_store) / "methods" / name / "state").exists():
         raise SettingsError(
-            f"a fit is of all examples of a store, so none can be appended to it: leave out --method {name}, "
-            f"then run headwater fit {appended_store} --method {name} --again"
+            f"the store has a fit of {name} to all its examples, and appending cannot extend a fit: append without "
+            f"--method {name}, then run headwater fit {appended_store} --method {name} --again"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from .fit import FitArguments, check_settings, fit_now, fitted_among
+from .fit import FitArguments, check_settings, fit_now, subset_methods_among
 from .options import CORPUS, RUN, FieldArguments, RunArguments, command_of, method_settings
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def ingest(arguments: IngestArguments) -> None:
     if not result.finished:
         click.echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
-    for name in fitted_among(arguments.methods):
+    for name in subset_methods_among(arguments.methods):
         fit_now(arguments.fit(name))
 
 
@@ -89,7 +89,7 @@ def _print_result(store: str, prepared: PreparedIngest, result: IngestResult) ->
     if record_errors.count:
         click.echo(f"skipped {record_errors.count} bad records in all", err=True)
     rate = result.tokens / max(result.seconds, 1e-9)
-    click.echo(f"{store}: {result.rows:,} examples, {result.added:,} read now, in {clock(result.seconds)} "
+    click.echo(f"{store}: {result.rows:,} examples, {result.added:,} read in this run, in {clock(result.seconds)} "
                f"({result.tokens:,} tokens, {rate:,.0f}/s)", err=True)  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def _prepared(arguments: IngestArguments) -> PreparedIngest:
     text_settings = TextSettings(a.template, a.on_error, a.max_length, a.attribute, a.truncate, a.lines)
     with_text = None if a.no_text is None else not a.no_text
     with_tokens = None if a.no_tokens is None else not a.no_tokens
-    fitted = fitted_among(a.methods)
+    fitted = subset_methods_among(a.methods)
     settings = method_settings(a.methods, a.settings)
     for name in fitted:
         check_settings(name, settings[name], a.store if a.append else "")
@@ -119,7 +119,7 @@ def _prepared(arguments: IngestArguments) -> PreparedIngest:
 def plan_ingest(arguments: IngestArguments) -> None:
     """Print the memory plan of `ingest`.
 
-    It takes the same options.
+    Takes the same arguments and options as `ingest`.
 
     \b
     headwater plan ingest corpus.jsonl --store S --model MODEL

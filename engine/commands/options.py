@@ -33,13 +33,16 @@ EXAMPLES_PRINTED = click.option(
 )
 JSON_LINES = click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
 MEMORY = click.option(
-    "--memory", metavar="BYTES", help="Refuse to start if the memory plan exceeds this: 512MB, 2GB, 1.5GiB."
+    "--memory",
+    metavar="BYTES",
+    help="Largest memory plan: 512MB, 2GB, 1.5GiB. The command takes smaller blocks or batches where it "
+    "can, and refuses to start if the plan still exceeds this.",
 )
 COLUMNS = click.option(
     "--columns",
     default="",
     metavar="FILE",
-    help="File with the examples' id and the column of --by, such as the corpus.",
+    help="File with each example's id and the column that --by names; the corpus file itself, if it has that column.",
 )
 MODEL_PATH = click.option(
     "--model",
@@ -133,7 +136,13 @@ FIELDS = options(
         metavar="TEMPLATE",
         help="Template of a record's prompt, such as '{question}\\n'.",
     ),
-    click.option("--completion", "completion_field", default="", metavar="TEMPLATE", help="Completion of a record."),
+    click.option(
+        "--completion",
+        "completion_field",
+        default="",
+        metavar="TEMPLATE",
+        help="Template of a record's completion, such as '{answer}'.",
+    ),
 )
 CORPUS = options(
     click.argument("corpus", nargs=-1, required=True),
@@ -180,12 +189,12 @@ SEARCH = options(
     click.option("--candidates", type=click.IntRange(1), metavar="N", help="Rows per query that are scored again. "
                  "[default: 2 x --top, at least 100; for sign bits 10 x --top, at least 1000]"),
     click.option("--certify", is_flag=True,
-                 help="Scan the int8 copy, then score candidates again until the answer is proven to be exact."),
+                 help="Scan the int8 copy, then score every row again that may be among the best: the answer is exact."),
 )  # fmt: skip
 GROUPING = options(
     click.option("--seeds", is_flag=True, help="Average over all seeds that `ingest --seeds` stored: mean scores with "
-                 "standard errors, and for each example the ranks that these errors allow."),
-    click.option("--by", default="", metavar="COLUMN", help="Sum scores by `source`, or by a column of --columns."),
+                 "standard errors, and for each example the range of ranks consistent with them."),
+    click.option("--by", default="", metavar="COLUMN", help="Sum scores by `source`, or by a column of --columns' file."),
     COLUMNS,
 )  # fmt: skip
 FIGURES = options(

@@ -198,7 +198,7 @@ def _split_conversation(messages: object, chat: Chat | None) -> tuple[str, str]:
     while turns and turns[-1]["role"] != "assistant":
         turns.pop()
     if not turns:
-        raise BadRecord("messages hold none of role 'assistant'")
+        raise BadRecord("field 'messages' has no message of role 'assistant'")
     if chat is None:
         conversation = "".join(f"{turn['role']}: {turn['content']}\n" for turn in turns[:-1])
         return conversation + "assistant: ", turns[-1]["content"]

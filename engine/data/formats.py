@@ -118,7 +118,7 @@ def _json(path: str) -> Opened:
     """An array of objects or one object, parsed whole; or JSONL, if the first line alone is an object."""
     _, first = next(nonblank_lines(path), (0, None))
     if first and first.lstrip().startswith(b"{"):
-        with suppress(BadRecord):  # an object over several lines
+        with suppress(BadRecord):  # BadRecord: the first line is only the start of an object over several lines
             _object_line(first)
             return nonblank_lines(path), _object_line
     return enumerate(value if isinstance(value := _read_json(path), list) else [value], 1), _require_object

@@ -28,7 +28,7 @@ class Source:
     name: str
     """Name in messages and ids: the base name, or the path relative to the folder that was given."""
     format: str
-    """How it is read: jsonl, json, text, lines, csv, parquet, npz or zarr; store: rows of a store; absent: it is not given."""
+    """How it is read: jsonl, json, text, lines, csv, parquet, npz, zarr; store: rows of a store; absent: not given this time."""
     size: int
     """Bytes on disk."""
     digest: str

@@ -14,7 +14,7 @@ from ...store.json_values import JsonObject
 from ...store.reader import open_column
 from ..data.documents import RecordErrors
 from ..ingest.array_provider import ArrayProvider
-from ..ingest.examples import Place, windows
+from ..ingest.examples import Place, example_windows
 from ..ingest.open_provider import corpus_provider
 from ..ingest.provider import Provider
 from ..ingest.store_opening import require_same
@@ -91,7 +91,7 @@ def require_rows(store: FeatureStore, provider: Provider) -> None:
     if store.provenance["kind"] != "arrays":
         return
     columns = {name: open_column(store, EXAMPLES, name) for name in ("id", "source", "counted")}
-    for part in windows(provider.examples(Place())):
+    for part in example_windows(provider.examples(Place())):
         row_numbers, count = np.arange(count, min(rows, count + len(part))), count + len(part)
         if count > rows:
             break

@@ -27,7 +27,7 @@ from ..ingest.method_code import fit_memory, plugin_code
 from ..ingest.outputs import BATCH_TOKENS
 from ..ingest.provider import Provider, RandomAccessProvider
 from ..interface.model_view import BATCH_EXAMPLES
-from ..interface.registry import load, provider_of
+from ..interface.registry import distribution_of, load
 from ..interface.subset_method import FitSession, HiddenStates, SubsetMethod
 from ..models.language_model import ModelChoice
 from ..runtime.memory import Part, Plan, show_bytes
@@ -199,7 +199,7 @@ class FitRun:
             finished = session.run(step, run.should_stop)
         if not isinstance(finished, bool):
             raise BrokenMethod(
-                f"method {self.job.method} of {provider_of(self.job.method)}: run of the fit gives {finished!r}; "
+                f"method {self.job.method} of {distribution_of(self.job.method)}: run of the fit gives {finished!r}; "
                 "it must give True at the end of the fit, and False if it was stopped"
             )
         if not finished:

@@ -97,21 +97,23 @@ class ArrayProvider:
     def examples(self, start: Place) -> Iterator[Example]:
         """The rows after a place, as examples."""
         files = {file.source.path: file for file in self._files}
-        for ordinal, source in remaining(self.sources, start):
+        for source_index, source in remaining(self.sources, start):
             file = files[source.path]
             file.source = source  # the same file under the name that it has in the store
-            first = start.record + 1 if ordinal == start.source else 0
+            first = start.record + 1 if source_index == start.source else 0
             for begin in range(first, file.rows, _ROWS):
-                yield from file.examples(ordinal, begin, min(file.rows, begin + _ROWS))
+                yield from file.examples(source_index, begin, min(file.rows, begin + _ROWS))
 
     def at(self, rows: Array) -> Iterator[Example]:
         """Examples of rows (n,): row numbers in ascending order, counted over all files."""
         begins = np.cumsum([0, *(file.rows for file in self._files)])
         for first, last in runs(rows):
-            for ordinal, file in enumerate(self._files):
-                begin, end = max(first, int(begins[ordinal])), min(last, int(begins[ordinal + 1]))
+            for source_index, file in enumerate(self._files):
+                begin, end = max(first, int(begins[source_index])), min(last, int(begins[source_index + 1]))
                 if begin < end:
-                    yield from file.examples(ordinal, begin - int(begins[ordinal]), end - int(begins[ordinal]))
+                    yield from file.examples(
+                        source_index, begin - int(begins[source_index]), end - int(begins[source_index])
+                    )
 
     def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:
         """Stack the rows of a batch; there is no model to run."""
@@ -215,7 +217,7 @@ class _File:
             if shapes.get(name, shape) != shape:
                 raise DataError(f"{path}: {name} is {shapes[name]}, the other arrays require {shape}")
 
-    def examples(self, ordinal: int, begin: int, end: int) -> Iterator[Example]:
+    def examples(self, source_index: int, begin: int, end: int) -> Iterator[Example]:
         """Rows `begin` to `end` as examples; positions without a label are left out."""
         hidden, labels = self._slice("hidden", begin, end), self._labels(begin, end)
         logits = self._logits(begin, end, labels)
@@ -228,7 +230,7 @@ class _File:
             record = begin + row
             name = f"{self.source.name}:{record}" if names is None else names[row]
             yield Example(name, self.source.name, record, 0, "", "" if texts is None else texts[row], len(label),
-                          int(is_target.sum()), payload, Place(ordinal, record))  # fmt: skip
+                          int(is_target.sum()), payload, Place(source_index, record))  # fmt: skip
 
     def _strings(self, name: str, begin: int, end: int) -> list[str] | None:
         if name not in self._arrays:

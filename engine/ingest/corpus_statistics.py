@@ -19,7 +19,7 @@ from ..interface.method import Accumulator, Method
 from ..interface.model_view import ModelShape
 from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.hashing import hashed
-from .examples import Place, windows
+from .examples import Place, example_windows
 from .method_code import DeclaredOutputs, plugin_code
 from .outputs import Batching, outputs
 from .provider import Provider
@@ -59,7 +59,8 @@ def unseen_rows(store: FeatureStore, name: str) -> int | None:
 def collect_statistics(
     store: FeatureStore, provider: Provider, methods: Mapping[str, Method], tokens: int, should_stop: Callable[[], bool]
 ) -> bool:
-    """Run `fit` of each method that has one and no rows yet, in one pass over a sample; False if stopped before its end.
+    """Run `fit` of each method that has one, and has neither rows nor statistics in the store yet, over one sample of the corpus.
+    False if stopped before the end.
 
     Raises:
         DataError: NaN or Inf in an example's logits. BrokenMethod: a method's own code fails.
@@ -100,7 +101,7 @@ def _accumulate(
                 accumulator.accumulate(DeclaredOutputs(batch_outputs, specs[name], "accumulate"))
 
     sample = (example for example in provider.examples(Place()) if example.place in places)
-    for window in windows(sample):
+    for window in example_windows(sample):
         if should_stop():
             return False
         for _ in outputs(provider, window, needs, accumulate, Batching(tokens)):
@@ -120,7 +121,8 @@ class CorpusSample:
 
 def sample_places(provider: Provider, count: int = SAMPLE) -> CorpusSample:
     """The `count` examples with the smallest hashes, or all examples if there are fewer."""
-    smallest: list[tuple[int, Place]] = []  # hashes are negated: the heap's root is the largest
+    # hashes are negated, so that the heap's root is the largest of the hashes kept
+    smallest: list[tuple[int, Place]] = []
     total = 0
     for example in provider.examples(Place()):
         total += 1

@@ -33,11 +33,13 @@ def _estimate(source: Source) -> float:
     if source.format in ("npz", "zarr", "json", "absent"):
         return 0.0
     with Path(source.path).open("rb") as file:
-        return _lines_in(file.read(1 << 20), source)
+        return _estimated_records(file.read(1 << 20), source)
 
 
-def _lines_in(sample: bytes, source: Source) -> float:
-    """Records of a file, in proportion to those of the sample; of a small compressed file, counted by reading it."""
+def _estimated_records(sample: bytes, source: Source) -> float:
+    """Number of records of a file, extrapolated from the line ends in `sample`. A compressed file is read instead: the number is
+    exact below `_SAMPLE` records, and 0 (no estimate) from there on.
+    """
     if source.path.lower().endswith((".gz", ".zst")):
         count = sum(1 for _, _ in zip(read_records(source.path, source.format, 0, ()), range(_SAMPLE), strict=False))
         return float(count) if count < _SAMPLE else 0.0

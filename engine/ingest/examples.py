@@ -110,7 +110,7 @@ def target_positions(tokens: Sequence[int], first: int) -> Array:
     return np.arange(max(0, first - 1), max(0, first - 1, len(tokens) - 1))
 
 
-def windows(examples: Iterable[Example], size: int = WINDOW) -> Iterator[list[Example]]:
+def example_windows(examples: Iterable[Example], size: int = WINDOW) -> Iterator[list[Example]]:
     """Lists of `size` consecutive examples."""
     source = iter(examples)
     while window := list(islice(source, size)):
@@ -118,7 +118,9 @@ def windows(examples: Iterable[Example], size: int = WINDOW) -> Iterator[list[Ex
 
 
 def batches(window: list[Example], tokens: int, most: int = BATCH_EXAMPLES) -> Iterator[list[int]]:
-    """Indices into a window in batches, longest example first, of at most `tokens` padded tokens and `most` examples."""
+    """Batches of indices into a window, longest example first; each of at most `tokens` tokens, padding included (or one longer
+    example), and at most `most` examples.
+    """
     order = sorted(range(len(window)), key=lambda i: (-window[i].length, i))
     batch: list[int] = []
     for i in order:

@@ -45,7 +45,7 @@ class IngestJob:
     text: TextSettings = field(default_factory=TextSettings)
     """How files of text are read."""
     batch_tokens: int | None = None
-    """Padded tokens of a batch; None for the largest batch that fits the budget."""
+    """Largest number of tokens of a batch, padding included; None: 4,096 (or one longest example), or fewer to fit the budget."""
     with_text: bool | None = None
     """Whether texts are stored; None: as in the existing store; a new store gets them."""
     with_tokens: bool | None = None
@@ -67,7 +67,7 @@ class PreparedIngest:
     methods: dict[str, Method]
     plan: Plan
     tokens: int
-    """Padded tokens of a batch."""
+    """Largest number of tokens of a batch, padding included."""
     stored_fields: StoredFields
 
     @property
@@ -94,8 +94,8 @@ class PreparedIngest:
         notes = []
         if not text:
             notes.append(
-                "texts are not stored (--no-text): methods that compare texts, scores of single tokens and labels by a pattern "
-                "do not work with this store, and answers show ids without texts"
+                "texts are not stored (--no-text): methods that compare texts, per-token scores and labels given as a text "
+                "pattern do not work with this store, and answers show ids without texts"
             )
         if not text and not tokens:
             notes.append("token ids are not stored either: a fit reads the corpus's files again")
@@ -135,12 +135,12 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
         for name, settings in job.methods.items()
         for label, method in _with_seeds(name, _method(name, settings, store), job.seeds, store).items()
     }
-    has_texts = store is not None and store.provenance["kind"] == "text"
-    settings = job.text.completed_from(store.provenance) if store and has_texts else job.text
+    is_text_store = store is not None and store.provenance["kind"] == "text"
+    settings = job.text.completed_from(store.provenance) if store and is_text_store else job.text
     provider = corpus_provider(job.corpus, job.model, settings)
     fields = _stored_fields(job, provider, store)
     for name, method in methods.items():
-        _check_columns(name, method, provider)
+        _check_method(name, method, provider)
     if store is None:
         _require_an_example(provider, settings)
     tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, fields)
@@ -200,7 +200,7 @@ def _require_an_example(provider: Provider, settings: TextSettings) -> None:
     provider.record_errors = RecordErrors(settings.on_error)  # count from zero: the ingestion reads these records again
 
 
-def _check_columns(name: str, method: Method, provider: Provider) -> None:
+def _check_method(name: str, method: Method, provider: Provider) -> None:
     """Raise SettingsError for a method whose declarations do not suit this model."""
     model_shape = provider.head.model_shape
     if isinstance(method, TextSimilarity):

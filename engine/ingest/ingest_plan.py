@@ -18,13 +18,13 @@ from .provider import Provider
 from .stored_columns import precisions_of
 
 TOKEN_BYTES = 40
-"""Bytes of a token id in a Python list; while a tokenizer makes it, it takes six times as much, with its text span."""
+"""Bytes that a token id takes in a Python list. During tokenisation a token takes six times as much, with its text span."""
 TEXT_BYTES = 8
-"""Bytes allowed for a token's text: four characters of two bytes, or eight of one."""
+"""Bytes assumed for the text of one token: four characters of two bytes each, or eight of one byte."""
 
 
 def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, fields: StoredFields) -> Plan:
-    """The memory of an ingestion in batches of `tokens` padded tokens."""
+    """The memory of an ingestion in batches of at most `tokens` tokens, padding included."""
     model_shape = provider.head.model_shape
     precisions = [precision for method in methods.values() for precision in precisions_of(method, model_shape).values()]
     columns = [column for precision in precisions for column in precision.columns]
@@ -68,7 +68,8 @@ def gradients_part(model_shape: ModelShape, needs: Sequence[OutputSpec], tokens:
 def choose_batch(
     provider: Provider, methods: Mapping[str, Method], budget: int | None, tokens: int | None, fields: StoredFields
 ) -> tuple[int, Plan]:
-    """Padded tokens of a batch, and its plan: `tokens`, or as many as fit the budget.
+    """Tokens of a batch, padding included, and the plan with such batches. The number is `tokens` if it is given, otherwise
+    `BATCH_TOKENS`, halved until the plan fits the budget; in both cases at least one longest example.
 
     Raises:
         BudgetError: not even a batch that holds only the longest example fits.

@@ -27,7 +27,7 @@ from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.run import SILENT, Progress, Run, silent
 from .corpus_statistics import collect_statistics, frozen_statistics
 from .estimate import estimate_records, fraction
-from .examples import TOKEN_IDS, Example, Place, example_rows, windows
+from .examples import TOKEN_IDS, Example, Place, example_rows, example_windows
 from .method_code import MethodRows
 from .outputs import Batching, named, outputs
 from .provider import Provider
@@ -60,7 +60,9 @@ class Ingestion:
     def __init__(
         self, provider: Provider, store: FeatureStore, methods: Mapping[str, Method], tokens: int, commit_seconds: float
     ) -> None:
-        """`tokens`: padded tokens of a batch; `commit_seconds`: seconds between commits, the most that a kill loses."""
+        """`tokens`: most tokens of a batch, padding included; `commit_seconds`: seconds of work between commits, which a kill
+        can lose.
+        """
         self.provider, self.store, self.methods = provider, store, dict(methods)
         self.tokens, self.commit_seconds = tokens, commit_seconds
         self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
@@ -97,7 +99,7 @@ class Ingestion:
         )
 
     def _start(self, run: Run) -> bool:
-        """Fit and precompute the methods; False if stopped before the end."""
+        """Collect the methods' corpus statistics (`fit`) and call their `precompute`, once; False if stopped before the end."""
         head = self.provider.head
         if not self._rows and collect_statistics(self.store, self.provider, self.methods, self.tokens, run.should_stop):
             for name, method in self.methods.items():
@@ -109,7 +111,9 @@ class Ingestion:
         return [EXAMPLES, *(method_group(name) for name in self.methods)]
 
     def _shortest_groups(self) -> tuple[list[str], int | None]:
-        """The unfinished groups with the fewest rows, and the next larger number of rows; no groups if all are complete."""
+        """The unfinished groups with the fewest rows, and the smallest larger row count of any group (None: there is none). If
+        all groups are complete: no groups, and None.
+        """
         rows = {group: self.store.rows(group) for group in self._groups()}
         open_groups = [g for g in rows if not self.store.is_complete(g)]
         if not open_groups:
@@ -128,7 +132,7 @@ class Ingestion:
             examples: Iterator[Example] = self.provider.examples(resume.start)
             if stop_row is not None:
                 examples = islice(examples, stop_row - first)
-            for window in windows(examples):
+            for window in example_windows(examples):
                 if run.should_stop():
                     return False
                 rows = self._rows_of(window, groups)
@@ -165,7 +169,7 @@ class Ingestion:
         return writers
 
     def _ends_at(self, stop_row: int, groups: list[str], digest: str, rows: int) -> bool:
-        """Whether the longer group that these have caught up with is complete, so that the corpus ends here.
+        """Whether the longer group, with whose `stop_row` rows `groups` have caught up, is complete: then the corpus ends here.
 
         Raises:
             StoreMismatch: the longer group was made from other examples.
@@ -173,7 +177,8 @@ class Ingestion:
         longer_group = next(g for g in self._groups() if self.store.rows(g) == stop_row and g not in groups)
         if digest != ResumePoint.of(self.store, longer_group).digest:
             raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: {rows} examples "
-                                f"now, {stop_row} then" + ("; a text or a label differs" if rows == stop_row else ""))  # fmt: skip
+                                f"now, {stop_row} then"
+                                + ("; an id, a prompt or a text differs" if rows == stop_row else ""))  # fmt: skip
         return self.store.is_complete(longer_group)
 
     def _rows_of(self, window: list[Example], groups: list[str]) -> dict[str, Rows]:

@@ -16,7 +16,7 @@ from ...store.errors import BrokenMethod, HeadwaterError
 from ...store.layout import Array, Column
 from ..interface.method import Method, Precomputed
 from ..interface.model_view import BatchOutputs, Head, LinearIO, ModelShape, OutputSpec, Reduction, UpperLayers
-from ..interface.registry import provider_of
+from ..interface.registry import distribution_of
 from ..interface.subset_method import FitMemory, SubsetMethod
 
 
@@ -72,7 +72,9 @@ class DeclaredOutputs:
 
 
 def checksums(outputs: DeclaredOutputs) -> dict[str, int]:
-    """Checksums of all tensors that a method can read: torch does not record changes of tensors made in inference mode."""
+    """Checksums of all tensors that a method can read. Changes are found by them, because torch does not count changes of tensors
+    that were created in inference mode.
+    """
     return {name: zlib.crc32(_bytes_of(tensor).data) for name, tensor in outputs.tensors().items()}
 
 
@@ -108,7 +110,9 @@ def _column_fault(values: object, column: Column, count: int, device: torch.devi
 
 
 def settings_fault(method: Method) -> str:
-    """What is wrong with a method's settings (wrong types, or values that JSON changes); empty if nothing is."""
+    """What is wrong with a method's settings (wrong types, or values that do not survive the way to JSON values and back); empty
+    if nothing is.
+    """
     kind = type(method)
     try:
         copy = kind.from_settings(method.settings())
@@ -128,13 +132,13 @@ def plugin_code(name: str, call: str) -> Iterator[None]:
     try:
         yield
     except BrokenMethod as error:
-        raise BrokenMethod(f"method {name} of {provider_of(name)}: {error}") from error
+        raise BrokenMethod(f"method {name} of {distribution_of(name)}: {error}") from error
     except (HeadwaterError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
         first_line = str(error).strip().partition("\n")[0]
         fault = f"{call} raises {type(error).__name__}: {first_line}".rstrip(": ")
-        raise BrokenMethod(f"method {name} of {provider_of(name)}: {fault}") from error
+        raise BrokenMethod(f"method {name} of {distribution_of(name)}: {fault}") from error
 
 
 def fit_memory(name: str, method: SubsetMethod, model: ModelShape, rows: int) -> FitMemory:
@@ -147,7 +151,7 @@ def fit_memory(name: str, method: SubsetMethod, model: ModelShape, rows: int) ->
         memory: object = method.memory(model, rows)
     if not isinstance(memory, FitMemory):
         raise BrokenMethod(
-            f"method {name} of {provider_of(name)}: memory gives {type(memory).__name__}, not a FitMemory"
+            f"method {name} of {distribution_of(name)}: memory gives {type(memory).__name__}, not a FitMemory"
         )
     return memory
 

@@ -1,4 +1,6 @@
-"""Opens the provider of a corpus with a model, of arrays, or of queries to an existing store. Knows no method."""
+"""Opens the provider of a corpus (of texts with a model, or of arrays) or of the queries to an existing store. Knows no
+method.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from .examples import Example, batches
 from .provider import Provider
 
 BATCH_TOKENS = 4096
-"""Largest number of padded tokens of a batch, unless an example is longer."""
+"""Largest number of tokens of a batch, padding included, unless one example is longer."""
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class Batching:
     """How examples are batched, and which outputs are checked."""
 
     tokens: int = BATCH_TOKENS
-    """Padded tokens of a batch."""
+    """Largest number of tokens of a batch, padding included."""
     noun: str = "example"
     """Name of an example in errors: `example` or `query`."""
     logits: bool = True
@@ -37,7 +37,7 @@ class Batching:
 def batching_for(
     examples: Sequence[Example], tokens: int = BATCH_TOKENS, *, noun: str, logits: bool = True
 ) -> Batching:
-    """Batches of `tokens` padded tokens, or of the longest example's if that is longer."""
+    """Batches of at most `tokens` tokens, padding included, or of as many as the longest example has, if it has more."""
     return Batching(max([tokens, *(example.length for example in examples)]), noun, logits)
 
 
@@ -48,7 +48,7 @@ def outputs(
     compute: Callable[[PackedOutputs], T],
     batching: Batching,
 ) -> Iterator[tuple[list[int], T]]:
-    """Run the model over examples, longest first: (indices into `examples`, the result of `compute` for the batch's outputs).
+    """Run the model over examples, longest first; yields for each batch (indices into `examples`, result of `compute`).
 
     `compute` is called in inference mode, and the outputs of one batch are freed before the next. (An iterator over outputs would
     keep a batch in memory while the next one is read, and would leave the caller's thread in inference mode.)

@@ -35,7 +35,7 @@ class Provider(Protocol):
         """Further facts for the store's provenance, which are not compared."""
 
     def memory(self, tokens: int) -> Plan:
-        """The memory of the model and of a batch of `tokens` padded tokens."""
+        """The memory of the model and of a batch of `tokens` tokens, padding included."""
 
     def longest(self) -> int:
         """Number of tokens of the longest possible example."""
@@ -60,9 +60,11 @@ def remaining(sources: Sequence[Source], start: Place) -> Iterator[tuple[int, So
     Raises:
         CorpusError: the user did not name a file of the store's corpus that must be read.
     """
-    for ordinal, source in enumerate(sources):
-        if ordinal < start.source:
+    for source_index, source in enumerate(sources):
+        if source_index < start.source:
             continue
         if source.format == "absent":
-            raise CorpusError(f"{source.name} belongs to the store's corpus and must be read again: name it, too")
-        yield ordinal, source
+            raise CorpusError(
+                f"{source.name} belongs to the store's corpus and must be read again: add it to the command"
+            )
+        yield source_index, source

@@ -17,7 +17,7 @@ class ResumePoint:
     digest: str
     """Digest chained over the examples written."""
     sources: int
-    """Sources of the corpus that were read to their end."""
+    """Number of the corpus's files that were read to their end."""
 
     @classmethod
     def of(cls, store: FeatureStore, group: str) -> ResumePoint:

@@ -106,7 +106,7 @@ def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str
         done = min((_finished_sources(store, group) if group in root.groups else 0 for group in groups), default=0)
         absent = [source.name for source in ordered[done:] if source.format == "absent"]
         if absent:
-            raise StoreMismatch(f"{store.path} was made of more files: name {', '.join(absent[:3])}, too")
+            raise StoreMismatch(f"{store.path} was made from further files: add {', '.join(absent[:3])} to the command")
         provider.sources[:] = ordered + new
         reopened = {name: replace(entry, complete=entry.complete and not new) for name, entry in root.entries.items()}
         provenance = {**root.provenance, "sources": stored + _source_records(new)}
@@ -116,8 +116,8 @@ def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str
 
 
 def _matched(stored: Sequence[_SourceRecord], sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
-    """The store's files in its order and under its names (format "absent" if no source matches); and the new files, under new
-    names.
+    """The store's files in its order and under its names (format "absent" if no source matches); and the new files, each with
+    parent folders added to its name if another file has that name.
     """
     new, ordered = list(sources), list[Source]()
     for record in stored:

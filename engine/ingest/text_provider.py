@@ -1,8 +1,8 @@
 """Text with a language model as a provider: documents → pieces of tokens → outputs. Knows no method and no store.
 
-A plain document longer than `max_length` tokens is cut into consecutive examples, with their offsets. A document with a prompt
-stays one example: if it is too long, it is truncated where the settings allow this, and is otherwise reported as a bad record
-with its file and line.
+A document without a prompt that is longer than `max_length` tokens is cut into consecutive examples, each with its character
+offset in the document. A document with a prompt stays one example: if it is too long, it is truncated where the settings allow
+this, and is otherwise reported as a bad record with its file and line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _DOCUMENTS_AT_ONCE = 64  # documents that are tokenised together
 ENCODE_CHARACTERS = 1 << 17
 """Characters that are tokenised together."""
 ENCODED_BYTES = 200
-"""Upper bound of the bytes per character during tokenisation: one token per character, in the library and in Python."""
+"""Upper bound of the memory per character during tokenisation, in bytes: at worst each character is a token, which both the
+tokenizer's library and Python hold."""
 
 
 class TextProvider:
@@ -82,27 +83,27 @@ class TextProvider:
 
     def examples(self, start: Place) -> Iterator[Example]:
         """The examples after a place: documents are tokenised and cut into pieces."""
-        for ordinal, source in remaining(self.sources, start):
-            first = start if ordinal == start.source else Place(ordinal)
+        for source_index, source in remaining(self.sources, start):
+            first = start if source_index == start.source else Place(source_index)
             documents = read_documents(
                 source, self.settings.template, self.record_errors, start=max(0, first.record), chat=self._chat()
             )
-            for example in self.encoded(documents, ordinal):
+            for example in self.encoded(documents, source_index):
                 if (example.place.record, example.place.piece) > (first.record, first.piece) or first.record < 0:
                     yield example
 
-    def encoded(self, documents: Iterator[Document], ordinal: int) -> Iterator[Example]:
+    def encoded(self, documents: Iterator[Document], source_index: int) -> Iterator[Example]:
         """Examples of a source's documents."""
         for group in _groups(documents):
             if len(group) == 1 and _characters(group[0]) > self._characters_at_once:
-                yield from self._long(group[0], ordinal)
+                yield from self._long_document(group[0], source_index)
                 continue
             encoded = self._tokens([document.prompt + document.text for document in group])
             for document, (ids, spans) in zip(group, encoded, strict=True):
                 if document.prompt:
-                    yield from self._prompted(document, self._without_prefix(ids, spans), ordinal)
+                    yield from self._whole_example(document, self._without_prefix(ids, spans), source_index)
                 else:
-                    yield from self._cut(document, iter([self._without_prefix(ids, spans)]), ordinal)
+                    yield from self._pieces(document, iter([self._without_prefix(ids, spans)]), source_index)
 
     @property
     def _characters_at_once(self) -> int:
@@ -118,20 +119,20 @@ class TextProvider:
         size = len(self.model.prefix)
         return (ids[size:], spans[size:]) if size and tuple(ids[:size]) == self.model.prefix else (ids, spans)
 
-    def _long(self, document: Document, ordinal: int) -> Iterator[Example]:
+    def _long_document(self, document: Document, source_index: int) -> Iterator[Example]:
         """Examples of a document too long to be tokenised whole.
 
         A plain one is tokenised in parts. One with a prompt is shortened first, or reported if the settings forbid truncation.
         """
         if not document.prompt:
-            yield from self._cut(document, self._parts(document.text), ordinal)
+            yield from self._pieces(document, self._parts(document.text), source_index)
         elif self.settings.truncate:
             half = self._characters_at_once // 2
             shorter = replace(document, prompt=document.prompt[-half:], text=document.text[:half])
             tokens = self._without_prefix(*next(self._tokens([shorter.prompt + shorter.text])))
-            yield from self._prompted(shorter, tokens, ordinal)
+            yield from self._whole_example(shorter, tokens, source_index)
         else:
-            self._too_long(document, f"{_characters(document):,} characters", ordinal)
+            self._too_long(document, f"{_characters(document):,} characters", source_index)
 
     def _parts(self, text: str) -> Iterator[_Tokens]:
         """Tokens of a long text, part by part. A part ends before a space, or anywhere if its second half has no space."""
@@ -144,7 +145,7 @@ class TextProvider:
             yield ids, [(begin + first, begin + last) for first, last in spans]
             begin = end
 
-    def _cut(self, document: Document, parts: Iterator[_Tokens], ordinal: int) -> Iterator[Example]:
+    def _pieces(self, document: Document, parts: Iterator[_Tokens], source_index: int) -> Iterator[Example]:
         """Pieces of a plain text, made while its tokens are read."""
         prefix, room = self.model.prefix, self.settings.length - len(self.model.prefix)
         ids, spans, piece = list[int](), list[tuple[int, int]](), 0
@@ -152,7 +153,7 @@ class TextProvider:
         def piece_example(example_id: str, begin: int, end: int) -> Example:
             payload = ([*prefix, *ids[at : at + room]], len(prefix))
             part = replace(document, id=example_id, text=document.text[begin:end])
-            return _example(part, begin, payload, Place(ordinal, document.record, piece))
+            return _example(part, begin, payload, Place(source_index, document.record, piece))
 
         for part_ids, part_spans in parts:
             ids, spans, at = ids + part_ids, spans + part_spans, 0
@@ -165,7 +166,7 @@ class TextProvider:
             name = f"{document.id}#{piece}" if piece else document.id
             yield piece_example(name, spans[0][0] if piece else 0, len(document.text))
 
-    def _prompted(self, document: Document, tokens: _Tokens, ordinal: int) -> Iterator[Example]:
+    def _whole_example(self, document: Document, tokens: _Tokens, source_index: int) -> Iterator[Example]:
         """The one example of a document with a prompt. One that is too long is truncated, or else reported and left out."""
         ids, spans = tokens
         prefix, room = self.model.prefix, self.settings.length - len(self.model.prefix)
@@ -173,7 +174,7 @@ class TextProvider:
         first = next((i for i, (_, end) in enumerate(spans) if end > prompt_end), len(ids))
         if len(ids) > room:
             if not self.settings.truncate:
-                self._too_long(document, f"{len(ids) + len(prefix)} tokens", ordinal)
+                self._too_long(document, f"{len(ids) + len(prefix)} tokens", source_index)
                 return
             cut = min(first, len(ids) - room)
             begin, end = spans[cut - 1][1] if cut else 0, spans[cut + room - 1][1]
@@ -181,13 +182,13 @@ class TextProvider:
             ids, first = ids[cut : cut + room], first - cut
         first_target = len(prefix) + (first if self.settings.attribute == "completion" else 0)
         payload = ([*prefix, *ids], first_target)
-        yield _example(replace(document, prompt=prompt, text=text), 0, payload, Place(ordinal, document.record))
+        yield _example(replace(document, prompt=prompt, text=text), 0, payload, Place(source_index, document.record))
 
-    def _too_long(self, document: Document, size: str, ordinal: int) -> None:
+    def _too_long(self, document: Document, size: str, source_index: int) -> None:
         self.record_errors.report(
-            f"{self.sources[ordinal].path}:{document.line}: prompt and completion are {size}, --max-length is "
-            f"{self.settings.length} (the model's context: {self.head.model_shape.max_length}); "
-            "--truncate cuts the prompt's start"
+            f"{self.sources[source_index].path}:{document.line}: prompt and completion are {size}, but an example has at most "
+            f"{self.settings.length} tokens (the model's context: {self.head.model_shape.max_length}): shorten it; "
+            "in an ingestion, --max-length sets this number, and --truncate cuts the prompt's start"
         )
 
     def _chat(self) -> Chat | None:

@@ -13,7 +13,7 @@ from ..data.documents import Template
 from ..interface.model_view import ModelShape
 
 MAX_LENGTH = 1024
-"""Default number of tokens of the longest example: the score of a longer one tells less about which part of it matters."""
+"""Default of `max_length` where the context allows it: a longer example's score tells less about which of its parts matters."""
 _RECORDED = ("max_length", "attribute", "truncate", "lines")
 
 
@@ -30,7 +30,9 @@ class TextSettings:
     attribute: str | None = None
     """Target tokens of an example with a prompt: those of its `completion` (the default), or `all`."""
     truncate: bool | None = None
-    """Whether an example with a prompt that is too long is cut, first at its prompt's start, then at its completion's end."""
+    """Whether a too long example with a prompt is truncated: first its prompt from the start, then its completion from the
+    end.
+    """
     lines: bool | None = None
     """Whether each line of a plain text file is a document, instead of each paragraph."""
 

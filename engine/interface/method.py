@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # listing methods reads this module, and must load neither to
     from ...store.layout import Array, Block, Column
 
 API = 2
-"""Number of this contract. Raised only when a method written for the previous number would break."""
+"""Number of this contract. It is increased only when a method written for the previous number would break."""
 
 Precomputed: TypeAlias = Any
 """What a method's `precompute` returns and its `sketch` is given: a type of the method's own."""
@@ -193,8 +193,8 @@ class BlockSimilarity(Similarity):
         """(128, 64) float32: scores of a tile, each a function of its row and its query alone. Must not change `block`.
 
         A tile always has 128 stored rows, decoded to float32 (columns of integers keep their dtype), and 64 queries. It is
-        filled up with rows and queries of zeros, whose scores are ignored. `@` on these arrays gives a row and a query the
-        same bits at any place in a tile; np.dot and np.einsum may not.
+        filled up with rows and queries of zeros, whose scores are ignored. With `@` on these arrays, a row and a query get a
+        score of the same bits at any place in a tile; with np.dot and np.einsum perhaps not.
         """
 
 

@@ -1,7 +1,7 @@
 """Finds installed methods by name, from entry points. Built-in methods are found in the same way as others.
 
-Entry-point group `headwater.methods`: name = "package.module:Class". Listing imports no plugin, so that a broken one is a line
-of the list; only the requested method is imported. Knows no method by name.
+Entry-point group `headwater.methods`: name = "package.module:Class". Listing imports no plugin, so that a broken one is
+still listed; only the requested method is imported. Knows no method by name.
 """
 
 from __future__ import annotations
@@ -138,10 +138,10 @@ def _raw_entry_points(distribution: Distribution) -> str:
     try:
         return distribution.read_text("entry_points.txt") or ""
     except (OSError, ValueError):
-        return GROUP  # unreadable: possibly ours
+        return GROUP  # unreadable, so it may name methods: the caller looks for GROUP in the text
 
 
-def provider_of(name: str) -> str:
+def distribution_of(name: str) -> str:
     """Name and version of the distribution that provides a method; for errors."""
     entries = entries_by_name().get(name.partition("@")[0], [])
     return " and ".join(entry.distribution for entry in entries) or "no installed package"

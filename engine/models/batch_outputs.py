@@ -71,7 +71,9 @@ class LinearHead:
         return self.weight.new_empty(rows, self.model_shape.vocabulary) if self.weight.dtype == torch.float32 else None
 
     def tile_rows(self) -> int:
-        """Positions per tile; on a CPU no more than the product needs for its speed, so that small tiles stay in cache."""
+        """Positions per tile: at most `TILE_BYTES`; on a CPU at most `CACHED_BYTES` or 256 positions, so that a tile stays in
+        cache.
+        """
         row_bytes = 4 * self.model_shape.vocabulary
         max_rows = TILE_BYTES // row_bytes
         return max(

@@ -90,10 +90,12 @@ def _linear_io(
     example_ids: torch.Tensor,
 ) -> LinearIO:
     if name not in inputs or name not in output_grads:
-        raise ModelError(f"the model does not use its linear layer {name}: leave it out by the method's setting layers")
+        raise ModelError(
+            f"the model does not use its linear layer {name}: exclude it with the method's setting `layers`"
+        )
     if inputs[name].shape[:2] != token_mask.shape:
         raise ModelError(f"the linear layer {name} is not used at every token (its input is {tuple(inputs[name].shape)}): "
-                         "leave it out by the method's setting layers")  # fmt: skip
+                         "exclude it with the method's setting `layers`")  # fmt: skip
     return LinearIO(inputs[name][token_mask], output_grads[name][token_mask], example_ids)
 
 
@@ -109,7 +111,7 @@ def _recording(
         def hook(module: HfModel, args: HookArgs, output: HookArgs) -> None:
             if name in inputs:
                 raise ModelError(
-                    f"the model uses its linear layer {name} more than once: leave it out by the setting layers"
+                    f"the model uses its linear layer {name} more than once: exclude it with the setting `layers`"
                 )
             inputs[name] = args[0].detach()
             if output.requires_grad:

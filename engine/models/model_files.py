@@ -55,7 +55,7 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
     """The config of a causal language model.
 
     Raises:
-        ModelError: there is none, or it is not a causal language model, or its code may not run.
+        ModelError: there is none, or it is not a causal language model, or it needs code of its own that is not allowed to run.
     """
     from transformers import AutoConfig
 
@@ -147,7 +147,7 @@ def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
     """Load the tokenizer, which must be a fast one: only these report the text span of each token.
 
     Raises:
-        ModelError: there is none, it is not a fast one, or its code may not run.
+        ModelError: there is none, it is not a fast one, or it needs code of its own that is not allowed to run.
     """
     from transformers import AutoTokenizer
 

@@ -1,5 +1,5 @@
-"""Type aliases for objects of the transformers library. Its classes are found by name when a model is loaded, and their
-attributes and calls that headwater uses have no types there. Knows nothing else.
+"""Type aliases for objects of the transformers library. It finds its classes by name when a model is loaded, and does
+not declare types for the attributes and calls that headwater uses. Knows nothing else.
 """
 
 from __future__ import annotations

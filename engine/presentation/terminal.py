@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from ...store.json_values import JsonFields, ParsedJson
 from ..arrays.scan.forecast import Forecast
-from ..arrays.scan.scan_loop import Shape
+from ..arrays.scan.scan_loop import ScanShape
 from ..results.example_table import Cell, Columns
 from ..results.printable import printable
 from ..runtime.memory import Plan, resident_bytes, show_bytes
@@ -116,7 +116,7 @@ def print_plan(plan: Plan, budget: int | None, unit: str) -> None:
     )
 
 
-def plan_facts(plan: Plan, budget: int | None, shape: Shape, forecast: Forecast | None) -> JsonFields:
+def plan_facts(plan: Plan, budget: int | None, shape: ScanShape, forecast: Forecast | None) -> JsonFields:
     """A memory plan and its forecast as JSON values."""
     return {
         "parts": {part.name: part.bytes for part in plan.parts},

@@ -36,7 +36,7 @@ class Examples:
         column = self._columns[name]
         out = np.empty((column.rows, *column.column.shape), column.column.dtype)
         column.read(0, column.rows, out)
-        column.rest()
+        column.close_file()
         return out
 
     def texts(self, rows: Array) -> list[str]:

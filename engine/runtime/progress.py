@@ -24,7 +24,7 @@ def clock(seconds: float) -> str:
 class ProgressDisplay:
     """Shows the progress of a run, one stage after the other. Call :meth:`show` with each report.
 
-    On a terminal a bar of rich; elsewhere a line every few seconds, so that a log stays readable.
+    On a terminal a progress bar, by the library rich; elsewhere a line every few seconds, so that a log stays readable.
     """
 
     def __init__(self, interval: float = 5.0) -> None:

@@ -22,7 +22,7 @@ class CountSketch:
     sign: torch.Tensor
     """(size,) float32: σ."""
     buckets: int
-    """m."""
+    """Number of buckets."""
 
     def matrix(self) -> torch.Tensor:
         """(size, buckets) float32 with one ±1 per row: x @ matrix() is the sketch of x."""

@@ -1,4 +1,4 @@
-"""Reductions of the logits: losses, and sparse residuals r = softmax(z/τ) − onehot(y) on their heaviest tokens.
+"""Reductions of the logits: losses, and residuals r = softmax(z/τ) − onehot(y), kept for the most probable tokens and y only.
 
 On the CPU Numba kernels compute them in a fifteenth of the time of the head's matrix product (torch's logsumexp and topk take a
 third), on other devices torch operations; both are tested against the same oracle. Knows no model.
@@ -15,8 +15,8 @@ from numba import njit, prange
 
 from ...store.layout import Array
 
-_NEAR, _FINE = 40, 16  # nats below the maximum, and bins in each
-_FAR, _COARSE = 48, 8  # nats below those, and bins in each
+_NEAR, _FINE = 40, 16  # width of the fine range below the maximum in nats, and bins per nat
+_FAR, _COARSE = 48, 8  # width of the coarse range below that in nats, and bins per nat
 _BINS = _NEAR * _FINE + _FAR * _COARSE
 _STRIDE = 16  # every 16th logit is sampled
 _LOWEST = np.finfo(np.float32).min
@@ -133,7 +133,7 @@ def _bins(values: Array, peak: np.float32, tau: np.float32, bins: Array) -> None
 
 
 @njit(cache=True)
-def _likely(row: Array, top: int) -> np.float32:
+def _sampled_threshold(row: Array, top: int) -> np.float32:
     """A threshold that about 1.5 · `top` values of `row` reach, estimated from every 16th value; the lowest float32 for
     short rows, where sampling does not pay."""
     rank = (3 * top // 2 + 32) // _STRIDE + 1  # + 32: so that a small sample rarely reaches fewer than `top` values
@@ -189,7 +189,7 @@ def _sort_bin(row: Array, order: Array) -> None:
 
 
 @njit(cache=True)
-def _heaviest(row: Array, tau: np.float32, top: int, token_ids: Array, logits: Array) -> int:
+def _largest(row: Array, tau: np.float32, top: int, token_ids: Array, logits: Array) -> int:
     """Write the indices of the `top` largest of `row`, descending, ties by index, to `token_ids`, and their values to `logits`;
     returns their number.
 
@@ -197,7 +197,7 @@ def _heaviest(row: Array, tau: np.float32, top: int, token_ids: Array, logits: A
     a bin are sorted. Logits whose probability underflows float32 are ignored.
     """
     candidates, values = np.empty(len(row), np.int32), np.empty(len(row), np.float32)
-    least = _likely(row, top)
+    least = _sampled_threshold(row, top)
     candidate_count = _reaching(row, least, candidates, values) if least > _LOWEST else 0
     if candidate_count < top:
         candidate_count = len(row)
@@ -254,7 +254,7 @@ def _one_support(row: Array, target: int, rule: SupportRule, index: Array, value
     error alone, which RISE's normalisation would scale up to unit norm.
     """
     token_ids = np.empty(len(index), np.int64)
-    count: int = _heaviest(row, rule.tau, len(index), token_ids, value)
+    count: int = _largest(row, rule.tau, len(index), token_ids, value)
     own = -1
     for k in range(count):
         if token_ids[k] == target:

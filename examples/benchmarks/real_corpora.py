@@ -25,7 +25,7 @@ import numpy as np
 
 MODEL = "models/stories260K"
 GSM8K, INSTRUCT = ("gsm8k/train.jsonl", "gsm8k/test.jsonl"), "instruct/instruction-data.json"
-_TOLD = re.compile(r"([\d,]+) examples, ([\d,]+) read now, in .*\(([\d,]+) tokens")
+_TOLD = re.compile(r"([\d,]+) examples, ([\d,]+) read in this run, in .*\(([\d,]+) tokens")
 
 
 def corpora(data: Path, rows: int | None, folder: Path) -> tuple[Path, Path]:

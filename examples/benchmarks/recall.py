@@ -56,7 +56,7 @@ def _held_out(files: Sequence[Path], count: int) -> tuple[list[dict[str, Any]], 
 
 def measure(store: Path, questions: Path, model: Path) -> dict[str, Any]:
     """Recall of every form and every search."""
-    from headwater.engine.arrays.scan.scan_loop import Shape
+    from headwater.engine.arrays.scan.scan_loop import ScanShape
     from headwater.engine.arrays.scan.scorers import scorer_of
     from headwater.engine.arrays.scan.stored_rows import StoredRows
     from headwater.engine.arrays.scan.top_k import top_k
@@ -72,7 +72,7 @@ def measure(store: Path, questions: Path, model: Path) -> dict[str, Any]:
     attribution = StoredScores(opened, "rise")
     provider = query_provider(str(questions), opened, ModelChoice(str(model)), Template())
     matrix = attribution.prepare(provider, read_queries(provider)).matrix
-    fine, shape = StoredRows(opened, method_group("rise")), Shape(64, 2)
+    fine, shape = StoredRows(opened, method_group("rise")), ScanShape(64, 2)
     exact = np.vstack([_brute(fine, matrix[start : start + 50]) for start in range(0, len(matrix), 50)])
     lines = []
     for precision, bits in FORMS:

@@ -13,7 +13,7 @@ import torch
 from ...engine.arrays.precision.precisions import precision_of
 from ...engine.arrays.scan.fixed_tiles import TILE_ROWS as TILE
 from ...engine.arrays.scan.fixed_tiles import FixedTiles
-from ...engine.arrays.scan.scan_loop import Shape
+from ...engine.arrays.scan.scan_loop import ScanShape
 from ...engine.arrays.scan.scorers import CustomScorer, Scorer, scorer_of
 from ...engine.arrays.scan.top_k import top_k
 from ...engine.interface.method import BlockSimilarity, Method, QueryMatrix, Similarity, TextSimilarity
@@ -102,7 +102,7 @@ def splits_change_no_score(method: Method, models: Sequence[ModelShape], device:
     scorer = _scorer(method, matrix, method.columns(trial.model))
     with tempfile.TemporaryDirectory() as folder:
         readers = stored_columns(folder, method.columns(trial.model), rows)
-        shapes = [Shape(rows, workers) for rows, workers in ((TILE, 1), (2 * TILE, 2), (7, 1 + scorer.parallel))]
+        shapes = [ScanShape(rows, workers) for rows, workers in ((TILE, 1), (2 * TILE, 2), (7, 1 + scorer.parallel))]
         first, *others = [top_k(readers, scorer, 20, shape, SILENT_STAGE) for shape in shapes]
     for other in others:
         same = np.array_equal(first.rows, other.rows) and np.array_equal(first.scores, other.scores)

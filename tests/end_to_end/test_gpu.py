@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.arrays.precision.precisions import precision_of
-from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import ScanShape
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.top_k import top_k
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
@@ -63,7 +63,7 @@ def test_a_scan_on_the_device_is_the_cpus(tmp_path: Path, precision: str, reside
     matrix = rows[:33] + 1
     form = precision_of(precision, column("c", (256,), "float32"), 1024)
     columns = stored(tmp_path / "s", rows, form=form)
-    expected = top_k(columns, scorer_of(form, matrix), 50, Shape(500, 2), SILENT_STAGE)
+    expected = top_k(columns, scorer_of(form, matrix), 50, ScanShape(500, 2), SILENT_STAGE)
     monkeypatch.setattr(gpu, "BLOCK_BYTES", 600 * 256)
     memory = (1 << 30) if resident else 8 << 20
     scan = gpu.GpuScan(columns, form, 0, memory)

@@ -4,7 +4,7 @@ No version since format 3 writes it.
 """
 
 import numpy as np
-from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import ScanShape
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import top_k
@@ -27,13 +27,13 @@ def rows() -> np.ndarray:
 
 def scores(stored: StoredRows, queries: np.ndarray) -> np.ndarray:
     """(Q, rows) in the order of rows."""
-    found = top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], queries), ROWS, Shape(4, 2), SILENT_STAGE)
+    found = top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], queries), ROWS, ScanShape(4, 2), SILENT_STAGE)
     return np.take_along_axis(found.scores, np.argsort(found.rows, axis=1), 1)
 
 
 def test_format_2_is_read_and_means_what_it_meant() -> None:
     store = FeatureStore.open(GOLDEN)
-    assert store.forms("m") == list(FORMS) and not any(verify(store))
+    assert store.copies("m") == list(FORMS) and not any(verify(store))
     queries = rows()[:5].astype(np.float32)
     exact = queries.astype(np.float64) @ rows().astype(np.float64).T
     assert np.abs(scores(StoredRows(store, method_group("m")), queries) - exact).max() < 1e-6

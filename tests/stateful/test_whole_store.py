@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headwater.engine.arrays.scan.compress import TargetPrecision, compression
-from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import ScanShape
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import top_k
@@ -127,7 +127,7 @@ class WholeStore(RuleBasedStateMachine):
             source.scanned("vector"),
             scorer_of(source.precisions["vector"], queries),
             top,
-            Shape(block, 1),
+            ScanShape(block, 1),
             SILENT_STAGE,
         )
         scores, rows = brute_force(self.vectors[method], queries, top)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import ScanShape
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import top_k
@@ -52,7 +52,7 @@ def scores(path: Path, group: str, column: str) -> tuple[bytes, bytes]:
     stored = StoredRows(FeatureStore.open(path), group)
     precision = stored.precisions[column]
     queries = np.random.default_rng(0).standard_normal((5, precision.depth)).astype(np.float32)
-    best = top_k(stored.scanned(column), scorer_of(precision, queries), 7, Shape(4, 2), SILENT_STAGE)
+    best = top_k(stored.scanned(column), scorer_of(precision, queries), 7, ScanShape(4, 2), SILENT_STAGE)
     return best.rows.tobytes(), best.scores.tobytes()
 
 
@@ -60,7 +60,7 @@ def answers(path: Path) -> list[tuple[bytes, bytes]]:
     """Of every method and precision."""
     store = FeatureStore.open(path)
     groups = [method_group(name) for name in store.methods]
-    groups += [precision_group(name, form) for name in store.methods for form in store.forms(name)]
+    groups += [precision_group(name, form) for name in store.methods for form in store.copies(name)]
     return [scores(path, group, column) for group in groups for column in StoredRows(store, group).precisions
             if StoredRows(store, group).precisions[column].depth > 4]  # fmt: skip
 

@@ -163,7 +163,7 @@ def read_every_way(path: Path, name: str, rows: range) -> list[str]:
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
 def test_chunks_that_changed_places_are_found(path, column, large, monkeypatch):
     if large:  # a chunk that is not read whole for the sake of one row
-        monkeypatch.setattr("headwater.store.file_column._CHECKED", 0)
+        monkeypatch.setattr("headwater.store.file_column._WHOLE_CHECK_BYTES", 0)
     one, two = (path / "shards/0/examples" / column.name / column.chunk_key(chunk) for chunk in (0, 1))
     if column.name == "sketch":
         rewrite_sketch(path)

@@ -11,7 +11,7 @@ import numpy as np
 from ....store.layout import Array
 from ...runtime.memory import Part, Plan
 from ..moments import TILE
-from ..scan.scan_loop import Shape, blocks_bytes
+from ..scan.scan_loop import ScanShape, blocks_bytes
 from .bounds import PAST
 from .row_cache import RowSource
 
@@ -82,7 +82,7 @@ class Room:
     """Number of principal directions in the bounds."""
     cached_rows: int
     """Capacity of the row cache, in rows."""
-    shape: Shape
+    shape: ScanShape
     """Block size and workers of the passes."""
 
     def parts(self, source: RowSource) -> Plan:

@@ -15,7 +15,7 @@ from ...runtime.run import SILENT_STAGE
 from ..kernels.product import products
 from ..moments import TILE
 from ..precision.precisions import BFloat16, Floats, Precision
-from ..scan.scan_loop import Shape, scan
+from ..scan.scan_loop import ScanShape, scan
 from ..scan.scorers import scorer_of
 from ..scan.top_k import tiles
 
@@ -66,7 +66,7 @@ class RowCache:
         result: Array = np.asarray(self.source.precision.decode(parts), np.float32).reshape(len(rows), -1)
         return result
 
-    def for_each_tile(self, shape: Shape, use: Callable[[int, Array], None]) -> None:
+    def for_each_tile(self, shape: ScanShape, use: Callable[[int, Array], None]) -> None:
         """Call `use` with a first row and (n, D) float32, for all rows, in any order and from several threads: one pass."""
         precision = self.source.precision
 
@@ -77,7 +77,7 @@ class RowCache:
         self.passes += 1
         scan(self.source.columns, shape, lambda: decode_block, SILENT_STAGE)
 
-    def products(self, vector: Array, shape: Shape) -> Array:
+    def products(self, vector: Array, shape: ScanShape) -> Array:
         """(N,) float32: every row's product with a vector (D,) float32: one pass."""
         result = np.empty(self.source.rows, np.float32)
         if not isinstance(self.source.precision, Floats | BFloat16):  # scorers of int8 and signs round the vector too

@@ -1,7 +1,7 @@
 """Top-k heaps: the best k scores of each query, kept while scores stream by. Knows rows by number and nothing else.
 
-A heap's root is its lowest score, and nearly every new score is below it. Of equal scores the lower row ranks first, so the
-result depends on the scores alone, not on their order or on how workers split them.
+A heap's root is its lowest score, and nearly every new score is below it. Of equal scores the smaller row number ranks
+first, so the result depends on the scores alone, not on their order or on how workers split them.
 """
 
 from __future__ import annotations

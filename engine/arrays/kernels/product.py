@@ -200,7 +200,7 @@ def _emit_products(
 
 
 def _emit_sums(b: ir.IRBuilder, kind: ir.Type, sum_part: Values, totals: Sequence[Sequence[ir.Value]]) -> None:
-    """Add up the lanes of each total, and write the result over its sum or add it."""
+    """Add up the lanes of each total; replace its sum in memory by the result, or add the result to it."""
     y, to, pitch, overwrite = sum_part
     for i, line in enumerate(totals):
         for j, slot in enumerate(line):
@@ -268,8 +268,8 @@ def _multiply_panel(rows: VectorPart, packed: QueryPanel, sums: SumPart, two: bo
 def pairs(rows: Array, matrix: Array, row_at: Array, query_at: Array) -> Array:
     """(p,): ⟨rows[row_at], matrix[query_at]⟩, each bit-identical to `multiply`.
 
-    rows (n, D) as `kernel_rows` returns them; matrix (Q, D) int16 for int8 rows, else float32; row_at, query_at (p,) int64. Sums are
-    int32 for int8 rows, else float32.
+    rows (n, D) as `kernel_rows` returns them; matrix (Q, D) int16 for int8 rows, else float32; row_at, query_at (p,) int64. Sums
+    are int32 for int8 rows, else float32.
     """
     if rows.shape[1] != matrix.shape[1]:
         raise DataError(f"rows have {rows.shape[1]} numbers, but queries have {matrix.shape[1]}")

@@ -26,7 +26,7 @@ from ..kernels.product import DEPTH, multiply
 from ..precision.precisions import Int8
 from ..precision.quantize import int8_queries
 from ..precision.rotation import hadamard_rotation
-from .scan_loop import Shape, scan
+from .scan_loop import ScanShape, scan
 from .scorers import require_queries, scorer_of, tile_rows
 from .top_k import tiles, top_k
 from .two_stage import CompressedColumn, TwoStageResult, ranked, require_same_rows, rescored
@@ -37,7 +37,7 @@ _UNIT = 2.0**-24  # unit roundoff of float32
 _SLACK = 1.0 + 1e-5  # covers rounding of the bounds, which are computed in float32
 
 
-def certified(column: CompressedColumn, matrix: Array, k: int, shape: Shape, stage: Stage) -> TwoStageResult:
+def certified(column: CompressedColumn, matrix: Array, k: int, shape: ScanShape, stage: Stage) -> TwoStageResult:
     """The k best rows of the finer column, exactly; its copy must be int8.
 
     Raises:

@@ -24,7 +24,7 @@ from ....store.writer import GroupWriter
 from ...runtime.memory import Part, Plan
 from ...runtime.run import SILENT_STAGE, Stage
 from ..precision.precisions import Precision, Sign, precision_of
-from .scan_loop import Shape, blocks_bytes
+from .scan_loop import ScanShape, blocks_bytes
 from .stored_rows import StoredRows, first_plan_within_budget, scan_shapes
 
 _TILE = 128  # rows that one thread encodes per step
@@ -52,7 +52,7 @@ class Compression:
     """Declared column → its new precision."""
     plan: Plan
     """Memory plan of the run."""
-    shape: Shape
+    shape: ScanShape
     """Block rows and workers."""
 
     @property
@@ -172,7 +172,7 @@ def _new_precisions(source: StoredRows, method: str, target: TargetPrecision) ->
     return precisions
 
 
-def _plan(source: StoredRows, precisions: dict[str, Precision], columns: list[Column], shape: Shape) -> Plan:
+def _plan(source: StoredRows, precisions: dict[str, Precision], columns: list[Column], shape: ScanShape) -> Plan:
     readers = source.open(name for column in precisions for name in source.precisions[column].scanned)
     rounding = max(
         column_precision.encode_bytes(_TILE) + 8 * _TILE * column_precision.depth

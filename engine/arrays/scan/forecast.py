@@ -13,7 +13,7 @@ import numpy as np
 
 from ....store.layout import Array
 from ...runtime.run import SILENT_STAGE
-from .scan_loop import Shape, row_bytes, scan
+from .scan_loop import ScanShape, row_bytes, scan
 from .scorers import scorer_of
 from .stored_rows import StoredRows
 from .top_k import TopKWorker
@@ -37,7 +37,7 @@ class Forecast:
     """Bytes of the sample scan."""
 
 
-def forecast(scanned: StoredRows, fine: StoredRows, queries: int, depth: SearchDepth, shape: Shape) -> Forecast:
+def forecast(scanned: StoredRows, fine: StoredRows, queries: int, depth: SearchDepth, shape: ScanShape) -> Forecast:
     """Forecast a scan of `scanned` for `queries` queries; the candidates (0: none) are scored again from `fine`."""
     precision = scanned.widest
     name = precision.declared.name

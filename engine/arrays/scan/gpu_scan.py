@@ -22,7 +22,7 @@ from ....store.errors import DeviceError
 from ....store.layout import Array, Block
 from ...runtime.run import Stage
 from ..precision.precisions import Precision, Sign
-from .scan_loop import Shape, row_bytes
+from .scan_loop import ScanShape, row_bytes
 from .tensor_scores import best_keys, from_keys, query_planes, scores_of
 from .top_k import TopK
 
@@ -115,7 +115,7 @@ class GpuScan:
         import cupyx
 
         slots: list[DeviceArrays] = [{} for _ in range(_SLOTS)]
-        shape = Shape(rows, 1)
+        shape = ScanShape(rows, 1)
         with BlockStream(self._columns, rows, shape.buffers, allocate=cupyx.empty_pinned) as stream:
             before: Block | None = None
             number = 0

@@ -40,7 +40,7 @@ def cores() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ScanShape:
     """Block size and number of workers of a scan."""
 
     block_rows: int
@@ -69,25 +69,27 @@ def row_bytes(columns: Sequence[ColumnReader]) -> int:
     return max(1, sum(c.column.row_bytes for c in columns))
 
 
-def blocks_bytes(columns: Sequence[ColumnReader], shape: Shape) -> int:
+def blocks_bytes(columns: Sequence[ColumnReader], shape: ScanShape) -> int:
     """Memory of a scan's blocks."""
     return shape.buffers * min(shape.block_rows, max(1, columns[0].rows)) * row_bytes(columns)
 
 
-def shapes(columns: Sequence[ColumnReader], workers: int) -> list[Shape]:
-    """Candidate shapes of a scan, fastest first: blocks of `BLOCK_BYTES`, halved down to one row; all workers, then one."""
+def shapes(columns: Sequence[ColumnReader], workers: int) -> list[ScanShape]:
+    """Candidate shapes of a scan, fastest first: blocks of `BLOCK_BYTES`, halved down to one row; of each
+    size with all workers, then with one.
+    """
     rows = max(1, BLOCK_BYTES // row_bytes(columns))
     rows = rows // ROWS_MULTIPLE * ROWS_MULTIPLE or rows
     candidates = []
     while rows:
-        candidates += [Shape(rows, count) for count in sorted({workers, 1}, reverse=True)]
+        candidates += [ScanShape(rows, count) for count in sorted({workers, 1}, reverse=True)]
         rows //= 2
     return candidates
 
 
 def scan(
     columns: Sequence[ColumnReader],
-    shape: Shape,
+    shape: ScanShape,
     make_worker: Callable[[], W],
     stage: Stage,
     stop: int | None = None,
@@ -113,7 +115,7 @@ def scan(
     return workers
 
 
-def _source(columns: Sequence[ColumnReader], shape: Shape, stop: int | None) -> SharedBlocks | BlockStream:
+def _source(columns: Sequence[ColumnReader], shape: ScanShape, stop: int | None) -> SharedBlocks | BlockStream:
     """Blocks that each worker reads itself; or, for one worker or columns that only one thread may read, blocks read ahead."""
     in_memory = all(isinstance(column, CachedColumn) for column in columns)
     if in_memory or (shape.workers > 1 and all(column.shared for column in columns)):

@@ -18,8 +18,8 @@ from ..precision.quantize import int8_queries
 from ..precision.signs import sign_queries
 from .fixed_tiles import TILE_ROWS
 
-SCORES = 1 << 16
-"""Largest number of scores in a tile (256 KB, for the second-level cache), unless the fewest rows of a tile have more."""
+MAX_TILE_SCORES = 1 << 16
+"""Largest number of scores in a tile (256 KB, for the L2 cache), unless a tile of `_MIN_TILE_ROWS` rows has more."""
 _MIN_TILE_ROWS, _MAX_TILE_ROWS = 64, 4096
 
 
@@ -78,7 +78,7 @@ class CustomScorer(Scorer):
 
 def tile_rows(queries: int) -> int:
     """Tile rows of a built-in scorer."""
-    rows = SCORES // max(1, queries) // _MIN_TILE_ROWS * _MIN_TILE_ROWS
+    rows = MAX_TILE_SCORES // max(1, queries) // _MIN_TILE_ROWS * _MIN_TILE_ROWS
     return min(_MAX_TILE_ROWS, max(_MIN_TILE_ROWS, rows))
 
 

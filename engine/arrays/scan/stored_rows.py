@@ -13,7 +13,7 @@ from ....store.reader import open_column
 from ...runtime.memory import Part, Plan
 from ..precision.precisions import Precision, recorded_precisions
 from .fixed_tiles import TILE_ROWS, tiles_bytes
-from .scan_loop import Shape, cores, shapes
+from .scan_loop import ScanShape, cores, shapes
 from .scorers import query_bytes, scratch_bytes, tile_rows
 from .top_k import scan_parts
 
@@ -58,7 +58,7 @@ class StoredRows:
             key=lambda precision: (precision.depth, sum(c.row_bytes for c in precision.columns)),
         )
 
-    def scan_plan(self, queries: int, k: int, shape: Shape, *, whole: bool = False) -> Plan:
+    def scan_plan(self, queries: int, k: int, shape: ScanShape, *, whole: bool = False) -> Plan:
         """Memory of a scan of the widest column; with `whole`, of all columns, decoded one tile at a time for a method's own
         score function.
         """
@@ -80,7 +80,7 @@ class StoredRows:
 
 
 def first_plan_within_budget(plans: Iterable[tuple[Plan, T]], others: Plan, budget: int | None) -> tuple[Plan, T]:
-    """The first plan, each given with the shape of its run, that fits the budget together with the other parts.
+    """The first plan that fits the budget together with `others`: the sum of both, and the shape that came with the plan.
 
     Raises:
         BudgetError: no plan fits; the message names the smallest budget that works.
@@ -96,6 +96,6 @@ def first_plan_within_budget(plans: Iterable[tuple[Plan, T]], others: Plan, budg
     raise AssertionError("a plan within the budget was rejected")
 
 
-def scan_shapes(rows: StoredRows, *, whole: bool = False) -> list[Shape]:
+def scan_shapes(rows: StoredRows, *, whole: bool = False) -> list[ScanShape]:
     """Candidate shapes of a scan of the widest column, fastest first; with `whole`, of all columns, by one worker."""
     return shapes(rows.all_columns(), 1) if whole else shapes(rows.scanned(rows.widest.declared.name), cores())

@@ -1,7 +1,8 @@
 """Search for the best k: rows are streamed, and only the best k of each query are kept, never an N × Q array.
 
-A score depends on its row and its query alone, to the last bit, and ties go to the lower row; so a result depends
-neither on the budget nor on blocks, tiles, workers, or the other queries. Knows columns, blocks and scorers; no method.
+A score depends on its row and its query alone, to the last bit, and of equal scores the smaller row number ranks first; so a
+result depends neither on the budget nor on blocks, tiles, workers, or the other queries. Knows columns, blocks and scorers; no
+method.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from ....store.layout import Array, Block
 from ...runtime.memory import Part, Plan
 from ...runtime.run import Stage
 from ..kernels.heaps import Heaps, heap_bytes, merged
-from .scan_loop import Shape, blocks_bytes, scan
+from .scan_loop import ScanShape, blocks_bytes, scan
 from .scorers import Scorer
 
 
 @dataclass(frozen=True, slots=True)
 class TopK:
-    """The best rows of each query, best first; ties go to the lower row."""
+    """The best rows of each query, best first; of equal scores the smaller row number first."""
 
     scores: Array
     """(Q, k) float32."""
@@ -45,7 +46,9 @@ class TopKWorker:
         for tile in tiles(block, self._scorer.tile_rows):
             self._scorer.score(tile, self._scores)
             if self.heaps.push(self._scores, tile.rows, tile.start):
-                raise DataError(f"a score between rows {tile.start} and {tile.start + tile.rows - 1} is not a number")
+                raise DataError(
+                    f"the score of one of the rows {tile.start} to {tile.start + tile.rows - 1} is not a number"
+                )
 
 
 def tiles(block: Block, rows: int) -> Iterator[Block]:
@@ -54,7 +57,7 @@ def tiles(block: Block, rows: int) -> Iterator[Block]:
         yield block.part(start, min(block.rows, start + rows))
 
 
-def top_k(columns: Sequence[ColumnReader], scorer: Scorer, k: int, shape: Shape, stage: Stage) -> TopK:
+def top_k(columns: Sequence[ColumnReader], scorer: Scorer, k: int, shape: ScanShape, stage: Stage) -> TopK:
     """The k best rows for each query, in one pass. `stage` gets the number of processed rows.
 
     Raises:
@@ -67,7 +70,7 @@ def top_k(columns: Sequence[ColumnReader], scorer: Scorer, k: int, shape: Shape,
 
 
 def all_scores(
-    columns: Sequence[ColumnReader], scorer: Scorer, shape: Shape, stage: Stage
+    columns: Sequence[ColumnReader], scorer: Scorer, shape: ScanShape, stage: Stage
 ) -> Iterator[tuple[int, Array]]:
     """(first row, (rows, Q) float32 scores), for each tile, in row order. An array is valid until the next iteration."""
     scores = np.empty((scorer.queries, scorer.tile_rows), np.float32)
@@ -80,7 +83,7 @@ def all_scores(
             stream.give(block)
 
 
-def scan_parts(columns: Sequence[ColumnReader], queries: int, k: int, shape: Shape, tile: int) -> Plan:
+def scan_parts(columns: Sequence[ColumnReader], queries: int, k: int, shape: ScanShape, tile: int) -> Plan:
     """Memory of a scan in tiles of `tile` rows: blocks, scores, heaps and their merging. A precision adds its own memory."""
     rows = columns[0].rows
     return Plan.of(

@@ -19,7 +19,7 @@ from ...runtime.memory import Part, Plan
 from ...runtime.run import Stage
 from ..precision.precisions import Precision, Sign
 from .compress import check_column, row_checks
-from .scan_loop import Shape
+from .scan_loop import ScanShape
 from .scorers import Scorer, query_bytes, scorer_of
 from .stored_rows import StoredRows
 from .top_k import TopK, top_k
@@ -63,7 +63,7 @@ class TwoStageResult:
 
 
 def two_stage(
-    column: CompressedColumn, matrix: Array, depth: SearchDepth, shape: Shape, stage: Stage
+    column: CompressedColumn, matrix: Array, depth: SearchDepth, shape: ScanShape, stage: Stage
 ) -> TwoStageResult:
     """The k best rows, by finer scores, of the candidates: the best rows of a scan of the small precision.
 
@@ -108,7 +108,7 @@ def require_same_rows(small: StoredRows, fine: StoredRows) -> None:
 
 
 def ranked(scores: Array, rows: Array, k: int) -> TopK:
-    """The k best of each query's candidates (Q, c), best first, ties to the lower row."""
+    """The k best of each query's candidates (Q, c), best first; of equal scores the smaller row number first."""
     order = np.lexsort((rows, np.negative(scores)), axis=1)[:, :k]
     return TopK(np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1))
 
@@ -151,7 +151,7 @@ def expected_recall(estimates: Array, scores: Array, best: Array) -> float:
     """Expected fraction of the true best k among candidates chosen by estimates, derived from the estimates' errors.
 
     An estimate's error is assumed to be normal around 0, with the standard deviation of the candidates' errors. A row whose score
-    is s is a candidate unless its error falls below the smallest estimate of a candidate minus s: with probability p(s). Each
+    is s is a candidate if s plus its error reaches the smallest estimate of a candidate: with probability p(s). Each
     returned row therefore stands for 1/p(s) - 1 missed rows. With few candidates the expected recall may be far below the
     measured one (0.56 against 0.98: `examples/benchmarks/recall.py`); it was never more than 0.005 above it.
 

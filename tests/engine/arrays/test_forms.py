@@ -10,7 +10,7 @@ import pytest
 from headwater.engine.arrays.precision.precisions import Sign, precision_of, recorded_precisions
 from headwater.engine.arrays.precision.rotation import Rotation, hadamard_rotation
 from headwater.engine.arrays.precision.signs import sign_queries
-from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import ScanShape
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.top_k import top_k
 from headwater.engine.runtime.run import SILENT_STAGE
@@ -125,7 +125,7 @@ def test_every_form_finds_the_best_of_a_store(precision: str, tmp_path: Path) ->
     queries = unit(1, 5, DEPTH) + 2 * rows[[3, 699, 350, 77, 0]]
     form = precision_of(precision, column("c", (DEPTH,), "float32"), 16_384)
     columns = stored(tmp_path / "s", rows, form=form)
-    found = [top_k(columns, scorer_of(form, queries), 20, Shape(size, 2), SILENT_STAGE) for size in (50, 700)]
+    found = [top_k(columns, scorer_of(form, queries), 20, ScanShape(size, 2), SILENT_STAGE) for size in (50, 700)]
     assert np.array_equal(found[0].rows, found[1].rows) and np.array_equal(found[0].scores, found[1].scores)
     exact, best = brute_force(rows, queries, 20)
     assert np.array_equal(found[0].rows[:, 0], best[:, 0])

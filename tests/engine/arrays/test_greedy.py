@@ -14,7 +14,7 @@ from headwater.engine.arrays.greedy.greedy import greedy
 from headwater.engine.arrays.greedy.problem import Choice, Limits, Objective, Room
 from headwater.engine.arrays.greedy.row_cache import RowCache, RowSource
 from headwater.engine.arrays.precision.precisions import precision_of
-from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import ScanShape
 from headwater.engine.runtime.run import SILENT_STAGE
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.layout import column
@@ -82,7 +82,7 @@ def instance(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
 
 def chosen(folder: Path, rows: np.ndarray, v: np.ndarray, c: float, limits: Limits, pool: int, **more: Any) -> Choice:
     form = precision_of("float16", column("c", (rows.shape[1],), "float16"))
-    room = Room(pool, more.get("directions", 6), more.get("kept", 30), more.get("shape", Shape(16, 1)))
+    room = Room(pool, more.get("directions", 6), more.get("kept", 30), more.get("shape", ScanShape(16, 1)))
     return greedy(RowSource(stored(folder, rows, form=form), form), Objective(v, c), limits, room, SILENT_STAGE)
 
 
@@ -133,7 +133,7 @@ def test_neither_pool_nor_blocks_nor_workers_change_it(tmp_path: Path) -> None:
     every = [
         chosen(tmp_path / str(at), rows, v, 1 / 120, limits, pool, shape=shape, directions=(1, 16, 3, 4)[at])
         for at, (pool, shape) in enumerate(
-            [(3000, Shape(64, 1)), (200, Shape(7, 2)), (130, Shape(5000, 1)), (1, Shape(64, 1))]
+            [(3000, ScanShape(64, 1)), (200, ScanShape(7, 2)), (130, ScanShape(5000, 1)), (1, ScanShape(64, 1))]
         )
     ]
     assert all(one.rows.tolist() == every[0].rows.tolist() for one in every)
@@ -169,7 +169,7 @@ def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
     rows = np.ones((40, 4), np.float32)
     rows[33, 2] = 1e30
     form = precision_of("float32", column("c", (4,), "float32"))
-    source, room = RowSource(stored(tmp_path, rows, form=form), form), Room(8, 2, 9, Shape(16, 1))
+    source, room = RowSource(stored(tmp_path, rows, form=form), form), Room(8, 2, 9, ScanShape(16, 1))
     for penalty in (0.1, 0.0):
         with pytest.raises(DataError, match="row 33 is not finite"):
             greedy(source, Objective(np.ones(4), penalty), Limits(3, np.ones(40, bool)), room, SILENT_STAGE)
@@ -185,7 +185,9 @@ def test_rows_of_any_form_are_chosen_as_they_are_decoded(tmp_path: Path, past: N
     columns = stored(tmp_path, rows, form=form)
     whole = np.asarray(form.decode({one.column.name: one.gather(np.arange(150)) for one in columns}))
     v, limits = rows.mean(0).astype(np.float64), Limits(60, np.ones(150, bool))
-    found = greedy(RowSource(columns, form), Objective(v, 1 / 20), limits, Room(9, 5, 11, Shape(16, 2)), SILENT_STAGE)
+    found = greedy(
+        RowSource(columns, form), Objective(v, 1 / 20), limits, Room(9, 5, 11, ScanShape(16, 2)), SILENT_STAGE
+    )
     assert found.rows.tolist() == brute(whole, v, 1 / 20, limits)[0]
 
 
@@ -206,7 +208,7 @@ def test_what_lies_barely_across_the_directions_counts(tmp_path: Path) -> None:
     rows = np.concatenate([np.tile([1, 2e-4], (300, 1)), np.tile([1, -2e-4], (300, 1))]).astype(np.float32)
     form = precision_of("float32", column("c", (2,), "float32"))
     limits, v = Limits(60, np.ones(600, bool)), np.array([1.0, 1e-5])
-    source, room = RowSource(stored(tmp_path, rows, form=form), form), Room(20, 1, 40, Shape(64, 1))
+    source, room = RowSource(stored(tmp_path, rows, form=form), form), Room(20, 1, 40, ScanShape(64, 1))
     found = greedy(source, Objective(v, 1 / 60), limits, room, SILENT_STAGE)
     expected, gains = brute(rows, v, 1 / 60, limits)
     assert found.rows.tolist() == expected and np.allclose(found.gains, gains)
@@ -247,7 +249,7 @@ def test_a_choice_keeps_to_its_plan(tmp_path: Path) -> None:
         chance, form = np.random.default_rng(0), precision_of("float16", column("c", shape[1:], "float16"))
         rows = (np.ones(shape) if name == "narrow" else chance.normal(size=shape)).astype(np.float16)
         source = RowSource(stored(tmp_path / name, rows, form=form), form)
-        room = Room(256, 64, shape[0], Shape(1024, 1))
+        room = Room(256, 64, shape[0], ScanShape(1024, 1))
         objective, limits = Objective(rows[0].astype(np.float64), 1e-3), Limits(2, np.ones(len(rows), bool))
         greedy(source, objective, limits, room, SILENT_STAGE)  # kernels are compiled
         tracemalloc.start()

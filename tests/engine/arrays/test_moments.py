@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from headwater.engine.arrays.moments import column_sums, gram, moment_parts, weighted_sums
 from headwater.engine.arrays.precision.precisions import precision_of
-from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import ScanShape
 from headwater.engine.runtime.run import SILENT_STAGE, Progress, Run
 from headwater.store.errors import DataError, StoreDamaged
 from headwater.store.layout import column
@@ -18,8 +18,8 @@ ROWS, DEPTH = 1500, 40
 
 
 @pytest.mark.parametrize("precision", ["float16", "bf16", "int8", "float32"])
-@pytest.mark.parametrize("shape", [Shape(64, 1), Shape(7, 2), Shape(10_000, 3)])
-def test_sums_are_those_of_the_decoded_rows(tmp_path: Path, precision: str, shape: Shape) -> None:
+@pytest.mark.parametrize("shape", [ScanShape(64, 1), ScanShape(7, 2), ScanShape(10_000, 3)])
+def test_sums_are_those_of_the_decoded_rows(tmp_path: Path, precision: str, shape: ScanShape) -> None:
     random = np.random.default_rng(0)
     form = precision_of(precision, column("c", (DEPTH,), "float32"))
     data = random.standard_t(4, (ROWS, DEPTH)).astype(np.float32)
@@ -46,7 +46,7 @@ def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path: Path) -> N
     columns = stored(tmp_path / "s", np.ones((50, DEPTH), np.float32), form=form)
     for weights in (np.ones((2, 49)), np.ones(50), np.full((1, 50), np.nan), lambda start, stop: np.ones((2, 1))):
         with pytest.raises(DataError, match=r"weights"):
-            weighted_sums(columns, form, weights, Shape(16, 1), SILENT_STAGE)
+            weighted_sums(columns, form, weights, ScanShape(16, 1), SILENT_STAGE)
 
 
 def test_a_damaged_chunk_gives_no_sum(tmp_path: Path) -> None:
@@ -58,4 +58,4 @@ def test_a_damaged_chunk_gives_no_sum(tmp_path: Path) -> None:
     path.write_bytes(data)
     for total in (gram, column_sums):
         with pytest.raises(StoreDamaged, match="chunk 3 "):
-            total(columns, form, Shape(16, 1), SILENT_STAGE)
+            total(columns, form, ScanShape(16, 1), SILENT_STAGE)

@@ -11,7 +11,7 @@ from headwater.engine.arrays.scan import certified as certify
 from headwater.engine.arrays.scan import two_stage as search
 from headwater.engine.arrays.scan.certified import certified
 from headwater.engine.arrays.scan.compress import Compression, TargetPrecision, compression
-from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import ScanShape
 from headwater.engine.arrays.scan.scorers import scorer_of
 from headwater.engine.arrays.scan.stored_rows import StoredRows
 from headwater.engine.arrays.scan.top_k import TopK, top_k
@@ -33,7 +33,7 @@ from headwater.store.verify import verify
 from headwater.store.writer import GroupWriter
 
 ROWS, DEPTH = 3000, 96
-SHAPE = Shape(256, 2)
+SHAPE = ScanShape(256, 2)
 
 
 def clustered(seed: int, rows: int) -> np.ndarray:
@@ -97,7 +97,7 @@ def test_a_certified_answer_is_the_finer_columns_to_the_last_bit(
 ) -> None:
     store = write(tmp_path / "s", rows, dtype)
     small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
-    for shape in (SHAPE, Shape(7, 3)):
+    for shape in (SHAPE, ScanShape(7, 3)):
         found = certified(CompressedColumn(small, fine, "c"), queries, k, shape, SILENT_STAGE)
         assert found.exact and found.recall == 1 and same(found.best, brute(store, queries, k))
 
@@ -124,7 +124,9 @@ def test_a_certified_search_without_room_scans_the_finer_column(
     small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
     monkeypatch.setattr(certify, "CANDIDATES_PER_K", 0)
     narrow = certify._BoundWorker(certify._ScoreBounds(small.precisions["c"], queries), 10, 12)
-    certify.scan(small.open(c.name for c in small.precisions["c"].columns), Shape(100, 1), lambda: narrow, SILENT_STAGE)
+    certify.scan(
+        small.open(c.name for c in small.precisions["c"].columns), ScanShape(100, 1), lambda: narrow, SILENT_STAGE
+    )
     assert narrow.full  # the zero query alone ties with every row
     assert same(
         certified(CompressedColumn(small, fine, "c"), queries, 10, SHAPE, SILENT_STAGE).best, brute(store, queries, 10)
@@ -164,7 +166,7 @@ def test_a_query_is_answered_alike_in_any_company(store: FeatureStore, queries: 
     together = two_stage(CompressedColumn(small, fine, "c"), queries, SearchDepth(10, 20), SHAPE, SILENT_STAGE).best
     for q in range(len(queries)):
         alone = two_stage(
-            CompressedColumn(small, fine, "c"), queries[q : q + 1], SearchDepth(10, 20), Shape(50, 1), SILENT_STAGE
+            CompressedColumn(small, fine, "c"), queries[q : q + 1], SearchDepth(10, 20), ScanShape(50, 1), SILENT_STAGE
         ).best
         assert np.array_equal(alone.rows[0], together.rows[q]) and np.array_equal(alone.scores[0], together.scores[q])
 
@@ -189,7 +191,7 @@ def test_a_damaged_row_is_never_an_answer(
     store: FeatureStore, queries: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chunks above 1 MiB are not read whole for the sake of some rows, so each row has a checksum of its own."""
-    monkeypatch.setattr("headwater.store.file_column._CHECKED", 0)
+    monkeypatch.setattr("headwater.store.file_column._WHOLE_CHECK_BYTES", 0)
     small, fine = make(store, "int8"), StoredRows(store, method_group("m"))
     row = int(brute(store, queries[:1], 1).rows[0, 0])
     chunk, at = divmod(row, fine.scanned("c")[0].column.chunk_rows)
@@ -211,7 +213,7 @@ def test_stopped_and_gone_on_with_the_bytes_are_the_same(tmp_path: Path, rows: n
         make(calm, precision)
         for least in (500, 1100, 2700):
             made = compression(broken, "m", TargetPrecision(precision, 1024), None)
-            made = Compression(made.source, made.group, made.precisions, made.plan, Shape(100, 2))
+            made = Compression(made.source, made.group, made.precisions, made.plan, ScanShape(100, 2))
             reports = [Progress("compress", 0)]
             stop = lambda reports=reports, least=least: reports[-1].done >= least  # noqa: E731
             done = made.run(Run(on_progress=reports.append, should_stop=stop).stage("compress", ROWS))
@@ -296,7 +298,7 @@ def test_damage_in_the_source_is_never_made_into_a_form(store: FeatureStore, lea
     whole = path.read_bytes()
     path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     made = compression(store, "m", TargetPrecision("int8", 0), None)
-    made = Compression(made.source, made.group, made.precisions, made.plan, Shape(50, 2))
+    made = Compression(made.source, made.group, made.precisions, made.plan, ScanShape(50, 2))
     reports = [Progress("compress", 0)]
     stop = (lambda: reports[-1].done >= least) if least else (lambda: False)
     stage = Run(on_progress=reports.append, should_stop=stop).stage("compress", ROWS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from headwater.engine.arrays.precision.precisions import precision_of
 from headwater.engine.arrays.scan.scan_loop import ROWS_MULTIPLE as STEP
-from headwater.engine.arrays.scan.scan_loop import Shape, shapes
+from headwater.engine.arrays.scan.scan_loop import ScanShape, shapes
 from headwater.engine.arrays.scan.scorers import CustomScorer, Scorer, scorer_of
 from headwater.engine.arrays.scan.top_k import all_scores, top_k
 from headwater.engine.runtime.run import SILENT_STAGE, Progress, Run
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from scanned import brute_force, stored
 
 ROWS, WIDTH = 1000, 24
-SHAPE = Shape(100, 2)
+SHAPE = ScanShape(100, 2)
 
 
 def dot(matrix: np.ndarray, dtype: str = "float16") -> Scorer:
@@ -46,7 +46,7 @@ def test_top_k_is_brute_force(
     columns: list[ColumnReader], data: np.ndarray, queries: int, k: int, blocks: int, seed: int
 ) -> None:
     matrix = np.random.default_rng(seed).standard_normal((queries, WIDTH)).astype(np.float32)
-    found = top_k(columns, dot(matrix), k, Shape(blocks * 37, 1 + blocks % 3), SILENT_STAGE)
+    found = top_k(columns, dot(matrix), k, ScanShape(blocks * 37, 1 + blocks % 3), SILENT_STAGE)
     scores, rows = brute_force(data, matrix, k)
     assert found.rows.shape == (queries, min(k, ROWS))
     np.testing.assert_allclose(found.scores, scores, rtol=0, atol=2e-5)
@@ -57,9 +57,9 @@ def test_top_k_is_brute_force(
 
 def test_blocks_change_no_bit(columns: list[ColumnReader]) -> None:
     matrix = np.random.default_rng(1).standard_normal((7, WIDTH)).astype(np.float32)
-    first = top_k(columns, dot(matrix), 50, Shape(STEP, 1), SILENT_STAGE)
+    first = top_k(columns, dot(matrix), 50, ScanShape(STEP, 1), SILENT_STAGE)
     for rows, workers in ((1, 2), (3, 1), (STEP, 4), (333, 2), (10 * ROWS, 1)):
-        other = top_k(columns, dot(matrix), 50, Shape(rows, workers), SILENT_STAGE)
+        other = top_k(columns, dot(matrix), 50, ScanShape(rows, workers), SILENT_STAGE)
         assert np.array_equal(first.scores, other.scores)
         assert np.array_equal(first.rows, other.rows)
 
@@ -88,7 +88,7 @@ def test_all_scores_in_order(columns: list[ColumnReader], data: np.ndarray) -> N
     matrix = np.random.default_rng(4).standard_normal((3, WIDTH)).astype(np.float32)
     reports: list[Progress] = []
     stage = Run(on_progress=reports.append).stage("scores", ROWS)
-    parts = [(at, part.copy()) for at, part in all_scores(columns, dot(matrix), Shape(150, 2), stage)]
+    parts = [(at, part.copy()) for at, part in all_scores(columns, dot(matrix), ScanShape(150, 2), stage)]
     assert [start for start, _ in parts] == list(range(0, ROWS, 150))
     np.testing.assert_allclose(np.concatenate([p for _, p in parts]), data.astype(np.float64) @ matrix.T, atol=2e-5)
     assert reports[-1].done == ROWS
@@ -101,7 +101,7 @@ def test_a_score_that_is_no_number_is_an_error(columns: list[ColumnReader]) -> N
         return scores
 
     with pytest.raises(DataError, match="rows 0 and 99 is not a number"):
-        top_k(columns, CustomScorer(1, score), 3, Shape(100, 1), SILENT_STAGE)
+        top_k(columns, CustomScorer(1, score), 3, ScanShape(100, 1), SILENT_STAGE)
 
 
 def test_infinite_scores_rank_where_they_belong(columns: list[ColumnReader]) -> None:
@@ -109,7 +109,7 @@ def test_infinite_scores_rank_where_they_belong(columns: list[ColumnReader]) -> 
         rows = np.arange(block.start, block.start + block.rows)
         return np.where(rows == 7, np.inf, np.where(rows == 3, -np.inf, -rows))[:, None].astype(np.float32)
 
-    found = top_k(columns, CustomScorer(1, score), ROWS, Shape(STEP, 1), SILENT_STAGE)
+    found = top_k(columns, CustomScorer(1, score), ROWS, ScanShape(STEP, 1), SILENT_STAGE)
     assert found.rows[0, 0] == 7
     assert found.rows[0, -1] == 3
     assert len(set(found.rows[0].tolist())) == ROWS
@@ -129,7 +129,7 @@ def test_the_ways_to_cut_a_scan_begin_with_the_fastest_and_end_with_the_smallest
     ways = shapes(columns, 3)
     assert ways[0].workers == 3 and ways[0].block_rows % STEP == 0
     assert ways[0].block_rows * columns[0].column.row_bytes <= 2 << 20
-    assert ways[-1] == Shape(1, 1)
+    assert ways[-1] == ScanShape(1, 1)
     assert next(way.block_rows for way in ways if way.workers == 1) == ways[0].block_rows
 
 
@@ -141,7 +141,7 @@ def test_a_worker_that_fails_stops_the_others(columns: list[ColumnReader]) -> No
 
     before = threading.active_count()
     with pytest.raises(KeyError):
-        top_k(columns, CustomScorer(1, score), 3, Shape(10, 3), SILENT_STAGE)
+        top_k(columns, CustomScorer(1, score), 3, ScanShape(10, 3), SILENT_STAGE)
     assert threading.active_count() == before
 
 
@@ -151,5 +151,5 @@ def test_being_stopped_leaves_no_thread(columns: list[ColumnReader]) -> None:
 
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        top_k(columns, dot(np.ones((1, WIDTH))), 3, Shape(10, 2), Run(on_progress=stop).stage("stopped", ROWS))
+        top_k(columns, dot(np.ones((1, WIDTH))), 3, ScanShape(10, 2), Run(on_progress=stop).stage("stopped", ROWS))
     assert threading.active_count() == before

@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, model: Path, corpus: Path) -
     folder = tmp_path_factory.mktemp("store") / "S"
     done = call("ingest", corpus, "--store", folder, "--model", model, *SMALL)
     assert done.exit_code == 0, done.stderr
-    assert f"{folder}: 150 examples, 150 read now" in done.stderr
+    assert f"{folder}: 150 examples, 150 read in this run" in done.stderr
     assert done.stdout == ""
     return folder
 
@@ -194,7 +194,7 @@ def nothing(folder: Path) -> None:
         (bad_utf8, r"c\.jsonl:2: invalid UTF-8 at byte offset 12"),
         (
             too_long,
-            r"c\.jsonl:1: prompt and completion are \d+ tokens, --max-length is 128 \(the model's context: 128\)",
+            r"c\.jsonl:1: prompt and completion are \d+ tokens, but an example has at most 128 tokens \(the model's context: 128\)",
         ),
         (empty_text, r"c\.jsonl:2: empty text"),
     ],

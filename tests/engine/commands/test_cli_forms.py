@@ -59,7 +59,7 @@ def test_two_stages_say_that_they_are_not_exact(place: Path) -> None:
         both = [row for row in found if (row["query_id"], row["example_id"]) in scores]
         assert all(row["score"] == scores[row["query_id"], row["example_id"]] for row in both)
         assert (
-            "approximate: a compressed copy of the rows chose which examples were scored; expected recall"
+            "approximate: the examples were chosen by scores of compressed rows, which are estimates; expected recall"
             in ok(*words, "--scan", form, "--candidates", 40).stderr
         )
     assert answers(place, "--scan", "sign2048") == plain  # more candidates than rows

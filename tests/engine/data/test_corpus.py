@@ -238,7 +238,7 @@ BAD: list[tuple[str, bytes, str]] = [
     (".jsonl", b'{"messages": "hi"}', ":1: field 'messages' is str, not a list"),
     (".jsonl", b'{"messages": ["hi"]}', ":1: messages[0] has no role that is text"),
     (".jsonl", b'{"messages": [{"role": "user", "content": []}]}', ":1: messages[0] has no content that is text"),
-    (".jsonl", b'{"messages": [{"role": "user", "content": "u"}]}', ":1: messages hold none of role 'assistant'"),
+    (".jsonl", b'{"messages": [{"role": "user", "content": "u"}]}', ":1: field 'messages' has no message of role 'assistant'"),
     (".json", b'[{"text": "a"},\n 5]', ":2: not a JSON object but int"),
     (".txt", b"a\n\nb\nc\xc3\n", ":4: invalid UTF-8 at byte offset 1 of the line"),
     (".csv", b'id,text\n1,"a\nb"\n2,a,b\n', ":4: 3 cells where the header has 2"),

@@ -173,7 +173,7 @@ def test_a_method_added_to_an_appended_store_needs_all_files(model: Path, tmp_pa
     store, both = tmp_path / "s", {"rise": SMALL, "second": {"kr": 5, "kh": 6, "kg": 0}}
     run(prepare(job([str(first), str(second)], store, model)))
     with entry_points(tmp_path, second="headwater.plugins.rise:Rise"):
-        with pytest.raises(StoreMismatch, match=r"made of more files: name b.jsonl, too"):
+        with pytest.raises(StoreMismatch, match=r"made from further files: add b.jsonl to the command"):
             run(prepare(job(first, store, model, methods=both)))
         assert run(prepare(job([str(first), str(second)], store, model, methods=both))).added == 69
 
@@ -232,7 +232,7 @@ def test_two_that_append_at_once_take_places_of_their_own(model: Path, tmp_path:
     appends = [prepare(job([named(tmp_path / name, count, count)], store, model, append=True))
                for name, count in (("y", 30), ("z", 40))]  # fmt: skip
     opened = appends[0].open()
-    with pytest.raises(StoreMismatch, match=r"name y/data\.jsonl, too"):
+    with pytest.raises(StoreMismatch, match=r"add y/data\.jsonl to the command"):
         appends[1].open()
     assert opened.run().rows == 40
     assert run(appends[1]).rows == 80

@@ -122,8 +122,8 @@ def test_a_prompted_row_that_is_too_long_is_a_fault(model, tmp_path):
     lines = [{"text": "sea"}, {"prompt": LONG, "completion": " Negative"}, {"text": "river"}]
     total = len(ids_of(model, LONG + " Negative")) + len(model.prefix)
     told = (
-        rf"c\.jsonl:2: prompt and completion are {total} tokens, --max-length is 20 \(the model's context: 64\); "
-        "--truncate cuts the prompt's start"
+        rf"c\.jsonl:2: prompt and completion are {total} tokens, but an example has at most 20 tokens \(the model's context: 64\): "
+        "shorten it; in an ingestion, --max-length sets this number, and --truncate cuts the prompt's start"
     )
     with pytest.raises(CorpusError, match=told):
         all_of(provider(model, tmp_path, lines, max_length=20))
@@ -302,6 +302,7 @@ def test_a_truncated_row_keeps_the_text_that_the_model_sees(model, tmp_path, mon
 def test_a_prompted_row_far_too_long_is_a_fault_without_being_tokenised(model, tmp_path):
     source = provider(model, tmp_path, [{"prompt": "a " * 90_000, "completion": "b"}])
     with pytest.raises(
-        CorpusError, match=r"prompt and completion are 180,001 characters, --max-length is 64 .*--truncate"
+        CorpusError,
+        match=r"prompt and completion are 180,001 characters, but an example has at most 64 tokens .*--truncate",
     ):
         all_of(source)

@@ -256,7 +256,7 @@ def test_reading_compressed_chunks_stays_within_the_plan(tmp_path: Path) -> None
     """A store stored anew by zarr, in a fresh process: blocks much smaller than its chunks."""
     program = """
 import sys, numpy as np, zarr
-from headwater.engine.arrays.scan.scan_loop import Shape
+from headwater.engine.arrays.scan.scan_loop import ScanShape
 from headwater.engine.arrays.scan.scorers import query_bytes, scorer_of, scratch_bytes, tile_rows
 from headwater.engine.arrays.scan.top_k import scan_parts, top_k
 from headwater.engine.arrays.precision.precisions import precision_of
@@ -271,7 +271,7 @@ del data
 column = ZarrColumn(Column("x", (width,), "float32", 2048), rows, "x", sys.argv[1], native=False)
 queries = np.ones((4, width), np.float32)
 np.asarray(column._array[:1])  # zarr's threads and codecs are the interpreter's share
-form, shape = precision_of("auto", column.column), Shape(128, 2)
+form, shape = precision_of("auto", column.column), ScanShape(128, 2)
 scorer_of(form, queries)
 planned = scan_parts([column], 4, 10, shape, 128).total
 planned += query_bytes(form, 4) + 2 * scratch_bytes(form, 4, 128)
