@@ -65,7 +65,7 @@ class FileColumn(ColumnReader):
         return opened
 
     def close_file(self) -> None:
-        """See :meth:`ColumnReader.rest`."""
+        """See :meth:`ColumnReader.close_file`."""
         chunk, file = self._opened_last
         self._last.open = (-1, -1)
         if chunk >= 0:

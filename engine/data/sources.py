@@ -28,7 +28,9 @@ class Source:
     name: str
     """Name in messages and ids: the base name, or the path relative to the folder that was given."""
     format: str
-    """How it is read: jsonl, json, text, lines, csv, parquet, npz, zarr; store: rows of a store; absent: not given this time."""
+    """How it is read: jsonl, json, text, lines, csv, parquet, npz, zarr, bergson; store: from the rows of a store; absent: not at
+    all, because the store was made from this file, but the present command does not name it.
+    """
     size: int
     """Bytes on disk."""
     digest: str

@@ -30,8 +30,8 @@ class Results:
     error: Array | None = None
     """(Q, k) float32: standard error of mean scores over seeds; None without seeds."""
     rank_low: Array | None = None
-    """(Q, k) int64: the best rank among these that an example can have within the errors."""
+    """(Q, k) int64: the best rank among these k examples that is consistent with the scores of all seeds; None without seeds."""
     rank_high: Array | None = None
-    """(Q, k) int64: the worst rank among these that an example can have within the errors."""
+    """(Q, k) int64: the worst rank among these k examples that is consistent with the scores of all seeds; None without seeds."""
     further_columns: Mapping[str, Array] = field(default_factory=dict)
     """Name → (Q, k) values, such as `tie`."""

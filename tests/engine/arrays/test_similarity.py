@@ -100,7 +100,7 @@ def test_a_score_that_is_no_number_is_an_error(columns: list[ColumnReader]) -> N
         scores[block.rows // 2] = np.nan
         return scores
 
-    with pytest.raises(DataError, match="rows 0 and 99 is not a number"):
+    with pytest.raises(DataError, match="rows 0 to 99 is not a number"):
         top_k(columns, CustomScorer(1, score), 3, ScanShape(100, 1), SILENT_STAGE)
 
 

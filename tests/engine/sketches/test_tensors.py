@@ -53,7 +53,7 @@ def test_keys_keep_what_heaps_keep(queries: int, k: int, rows: int, step: int, s
 
 
 def test_what_has_no_key_is_an_error() -> None:
-    with pytest.raises(DataError, match="rows 7 and 8 is not a number"):
+    with pytest.raises(DataError, match="rows 7 to 8 is not a number"):
         best_keys(None, torch.tensor([[0.0], [float("nan")]]), 7, 1)
     with pytest.raises(DataError, match="at most 4294967296 rows"):
         best_keys(None, torch.zeros(2, 1), MOST_ROWS - 1, 1)
