@@ -73,8 +73,8 @@ class SeededSession:
 
     @property
     def notes(self) -> list[str]:
-        """No remarks."""
-        return []
+        """How the queries were read, where the store decided it."""
+        return self._sessions[0].notes
 
     @property
     def capabilities(self) -> frozenset[Capability]:

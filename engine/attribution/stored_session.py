@@ -57,8 +57,8 @@ class StoredSession:
 
     @property
     def notes(self) -> list[str]:
-        """No remarks."""
-        return []
+        """How the queries were read, where the store decided it."""
+        return self._provider.notes
 
     @property
     def capabilities(self) -> frozenset[Capability]:

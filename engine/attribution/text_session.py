@@ -16,6 +16,7 @@ from ..arrays.scan.scan_loop import ScanShape
 from ..data.documents import RecordErrors, Template, read_documents
 from ..data.sources import find_sources
 from ..ingest.ingest_plan import TEXT_BYTES
+from ..ingest.open_provider import query_settings
 from ..interface.method import TextSimilarity
 from ..results.example_table import Examples
 from ..results.results import RESULT_QUERIES, Results
@@ -66,7 +67,7 @@ class TextSession:
         self.rows = store.rows(EXAMPLES)
         if not self.rows:
             raise StoreMissing(f"{store.url} has no examples yet: run ingest again to continue")
-        self._queries = _read(queries, options.template)
+        self._queries = _read(queries, query_settings(queries, store.provenance, options.template).template)
         self.shape = ScanShape(TEXT_CHUNK_ROWS, 1)
         self.plan = self._planned()
         self.plan.check(run.budget, self.plan.total)

@@ -29,6 +29,7 @@ class IngestArguments(RunArguments, FieldArguments):
     attribute: Literal["completion", "all"] | None
     truncate: bool | None
     lines: bool | None
+    boundary: Literal["joined", "apart", "auto"] | None
     on_error: Literal["fail", "skip"]
     no_text: bool | None
     no_tokens: bool | None
@@ -81,6 +82,7 @@ def ingest(arguments: IngestArguments) -> None:
 
 
 def _print_result(store: str, prepared: PreparedIngest, result: IngestResult) -> None:
+    from ..ingest.text_provider import TextProvider
     from ..runtime.progress import clock
 
     record_errors = prepared.provider.record_errors
@@ -88,6 +90,9 @@ def _print_result(store: str, prepared: PreparedIngest, result: IngestResult) ->
         click.echo(f"skipped: {line}", err=True)
     if record_errors.count:
         click.echo(f"skipped {record_errors.count} bad records in all", err=True)
+    chat = prepared.provider.chat if isinstance(prepared.provider, TextProvider) else None
+    for part, count in sorted(chat.left_out.items()) if chat else []:
+        click.echo(f"note: the chat template leaves out {part} of {count:,} conversations", err=True)
     rate = result.tokens / max(result.seconds, 1e-9)
     click.echo(f"{store}: {result.rows:,} examples, {result.added:,} read in this run, in {clock(result.seconds)} "
                f"({result.tokens:,} tokens, {rate:,.0f}/s)", err=True)  # fmt: skip
@@ -99,7 +104,7 @@ def _prepared(arguments: IngestArguments) -> PreparedIngest:
     from ..runtime.run import Run
 
     a = arguments
-    text_settings = TextSettings(a.template, a.on_error, a.max_length, a.attribute, a.truncate, a.lines)
+    text_settings = TextSettings(a.template, a.on_error, a.max_length, a.attribute, a.truncate, a.lines, a.boundary)
     with_text = None if a.no_text is None else not a.no_text
     with_tokens = None if a.no_tokens is None else not a.no_tokens
     fitted = subset_methods_among(a.methods)

@@ -106,13 +106,14 @@ class FieldArguments:
     text_field: str
     prompt_field: str
     completion_field: str
+    response: str | None
 
     @property
     def template(self) -> Template:
         """How a record becomes text."""
         from ..data.documents import Template
 
-        return Template(self.text_field, self.prompt_field, self.completion_field)
+        return Template(self.text_field, self.prompt_field, self.completion_field, self.response)
 
 
 RUN = options(
@@ -143,6 +144,12 @@ FIELDS = options(
         metavar="TEMPLATE",
         help="Template of a record's completion, such as '{answer}'.",
     ),
+    click.option(
+        "--response",
+        type=click.Choice(["chosen", "rejected"]),
+        default=None,
+        help="Which answer of a preference pair is read.",
+    ),
 )
 CORPUS = options(
     click.argument("corpus", nargs=-1, required=True),
@@ -159,6 +166,10 @@ CORPUS = options(
                  "[default: the model's context, at most 1024]"),
     click.option("--attribute", type=click.Choice(["completion", "all"]), default=None,
                  help="Tokens whose loss counts, if an example has a prompt: the completion's, or all. [default: completion]"),
+    click.option("--boundary", type=click.Choice(["joined", "apart", "auto"]), default=None,
+                 help="Tokenise a prompt and its completion joined as one text, or apart; auto: apart if that clearly lowers the "
+                 "model's loss, otherwise joined. "
+                 "[default: auto for a new store, else the store's]"),
     click.option("--truncate", is_flag=True, default=None,
                  help="Truncate examples with a prompt that are too long, the prompt first."),
     click.option("--lines", is_flag=True, default=None,

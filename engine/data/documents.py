@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ...store.errors import CorpusError
+from .conversations import FIELD_NAMES, Chat, Conversation, conversation_in, plain_rendering
 from .formats import BadRecord, Fields, Record, read_records
 from .sources import Source
 
 MAX_LISTED = 20  # messages kept by RecordErrors, and field names listed in a message, so that they fit on a screen
 
-Chat: TypeAlias = Callable[[list[dict[str, str]]], tuple[str, str]]
-"""Maps messages (`role`, `content`), the last of them the assistant's, to (prompt, completion)."""
 TextFunction: TypeAlias = Callable[[Fields], tuple[str | None, str]]
 """Maps the fields of a record to (prompt, text); the prompt is None if the record format has no prompt."""
 _FIELD = re.compile(r"\{(\w+(?:[ -]\w+)*)\}")  # one plain field name; attributes and indices are not supported
@@ -45,8 +44,9 @@ class Document:
 class Template:
     r"""Which fields of a record become text: "{field}" stands for the field's value, \n and \t for line end and tab.
 
-    If all templates are empty, the fields are detected, in this order: `text`; `prompt` and `completion`; `instruction`, `input`
-    and `output`; `messages`.
+    If all templates are empty, the fields are detected, in this order: a conversation (see `conversations.py`); `text`; `prompt`
+    and `completion`; `instruction`, `input` and `output`. A `text` that ends with the record's completion or output is divided
+    there.
     """
 
     text: str = ""
@@ -55,6 +55,13 @@ class Template:
     """Template of the prompt; requires `completion`."""
     completion: str = ""
     """Template of the completion."""
+    response: str | None = None
+    """Which answer of a preference pair is read: chosen or rejected."""
+
+    @property
+    def names_fields(self) -> bool:
+        """Whether a template is given, so that no fields are detected."""
+        return bool(self.text or self.prompt or self.completion)
 
 
 class RecordErrors:
@@ -86,10 +93,25 @@ def read_documents(
         CorpusError: a record is unusable and the policy is "fail"; or, with any policy, the file cannot be read to its end
             (truncated, corrupt, a `.json` file above 1 GiB or not JSON).
     """
-    to_text, field_names = _from_template(template) if template != Template() else _from_field_names(chat)
+    to_text, field_names = (
+        _from_template(template) if template.names_fields else _from_field_names(chat, template.response)
+    )
     return _documents(
         source, read_records(source.path, source.format, start, field_names | {"id"}), to_text, record_errors
     )
+
+
+def suits(template: Template, source: Source) -> bool:
+    """Whether the first usable record of a file has the fields of a template; True for a file without usable records.
+
+    Raises:
+        CorpusError: the file cannot be read.
+    """
+    _, names = _from_template(template)
+    for record in read_records(source.path, source.format, 0, names | {"id"}):
+        if not record.error:
+            return all(isinstance(record.fields.get(name), str) for name in names)
+    return True
 
 
 def _documents(
@@ -165,44 +187,47 @@ def _field_list(fields: Fields) -> str:
     return (", ".join(names[:MAX_LISTED]) + ", ..." * (len(names) > MAX_LISTED)) or "none"
 
 
-def _from_field_names(chat: Chat | None) -> tuple[TextFunction, set[str]]:
+def _from_field_names(chat: Chat | None, response: str | None) -> tuple[TextFunction, set[str]]:
     """The text function that detects the format from a record's field names, and the names of the fields it may read."""
 
     def to_text(fields: Fields) -> tuple[str | None, str]:
+        conversation = conversation_in(fields, response)
+        if conversation:
+            return _rendered(conversation, chat)
         present = {name for name, value in fields.items() if value is not None}
+        answer = _prompt_and_answer(fields, present)
         if "text" in present:
-            return None, _text_field(fields, "text")
-        if present >= {"prompt", "completion"}:
-            return _text_field(fields, "prompt"), _text_field(fields, "completion")
-        if present >= {"instruction", "output"}:
-            input_text = _text_field(fields, "input") if "input" in present else ""
-            return _text_field(fields, "instruction") + ("\n" + input_text if input_text else "") + "\n", _text_field(
-                fields, "output"
-            )
-        if "messages" in present:
-            return _split_conversation(fields["messages"], chat)
+            return _divided(_text_field(fields, "text"), answer)
+        if answer:
+            return answer
         raise BadRecord(f"no text field; fields found: {_field_list(fields)} (name them with --text '{{field}}')")
 
-    return to_text, {"text", "prompt", "completion", "instruction", "input", "output", "messages"}
+    return to_text, {"text", "prompt", "completion", "instruction", "input", "output", *FIELD_NAMES}
 
 
-def _split_conversation(messages: object, chat: Chat | None) -> tuple[str, str]:
-    """(conversation before the assistant's last message, that message); messages after it are dropped."""
-    if not isinstance(messages, list):
-        raise BadRecord(f"field 'messages' is {type(messages).__name__}, not a list")
-    for i, message in enumerate(messages):
-        for key in ("role", "content"):
-            if not isinstance(message, dict) or not isinstance(message.get(key), str):
-                raise BadRecord(f"messages[{i}] has no {key} that is text")
-    turns = [{"role": message["role"], "content": message["content"]} for message in messages]
-    while turns and turns[-1]["role"] != "assistant":
-        turns.pop()
-    if not turns:
-        raise BadRecord("field 'messages' has no message of role 'assistant'")
-    if chat is None:
-        conversation = "".join(f"{turn['role']}: {turn['content']}\n" for turn in turns[:-1])
-        return conversation + "assistant: ", turns[-1]["content"]
+def _prompt_and_answer(fields: Fields, present: set[str]) -> tuple[str, str] | None:
+    """(prompt, completion) of a record that has both in fields of their own."""
+    if present >= {"prompt", "completion"}:
+        return _text_field(fields, "prompt"), _text_field(fields, "completion")
+    if present >= {"instruction", "output"}:
+        input_text = _text_field(fields, "input") if "input" in present else ""
+        prompt = _text_field(fields, "instruction") + ("\n" + input_text if input_text else "") + "\n"
+        return prompt, _text_field(fields, "output")
+    return None
+
+
+def _divided(text: str, answer: tuple[str, str] | None) -> tuple[str | None, str]:
+    """A text, divided before the answer that it ends with: some tables hold prompt and answer once more as one text."""
+    completion = answer[1].strip() if answer else ""
+    if not completion or not text.rstrip().endswith(completion):
+        return None, text
+    begin = text.rindex(completion)
+    return (text[:begin], text[begin:]) if text[:begin].strip() else (None, text)
+
+
+def _rendered(conversation: Conversation, chat: Chat | None) -> tuple[str, str]:
+    """(prompt, text) of a conversation."""
     try:
-        return chat(turns)
+        return (chat or plain_rendering)(conversation)
     except Exception as error:  # a model's own template code, which may refuse a record with any exception
         raise BadRecord(f"the chat template refuses it: {' '.join(str(error).split()) or repr(error)}") from error

@@ -51,7 +51,7 @@ class ArrayProvider:
             CorpusError: a file is missing, or holds no arrays.
             DataError: an array is missing or its shape disagrees.
         """
-        self.device, self.record_errors = device, record_errors
+        self.device, self.record_errors, self.notes = device, record_errors, list[str]()
         self._files = [_File(*open_arrays(path)) for path in paths]
         self.sources = [file.source for file in self._files]
         first = self._files[0]

@@ -7,7 +7,7 @@ result = prepare(job).ingest()
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
@@ -20,6 +20,7 @@ from ..interface.subset_method import SubsetMethod
 from ..models.language_model import ModelChoice
 from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
+from .boundary import BoundaryLosses, boundary_losses
 from .examples import Place, StoredFields
 from .ingest_plan import choose_batch
 from .ingestion import Ingestion, IngestResult
@@ -27,6 +28,7 @@ from .open_provider import corpus_provider
 from .provider import Provider
 from .store_opening import open_for_ingest
 from .stored_columns import precisions_of
+from .text_provider import TextProvider
 from .text_settings import TextSettings
 
 
@@ -69,11 +71,26 @@ class PreparedIngest:
     tokens: int
     """Largest number of tokens of a batch, padding included."""
     stored_fields: StoredFields
+    boundary: BoundaryLosses | None = None
+    """Losses of prompts and completions tokenised joined and apart; None for an existing store or a corpus of arrays."""
 
     @property
     def notes(self) -> list[str]:
         """What the user should know before the start, one per line."""
-        return [*self._skipped_weights_notes(), *self._stored_fields_notes()]
+        return [*self._skipped_weights_notes(), *self._stored_fields_notes(), *self._reading_notes()]
+
+    def _reading_notes(self) -> list[str]:
+        """How prompts and conversations are read, where that was not given."""
+        provider, losses, notes = self.provider, self.boundary, []
+        if losses and losses.clear and isinstance(provider, TextProvider):
+            notes.append(
+                f"prompts and completions are tokenised {provider.settings.boundary}: the first {losses.examples} whose "
+                f"tokens depend on this have a mean loss per token of {losses.joined:.3f} joined, {losses.apart:.3f} apart "
+                f"(lower: --boundary {losses.better})"
+            )
+        if isinstance(provider, TextProvider) and provider.chat and provider.chat.reads_clock:
+            notes.append(f"the chat template reads the clock: in this store it is always {provider.settings.clock}")
+        return notes
 
     def _skipped_weights_notes(self) -> list[str]:
         model_shape = self.provider.head.model_shape
@@ -141,10 +158,25 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     fields = _stored_fields(job, provider, store)
     for name, method in methods.items():
         _check_method(name, method, provider)
+    boundary = None
     if store is None:
         _require_an_example(provider, settings)
+        provider, boundary = _with_boundary(provider, settings)
     tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, fields)
-    return PreparedIngest(job, provider, methods, plan, tokens, fields)
+    return PreparedIngest(job, provider, methods, plan, tokens, fields, boundary)
+
+
+def _with_boundary(provider: Provider, settings: TextSettings) -> tuple[Provider, BoundaryLosses | None]:
+    """The provider of a new store, and the model's losses with prompts and completions tokenised joined and apart (of arrays:
+    None). The provider tokenises as the settings say; if they leave it open, with the clearly lower loss, or joined if none is.
+    """
+    if not isinstance(provider, TextProvider):
+        return provider, None
+    losses = boundary_losses(provider)
+    if settings.boundary in (None, "auto") and losses.better == "apart":
+        resolved = replace(provider.settings, boundary="apart")
+        provider = TextProvider(provider.model, provider.sources, resolved, provider.record_errors)
+    return provider, losses
 
 
 def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> StoredFields:

@@ -5,14 +5,14 @@ method.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ...store.errors import CorpusError, ModelError
 from ...store.feature_store import FeatureStore
 from ...store.json_values import JsonObject
 from ..data.array_files import is_array_path
-from ..data.documents import RecordErrors, Template
+from ..data.documents import RecordErrors, Template, suits
 from ..data.sources import find_sources
 from ..models.language_model import ModelChoice, load, pick_device
 from .array_provider import ArrayProvider
@@ -44,7 +44,7 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, settings: TextSet
 def query_provider(
     path: str, store: FeatureStore, choice: ModelChoice, template: Template, fingerprints: JsonObject | None = None
 ) -> Provider:
-    """The provider of queries to a store: read by the store's model, up to its context length; completions are the targets.
+    """The provider of queries to a store: read by the store's model, as :func:`query_settings` says.
 
     `fingerprints`: those that the model and tokenizer of `choice` must have; None: the store's.
 
@@ -60,9 +60,41 @@ def query_provider(
         provider: Provider = ArrayProvider([path], pick_device(choice.device), RecordErrors("fail"))
         require_same(store.url, provider.provenance(), expected)
         return provider
-    sources = find_sources([path])
+    settings = query_settings(path, store.provenance, template)
     model = load(replace(choice, path=choice.path or store.provenance["model_path"]))
     require_same(store.url, model.fingerprint, expected)
-    shape = model.head.model_shape
-    settings = TextSettings(template, max_length=shape.max_length).resolved(shape)
-    return TextProvider(model, sources, settings, RecordErrors("fail"))
+    context = model.head.model_shape.max_length
+    shorter = replace(settings, max_length=min(settings.max_length or context, context))
+    sources = find_sources([path], lines=bool(settings.lines))
+    queries = TextProvider(model, sources, shorter.resolved(model.head.model_shape), RecordErrors("fail"))
+    stored = TextSettings.from_provenance(store.provenance).template
+    if stored.names_fields and not template.names_fields:
+        taken = settings.template == stored
+        queries.notes.append(
+            f"queries are read with the store's template: {_show(stored)}" if taken else
+            f"{path} lacks the fields of the store's template ({_show(stored)}): queries are read by their field names"
+        )  # fmt: skip
+    return queries
+
+
+def _show(template: Template) -> str:
+    """The options that give a template."""
+    return ", ".join(f"--{name} {value!r}" for name, value in asdict(template).items() if value)
+
+
+def query_settings(path: str, provenance: JsonObject, template: Template) -> TextSettings:
+    """How queries are read: as the store's examples were (template, length, truncation, token boundary, date), except that of a
+    query with a prompt only the completion's tokens are targets.
+
+    Without a `template` of their own, queries that lack the fields of the store's template are read by their field names.
+
+    Raises:
+        CorpusError: the file does not exist or cannot be read.
+    """
+    settings = replace(TextSettings(template, attribute="completion").completed_from(provenance), on_error="fail")
+    stored = settings.template
+    if stored.names_fields and not template.names_fields:
+        sources = find_sources([path], lines=bool(settings.lines))
+        if not all(suits(stored, source) for source in sources):
+            return replace(settings, template=Template(response=stored.response))
+    return settings

@@ -23,6 +23,8 @@ class Provider(Protocol):
 
     sources: list[Source]
     record_errors: RecordErrors
+    notes: list[str]
+    """Remarks on how the corpus is read, for the user."""
 
     @property
     def head(self) -> LinearHead:

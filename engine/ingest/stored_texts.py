@@ -53,12 +53,14 @@ class StoredTexts:
                 f"{store.url} keeps neither texts nor token ids of this model: ingest into a new store without --no-text"
             )
         length = min(int(provenance["max_length"]), shape.max_length)
-        settings = TextSettings(max_length=length, attribute=provenance["attribute"], truncate=True).resolved(shape)
+        boundary = provenance.get("boundary")
+        asked = TextSettings(max_length=length, attribute=provenance["attribute"], truncate=True, boundary=boundary)
+        settings = asked.resolved(shape)
         self.sources = [
             Source(store.url, source["name"], "store", source["size"], source["digest"])
             for source in provenance["sources"]
         ]
-        self.record_errors = RecordErrors("fail")
+        self.record_errors, self.notes = RecordErrors("fail"), list[str]()
         self._texts = TextProvider(model, self.sources, settings, self.record_errors)
         self._store = store
         names = {column.name for column in store.columns(EXAMPLES)}

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 
 import torch
 
 from ...store.json_values import ParsedJson
-from ..data.documents import Chat, Document, RecordErrors, read_documents
+from ..data.documents import Document, RecordErrors, read_documents
 from ..data.sources import Source
 from ..interface.model_view import LinearIO, OutputSpec
 from ..models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
+from ..models.chat_template import ChatTemplate
 from ..models.language_model import LanguageModel
 from ..models.linear_io import PaddedTokens, forward_with_linear_io
 from ..models.transformers_types import HfOutput
@@ -25,8 +27,8 @@ from ..runtime.memory import Part, Plan
 from .examples import Example, Place
 from .provider import remaining
 from .text_settings import TextSettings
+from .tokenization import DocumentTokenizer, Tokens
 
-_Tokens = tuple[list[int], list[tuple[int, int]]]  # ids, and each token's span of characters
 _DOCUMENTS_AT_ONCE = 64  # documents that are tokenised together
 ENCODE_CHARACTERS = 1 << 17
 """Characters that are tokenised together."""
@@ -43,7 +45,12 @@ class TextProvider:
     ) -> None:
         """`settings`: as :meth:`TextSettings.resolved` returns them for the model."""
         self.model, self.sources, self.settings, self.record_errors = model, sources, settings, record_errors
+        self.notes: list[str] = []
+        """Remarks on how texts are read, for the user."""
         self._upper_layers_checked = False
+        self._tokenizer = DocumentTokenizer(model.tokenizer, model.prefix, apart=settings.boundary == "apart")
+        day = date.fromisoformat(settings.clock) if settings.clock else date.today()
+        self.chat = ChatTemplate(model.tokenizer, day) if getattr(model.tokenizer, "chat_template", None) else None
 
     @property
     def head(self) -> LinearHead:
@@ -86,7 +93,7 @@ class TextProvider:
         for source_index, source in remaining(self.sources, start):
             first = start if source_index == start.source else Place(source_index)
             documents = read_documents(
-                source, self.settings.template, self.record_errors, start=max(0, first.record), chat=self._chat()
+                source, self.settings.template, self.record_errors, start=max(0, first.record), chat=self.chat
             )
             for example in self.encoded(documents, source_index):
                 if (example.place.record, example.place.piece) > (first.record, first.piece) or first.record < 0:
@@ -98,26 +105,16 @@ class TextProvider:
             if len(group) == 1 and _characters(group[0]) > self._characters_at_once:
                 yield from self._long_document(group[0], source_index)
                 continue
-            encoded = self._tokens([document.prompt + document.text for document in group])
-            for document, (ids, spans) in zip(group, encoded, strict=True):
+            for document, tokens in zip(group, self._tokenizer.documents(group), strict=True):
                 if document.prompt:
-                    yield from self._whole_example(document, self._without_prefix(ids, spans), source_index)
+                    yield from self._whole_example(document, tokens, source_index)
                 else:
-                    yield from self._pieces(document, iter([self._without_prefix(ids, spans)]), source_index)
+                    yield from self._pieces(document, iter([tokens]), source_index)
 
     @property
     def _characters_at_once(self) -> int:
         """Characters of the longest document that is tokenised whole; always more than an example has."""
         return max(ENCODE_CHARACTERS, 16 * self.settings.length)
-
-    def _tokens(self, texts: list[str]) -> Iterator[_Tokens]:
-        encoded = self.model.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        return zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-
-    def _without_prefix(self, ids: list[int], spans: list[tuple[int, int]]) -> _Tokens:
-        """Tokens without a leading begin-of-text token, which some chat templates put into the text."""
-        size = len(self.model.prefix)
-        return (ids[size:], spans[size:]) if size and tuple(ids[:size]) == self.model.prefix else (ids, spans)
 
     def _long_document(self, document: Document, source_index: int) -> Iterator[Example]:
         """Examples of a document too long to be tokenised whole.
@@ -125,27 +122,17 @@ class TextProvider:
         A plain one is tokenised in parts. One with a prompt is shortened first, or reported if the settings forbid truncation.
         """
         if not document.prompt:
-            yield from self._pieces(document, self._parts(document.text), source_index)
+            yield from self._pieces(
+                document, self._tokenizer.parts(document.text, self._characters_at_once), source_index
+            )
         elif self.settings.truncate:
             half = self._characters_at_once // 2
             shorter = replace(document, prompt=document.prompt[-half:], text=document.text[:half])
-            tokens = self._without_prefix(*next(self._tokens([shorter.prompt + shorter.text])))
-            yield from self._whole_example(shorter, tokens, source_index)
+            yield from self._whole_example(shorter, next(self._tokenizer.documents([shorter])), source_index)
         else:
             self._too_long(document, f"{_characters(document):,} characters", source_index)
 
-    def _parts(self, text: str) -> Iterator[_Tokens]:
-        """Tokens of a long text, part by part. A part ends before a space, or anywhere if its second half has no space."""
-        begin = 0
-        while begin < len(text):
-            end = min(len(text), begin + self._characters_at_once)
-            space = text.rfind(" ", begin + self._characters_at_once // 2, end) if end < len(text) else -1
-            end = space if space > 0 else end
-            ids, spans = next(self._tokens([text[begin:end]]))
-            yield ids, [(begin + first, begin + last) for first, last in spans]
-            begin = end
-
-    def _pieces(self, document: Document, parts: Iterator[_Tokens], source_index: int) -> Iterator[Example]:
+    def _pieces(self, document: Document, parts: Iterator[Tokens], source_index: int) -> Iterator[Example]:
         """Pieces of a plain text, made while its tokens are read."""
         prefix, room = self.model.prefix, self.settings.length - len(self.model.prefix)
         ids, spans, piece = list[int](), list[tuple[int, int]](), 0
@@ -155,7 +142,7 @@ class TextProvider:
             part = replace(document, id=example_id, text=document.text[begin:end])
             return _example(part, begin, payload, Place(source_index, document.record, piece))
 
-        for part_ids, part_spans in parts:
+        for part_ids, part_spans, _ in parts:
             ids, spans, at = ids + part_ids, spans + part_spans, 0
             while len(ids) - at > room:
                 yield piece_example(f"{document.id}#{piece}", spans[at][0] if piece else 0, spans[at + room][0])
@@ -166,12 +153,13 @@ class TextProvider:
             name = f"{document.id}#{piece}" if piece else document.id
             yield piece_example(name, spans[0][0] if piece else 0, len(document.text))
 
-    def _whole_example(self, document: Document, tokens: _Tokens, source_index: int) -> Iterator[Example]:
+    def _whole_example(self, document: Document, tokens: Tokens, source_index: int) -> Iterator[Example]:
         """The one example of a document with a prompt. One that is too long is truncated, or else reported and left out."""
-        ids, spans = tokens
+        ids, spans, first = tokens
         prefix, room = self.model.prefix, self.settings.length - len(self.model.prefix)
         prompt_end, prompt, text = len(document.prompt), document.prompt, document.text
-        first = next((i for i, (_, end) in enumerate(spans) if end > prompt_end), len(ids))
+        if first is None:
+            first = next((i for i, (_, end) in enumerate(spans) if end > prompt_end), len(ids))
         if len(ids) > room:
             if not self.settings.truncate:
                 self._too_long(document, f"{len(ids) + len(prefix)} tokens", source_index)
@@ -190,18 +178,6 @@ class TextProvider:
             f"{self.settings.length} tokens (the model's context: {self.head.model_shape.max_length}): shorten it; "
             "in an ingestion, --max-length sets this number, and --truncate cuts the prompt's start"
         )
-
-    def _chat(self) -> Chat | None:
-        """A function that renders the messages of a conversation, if the tokenizer has a chat template."""
-        tokenizer = self.model.tokenizer
-        if not getattr(tokenizer, "chat_template", None):
-            return None
-
-        def render(messages: list[dict[str, str]]) -> tuple[str, str]:
-            prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
-            return str(prompt), str(messages[-1]["content"])
-
-        return render
 
     def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:
         """Run the trunk on right-padded ids, without a mask: in a causal model no token attends to the padding after it."""

@@ -4,17 +4,21 @@ file; of a model only its shape.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from typing import Literal, TypeAlias
 
 from ...store.errors import SettingsError
 from ...store.json_values import ParsedJson, ParsedMapping
 from ..data.documents import Template
 from ..interface.model_view import ModelShape
 
+Boundary: TypeAlias = Literal["joined", "apart", "auto"]
+"""Whether prompts and completions are tokenised joined as one text, or apart; auto: as the model's losses say."""
 MAX_LENGTH = 1024
 """Default of `max_length` where the context allows it: a longer example's score tells less about which of its parts matters."""
 _RECORDED = ("max_length", "attribute", "truncate", "lines")
+_OPTIONAL = ("boundary", "clock")  # recorded, but older stores lack them
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +39,26 @@ class TextSettings:
     """
     lines: bool | None = None
     """Whether each line of a plain text file is a document, instead of each paragraph."""
+    boundary: Boundary | None = None
+    """How a prompt and its completion are tokenised: joined as one text, or apart. None and auto: as the model's losses say,
+    which only an ingestion into a new store measures; elsewhere joined.
+    """
+    clock: str | None = None
+    """The date, as YYYY-MM-DD, that a chat template sees; by default the date on which the store is made."""
 
     @classmethod
     def from_provenance(cls, provenance: ParsedMapping) -> TextSettings:
         """The settings of a store of texts."""
-        recorded = {name: provenance[name] for name in _RECORDED}
+        recorded = {name: provenance[name] for name in _RECORDED} | {name: provenance.get(name) for name in _OPTIONAL}
+        recorded["boundary"] = recorded["boundary"] or "joined"
         return cls(Template(**provenance["template"]), **recorded)
 
     def completed_from(self, provenance: ParsedMapping) -> TextSettings:
         """These settings, with those that a store of texts records in place of None."""
         stored = TextSettings.from_provenance(provenance)
-        undecided = {name: getattr(stored, name) for name in _RECORDED if getattr(self, name) is None}
+        names = [name for name in (*_RECORDED, *_OPTIONAL) if getattr(self, name) in (None, "auto")]
         template = self.template if self.template != Template() else stored.template
-        return replace(self, template=template, **undecided)
+        return replace(self, template=template, **{name: getattr(stored, name) for name in names})
 
     def resolved(self, model_shape: ModelShape) -> TextSettings:
         """These settings, with defaults for a model in place of None.
@@ -66,6 +77,8 @@ class TextSettings:
             attribute=self.attribute or "completion",
             truncate=bool(self.truncate),
             lines=bool(self.lines),
+            boundary="apart" if self.boundary == "apart" else "joined",
+            clock=self.clock or date.today().isoformat(),
         )
 
     @property
@@ -78,8 +91,8 @@ class TextSettings:
         """The settings as JSON values for a store's record, read back by :meth:`from_provenance`."""
         template = self.template
         return {
-            **{name: getattr(self, name) for name in _RECORDED},
-            "template": {"text": template.text, "prompt": template.prompt, "completion": template.completion},
+            **{name: getattr(self, name) for name in (*_RECORDED, *_OPTIONAL)},
+            "template": {name: value for name, value in asdict(template).items() if name != "response" or value},
         }
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from headwater.engine.data import formats, line_reader
+from headwater.engine.data.conversations import Conversation
 from headwater.engine.data.documents import Document, RecordErrors, Template, read_documents
 from headwater.engine.data.sources import Source, find_sources
 from headwater.store.errors import CorpusError
@@ -185,16 +186,16 @@ def test_fields_are_detected(tmp_path: Path, record: dict[str, Any], prompt: str
 def test_chat_gets_the_messages_up_to_the_last_answer(tmp_path: Path) -> None:
     turns = [{"role": r, "content": r} for r in ("user", "assistant", "user")]
     source = source_of(tmp_path / "a.jsonl", jsonl({"messages": turns}))
-    seen: list[list[dict[str, str]]] = []
+    seen: list[Conversation] = []
 
-    def chat(messages: list[dict[str, str]]) -> tuple[str, str]:
-        seen.append(messages)
+    def chat(conversation: Conversation) -> tuple[str, str]:
+        seen.append(conversation)
         return "<p>", "<c>"
 
     (document,) = read(source, chat=chat)
-    assert (document.prompt, document.text) == ("<p>", "<c>") and seen == [turns[:2]]
+    assert (document.prompt, document.text) == ("<p>", "<c>") and seen == [Conversation(turns[:2])]
 
-    def refuse(messages: list[dict[str, str]]) -> tuple[str, str]:
+    def refuse(conversation: Conversation) -> tuple[str, str]:
         raise RuntimeError("roles must\nalternate")
 
     with pytest.raises(CorpusError, match=r"a\.jsonl:1: the chat template refuses it: roles must alternate$"):
@@ -236,8 +237,9 @@ BAD: list[tuple[str, bytes, str]] = [
     (".jsonl", b'{"text": null}', ":1: no text field; fields found: text (null) (name them with --text '{field}')"),
     (".jsonl", b"{}", ":1: no text field; fields found: none (name them with --text '{field}')"),
     (".jsonl", b'{"messages": "hi"}', ":1: field 'messages' is str, not a list"),
-    (".jsonl", b'{"messages": ["hi"]}', ":1: messages[0] has no role that is text"),
-    (".jsonl", b'{"messages": [{"role": "user", "content": []}]}', ":1: messages[0] has no content that is text"),
+    (".jsonl", b'{"messages": ["hi"]}', ":1: messages[0] is str, not a message"),
+    (".jsonl", b'{"messages": [{"role": "user", "content": 3}]}', ":1: messages[0] has no content that is text"),
+    (".jsonl", b'{"messages": [{"role": "user", "content": []}]}', ":1: field 'messages' has no message of role 'assistant'"),
     (".jsonl", b'{"messages": [{"role": "user", "content": "u"}]}', ":1: field 'messages' has no message of role 'assistant'"),
     (".json", b'[{"text": "a"},\n 5]', ":2: not a JSON object but int"),
     (".txt", b"a\n\nb\nc\xc3\n", ":4: invalid UTF-8 at byte offset 1 of the line"),

@@ -1,6 +1,7 @@
 """From documents to examples and target positions: prefixes, prompts, truncation, record errors, and reading from any place."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -205,10 +206,10 @@ def test_conversations_are_rendered_by_the_tokenizers_template(model, tmp_path):
 
 def test_a_document_without_tokens_is_read_all_the_same(model, tmp_path, monkeypatch):
     """Some tokenizers drop unknown characters."""
-    source = provider(model, tmp_path, [{"text": "漢"}])
     monkeypatch.setattr(
         model, "tokenizer", lambda texts, **_: {"input_ids": [[] for _ in texts], "offset_mapping": [[] for _ in texts]}
     )
+    source = provider(model, tmp_path, [{"text": "漢"}])
     (example,) = all_of(source)
     assert (example.length, example.target_count, example.text) == (len(model.prefix), 0, "漢")
     read = source.read([example], OutputSpec())
@@ -244,6 +245,8 @@ def test_what_decides_the_rows_is_in_the_provenance(model, tmp_path):
         "attribute": "completion",
         "truncate": True,
         "lines": False,
+        "boundary": "joined",
+        "clock": date.today().isoformat(),
         "dtype": "float32",
         "template": {"text": "", "prompt": "", "completion": ""},
     }

@@ -1,5 +1,7 @@
 """One value for how texts are read: asked for, resolved for a model, recorded and read back."""
 
+from datetime import date
+
 import pytest
 from headwater.engine.data.documents import Template
 from headwater.engine.ingest.text_settings import MAX_LENGTH, TextSettings, text_settings_of
@@ -10,7 +12,9 @@ SHAPE = ModelShape(8, 50, 1, 64)
 
 
 def test_what_is_not_decided_has_defaults_for_the_model() -> None:
-    assert TextSettings().resolved(SHAPE) == TextSettings(Template(), "fail", 64, "completion", False, False)
+    today = date.today().isoformat()
+    defaults = TextSettings(Template(), "fail", 64, "completion", False, False, "joined", today)
+    assert TextSettings().resolved(SHAPE) == TextSettings(boundary="auto").resolved(SHAPE) == defaults
     assert TextSettings().resolved(ModelShape(8, 50, 1, 10**6)).length == MAX_LENGTH
 
 
@@ -22,9 +26,12 @@ def test_what_a_store_records_is_read_back() -> None:
 
 
 def test_what_is_decided_stays_and_the_rest_follows_the_store() -> None:
-    there = TextSettings(Template(text="{a}"), "fail", 33, "all", True, True).provenance()
-    asked = TextSettings(on_error="skip", max_length=20, lines=False)
-    assert asked.completed_from(there) == TextSettings(Template(text="{a}"), "skip", 20, "all", True, False)
+    there = TextSettings(Template(text="{a}"), "fail", 33, "all", True, True, "apart", "2026-01-02").provenance()
+    asked = TextSettings(on_error="skip", max_length=20, lines=False, boundary="auto")
+    completed = TextSettings(Template(text="{a}"), "skip", 20, "all", True, False, "apart", "2026-01-02")
+    assert asked.completed_from(there) == completed
+    older = {name: value for name, value in there.items() if name not in ("boundary", "clock")}
+    assert asked.completed_from(older).boundary == "joined"
     assert TextSettings(Template(text="{b}")).completed_from(there).template == Template(text="{b}")
 
 

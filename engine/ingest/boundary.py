@@ -1,0 +1,87 @@
+"""Measures which token boundary a model was trained with: prompts and completions joined before they are tokenised, or apart.
+
+The first examples whose tokens differ are read both ways. The reading with the lower loss is the one that the model knows. Knows
+texts and a model; no store and no method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from ...store.layout import Array
+from ..data.documents import RecordErrors
+from ..interface.model_view import OutputSpec
+from ..sketches.residual import Loss
+from .examples import Example, Place
+from .outputs import batching_for, outputs
+from .text_provider import TextProvider
+from .text_settings import Boundary
+
+READ = 512
+"""Examples that are tokenised both ways."""
+COMPARED = 64
+"""Examples whose losses are compared, of those with different tokens."""
+_CLEARLY = 2.0  # standard errors by which the mean loss differs
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryLosses:
+    """Losses of both readings, over the same examples."""
+
+    joined: float
+    """Mean loss per target token, in nats, of prompt and completion tokenised as one text."""
+    apart: float
+    """Mean loss per target token, in nats, of both tokenised on their own."""
+    examples: int
+    """Number of compared examples; 0: no tokens differ."""
+    clear: bool
+    """Whether the losses differ by more than two standard errors of the examples' differences, and by 2 %."""
+
+    @property
+    def better(self) -> Boundary:
+        """The boundary with the clearly lower loss; joined if none is."""
+        return "apart" if self.clear and self.apart < self.joined else "joined"
+
+
+def boundary_losses(provider: TextProvider) -> BoundaryLosses:
+    """Compare both readings of the first examples with a prompt.
+
+    Raises:
+        CorpusError: a file cannot be read. DataError: a loss is not finite.
+    """
+    joined_first, apart_first = _examples(provider, "joined"), _examples(provider, "apart")
+    pairs = [
+        (one, other) for one, other in zip(joined_first, apart_first, strict=False) if one.payload != other.payload
+    ][:COMPARED]
+    pairs = [pair for pair in pairs if all(example.target_count for example in pair)]
+    if not pairs:
+        return BoundaryLosses(0.0, 0.0, 0, clear=False)
+    joined, apart = (_summed_losses(provider, [pair[side] for pair in pairs]) for side in (0, 1))
+    counts = np.array([[example.target_count for example in pair] for pair in pairs], float)
+    difference = joined / counts[:, 0] - apart / counts[:, 1]
+    error = float(np.std(difference, ddof=1)) / len(pairs) ** 0.5 if len(pairs) > 1 else float("inf")
+    means = float(joined.sum() / counts[:, 0].sum()), float(apart.sum() / counts[:, 1].sum())
+    clear = abs(difference.mean()) > max(_CLEARLY * error, 0.02 * max(means))
+    return BoundaryLosses(*means, len(pairs), bool(clear))
+
+
+def _examples(provider: TextProvider, boundary: Boundary) -> list[Example]:
+    """The first examples, read with a boundary; bad records are skipped, for the ingestion reports them."""
+    settings = replace(provider.settings, boundary=boundary, truncate=True)
+    reading = TextProvider(provider.model, provider.sources, settings, RecordErrors("skip"))
+    return [example for example in islice(reading.examples(Place()), READ) if example.prompt]
+
+
+def _summed_losses(provider: TextProvider, examples: list[Example]) -> Array:
+    """(n,) float64: the sum of each example's losses, in nats."""
+    losses = np.zeros(len(examples))
+    batching = batching_for(examples, noun="example")
+    for batch, values in outputs(
+        provider, examples, OutputSpec(reductions=(Loss(),)), lambda batch: batch.losses().cpu().numpy(), batching
+    ):
+        losses[batch] = values
+    sums: Array = losses * np.array([example.target_count for example in examples])
+    return sums

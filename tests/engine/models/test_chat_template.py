@@ -1,0 +1,76 @@
+"""What is read of a conversation is what the tokenizer's own template renders."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+from headwater.engine.data.conversations import Conversation
+from headwater.engine.models.chat_template import ChatTemplate
+
+MESSAGE = "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+CHATML = (
+    "{% for m in messages %}" + MESSAGE + "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+NO_GENERATION_PROMPT = "{% for m in messages %}" + MESSAGE + "{% endfor %}"
+TRIMMED = CHATML.replace("m['content']", "m['content'] | trim")
+THOUGHT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'].split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+DATED = "Today: {{ strftime_now('%d %b %Y %H:%M:%S') }}\n" + CHATML
+
+
+def tokenizer(template: str) -> Any:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    fast = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+    fast.chat_template = template
+    return fast
+
+
+def talk(answer: str, **more: Any) -> Conversation:
+    return Conversation([{"role": "user", "content": "one two"}, {"role": "assistant", "content": answer, **more}])
+
+
+@pytest.mark.parametrize(
+    "template", [CHATML, NO_GENERATION_PROMPT, TRIMMED, THOUGHT], ids=["chatml", "none", "trim", "thought"]
+)
+@pytest.mark.parametrize("answer", ["three four", " three\n", "<think>\nlong\n</think>\n\nthree"])
+def test_prompt_and_text_are_the_whole_rendering(template: str, answer: str) -> None:
+    own = tokenizer(template)
+    conversation = talk(answer)
+    prompt, text = ChatTemplate(own, date(2026, 1, 2))(conversation)
+    assert prompt + text == own.apply_chat_template(conversation.messages, tokenize=False)
+    assert prompt == "<|im_start|>user\none two<|im_end|>\n<|im_start|>assistant\n" and text.endswith("<|im_end|>\n")
+
+
+def test_a_template_without_a_prompt_before_the_first_answer() -> None:
+    conversation = Conversation([{"role": "assistant", "content": "three"}])
+    assert ChatTemplate(tokenizer(CHATML), date(2026, 1, 2))(conversation) == (
+        "<|im_start|>assistant\n",
+        "three<|im_end|>\n",
+    )
+
+
+def test_the_clock_stands_still() -> None:
+    template = ChatTemplate(tokenizer(DATED), date(2026, 1, 2))
+    assert template.reads_clock and template(talk("three"))[0].startswith(
+        "Today: 02 Jan 2026 00:00:00\n<|im_start|>user"
+    )
+    assert not ChatTemplate(tokenizer(CHATML), date(2026, 1, 2)).reads_clock
+
+
+def test_what_a_template_leaves_out_is_counted() -> None:
+    call = {"type": "function", "function": {"name": "depth", "arguments": {}}}
+    template = ChatTemplate(tokenizer(CHATML), date(2026, 1, 2))
+    template(talk("three"))
+    assert not template.left_out
+    template(talk("three", reasoning_content="long", tool_calls=[call], name="Ann"))
+    template(Conversation(talk("three").messages, [call]))
+    assert template.left_out == {"reasoning_content": 1, "tool_calls": 1, "name": 1, "tools": 1}
+    dropping = ChatTemplate(tokenizer(THOUGHT), date(2026, 1, 2))
+    dropping(talk("<think>long</think>three"))
+    assert dropping.left_out == {"content of role assistant": 1}
