@@ -156,4 +156,6 @@ def _read(path: str, template: Template) -> list[_Query]:
     ]
     if not queries:
         raise CorpusError(f"no query in {path}")
+    if any(not query.text for query in queries):
+        raise CorpusError(f"{path} holds token ids, but the method compares texts")
     return queries

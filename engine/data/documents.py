@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 from ...store.errors import CorpusError
 from .conversations import FIELD_NAMES, Chat, Conversation, conversation_in, plain_rendering
 from .formats import BadRecord, Fields, Record, read_records
+from .pretokenised import FIELD_NAMES as TOKEN_FIELDS
+from .pretokenised import TokenRecord, tokens_in
 from .sources import Source
 
 MAX_LISTED = 20  # messages kept by RecordErrors, and field names listed in a message, so that they fit on a screen
@@ -38,15 +40,17 @@ class Document:
     """The prompt, which the text completes; "" if there is none."""
     text: str
     """The whole text, or the completion if there is a prompt."""
+    tokens: TokenRecord | None = None
+    """The tokens, of a record that holds them; its prompt and text are empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
     r"""Which fields of a record become text: "{field}" stands for the field's value, \n and \t for line end and tab.
 
-    If all templates are empty, the fields are detected, in this order: a conversation (see `conversations.py`); `text`; `prompt`
-    and `completion`; `instruction`, `input` and `output`. A `text` that ends with the record's completion or output is divided
-    there.
+    If all templates are empty, the fields are detected, in this order: token ids (see `pretokenised.py`); a conversation (see
+    `conversations.py`); `text`; `prompt` and `completion`; `instruction`, `input` and `output`. A `text` that ends with the
+    record's completion or output is divided there.
     """
 
     text: str = ""
@@ -96,9 +100,23 @@ def read_documents(
     to_text, field_names = (
         _from_template(template) if template.names_fields else _from_field_names(chat, template.response)
     )
-    return _documents(
-        source, read_records(source.path, source.format, start, field_names | {"id"}), to_text, record_errors
-    )
+    tokens_of = _no_tokens if template.names_fields else tokens_in
+    for record in read_records(source.path, source.format, start, field_names | {"id"}):
+        try:
+            if record.error:
+                raise BadRecord(record.error)
+            if tokens := tokens_of(record.fields):
+                document = _document(source, record, "", "", tokens)
+            else:
+                document = _document(source, record, *to_text(record.fields))
+        except BadRecord as bad_record:
+            record_errors.report(f"{source.path}:{record.line}: {bad_record}")
+        else:
+            yield document
+
+
+def _no_tokens(fields: Fields) -> None:
+    """The tokens of a record that is read by a template."""
 
 
 def suits(template: Template, source: Source) -> bool:
@@ -114,28 +132,16 @@ def suits(template: Template, source: Source) -> bool:
     return True
 
 
-def _documents(
-    source: Source, records: Iterator[Record], to_text: TextFunction, record_errors: RecordErrors
-) -> Iterator[Document]:
-    for record in records:
-        try:
-            if record.error:
-                raise BadRecord(record.error)
-            document = _document(source, record, *to_text(record.fields))
-        except BadRecord as bad_record:
-            record_errors.report(f"{source.path}:{record.line}: {bad_record}")
-        else:
-            yield document
-
-
 def record_name(source: Source, record: Record) -> str:
     """The id of a record's example: its field `id` if it has one, else name:line."""
     record_id = record.fields.get("id")
     return str(record_id) if type(record_id) in (str, int) and record_id != "" else f"{source.name}:{record.line}"
 
 
-def _document(source: Source, record: Record, prompt: str | None, text: str) -> Document:
-    if not text.strip():
+def _document(
+    source: Source, record: Record, prompt: str | None, text: str, tokens: TokenRecord | None = None
+) -> Document:
+    if not tokens and not text.strip():
         raise BadRecord("empty text" if prompt is None else "empty completion")
     name = record_name(source, record)
     try:
@@ -144,7 +150,7 @@ def _document(source: Source, record: Record, prompt: str | None, text: str) -> 
         raise BadRecord(
             f"half a surrogate pair (U+{ord(error.object[error.start]):04X}); expected Unicode text"
         ) from None
-    return Document(name, source.name, record.line, record.ordinal, prompt or "", text)
+    return Document(name, source.name, record.line, record.ordinal, prompt or "", text, tokens)
 
 
 def _from_template(template: Template) -> tuple[TextFunction, set[str]]:
@@ -202,7 +208,7 @@ def _from_field_names(chat: Chat | None, response: str | None) -> tuple[TextFunc
             return answer
         raise BadRecord(f"no text field; fields found: {_field_list(fields)} (name them with --text '{{field}}')")
 
-    return to_text, {"text", "prompt", "completion", "instruction", "input", "output", *FIELD_NAMES}
+    return to_text, {"text", "prompt", "completion", "instruction", "input", "output", *FIELD_NAMES, *TOKEN_FIELDS}
 
 
 def _prompt_and_answer(fields: Fields, present: set[str]) -> tuple[str, str] | None:

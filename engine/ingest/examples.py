@@ -7,10 +7,10 @@ same batches, hence the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,23 @@ class Place:
     """Index of the example within its document."""
 
 
+class TextPayload(NamedTuple):
+    """What the model reads of an example of text."""
+
+    ids: list[int]
+    """Token ids."""
+    first: int
+    """Index of the first token that is a target."""
+    ignored: tuple[int, ...] = ()
+    """Indices of later tokens that are no targets, ascending."""
+
+    @property
+    def target_positions(self) -> Array:
+        """(n,) int64: positions, each of which predicts the next token."""
+        positions = np.arange(max(0, self.first - 1), max(0, self.first - 1, len(self.ids) - 1))
+        return np.setdiff1d(positions, np.array(self.ignored, np.int64) - 1) if self.ignored else positions
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One example, before it is a row of a store."""
@@ -59,7 +76,7 @@ class Example:
     target_count: int
     """Number of target positions."""
     payload: Any
-    """What the provider needs to read the example: token ids and the index of the first target; or arrays."""
+    """What the provider needs to read the example: a `TextPayload`, or arrays."""
     place: Place
     """Its position in the corpus."""
 
@@ -97,17 +114,12 @@ _FIELD_OF_COLUMN = {
 
 
 def example_rows(examples: list[Example], losses: Array, *, with_tokens: bool) -> Rows:
-    """Examples as columns; `losses` (n,) float32. With tokens, payloads are token ids and the index of the first target."""
+    """Examples as columns; `losses` (n,) float32. With tokens, payloads are `TextPayload`s."""
     columns = {name: [getattr(example, field) for example in examples] for name, field in _FIELD_OF_COLUMN.items()}
     if with_tokens:
         columns[TOKEN_IDS] = [example.payload[0] for example in examples]
-        columns[TARGET_POSITIONS] = [target_positions(*example.payload) for example in examples]
+        columns[TARGET_POSITIONS] = [example.payload.target_positions for example in examples]
     return {**columns, "loss": losses}
-
-
-def target_positions(tokens: Sequence[int], first: int) -> Array:
-    """Target positions (n,) int64: each predicts the next token; `first` is the index of the first token that is a target."""
-    return np.arange(max(0, first - 1), max(0, first - 1, len(tokens) - 1))
 
 
 def example_windows(examples: Iterable[Example], size: int = WINDOW) -> Iterator[list[Example]]:

@@ -26,7 +26,7 @@ from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import LinearHead, PackedOutputs
 from ..models.language_model import LanguageModel
 from ..runtime.memory import Plan
-from .examples import TARGET_POSITIONS, TOKEN_IDS, Example, Place
+from .examples import TARGET_POSITIONS, TOKEN_IDS, Example, Place, TextPayload
 from .text_provider import TextProvider
 from .text_settings import TextSettings
 
@@ -123,15 +123,21 @@ class StoredTexts:
         """Examples of rows as they were read at ingestion; `values`: column name → (n,), of the stored columns."""
         token_ids, positions = (self._tokens[name].gather(rows) for name in (TOKEN_IDS, TARGET_POSITIONS))
         for at, row in enumerate(rows.tolist()):
-            ids = token_ids[at].tolist()
-            first = int(positions[at][0]) + 1 if len(positions[at]) else max(1, len(ids))
+            payload = _payload(token_ids[at].tolist(), positions[at])
             text = {
                 name: str(values[name][at]) if name in values else "" for name in ("id", "source", "prompt", "text")
             }
             line = int(values["line"][at]) if "line" in values else 0
-            yield Example(text["id"], text["source"], line, 0, text["prompt"], text["text"], len(ids), len(positions[at]),
-                          (ids, first), Place(0, row))  # fmt: skip
+            yield Example(text["id"], text["source"], line, 0, text["prompt"], text["text"], len(payload.ids), len(positions[at]),
+                          payload, Place(0, row))  # fmt: skip
 
     def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:
         """The outputs of a batch, by one forward pass."""
         return self._texts.read(batch, needs)
+
+
+def _payload(ids: list[int], positions: Array) -> TextPayload:
+    """Token ids with their target positions (n,), ascending."""
+    first = int(positions[0]) + 1 if len(positions) else max(1, len(ids))
+    between = np.setdiff1d(np.arange(first, len(ids)), positions.astype(np.int64) + 1)
+    return TextPayload(ids, first, tuple(between.tolist()))

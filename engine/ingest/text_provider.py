@@ -15,6 +15,7 @@ import torch
 
 from ...store.json_values import ParsedJson
 from ..data.documents import Document, RecordErrors, read_documents
+from ..data.pretokenised import TokenRecord
 from ..data.sources import Source
 from ..interface.model_view import LinearIO, OutputSpec
 from ..models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
@@ -24,7 +25,7 @@ from ..models.linear_io import PaddedTokens, forward_with_linear_io
 from ..models.transformers_types import HfOutput
 from ..models.upper_layers import TrunkUpperLayers
 from ..runtime.memory import Part, Plan
-from .examples import Example, Place
+from .examples import Example, Place, TextPayload
 from .provider import remaining
 from .text_settings import TextSettings
 from .tokenization import DocumentTokenizer, Tokens
@@ -106,7 +107,9 @@ class TextProvider:
                 yield from self._long_document(group[0], source_index)
                 continue
             for document, tokens in zip(group, self._tokenizer.documents(group), strict=True):
-                if document.prompt:
+                if document.tokens:
+                    yield from self._token_record(document, document.tokens, source_index)
+                elif document.prompt:
                     yield from self._whole_example(document, tokens, source_index)
                 else:
                     yield from self._pieces(document, iter([tokens]), source_index)
@@ -138,7 +141,7 @@ class TextProvider:
         ids, spans, piece = list[int](), list[tuple[int, int]](), 0
 
         def piece_example(example_id: str, begin: int, end: int) -> Example:
-            payload = ([*prefix, *ids[at : at + room]], len(prefix))
+            payload = TextPayload([*prefix, *ids[at : at + room]], len(prefix))
             part = replace(document, id=example_id, text=document.text[begin:end])
             return _example(part, begin, payload, Place(source_index, document.record, piece))
 
@@ -169,7 +172,28 @@ class TextProvider:
             prompt, text = prompt[begin:], text[max(0, begin - prompt_end) : max(0, end - prompt_end)]
             ids, first = ids[cut : cut + room], first - cut
         first_target = len(prefix) + (first if self.settings.attribute == "completion" else 0)
-        payload = ([*prefix, *ids], first_target)
+        payload = TextPayload([*prefix, *ids], first_target)
+        yield _example(replace(document, prompt=prompt, text=text), 0, payload, Place(source_index, document.record))
+
+    def _token_record(self, document: Document, tokens: TokenRecord, source_index: int) -> Iterator[Example]:
+        """The example of a record that holds token ids; its text is what they decode to."""
+        room, vocabulary = self.settings.length, self.head.model_shape.vocabulary
+        ids, is_target = list(tokens.ids), tokens.targets
+        if outside := next((token for token in ids if not 0 <= token < vocabulary), None):
+            path = self.sources[source_index].path
+            self.record_errors.report(
+                f"{path}:{document.line}: token id {outside}, but the model has {vocabulary} tokens"
+            )
+            return
+        if len(ids) > room and not self.settings.truncate:
+            self._too_long(document, f"{len(ids)} tokens", source_index)
+            return
+        first = is_target.index(True) if True in is_target else len(ids)
+        cut = min(first, max(0, len(ids) - room))
+        ids, is_target, first = ids[cut : cut + room], is_target[cut : cut + room], first - cut
+        ignored = tuple(at for at in range(first, len(ids)) if not is_target[at])
+        prompt, text = (self.model.tokenizer.decode(part) for part in (ids[:first], ids[first:]))
+        payload = TextPayload(ids, first, ignored)
         yield _example(replace(document, prompt=prompt, text=text), 0, payload, Place(source_index, document.record))
 
     def _too_long(self, document: Document, size: str, source_index: int) -> None:
@@ -185,11 +209,8 @@ class TextProvider:
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         target_mask = torch.zeros(len(batch), width, dtype=torch.bool)
         for row, example in enumerate(batch):
-            tokens, first_target = example.payload
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            target_mask[row, max(0, first_target - 1) : max(0, len(tokens) - 1)] = (
-                True  # position t predicts token t + 1
-            )
+            ids[row, : example.length] = torch.tensor(example.payload.ids)
+            target_mask[row, torch.from_numpy(example.payload.target_positions)] = True
         ids, target_mask = ids.to(self.device), target_mask.to(self.device)
         trunk_output, linear_io = self._run(ids, target_mask, [example.length for example in batch], needs)
         hiddens = {layer: trunk_output.hidden_states[layer].detach()[target_mask] for layer in needs.layers}
@@ -241,14 +262,12 @@ def _groups(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield group
 
 
-def _example(document: Document, offset: int, payload: tuple[list[int], int], place: Place) -> Example:
-    """An example of a document (or of a piece of it) at a character offset.
-
-    `payload`: token ids, and the index of the first target. The very first token is never a target: no position predicts it.
+def _example(document: Document, offset: int, payload: TextPayload, place: Place) -> Example:
+    """An example of a document (or of a piece of it) at a character offset. The very first token is never a target: no position
+    predicts it.
     """
-    tokens, first = payload[0], max(1, min(payload[1], len(payload[0])))
-    target_count = max(0, len(tokens) - first)
+    payload = payload._replace(first=max(1, min(payload.first, len(payload.ids))))
     return Example(
         document.id, document.source, document.line, offset, document.prompt, document.text,
-        len(tokens), target_count, (tokens, first), place,
+        len(payload.ids), len(payload.target_positions), payload, place,
     )  # fmt: skip

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...store.errors import StoreDamaged
+from ...store.errors import DataError, StoreDamaged
 from ...store.layout import Array
 from ...store.state import read_state, write_state
+from ..ingest.examples import TextPayload
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,16 @@ class TokenSet:
         return cls(state.arrays["ids"], state.arrays["ends"], state.arrays["first"])
 
 
-def concatenate_tokens(examples: Iterable[tuple[list[int], int]]) -> TokenSet:
-    """Concatenate examples, each given as (token ids, index of the first target token)."""
+def concatenate_tokens(examples: Iterable[TextPayload]) -> TokenSet:
+    """Concatenate examples.
+
+    Raises:
+        DataError: an example has tokens between its targets that are no targets themselves.
+    """
     ids, ends, first = list[int](), list[int](), list[int]()
-    for tokens, first_target in examples:
+    for tokens, first_target, ignored in examples:
+        if ignored:
+            raise DataError("a record masks tokens between its targets, which ground truth cannot train on")
         ids.extend(tokens)
         ends.append(len(ids))
         first.append(max(1, first_target))

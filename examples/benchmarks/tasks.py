@@ -166,6 +166,7 @@ def _small(folder: Path, data: Path, *, hidden: int, layers: int, context: int) 
 
 def train(model: Path, texts: Sequence[str], out: Path, seed: int, epochs: float) -> None:
     """Train from random weights on all texts, as each retraining is."""
+    from headwater.engine.ingest.examples import TextPayload
     from headwater.engine.retraining.token_sets import concatenate_tokens
     from headwater.engine.retraining.training_loop import RetrainingRecipe, train_on_subset
     from transformers import AutoTokenizer
@@ -175,7 +176,7 @@ def train(model: Path, texts: Sequence[str], out: Path, seed: int, epochs: float
     ids = [tokenizer(text)["input_ids"][:context] for text in texts]
     trained = train_on_subset(
         str(model),
-        concatenate_tokens((one, 1) for one in ids),
+        concatenate_tokens(TextPayload(one, 1) for one in ids),
         range(len(ids)),
         RetrainingRecipe(epochs=epochs, batch=16, learning_rate=2e-3, seed=seed),
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import zarr
 from headwater.engine.data.documents import RecordErrors, Template
 from headwater.engine.data.sources import find_sources
 from headwater.engine.ingest.boundary import boundary_losses
@@ -85,7 +87,9 @@ def test_each_reading_has_the_tokens_of_a_trainer(model: tuple[str, Path], corpu
         examples = list(
             TextProvider(loaded, find_sources([str(corpus)]), settings, RecordErrors("fail")).examples(Place())
         )
-        assert [example.payload for example in examples] == [tokens(loaded.tokenizer, row, boundary) for row in ROWS]
+        assert [example.payload[:2] for example in examples] == [
+            tokens(loaded.tokenizer, row, boundary) for row in ROWS
+        ]
 
 
 def test_the_losses_say_which_reading_the_model_knows(model: tuple[str, Path], corpus: Path) -> None:
@@ -125,3 +129,68 @@ def test_a_stored_row_asked_back_is_itself(model: tuple[str, Path], corpus: Path
     assert min(json.loads(line)["score"] for line in back.stdout.splitlines()) > 1 - 1e-3
     plain = headwater("attribute", store, "--queries", corpus, "--method", "repsim", "--top", "1", "--json")
     assert plain.exit_code == 0 and "lacks the fields of the store's template" in plain.stderr
+
+
+def test_token_rows_are_read_as_they_are(model: tuple[str, Path], corpus: Path, tmp_path: Path) -> None:
+    """Rows of `input_ids` and `labels`, padded or with a mask, give the losses of the same rows as texts."""
+    boundary, folder = model
+    own, rows = load(ModelChoice(str(folder), "cpu")).tokenizer, tmp_path / "rows.jsonl"
+    records = []
+    for at, row in enumerate(ROWS):
+        ids, first = tokens(own, row, boundary)
+        padding = [1] * (at % 3)
+        labels = {"labels": [-100] * first + ids[first:] + [-100] * len(padding)}
+        mask = {"loss_mask": [0] * first + [1] * (len(ids) - first) + [0] * len(padding)}
+        attention = {"attention_mask": [1] * len(ids) + [0] * len(padding)}
+        records.append({"input_ids": ids + padding, **(labels if at % 2 else mask), **attention})
+    rows.write_text("".join(json.dumps(record) + "\n" for record in records))
+    stores = []
+    for name, path in (("texts", corpus), ("tokens", rows)):
+        done = headwater("ingest", path, "--store", tmp_path / name, "--model", folder, "--method", "repsim")
+        assert done.exit_code == 0, done.stderr
+        stores.append(zarr.open_group(str(tmp_path / name / "shards/0/examples"), mode="r"))
+    for column in ("loss", "tokens", "counted"):
+        assert (stores[0][column][:] == stores[1][column][:]).all()
+    back = headwater("attribute", tmp_path / "tokens", "--queries", rows, "--method", "repsim", "--top", "1", "--json")
+    assert min(json.loads(line)["score"] for line in back.stdout.splitlines()) > 1 - 1e-3
+
+
+def test_tokens_between_targets_are_left_out(model: tuple[str, Path], tmp_path: Path) -> None:
+    """The loss of a row with masked tokens amid its targets is the mean of the others, by the model's own logits."""
+    folder, rows = model[1], tmp_path / "rows.jsonl"
+    loaded = load(ModelChoice(str(folder), "cpu"))
+    ids = loaded.tokenizer("a long river and a dull sea", add_special_tokens=False)["input_ids"]
+    is_target = [at % 3 != 1 for at in range(len(ids))]
+    labels = [token if target else -100 for token, target in zip(ids, is_target, strict=True)]
+    rows.write_text(json.dumps({"input_ids": ids, "labels": labels}) + "\n")
+    assert headwater("ingest", rows, "--store", tmp_path / "S", "--model", folder, "--method", "repsim").exit_code == 0
+    columns = zarr.open_group(str(tmp_path / "S/shards/0/examples"), mode="r")
+    from transformers import LlamaForCausalLM
+
+    with torch.inference_mode():
+        own = LlamaForCausalLM.from_pretrained(folder)
+        expected = float(own(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss)
+    assert columns["counted"][0] == sum(is_target[1:])
+    assert columns["loss"][0] == pytest.approx(expected, rel=1e-5)
+    again = headwater(
+        "ingest", rows, "--store", tmp_path / "S", "--model", folder, "--method", "repsim", "--method", "headcos"
+    )
+    assert again.exit_code == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"input_ids": [5, 6], "labels": [6, 7]}, r"labels\[0\] is 6, neither input_ids\[0\] \(5\) nor -100"),
+        ({"input_ids": [5, 6], "labels": [5]}, "field 'labels' has 1 numbers, 'input_ids' 2"),
+        ({"input_ids": ["a"], "labels": [5]}, "field 'input_ids' is not a list of integers"),
+        ({"input_ids": [5, 6], "attention_mask": [0, 0]}, "no token"),
+        ({"input_ids": [5, 100_000], "labels": [5, -100]}, "token id 100000, but the model has"),
+    ],
+)
+def test_bad_token_rows_are_refused(
+    model: tuple[str, Path], tmp_path: Path, record: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(record) + "\n")
+    done = headwater("ingest", tmp_path / "rows.jsonl", "--store", tmp_path / "S", "--model", model[1])
+    assert done.exit_code == 1 and re.search(rf"rows\.jsonl:1: {message}", done.stderr), done.stderr

@@ -74,7 +74,7 @@ def test_rows_do_not_depend_on_their_batch(provider):
 
 def test_layers_are_those_of_the_model(provider):
     example = max(provider.examples(Place()), key=lambda e: e.target_count if not e.prompt else 0)
-    tokens, first = example.payload
+    tokens, first, _ = example.payload
     read = provider.read([example], OutputSpec(layers=(0, 1)))
     with torch.inference_mode():
         out = provider.model.trunk(input_ids=torch.tensor([tokens]), output_hidden_states=True)

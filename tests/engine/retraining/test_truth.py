@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from headwater.cli import main
 from headwater.engine.evaluation.removal import brittleness, removal_masks
+from headwater.engine.ingest.examples import TextPayload
 from headwater.engine.retraining.masks import clustered_masks, random_masks, text_clusters
 from headwater.engine.retraining.retraining_job import GroundTruthJob, prepare_ground_truth
 from headwater.engine.retraining.token_sets import TokenSet, concatenate_tokens
@@ -73,19 +74,21 @@ def test_like_texts_are_one_cluster():
 
 
 def test_tokens_come_back(tmp_path):
-    tokens = concatenate_tokens([([1, 2, 3], 0), ([4, 5], 1), ([6, 7, 8, 9], 3)])
+    tokens = concatenate_tokens([TextPayload([1, 2, 3], 0), TextPayload([4, 5], 1), TextPayload([6, 7, 8, 9], 3)])
     tokens.save(tmp_path / "t.npz")
     again = TokenSet.load(tmp_path / "t.npz")
     assert again.digest == tokens.digest and len(again) == 3
     assert again.example(2)[0].tolist() == [6, 7, 8, 9] and again.example(2)[1] == 3 and again.example(0)[1] == 1
-    assert concatenate_tokens([([1, 2, 3], 0), ([4, 5], 2)]).digest != tokens.digest
+    assert concatenate_tokens([TextPayload([1, 2, 3], 0), TextPayload([4, 5], 2)]).digest != tokens.digest
 
 
 def test_losses_are_torchs(place):
     model = train_on_subset(
-        str(place / "model"), concatenate_tokens([([1, 2, 3, 4], 1)] * 9), range(9), replace(RECIPE, seed=3)
+        str(place / "model"), concatenate_tokens([TextPayload([1, 2, 3, 4], 1)] * 9), range(9), replace(RECIPE, seed=3)
     )
-    tokens = concatenate_tokens([([5, 6, 7, 8, 9, 10], 1), ([11, 12, 13], 2), ([1, 2, 3, 4], 3)])
+    tokens = concatenate_tokens(
+        [TextPayload([5, 6, 7, 8, 9, 10], 1), TextPayload([11, 12, 13], 2), TextPayload([1, 2, 3, 4], 3)]
+    )
     found = query_losses(model, tokens)
     for number in range(3):
         ids, first = tokens.example(number)
