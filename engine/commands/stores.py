@@ -1,4 +1,4 @@
-"""`info`, `verify`, `compress`, `upgrade` and `methods`: what is there. Knows nothing of what rows mean."""
+"""`info`, `show`, `verify`, `compress`, `upgrade` and `methods`: what is there. Knows nothing of what rows mean."""
 
 from __future__ import annotations
 
@@ -94,6 +94,38 @@ def info(store: str, as_json: bool) -> None:
 
     facts = store_facts(store)
     click.echo(json.dumps(facts, indent=1)) if as_json else print_info(facts)
+
+
+@click.command()
+@click.argument("store")
+@click.option(
+    "--rows", default="0-2", show_default=True, metavar="ROWS", help="Row numbers and ranges, such as 0,5,10-12."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that ships with the model's tokenizer.")
+def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
+    """Print examples as the model reads them, with the target tokens marked.
+
+    \b
+    headwater show S
+    headwater show S --rows 0,5,10-12 --json
+    """
+    from dataclasses import asdict
+
+    from ...store.feature_store import EXAMPLES, FeatureStore
+    from ..models.model_files import tokenizer_of
+    from ..presentation.terminal import print_examples
+    from ..results.shown_examples import row_numbers, shown_examples
+
+    opened = FeatureStore.open(store)
+    numbers = row_numbers(rows, opened.rows(EXAMPLES))
+    path = str(opened.provenance.get("model_path", ""))
+    examples = shown_examples(opened, numbers, tokenizer_of(path, trust_remote_code) if path else None)
+    if as_json:
+        for example in examples:
+            click.echo(json.dumps(asdict(example)))
+    else:
+        print_examples(examples)
 
 
 @click.command()

@@ -164,6 +164,16 @@ def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
     return tokenizer
 
 
+def tokenizer_of(path: str, remote_code: bool) -> HfTokenizer | None:
+    """The tokenizer of a model or an adapter; None if it is not there any more."""
+    silence_libraries()
+    try:
+        own = (Path(path) / "tokenizer.json").is_file()
+        return read_tokenizer(path if own else base_model_of(path), remote_code)
+    except ModelError:
+        return None
+
+
 def prefix_tokens(tokenizer: HfTokenizer) -> tuple[int, ...]:
     """Token ids that a tokenizer adds before every text: the begin-of-text token, or none."""
     ids = tokenizer("", add_special_tokens=True)["input_ids"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from ...store.json_values import JsonFields, ParsedJson
@@ -11,6 +11,7 @@ from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
 from ..results.example_table import Cell, Columns
 from ..results.printable import printable
+from ..results.shown_examples import ShownExample
 from ..runtime.memory import Plan, resident_bytes, show_bytes
 from ..runtime.progress import clock
 
@@ -69,9 +70,14 @@ def print_info(facts: ParsedJson) -> None:
     console.print(f"{facts['store']}: {facts['examples']:,} examples, {state}; written by headwater {facts['version']}")
     console.print(f"model      {provenance.get('model_path', 'arrays')} ({provenance['model']})")
     console.print(f"corpus     {', '.join(source['name'] for source in provenance['sources'])}")
-    for key in ("max_length", "attribute", "truncate", "text"):
-        if key in provenance:
+    for key in ("max_length", "attribute", "truncate", "boundary", "clock", "text"):
+        if provenance.get(key) is not None:
             console.print(f"{key:<10} {provenance[key]}")
+    for field, template in provenance.get("template", {}).items():
+        if template:
+            console.print(f"template   {field}: {template!r}")
+    if facts["mean_loss"] is not None:
+        console.print(f"mean loss  {facts['mean_loss']:.4f} nats per target token")
     for name, method in facts["methods"].items():
         size = show_bytes(method["bytes_per_example"])
         console.print(f"method     {name}: {method['rows']:,} rows of {size}; "
@@ -136,3 +142,19 @@ def show_forecast(forecast: Forecast | None) -> str:
     duration = f"{seconds:.1f} s" if seconds < 100 else clock(seconds)
     return (f"reads {show_bytes(forecast.bytes)} in about {duration}, after the queries' forward pass "
             f"(at {show_bytes(int(forecast.rate))}/s, as measured on the first {show_bytes(forecast.sample)})")  # fmt: skip
+
+
+def print_examples(examples: Iterable[ShownExample]) -> None:
+    """Print examples as the model reads them: targets are highlighted on a terminal, between ⟦ and ⟧ elsewhere."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for example in examples:
+        console.print(f"row {example.row}  {printable(example.id)}  {printable(example.source)}:{example.line}  "
+                      f"{example.tokens} tokens, {example.target_count} targets, mean loss {example.loss:.4f}")  # fmt: skip
+        text = Text()
+        for part, is_target in example.parts:
+            shown = printable(part)
+            text.append(shown if console.is_terminal or not is_target else f"⟦{shown}⟧", "bold green" * is_target)
+        console.print(text, "", sep="\n")

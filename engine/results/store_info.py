@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precision_group
 from ...store.json_values import JsonFields
+from ...store.reader import open_column
 from ..fitting.fit_record import FitRecord, fits_of
 from ..ingest.corpus_statistics import unseen_rows
+
+_ROWS_AT_ONCE = 1 << 16
 
 
 def store_facts(path: str) -> JsonFields:
@@ -19,9 +24,25 @@ def store_facts(path: str) -> JsonFields:
         "complete": all(
             store.is_complete(name) for name in store.groups if name == EXAMPLES or name.startswith("methods/")
         ),
+        "mean_loss": mean_loss(store),
         "methods": {name: _method_facts(store, name) for name in store.methods},
         "fits": {name: _fit_facts(record) for name, record in fits_of(store).items()},
     }
+
+
+def mean_loss(store: FeatureStore) -> float | None:
+    """Mean loss per target token over all examples, in nats; None if there are no target tokens."""
+    if EXAMPLES not in store.groups:
+        return None
+    total, tokens = 0.0, 0
+    columns = [open_column(store, EXAMPLES, name) for name in ("loss", "counted")]
+    for first in range(0, columns[0].rows, _ROWS_AT_ONCE):
+        stop = min(columns[0].rows, first + _ROWS_AT_ONCE)
+        loss, count = np.empty(stop - first, np.float32), np.empty(stop - first, np.int32)
+        for column, values in zip(columns, (loss, count), strict=True):
+            column.read(first, stop, values)
+        total, tokens = total + float(loss.astype(np.float64) @ count), tokens + int(count.sum())
+    return total / tokens if tokens else None
 
 
 def _fit_facts(record: FitRecord) -> JsonFields:

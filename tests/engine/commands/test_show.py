@@ -1,0 +1,46 @@
+"""`show` prints examples as the model reads them, and `info` how well the model predicts them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from running import done, headwater
+
+
+@pytest.fixture(scope="module")
+def store(model_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model, folder = model_folder("Llama"), tmp_path_factory.mktemp("show")
+    lines = [{"prompt": f"Review {i}: a dull film.", "completion": " Negative\x1b[31m"} for i in range(5)]
+    (folder / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done("ingest", folder / "c.jsonl", "--store", folder / "S", "--model", model, "--method", "repsim")
+    return folder / "S"
+
+
+@pytest.mark.parametrize("with_tokenizer", [True, False])
+def test_targets_are_marked(store: Path, with_tokenizer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not with_tokenizer:
+        monkeypatch.setattr("headwater.engine.models.model_files.tokenizer_of", lambda path, remote_code: None)
+    printed = done("show", store, "--rows", "1,3-4").stdout
+    assert printed.count("⟦ Negative") == 3 and "Review 1: a dull film.⟦" in printed and "\x1b" not in printed
+    rows = [json.loads(line) for line in done("show", store, "--rows", "1,3-4", "--json").stdout.splitlines()]
+    assert [row["row"] for row in rows] == [1, 3, 4]
+    assert all(row["parts"][1][1] and row["target_count"] < row["tokens"] for row in rows)
+
+
+@pytest.mark.parametrize("rows", ["5", "2-1", "a", "1-", "", "0,9"])
+def test_rows_that_are_not_there_are_refused(store: Path, rows: str) -> None:
+    refused = headwater("show", store, "--rows", rows)
+    assert refused.exit_code == 1 and refused.stderr.startswith("error: --rows") and refused.stderr.count("\n") == 1
+
+
+def test_the_mean_loss_counts_tokens(store: Path) -> None:
+    group = zarr.open_group(str(store / "shards/0/examples"), mode="r")
+    loss, counted = np.asarray(group["loss"]), np.asarray(group["counted"])
+    facts = json.loads(done("info", store, "--json").stdout)
+    assert facts["mean_loss"] == pytest.approx(float((loss * counted).sum() / counted.sum()), rel=1e-6)
+    assert "nats per target token" in done("info", store).stdout
