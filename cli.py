@@ -68,7 +68,8 @@ def demo(workdir: str, short: bool) -> None:
 
 for _command in (ingest.ingest, fit.fit, attribution.attribute, attribution.value, self_influence.self_influence,
                  stores.compress, stores.methods, stores.info, stores.show, stores.verify, stores.upgrade,
-                 evaluation.ground_truth, evaluation.evaluate, selection.predict, selection.calibrate, selection.select):  # fmt: skip
+                 evaluation.ground_truth, evaluation.evaluate, selection.predict, selection.calibrate,
+                 selection.select):  # fmt: skip
     main.add_command(_command)
 plan.add_command(ingest.plan_ingest)
 plan.add_command(fit.plan_fit)
