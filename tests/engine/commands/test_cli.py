@@ -194,7 +194,7 @@ def nothing(folder: Path) -> None:
         (bad_utf8, r"c\.jsonl:2: invalid UTF-8 at byte offset 12"),
         (
             too_long,
-            r"c\.jsonl:1: prompt and completion are \d+ tokens, but an example has at most 128 tokens \(the model's context: 128\)",
+            r"c\.jsonl:1: prompt and completion are \d+ tokens, but an example has at most 128 tokens \(the model's",
         ),
         (empty_text, r"c\.jsonl:2: empty text"),
     ],

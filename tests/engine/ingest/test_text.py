@@ -122,8 +122,8 @@ def test_a_prompted_row_that_is_too_long_is_a_fault(model, tmp_path):
     lines = [{"text": "sea"}, {"prompt": LONG, "completion": " Negative"}, {"text": "river"}]
     total = len(ids_of(model, LONG + " Negative")) + len(model.prefix)
     told = (
-        rf"c\.jsonl:2: prompt and completion are {total} tokens, but an example has at most 20 tokens \(the model's context: 64\): "
-        "shorten it; in an ingestion, --max-length sets this number, and --truncate cuts the prompt's start"
+        rf"c\.jsonl:2: prompt and completion are {total} tokens, but an example has at most 20 tokens "
+        r"\(the model's context: 64\): shorten it; in an ingestion, --max-length sets this number, and --truncate cuts the prompt's start"
     )
     with pytest.raises(CorpusError, match=told):
         all_of(provider(model, tmp_path, lines, max_length=20))
