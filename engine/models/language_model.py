@@ -14,11 +14,11 @@ import torch
 
 from ...store.errors import DeviceError, ModelError
 from ..interface.model_view import ModelShape
+from .adapters import base_model_of, with_adapter
 from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest, weights_digest
 from .linear_io import linear_layers_of, skipped_weights
 from .model_files import (
-    base_model_of,
     computation_settings,
     dtype_of,
     prefix_tokens,
@@ -26,7 +26,6 @@ from .model_files import (
     read_tokenizer,
     read_weights,
     silence_libraries,
-    with_adapter,
 )
 from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
 
