@@ -113,7 +113,7 @@ def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
     from dataclasses import asdict
 
     from ...store.feature_store import EXAMPLES, FeatureStore
-    from ..models.model_files import tokenizer_of
+    from ..models.language_model import tokenizer_of
     from ..presentation.terminal import print_examples
     from ..results.shown_examples import row_numbers, shown_examples
 

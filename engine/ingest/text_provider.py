@@ -26,6 +26,7 @@ from ..models.transformers_types import HfOutput
 from ..models.upper_layers import TrunkUpperLayers
 from ..runtime.memory import Part, Plan
 from .examples import Example, Place, TextPayload
+from .known_tokens import known_tokens
 from .provider import remaining
 from .text_settings import TextSettings
 from .tokenization import DocumentTokenizer, Tokens
@@ -101,7 +102,11 @@ class TextProvider:
                     yield example
 
     def encoded(self, documents: Iterator[Document], source_index: int) -> Iterator[Example]:
-        """Examples of a source's documents."""
+        """Examples of a source's documents; one with a token that the model has no embedding for is reported and left out."""
+        path = self.sources[source_index].path
+        return known_tokens(self._encoded(documents, source_index), self.model, path, self.record_errors)
+
+    def _encoded(self, documents: Iterator[Document], source_index: int) -> Iterator[Example]:
         for group in _groups(documents):
             if len(group) == 1 and _characters(group[0]) > self._characters_at_once:
                 yield from self._long_document(group[0], source_index)

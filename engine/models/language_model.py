@@ -14,11 +14,11 @@ import torch
 
 from ...store.errors import DeviceError, ModelError
 from ..interface.model_view import ModelShape
+from .adapters import base_model_of, with_adapter
 from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest, weights_digest
 from .linear_io import linear_layers_of, skipped_weights
 from .model_files import (
-    base_model_of,
     computation_settings,
     dtype_of,
     prefix_tokens,
@@ -26,7 +26,6 @@ from .model_files import (
     read_tokenizer,
     read_weights,
     silence_libraries,
-    with_adapter,
 )
 from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
 
@@ -249,3 +248,13 @@ def _activation_bytes(config: HfConfig, dtype: torch.dtype) -> int:
     hidden = int(getattr(text, "hidden_size", 0) or getattr(text, "n_embd", 0))
     inner = int(getattr(text, "intermediate_size", 0) or getattr(text, "n_inner", 0) or 4 * hidden)
     return (10 * hidden + 4 * inner) * max(4, dtype.itemsize)
+
+
+def tokenizer_of(path: str, remote_code: bool) -> HfTokenizer | None:
+    """The tokenizer of a model or an adapter; None if it is not there any more."""
+    silence_libraries()
+    try:
+        own = (Path(path) / "tokenizer.json").is_file()
+        return read_tokenizer(path if own else base_model_of(path), remote_code)
+    except ModelError:
+        return None

@@ -1,4 +1,4 @@
-"""Reads a model's files safely: config, weights, adapter, tokenizer. Knows no head, no method and no store.
+"""Reads a model's files safely: config, weights, tokenizer. Knows no head, no method and no store.
 
 Weights are read from safetensors only (no pickle is ever loaded), code that ships with a model runs only if it is allowed, and
 missing weights are an error instead of random numbers.
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from ...store.errors import ModelError
+from .tokenizer_check import checked_tokenizer, tokenizer_file
 from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -35,20 +36,6 @@ def silence_libraries() -> None:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def base_model_of(path: str) -> str:
-    """Path of the base model of an adapter; the path itself if it is not an adapter."""
-    adapter = Path(path) / "adapter_config.json"
-    if not adapter.is_file():
-        return path
-    try:
-        base = json.loads(adapter.read_text())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        base = None
-    if not isinstance(base, str) or base == path:
-        raise ModelError(f"{adapter} does not name the model that it adapts: set base_model_name_or_path")
-    return base
 
 
 def read_config(path: str, remote_code: bool) -> HfConfig:
@@ -123,31 +110,12 @@ def read_weights(path: str, config: HfConfig, dtype: torch.dtype, remote_code: b
     return model
 
 
-def with_adapter(model: HfModel, path: str) -> HfModel:
-    """Merge a LoRA adapter into the model.
-
-    Raises:
-        ModelError: peft is not installed, or the adapter does not load.
-    """
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise ModelError(f"{path} is a LoRA adapter: pip install 'headwater[lora]' to read it") from None
-    if not (Path(path) / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{path} has no adapter_model.safetensors: save the adapter with save_pretrained")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return PeftModel.from_pretrained(model, path, use_safetensors=True).merge_and_unload()
-    except Exception as error:  # peft raises many kinds of exceptions
-        raise ModelError(f"{path} does not load as a LoRA adapter: {_one_line(error)}") from None
-
-
 def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
     """Load the tokenizer, which must be a fast one: only these report the text span of each token.
 
     Raises:
-        ModelError: there is none, it is not a fast one, or it needs code of its own that is not allowed to run.
+        ModelError: there is none, it is not a fast one, it needs code of its own that is not allowed to run, or it gives other
+            tokens than its `tokenizer.json`.
     """
     from transformers import AutoTokenizer
 
@@ -156,22 +124,17 @@ def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
     except Exception as error:  # transformers raises many kinds of exceptions
         if "trust_remote_code" in str(error):
             raise ModelError(f"{path} needs tokenizer code of its own: --trust-remote-code allows it to run") from None
+        if Path(path).is_dir() and tokenizer_file(path) is None:
+            raise ModelError(
+                f"{path} has no tokenizer (no tokenizer.json): save there, with save_pretrained, the one that the model was "
+                "trained with"
+            ) from None
         raise ModelError(f"{path} has no tokenizer that loads: {_one_line(error)}") from None
     if not tokenizer.is_fast:
         raise ModelError(
             f"{path} has no fast tokenizer (tokenizer.json), which reports the text span of each token: save one there"
         )
-    return tokenizer
-
-
-def tokenizer_of(path: str, remote_code: bool) -> HfTokenizer | None:
-    """The tokenizer of a model or an adapter; None if it is not there any more."""
-    silence_libraries()
-    try:
-        own = (Path(path) / "tokenizer.json").is_file()
-        return read_tokenizer(path if own else base_model_of(path), remote_code)
-    except ModelError:
-        return None
+    return checked_tokenizer(tokenizer, path)
 
 
 def prefix_tokens(tokenizer: HfTokenizer) -> tuple[int, ...]:

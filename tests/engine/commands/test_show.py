@@ -24,7 +24,7 @@ def store(model_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize("with_tokenizer", [True, False])
 def test_targets_are_marked(store: Path, with_tokenizer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not with_tokenizer:
-        monkeypatch.setattr("headwater.engine.models.model_files.tokenizer_of", lambda path, remote_code: None)
+        monkeypatch.setattr("headwater.engine.models.language_model.tokenizer_of", lambda path, remote_code: None)
     printed = done("show", store, "--rows", "1,3-4").stdout
     assert printed.count("⟦ Negative") == 3 and "Review 1: a dull film.⟦" in printed and "\x1b" not in printed
     rows = [json.loads(line) for line in done("show", store, "--rows", "1,3-4", "--json").stdout.splitlines()]

@@ -182,7 +182,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "a tensor of another shape": (lambda f: rewritten(f, transposed_norm), "does not load"),
     "truncated weights": (truncated, "does not load"),
     "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "does not load"),
-    "no tokenizer": (no_tokenizer, "has no tokenizer that loads|has no fast tokenizer"),
+    "no tokenizer": (no_tokenizer, r"has no tokenizer \(no tokenizer.json\): save there"),
     "a tokenizer that is no JSON": (lambda f: (f / "tokenizer.json").write_text("{"), "has no tokenizer that loads"),
     "a trunk that looks ahead": (lambda f: edited_config(f, is_causal=False), "its states depend on later tokens"),
     "code of its own": (
