@@ -73,8 +73,8 @@ class SeededSession:
 
     @property
     def notes(self) -> list[str]:
-        """No remarks."""
-        return []
+        """How many rows of how many each seed has, if some are missing."""
+        return self._sessions[0].notes
 
     @property
     def capabilities(self) -> frozenset[Capability]:

@@ -57,8 +57,8 @@ class StoredSession:
 
     @property
     def notes(self) -> list[str]:
-        """No remarks."""
-        return []
+        """How many rows of how many there are, if some are missing."""
+        return self._stored.notes
 
     @property
     def capabilities(self) -> frozenset[Capability]:

@@ -52,6 +52,13 @@ MODEL_PATH = click.option(
 )
 
 
+PARTIAL = click.option(
+    "--partial",
+    is_flag=True,
+    help="Use the rows of a store or method that is unfinished, and say how many rows of how many these are.",
+)
+
+
 def options(*decorators: Decorator) -> Decorator:
     """Several decorators as one, applied so that help lists them in this order."""
 
@@ -179,6 +186,7 @@ QUERIES = options(
     click.argument("store"),
     click.option("--method", default="rise", show_default=True, metavar="NAME", help="Attribution method."),
     click.option("--queries", required=True, metavar="FILE", help="Queries, in any corpus format."),
+    PARTIAL,
     MODEL_PATH,
     FIELDS,
 )

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from .options import COLUMNS, FIELDS, JSON_LINES, MODEL_PATH, RUN, FieldArguments, RunArguments, command_of, options
+from .options import (
+    COLUMNS,
+    FIELDS,
+    JSON_LINES,
+    MODEL_PATH,
+    PARTIAL,
+    RUN,
+    FieldArguments,
+    RunArguments,
+    command_of,
+    options,
+)
 
 if TYPE_CHECKING:
     from ..runtime.run import Run
@@ -50,6 +61,7 @@ class TaskArguments(RunArguments, FieldArguments):
     queries: str
     by: str
     method: str
+    partial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +85,7 @@ class PredictArguments(SubsetArguments):
 
 @click.command()
 @_TASK
+@PARTIAL
 @_SUBSETS
 @click.option("--given", default="", metavar="NAME", help="Predict what each subset adds to this one.")
 @_PENALTY
@@ -188,6 +201,7 @@ class SelectArguments(TaskArguments):
 
 @click.command()
 @_TASK
+@PARTIAL
 @click.option("--count", type=int, metavar="N", help="Number of examples to select.")
 @click.option("--tokens", type=int, metavar="N", help="Instead: number of tokens to select.")
 @_PENALTY
@@ -250,7 +264,9 @@ def _task(arguments: TaskArguments, run: Run) -> tuple[LinearFeatures, Targets]:
     from ..selection.linear_features import LinearFeatures
     from ..selection.targets import FEW, read_targets
 
-    features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run)
+    features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run, partial=arguments.partial)
+    for line in features.notes:
+        click.echo(line, err=True)
     targets = read_targets(features, arguments.queries, arguments.by, arguments.model_choice, arguments.template)
     if targets.few:
         some = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])
@@ -265,7 +281,7 @@ def _subsets(arguments: SubsetArguments, features: LinearFeatures) -> Subsets:
         raise click.UsageError("give either --subsets FILE or --subsets-by COLUMN")
     if arguments.subsets:
         return read_subsets(arguments.subsets, features.store, features.rows)
-    return subsets_by(features.store, arguments.subsets_by, arguments.columns)
+    return subsets_by(features.store, arguments.subsets_by, arguments.columns, features.rows)
 
 
 def _quota(text: str) -> tuple[str, str, float]:
