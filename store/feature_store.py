@@ -125,7 +125,10 @@ class FeatureStore:
     def copies(self, method: str) -> list[str]:
         """Names of the precisions in which the store holds further copies of a method's rows."""
         prefix = f"{COPIES}/{method}."
-        return [name.removeprefix(prefix) for name in self.groups if name.startswith(prefix)]
+        names = [name.removeprefix(prefix) for name in self.groups if name.startswith(prefix)]
+        return [
+            name for name in names if "." not in name
+        ]  # else the copy is of a member whose name begins like this one's
 
     def record(self, group: str) -> GroupRecord:
         """The record of one group.
@@ -259,7 +262,7 @@ class FeatureStore:
 
         Raises:
             StoreMismatch: it exists with other columns, or the store has an older format.
-            DataError: two columns have the same name, or a name cannot be a folder.
+            DataError: two columns have the same name, or a name cannot be a folder, the group's included.
         """
         require_columns(group, columns)
         record = GroupRecord(tuple(columns), notes)

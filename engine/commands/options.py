@@ -231,7 +231,7 @@ def method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) 
     """Method → setting → value, from `-o NAME.SETTING VALUE`; a value that is not JSON is taken as a string."""
     settings: dict[str, JsonFields] = {name: {} for name in names}
     for key, text in pairs:
-        name, dot, setting = key.partition(".")
+        name, dot, setting = key.rpartition(".")  # a member's name may hold a dot, a setting's does not
         if not dot or name not in settings:
             raise click.UsageError(f"-o {key}: write NAME.SETTING, where NAME is one of {', '.join(names)}")
         try:
