@@ -29,7 +29,7 @@ from .errors import StoreDamaged, StoreError, StoreMismatch, StoreMissing
 from .files import OwnerLock, hidden_name, locked, make_folder, refuse_links
 from .layout import FORMAT, Array, Column
 from .metadata import ROOT, is_url
-from .root import read_root, write_root
+from .root import read_root, store_around, write_root
 from .shard import Shard
 from .store_record import (
     COPIES,
@@ -71,11 +71,14 @@ class FeatureStore:
         """Make an empty store.
 
         Raises:
-            StoreMismatch: the folder exists and holds something else.
+            StoreMismatch: the folder exists and holds something else, or lies inside another store.
         """
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
             raise StoreMismatch(f"{folder} is a file; name another place for the store")
+        outer = store_around(folder.absolute().parent)
+        if outer is not None:
+            raise StoreMismatch(f"{folder} lies inside the store {outer}; name another place for the new one")
         make_folder(folder)
         root = StoreRecord(FORMAT, version, provenance)
         with locked(folder):

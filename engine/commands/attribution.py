@@ -89,6 +89,7 @@ def attribute(arguments: QueryArguments) -> None:
     from ..results.result_tables import fields_of, format_of, result_rows
     from ..runtime.progress import ProgressDisplay
 
+    _refuse_output(arguments)
     if arguments.output:
         format_of(arguments.output)
     if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped or arguments.seeds):
@@ -114,6 +115,15 @@ def attribute(arguments: QueryArguments) -> None:
         click.echo(f"{arguments.output}: {counts}", err=True)
     else:
         print_results(session.store, session.queries, results, arguments.as_json)
+
+
+def _refuse_output(arguments: QueryArguments) -> None:
+    """Refuse to write over an input, or inside a store."""
+    from ..results.output_path import refuse_output
+
+    inputs = (arguments.queries, arguments.columns)
+    for path in (arguments.output, arguments.all_scores):
+        refuse_output(path, inputs, arguments.store)
 
 
 def _print_notes(session: QuerySession) -> None:
@@ -171,6 +181,7 @@ def value(arguments: QueryArguments) -> None:
     from ..results.result_tables import VALUE_FIELDS, format_of, value_rows
     from ..runtime.progress import ProgressDisplay
 
+    _refuse_output(arguments)
     if arguments.output:
         format_of(arguments.output)
     if arguments.grouped:

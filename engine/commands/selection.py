@@ -105,11 +105,13 @@ def predict(arguments: PredictArguments) -> None:
     headwater predict S --queries task.jsonl --subsets two.jsonl --given first
     """
     from ..presentation.selection_tables import print_utilities
+    from ..results.output_path import refuse_output
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
     from ..selection.prediction import Prediction, refuse_table, write_utilities
 
     a = arguments
+    refuse_output(a.output, (a.queries, a.subsets, a.columns), a.store)
     if a.output:
         refuse_table(a.output)
     with ProgressDisplay() as display:
@@ -230,6 +232,7 @@ def select(arguments: SelectArguments) -> None:
     headwater select S --queries task.jsonl --tokens 1000000 --exclude held-out.txt -o chosen.jsonl
     headwater select S --queries task.jsonl --count 500 --quota source=web.jsonl:0.5 -o chosen.jsonl
     """
+    from ..results.output_path import refuse_output
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
@@ -237,6 +240,7 @@ def select(arguments: SelectArguments) -> None:
     from ..selection.selection import Selection, SelectionRequest, refuse_training, write_training
 
     a = arguments
+    refuse_output(a.output, (a.queries, a.columns, a.candidates, a.exclude), a.store)
     refuse_training(a.output)
     stop, display = StopRequest(), ProgressDisplay()
     with display:

@@ -46,10 +46,12 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
     headwater self-influence S --method graddot -o self.parquet
     """
     from ..attribution.self_influence import SelfInfluence
+    from ..results.output_path import refuse_output
     from ..results.result_tables import VALUE_FIELDS, format_of, value_rows
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
 
+    refuse_output(arguments.output, (), arguments.store)
     if arguments.output:
         format_of(arguments.output)
     with ProgressDisplay() as display:
