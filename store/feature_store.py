@@ -29,7 +29,7 @@ from .errors import StoreDamaged, StoreError, StoreMismatch, StoreMissing
 from .files import OwnerLock, hidden_name, locked, make_folder, refuse_links
 from .layout import FORMAT, Array, Column
 from .metadata import ROOT, is_url
-from .root import read_root, write_root
+from .root import read_root, store_around, write_root
 from .shard import Shard
 from .store_record import (
     COPIES,
@@ -71,11 +71,14 @@ class FeatureStore:
         """Make an empty store.
 
         Raises:
-            StoreMismatch: the folder exists and holds something else.
+            StoreMismatch: the folder exists and holds something else, or lies inside another store.
         """
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
             raise StoreMismatch(f"{folder} is a file; name another place for the store")
+        outer = store_around(folder.absolute().parent)
+        if outer is not None:
+            raise StoreMismatch(f"{folder} lies inside the store {outer}; name another place for the new one")
         make_folder(folder)
         root = StoreRecord(FORMAT, version, provenance)
         with locked(folder):
@@ -125,7 +128,10 @@ class FeatureStore:
     def copies(self, method: str) -> list[str]:
         """Names of the precisions in which the store holds further copies of a method's rows."""
         prefix = f"{COPIES}/{method}."
-        return [name.removeprefix(prefix) for name in self.groups if name.startswith(prefix)]
+        names = [name.removeprefix(prefix) for name in self.groups if name.startswith(prefix)]
+        return [
+            name for name in names if "." not in name
+        ]  # else the copy is of a member whose name begins like this one's
 
     def record(self, group: str) -> GroupRecord:
         """The record of one group.
@@ -259,7 +265,7 @@ class FeatureStore:
 
         Raises:
             StoreMismatch: it exists with other columns, or the store has an older format.
-            DataError: two columns have the same name, or a name cannot be a folder.
+            DataError: two columns have the same name, or a name cannot be a folder, the group's included.
         """
         require_columns(group, columns)
         record = GroupRecord(tuple(columns), notes)

@@ -1,7 +1,9 @@
 """Writes files that appear whole or not at all, and locks that end with their owner's process. Knows nothing of rows.
 
 A file is written under a hidden name in the same folder, flushed to the device, and then renamed to its own name, which is one
-atomic step. A lock is an advisory one of the operating system on an open file, so that `kill -9` frees it.
+atomic step. Two processes that write one name never write into one file: a store's files are written in turn, under a lock on the
+hidden file; what a user named is written in a hidden folder of its own. A lock is an advisory one of the operating system on an
+open file, so that `kill -9` frees it.
 """
 
 from __future__ import annotations
@@ -10,16 +12,21 @@ import errno
 import fcntl
 import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import HeadwaterError, SettingsError, StoreBusy, StoreDamaged, StoreError, StoreFull, StoreMissing
 from .json_values import ParsedJson
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SHOWN = (
+    50  # most characters of a name that its hidden folder shows: a longer one would exceed what a file system allows
+)
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -33,21 +40,44 @@ def write_file(path: Path, parts: list[bytes | memoryview], size: int | None = N
     make_folder(path.parent)
     hidden = hidden_name(path)
     with _writing(path):
-        try:
-            with hidden.open("wb") as file:
-                for part in parts[:-1]:
-                    file.write(part)
-                if size is not None:
-                    file.seek(size - len(parts[-1]))
-                file.write(parts[-1])
-                file.flush()
-                os.fsync(file.fileno())
+        with _locked_file(hidden) as file:
+            for part in parts[:-1]:
+                file.write(part)
+            if size is not None:
+                file.seek(size - len(parts[-1]))
+            file.write(parts[-1])
+            file.flush()
+            os.fsync(file.fileno())
             hidden.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                hidden.unlink()
-            raise
         _sync(path.parent)
+
+
+@contextmanager
+def _locked_file(hidden: Path) -> Iterator[BinaryIO]:
+    """The empty hidden file, opened to be written by this process alone; another one that wants to write it waits. If the block
+    raises, the file is removed.
+    """
+    while True:
+        with os.fdopen(os.open(hidden, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file.fileno(), hidden):
+                continue  # another process has finished with this file, or given it up
+            try:
+                file.truncate(0)
+                yield file
+            except BaseException:
+                with suppress(OSError):
+                    hidden.unlink()
+                raise
+            return
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file or folder still has a path."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -59,21 +89,54 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         StoreFull: no room. SettingsError: it cannot be written there. The path is as it was before.
     """
-    hidden = hidden_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(hidden)
-        yield hidden
-        for file in [hidden] if hidden.is_file() else [file for file in hidden.rglob("*") if file.is_file()]:
-            _sync(file)
-        hidden.replace(path)
+        _remove_abandoned(path)
+        with _own_folder(path) as folder:
+            hidden = folder / path.name
+            yield hidden
+            for file in [hidden] if hidden.is_file() else [file for file in hidden.rglob("*") if file.is_file()]:
+                _sync(file)
+            hidden.replace(path)
         _sync(path.parent)
     except HeadwaterError:
         raise  # StoreDamaged is an OSError, too, but has nothing to do with writing this file
     except OSError as error:
         raise write_error(path, error) from None
-    finally:
-        _remove(hidden)
+
+
+@contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path` with a name of its own, locked by this process; removed at the end."""
+    while True:
+        folder = path.with_name(f".{path.name[:_SHOWN]}.{secrets.token_hex(4)}.new")
+        folder.mkdir()
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # removed as abandoned, before it was locked
+        try:
+            with suppress(OSError):  # a file system without locks: what a crash leaves there stays
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(handle, folder):
+                continue
+            yield folder
+            return
+        finally:
+            _remove(folder)
+            os.close(handle)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of writing `path`, except what a process that runs has locked."""
+    for entry in hidden_beside(path):
+        with suppress(OSError):
+            handle = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(entry)
+            finally:
+                os.close(handle)
 
 
 def write_error(path: Path, error: OSError) -> HeadwaterError:
@@ -91,9 +154,15 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+def hidden_beside(path: Path) -> list[Path]:
+    """The hidden files and folders in which :func:`whole_file`, or an earlier version of it, writes `path`."""
+    name = rf"{re.escape(f'.{path.name[:_SHOWN]}.')}([0-9a-f]{{8}}\.)?new"
+    return [entry for entry in path.parent.iterdir() if re.fullmatch(name, entry.name)]
+
+
 def hidden_name(path: Path) -> Path:
-    """The hidden path at which a file is written before it is renamed to `path`. A crash may leave it; the next write replaces
-    it.
+    """The hidden path at which a file of a store is written before it is renamed to `path`. A crash may leave it; the next write
+    replaces it.
     """
     return path.with_name(f".{path.name}.new")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import StoreDamaged, StoreMismatch, StoreMissing
+from .errors import HeadwaterError, StoreDamaged, StoreMismatch, StoreMissing
 from .files import write_json
 from .layout import FORMAT, group_metadata
 from .metadata import KEY, ROOT, group_attributes
@@ -40,3 +41,21 @@ def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
 def write_root(folder: Path, attributes: Mapping[str, Any], record: StoreRecord) -> None:
     """Replace the root's record in one step; attributes that other tools have set are kept."""
     write_json(folder / ROOT, group_metadata({**attributes, KEY: record.to_json()}), compact=True)
+
+
+def store_around(path: Path) -> Path | None:
+    """The store that a path is, or lies in; None if there is none."""
+    resolved = path.resolve()
+    for folder in (resolved, *resolved.parents):
+        if os.path.isfile(folder / ROOT) and _is_store(folder):  # noqa: PTH113 — Path.is_file raises where access is denied
+            return folder
+    return None
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether the Zarr group in a folder is a store; one whose metadata cannot be read counts as a store."""
+    try:
+        attributes = group_attributes(str(folder))
+    except HeadwaterError:
+        return True
+    return isinstance(attributes, dict) and "format" in (attributes.get(KEY) or {})

@@ -26,7 +26,8 @@ from .checksums import checksum_bytes, crc32c
 from .errors import DataError, StoreDamaged, StoreMissing
 from .files import locked, make_folder, read_json, refuse_links, write_file, write_json
 from .layout import CHECKSUM_BYTES, Array, group_metadata
-from .store_record import METHODS, require_name
+from .names import require_name
+from .store_record import METHODS
 
 ROOT = "zarr.json"
 _LAYOUT = 1

@@ -17,6 +17,7 @@ from typing import Any
 
 from .errors import DataError
 from .layout import FORMAT, Column
+from .names import require_method, require_name
 
 EXAMPLES = "examples"
 """The group that every method shares."""
@@ -27,23 +28,9 @@ SHARDED = 3
 """The first format whose groups lie in shards, with manifests of their chunks. In earlier ones the root itself is the only
 shard.
 """
-_NAME = re.compile(r"\w[\w.@-]*(?<!zarr\.json)")
 _DIGEST = re.compile(r"(?:[0-9a-f]{24})?")
 _ABOUT_ALL = ("settings", "declared")
 """Notes that hold for all shards; in formats 1 and 2 all other notes say where to resume."""
-
-
-def require_name(name: str, what: str) -> str:
-    """The name, if it may be one folder of a store.
-
-    Raises:
-        DataError: it is empty, holds a slash, or other characters than letters, digits and `. _ @ -`.
-    """
-    if not _NAME.fullmatch(name):
-        raise DataError(
-            f"{name!r} cannot be the name of a {what}: letters, digits and . _ @ - only, a letter or digit first"
-        )
-    return name
 
 
 def require_columns(group: str, columns: Sequence[Column]) -> None:
@@ -63,7 +50,7 @@ def method_group(name: str) -> str:
     Raises:
         DataError: the name cannot be a folder.
     """
-    return f"{METHODS}/{require_name(name, 'method')}"
+    return f"{METHODS}/{require_method(name)}"
 
 
 def precision_group(method: str, precision: str) -> str:
@@ -72,7 +59,7 @@ def precision_group(method: str, precision: str) -> str:
     Raises:
         DataError: a name that cannot be a folder.
     """
-    return f"{COPIES}/{require_name(method, 'method')}.{require_name(precision, 'precision')}"
+    return f"{COPIES}/{require_method(method)}.{require_name(precision, 'precision')}"
 
 
 def hidden_group(method: str, base: int) -> str:
@@ -81,7 +68,7 @@ def hidden_group(method: str, base: int) -> str:
     Raises:
         DataError: the name cannot be a folder.
     """
-    return f"{HIDDEN}/{require_name(method, 'method')}.base{base}"
+    return f"{HIDDEN}/{require_method(method)}.base{base}"
 
 
 def digest_of(values: Any) -> str:
@@ -215,7 +202,12 @@ class StoreRecord:
     """Group name to the one shard's entry for it."""
 
     def with_group(self, name: str, record: GroupRecord, entry: ShardEntry | None = None) -> StoreRecord:
-        """The same with one group added or replaced; a new one has no rows, unless `entry` gives it some."""
+        """The same with one group added or replaced; a new one has no rows, unless `entry` gives it some.
+
+        Raises:
+            DataError: a name under which the group could not be read again.
+        """
+        _checked_group(name)
         entry = entry or self.entries.get(name, ShardEntry())
         return replace(self, groups={**self.groups, name: record}, entries={**self.entries, name: entry})
 

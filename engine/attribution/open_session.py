@@ -62,13 +62,13 @@ def open_session(
         return _seeded(feature_store, method, queries, replace(options, search=search), run)
     text_method = text_method_of(method, feature_store)
     if text_method:
-        if replace(search, all_scores=False) != ONE_SCAN:
+        if replace(search, all_scores=False, partial=False) != ONE_SCAN:
             raise SettingsError(
                 f"method {method} stores no rows: leave out --scan, --candidates, --certify and --device"
             )
         return TextSession(feature_store, (method, text_method), queries, options, run)
     if is_fitted(method, feature_store):
-        if replace(search, all_scores=False, device=None) != ONE_SCAN:
+        if replace(search, all_scores=False, partial=False, device=None) != ONE_SCAN:
             raise SettingsError(f"method {method} stores no rows: leave out --scan, --candidates and --certify")
         return RecoveredSession(feature_store, method, queries, options, run)
     stored = StoredScores(feature_store, method, run.budget, search)
@@ -78,12 +78,12 @@ def open_session(
 
 def _seeded(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> SeededSession:
     """A session over all seeds under which the store holds a method."""
-    if replace(options.search, all_scores=False, seeds=False, device=None) != ONE_SCAN:
+    if replace(options.search, all_scores=False, partial=False, seeds=False, device=None) != ONE_SCAN:
         raise SettingsError("--seeds scans the rows as they are stored: leave out --scan, --candidates and --certify")
     names = seeds_of(store, method)
     provider = query_provider(queries, store, options.model, options.template)
     runs = [run, *(run.silenced() for _ in names[1:])]  # all sessions scan at once: only the first reports progress
-    search = SearchOptions(all_scores=True)
+    search = SearchOptions(all_scores=True, partial=options.search.partial)
     sessions = [
         StoredSession(StoredScores(store, name, run.budget, search), provider, options.top, seed_run)
         for name, seed_run in zip(names, runs, strict=True)

@@ -22,6 +22,8 @@ class SearchOptions:
     """Whether the session returns the score of each row, for an export, instead of the best rows."""
     seeds: bool = False
     """Whether scores are means over all seeds under which the store holds the method."""
+    partial: bool = False
+    """Whether the rows of a store or method that is unfinished are searched; otherwise they are refused."""
     device: int | None = None
     """Index of the GPU that scans the rows as they are stored; None: the CPU. The GPU scan has not been run on a GPU yet."""
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...store.completeness import require_whole
 from ...store.errors import DataError, InputError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
@@ -62,6 +63,7 @@ class RecoveredSession:
             BudgetError: the plan exceeds the budget.
         """  # fmt: skip
         self.store, self.name, self._options, self._top, self._run = store, name, options, options.top, run
+        require_whole(store, partial=options.search.partial)
         self._fitted = read_fit(store, name)
         self.rows = self._fitted.rows
         self._files = self._query_files(queries)

@@ -73,7 +73,7 @@ class SeededSession:
 
     @property
     def notes(self) -> list[str]:
-        """How the queries were read, where the store decided it."""
+        """How the queries were read, and how many rows of how many there are if some are missing."""
         return self._sessions[0].notes
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...store.blocks import BlockStream
+from ...store.completeness import require_whole
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Block
@@ -38,17 +39,18 @@ _EQUAL = 1e-3
 class SelfInfluence:
     """The self-influence of a store's examples; the plan is made when it is opened, scores are computed on demand."""
 
-    def __init__(self, store: str, method: str, model: str = "", run: Run = SILENT) -> None:
+    def __init__(self, store: str, method: str, model: str = "", run: Run = SILENT, *, partial: bool = False) -> None:
         """`model`: path of the store's model, or of one of its files of arrays, if it moved; only methods with row statistics
-        need it.
+        need it. `partial`: whether an unfinished method is accepted.
 
         Raises:
-            HeadwaterError: the store has no rows of the method, or the plan exceeds the budget.
+            HeadwaterError: the store has no rows of the method, or not all, or the plan exceeds the budget.
         """
         self.store, self.name, self._run = FeatureStore.open(store), method, run
         self._lowest, self._highest = np.inf, -np.inf
         self.queries: dict[str, str] = {}
         self._method = stored_method(self.store, method)
+        self.notes = require_whole(self.store, method, partial=partial)
         self._stored = StoredRows(self.store, method_group(method))
         self.rows = self._stored.rows
         needs_shape = type(self._method).statistics is not Similarity.statistics

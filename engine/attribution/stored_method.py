@@ -1,11 +1,9 @@
-"""Finds the method that made stored rows, with the settings recorded for them, and checks that no row is missing. Knows no query
-and no score.
-"""
+"""Finds the method that made stored rows, with the settings recorded for them. Knows no query and no score."""
 
 from __future__ import annotations
 
 from ...store.errors import BrokenMethod, PluginError, StoreMissing
-from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.feature_store import FeatureStore, method_group
 from ..interface.method import Similarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
@@ -37,12 +35,3 @@ def _is_fitted(name: str) -> bool:
         return issubclass(load(name), SubsetMethod)
     except PluginError:
         return False
-
-
-def require_whole(store: FeatureStore, name: str) -> None:
-    """Raise StoreMissing if the store has fewer rows of a method than examples."""
-    rows, examples = store.rows(method_group(name)), store.rows(EXAMPLES)
-    if rows != examples:
-        raise StoreMissing(
-            f"{store.url} has rows of {name} for {rows:,} of {examples:,} examples: run ingest --method {name} to continue"
-        )

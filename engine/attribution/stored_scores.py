@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ...store.columns import ColumnReader
+from ...store.completeness import require_whole
 from ...store.errors import SettingsError, StoreMissing
 from ...store.feature_store import FeatureStore, method_group, precision_group
 from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
@@ -58,10 +59,12 @@ class StoredScores:
         """`budget`: largest memory plan, in bytes; None: no budget.
 
         Raises:
-            StoreMissing, UnknownMethod, …: see :func:`stored_method`.
+            StoreMissing, UnknownMethod, …: see :func:`stored_method`. StoreMissing: rows are missing, and the search is not
+            `partial`.
         """
         self.store, self.name, self.budget = store, name, budget
         self.method = stored_method(store, name)
+        self.notes = require_whole(store, name, partial=search.partial)
         self._stored, self._search = StoredRows(store, method_group(name)), search
         if search.candidates is not None and not search.precision:
             raise SettingsError("--candidates works with --scan PRECISION only")

@@ -57,8 +57,8 @@ class StoredSession:
 
     @property
     def notes(self) -> list[str]:
-        """How the queries were read, where the store decided it."""
-        return self._provider.notes
+        """How the queries were read, and how many rows of how many there are if some are missing."""
+        return [*self._provider.notes, *self._stored.notes]
 
     @property
     def capabilities(self) -> frozenset[Capability]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...store.completeness import require_whole
 from ...store.errors import CorpusError, SettingsError, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS
@@ -57,7 +58,7 @@ class TextSession:
         """Read the queries, make the memory plan. `method`: its name, and the method.
 
         Raises:
-            SettingsError: the store keeps no texts. StoreMissing: the store has no examples yet. BudgetError: the plan exceeds
+            SettingsError: the store keeps no texts. StoreMissing: the store lacks examples. BudgetError: the plan exceeds
             the budget.
         """  # fmt: skip
         name = method[0]
@@ -67,6 +68,7 @@ class TextSession:
         self.rows = store.rows(EXAMPLES)
         if not self.rows:
             raise StoreMissing(f"{store.url} has no examples yet: run ingest again to continue")
+        self._unfinished = require_whole(store, partial=options.search.partial)
         self._queries = _read(queries, query_settings(queries, store.provenance, options.template).template)
         self.shape = ScanShape(TEXT_CHUNK_ROWS, 1)
         self.plan = self._planned()
@@ -110,8 +112,8 @@ class TextSession:
 
     @property
     def notes(self) -> list[str]:
-        """No remarks."""
-        return []
+        """How many examples of how many there are, if some are missing."""
+        return self._unfinished
 
     def attribute(self) -> Results:
         """The best examples of each query."""

@@ -54,6 +54,7 @@ class QueryArguments(RunArguments, FieldArguments):
     precision: str = ""
     candidates: int | None = None
     certify: bool = False
+    partial: bool = False
 
     @property
     def grouped(self) -> bool:
@@ -88,6 +89,7 @@ def attribute(arguments: QueryArguments) -> None:
     from ..results.result_tables import fields_of, format_of, result_rows
     from ..runtime.progress import ProgressDisplay
 
+    _refuse_output(arguments)
     if arguments.output:
         format_of(arguments.output)
     if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped or arguments.seeds):
@@ -113,6 +115,15 @@ def attribute(arguments: QueryArguments) -> None:
         click.echo(f"{arguments.output}: {counts}", err=True)
     else:
         print_results(session.store, session.queries, results, arguments.as_json)
+
+
+def _refuse_output(arguments: QueryArguments) -> None:
+    """Refuse to write over an input, or inside a store."""
+    from ..results.output_path import refuse_output
+
+    inputs = (arguments.queries, arguments.columns)
+    for path in (arguments.output, arguments.all_scores):
+        refuse_output(path, inputs, arguments.store)
 
 
 def _print_notes(session: QuerySession) -> None:
@@ -170,6 +181,7 @@ def value(arguments: QueryArguments) -> None:
     from ..results.result_tables import VALUE_FIELDS, format_of, value_rows
     from ..runtime.progress import ProgressDisplay
 
+    _refuse_output(arguments)
     if arguments.output:
         format_of(arguments.output)
     if arguments.grouped:
@@ -214,15 +226,12 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
 
 def _grouped(arguments: QueryArguments, display: ProgressDisplay | None) -> tuple[QuerySession, Groups]:
     """A session and the groups of its examples; the plans of both must fit the budget together."""
-    from ..attribution.stored_method import require_whole
     from ..results.groups import Groups
 
     if not arguments.by:
         raise click.UsageError("--columns FILE needs --by COLUMN")
     session = _session(arguments, 1, display, all_scores=True)
-    if arguments.method in session.store.methods:
-        require_whole(session.store, arguments.method)
-    groups = Groups(session.store, arguments.by, arguments.columns)
+    groups = Groups(session.store, arguments.by, arguments.columns, session.rows)
     plan = session.plan + groups.plan(len(session.query_ids))
     plan.check(arguments.budget, plan.total)
     return session, groups
@@ -236,7 +245,8 @@ def _session(
     from ..attribution.query_options import QueryOptions, SearchOptions
     from ..runtime.run import Run, silent
 
-    search = SearchOptions(arguments.precision, arguments.candidates, arguments.certify, all_scores, arguments.seeds)
+    a = arguments
+    search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, a.seeds, a.partial)
     run = Run(arguments.budget, arguments.device, silent if display is None else display.show)
     query_options = QueryOptions(top, arguments.model_choice, arguments.template, search)
     return open_session(arguments.store, arguments.method, arguments.queries, query_options, run)
@@ -267,6 +277,7 @@ def plan_attribute(arguments: QueryArguments) -> None:
     else:
         session = _session(arguments, arguments.top, None)
         plan = session.plan
+    _print_notes(session)
     forecast = session.forecast() if "forecast" in session.capabilities else None
     shape = session.shape
     if arguments.as_json:

@@ -86,6 +86,8 @@ def ground_truth(arguments: GroundTruthArguments) -> None:
     headwater ground-truth corpus.jsonl --queries q.jsonl --model-config ./small --without scores.zarr --top 20 -o without
     """
     from ..arrays.scan.scan_loop import cores
+    from ..results.output_path import refuse_output
+    from ..retraining.builder import written_files
     from ..retraining.retraining_job import GroundTruthJob, prepare_ground_truth
     from ..retraining.training_loop import RetrainingRecipe
     from ..runtime.cancellation import StopRequest
@@ -93,6 +95,9 @@ def ground_truth(arguments: GroundTruthArguments) -> None:
     from ..runtime.run import Run
 
     a = arguments
+    refuse_output(a.folder, (*a.corpus, a.queries, a.model))
+    for file in written_files(a.folder):
+        refuse_output(file, (*a.corpus, a.queries, a.masks, a.without))
     truth = prepare_ground_truth(GroundTruthJob(
         corpus=a.corpus, queries=a.queries, model=a.model, folder=a.folder, subsets=a.subsets, fraction=a.fraction,
         seeds=a.seeds, clusters=a.clusters, masks=a.masks, without=a.without, top=a.top, seed=a.seed,
@@ -121,6 +126,12 @@ class FigureArguments:
     as_json: bool
     output: str | None
     plot: str | None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The files that the evaluation reads."""
+        names = ("scores", "masks", "predicted", "outcomes", "results", "labels", "queries")
+        return tuple(str(getattr(self, name)) for name in names if getattr(self, name, ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +297,10 @@ def _show(
     """Evaluate, then write, print and plot the figures, as the options say."""
     from ..evaluation.evaluate import save
     from ..presentation.plots import refuse_plot
+    from ..results.output_path import refuse_output
 
+    for path in (arguments.output, arguments.plot):
+        refuse_output(path, arguments.inputs)
     if arguments.plot:
         refuse_plot(arguments.plot)
     result = evaluation()

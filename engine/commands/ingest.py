@@ -39,7 +39,7 @@ class IngestArguments(RunArguments, FieldArguments):
 
     def fit(self, method: str) -> FitArguments:
         """Arguments of `fit` for a subset method that is named by --method."""
-        settings = tuple((key, value) for key, value in self.settings if key.partition(".")[0] == method)
+        settings = tuple((key, value) for key, value in self.settings if key.rpartition(".")[0] == method)
         return FitArguments(
             store=self.store, method=method, settings=settings, corpus=self.corpus, commit_seconds=self.commit_seconds,
             model=self.model, memory=self.memory, device=self.device, dtype=self.dtype,

@@ -52,6 +52,13 @@ MODEL_PATH = click.option(
 )
 
 
+PARTIAL = click.option(
+    "--partial",
+    is_flag=True,
+    help="Use the rows of a store or method that is unfinished, and say how many rows of how many these are.",
+)
+
+
 def options(*decorators: Decorator) -> Decorator:
     """Several decorators as one, applied so that help lists them in this order."""
 
@@ -190,6 +197,7 @@ QUERIES = options(
     click.argument("store"),
     click.option("--method", default="rise", show_default=True, metavar="NAME", help="Attribution method."),
     click.option("--queries", required=True, metavar="FILE", help="Queries, in any corpus format."),
+    PARTIAL,
     MODEL_PATH,
     FIELDS,
 )
@@ -234,7 +242,7 @@ def method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) 
     """Method → setting → value, from `-o NAME.SETTING VALUE`; a value that is not JSON is taken as a string."""
     settings: dict[str, JsonFields] = {name: {} for name in names}
     for key, text in pairs:
-        name, dot, setting = key.partition(".")
+        name, dot, setting = key.rpartition(".")  # a member's name may hold a dot, a setting's does not
         if not dot or name not in settings:
             raise click.UsageError(f"-o {key}: write NAME.SETTING, where NAME is one of {', '.join(names)}")
         try:

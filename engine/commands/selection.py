@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from .options import COLUMNS, FIELDS, JSON_LINES, MODEL_PATH, RUN, FieldArguments, RunArguments, command_of, options
+from .options import (
+    COLUMNS,
+    FIELDS,
+    JSON_LINES,
+    MODEL_PATH,
+    PARTIAL,
+    RUN,
+    FieldArguments,
+    RunArguments,
+    command_of,
+    options,
+)
 
 if TYPE_CHECKING:
     from ..runtime.run import Run
@@ -50,6 +61,7 @@ class TaskArguments(RunArguments, FieldArguments):
     queries: str
     by: str
     method: str
+    partial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +85,7 @@ class PredictArguments(SubsetArguments):
 
 @click.command()
 @_TASK
+@PARTIAL
 @_SUBSETS
 @click.option("--given", default="", metavar="NAME", help="Predict what each subset adds to this one.")
 @_PENALTY
@@ -92,11 +105,13 @@ def predict(arguments: PredictArguments) -> None:
     headwater predict S --queries task.jsonl --subsets two.jsonl --given first
     """
     from ..presentation.selection_tables import print_utilities
+    from ..results.output_path import refuse_output
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
     from ..selection.prediction import Prediction, refuse_table, write_utilities
 
     a = arguments
+    refuse_output(a.output, (a.queries, a.subsets, a.columns), a.store)
     if a.output:
         refuse_table(a.output)
     with ProgressDisplay() as display:
@@ -188,6 +203,7 @@ class SelectArguments(TaskArguments):
 
 @click.command()
 @_TASK
+@PARTIAL
 @click.option("--count", type=int, metavar="N", help="Number of examples to select.")
 @click.option("--tokens", type=int, metavar="N", help="Instead: number of tokens to select.")
 @_PENALTY
@@ -216,6 +232,7 @@ def select(arguments: SelectArguments) -> None:
     headwater select S --queries task.jsonl --tokens 1000000 --exclude held-out.txt -o chosen.jsonl
     headwater select S --queries task.jsonl --count 500 --quota source=web.jsonl:0.5 -o chosen.jsonl
     """
+    from ..results.output_path import refuse_output
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
@@ -223,6 +240,7 @@ def select(arguments: SelectArguments) -> None:
     from ..selection.selection import Selection, SelectionRequest, refuse_training, write_training
 
     a = arguments
+    refuse_output(a.output, (a.queries, a.columns, a.candidates, a.exclude), a.store)
     refuse_training(a.output)
     stop, display = StopRequest(), ProgressDisplay()
     with display:
@@ -250,7 +268,9 @@ def _task(arguments: TaskArguments, run: Run) -> tuple[LinearFeatures, Targets]:
     from ..selection.linear_features import LinearFeatures
     from ..selection.targets import FEW, read_targets
 
-    features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run)
+    features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run, partial=arguments.partial)
+    for line in features.notes:
+        click.echo(line, err=True)
     targets = read_targets(features, arguments.queries, arguments.by, arguments.model_choice, arguments.template)
     if targets.few:
         some = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])
@@ -265,7 +285,7 @@ def _subsets(arguments: SubsetArguments, features: LinearFeatures) -> Subsets:
         raise click.UsageError("give either --subsets FILE or --subsets-by COLUMN")
     if arguments.subsets:
         return read_subsets(arguments.subsets, features.store, features.rows)
-    return subsets_by(features.store, arguments.subsets_by, arguments.columns)
+    return subsets_by(features.store, arguments.subsets_by, arguments.columns, features.rows)
 
 
 def _quota(text: str) -> tuple[str, str, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import click
 
 from .attribution import ALL_VALUES, print_results, write_parts
-from .options import EXAMPLES_PRINTED, JSON_LINES, MEMORY, budget_of, command_of
+from .options import EXAMPLES_PRINTED, JSON_LINES, MEMORY, PARTIAL, budget_of, command_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,7 @@ class SelfInfluenceArguments:
     store: str
     method: str
     model: str
+    partial: bool
     memory: str | None
     output: str | None
     top: int
@@ -28,6 +29,7 @@ class SelfInfluenceArguments:
 @click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Method with stored rows.")
 @click.option("--model", default="", metavar="PATH", help="Path of the store's model, or of an array file of the corpus. "
               "[default: the path at ingestion]")  # fmt: skip
+@PARTIAL
 @MEMORY
 @ALL_VALUES
 @EXAMPLES_PRINTED
@@ -44,20 +46,24 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
     headwater self-influence S --method graddot -o self.parquet
     """
     from ..attribution.self_influence import SelfInfluence
+    from ..results.output_path import refuse_output
     from ..results.result_tables import VALUE_FIELDS, format_of, value_rows
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
 
+    refuse_output(arguments.output, (), arguments.store)
     if arguments.output:
         format_of(arguments.output)
     with ProgressDisplay() as display:
         run = Run(budget_of(arguments.memory), on_progress=display.show)
-        influence = SelfInfluence(arguments.store, arguments.method, arguments.model, run)
+        influence = SelfInfluence(arguments.store, arguments.method, arguments.model, run, partial=arguments.partial)
         scores = influence.scores()
         if arguments.output:
             write_parts(arguments.output, VALUE_FIELDS, value_rows(scores, influence.store))
         else:
             best = influence.best(arguments.top, scores)
+    for line in influence.notes:
+        click.echo(line, err=True)
     if influence.all_equal:
         click.echo(f"all examples have the same self-influence: rows of {arguments.method} have unit norm", err=True)
     if arguments.output:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import click
 
-from .options import MEMORY, budget_of, command_of
+from .options import MEMORY, PARTIAL, budget_of, command_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,7 @@ class CompressArguments:
     method: str
     precision: str
     bits: int
+    partial: bool
     memory: str | None
 
 
@@ -28,6 +29,7 @@ class CompressArguments:
 @click.option("--precision", required=True, type=click.Choice(["float16", "bf16", "int8", "sign"]),
               help="Precision of the copy.")  # fmt: skip
 @click.option("--bits", default=8192, show_default=True, help="Sign bits per row, with --precision sign.")
+@PARTIAL
 @MEMORY
 @command_of(CompressArguments)
 def compress(arguments: CompressArguments) -> None:
@@ -47,7 +49,10 @@ def compress(arguments: CompressArguments) -> None:
     from ..runtime.run import Run
 
     target = TargetPrecision(arguments.precision, arguments.bits)
-    planned = compression(FeatureStore.open(arguments.store), arguments.method, target, budget_of(arguments.memory))
+    store, budget = FeatureStore.open(arguments.store), budget_of(arguments.memory)
+    planned = compression(store, arguments.method, target, budget, partial=arguments.partial)
+    for line in planned.notes:
+        click.echo(line, err=True)
     total = planned.source.rows
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:

@@ -12,8 +12,9 @@ import shutil
 from pathlib import Path
 
 from ...store.errors import SettingsError, StoreMismatch
-from ...store.files import hidden_name, whole_file
+from ...store.files import hidden_beside, whole_file
 from ...store.json_values import ParsedJson
+from ...store.root import store_around
 
 _NOTE = "demo.json"
 
@@ -38,6 +39,8 @@ class Workdir:
             StoreMismatch: it holds a demo with other settings; the differences are listed.
         """
         note = self.path / _NOTE
+        if store_around(self.path) is not None:
+            raise SettingsError(f"{self.path} lies inside a store: name another --workdir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not note.exists():
@@ -59,9 +62,7 @@ class Workdir:
             )
 
     def _refuse_foreign_files(self) -> None:
-        foreign_files = sorted(
-            entry.name for entry in self.path.iterdir() if entry.name != hidden_name(self.path / _NOTE).name
-        )
+        foreign_files = sorted(entry.name for entry in set(self.path.iterdir()) - set(hidden_beside(self.path / _NOTE)))
         if foreign_files:
             raise SettingsError(f"{self.path} holds something else ({', '.join(foreign_files[:3])}): "
                                 "--workdir needs a folder that is new, empty or a demo's own")  # fmt: skip

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from types import CodeType
 
 from ...store.errors import BrokenMethod, ClashingMethods, OutdatedMethod, UnknownMethod
+from ...store.names import require_method
 from .method import API, Method
 
 GROUP = "headwater.methods"
@@ -215,15 +216,17 @@ def load(name: str) -> type[Method]:
 
     Raises:
         UnknownMethod: no installed package has it; the message lists the installed methods.
+        DataError: a store cannot hold rows under the name.
         ClashingMethods: two distributions have it.
         BrokenMethod: its import fails, or it is not a concrete Method.
         OutdatedMethod: it was written for another number of the contract.
     """
     installed = entries_by_name()
-    name = name.partition("@")[0]
+    given, name = name, name.partition("@")[0]
     entries = installed.get(name, [])
     if not entries:
         raise UnknownMethod(_unknown(name, installed))
+    require_method(given)
     if len(entries) > 1:
         owners = " and by ".join(entry.distribution for entry in entries)
         raise ClashingMethods(f"method {name} is provided by {owners}: uninstall all but one")

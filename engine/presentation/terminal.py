@@ -66,7 +66,7 @@ def print_info(facts: ParsedJson) -> None:
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     provenance = facts["provenance"]
-    state = "complete" if facts["complete"] else "unfinished: run ingest again to continue"
+    state = "complete" if facts["complete"] else f"unfinished: run {facts['to_finish']} to continue"
     console.print(f"{facts['store']}: {facts['examples']:,} examples, {state}; written by headwater {facts['version']}")
     console.print(f"model      {provenance.get('model_path', 'arrays')} ({provenance['model']})")
     console.print(f"corpus     {', '.join(source['name'] for source in provenance['sources'])}")
@@ -80,7 +80,8 @@ def print_info(facts: ParsedJson) -> None:
         console.print(f"mean loss  {facts['mean_loss']:.4f} nats per target token")
     for name, method in facts["methods"].items():
         size = show_bytes(method["bytes_per_example"])
-        console.print(f"method     {name}: {method['rows']:,} rows of {size}; "
+        state = "" if method["complete"] else f" of {max(method['rows'], facts['examples']):,}, unfinished:"
+        console.print(f"method     {name}: {method['rows']:,}{state} rows of {size}; "
                       + ", ".join(f"{key} {value}" for key, value in method["settings"].items()))  # fmt: skip
         if method.get("rows_after_statistics"):
             console.print(

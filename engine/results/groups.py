@@ -34,8 +34,9 @@ _TABLE_BYTES = 400  # of an id and its value as Python strings
 class Groups:
     """The group of each example of a store, such as its source or author."""
 
-    def __init__(self, store: FeatureStore, column: str, table: str = "") -> None:
+    def __init__(self, store: FeatureStore, column: str, table: str = "", rows: int | None = None) -> None:
         """Group by the store's column `source`, or by `column` of a table (.jsonl, .csv, .parquet, .npz) such as the corpus.
+        `rows`: how many of the first examples are grouped; None: all.
 
         Raises:
             DataError: the table lacks the column, or an example. CorpusError: the table cannot be read.
@@ -48,7 +49,7 @@ class Groups:
         table_labels = labels_of_table(table, column) if table else None
         numbers: dict[str, int] = {}
         parts = []
-        for labels in _labels(store, table_labels, table):
+        for labels in _labels(store, table_labels, table, rows):
             parts.append(np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64))
         self.of, self.names = np.concatenate(parts), list(numbers)
         self.sizes = np.bincount(self.of, minlength=len(self.names))
@@ -106,9 +107,12 @@ def _update_best(best: Array, where: Array, row_groups: Array, part: Array, firs
         best[groups[at], query], where[groups[at], query] = highest[at, query], first + row
 
 
-def _labels(store: FeatureStore, table_labels: Mapping[str, str] | None, table: str) -> Iterator[list[str]]:
-    """The labels of a store's examples in order, some rows at a time."""
-    examples, rows = Examples(store), store.rows(EXAMPLES)
+def _labels(
+    store: FeatureStore, table_labels: Mapping[str, str] | None, table: str, rows: int | None
+) -> Iterator[list[str]]:
+    """The labels of a store's first `rows` examples (None: of all) in order, some rows at a time."""
+    examples = Examples(store)
+    rows = store.rows(EXAMPLES) if rows is None else rows
     for first in range(0, rows, TEXT_CHUNK_ROWS):
         these = np.arange(first, min(rows, first + TEXT_CHUNK_ROWS))
         if table_labels is None:

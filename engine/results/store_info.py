@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...store.completeness import finishing_command, is_whole
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group, precision_group
 from ...store.json_values import JsonFields
 from ...store.reader import open_column
@@ -16,14 +17,14 @@ _ROWS_AT_ONCE = 1 << 16
 def store_facts(path: str) -> JsonFields:
     """The contents of a store, as JSON values."""
     store = FeatureStore.open(path)
+    complete = is_whole(store) and all(is_whole(store, name) for name in store.methods)
     return {
         "store": store.url,
         "version": store.version,
         "provenance": store.provenance,
         "examples": store.rows(EXAMPLES) if EXAMPLES in store.groups else 0,
-        "complete": all(
-            store.is_complete(name) for name in store.groups if name == EXAMPLES or name.startswith("methods/")
-        ),
+        "complete": complete,
+        "to_finish": None if complete else finishing_command(store),
         "mean_loss": mean_loss(store),
         "methods": {name: _method_facts(store, name) for name in store.methods},
         "fits": {name: _fit_facts(record) for name, record in fits_of(store).items()},
@@ -61,6 +62,7 @@ def _method_facts(store: FeatureStore, name: str) -> JsonFields:
     columns, unseen = store.columns(group), unseen_rows(store, name)
     return {
         "rows": store.rows(group),
+        "complete": is_whole(store, name),
         "bytes_per_example": sum(column.row_bytes for column in columns),
         "columns": {column.name: {"shape": list(column.shape), "dtype": column.dtype} for column in columns},
         "settings": store.groups[group].settings,

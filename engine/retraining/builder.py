@@ -68,6 +68,13 @@ class RetrainingTask:
         return {name: value for name, value in asdict(self.recipe).items() if name != "seed"}
 
 
+def written_files(folder: str) -> list[str]:
+    """The files of a folder that a run would replace: the masks only if the folder is new."""
+    record = Path(folder) / TRUTH
+    names = ["outcomes.npy", TRUTH] if record.exists() else ["outcomes.npy", TRUTH, "masks.npy"]
+    return [str(Path(folder) / name) for name in names]
+
+
 _NONE = (np.zeros(0, np.int64), np.zeros(0, np.int32))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
+from ...store.completeness import require_whole
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
@@ -19,7 +20,7 @@ from ..arrays.moments import column_sums, moment_parts, weighted_sums
 from ..arrays.precision.precisions import Sign
 from ..arrays.scan.scan_loop import shapes
 from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
-from ..attribution.stored_method import require_whole, stored_method
+from ..attribution.stored_method import stored_method
 from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example, Place
 from ..ingest.method_code import MethodRows
@@ -36,15 +37,15 @@ _PART = 512  # examples of a task that are read together
 class LinearFeatures:
     """The stored vectors of a method."""
 
-    def __init__(self, store: FeatureStore, name: str, run: Run = SILENT) -> None:
-        """`run`: its budget bounds each pass.
+    def __init__(self, store: FeatureStore, name: str, run: Run = SILENT, *, partial: bool = False) -> None:
+        """`run`: its budget bounds each pass. `partial`: whether an unfinished method is accepted.
 
         Raises:
             StoreMissing: the store has no rows of the method, or not all. SettingsError: they are sign bits.
         """
         self.store, self.name, self.run = store, name, run
         self.method = stored_method(store, name)
-        require_whole(store, name)
+        self.notes = require_whole(store, name, partial=partial)
         self.stored = StoredRows(store, method_group(name))
         self.form = self.stored.widest
         if isinstance(self.form, Sign):

@@ -87,7 +87,7 @@ class Selection:
         if not 0 <= request.penalty < math.inf or request.batch < 1 or (request.count or request.tokens or 0) < 1:
             raise SettingsError("--count (or --tokens) and --batch must be at least 1, and λ at least 0")
         self._eligible = self._filtered()
-        self._tokens = Examples(features.store).numbers("tokens").reshape(-1)
+        self._tokens = Examples(features.store).numbers("tokens").reshape(-1)[: features.rows]
         self.count = self._largest_count()
         mean = float(self._tokens[self._eligible].mean())
         self._size = request.count or max(1, round((request.tokens or 0) / max(1.0, mean)))
@@ -185,7 +185,9 @@ class Selection:
             raise SettingsError("all quotas must be of one column, and add up to at most 1")
         if len({value for _, value, _ in request.quotas}) < len(request.quotas):
             raise SettingsError("a value can have only one quota")
-        group_ids, caps = self._group_caps(Groups(self._features.store, columns.pop(), request.columns), request.count)
+        group_ids, caps = self._group_caps(
+            Groups(self._features.store, columns.pop(), request.columns, self._features.rows), request.count
+        )
         rest = int((self._eligible & (group_ids == 0)).sum())
         if caps[0] > rest:
             raise DataError(f"quotas leave {caps[0]} examples to other values, of which {rest} may be chosen")

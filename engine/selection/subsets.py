@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 
 from ...store.errors import DataError, SettingsError
-from ...store.feature_store import EXAMPLES, FeatureStore
+from ...store.feature_store import FeatureStore
 from ...store.json_values import ParsedJson
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..evaluation.matrices import read_array, read_masks
@@ -49,7 +49,7 @@ def read_subsets(path: str, store: FeatureStore, rows: int) -> Subsets:
     for number, line in enumerate(_text(path).rstrip("\n").split("\n")):
         record = _record(line, path, number)
         if "ids" in record and rows_of_id is None:
-            rows_of_id = _rows_by_id(store)
+            rows_of_id = _rows_by_id(store, rows)
         names.append(str(record.get("name", number)))
         lists.append(_rows(record, rows_of_id or {}, rows, f"{path}: subset {names[-1]}"))
     if not lists:
@@ -74,7 +74,7 @@ def ids_or_mask(path: str, store: FeatureStore, rows: int) -> Array:
         return selected
     if not Path(path).is_file():
         raise SettingsError(f"{path} does not exist")
-    rows_of_id = _rows_by_id(store)
+    rows_of_id = _rows_by_id(store, rows)
     for name in filter(None, (line.strip() for line in _text(path).split("\n"))):
         if name not in rows_of_id:
             raise DataError(f"{path} names example {name}, which the store does not hold")
@@ -82,9 +82,9 @@ def ids_or_mask(path: str, store: FeatureStore, rows: int) -> Array:
     return selected
 
 
-def subsets_by(store: FeatureStore, column: str, table: str) -> Subsets:
-    """One subset for each value of a column of the corpus."""
-    groups = Groups(store, column, table)
+def subsets_by(store: FeatureStore, column: str, table: str, rows: int | None = None) -> Subsets:
+    """One subset for each value of a column of the corpus; `rows`: of the first so many examples. Default: of all."""
+    groups = Groups(store, column, table, rows)
     order = np.argsort(groups.of, kind="stable")
     return Subsets(tuple(groups.names), _matrix(np.split(order, np.cumsum(groups.sizes)[:-1]), len(groups.of)))
 
@@ -143,9 +143,9 @@ def _rows(record: ParsedJson, rows_of_id: dict[str, list[int]], rows: int, subse
     return row_numbers
 
 
-def _rows_by_id(store: FeatureStore) -> dict[str, list[int]]:
-    """Example or document id → its rows: a long document has several."""
-    examples, count = Examples(store), store.rows(EXAMPLES)
+def _rows_by_id(store: FeatureStore, count: int) -> dict[str, list[int]]:
+    """Example or document id → its rows among the first `count`: a long document has several."""
+    examples = Examples(store)
     rows_of_id: dict[str, list[int]] = {}
     for first in range(0, count, TEXT_CHUNK_ROWS):
         rows = np.arange(first, min(count, first + TEXT_CHUNK_ROWS))

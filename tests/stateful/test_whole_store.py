@@ -102,7 +102,7 @@ class WholeStore(RuleBasedStateMachine):
     @precondition(lambda self: len(self.vectors["a"]))
     @rule(stopped=st.booleans())
     def compress(self, stopped: bool) -> None:
-        made = compression(FeatureStore.open(self.path), "a", TargetPrecision("int8"), None)
+        made = compression(FeatureStore.open(self.path), "a", TargetPrecision("int8"), None, partial=True)
         self.compressed = made.run(Run(should_stop=lambda: stopped).stage("compress", None))
         assert self.compressed == len(self.vectors["a"]) or stopped
 

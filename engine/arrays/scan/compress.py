@@ -16,6 +16,7 @@ import numpy as np
 
 from ....store.blocks import BlockStream
 from ....store.checksums import crc32c
+from ....store.completeness import require_whole
 from ....store.errors import SettingsError, StoreMismatch
 from ....store.feature_store import FeatureStore, method_group, precision_group
 from ....store.layout import Array, Block, Column, column
@@ -54,6 +55,8 @@ class Compression:
     """Memory plan of the run."""
     shape: ScanShape
     """Block rows and workers."""
+    notes: tuple[str, ...] = ()
+    """How many rows of how many the source has, if some are missing."""
 
     @property
     def name(self) -> str:
@@ -125,16 +128,24 @@ class TargetPrecision:
 
 
 def compression(
-    store: FeatureStore, method: str, target: TargetPrecision, budget: int | None, *, declare: bool = True
+    store: FeatureStore,
+    method: str,
+    target: TargetPrecision,
+    budget: int | None,
+    *,
+    declare: bool = True,
+    partial: bool = False,
 ) -> Compression:
-    """Plan the compression of a method's rows and, if `declare`, add the group to the store.
+    """Plan the compression of a method's rows and, if `declare`, add the group to the store. `partial`: whether an unfinished
+    method is accepted.
 
     Raises:
         SettingsError: the rows are stored as signs, already have this precision, or the precision is unknown.
         BudgetError: not even blocks of one row fit.
-        StoreMissing: the method has no committed rows.
+        StoreMissing: the method has no committed rows, or not all, and not `partial`.
     """
     source = StoredRows(store, method_group(method))
+    notes = require_whole(store, method, partial=partial)
     precisions = _new_precisions(source, method, target)
     group = precision_group(method, max(precisions.values(), key=lambda precision: precision.depth).name)
     columns = [stored for name, precision in precisions.items() for stored in (*precision.columns, check_column(name))]
@@ -146,7 +157,7 @@ def compression(
         record = {"settings": {"precision": target.name, "bits": target.bits}, "complete": False,
                   "declared": columns_json([precision.declared for precision in precisions.values()])}  # fmt: skip
         store.add_group(group, columns, record)
-    return Compression(source, group, precisions, plan, shape)
+    return Compression(source, group, precisions, plan, shape, tuple(notes))
 
 
 def _new_precisions(source: StoredRows, method: str, target: TargetPrecision) -> dict[str, Precision]:

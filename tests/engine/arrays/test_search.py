@@ -270,7 +270,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(store: Featur
     signs.add_group(method_group("m"), list(form.columns), notes)
     with GroupWriter(signs, method_group("m")) as writer:
         writer.append(form.encode(clustered(0, 10)))
-        writer.commit()
+        writer.commit(complete=True)
     with pytest.raises(SettingsError, match="stored as signs"):
         compression(signs, "m", TargetPrecision("int8", 0), None)
 
@@ -286,7 +286,7 @@ def test_a_form_of_other_rows_is_refused(store: FeatureStore) -> None:
     store.update(cut)
     with GroupWriter(store, "methods/m") as writer:
         writer.append({"c": clustered(0, 100)})
-        writer.commit()
+        writer.commit(complete=True)
     with pytest.raises(StoreMismatch, match="come from other rows"):
         compression(FeatureStore.open(store.path), "m", TargetPrecision("int8", 0), None).run(SILENT_STAGE)
 

@@ -183,4 +183,4 @@ def test_seeds_of_unequal_length_are_one_line(work: Path, tmp_path: Path) -> Non
     done("ingest", corpus, *words, "--seeds", 2)
     done("ingest", more, *words[:4], "--append")
     asked = headwater("attribute", tmp_path / "S", "--queries", work / "queries.jsonl", "--seeds")
-    assert asked.exit_code == 1 and "have 5 to 10 rows" in asked.stderr
+    assert asked.exit_code == 1 and "for 5 of 10 examples" in asked.stderr

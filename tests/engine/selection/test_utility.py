@@ -370,7 +370,7 @@ def test_rows_of_all_examples_are_wanted_and_long_texts_are_known_by_their_id(wo
     for command in (["predict", *asked, "--subsets-by", "source"], ["select", *asked, "--count", 1, "-o", out],
                     ["value", *asked, "--method", "grasp", "--by", "source"]):  # fmt: skip
         told = headwater(*command)
-        assert told.exit_code == 1 and "ingest --method grasp to continue" in told.stderr, told.output
+        assert told.exit_code == 1 and "--method grasp to continue" in told.stderr, told.output
 
 
 def test_words_choose_without_a_model(tmp_path: Path) -> None:
