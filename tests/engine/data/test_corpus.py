@@ -1,9 +1,11 @@
 """Corpus files: records are read as written, from any record on; every error is one line."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -27,6 +29,8 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": gzip.compress,
     ".zst": zstandard.ZstdCompressor().compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
 }
 
 
@@ -61,7 +65,9 @@ def jsonl(*records: object) -> bytes:
 
 def csv_bytes(rows: list[list[str]], delimiter: str = ",") -> bytes:
     out = io.StringIO(newline="")
-    csv.writer(out, delimiter=delimiter).writerows(rows)
+    csv.writer(out, delimiter=delimiter, quoting=csv.QUOTE_ALL if delimiter == "\t" else csv.QUOTE_MINIMAL).writerows(
+        rows
+    )
     return out.getvalue().encode()
 
 
@@ -372,10 +378,10 @@ def test_finding_files_folders_and_globs(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     (tmp_path / "c" / "link.md").symlink_to(tmp_path / "LICENSE")
     found = find_sources([str(tmp_path)])
-    assert [s.name for s in found] == ["a.TXT.GZ", "b/x.jsonl", "c/link.md", "c/z.csv", "d/w.txt/v.md"]
-    assert [s.format for s in found] == ["text", "jsonl", "text", "csv", "text"]
+    assert [s.name for s in found] == ["a.TXT.GZ", "b/x.jsonl", "c/z.csv"]
+    assert [s.format for s in found] == ["text", "jsonl", "csv"]
     globbed = find_sources([f"{tmp_path}/**/*"])
-    assert [s.name for s in globbed] == ["a.TXT.GZ", "x.jsonl", "link.md", "z.csv", "v.md"]
+    assert [s.name for s in globbed] == ["a.TXT.GZ", "x.jsonl", "z.csv"]
     monkeypatch.chdir(tmp_path)
     assert [s.path for s in find_sources(["*/*.csv", "./.git/*.txt", "d"])] == ["c/z.csv", ".git/y.txt", "d/w.txt/v.md"]
     assert [s.name for s in find_sources([found[1].path, f"{tmp_path}/b/*"])] == ["x.jsonl"]
@@ -415,7 +421,7 @@ def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:
         "*.csv": "no corpus file there",
         "**/*.csv": "no corpus file there",
         "**.txt": "Invalid pattern",
-        "a.png": r"unknown suffix '.png' \(known: \.jsonl .*\.zst\)$",
+        "a.png": r"unknown suffix '.png' \(known: \.jsonl .*\.bz2\)$",
         "a.parquet.gz": "decompress it first$",
         "broken.txt": "no such file or folder$",
         "pipe.txt": "not a regular file$",
