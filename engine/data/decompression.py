@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from ...store.errors import CorpusError
 
@@ -63,7 +63,9 @@ class _ZstdReader(io.RawIOBase):
         self._mark = os.urandom(32) * 4  # repeated, so that the frame does not hold the mark itself
         end_frame = zstandard.ZstdCompressor(write_checksum=True).compress(self._mark)
         self._stream = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).stream_reader(
-            _Appended(raw, end_frame), read_size=BUFFER, read_across_frames=True
+            cast(IO[bytes], _Appended(raw, end_frame)),  # only its `read` is called
+            read_size=BUFFER,
+            read_across_frames=True,
         )
         self._error = zstandard.ZstdError
         self._decoded = bytearray()  # ends with the mark once the stream has ended
@@ -97,13 +99,17 @@ _READERS: dict[str, Callable[[BinaryIO], Any]] = {  # each an io.RawIOBase or io
 
 
 class _Appended:
-    """A file followed by further bytes."""
+    """A file followed by further bytes, which come in one piece with the file's last: where a piece ends within a frame's header,
+    zstandard ends the stream without an error.
+    """
 
     def __init__(self, raw: BinaryIO, appended: bytes) -> None:
         self._raw, self._appended = raw, appended
+        self._ahead = raw.read(BUFFER // 2)
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most `size`; b"" at the end."""
-        data = self._raw.read(size)
-        appended, self._appended = self._appended[: size - len(data)], self._appended[size - len(data) :]
-        return data + appended
+        """The next bytes, fewer than BUFFER whatever the `size`; b"" at the end."""
+        data, self._ahead = self._ahead, self._raw.read(BUFFER // 2)
+        if not self._ahead:
+            data, self._appended = data + self._appended, b""
+        return data

@@ -107,9 +107,18 @@ def _documents(
 
 
 def record_name(source: Source, record: Record) -> str:
-    """The id of a record's example: its field `id` if it has one, else name:line."""
-    record_id = record.fields.get("id")
-    return str(record_id) if type(record_id) in (str, int) and record_id != "" else f"{source.name}:{record.line}"
+    """The id of a record's example: its field `id` as text if that is a scalar, else name:line."""
+    return scalar_text(record.fields.get("id")) or f"{source.name}:{record.line}"
+
+
+def scalar_text(value: object) -> str:
+    """A scalar as the text that ids are compared by: true and false as JSON writes them; "" for null, NaN, lists and objects."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    no_scalar = value is None or value is ... or isinstance(value, (list, dict)) or value != value
+    return "" if no_scalar else str(value)
 
 
 def _document(source: Source, record: Record, prompt: str | None, text: str) -> Document:

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -35,37 +36,20 @@ class Source:
     """Hex BLAKE2b of its size and its first and last `DIGEST_SPAN` bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class CorpusFiles:
-    """The files that a user's paths stand for."""
-
-    sources: list[Source]
-    """The files that are read, each once."""
-    notes: list[str]
-    """One line for each folder or glob of which files are left out: how many, which and why."""
-
-
 def find_sources(paths: Sequence[str], *, lines: bool = False) -> list[Source]:
-    """The sources of `find_files`, without its notes."""
-    return find_files(paths, lines=lines).sources
-
-
-def find_files(paths: Sequence[str], *, lines: bool = False) -> CorpusFiles:
     """The files that `paths` (files, folders, globs) stand for, each once; with `lines`, every line of a text file is a record.
 
-    Of a folder or glob, files are left out that no reader takes, that are empty, or that describe the data beside them.
+    Of a folder or glob, files are left out that no reader takes, that are empty, or that describe the data beside them:
+    `left_out_notes` names them.
 
     Raises:
         CorpusError: a path does not exist, or has no corpus file, or a file is unreadable, or a file that is named itself is
             empty or of an unknown format.
     """
     named_files: dict[Path, tuple[str, Path]] = {}
-    notes: list[str] = []
     try:
         for path in [paths] if isinstance(paths, str) else paths:
-            files, left_out = _expand(path)
-            notes += [f"{path}: {left_out}"] if left_out else []
-            for name, file in files:
+            for name, file in _expand(path)[0]:
                 named_files.setdefault(file.absolute(), (name, file))
         names = _unique_names(list(named_files), [name for name, _ in named_files.values()])
         sources = [_source(file, name, lines) for (_, file), name in zip(named_files.values(), names, strict=True)]
@@ -73,7 +57,14 @@ def find_files(paths: Sequence[str], *, lines: bool = False) -> CorpusFiles:
         raise CorpusError(f"{error.filename}: cannot read: {error.strerror or error}") from error
     if not sources:
         raise CorpusError("no corpus file given: name a file, a folder or a glob")
-    return CorpusFiles(sources, [printable(note) for note in notes])
+    return sources
+
+
+def left_out_notes(paths: Sequence[str]) -> list[str]:
+    """One line for each folder or glob of which `find_sources` leaves out files: how many, which and why."""
+    with suppress(OSError):  # such as a folder without permission, which `find_sources` reports
+        return [printable(f"{path}: {left_out}") for path in paths if (left_out := _expand(path)[1])]
+    return []
 
 
 def _expand(path: str) -> tuple[list[tuple[str, Path]], str]:

@@ -13,7 +13,9 @@ from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
 from ...store.json_values import JsonObject
 from ..arrays.precision.precisions import Sign
+from ..data.array_files import is_array_path
 from ..data.documents import RecordErrors
+from ..data.sources import left_out_notes
 from ..interface.method import Method, Similarity, TextSimilarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
@@ -73,7 +75,10 @@ class PreparedIngest:
     @property
     def notes(self) -> list[str]:
         """What the user should know before the start, one per line."""
-        return [*self._skipped_weights_notes(), *self._stored_fields_notes()]
+        return [*left_out_notes(self._text_paths()), *self._skipped_weights_notes(), *self._stored_fields_notes()]
+
+    def _text_paths(self) -> list[str]:
+        return [path for path in self.job.corpus if not is_array_path(path)]
 
     def _skipped_weights_notes(self) -> list[str]:
         model_shape = self.provider.head.model_shape

@@ -9,6 +9,8 @@ import lzma
 import os
 import tracemalloc
 from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -220,9 +222,27 @@ def test_templates(tmp_path: Path) -> None:
 
 
 def test_ids(tmp_path: Path) -> None:
-    ids: list[object] = ["x", 3, 0, "", None, True, 1.5, []]
+    ids: list[object] = ["x", 3, 0, True, False, 1.5, 1e30, 12345678901234567890, "", None, [], {"$oid": "5"}]
     source = source_of(tmp_path / "a.jsonl", jsonl(*({"text": "t", "id": i} for i in ids)))
-    assert [d.id for d in read(source)] == ["x", "3", "0", *(f"a.jsonl:{n}" for n in range(4, 9))]
+    names = ["x", "3", "0", "true", "false", "1.5", "1e+30", "12345678901234567890"]
+    assert [d.id for d in read(source)] == [*names, *(f"a.jsonl:{n}" for n in range(9, 13))]
+
+
+@pytest.mark.parametrize(
+    ("ids", "names"),
+    [
+        (pa.array([7, 8], pa.uint64()), ["7", "8"]),
+        (pa.array([0.5, float("nan")]), ["0.5", "a.parquet:2"]),
+        (pa.array([True, None]), ["true", "a.parquet:2"]),
+        (pa.array([b"k1", b"k2"]), ["k1", "k2"]),
+        (pa.array([Decimal("1.50"), Decimal("2.00")]), ["1.50", "2.00"]),
+        (pa.array([date(2024, 2, 29), None]), ["2024-02-29", "a.parquet:2"]),
+        (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
+    ],
+)
+def test_ids_of_parquet(tmp_path: Path, ids: pa.Array, names: list[str]) -> None:
+    source = source_of(tmp_path / "a.parquet", parquet_bytes({"text": ["t", "u"], "id": ids}))
+    assert [d.id for d in read(source)] == names
 
 
 LONG = "1" * 5000

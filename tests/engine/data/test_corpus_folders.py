@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from headwater.engine.data.documents import Document, RecordErrors, Template, read_documents
-from headwater.engine.data.sources import CorpusFiles, find_files, find_sources
+from headwater.engine.data.sources import Source, find_sources, left_out_notes
 from headwater.store.errors import CorpusError
 
 
@@ -19,17 +19,16 @@ def record(text: str) -> bytes:
     return json.dumps({"text": text}).encode() + b"\n"
 
 
-def folder_of(path: Path, files: dict[str, bytes]) -> CorpusFiles:
+def folder_of(path: Path, files: dict[str, bytes]) -> list[Source]:
     for name, content in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(content)
-    return find_files([str(path)])
+    return find_sources([str(path)])
 
 
-def texts(files: CorpusFiles) -> dict[str, list[str]]:
+def texts(sources: list[Source]) -> dict[str, list[str]]:
     return {
-        source.name: [d.text for d in read_documents(source, Template(), RecordErrors("fail"))]
-        for source in files.sources
+        source.name: [d.text for d in read_documents(source, Template(), RecordErrors("fail"))] for source in sources
     }
 
 
@@ -48,25 +47,25 @@ def test_parts_and_shards_are_read_by_name_and_content(tmp_path: Path) -> None:
         "x.jsonl-00001-of-00002.gz": ["f"], "part-00001": ["plain text"], "part-r-00002.bz2": ["h"],
         "t-00000-of-00001": ["g"], "y.jsonl.gz-00000-of-00001": ["i"], "z.csv-00000-of-00001": ["j"],
     }  # fmt: skip
-    assert files.notes == []
+    assert left_out_notes([str(tmp_path / "d")]) == []
 
 
 def test_files_without_a_reader_are_counted_and_named(tmp_path: Path) -> None:
     foreign = {f"{n}.pdf": b"%PDF" for n in range(6)}
     files = folder_of(tmp_path, {"a.jsonl": record("a"), "_SUCCESS": b"", "store/zarr.json": b"{}", **foreign})
     assert texts(files) == {"a.jsonl": ["a"]}
-    assert files.notes == [
+    assert left_out_notes([str(tmp_path)]) == [
         f"{tmp_path}: 8 files are not read: 7 of unknown suffix (0.pdf, 1.pdf, 2.pdf, 3.pdf, 4.pdf, …), "
         "1 in a Zarr group (store/zarr.json); a file that is named itself is read"
     ]
-    assert find_files([f"{tmp_path}/*"]).notes == [
+    assert left_out_notes([f"{tmp_path}/*"]) == [
         f"{tmp_path}/*: 7 files are not read: 7 of unknown suffix (0.pdf, 1.pdf, 2.pdf, 3.pdf, 4.pdf, …); "
         "a file that is named itself is read"
     ]
     with pytest.raises(
         CorpusError, match=r"no corpus file there .*; 1 file is not read: 1 of unknown suffix \(5\.pdf\)"
     ):
-        find_files([f"{tmp_path}/5*"])
+        find_sources([f"{tmp_path}/5*"])
 
 
 def test_cards_beside_data_are_left_out(tmp_path: Path) -> None:
@@ -76,16 +75,17 @@ def test_cards_beside_data_are_left_out(tmp_path: Path) -> None:
         "dataset_infos.json": b"{}", "config.yaml": b"a: 1", "essay.txt": b"an essay",
     })  # fmt: skip
     assert texts(files) == {"data/train.jsonl": ["a"], "essay.txt": ["an essay"]}
-    assert files.notes == [
+    assert left_out_notes([str(tmp_path / "tables")]) == [
         f"{tmp_path}/tables: 5 files are not read: 1 of unknown suffix (config.yaml), "
         "4 about the data (LICENSE.txt, README.md, dataset_infos.json, docs/notes.md); a file that is named itself is read"
     ]
-    named = find_files([str(tmp_path / "tables/README.md")])
-    assert named.sources[0].name == "README.md" and named.notes == []
+    card_path = [str(tmp_path / "tables/README.md")]
+    assert find_sources(card_path)[0].name == "README.md" and left_out_notes(card_path) == []
     pages = folder_of(tmp_path / "pages", {"README.md": b"# Home", "a.md": b"A page"})
-    assert texts(pages) == {"README.md": ["# Home"], "a.md": ["A page"]} and pages.notes == []
+    assert texts(pages) == {"README.md": ["# Home"], "a.md": ["A page"]} and not left_out_notes([f"{tmp_path}/pages"])
     with_card = folder_of(tmp_path / "essays", {"README.md": card, "a.txt": b"An essay"})
-    assert texts(with_card) == {"a.txt": ["An essay"]} and "1 about the data (README.md)" in with_card.notes[0]
+    assert texts(with_card) == {"a.txt": ["An essay"]}
+    assert "1 about the data (README.md)" in left_out_notes([f"{tmp_path}/essays"])[0]
 
 
 def test_empty_parts_of_a_folder_are_skipped(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_empty_parts_of_a_folder_are_skipped(tmp_path: Path) -> None:
     }  # fmt: skip
     files = folder_of(tmp_path, {"p0.jsonl": record("a"), **empty})
     assert texts(files) == {"p0.jsonl": ["a"]}
-    assert files.notes == [
+    assert left_out_notes([str(tmp_path)]) == [
         f"{tmp_path}: 5 files are not read: 5 empty (p1.jsonl, p2.csv.gz, p3.json.xz, p5.jsonl.zst, part-00004); "
         "a file that is named itself is read"
     ]
