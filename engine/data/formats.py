@@ -188,15 +188,15 @@ def _row_lines(first: tuple[int, bytes | None], following: Lines, bad_records: l
         yield text
 
 
-class _Csv(csv.excel):
+class _Commas(csv.excel):
     strict = True
 
 
-class _QuotedTsv(_Csv):
+class _QuotedTabs(_Commas):
     delimiter = "\t"
 
 
-class _Tsv(_QuotedTsv):
+class _Tabs(_QuotedTabs):
     """Every quotation mark is text, as the format's registration (text/tab-separated-values) has it."""
 
     quoting = csv.QUOTE_NONE
@@ -207,10 +207,10 @@ def _rows(path: str) -> Iterator[tuple[int, list[str] | BadRecord]]:
     begins with one: then every cell may be quoted.
     """
     lines = lines_of(path)
-    dialect = _Tsv if split_suffix(path)[0] == ".tsv" else _Csv
+    dialect = _Tabs if split_suffix(path)[0] == ".tsv" else _Commas
     for first in lines:
-        if dialect is _Tsv and first[0] == 1 and (first[1] or b"").startswith(b'"'):
-            dialect = _QuotedTsv
+        if dialect is _Tabs and first[0] == 1 and (first[1] or b"").startswith(b'"'):
+            dialect = _QuotedTabs
         bad_records: list[BadRecord] = []
         row: list[str] = []
         previous_limit = csv.field_size_limit(RECORD_LIMIT)  # process-wide, 128 KiB by default: restored after each row

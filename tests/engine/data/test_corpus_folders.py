@@ -4,15 +4,18 @@ import bz2
 import gzip
 import json
 import lzma
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from headwater.engine.data.array_files import open_arrays
 from headwater.engine.data.documents import Document, RecordErrors, Template, read_documents
 from headwater.engine.data.sources import Source, find_sources, left_out_notes
-from headwater.store.errors import CorpusError
+from headwater.store.errors import CorpusError, DataError
 
 
 def record(text: str) -> bytes:
@@ -162,3 +165,12 @@ def test_equal_names_of_columns_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "a.parquet", (tmp_path / "a.parquet").read_bytes())
     with pytest.raises(CorpusError, match=r"field 'text' appears twice in one JSON object"):
         read(tmp_path / "a.json", b'[{"text": "a", "text": "b"}]')
+
+
+def test_equal_names_of_arrays_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for member in ("hidden.npy", "hidden"):
+            with archive.open(member, "w") as file:
+                np.save(file, np.ones(3))
+    with pytest.raises(DataError, match=r"a\.npz: array hidden appears twice"):
+        open_arrays(str(tmp_path / "a.npz"))

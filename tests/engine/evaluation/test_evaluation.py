@@ -304,7 +304,7 @@ def test_recall_of_equal_ids_by_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "gold.jsonl").write_text('{"query_id": "q", "example_id": 1}\n')
     out = run("evaluate", "retrieval", "--results", tmp_path / "a.jsonl", "--labels", tmp_path / "gold.jsonl").stdout
     assert "several examples have the same id (up to 4 a query)" in out
-    assert [line.split()[1] for line in out.splitlines() if "recall@1" in line] == ["1.000"]
+    assert [line.split()[1] for line in out.splitlines() if "recall@1" in line] == ["1.0000"]
 
 
 def test_labels_of_one_id_must_agree(tmp_path: Path) -> None:
@@ -323,3 +323,13 @@ def test_labels_of_one_id_must_agree(tmp_path: Path) -> None:
     assert "id e1 has bad 1 in one row and 0 in another" in refused(*words)
     (tmp_path / "t.csv").write_text("id,bad\n,1\n")
     assert "a row whose id is ''" in refused(*words)
+
+
+def test_a_folder_of_answers_names_what_it_leaves_out(tmp_path: Path) -> None:
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    answers(folder / "a.jsonl")
+    (folder / "log.out").write_text("done")
+    (tmp_path / "gold.txt").write_text("e1\n")
+    result = run("evaluate", "retrieval", "--results", folder, "--labels", tmp_path / "gold.txt")
+    assert f"note: {folder}: 1 file is not read: 1 of unknown suffix (log.out)" in result.stderr
