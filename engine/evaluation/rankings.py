@@ -29,7 +29,7 @@ def read_answers(path: str) -> Iterator[Ranking]:
 
     Raises:
         CorpusError: the file does not exist, or cannot be read.
-        DataError: a column is missing, a score is not a number, or an example occurs twice for a query.
+        DataError: a column is missing, a score is not a number, or an example or a rank occurs twice for a query.
     """
     rows_of_query: dict[str, list[ParsedJson]] = {}
     for source in find_sources([path]):
@@ -58,6 +58,11 @@ def _answer(path: str, query: str, rows: Sequence[ParsedJson]) -> Ranking:
     names = [scalar_text(rows[at]["example_id"]) for at in order]
     if len({row.get("row", row["example_id"]) for row in rows}) < len(rows):
         raise DataError(f"{path}: an example comes twice for query {query}: remove one of the rows")
+    ranks = [row["rank"] for row in rows if "rank" in row]
+    if len(set(map(str, ranks))) < len(ranks):
+        raise DataError(
+            f"{path}: two examples of query {query} have one rank: do two queries have this id? Rename one of them"
+        )
     return Ranking(query, names, [str(rows[at].get("text") or "") for at in order], scores[order])
 
 

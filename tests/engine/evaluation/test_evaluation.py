@@ -333,3 +333,11 @@ def test_a_folder_of_answers_names_what_it_leaves_out(tmp_path: Path) -> None:
     (tmp_path / "gold.txt").write_text("e1\n")
     result = run("evaluate", "retrieval", "--results", folder, "--labels", tmp_path / "gold.txt")
     assert f"note: {folder}: 1 file is not read: 1 of unknown suffix (log.out)" in result.stderr
+
+
+def test_two_queries_of_one_id_are_not_merged(tmp_path: Path) -> None:
+    rows = [{"query_id": "q", "rank": 1, "example_id": f"e{n}", "row": n, "score": 1} for n in range(2)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "gold.txt").write_text("e1\n")
+    words = ("evaluate", "retrieval", "--results", tmp_path / "a.jsonl", "--labels", tmp_path / "gold.txt")
+    assert "two examples of query q have one rank: do two queries have this id?" in refused(*words)
