@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from ...store.errors import CorpusError
 from .formats import BadRecord, Fields, Record, read_records
 from .sources import Source
+from .unread_files import escaped
 
 MAX_LISTED = 20  # messages kept by RecordErrors, and field names listed in a message, so that they fit on a screen
 
@@ -67,7 +68,7 @@ class RecordErrors:
 
     def report(self, message: str) -> None:
         """Handle one unusable record; the message is escaped to one printable line."""
-        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        line = escaped(message)
         if self.policy == "fail":
             raise CorpusError(line)
         self.count += 1

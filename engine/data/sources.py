@@ -15,7 +15,7 @@ from pathlib import Path
 from ...store.errors import CorpusError
 from .decompression import COMPRESSIONS, split_suffix
 from .formats import SUFFIXES
-from .unread_files import ZARR, describe, format_of, printable, unread_files
+from .unread_files import ZARR, describe, escaped, format_of, unread_files
 
 DIGEST_SPAN = 64 << 10  # bytes at each end of a file that enter its digest; hashing 100 GB would take too long
 
@@ -63,7 +63,7 @@ def find_sources(paths: Sequence[str], *, lines: bool = False) -> list[Source]:
 def left_out_notes(paths: Sequence[str]) -> list[str]:
     """One line for each folder or glob of which `find_sources` leaves out files: how many, which and why."""
     with suppress(OSError):  # such as a folder without permission, which `find_sources` reports
-        return [printable(f"{path}: {left_out}") for path in paths if (left_out := _expand(path)[1])]
+        return [escaped(f"{path}: {left_out}") for path in paths if (left_out := _expand(path)[1])]
     return []
 
 

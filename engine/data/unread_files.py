@@ -68,9 +68,9 @@ def describe(reasons: Mapping[str, str]) -> str:
     return f"{files} not read: {', '.join(clauses)}; a file that is named itself is read"
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
     """The text with every unprintable character escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _is_card(file: Path) -> bool:

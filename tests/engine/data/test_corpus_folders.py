@@ -174,3 +174,8 @@ def test_equal_names_of_arrays_are_refused(tmp_path: Path) -> None:
                 np.save(file, np.ones(3))
     with pytest.raises(DataError, match=r"a\.npz: array hidden appears twice"):
         open_arrays(str(tmp_path / "a.npz"))
+
+
+def test_a_note_is_one_printable_line(tmp_path: Path) -> None:
+    folder_of(tmp_path, {"a.jsonl": record("a"), "b\n\x1b[31m.pdf": b"x"})
+    assert r"(b\n\x1b[31m.pdf)" in left_out_notes([str(tmp_path)])[0]
