@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import click
 
 from ...store.json_values import JsonFields
-from .options import FIELDS, FIGURES, OUTCOMES, FieldArguments, command_of, options
+from .options import FIELDS, FIGURES, OUTCOMES, FieldArguments, command_of, options, print_left_out_files
 
 if TYPE_CHECKING:
     from ..evaluation.agreement import Agreement
@@ -98,6 +98,7 @@ def ground_truth(arguments: GroundTruthArguments) -> None:
     refuse_output(a.folder, (*a.corpus, a.queries, a.model))
     for file in written_files(a.folder):
         refuse_output(file, (*a.corpus, a.queries, a.masks, a.without))
+    print_left_out_files(a.corpus)
     truth = prepare_ground_truth(GroundTruthJob(
         corpus=a.corpus, queries=a.queries, model=a.model, folder=a.folder, subsets=a.subsets, fraction=a.fraction,
         seeds=a.seeds, clusters=a.clusters, masks=a.masks, without=a.without, top=a.top, seed=a.seed,

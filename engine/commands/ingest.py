@@ -62,6 +62,7 @@ def ingest(arguments: IngestArguments) -> None:
     headwater ingest features.npz --store S
     headwater ingest corpus.jsonl --store S --model M --method rise --method stride
     """
+    from ..ingest.equal_ids import equal_ids_note
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
@@ -74,6 +75,8 @@ def ingest(arguments: IngestArguments) -> None:
     with display, stop:
         result = ingestion.run(Run(on_progress=display.show, should_stop=stop.requested))
     _print_result(arguments.store, prepared, result)
+    if result.added and (note := equal_ids_note(ingestion.store)):
+        click.echo(f"note: {note}", err=True)
     if not result.finished:
         click.echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
@@ -132,4 +135,6 @@ def plan_ingest(arguments: IngestArguments) -> None:
     from ..presentation.terminal import print_plan
 
     prepared = _prepared(arguments)
+    for line in prepared.notes:
+        click.echo(f"note: {line}", err=True)
     print_plan(prepared.plan, arguments.budget, f"batches of {prepared.tokens:,} tokens")

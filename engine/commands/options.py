@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -76,11 +78,28 @@ def command_of(arguments: Callable[..., A]) -> Callable[[Callable[[A], None]], C
     def decorate(function: Callable[[A], None]) -> Callback:
         @wraps(function)
         def call(**parameters: object) -> None:
+            print_left_out_files([path for name in _TABLES if isinstance(path := parameters.get(name), str)])
             function(arguments(**parameters))
 
         return call
 
     return decorate
+
+
+_TABLES = ("queries", "labels", "results", "columns")  # parameters that may be a folder or a glob of files
+
+
+def print_left_out_files(paths: Sequence[str]) -> None:
+    """Print one line to stderr for each folder or glob of which not all files are read."""
+    folders = [path for path in paths if path and (Path(path).is_dir() or any(mark in path for mark in "*?["))]
+    if folders:
+        from ...store.errors import CorpusError
+        from ..data.array_files import is_array_path
+        from ..data.sources import left_out_notes
+
+        with suppress(CorpusError):  # reading the path reports it
+            for line in left_out_notes([path for path in folders if not is_array_path(path)]):
+                click.echo(f"note: {line}", err=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 import zipfile
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, cast
@@ -97,6 +98,9 @@ def _open_npz(path: str) -> tuple[Source, Arrays]:
     with ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(path))
         crc = "".join(f"{info.filename}{info.CRC:x}{info.file_size}" for info in archive.infolist())
+        members = Counter(name.removesuffix(".npy") for name in archive.namelist())
+        if duplicate := next((name for name, count in members.items() if count > 1), None):
+            raise DataError(f"{path}: array {duplicate} appears twice: rename one of them")
         arrays: Arrays = {name.removesuffix(".npy"): _NpzArray(stack.enter_context(archive.open(name)), f"{path}: {name}")
                   for name in archive.namelist()}  # fmt: skip
         named = _Arrays(_with_head(arrays))

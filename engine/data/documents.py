@@ -16,6 +16,7 @@ from .formats import BadRecord, Fields, Record, read_records
 from .pretokenised import FIELD_NAMES as TOKEN_FIELDS
 from .pretokenised import TokenRecord, tokens_in
 from .sources import Source
+from .unread_files import escaped
 
 MAX_LISTED = 20  # messages kept by RecordErrors, and field names listed in a message, so that they fit on a screen
 
@@ -78,7 +79,7 @@ class RecordErrors:
 
     def report(self, message: str) -> None:
         """Handle one unusable record; the message is escaped to one printable line."""
-        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        line = escaped(message)
         if self.policy == "fail":
             raise CorpusError(line)
         self.count += 1
@@ -133,9 +134,18 @@ def suits(template: Template, source: Source) -> bool:
 
 
 def record_name(source: Source, record: Record) -> str:
-    """The id of a record's example: its field `id` if it has one, else name:line."""
-    record_id = record.fields.get("id")
-    return str(record_id) if type(record_id) in (str, int) and record_id != "" else f"{source.name}:{record.line}"
+    """The id of a record's example: its field `id` as text if that is a scalar, else name:line."""
+    return scalar_text(record.fields.get("id")) or f"{source.name}:{record.line}"
+
+
+def scalar_text(value: object) -> str:
+    """A scalar as the text that ids are compared by: true and false as JSON writes them; "" for null, NaN, lists and objects."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    no_scalar = value is None or value is ... or isinstance(value, (list, dict)) or value != value
+    return "" if no_scalar else str(value)
 
 
 def _document(

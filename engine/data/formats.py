@@ -1,4 +1,4 @@
-"""Streaming readers of JSONL, JSON, text, CSV and Parquet files, plain, gzipped or zstd.
+"""Streaming readers of JSONL, JSON, text, CSV, TSV and Parquet files, plain or compressed.
 
 A record is a dict with its position in the file, or the reason why it cannot be used. At most one record is in memory
 (Parquet: one small batch; `.json`: the whole file, up to JSON_LIMIT), and reading can start at any record. Knows nothing of
@@ -9,23 +9,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...store.errors import CorpusError
-from .line_reader import (
-    BUFFER,
-    RECORD_LIMIT,
-    Lines,
-    is_blank,
-    lines_of,
-    nonblank_lines,
-    open_decompressed,
-    split_suffix,
-)
+from .decompression import BUFFER, open_decompressed, split_suffix
+from .line_reader import RECORD_LIMIT, Lines, is_blank, lines_of, nonblank_lines, require_utf8
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,11 +89,25 @@ def _decode(line: bytes | None, line_offset: int = 0) -> str:
 def _parse_json(text: str) -> object:
     """Parse a JSON value."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_distinct_fields)
     except json.JSONDecodeError as error:
         raise BadRecord(f"bad JSON: {error.msg} (column {error.colno})", error.lineno - 1) from None
     except (RecursionError, ValueError) as error:  # nested too deeply; an integer of more than 4300 digits
         raise BadRecord(f"bad JSON: {str(error).partition(';')[0]}") from None
+
+
+def _distinct_fields(pairs: list[tuple[str, object]]) -> Fields:
+    """A JSON object's fields; BadRecord if two have one name, of which json would keep the last."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise BadRecord(f"field {_first_duplicate([name for name, _ in pairs])!r} appears twice in one JSON object")
+    return fields
+
+
+def _first_duplicate(names: Sequence[str]) -> str | None:
+    """The first name that stands in `names` before, too; None if all differ."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 def _require_object(value: object) -> Fields:
@@ -132,6 +138,7 @@ def _read_json(path: str) -> object:
             content += chunk
     if len(content) > JSON_LIMIT:
         raise CorpusError(f"{path}: larger than {JSON_LIMIT >> 20} MiB; convert it to JSONL, which is streamed")
+    require_utf8(path, content)
     try:
         return _parse_json(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -181,16 +188,34 @@ def _row_lines(first: tuple[int, bytes | None], following: Lines, bad_records: l
         yield text
 
 
+class _Commas(csv.excel):
+    strict = True
+
+
+class _QuotedTabs(_Commas):
+    delimiter = "\t"
+
+
+class _Tabs(_QuotedTabs):
+    """Every quotation mark is text, as the format's registration (text/tab-separated-values) has it."""
+
+    quoting = csv.QUOTE_NONE
+
+
 def _rows(path: str) -> Iterator[tuple[int, list[str] | BadRecord]]:
-    """Yield every non-blank row with the line on which it starts."""
+    """Yield every non-blank row with the line on which it starts. In a .tsv, quotation marks are text, unless the header row
+    begins with one: then every cell may be quoted.
+    """
     lines = lines_of(path)
-    delimiter = "\t" if split_suffix(path)[0] == ".tsv" else ","
+    dialect = _Tabs if split_suffix(path)[0] == ".tsv" else _Commas
     for first in lines:
+        if dialect is _Tabs and first[0] == 1 and (first[1] or b"").startswith(b'"'):
+            dialect = _QuotedTabs
         bad_records: list[BadRecord] = []
         row: list[str] = []
         previous_limit = csv.field_size_limit(RECORD_LIMIT)  # process-wide, 128 KiB by default: restored after each row
         try:
-            row = next(csv.reader(_row_lines(first, lines, bad_records), delimiter=delimiter, strict=True), row)
+            row = next(csv.reader(_row_lines(first, lines, bad_records), dialect), row)
         except csv.Error as error:
             bad_records.append(BadRecord(f"bad CSV: {str(error).partition(' - ')[0]}"))
         finally:
@@ -205,8 +230,8 @@ def _csv(path: str) -> Opened:
     line, header = next(rows, (1, BadRecord("no header row")))
     if isinstance(header, BadRecord):
         raise CorpusError(f"{path}:{line + header.line_offset}: {header}")
-    if duplicates := [name for i, name in enumerate(header) if name and name in header[:i]]:
-        raise CorpusError(f"{path}:{line}: column {duplicates[0]!r} appears twice in the header")
+    if duplicate := _first_duplicate([name for name in header if name]):
+        raise CorpusError(f"{path}:{line}: column {duplicate!r} appears twice in the header: rename one of them")
 
     def parse(row: list[str] | BadRecord) -> Fields:
         if isinstance(row, BadRecord):
@@ -226,6 +251,8 @@ def _parquet(path: str, start: int, columns: Container[str] | None) -> Iterator[
     with open_decompressed(path, lambda: row) as raw:
         file = pq.ParquetFile(raw, buffer_size=BUFFER, pre_buffer=False)
         names = file.schema_arrow.names
+        if (duplicate := _first_duplicate(names)) is not None:
+            raise CorpusError(f"{path}: column {duplicate!r} appears twice: rename one of them")
         for row, batch in _batches(file, start, [name for name in names if columns is None or name in columns]):
             for i in range(max(0, start - row), batch.num_rows):
                 yield _row_record(batch.slice(i, 1), row + i, names)

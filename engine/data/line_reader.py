@@ -1,57 +1,29 @@
-"""Reads the lines of a file, plain, gzipped or zstd, in bounded memory. Knows nothing of records.
+"""Reads the lines of a UTF-8 file, plain or compressed, in bounded memory. Knows nothing of records.
 
 A file that cannot be read to its end is a CorpusError that names the line reached.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, TypeAlias
+import codecs
+from collections.abc import Iterator
+from typing import TypeAlias
 
 from ...store.errors import CorpusError
+from .decompression import BUFFER, open_decompressed
 
 RECORD_LIMIT = 64 << 20  # bytes of the longest line or record; a longer one is a record error and never read whole
-BUFFER = 1 << 18  # bytes per read; larger buffers are not faster
-COMPRESSIONS = (".gz", ".zst")
 Lines: TypeAlias = Iterator[tuple[int, bytes | None]]  # (1-based number, bytes; None if beyond RECORD_LIMIT)
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32-LE's begins with UTF-16-LE's
+_WIDE_ZEROS = {
+    (False, True, False, True), (True, False, True, False), (False, True, True, True), (True, True, True, False),
+}  # fmt: skip  # which of the first four bytes are 0 where ASCII text is stored in 2 or 4 bytes a character
 
 
-def split_suffix(name: str) -> tuple[str, str]:
-    """The format suffix and the compression suffix of a file name, in lower case; each is "" if absent."""
-    path = Path(name.lower())
-    compression = path.suffix if path.suffix in COMPRESSIONS else ""
-    return Path(path.stem).suffix if compression else path.suffix, compression
-
-
-@contextmanager
-def open_decompressed(path: str, lines_read: Callable[[], int]) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed by its suffix; an error becomes a CorpusError that names the line or row reached."""
-    compression = split_suffix(path)[1]
-    try:
-        with Path(path).open("rb", BUFFER) as raw:
-            if compression == ".gz":
-                yield io.BufferedReader(gzip.GzipFile(fileobj=raw), BUFFER)
-            elif compression == ".zst":
-                import pyarrow as pa  # zstandard's stream_reader takes a truncated file for a complete one
-
-                yield io.BufferedReader(pa.CompressedInputStream(raw, "zstd"), BUFFER)
-            else:
-                yield raw
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-        zlib.error,
-    ) as error:  # RuntimeError: a codec that pyarrow lacks
-        reason = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split()) or repr(error)
-        where = f"{path}:{lines_read()}: cannot read beyond this" if lines_read() else f"{path}: cannot read"
-        raise CorpusError(f"{where}: {reason}") from error
+def require_utf8(path: str, start: bytes | bytearray) -> None:
+    """Raise CorpusError if a file's first bytes are those of UTF-16 or UTF-32 text, with a byte order mark or without."""
+    if start.startswith(_WIDE_MARKS) or tuple(byte == 0 for byte in start[:4]) in _WIDE_ZEROS:
+        raise CorpusError(f"{path}: is UTF-16 or UTF-32 text; expected UTF-8: convert it with iconv -f UTF-16 -t UTF-8")
 
 
 def lines_of(path: str) -> Lines:
@@ -60,6 +32,8 @@ def lines_of(path: str) -> Lines:
     with open_decompressed(path, lambda: number) as stream:
         while line := stream.readline(RECORD_LIMIT + 1):
             number += 1
+            if number == 1:
+                require_utf8(path, line)
             long = len(line) > RECORD_LIMIT and not line.endswith(b"\n")
             while long and (rest := stream.readline(BUFFER)) and not rest.endswith(b"\n"):
                 pass

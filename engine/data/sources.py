@@ -7,16 +7,17 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 from ...store.errors import CorpusError
+from .decompression import COMPRESSIONS, split_suffix
 from .formats import SUFFIXES
-from .line_reader import COMPRESSIONS, split_suffix
+from .unread_files import ZARR, describe, escaped, format_of, unread_files
 
 DIGEST_SPAN = 64 << 10  # bytes at each end of a file that enter its digest; hashing 100 GB would take too long
-_ZARR = "zarr.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,17 @@ class Source:
 def find_sources(paths: Sequence[str], *, lines: bool = False) -> list[Source]:
     """The files that `paths` (files, folders, globs) stand for, each once; with `lines`, every line of a text file is a record.
 
+    Of a folder or glob, files are left out that no reader takes, that are empty, or that describe the data beside them:
+    `left_out_notes` names them.
+
     Raises:
-        CorpusError: a path does not exist, or has no corpus file, or a file is empty, unreadable or of an unknown format.
+        CorpusError: a path does not exist, or has no corpus file, or a file is unreadable, or a file that is named itself is
+            empty or of an unknown format.
     """
     named_files: dict[Path, tuple[str, Path]] = {}
     try:
         for path in [paths] if isinstance(paths, str) else paths:
-            for name, file in _expand(path):
+            for name, file in _expand(path)[0]:
                 named_files.setdefault(file.absolute(), (name, file))
         names = _unique_names(list(named_files), [name for name, _ in named_files.values()])
         sources = [_source(file, name, lines) for (_, file), name in zip(named_files.values(), names, strict=True)]
@@ -57,48 +62,57 @@ def find_sources(paths: Sequence[str], *, lines: bool = False) -> list[Source]:
     return sources
 
 
-def _expand(path: str) -> list[tuple[str, Path]]:
-    """(name, file) for each file that one path stands for."""
+def left_out_notes(paths: Sequence[str]) -> list[str]:
+    """One line for each folder or glob of which `find_sources` leaves out files: how many, which and why."""
+    with suppress(OSError):  # such as a folder without permission, which `find_sources` reports
+        return [escaped(f"{path}: {left_out}") for path in paths if (left_out := _expand(path)[1])]
+    return []
+
+
+def _expand(path: str) -> tuple[list[tuple[str, Path]], str]:
+    """(name, file) for each file that one path stands for, and a sentence about those that are left out, "" if none is."""
     folder = Path(path)
     if path and folder.is_dir():
-        files = sorted((file.relative_to(folder).as_posix(), file) for file in _walk(folder))
+        listed = sorted((file.relative_to(folder).as_posix(), file) for file in _walk(folder))
     elif path and folder.exists():
-        return [(folder.name, folder)]
+        return [(folder.name, folder)], ""
     elif re.search(r"[*?[]", path):
-        files = [(file.name, file) for file in _matches(folder)]
+        listed = [(file.name, file) for file in _matches(folder)]
     else:
         raise CorpusError(f"{path or repr(path)}: no such file or folder")
+    left_out = unread_files(listed)
+    files = [(name, file) for name, file in listed if name not in left_out]
     if not files:
-        raise CorpusError(f"{path}: no corpus file there (known: {_known_suffixes()})")
-    return files
+        reason = f"; {describe(left_out)}" if left_out else ""
+        raise CorpusError(f"{path}: no corpus file there (known: {_known_suffixes()}){reason}")
+    return files, describe(left_out)
 
 
 def _matches(pattern: Path) -> list[Path]:
-    """Corpus files that a glob matches; hidden folders only where the pattern names them; `**` does not follow links."""
+    """Files that a glob matches; hidden ones only where the pattern names them; `**` does not follow links."""
     try:
         files = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
     except ValueError as error:
         raise CorpusError(f"{pattern}: {error}") from None
     visible = [f for f in files if not any(part.startswith(".") for part in {*f.parts} - {*pattern.parts, ".."})]
-    return [f for f in visible if _is_corpus(f.name) and not f.is_dir() and not (f.parent / _ZARR).exists()]
+    return [f for f in visible if not f.is_dir() and not (f.parent / ZARR).exists()]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Corpus files below a folder; linked folders are followed, each real folder once, so that cycles end."""
+    """Files below a folder, hidden ones excluded, and the `zarr.json` of each Zarr group, such as a store, which is not searched;
+    linked folders are followed, each real folder once, so that cycles end.
+    """
     seen: set[str] = set()
     errors: list[OSError] = []
     for here, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
         unseen = (real_path := os.path.realpath(here)) not in seen
         seen.add(real_path)
-        zarr = _ZARR in files  # a Zarr group, such as a store in the corpus's folder, is not searched
+        zarr = ZARR in files
         folders[:] = sorted(name for name in folders if unseen and not zarr and not name.startswith("."))
-        yield from (Path(here, name) for name in files if unseen and not zarr and _is_corpus(name))
+        visible = [ZARR] if zarr else [name for name in files if not name.startswith(".")]
+        yield from (Path(here, name) for name in visible if unseen)
     if errors:
         raise errors[0]
-
-
-def _is_corpus(name: str) -> bool:
-    return not name.startswith(".") and split_suffix(name)[0] in SUFFIXES
 
 
 def _known_suffixes() -> str:
@@ -117,11 +131,12 @@ def _unique_names(files: list[Path], names: list[str]) -> list[str]:
 def _source(file: Path, name: str, lines: bool) -> Source:
     """Describe one file: its format by its name, its size, its digest."""
     suffix, compression = split_suffix(file.name)
-    if suffix not in SUFFIXES:
+    format = format_of(file)
+    if not format:
         raise CorpusError(f"{file}: unknown suffix {suffix + compression!r} (known: {_known_suffixes()})")
-    if suffix == ".parquet" and compression:
+    if format == "parquet" and compression:
         raise CorpusError(f"{file}: Parquet inside {compression} cannot be read in part; decompress it first")
-    format = "lines" if lines and SUFFIXES[suffix] == "text" else SUFFIXES[suffix]
+    format = "lines" if lines and format == "text" else format
     if file.exists() and not file.is_file():
         raise CorpusError(f"{file}: not a regular file")
     with file.open("rb") as raw:

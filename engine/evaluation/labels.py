@@ -15,6 +15,7 @@ import numpy as np
 from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
+from ..data.documents import scalar_text
 from ..data.formats import read_records
 from ..data.sources import find_sources
 
@@ -29,6 +30,11 @@ class Labels(ABC):
     def total(self, query: str) -> int | None:
         """Number of relevant examples of a query in the whole corpus; None if the labels do not determine it."""
         return None
+
+    @property
+    def by_id(self) -> bool:
+        """Whether relevance depends on the example's id alone, so that examples of one id count as one."""
+        return True
 
     @property
     def known(self) -> frozenset[str]:
@@ -106,6 +112,10 @@ class TextMatch(Labels):
         except re.error as error:
             raise SettingsError(f"{pattern!r} is not a regular expression: {error}") from None
 
+    @property
+    def by_id(self) -> bool:
+        return False
+
     def relevant(self, query: str, examples: Sequence[str], texts: Sequence[str]) -> Array:
         return np.array([bool(self._pattern.search(text)) for text in texts], bool)
 
@@ -125,8 +135,8 @@ def read_labels(path: str, column: str = "", queries: str = "") -> Labels:
     if not column:
         pairs: dict[str, set[str]] = {}
         for fields in _records(path):
-            query, example = (_cell(fields, name, path) for name in ("query_id", "example_id"))
-            pairs.setdefault(str(query), set()).add(str(example))
+            query, example = (_id(fields, name, path) for name in ("query_id", "example_id"))
+            pairs.setdefault(query, set()).add(example)
         return RelevantPairs({query: frozenset(ids) for query, ids in pairs.items()})
     examples = _column(path, column)
     if queries:
@@ -148,7 +158,19 @@ def _is_true(label: object, path: str) -> bool:
 
 
 def _column(path: str, name: str) -> ParsedJson:
-    return {str(_cell(fields, "id", path)): _cell(fields, name, path) for fields in _records(path)}
+    """Id → value of a column; DataError if two rows of one id have different values."""
+    values: dict[str, object] = {}
+    for fields in _records(path):
+        record_id, value = _id(fields, "id", path), _cell(fields, name, path)
+        if str(values.setdefault(record_id, value)) != str(value):
+            raise DataError(f"{path}: id {record_id} has {name} {values[record_id]} in one row and {value} in another")
+    return values
+
+
+def _id(fields: ParsedJson, name: str, path: str) -> str:
+    if not (text := scalar_text(value := _cell(fields, name, path))):
+        raise DataError(f"{path} has a row whose {name} is {value!r}: give a number or a text")
+    return text
 
 
 def _cell(fields: ParsedJson, name: str, path: str) -> object:

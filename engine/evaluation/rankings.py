@@ -11,6 +11,7 @@ from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
+from ..data.documents import scalar_text
 from ..data.formats import read_records
 from ..data.sources import find_sources
 from ..results.example_table import Examples
@@ -28,7 +29,7 @@ def read_answers(path: str) -> Iterator[Ranking]:
 
     Raises:
         CorpusError: the file does not exist, or cannot be read.
-        DataError: a column is missing, a score is not a number, or an example occurs twice for a query.
+        DataError: a column is missing, a score is not a number, or an example or a rank occurs twice for a query.
     """
     rows_of_query: dict[str, list[ParsedJson]] = {}
     for source in find_sources([path]):
@@ -38,7 +39,7 @@ def read_answers(path: str) -> Iterator[Ranking]:
             missing = [name for name in FIELDS if name not in record.fields]
             if missing:
                 raise DataError(f"{path} has no column {missing[0]}: answers have {', '.join(FIELDS)}")
-            rows_of_query.setdefault(str(record.fields["query_id"]), []).append(record.fields)
+            rows_of_query.setdefault(scalar_text(record.fields["query_id"]), []).append(record.fields)
     for query, rows in rows_of_query.items():
         yield _answer(path, query, rows)
 
@@ -54,9 +55,14 @@ def _answer(path: str, query: str, rows: Sequence[ParsedJson]) -> Ranking:
             f"{path}: the score of example {rows[bad_rows[0]]['example_id']} for query {query} is not finite"
         )
     order = np.argsort(-scores, kind="stable")
-    names = [str(rows[at]["example_id"]) for at in order]
+    names = [scalar_text(rows[at]["example_id"]) for at in order]
     if len({row.get("row", row["example_id"]) for row in rows}) < len(rows):
         raise DataError(f"{path}: an example comes twice for query {query}: remove one of the rows")
+    ranks = [row["rank"] for row in rows if "rank" in row]
+    if len(set(map(str, ranks))) < len(ranks):
+        raise DataError(
+            f"{path}: two examples of query {query} have one rank: do two queries have this id? Rename one of them"
+        )
     return Ranking(query, names, [str(rows[at].get("text") or "") for at in order], scores[order])
 
 

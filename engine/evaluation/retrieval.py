@@ -45,6 +45,16 @@ class Ranking:
     scores: Array
     """(K,) scores of the examples, highest first."""
 
+    def distinct(self) -> Ranking:
+        """Each id once, at its best rank."""
+        first_of_id: dict[str, int] = {}
+        for at, name in enumerate(self.examples):
+            first_of_id.setdefault(name, at)
+        ranks = list(first_of_id.values())
+        if len(ranks) == len(self.examples):
+            return self
+        return Ranking(self.query, list(first_of_id), [self.texts[at] for at in ranks], self.scores[ranks])
+
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
@@ -66,6 +76,8 @@ class Retrieval:
     """For each query the number of relevant examples in all, as far as it is known."""
     figures: dict[str, Array]
     """Metric → (Q,) value of each query."""
+    repeated: int = 0
+    """Largest number of ranked examples of a query whose id another one has, too, and that are not counted a second time."""
 
     def means(self) -> dict[str, Estimate]:
         """Metric → mean over queries with its bootstrap interval."""
@@ -76,7 +88,7 @@ class Retrieval:
         lines = {name: [None if np.isnan(x) else float(x) for x in values] for name, values in self.figures.items()}
         means = {name: asdict(mean) for name, mean in self.means().items() if mean.count}
         return {"measure": "retrieval", "queries": list(self.queries), "skipped": self.skipped, "examples": self.examples,
-                "relevant": self.relevant, "means": means, "each": lines}  # fmt: skip
+                "relevant": self.relevant, "repeated": self.repeated, "means": means, "each": lines}  # fmt: skip
 
 
 def evaluate_retrieval(
@@ -84,12 +96,16 @@ def evaluate_retrieval(
 ) -> Retrieval:
     """Metrics over all rankings; `whole`: every ranking holds all examples, so that metrics of the full ranking apply.
 
+    Labels by id cannot tell examples of one id apart, so each id is counted once, at its best rank.
+
     Raises:
         DataError: there is no query, or none with a relevant example.
     """
     evaluated: list[tuple[str, Array, Array, int, dict[str, float]]] = []
-    skipped = 0
-    for ranking in rankings:
+    skipped = repeated = 0
+    for all_ranked in rankings:
+        ranking = all_ranked.distinct() if labels.by_id else all_ranked
+        repeated = max(repeated, len(all_ranked.examples) - len(ranking.examples))
         hits = labels.relevant(ranking.query, ranking.examples, ranking.texts)
         labelled_total = labels.total(ranking.query)
         total = int(hits.sum()) if whole or labelled_total is None else labelled_total
@@ -109,6 +125,7 @@ def evaluate_retrieval(
         float(np.mean([total for *_, total, _ in evaluated])), tuple(hits for _, hits, *_ in evaluated),
         tuple(scores for _, _, scores, *_ in evaluated), tuple(total for *_, total, _ in evaluated),
         {name: np.array([figures.get(name, np.nan) for *_, figures in evaluated]) for name in names},
+        repeated,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from ...store.errors import CorpusError, DataError
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..data.array_files import open_arrays
-from ..data.documents import RecordErrors
+from ..data.documents import RecordErrors, scalar_text
 from ..data.sources import Source
 from ..interface.model_view import ModelShape, OutputSpec
 from ..models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
@@ -228,7 +228,7 @@ class _File:
             row_logits = None if logits is None else np.atleast_2d(logits[row])[is_target]
             payload = (np.atleast_2d(hidden[row])[is_target], label[is_target], row_logits)
             record = begin + row
-            name = f"{self.source.name}:{record}" if names is None else names[row]
+            name = (names and names[row]) or f"{self.source.name}:{record}"
             yield Example(name, self.source.name, record, 0, "", "" if texts is None else texts[row], len(label),
                           int(is_target.sum()), payload, Place(source_index, record))  # fmt: skip
 
@@ -236,7 +236,7 @@ class _File:
         if name not in self._arrays:
             return None
         values = self._slice(name, begin, end).tolist()
-        return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+        return [scalar_text(value) for value in values]
 
     def _slice(self, name: str, begin: int, end: int) -> Array:
         try:

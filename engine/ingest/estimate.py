@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...store.errors import HeadwaterError
+from ..data.decompression import split_suffix
 from ..data.formats import read_records
 from ..data.sources import Source
 from .examples import Place
@@ -40,7 +41,7 @@ def _estimated_records(sample: bytes, source: Source) -> float:
     """Number of records of a file, extrapolated from the line ends in `sample`. A compressed file is read instead: the number is
     exact below `_SAMPLE` records, and 0 (no estimate) from there on.
     """
-    if source.path.lower().endswith((".gz", ".zst")):
+    if split_suffix(source.path)[1]:
         count = sum(1 for _, _ in zip(read_records(source.path, source.format, 0, ()), range(_SAMPLE), strict=False))
         return float(count) if count < _SAMPLE else 0.0
     lines = sample.count(b"\n\n") if source.format == "text" else sample.count(b"\n")

@@ -6,6 +6,7 @@ result = prepare(job).ingest()
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +14,9 @@ from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
 from ...store.json_values import JsonObject
 from ..arrays.precision.precisions import Sign
+from ..data.array_files import is_array_path
 from ..data.documents import RecordErrors
+from ..data.sources import left_out_notes
 from ..interface.method import Method, Similarity, TextSimilarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
@@ -77,7 +80,9 @@ class PreparedIngest:
     @property
     def notes(self) -> list[str]:
         """What the user should know before the start, one per line."""
-        return [*self._skipped_weights_notes(), *self._stored_fields_notes(), *self._reading_notes()]
+        paths = [path for path in self.job.corpus if not is_array_path(path)]
+        own = (self._skipped_weights_notes(), self._stored_fields_notes(), self._reading_notes())
+        return [*left_out_notes(paths), *itertools.chain.from_iterable(own)]
 
     def _reading_notes(self) -> list[str]:
         """How prompts and conversations are read, where that was not given."""

@@ -40,6 +40,10 @@ def print_retrieval(retrieval: Retrieval) -> None:
     console = Console(highlight=False)
     console.print(table)
     skipped = f"; {retrieval.skipped} without a relevant example left out" if retrieval.skipped else ""
+    if retrieval.repeated:
+        console.print(
+            f"several examples have the same id (up to {retrieval.repeated} a query): an id counts once, at its best rank"
+        )
     console.print(
         f"{len(retrieval.queries)} queries, {retrieval.relevant:.1f} relevant of {retrieval.examples} examples ranked{skipped}"
     )

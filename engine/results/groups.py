@@ -15,7 +15,7 @@ from ...store.errors import CorpusError, DataError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..data.array_files import is_array_path, open_arrays
-from ..data.documents import record_name
+from ..data.documents import record_name, scalar_text
 from ..data.formats import read_records
 from ..data.sources import find_sources
 from ..data.stored_arrays import StoredArray
@@ -172,5 +172,4 @@ def _labels_of_arrays(path: str, column: str) -> dict[str, str]:
 
 
 def _strings(array: StoredArray) -> list[str]:
-    values = np.asarray(array[0 : array.shape[0]]).tolist()
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+    return [scalar_text(value) for value in np.asarray(array[0 : array.shape[0]]).tolist()]

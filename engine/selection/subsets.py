@@ -14,6 +14,7 @@ from ...store.errors import DataError, SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.json_values import ParsedJson
 from ...store.layout import TEXT_CHUNK_ROWS, Array
+from ..data.documents import scalar_text
 from ..evaluation.matrices import read_array, read_masks
 from ..results.example_table import Examples
 from ..results.groups import Groups, document_of
@@ -134,10 +135,10 @@ def _rows(record: ParsedJson, rows_of_id: dict[str, list[int]], rows: int, subse
             raise DataError(f"{subset} names row {wrong}; the store has rows 0 to {rows - 1}")
         row_numbers = list(record["rows"])
     else:
-        wrong = next((name for name in record["ids"] if str(name) not in rows_of_id), None)
+        wrong = next((name for name in record["ids"] if scalar_text(name) not in rows_of_id), None)
         if wrong is not None:
             raise DataError(f"{subset} names example {wrong}, which the store does not hold")
-        row_numbers = [row for name in record["ids"] for row in rows_of_id[str(name)]]
+        row_numbers = [row for name in record["ids"] for row in rows_of_id[scalar_text(name)]]
     if not row_numbers:
         raise DataError(f"{subset} is empty")
     return row_numbers

@@ -1,12 +1,16 @@
 """Corpus files: records are read as written, from any record on; every error is one line."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import os
 import tracemalloc
 from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,8 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": gzip.compress,
     ".zst": zstandard.ZstdCompressor().compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
 }
 
 
@@ -62,7 +68,9 @@ def jsonl(*records: object) -> bytes:
 
 def csv_bytes(rows: list[list[str]], delimiter: str = ",") -> bytes:
     out = io.StringIO(newline="")
-    csv.writer(out, delimiter=delimiter).writerows(rows)
+    csv.writer(out, delimiter=delimiter, quoting=csv.QUOTE_ALL if delimiter == "\t" else csv.QUOTE_MINIMAL).writerows(
+        rows
+    )
     return out.getvalue().encode()
 
 
@@ -215,9 +223,27 @@ def test_templates(tmp_path: Path) -> None:
 
 
 def test_ids(tmp_path: Path) -> None:
-    ids: list[object] = ["x", 3, 0, "", None, True, 1.5, []]
+    ids: list[object] = ["x", 3, 0, True, False, 1.5, 1e30, 12345678901234567890, "", None, [], {"$oid": "5"}]
     source = source_of(tmp_path / "a.jsonl", jsonl(*({"text": "t", "id": i} for i in ids)))
-    assert [d.id for d in read(source)] == ["x", "3", "0", *(f"a.jsonl:{n}" for n in range(4, 9))]
+    names = ["x", "3", "0", "true", "false", "1.5", "1e+30", "12345678901234567890"]
+    assert [d.id for d in read(source)] == [*names, *(f"a.jsonl:{n}" for n in range(9, 13))]
+
+
+@pytest.mark.parametrize(
+    ("ids", "names"),
+    [
+        (pa.array([7, 8], pa.uint64()), ["7", "8"]),
+        (pa.array([0.5, float("nan")]), ["0.5", "a.parquet:2"]),
+        (pa.array([True, None]), ["true", "a.parquet:2"]),
+        (pa.array([b"k1", b"k2"]), ["k1", "k2"]),
+        (pa.array([Decimal("1.50"), Decimal("2.00")]), ["1.50", "2.00"]),
+        (pa.array([date(2024, 2, 29), None]), ["2024-02-29", "a.parquet:2"]),
+        (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
+    ],
+)
+def test_ids_of_parquet(tmp_path: Path, ids: pa.Array, names: list[str]) -> None:
+    source = source_of(tmp_path / "a.parquet", parquet_bytes({"text": ["t", "u"], "id": ids}))
+    assert [d.id for d in read(source)] == names
 
 
 LONG = "1" * 5000
@@ -374,10 +400,10 @@ def test_finding_files_folders_and_globs(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     (tmp_path / "c" / "link.md").symlink_to(tmp_path / "LICENSE")
     found = find_sources([str(tmp_path)])
-    assert [s.name for s in found] == ["a.TXT.GZ", "b/x.jsonl", "c/link.md", "c/z.csv", "d/w.txt/v.md"]
-    assert [s.format for s in found] == ["text", "jsonl", "text", "csv", "text"]
+    assert [s.name for s in found] == ["a.TXT.GZ", "b/x.jsonl", "c/z.csv"]
+    assert [s.format for s in found] == ["text", "jsonl", "csv"]
     globbed = find_sources([f"{tmp_path}/**/*"])
-    assert [s.name for s in globbed] == ["a.TXT.GZ", "x.jsonl", "link.md", "z.csv", "v.md"]
+    assert [s.name for s in globbed] == ["a.TXT.GZ", "x.jsonl", "z.csv"]
     monkeypatch.chdir(tmp_path)
     assert [s.path for s in find_sources(["*/*.csv", "./.git/*.txt", "d"])] == ["c/z.csv", ".git/y.txt", "d/w.txt/v.md"]
     assert [s.name for s in find_sources([found[1].path, f"{tmp_path}/b/*"])] == ["x.jsonl"]
@@ -417,7 +443,7 @@ def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:
         "*.csv": "no corpus file there",
         "**/*.csv": "no corpus file there",
         "**.txt": "Invalid pattern",
-        "a.png": r"unknown suffix '.png' \(known: \.jsonl .*\.zst\)$",
+        "a.png": r"unknown suffix '.png' \(known: \.jsonl .*\.bz2\)$",
         "a.parquet.gz": "decompress it first$",
         "broken.txt": "no such file or folder$",
         "pipe.txt": "not a regular file$",

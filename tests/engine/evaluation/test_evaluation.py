@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from headwater.cli import main
 from headwater.engine.evaluation.agreement import evaluate_lds
 from headwater.engine.evaluation.evaluate import OutcomesFile, lds_from_files
-from headwater.engine.evaluation.labels import TextMatch
+from headwater.engine.evaluation.labels import RelevantPairs, TextMatch
 from headwater.engine.evaluation.rankings import Ranking
 from headwater.engine.evaluation.retrieval import evaluate_retrieval
 from headwater.engine.presentation.plots import draw_retrieval
@@ -279,3 +279,65 @@ def test_what_is_no_array_is_named(tmp_path: Path) -> None:
     (tmp_path / "more.npz").rename(tmp_path / "more.npy")
     for name in ("empty.npy", "more.npy"):
         assert "cannot be read" in refused("evaluate", "brittleness", "--outcomes", tmp_path / name)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_id_of_several_examples_counts_once(whole: bool) -> None:
+    ranking = Ranking("q", ("b", "a", "b", "a", "c"), ("yes", "no", "yes", "no", "no"), np.array([5, 4, 3, 2, 1.0]))
+    labels = RelevantPairs({"q": frozenset(["a"])})
+    evaluation = evaluate_retrieval([ranking], labels, (1, 2, 3), whole=whole)
+    # ranked ids: b, a, c; a is the only relevant one
+    assert evaluation.hits[0].tolist() == [False, True, False] and evaluation.totals == (1,)
+    assert evaluation.scores[0].tolist() == [5, 4, 1] and evaluation.repeated == 2
+    figures = {name: float(values[0]) for name, values in evaluation.figures.items()}
+    assert figures["recall@1"] == 0 and figures["recall@2"] == figures["recall@3"] == 1
+    assert figures["precision@3"] == pytest.approx(1 / 3) and figures["average precision"] == 0.5
+    by_text = evaluate_retrieval(
+        [ranking], TextMatch("yes"), (1, 3), whole=whole
+    )  # texts tell examples of one id apart
+    assert by_text.hits[0].tolist() == [True, False, True, False, False] and by_text.repeated == 0
+
+
+def test_recall_of_equal_ids_by_the_command_line(tmp_path: Path) -> None:
+    rows = [{"query_id": "q", "example_id": "1", "row": row, "score": -row} for row in range(5)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "gold.jsonl").write_text('{"query_id": "q", "example_id": 1}\n')
+    out = run("evaluate", "retrieval", "--results", tmp_path / "a.jsonl", "--labels", tmp_path / "gold.jsonl").stdout
+    assert "several examples have the same id (up to 4 a query)" in out
+    assert [line.split()[1] for line in out.splitlines() if "recall@1" in line] == ["1.0000"]
+
+
+def test_labels_of_one_id_must_agree(tmp_path: Path) -> None:
+    answers(tmp_path / "a.jsonl")
+    (tmp_path / "t.csv").write_text("id,bad\ne1,1\ne1,0\n")
+    words = (
+        "evaluate",
+        "retrieval",
+        "--results",
+        tmp_path / "a.jsonl",
+        "--labels",
+        tmp_path / "t.csv",
+        "--column",
+        "bad",
+    )
+    assert "id e1 has bad 1 in one row and 0 in another" in refused(*words)
+    (tmp_path / "t.csv").write_text("id,bad\n,1\n")
+    assert "a row whose id is ''" in refused(*words)
+
+
+def test_a_folder_of_answers_names_what_it_leaves_out(tmp_path: Path) -> None:
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    answers(folder / "a.jsonl")
+    (folder / "log.out").write_text("done")
+    (tmp_path / "gold.txt").write_text("e1\n")
+    result = run("evaluate", "retrieval", "--results", folder, "--labels", tmp_path / "gold.txt")
+    assert f"note: {folder}: 1 file is not read: 1 of unknown suffix (log.out)" in result.stderr
+
+
+def test_two_queries_of_one_id_are_not_merged(tmp_path: Path) -> None:
+    rows = [{"query_id": "q", "rank": 1, "example_id": f"e{n}", "row": n, "score": 1} for n in range(2)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "gold.txt").write_text("e1\n")
+    words = ("evaluate", "retrieval", "--results", tmp_path / "a.jsonl", "--labels", tmp_path / "gold.txt")
+    assert "two examples of query q have one rank: do two queries have this id?" in refused(*words)

@@ -1,0 +1,102 @@
+"""Which files of a folder are no part of a corpus: those that no reader takes, empty parts, cards that describe the data.
+
+Knows the files' names and their first bytes, and nothing of records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...store.errors import CorpusError
+from .decompression import open_decompressed, split_suffix
+from .formats import SUFFIXES
+
+ZARR = "zarr.json"
+MAX_NAMES = 5  # files named for each reason; the line says how many there are
+_PART = re.compile(r"part-(\w-)?\d{3,}|.*-\d{5,}-of-\d{5,}")  # names that Spark and TensorFlow Datasets give to parts
+_CARD_NAMES = ("readme", "license", "licence", "notice", "citation", "changelog")
+_DATASET_METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+_EMPTY_ARCHIVE = 4096  # bytes: a compressed file above this size is not empty, so it need not be opened
+_START = 64
+
+
+def format_of(file: Path) -> str:
+    """The format of a file by its suffix, or of a part without suffix (part-00000) by its first bytes; "" if there is no reader.
+
+    Raises:
+        CorpusError: a part without suffix cannot be read.
+    """
+    suffix, compression = split_suffix(file.name)
+    stem = file.name[: -len(compression)] if compression else file.name
+    if suffix or not _PART.fullmatch(stem.lower()) or not file.is_file():
+        return SUFFIXES.get(suffix, "")
+    start = _first_bytes(file).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return "parquet" if start.startswith(b"PAR1") else "jsonl" if start.startswith(b"{") else "text"
+
+
+def unread_files(files: Sequence[tuple[str, Path]]) -> dict[str, str]:
+    """Name → reason of each of these (name, file) that is no part of the corpus."""
+    formats = {name: format_of(file) for name, file in files}
+    reasons = {}
+    for name, file in files:
+        if file.name == ZARR:
+            reasons[name] = "in a Zarr group"
+        elif not formats[name]:
+            reasons[name] = "of unknown suffix"
+        elif _is_empty(file):
+            reasons[name] = "empty"
+    data = {name for name, format in formats.items() if format and name not in reasons}
+    has_tables = any(formats[name] != "text" and Path(name).name not in _DATASET_METADATA for name in data)
+    for name, file in files:
+        if name in data and len(data) > 1 and (_has_front_matter(file) or (has_tables and _is_card(file))):
+            reasons[name] = "about the data"
+    return reasons
+
+
+def describe(reasons: Mapping[str, str]) -> str:
+    """The files that are left out, in one clause with their number, names and reasons; "" if there are none."""
+    if not reasons:
+        return ""
+    clauses = []
+    for reason in dict.fromkeys(reasons.values()):
+        names = [name for name, of_file in reasons.items() if of_file == reason]
+        named = ", ".join(names[:MAX_NAMES]) + ", …" * (len(names) > MAX_NAMES)
+        clauses.append(f"{len(names)} {reason} ({named})")
+    files = "1 file is" if len(reasons) == 1 else f"{len(reasons)} files are"
+    return f"{files} not read: {', '.join(clauses)}; a file that is named itself is read"
+
+
+def escaped(text: str) -> str:
+    """The text with every unprintable character escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_card(file: Path) -> bool:
+    """Whether a file beside tables is a text about them by its name: any .md, or a README or licence of whatever suffix."""
+    name = file.name.lower()
+    about = name.split(".")[0].startswith(_CARD_NAMES) and SUFFIXES.get(split_suffix(name)[0]) == "text"
+    return about or split_suffix(name)[0] == ".md" or name in _DATASET_METADATA
+
+
+def _has_front_matter(file: Path) -> bool:
+    """Whether a file is a dataset card: a README.md that opens with YAML between lines of `---`."""
+    return file.name.lower() == "readme.md" and _first_bytes(file).lstrip().startswith(b"---")
+
+
+def _is_empty(file: Path) -> bool:
+    if not file.is_file():
+        return False  # such as a pipe or a broken link: opening it says what it is
+    size = file.stat().st_size
+    if not size or not split_suffix(file.name)[1]:
+        return not size
+    try:
+        return size <= _EMPTY_ARCHIVE and not _first_bytes(file)
+    except CorpusError:
+        return False  # damaged: reading it says where
+
+
+def _first_bytes(file: Path) -> bytes:
+    with open_decompressed(str(file), lambda: 0) as stream:
+        return stream.read(_START)
