@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ...store.json_values import JsonFields
+from ..results.printable import printable
 
 if TYPE_CHECKING:
     from ..data.documents import Template
@@ -50,6 +51,11 @@ MODEL_PATH = click.option(
     metavar="PATH",
     help="Where the store's model is now, if it moved. [default: its path at ingestion]",
 )
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line without control characters, which names, paths and texts may have, to stdout, or with `err` to stderr."""
+    click.echo(printable(text), err=err)
 
 
 def options(*decorators: Decorator) -> Decorator:

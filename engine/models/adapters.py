@@ -52,7 +52,7 @@ def with_adapter(model: HfModel, path: str) -> HfModel:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            adapted = PeftModel.from_pretrained(model, path, use_safetensors=True).eval()
+            adapted: HfModel = PeftModel.from_pretrained(model, path, use_safetensors=True).eval()
             logits = _logits(adapted)
             base = adapted.get_base_model()
             if (base.get_input_embeddings(), base.get_output_embeddings()) != ends:
@@ -83,7 +83,8 @@ def _logits(model: HfModel) -> torch.Tensor:
     rows = min(model.get_input_embeddings().weight.shape[0], model.config.get_text_config().vocab_size)
     ids = torch.linspace(0, rows - 1, 2 * _TOKENS, device=model.device).long().reshape(2, _TOKENS)
     with torch.inference_mode():
-        return model(input_ids=ids, use_cache=False).logits.float()
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+        return logits.float()
 
 
 def _untie(model: HfModel) -> None:

@@ -64,27 +64,29 @@ def print_info(facts: ParsedJson) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
+
+    def show(line: str) -> None:
+        console.print(printable(line))
+
     provenance = facts["provenance"]
     state = "complete" if facts["complete"] else "unfinished: run ingest again to continue"
-    console.print(f"{facts['store']}: {facts['examples']:,} examples, {state}; written by headwater {facts['version']}")
-    console.print(f"model      {provenance.get('model_path', 'arrays')} ({provenance['model']})")
-    console.print(f"corpus     {', '.join(source['name'] for source in provenance['sources'])}")
+    show(f"{facts['store']}: {facts['examples']:,} examples, {state}; written by headwater {facts['version']}")
+    show(f"model      {provenance.get('model_path', 'arrays')} ({provenance['model']})")
+    show(f"corpus     {', '.join(source['name'] for source in provenance['sources'])}")
     for key in ("max_length", "attribute", "truncate", "text"):
         if key in provenance:
-            console.print(f"{key:<10} {provenance[key]}")
+            show(f"{key:<10} {provenance[key]}")
     for name, method in facts["methods"].items():
         size = show_bytes(method["bytes_per_example"])
-        console.print(f"method     {name}: {method['rows']:,} rows of {size}; "
+        show(f"method     {name}: {method['rows']:,} rows of {size}; "
                       + ", ".join(f"{key} {value}" for key, value in method["settings"].items()))  # fmt: skip
         if method.get("rows_after_statistics"):
-            console.print(
-                f"  {method['rows_after_statistics']:,} rows were appended after the corpus statistics were frozen"
-            )
+            show(f"  {method['rows_after_statistics']:,} rows were appended after the corpus statistics were frozen")
         for copy, copy_facts in method["precisions"].items():
             size = show_bytes(copy_facts["bytes_per_example"])
-            console.print(f"  copy     {copy}: {copy_facts['rows']:,} rows of {size}")
+            show(f"  copy     {copy}: {copy_facts['rows']:,} rows of {size}")
     for name, record in facts["fits"].items():
-        console.print(_fit_line(name, record))
+        show(_fit_line(name, record))
 
 
 def _fit_line(name: str, record: ParsedJson) -> str:
