@@ -8,21 +8,68 @@ usage, 130 stopped.
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
 import click
 
 from .engine.commands import attribution, evaluation, fit, ingest, selection, self_influence, stores
 from .store.errors import HeadwaterError
 
 
+@contextmanager
+def _flushed_output() -> Iterator[None]:
+    """Flush stdout when the block ends, also by an exit: a full device is then an error here, not at the interpreter's end."""
+    if sys.__stdout__ is None and sys.stdout is None:  # started with a closed stdout
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 — it stays open until the process ends
+    try:
+        yield
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """Send what stdout cannot take nowhere, because the interpreter would try to write it again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+
+def _print_error(message: str) -> None:
+    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    with suppress(OSError):  # stderr may be full, too
+        click.echo(f"error: {line}", err=True)
+
+
 class _Commands(click.Group):
     """A group of commands that prints headwater's own errors as one line."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            with _flushed_output():
+                return super().main(*args, **extra)
+        except OSError as error:
+            _discard_output()
+            if error.errno != errno.EPIPE:  # whoever read the output has ended, and needs no message
+                _print_error(f"{error.filename or 'output'}: {error.strerror or error}")
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except HeadwaterError as error:
-            line = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
-            click.echo(f"error: {line}", err=True)
+            _print_error(str(error))
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..results.printable import printable_json
 from .options import (
     EXAMPLES_PRINTED,
     GROUPING,
@@ -21,6 +21,7 @@ from .options import (
     FieldArguments,
     RunArguments,
     command_of,
+    echo,
 )
 
 if TYPE_CHECKING:
@@ -105,14 +106,14 @@ def attribute(arguments: QueryArguments) -> None:
         results = session.attribute()
     if not results.exact:
         recall = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
-        click.echo(
+        echo(
             f"approximate: the examples were chosen by scores of compressed rows, which are estimates{recall}", err=True
         )
     _print_notes(session)
     if arguments.output:
         write_parts(arguments.output, fields_of(results), result_rows(results, session.store))
         counts = f"{len(results.queries)} queries, {results.rows.shape[1]} examples each"
-        click.echo(f"{arguments.output}: {counts}", err=True)
+        echo(f"{arguments.output}: {counts}", err=True)
     else:
         print_results(session.store, session.queries, results, arguments.as_json)
 
@@ -129,7 +130,7 @@ def _refuse_output(arguments: QueryArguments) -> None:
 def _print_notes(session: QuerySession) -> None:
     """Print notes on the results to stderr."""
     for line in session.notes:
-        click.echo(line, err=True)
+        echo(line, err=True)
 
 
 def _export(arguments: QueryArguments, path: str) -> None:
@@ -141,7 +142,7 @@ def _export(arguments: QueryArguments, path: str) -> None:
         session = _session(arguments, 1, display, all_scores=True)
         session.export(path)
     _print_notes(session)
-    click.echo(f"{path}: {session.rows:,} examples × {len(session.query_ids)} queries", err=True)
+    echo(f"{path}: {session.rows:,} examples × {len(session.query_ids)} queries", err=True)
 
 
 def write_parts(path: str, fields: Fields, parts: Iterable[Columns]) -> None:
@@ -195,7 +196,7 @@ def value(arguments: QueryArguments) -> None:
             results = session.most_valuable()
     _print_notes(session)
     if arguments.output:
-        click.echo(f"{arguments.output}: {session.rows:,} examples", err=True)
+        echo(f"{arguments.output}: {session.rows:,} examples", err=True)
     else:
         print_results(session.store, session.queries, results, arguments.as_json)
 
@@ -218,7 +219,7 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
     _print_notes(session)
     if arguments.output:
         write_parts(arguments.output, GROUP_FIELDS, tables)
-        click.echo(f"{arguments.output}: {len(groups.names)} groups", err=True)
+        echo(f"{arguments.output}: {len(groups.names)} groups", err=True)
         return
     for table in tables:
         write_jsonl(sys.stdout, table) if arguments.as_json else print_groups(table, arguments.top)
@@ -281,7 +282,7 @@ def plan_attribute(arguments: QueryArguments) -> None:
     forecast = session.forecast() if "forecast" in session.capabilities else None
     shape = session.shape
     if arguments.as_json:
-        click.echo(json.dumps(plan_facts(plan, arguments.budget, shape, forecast), indent=1))
+        echo(printable_json(plan_facts(plan, arguments.budget, shape, forecast), indent=1))
         return
     print_plan(plan, arguments.budget, f"blocks of {shape.block_rows:,} rows, {shape.workers} workers")
-    click.echo(show_forecast(forecast))
+    echo(show_forecast(forecast))

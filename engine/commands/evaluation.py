@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import click
 
 from ...store.json_values import JsonFields
-from .options import FIELDS, FIGURES, OUTCOMES, FieldArguments, command_of, options, print_left_out_files
+from ..results.printable import printable_json
+from .options import FIELDS, FIGURES, OUTCOMES, FieldArguments, command_of, echo, options, print_left_out_files
 
 if TYPE_CHECKING:
     from ..evaluation.agreement import Agreement
@@ -109,9 +109,9 @@ def ground_truth(arguments: GroundTruthArguments) -> None:
     with display, stop:
         finished = truth.build(a.processes or cores(), Run(on_progress=display.show, should_stop=stop.requested))
     if not finished:
-        click.echo("stopped; run the same command again to continue", err=True)
+        echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
-    click.echo(f"{truth.folder}: {len(truth.task.masks)} subsets × {truth.task.seeds} seeds, {len(truth.task.queries)} queries; "
+    echo(f"{truth.folder}: {len(truth.task.masks)} subsets × {truth.task.seeds} seeds, {len(truth.task.queries)} queries; "
                f"{truth.noise_ceiling_line()}", err=True)  # fmt: skip
 
 
@@ -308,7 +308,7 @@ def _show(
     if arguments.output:
         save(result.facts(), arguments.output)
     if arguments.as_json:
-        click.echo(json.dumps(result.facts()))
+        echo(printable_json(result.facts()))
     else:
         show(result)
     if arguments.plot:

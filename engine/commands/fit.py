@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...store.json_values import JsonObject
-from .options import MODEL_PATH, RUN, RunArguments, command_of, method_settings, options
+from .options import MODEL_PATH, RUN, RunArguments, command_of, echo, method_settings, options
 
 if TYPE_CHECKING:
     from ..fitting.fit_job import FitRun
@@ -102,15 +102,15 @@ def _run(prepared: FitRun) -> None:
     from ..runtime.run import Run
 
     for line in prepared.notes:
-        click.echo(f"note: {line}", err=True)
+        echo(f"note: {line}", err=True)
     stop, display = StopRequest(), ProgressDisplay()
     with stop, display:
         finished = prepared.run(Run(on_progress=display.show, should_stop=stop.requested))
     if not finished:
-        click.echo("stopped; run the same command again to continue", err=True)
+        echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
     duration = f" in {clock(time.monotonic() - display.started)}" if display.started else " in an earlier run"
-    click.echo(f"{prepared.store.url}: {prepared.job.method} fitted to {prepared.rows:,} examples{duration}", err=True)
+    echo(f"{prepared.store.url}: {prepared.job.method} fitted to {prepared.rows:,} examples{duration}", err=True)
 
 
 def subset_methods_among(names: Sequence[str]) -> list[str]:

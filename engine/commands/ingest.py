@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from .fit import FitArguments, check_settings, fit_now, subset_methods_among
-from .options import CORPUS, RUN, FieldArguments, RunArguments, command_of, method_settings
+from .options import CORPUS, RUN, FieldArguments, RunArguments, command_of, echo, method_settings
 
 if TYPE_CHECKING:
     from ..ingest.ingest_job import PreparedIngest
@@ -69,16 +69,16 @@ def ingest(arguments: IngestArguments) -> None:
 
     prepared = _prepared(arguments)
     for line in prepared.notes:
-        click.echo(f"note: {line}", err=True)
+        echo(f"note: {line}", err=True)
     ingestion = prepared.open()
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
         result = ingestion.run(Run(on_progress=display.show, should_stop=stop.requested))
     _print_result(arguments.store, prepared, result)
     if result.added and (note := equal_ids_note(ingestion.store)):
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if not result.finished:
-        click.echo("stopped; run the same command again to continue", err=True)
+        echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
     for name in subset_methods_among(arguments.methods):
         fit_now(arguments.fit(name))
@@ -90,14 +90,14 @@ def _print_result(store: str, prepared: PreparedIngest, result: IngestResult) ->
 
     record_errors = prepared.provider.record_errors
     for line in record_errors.first:
-        click.echo(f"skipped: {line}", err=True)
+        echo(f"skipped: {line}", err=True)
     if record_errors.count:
-        click.echo(f"skipped {record_errors.count} bad records in all", err=True)
+        echo(f"skipped {record_errors.count} bad records in all", err=True)
     chat = prepared.provider.chat if isinstance(prepared.provider, TextProvider) else None
     for part, count in sorted(chat.left_out.items()) if chat else []:
-        click.echo(f"note: the chat template leaves out {part} of {count:,} conversations", err=True)
+        echo(f"note: the chat template leaves out {part} of {count:,} conversations", err=True)
     rate = result.tokens / max(result.seconds, 1e-9)
-    click.echo(f"{store}: {result.rows:,} examples, {result.added:,} read in this run, in {clock(result.seconds)} "
+    echo(f"{store}: {result.rows:,} examples, {result.added:,} read in this run, in {clock(result.seconds)} "
                f"({result.tokens:,} tokens, {rate:,.0f}/s)", err=True)  # fmt: skip
 
 
@@ -136,5 +136,5 @@ def plan_ingest(arguments: IngestArguments) -> None:
 
     prepared = _prepared(arguments)
     for line in prepared.notes:
-        click.echo(f"note: {line}", err=True)
+        echo(f"note: {line}", err=True)
     print_plan(prepared.plan, arguments.budget, f"batches of {prepared.tokens:,} tokens")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ...store.json_values import JsonFields
+from ..results.printable import printable
 
 if TYPE_CHECKING:
     from ..data.documents import Template
@@ -59,6 +60,11 @@ PARTIAL = click.option(
     is_flag=True,
     help="Use the rows of a store or method that is unfinished, and say how many rows of how many these are.",
 )
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line without control characters, which names, paths and texts may have, to stdout, or with `err` to stderr."""
+    click.echo(printable(text), err=err)
 
 
 def options(*decorators: Decorator) -> Decorator:

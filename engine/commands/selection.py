@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from ..results.printable import printable_json
 from .options import (
     COLUMNS,
     FIELDS,
@@ -18,6 +18,7 @@ from .options import (
     FieldArguments,
     RunArguments,
     command_of,
+    echo,
     options,
 )
 
@@ -120,10 +121,10 @@ def predict(arguments: PredictArguments) -> None:
     if a.output:
         write_utilities(a.output, utilities)
         counts = f"{len(utilities.subsets)} subsets, {len(utilities.tasks)} tasks"
-        click.echo(f"{a.output}: {counts}, λ = {utilities.penalty:g}", err=True)
+        echo(f"{a.output}: {counts}, λ = {utilities.penalty:g}", err=True)
     elif a.as_json:
         for line in utilities.lines():
-            click.echo(json.dumps(line))
+            echo(printable_json(line))
     else:
         print_utilities(utilities)
 
@@ -173,12 +174,10 @@ def calibrate(arguments: CalibrateArguments) -> None:
         subsets = _subsets(a, features)
         count = len(subsets.names) if a.first is None else a.first
         if count < FEW:
-            click.echo(
-                f"warning: λ is chosen by {count} subsets; with fewer than {FEW}, λ = 1 is usually kept", err=True
-            )
+            echo(f"warning: λ is chosen by {count} subsets; with fewer than {FEW}, λ = 1 is usually kept", err=True)
         result = run_calibration(features, targets, subsets, Outcomes(a.outcomes, a.kind, a.first), a.grid)
     if a.as_json:
-        click.echo(json.dumps(result.facts()))
+        echo(printable_json(result.facts()))
     else:
         print_calibration(result)
 
@@ -253,12 +252,12 @@ def select(arguments: SelectArguments) -> None:
             selected = selection.run(targets.vector(a.task))
     write_training(a.output, selection.rows(selected))
     if a.as_json:
-        click.echo(json.dumps(selected.facts))
+        echo(printable_json(selected.facts))
     else:
         figures = ", ".join(f"{name} {value:,.6g}" for name, value in selected.facts.items())
-        click.echo(f"{a.output}: {figures}", err=True)
+        echo(f"{a.output}: {figures}", err=True)
     if stop.requested():
-        click.echo("stopped: these are the first examples of the selection", err=True)
+        echo("stopped: these are the first examples of the selection", err=True)
         raise SystemExit(130)
 
 
@@ -270,11 +269,11 @@ def _task(arguments: TaskArguments, run: Run) -> tuple[LinearFeatures, Targets]:
 
     features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run, partial=arguments.partial)
     for line in features.notes:
-        click.echo(line, err=True)
+        echo(line, err=True)
     targets = read_targets(features, arguments.queries, arguments.by, arguments.model_choice, arguments.template)
     if targets.few:
         some = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])
-        click.echo(f"warning: fewer than {FEW} examples of task {some}: its direction is uncertain", err=True)
+        echo(f"warning: fewer than {FEW} examples of task {some}: its direction is uncertain", err=True)
     return features, targets
 
 

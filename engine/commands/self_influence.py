@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import click
 
 from .attribution import ALL_VALUES, print_results, write_parts
-from .options import EXAMPLES_PRINTED, JSON_LINES, MEMORY, PARTIAL, budget_of, command_of
+from .options import EXAMPLES_PRINTED, JSON_LINES, MEMORY, PARTIAL, budget_of, command_of, echo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +63,10 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
         else:
             best = influence.best(arguments.top, scores)
     for line in influence.notes:
-        click.echo(line, err=True)
+        echo(line, err=True)
     if influence.all_equal:
-        click.echo(f"all examples have the same self-influence: rows of {arguments.method} have unit norm", err=True)
+        echo(f"all examples have the same self-influence: rows of {arguments.method} have unit norm", err=True)
     if arguments.output:
-        click.echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
+        echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
     else:
         print_results(influence.store, {}, best, arguments.as_json)

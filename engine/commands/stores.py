@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 
 import click
 
-from .options import MEMORY, PARTIAL, budget_of, command_of
+from ..results.printable import printable_json
+from .options import MEMORY, PARTIAL, budget_of, command_of, echo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +52,14 @@ def compress(arguments: CompressArguments) -> None:
     store, budget = FeatureStore.open(arguments.store), budget_of(arguments.memory)
     planned = compression(store, arguments.method, target, budget, partial=arguments.partial)
     for line in planned.notes:
-        click.echo(line, err=True)
+        echo(line, err=True)
     total = planned.source.rows
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
         rows = planned.run(Run(on_progress=display.show, should_stop=stop.requested).stage("compress", total))
-    click.echo(f"{arguments.store}: {rows:,} of {total:,} rows of {arguments.method} as {planned.name}", err=True)
+    echo(f"{arguments.store}: {rows:,} of {total:,} rows of {arguments.method} as {planned.name}", err=True)
     if rows < total:
-        click.echo("stopped; run the same command again to continue", err=True)
+        echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
 
 
@@ -79,10 +79,10 @@ def methods(as_json: bool) -> None:
 
     for method in list_methods():
         if as_json:
-            click.echo(json.dumps(asdict(method)))
+            echo(printable_json(asdict(method)))
         else:
             summary = f"BROKEN: {method.fault}" if method.fault else method.about
-            click.echo(f"{method.name:<12} {method.distribution:<24} {summary}")
+            echo(f"{method.name:<12} {method.distribution:<24} {summary}")
 
 
 @click.command()
@@ -98,7 +98,7 @@ def info(store: str, as_json: bool) -> None:
     from ..results.store_info import store_facts
 
     facts = store_facts(store)
-    click.echo(json.dumps(facts, indent=1)) if as_json else print_info(facts)
+    echo(printable_json(facts, indent=1)) if as_json else print_info(facts)
 
 
 @click.command()
@@ -128,7 +128,7 @@ def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
     examples = shown_examples(opened, numbers, tokenizer_of(path, trust_remote_code) if path else None)
     if as_json:
         for example in examples:
-            click.echo(json.dumps(asdict(example)))
+            echo(printable_json(asdict(example)))
     else:
         print_examples(examples)
 
@@ -157,11 +157,11 @@ def verify(store: str) -> None:
             stage.report(done)
             if damage:
                 damaged += 1
-                click.echo(str(damage))
+                echo(str(damage))
     result = (
         f"{damaged} damaged: restore these files from a copy, or ingest into a new store" if damaged else "all intact"
     )
-    click.echo(f"{store}: {total} chunks and states, {result}", err=True)
+    echo(f"{store}: {total} chunks and states, {result}", err=True)
     sys.exit(1 if damaged else 0)
 
 
@@ -186,18 +186,16 @@ def upgrade(store: str) -> None:
         done = bring_up(store, lambda chunks: display.show(Progress("upgrade", chunks, total, "chunks")))
     now = FeatureStore.open(store).root.format
     if done.before == now:
-        click.echo(f"{store} has format {now} already: nothing to do", err=True)
+        echo(f"{store} has format {now} already: nothing to do", err=True)
     else:
-        click.echo(
-            f"{store}: format {done.before} is now {now}, {done.chunks} chunks were read and are whole", err=True
-        )
+        echo(f"{store}: format {done.before} is now {now}, {done.chunks} chunks were read and are whole", err=True)
     if done.dropped:
         count = len(done.dropped)
-        click.echo(
+        echo(
             f"{count} files of old statistics and fits were removed; statistics are computed again when needed",
             err=True,
         )
     for name in sorted({file.split("/")[1] for file in done.dropped if file.endswith("/state/fit.json")}):
-        click.echo(
+        echo(
             f"the fit of {name} cannot be read any more: headwater fit {store} --method {name} makes it again", err=True
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 import zipfile
+import zlib
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,11 +47,15 @@ class _Arrays(dict[str, StoredArray]):
     """A dictionary that weak references can point to, so that its files are closed when it is collected."""
 
 
+_DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+"""What the libraries raise for a damaged, encrypted or unknown member of a .zip."""
+
+
 class _NpzArray:
     """One member of an .npz. Rows are read by ranges; an array in Fortran order (a fitted weight) is read whole."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file = file
+        self._file, self._name = file, name
         version = np.lib.format.read_magic(self._file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         self.shape, fortran_order, self.dtype = read_header(self._file)
@@ -62,8 +67,15 @@ class _NpzArray:
     def __getitem__(self, rows: slice) -> Array:
         begin, end, _ = rows.indices(self.shape[0])
         row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-        self._file.seek(self._start + begin * row_bytes)
-        data = self._file.read((end - begin) * row_bytes)
+        try:
+            self._file.seek(self._start + begin * row_bytes)
+            data = self._file.read((end - begin) * row_bytes)
+        except _DAMAGE as error:
+            raise CorpusError(f"{self._name} is damaged ({error}): write the file again") from None
+        if len(data) < (end - begin) * row_bytes:
+            raise CorpusError(
+                f"{self._name} ends before row {end}, but its header says {self.shape[0]}: write the file again"
+            )
         values = np.frombuffer(data, self.dtype)
         return values.reshape(self.shape, order="F") if self.fortran else values.reshape(end - begin, *self.shape[1:])
 
@@ -88,7 +100,7 @@ def open_arrays(path: str) -> tuple[Source, Arrays]:
         return Source(path, Path(path).name, "zarr", 0, _digest(repr(descriptions))), _with_head(arrays)
     except FileNotFoundError:
         raise CorpusError(f"{path} does not exist: give a .npz file, a Zarr group or a bergson index") from None
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
+    except (*_DAMAGE, KeyError, TypeError) as error:
         if isinstance(error, DataError):
             raise
         raise CorpusError(f"{path} cannot be read as arrays: {error}") from None

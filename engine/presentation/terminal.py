@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 
 from ...store.json_values import JsonFields, ParsedJson
@@ -65,33 +65,46 @@ def print_info(facts: ParsedJson) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
+
+    def show(line: str) -> None:
+        console.print(printable(line))
+
     provenance = facts["provenance"]
     state = "complete" if facts["complete"] else f"unfinished: run {facts['to_finish']} to continue"
-    console.print(f"{facts['store']}: {facts['examples']:,} examples, {state}; written by headwater {facts['version']}")
-    console.print(f"model      {provenance.get('model_path', 'arrays')} ({provenance['model']})")
-    console.print(f"corpus     {', '.join(source['name'] for source in provenance['sources'])}")
+    show(f"{facts['store']}: {facts['examples']:,} examples, {state}; written by headwater {facts['version']}")
+    for line in _corpus_lines(provenance, facts["mean_loss"]):
+        show(line)
+    for name, method in facts["methods"].items():
+        for line in _method_lines(name, method, facts["examples"]):
+            show(line)
+    for name, record in facts["fits"].items():
+        show(_fit_line(name, record))
+
+
+def _corpus_lines(provenance: ParsedJson, mean_loss: float | None) -> Iterator[str]:
+    """Lines about the model, the corpus, and how it was read."""
+    yield f"model      {provenance.get('model_path', 'arrays')} ({provenance['model']})"
+    yield f"corpus     {', '.join(source['name'] for source in provenance['sources'])}"
     for key in ("max_length", "attribute", "truncate", "boundary", "clock", "text"):
         if provenance.get(key) is not None:
-            console.print(f"{key:<10} {provenance[key]}")
+            yield f"{key:<10} {provenance[key]}"
     for field, template in provenance.get("template", {}).items():
         if template:
-            console.print(f"template   {field}: {template!r}")
-    if facts["mean_loss"] is not None:
-        console.print(f"mean loss  {facts['mean_loss']:.4f} nats per target token")
-    for name, method in facts["methods"].items():
-        size = show_bytes(method["bytes_per_example"])
-        state = "" if method["complete"] else f" of {max(method['rows'], facts['examples']):,}, unfinished:"
-        console.print(f"method     {name}: {method['rows']:,}{state} rows of {size}; "
-                      + ", ".join(f"{key} {value}" for key, value in method["settings"].items()))  # fmt: skip
-        if method.get("rows_after_statistics"):
-            console.print(
-                f"  {method['rows_after_statistics']:,} rows were appended after the corpus statistics were frozen"
-            )
-        for copy, copy_facts in method["precisions"].items():
-            size = show_bytes(copy_facts["bytes_per_example"])
-            console.print(f"  copy     {copy}: {copy_facts['rows']:,} rows of {size}")
-    for name, record in facts["fits"].items():
-        console.print(_fit_line(name, record))
+            yield f"template   {field}: {template!r}"
+    if mean_loss is not None:
+        yield f"mean loss  {mean_loss:.4f} nats per target token"
+
+
+def _method_lines(name: str, method: ParsedJson, examples: int) -> Iterator[str]:
+    """Lines about a method's rows, and about their copies."""
+    size = show_bytes(method["bytes_per_example"])
+    state = "" if method["complete"] else f" of {max(method['rows'], examples):,}, unfinished:"
+    settings = ", ".join(f"{key} {value}" for key, value in method["settings"].items())
+    yield f"method     {name}: {method['rows']:,}{state} rows of {size}; {settings}"
+    if method.get("rows_after_statistics"):
+        yield f"  {method['rows_after_statistics']:,} rows were appended after the corpus statistics were frozen"
+    for copy, copy_facts in method["precisions"].items():
+        yield f"  copy     {copy}: {copy_facts['rows']:,} rows of {show_bytes(copy_facts['bytes_per_example'])}"
 
 
 def _fit_line(name: str, record: ParsedJson) -> str:

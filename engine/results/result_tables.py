@@ -5,7 +5,6 @@ model.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from ...store.feature_store import FeatureStore
 from ...store.files import whole_file, write_error
 from ...store.layout import Array
 from .example_table import Cell, Columns, Examples
+from .printable import printable_json, spreadsheet_cell
 from .results import RESULT_QUERIES, Results
 
 Fields: TypeAlias = dict[str, pa.DataType]
@@ -165,7 +165,11 @@ class _Csv:
         self._writer.writerow(fields)
 
     def write(self, columns: Columns) -> None:
-        self._writer.writerows(zip(*columns.values(), strict=True))
+        cells = (
+            [spreadsheet_cell(cell) if isinstance(cell, str) else cell for cell in values]
+            for values in columns.values()
+        )
+        self._writer.writerows(zip(*cells, strict=True))
 
     def close(self) -> None:
         self._file.close()
@@ -192,7 +196,7 @@ def _without_nan(values: Sequence[Cell]) -> list[Cell]:
 
 
 def write_jsonl(file: IO[str], columns: Columns) -> None:
-    """Write a table as one JSON object per line."""
+    """Write a table as one JSON object per line; characters that are not printable are escaped."""
     columns = {name: _without_nan(values) for name, values in columns.items()}
     for values in zip(*columns.values(), strict=True):
-        file.write(json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False) + "\n")
+        file.write(printable_json(dict(zip(columns, values, strict=True))) + "\n")
