@@ -64,7 +64,8 @@ def query_provider(
     model = load(replace(choice, path=choice.path or store.provenance["model_path"]))
     require_same(store.url, model.fingerprint, expected)
     context = model.head.model_shape.max_length
-    shorter = replace(settings, max_length=min(settings.max_length or context, context))
+    length = min(settings.max_length or context, context) if settings.truncate else context  # a query is never split
+    shorter = replace(settings, max_length=length)
     sources = find_sources([path], lines=bool(settings.lines))
     queries = TextProvider(model, sources, shorter.resolved(model.head.model_shape), RecordErrors("fail"))
     stored = TextSettings.from_provenance(store.provenance).template

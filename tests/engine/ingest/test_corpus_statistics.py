@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.attribution.queries import read_queries
+from headwater.engine.attribution.query_options import SearchOptions
 from headwater.engine.attribution.stored_scores import StoredScores
 from headwater.engine.data.documents import RecordErrors
 from headwater.engine.ingest.array_provider import ArrayProvider
@@ -145,7 +146,7 @@ def test_rows_appended_rows_and_queries_are_made_with_the_same_frozen_arrays(sit
     prepare(job(site, "b.npz", append=True)).ingest()
     both = np.concatenate([first, second])
     assert np.allclose(stored(site), both / spread_of(first), atol=1e-4)
-    scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened")
+    scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened", search=SearchOptions(partial=True))
     provider = ArrayProvider([str(site / "b.npz")], torch.device("cpu"), RecordErrors("fail"))
     matrix = scores.prepare(provider, read_queries(provider)).matrix
     assert np.allclose(matrix, second / spread_of(first), atol=1e-4)
