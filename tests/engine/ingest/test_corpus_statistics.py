@@ -182,7 +182,7 @@ def test_rows_whose_statistics_are_gone_are_not_continued_nor_asked(site):
     remove_state(site / "S/methods/whitened/state/statistics")
     with pytest.raises(StoreDamaged, match="rows of whitened were computed with it"):
         prepare(job(site, "b.npz", append=True)).ingest()
-    scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened")
+    scores = StoredScores(FeatureStore.open(str(site / "S")), "whitened", search=SearchOptions(partial=True))
     provider = ArrayProvider([str(site / "b.npz")], torch.device("cpu"), RecordErrors("fail"))
     with pytest.raises(StoreDamaged, match=r"state/statistics is missing"):
         scores.prepare(provider, read_queries(provider))
