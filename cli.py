@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from .engine.commands import attribution, evaluation, fit, ingest, selection, self_influence, stores
+from .engine.commands import attribution, evaluation, fit, ground_truth, ingest, selection, self_influence, stores
 from .store.errors import HeadwaterError
 
 
@@ -61,7 +61,7 @@ class _Commands(click.Group):
                 return super().main(*args, **extra)
         except OSError as error:
             _discard_output()
-            if error.errno != errno.EPIPE:  # whoever read the output has ended, and needs no message
+            if error.errno != errno.EPIPE:  # the program that read the output has ended: no message is needed
                 _print_error(f"{error.filename or 'output'}: {error.strerror or error}")
             sys.exit(1)
 
@@ -115,7 +115,7 @@ def demo(workdir: str, short: bool) -> None:
 
 for _command in (ingest.ingest, fit.fit, attribution.attribute, attribution.value, self_influence.self_influence,
                  stores.compress, stores.methods, stores.info, stores.show, stores.verify, stores.upgrade,
-                 evaluation.ground_truth, evaluation.evaluate, selection.predict, selection.calibrate,
+                 ground_truth.ground_truth, evaluation.evaluate, selection.predict, selection.calibrate,
                  selection.select):  # fmt: skip
     main.add_command(_command)
 plan.add_command(ingest.plan_ingest)

@@ -26,10 +26,11 @@ from typing import Any
 
 from .chunk_manifest import ChunkManifest
 from .errors import StoreDamaged, StoreError, StoreMismatch, StoreMissing
-from .files import OwnerLock, hidden_name, locked, make_folder, refuse_links
+from .files import refuse_links
 from .layout import FORMAT, Array, Column
+from .locks import OwnerLock, locked
 from .metadata import ROOT, is_url
-from .root import read_root, store_around, write_root
+from .root import create_root, read_root, write_root
 from .shard import Shard
 from .store_record import (
     COPIES,
@@ -73,21 +74,9 @@ class FeatureStore:
         Raises:
             StoreMismatch: the folder exists and holds something else, or lies inside another store.
         """
-        folder = Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise StoreMismatch(f"{folder} is a file; name another place for the store")
-        outer = store_around(folder.absolute().parent)
-        if outer is not None:
-            raise StoreMismatch(f"{folder} lies inside the store {outer}; name another place for the new one")
-        make_folder(folder)
         root = StoreRecord(FORMAT, version, provenance)
-        with locked(folder):
-            if cls.exists(folder):
-                raise StoreMismatch(f"{folder} holds a store already; name another place for a new one")
-            if any(file != hidden_name(folder / ROOT) for file in folder.iterdir()):
-                raise StoreMismatch(f"{folder} exists and is not a headwater store; name another place for the store")
-            write_root(folder, {}, root)
-        return cls(folder, root)
+        create_root(Path(path), root)
+        return cls(path, root)
 
     @classmethod
     def open(cls, path: str | Path) -> FeatureStore:
@@ -131,7 +120,7 @@ class FeatureStore:
         names = [name.removeprefix(prefix) for name in self.groups if name.startswith(prefix)]
         return [
             name for name in names if "." not in name
-        ]  # else the copy is of a member whose name begins like this one's
+        ]  # other copies are of members whose names begin like this one
 
     def record(self, group: str) -> GroupRecord:
         """The record of one group.

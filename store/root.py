@@ -1,4 +1,4 @@
-"""Reads and replaces the root's `zarr.json`, the one file that says what a store is. Knows the root alone, no shard."""
+"""Creates, reads and replaces the root's `zarr.json`, the one file that says what a store is. Knows the root alone, no shard."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import HeadwaterError, StoreDamaged, StoreMismatch, StoreMissing
-from .files import write_json
+from .files import hidden_name, make_folder, write_json
 from .layout import FORMAT, group_metadata
+from .locks import locked
 from .metadata import KEY, ROOT, group_attributes
 from .store_record import StoreRecord, is_sealed
 
@@ -36,6 +37,26 @@ def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
         return attributes, StoreRecord.from_json(values)
     except (KeyError, TypeError, ValueError, AttributeError):  # ValueError includes DataError
         raise StoreDamaged(f"{store}/{ROOT} does not describe a store's groups and where they came from") from None
+
+
+def create_root(folder: Path, record: StoreRecord) -> None:
+    """Make a folder an empty store; it is made if it does not exist.
+
+    Raises:
+        StoreMismatch: the folder exists and holds something else, or lies inside another store.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise StoreMismatch(f"{folder} is a file; name another place for the store")
+    outer = store_around(folder.absolute().parent)
+    if outer is not None:
+        raise StoreMismatch(f"{folder} lies inside the store {outer}; name another place for the new one")
+    make_folder(folder)
+    with locked(folder):
+        if (folder / ROOT).is_file():
+            raise StoreMismatch(f"{folder} holds a store already; name another place for a new one")
+        if any(file != hidden_name(folder / ROOT) for file in folder.iterdir()):
+            raise StoreMismatch(f"{folder} exists and is not a headwater store; name another place for the store")
+        write_root(folder, {}, record)
 
 
 def write_root(folder: Path, attributes: Mapping[str, Any], record: StoreRecord) -> None:

@@ -24,8 +24,9 @@ import numpy as np
 
 from .checksums import checksum_bytes, crc32c
 from .errors import DataError, StoreDamaged, StoreMissing
-from .files import locked, make_folder, read_json, refuse_links, write_file, write_json
+from .files import make_folder, read_json, refuse_links, write_file, write_json
 from .layout import CHECKSUM_BYTES, Array, group_metadata
+from .locks import locked
 from .names import require_name
 from .store_record import METHODS
 

@@ -18,8 +18,9 @@ import numpy as np
 from .chunk_manifest import ArrayChecksums, ChunkManifest
 from .errors import StoreBusy, StoreDamaged
 from .feature_store import FeatureStore
-from .files import OwnerLock, link_tree, locked, make_folder, remove_tree
+from .files import link_tree, make_folder, remove_tree
 from .layout import FORMAT
+from .locks import OwnerLock, locked
 from .metadata import ROOT
 from .reader import is_as_written, open_column
 from .root import read_root, write_root

@@ -38,7 +38,9 @@ class ZarrColumn(ColumnReader):
         return 8 * self.column.chunk_bytes
 
     def load(self, start: int, stop: int, out: Array) -> None:
-        """See :meth:`ColumnReader.load`. Codecs with a checksum compare it. The chunk decoded last is kept for the next read."""
+        """See :meth:`ColumnReader.load`. Codecs with a checksum compare it. The chunk decoded last stays in memory for the next
+        read.
+        """
         size, first = self.column.chunk_rows, start
         while start < stop:
             chunk = start // size

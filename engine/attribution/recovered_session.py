@@ -14,15 +14,13 @@ import numpy as np
 from ...store.completeness import require_whole
 from ...store.errors import DataError, InputError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.layout import TEXT_CHUNK_ROWS, Array
+from ...store.layout import Array
 from ...store.reader import open_column
-from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape, cores
 from ..fitting.fit_record import read_fit, recovery_of
 from ..ingest.examples import Example
-from ..ingest.ingest_plan import TEXT_BYTES, layers_part
-from ..ingest.method_code import DeclaredOutputs, checked_measurements, fit_memory, plugin_code
+from ..ingest.method_code import DeclaredOutputs, checked_measurements, plugin_code
 from ..ingest.open_provider import query_provider
 from ..ingest.outputs import outputs
 from ..ingest.provider import Provider
@@ -31,13 +29,11 @@ from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..models.language_model import pick_device
 from ..recovery.gpu_pass import DevicePass, cupy_on
 from ..recovery.membership import MaskedMembership, Membership, TableMembership
-from ..recovery.recover import RecoveryResources, recovered, recovery_bytes
+from ..recovery.recover import RecoveryResources, recovered
 from ..results.diagnostics import RecoveryDiagnostics
-from ..results.results import RESULT_QUERIES, Results
-from ..results.score_export import export_parts
-from ..runtime.memory import Part, Plan
+from ..results.results import Results
 from ..runtime.run import SILENT, Run, Stage
-from .queries import batch_tokens, queries_part, query_batching, read_queries
+from .queries import query_batching, read_queries
 from .query_options import QueryOptions
 from .query_session import (
     TOGETHER,
@@ -50,6 +46,7 @@ from .query_session import (
     with_progress,
 )
 from .recovered_weights import BLOCK, BaseWeights, RecoveredWeights
+from .recovery_plan import RecoveryTask
 
 
 class RecoveredSession:
@@ -63,14 +60,17 @@ class RecoveredSession:
             BudgetError: the plan exceeds the budget.
         """  # fmt: skip
         self.store, self.name, self._options, self._top, self._run = store, name, options, options.top, run
-        require_whole(store, partial=options.search.partial)
+        self._unfinished = require_whole(store, partial=options.search.partial)
         self._fitted = read_fit(store, name)
         self.rows = self._fitted.rows
         self._files = self._query_files(queries)
         self._provider: Provider | None = self._opened(0)
+        self._reading_notes = self._provider.notes
         self._queries = read_queries(self._provider)
         self.shape = ScanShape(BLOCK, 1)
-        self._in_memory, self._batch, self.plan = self._planned(run.budget)
+        task = RecoveryTask(name, self._fitted, store, self._queries, options.top)
+        self._recovery = task.planned(self._provider, run.budget)
+        self.plan = self._recovery.memory
         device = options.model.device
         self._device = pick_device(device).index or 0 if device.startswith("cuda") else None
         self._cupy = cupy_on(self._device) if self._device is not None else None
@@ -100,46 +100,6 @@ class RecoveredSession:
             self._fitted.fingerprints[base] if path else None,
         )
 
-    def _planned(self, budget: int | None) -> tuple[bool, int, Plan]:
-        """Whether the design's table is in memory, how many queries are solved at a time, and the memory plan.
-
-        Raises:
-            BudgetError: no combination fits the budget.
-        """
-        options = [(table, batch, self._plan(table, batch)) for table in (True, False) for batch in (64, 16, 4, 1)]
-        fitting = [option for option in options if budget is None or option[2].total <= budget]
-        smallest = min((plan for _, _, plan in options), key=lambda plan: plan.total)
-        if not fitting:
-            smallest.check(budget, smallest.total)
-        return fitting[0]
-
-    def _plan(self, in_memory: bool, batch: int) -> Plan:
-        provider = self._provider
-        assert provider is not None
-        method, model_shape, count = self._fitted.method, provider.head.model_shape, len(self._queries)
-        design, tokens, k = method.design(self.rows), batch_tokens(self._queries), min(self._top, self.rows)
-        subsets, block = design.subsets, min(BLOCK, self.rows)
-        table = self.rows * design.degree * (2 if subsets < 1 << 16 else 4)
-        bases = len(self._fitted.bases)
-        longest = (
-            int(self.store.provenance.get("max_length", 0)) * TEXT_BYTES if self.store.provenance.get("text") else 0
-        )
-        return (
-            provider.memory(tokens)
-            + export_parts(count, self.rows)
-            + Plan.of(
-                layers_part(model_shape, [method.needs(model_shape)], tokens),
-                Part(f"{self.name}'s operators", fit_memory(self.name, method, model_shape, self.rows).measuring),
-                Part("measurements", 24 * count * subsets * bases),
-                Part("recovery", recovery_bytes(count, subsets, batch, cores())),
-                Part("subsets of examples", (in_memory * table + self.rows) * bases),
-                Part("weights", 16 * min(count * self.rows, count * subsets) * bases + 24 * block * count),
-                Part("results", 6 * heap_bytes(count, k)),
-                Part("texts of results", (3 * min(TEXT_CHUNK_ROWS, self.rows) + 2 * RESULT_QUERIES * k) * longest),
-                queries_part(self._queries),
-            )
-        )
-
     @property
     def query_ids(self) -> list[str]:
         """(Q,) ids, in the file's order."""
@@ -152,8 +112,11 @@ class RecoveredSession:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks on the results, once there are results."""
-        return [f"{self.name}: {line}" for line in self.diagnostics.notes] if self.diagnostics else []
+        """How the queries were read, how many examples of how many there are if some are missing; and remarks on the results,
+        once there are results.
+        """
+        diagnostics = [f"{self.name}: {line}" for line in self.diagnostics.notes] if self.diagnostics else []
+        return [*self._reading_notes, *self._unfinished, *diagnostics]
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -243,7 +206,7 @@ class RecoveredSession:
         design = method.design(self.rows, base)
         membership = self._membership(design)
         device = DevicePass(self._cupy, membership) if self._cupy is not None else None
-        resources = RecoveryResources(cores(), self._batch, device)
+        resources = RecoveryResources(cores(), self._recovery.batch, device)
         stage = self._run.stage(f"recovery{name}", None)
         weights = recovered(membership, y, recovery_of(method), resources, stage)
         centred = y - y.mean(1, keepdims=True)
@@ -261,7 +224,7 @@ class RecoveredSession:
             stop = min(start + BLOCK, self.rows)
             no_targets[start:stop] = column.gather(np.arange(start, stop)) == 0
         membership: Membership = MaskedMembership(design, no_targets) if no_targets.any() else design
-        return TableMembership.of_design(membership) if self._in_memory else membership
+        return TableMembership.of_design(membership) if self._recovery.in_memory else membership
 
     def _require_same(self, queries: list[Example], base: int) -> None:
         """Raise DataError unless a base model's queries are those of the first, in the same order."""

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ...store.errors import CorpusError
-from ...store.files import whole_file
+from ..runtime.output_files import whole_file
 
 SHORTEST = 40  # characters: shorter docstrings carry too little information
 QUESTION = (160, 480)  # characters of a held-out text: some sentences, and at most 512 byte-level tokens

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from ...store.files import whole_file
 from ..models.training_recipe import TrainingRecipe
 from ..models.transformers_types import HfModel, HfTokenizer
+from ..runtime.output_files import whole_file
 
 END = "<|end|>"
 """The only special token, placed before every text."""

@@ -12,9 +12,9 @@ import shutil
 from pathlib import Path
 
 from ...store.errors import SettingsError, StoreMismatch
-from ...store.files import hidden_beside, whole_file
 from ...store.json_values import ParsedJson
 from ...store.root import store_around
+from ..runtime.output_files import hidden_beside, whole_file
 
 _NOTE = "demo.json"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
-from ...store.files import whole_file
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
+from ..runtime.output_files import whole_file
 from .agreement import Agreement, evaluate_lds, evaluate_subsets
 from .labels import Labels, TextMatch, read_labels
 from .matrices import read_array, read_masks

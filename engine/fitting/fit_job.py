@@ -17,8 +17,8 @@ import numpy as np
 
 from ...store.errors import BrokenMethod, HeadwaterError, SettingsError, StoreBusy, StoreError, StoreFull, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.files import OwnerLock
 from ...store.json_values import JsonObject
+from ...store.locks import OwnerLock
 from ...store.reader import open_column
 from ...store.state import remove_state, write_state
 from ...store.store_record import HIDDEN, hidden_group

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...store.errors import SettingsError
-from ...store.files import whole_file
 from ...store.layout import Array
 from ..evaluation.agreement import Agreement
 from ..evaluation.removal import Removal
 from ..evaluation.retrieval import Retrieval, precision_recall_curve
+from ..runtime.output_files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

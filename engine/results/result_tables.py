@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
-from ...store.files import whole_file, write_error
 from ...store.layout import Array
+from ..runtime.output_files import error_of_writing, whole_file
 from .example_table import Cell, Columns, Examples
 from .printable import printable_json, spreadsheet_cell
 from .results import RESULT_QUERIES, Results
@@ -129,7 +129,7 @@ class ResultFile:
         try:
             self._sink.write(columns)
         except OSError as error:
-            raise write_error(self.path, error) from None
+            raise error_of_writing(self.path, error) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

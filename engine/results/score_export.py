@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ...store.errors import SettingsError
-from ...store.files import whole_file
 from ...store.json_values import JsonObject
 from ...store.layout import Array
 from ..runtime.memory import Part, Plan
+from ..runtime.output_files import whole_file
 
 _CHUNK_BYTES = 8 << 20
 

@@ -25,11 +25,12 @@ from pathlib import Path
 import numpy as np
 
 from ...store.errors import HeadwaterError, SettingsError, StoreDamaged, StoreError, StoreMismatch
-from ...store.files import whole_file, write_json
+from ...store.files import write_json
 from ...store.json_values import JsonFields, ParsedJson
 from ...store.layout import Array
 from ...store.state import has_state, read_state, remove_state, write_state
 from ..evaluation.metrics import noise_ceiling
+from ..runtime.output_files import whole_file
 from ..runtime.run import SILENT, Run, ShouldStop
 from .token_sets import TokenSet
 from .training_loop import RetrainingRecipe, query_losses, train_on_subset

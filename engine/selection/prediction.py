@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.errors import DataError, SettingsError
-from ...store.files import whole_file
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..evaluation.matrices import read_array
 from ..results.result_tables import ResultFile, format_of
+from ..runtime.output_files import whole_file
 from .calibration import (
     STATE,
     Calibration,

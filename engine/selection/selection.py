@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.errors import DataError, SettingsError
-from ...store.files import whole_file
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..arrays.greedy.greedy import greedy
@@ -26,6 +25,7 @@ from ..arrays.scan.stored_rows import first_plan_within_budget
 from ..results.example_table import Columns, Examples
 from ..results.groups import Groups
 from ..runtime.memory import Part, Plan
+from ..runtime.output_files import whole_file
 from .linear_features import LinearFeatures
 from .subsets import ids_or_mask
 

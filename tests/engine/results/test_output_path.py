@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from headwater.engine.results.output_path import refuse_output
+from headwater.engine.runtime.output_files import whole_file
 from headwater.store.errors import SettingsError, StoreMismatch
 from headwater.store.feature_store import FeatureStore
-from headwater.store.files import whole_file, write_file
+from headwater.store.files import write_file
 from running import done, headwater
 from small import save_model, sentences, tree, write_corpus
 
@@ -123,7 +124,7 @@ def test_two_writers_of_one_name_do_not_mix(tmp_path: Path) -> None:
 WRITER = """
 import sys, time
 from pathlib import Path
-from headwater.store.files import whole_file
+from headwater.engine.runtime.output_files import whole_file
 with whole_file(Path(sys.argv[1])) as hidden:
     hidden.write_text("torn")
     print("open", flush=True)

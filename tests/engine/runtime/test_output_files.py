@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from headwater.engine.results.result_tables import VALUE_FIELDS, ResultFile
+from headwater.engine.runtime.output_files import whole_file
 from headwater.store.errors import SettingsError, StoreDamaged, StoreFull
-from headwater.store.files import whole_file
 
 
 def listed(folder: Path) -> list[str]:
