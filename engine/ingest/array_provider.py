@@ -17,8 +17,6 @@ A bergson index is read as such a file of vectors.
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -26,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, DTypeLike
 
-from ...store.errors import CorpusError, DataError
+from ...store.errors import CorpusError, DataError, HeadwaterError
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..data.array_files import open_arrays
@@ -241,7 +239,9 @@ class _File:
     def _slice(self, name: str, begin: int, end: int) -> Array:
         try:
             return np.asarray(self._arrays[name][begin:end])
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except HeadwaterError:
+            raise
+        except (OSError, ValueError) as error:
             raise CorpusError(f"{self.source.path}: array {name} cannot be read: {error}") from None
 
     def _labels(self, begin: int, end: int) -> Array:
