@@ -71,6 +71,8 @@ def ingest(arguments: IngestArguments) -> None:
     for line in prepared.notes:
         echo(f"note: {line}", err=True)
     ingestion = prepared.open()
+    for line in ingestion.provider.notes:
+        echo(f"note: {line}", err=True)
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
         result = ingestion.run(Run(on_progress=display.show, should_stop=stop.requested))
@@ -85,7 +87,6 @@ def ingest(arguments: IngestArguments) -> None:
 
 
 def _print_result(store: str, prepared: PreparedIngest, result: IngestResult) -> None:
-    from ..ingest.text_provider import TextProvider
     from ..runtime.progress import clock
 
     record_errors = prepared.provider.record_errors
@@ -93,9 +94,8 @@ def _print_result(store: str, prepared: PreparedIngest, result: IngestResult) ->
         echo(f"skipped: {line}", err=True)
     if record_errors.count:
         echo(f"skipped {record_errors.count} bad records in all", err=True)
-    chat = prepared.provider.chat if isinstance(prepared.provider, TextProvider) else None
-    for part, count in sorted(chat.left_out.items()) if chat else []:
-        echo(f"note: the chat template leaves out {part} of {count:,} conversations", err=True)
+    for part, count in sorted(record_errors.left_out.items()):
+        echo(f"note: {count:,} conversations are read without a part: {part}", err=True)
     rate = result.tokens / max(result.seconds, 1e-9)
     echo(f"{store}: {result.rows:,} examples, {result.added:,} read in this run, in {clock(result.seconds)} "
                f"({result.tokens:,} tokens, {rate:,.0f}/s)", err=True)  # fmt: skip

@@ -174,7 +174,7 @@ def calibrate(arguments: CalibrateArguments) -> None:
         subsets = _subsets(a, features)
         count = len(subsets.names) if a.first is None else a.first
         if count < FEW:
-            echo(f"warning: λ is chosen by {count} subsets; with fewer than {FEW}, λ = 1 is usually kept", err=True)
+            echo(f"warning: λ is chosen by {count} subsets; with fewer than {FEW}, λ usually stays 1", err=True)
         result = run_calibration(features, targets, subsets, Outcomes(a.outcomes, a.kind, a.first), a.grid)
     if a.as_json:
         echo(printable_json(result.facts()))

@@ -29,6 +29,8 @@ class Conversation:
     """At least one; the last is the assistant's."""
     tools: list[object] | None = None
     """JSON schemas of the tools, as the record has them."""
+    is_cut: bool = False
+    """Whether the record has messages after the assistant's last one."""
 
     @property
     def answer(self) -> str:
@@ -59,7 +61,7 @@ def conversation_in(fields: Fields, response: str | None) -> Conversation | None
     tools = fields.get("tools")
     if isinstance(tools, str):
         tools = _parsed(tools)
-    return Conversation(turns, tools if isinstance(tools, list) and tools else None)
+    return Conversation(turns, tools if isinstance(tools, list) and tools else None, len(turns) < len(messages))
 
 
 def plain_rendering(conversation: Conversation) -> tuple[str, str]:
@@ -150,3 +152,27 @@ def _tool_call(call: object) -> object:
     arguments = call["function"].get("arguments")
     parsed = _parsed(arguments) if isinstance(arguments, str) else arguments
     return {**call, "function": {**call["function"], "arguments": parsed}} if isinstance(parsed, dict) else call
+
+
+def left_out(conversation: Conversation, rendering: str) -> frozenset[str]:
+    """Kinds of parts of a conversation that its rendering lacks."""
+    kinds = {"what follows the last answer"} if conversation.is_cut else set[str]()
+    for message in conversation.messages:
+        if str(message["content"]).strip() not in rendering:
+            kinds.add(f"content of role {message['role']}")
+        if (reasoning := message.get("reasoning_content")) and str(reasoning).strip() not in rendering:
+            kinds.add("reasoning_content")
+        calls = message.get("tool_calls")
+        if isinstance(calls, list) and any(name not in rendering for name in _names(calls)):
+            kinds.add("tool_calls")
+        if (name := message.get("name")) and message["role"] in ("user", "assistant") and str(name) not in rendering:
+            kinds.add("name")
+    if conversation.tools and any(name not in rendering for name in _names(conversation.tools)):
+        kinds.add("tools")
+    return frozenset(kinds)
+
+
+def _names(parts: list[object]) -> list[str]:
+    """Names of the functions of tools or tool calls."""
+    functions = [part.get("function", part) for part in parts if isinstance(part, dict)]
+    return [str(function["name"]) for function in functions if isinstance(function, dict) and "name" in function]

@@ -6,12 +6,13 @@ bytes become records (formats.py).
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ...store.errors import CorpusError
-from .conversations import FIELD_NAMES, Chat, Conversation, conversation_in, plain_rendering
+from .conversations import FIELD_NAMES, Chat, Conversation, conversation_in, left_out, plain_rendering
 from .formats import BadRecord, Fields, Record, read_records
 from .pretokenised import FIELD_NAMES as TOKEN_FIELDS
 from .pretokenised import TokenRecord, tokens_in
@@ -20,8 +21,22 @@ from .unread_files import escaped
 
 MAX_LISTED = 20  # messages kept by RecordErrors, and field names listed in a message, so that they fit on a screen
 
-TextFunction: TypeAlias = Callable[[Fields], tuple[str | None, str]]
-"""Maps the fields of a record to (prompt, text); the prompt is None if the record format has no prompt."""
+
+class RecordText(NamedTuple):
+    """What is read of a record."""
+
+    prompt: str | None
+    """The prompt; None if the record's format has none."""
+    text: str
+    """The text, or the completion of the prompt."""
+    tokens: TokenRecord | None = None
+    """The tokens, of a record that holds them; prompt and text are then empty."""
+    left_out: frozenset[str] = frozenset()
+    """Kinds of parts of a conversation that its rendering lacks."""
+
+
+TextFunction: TypeAlias = Callable[[Fields], RecordText]
+"""Maps the fields of a record to what is read of it."""
 _FIELD = re.compile(r"\{(\w+(?:[ -]\w+)*)\}")  # one plain field name; attributes and indices are not supported
 
 
@@ -70,12 +85,23 @@ class Template:
 
 
 class RecordErrors:
-    """Errors of single records: policy "fail" raises the first one, "skip" counts them and keeps the first messages."""
+    """Errors of single records: policy "fail" raises the first one, "skip" counts them and keeps the first messages. Also counts
+    the conversations of which a part was left out.
+    """
 
     def __init__(self, policy: Literal["fail", "skip"]) -> None:
         self.policy = policy
         self.count = 0
         self.first: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        """Kind of a part that was left out → number of conversations."""
+        self._counted: dict[str, int] = {}  # path → the last record whose left-out parts are counted
+
+    def count_left_out(self, source: Source, record: Record, kinds: frozenset[str]) -> None:
+        """Count the parts of one record that were left out, once, however often its file is read."""
+        if kinds and record.ordinal > self._counted.get(source.path, -1):
+            self._counted[source.path] = record.ordinal
+            self.left_out.update(kinds)
 
     def report(self, message: str) -> None:
         """Handle one unusable record; the message is escaped to one printable line."""
@@ -101,23 +127,17 @@ def read_documents(
     to_text, field_names = (
         _from_template(template) if template.names_fields else _from_field_names(chat, template.response)
     )
-    tokens_of = _no_tokens if template.names_fields else tokens_in
     for record in read_records(source.path, source.format, start, field_names | {"id"}):
         try:
             if record.error:
                 raise BadRecord(record.error)
-            if tokens := tokens_of(record.fields):
-                document = _document(source, record, "", "", tokens)
-            else:
-                document = _document(source, record, *to_text(record.fields))
+            content = to_text(record.fields)
+            document = _document(source, record, content)
         except BadRecord as bad_record:
             record_errors.report(f"{source.path}:{record.line}: {bad_record}")
         else:
+            record_errors.count_left_out(source, record, content.left_out)
             yield document
-
-
-def _no_tokens(fields: Fields) -> None:
-    """The tokens of a record that is read by a template."""
 
 
 def suits(template: Template, source: Source) -> bool:
@@ -148,9 +168,8 @@ def scalar_text(value: object) -> str:
     return "" if no_scalar else str(value)
 
 
-def _document(
-    source: Source, record: Record, prompt: str | None, text: str, tokens: TokenRecord | None = None
-) -> Document:
+def _document(source: Source, record: Record, content: RecordText) -> Document:
+    prompt, text, tokens, _ = content
     if not tokens and not text.strip():
         raise BadRecord("empty text" if prompt is None else "empty completion")
     name = record_name(source, record)
@@ -179,8 +198,8 @@ def _from_template(template: Template) -> tuple[TextFunction, set[str]]:
             f"the template {required!r} has no {{field}} in it, so every document would be the same: name a field"
         )
 
-    def to_text(fields: Fields) -> tuple[str | None, str]:
-        return _fill(prompt, fields) if prompt else None, _fill(required, fields)
+    def to_text(fields: Fields) -> RecordText:
+        return RecordText(_fill(prompt, fields) if prompt else None, _fill(required, fields))
 
     return to_text, set(_FIELD.findall(prompt + required))
 
@@ -206,16 +225,17 @@ def _field_list(fields: Fields) -> str:
 def _from_field_names(chat: Chat | None, response: str | None) -> tuple[TextFunction, set[str]]:
     """The text function that detects the format from a record's field names, and the names of the fields it may read."""
 
-    def to_text(fields: Fields) -> tuple[str | None, str]:
-        conversation = conversation_in(fields, response)
-        if conversation:
-            return _rendered(conversation, chat)
+    def to_text(fields: Fields) -> RecordText:
+        if tokens := tokens_in(fields):
+            return RecordText("", "", tokens)
+        if conversation := conversation_in(fields, response):
+            return _rendered(conversation, chat or plain_rendering)
         present = {name for name, value in fields.items() if value is not None}
         answer = _prompt_and_answer(fields, present)
         if "text" in present:
             return _divided(_text_field(fields, "text"), answer)
         if answer:
-            return answer
+            return RecordText(*answer)
         raise BadRecord(f"no text field; fields found: {_field_list(fields)} (name them with --text '{{field}}')")
 
     return to_text, {"text", "prompt", "completion", "instruction", "input", "output", *FIELD_NAMES, *TOKEN_FIELDS}
@@ -232,18 +252,19 @@ def _prompt_and_answer(fields: Fields, present: set[str]) -> tuple[str, str] | N
     return None
 
 
-def _divided(text: str, answer: tuple[str, str] | None) -> tuple[str | None, str]:
+def _divided(text: str, answer: tuple[str, str] | None) -> RecordText:
     """A text, divided before the answer that it ends with: some tables hold prompt and answer once more as one text."""
     completion = answer[1].strip() if answer else ""
     if not completion or not text.rstrip().endswith(completion):
-        return None, text
+        return RecordText(None, text)
     begin = text.rindex(completion)
-    return (text[:begin], text[begin:]) if text[:begin].strip() else (None, text)
+    return RecordText(text[:begin], text[begin:]) if text[:begin].strip() else RecordText(None, text)
 
 
-def _rendered(conversation: Conversation, chat: Chat | None) -> tuple[str, str]:
-    """(prompt, text) of a conversation."""
+def _rendered(conversation: Conversation, chat: Chat) -> RecordText:
+    """What a chat template makes of a conversation."""
     try:
-        return (chat or plain_rendering)(conversation)
+        prompt, text = chat(conversation)
     except Exception as error:  # a model's own template code, which may refuse a record with any exception
         raise BadRecord(f"the chat template refuses it: {' '.join(str(error).split()) or repr(error)}") from error
+    return RecordText(prompt, text, left_out=left_out(conversation, prompt + text))

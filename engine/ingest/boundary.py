@@ -16,7 +16,7 @@ from ..data.documents import RecordErrors
 from ..interface.model_view import OutputSpec
 from ..sketches.residual import Loss
 from .examples import Example, Place
-from .outputs import batching_for, outputs
+from .outputs import BATCH_TOKENS, batching_for, outputs
 from .text_provider import TextProvider
 from .text_settings import Boundary
 
@@ -46,8 +46,29 @@ class BoundaryLosses:
         return "apart" if self.clear and self.apart < self.joined else "joined"
 
 
-def boundary_losses(provider: TextProvider) -> BoundaryLosses:
-    """Compare both readings of the first examples with a prompt.
+def with_better_boundary(provider: TextProvider, asked: Boundary | None, tokens: int) -> TextProvider:
+    """The provider, with the boundary that the model's losses favour unless `asked` names one; where the losses differ clearly, a
+    note gives both. `tokens`: most tokens of a batch, padding included.
+
+    Raises:
+        CorpusError: a file cannot be read. DataError: a loss is not finite.
+    """
+    losses = boundary_losses(provider, tokens)
+    if not losses.clear:
+        return provider
+    if asked in (None, "auto") and losses.better != provider.settings.boundary:
+        settings = replace(provider.settings, boundary=losses.better)
+        provider = TextProvider(provider.model, provider.sources, settings, provider.record_errors)
+    provider.notes.append(
+        f"prompts and completions are tokenised {provider.settings.boundary}: the first {losses.examples} whose tokens depend "
+        f"on this have a mean loss per token of {losses.joined:.3f} joined, {losses.apart:.3f} apart (lower: --boundary "
+        f"{losses.better})"
+    )
+    return provider
+
+
+def boundary_losses(provider: TextProvider, tokens: int = BATCH_TOKENS) -> BoundaryLosses:
+    """Compare both readings of the first examples with a prompt, in batches of at most `tokens` tokens, padding included.
 
     Raises:
         CorpusError: a file cannot be read. DataError: a loss is not finite.
@@ -59,7 +80,7 @@ def boundary_losses(provider: TextProvider) -> BoundaryLosses:
     pairs = [pair for pair in pairs if all(example.target_count for example in pair)]
     if not pairs:
         return BoundaryLosses(0.0, 0.0, 0, clear=False)
-    joined, apart = (_summed_losses(provider, [pair[side] for pair in pairs]) for side in (0, 1))
+    joined, apart = (_summed_losses(provider, [pair[side] for pair in pairs], tokens) for side in (0, 1))
     counts = np.array([[example.target_count for example in pair] for pair in pairs], float)
     difference = joined / counts[:, 0] - apart / counts[:, 1]
     error = float(np.std(difference, ddof=1)) / len(pairs) ** 0.5 if len(pairs) > 1 else float("inf")
@@ -75,10 +96,10 @@ def _examples(provider: TextProvider, boundary: Boundary) -> list[Example]:
     return [example for example in islice(reading.examples(Place()), READ) if example.prompt]
 
 
-def _summed_losses(provider: TextProvider, examples: list[Example]) -> Array:
+def _summed_losses(provider: TextProvider, examples: list[Example], tokens: int) -> Array:
     """(n,) float64: the sum of each example's losses, in nats."""
     losses = np.zeros(len(examples))
-    batching = batching_for(examples, noun="example")
+    batching = batching_for(examples, tokens, noun="example")
     for batch, values in outputs(
         provider, examples, OutputSpec(reductions=(Loss(),)), lambda batch: batch.losses().cpu().numpy(), batching
     ):

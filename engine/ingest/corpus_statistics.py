@@ -121,7 +121,7 @@ class CorpusSample:
 
 def sample_places(provider: Provider, count: int = SAMPLE) -> CorpusSample:
     """The `count` examples with the smallest hashes, or all examples if there are fewer."""
-    # hashes are negated, so that the heap's root is the largest of the hashes kept
+    # hashes are negated, so that the heap's root is the largest hash in it
     smallest: list[tuple[int, Place]] = []
     total = 0
     for example in provider.examples(Place()):

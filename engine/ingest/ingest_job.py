@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
@@ -23,7 +23,7 @@ from ..interface.subset_method import SubsetMethod
 from ..models.language_model import ModelChoice
 from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
-from .boundary import BoundaryLosses, boundary_losses
+from .boundary import with_better_boundary
 from .examples import Place, StoredFields
 from .ingest_plan import choose_batch
 from .ingestion import Ingestion, IngestResult
@@ -74,8 +74,6 @@ class PreparedIngest:
     tokens: int
     """Largest number of tokens of a batch, padding included."""
     stored_fields: StoredFields
-    boundary: BoundaryLosses | None = None
-    """Losses of prompts and completions tokenised joined and apart; None for an existing store or a corpus of arrays."""
 
     @property
     def notes(self) -> list[str]:
@@ -85,17 +83,11 @@ class PreparedIngest:
         return [*left_out_notes(paths), *itertools.chain.from_iterable(own)]
 
     def _reading_notes(self) -> list[str]:
-        """How prompts and conversations are read, where that was not given."""
-        provider, losses, notes = self.provider, self.boundary, []
-        if losses and losses.clear and isinstance(provider, TextProvider):
-            notes.append(
-                f"prompts and completions are tokenised {provider.settings.boundary}: the first {losses.examples} whose "
-                f"tokens depend on this have a mean loss per token of {losses.joined:.3f} joined, {losses.apart:.3f} apart "
-                f"(lower: --boundary {losses.better})"
-            )
-        if isinstance(provider, TextProvider) and provider.chat and provider.chat.reads_clock:
-            notes.append(f"the chat template reads the clock: in this store it is always {provider.settings.clock}")
-        return notes
+        """How conversations are read, where that was not given."""
+        chat = self.provider.chat if isinstance(self.provider, TextProvider) else None
+        if chat is None or not chat.reads_clock:
+            return []
+        return [f"the chat template reads the clock: in this store it is always {chat.day.isoformat()}"]
 
     def _skipped_weights_notes(self) -> list[str]:
         model_shape = self.provider.head.model_shape
@@ -130,15 +122,19 @@ class PreparedIngest:
         return self.open().run()
 
     def open(self) -> Ingestion:
-        """Create or open the store.
+        """Create or open the store. Before a store of texts is created, the token boundary is chosen by the model's losses,
+        unless the job names one; the provider's notes then give these losses.
 
         Raises:
             StoreMismatch: the store has another model, tokenizer, corpus or settings.
         """
+        provider = self.provider
+        if isinstance(provider, TextProvider) and not FeatureStore.exists(self.job.store):
+            provider = with_better_boundary(provider, self.job.text.boundary, self.tokens)
         store = open_for_ingest(
-            self.job.store, self.provider, self.methods, stored_fields=self.stored_fields, append=self.job.append
+            self.job.store, provider, self.methods, stored_fields=self.stored_fields, append=self.job.append
         )
-        return Ingestion(self.provider, store, self.methods, self.tokens, self.job.commit_seconds)
+        return Ingestion(provider, store, self.methods, self.tokens, self.job.commit_seconds)
 
 
 def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
@@ -163,25 +159,10 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     fields = _stored_fields(job, provider, store)
     for name, method in methods.items():
         _check_method(name, method, provider)
-    boundary = None
     if store is None:
         _require_an_example(provider, settings)
-        provider, boundary = _with_boundary(provider, settings)
     tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, fields)
-    return PreparedIngest(job, provider, methods, plan, tokens, fields, boundary)
-
-
-def _with_boundary(provider: Provider, settings: TextSettings) -> tuple[Provider, BoundaryLosses | None]:
-    """The provider of a new store, and the model's losses with prompts and completions tokenised joined and apart (of arrays:
-    None). The provider tokenises as the settings say; if they leave it open, with the clearly lower loss, or joined if none is.
-    """
-    if not isinstance(provider, TextProvider):
-        return provider, None
-    losses = boundary_losses(provider)
-    if settings.boundary in (None, "auto") and losses.better == "apart":
-        resolved = replace(provider.settings, boundary="apart")
-        provider = TextProvider(provider.model, provider.sources, resolved, provider.record_errors)
-    return provider, losses
+    return PreparedIngest(job, provider, methods, plan, tokens, fields)
 
 
 def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> StoredFields:

@@ -72,7 +72,7 @@ class DeclaredOutputs:
 
 
 def checksums(outputs: DeclaredOutputs) -> dict[str, int]:
-    """Checksums of all tensors that a method can read. Changes are found by them, because torch does not count changes of tensors
+    """Checksums of all tensors that a method can read. They show changes, because torch does not count changes of tensors
     that were created in inference mode.
     """
     return {name: zlib.crc32(_bytes_of(tensor).data) for name, tensor in outputs.tensors().items()}

@@ -61,12 +61,12 @@ def query_provider(
         require_same(store.url, provider.provenance(), expected)
         return provider
     settings = query_settings(path, store.provenance, template)
+    sources = find_sources([path], lines=bool(settings.lines))  # before the model is loaded: a wrong path fails at once
     model = load(replace(choice, path=choice.path or store.provenance["model_path"]))
     require_same(store.url, model.fingerprint, expected)
     context = model.head.model_shape.max_length
     length = min(settings.max_length or context, context) if settings.truncate else context  # a query is never split
     shorter = replace(settings, max_length=length)
-    sources = find_sources([path], lines=bool(settings.lines))
     queries = TextProvider(model, sources, shorter.resolved(model.head.model_shape), RecordErrors("fail"))
     stored = TextSettings.from_provenance(store.provenance).template
     if stored.names_fields and not template.names_fields:

@@ -67,6 +67,8 @@ class TextProvider:
     def provenance(self) -> ParsedJson:
         """Fingerprints of the model, and the text settings."""
         recorded = self.settings.provenance()
+        if not (self.chat and self.chat.reads_clock):
+            del recorded["clock"]  # rows do not depend on it
         template, dtype = recorded.pop("template"), str(self.head.weight.dtype).removeprefix("torch.")
         return {"kind": "text", **self.model.fingerprint, **recorded, "dtype": dtype, "template": template}
 

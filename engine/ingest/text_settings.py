@@ -57,7 +57,8 @@ class TextSettings:
         """These settings, with those that a store of texts records in place of None."""
         stored = TextSettings.from_provenance(provenance)
         names = [name for name in (*_RECORDED, *_OPTIONAL) if getattr(self, name) in (None, "auto")]
-        template = self.template if self.template != Template() else stored.template
+        response = self.template.response or stored.template.response
+        template = self.template if self.template.names_fields else replace(stored.template, response=response)
         return replace(self, template=template, **{name: getattr(stored, name) for name in names})
 
     def resolved(self, model_shape: ModelShape) -> TextSettings:

@@ -1,4 +1,4 @@
-"""Renders conversations by a tokenizer's chat template, with a fixed date; counts what it leaves out.
+"""Renders conversations by a tokenizer's chat template, with a fixed date.
 
 The whole conversation is rendered once, as a trainer renders it, and divided where the assistant's last message begins. Templates
 may ignore the generation prompt, open a thought in it, or trim content, so that the rendering of the earlier messages need not be
@@ -8,7 +8,6 @@ Knows no file and no store.
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import date
 
 from ..data.conversations import Conversation, Message
@@ -19,7 +18,7 @@ _FORMATS = ("%Y", "%y", "%m", "%-m", "%d", "%-d", "%B", "%b", "%A", "%a", "%j", 
 _CLOCK = (
     "{%- macro strftime_now(format) -%}{%- set text = namespace(value=format) -%}"
     "{%- for code, value in fixed_date.items() -%}{%- set text.value = text.value | replace(code, value) -%}{%- endfor -%}"
-    "{{ text.value }}{%- endmacro -%}"
+    "{{ text.value }}{%- endmacro -%}{{ '' }}"  # after an expression, unlike after a tag, a template's first line end stays
 )
 """Takes the place of the clock of transformers: codes of the date give the fixed date, codes of the time midnight."""
 
@@ -29,11 +28,9 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: HfTokenizer, day: date) -> None:
         """`day`: the date that the template sees."""
-        self._tokenizer, self._day = tokenizer, day
+        self._tokenizer, self.day = tokenizer, day
         self._template = str(tokenizer.chat_template)
         self.reads_clock = "strftime_now" in self._template
-        self.left_out: Counter[str] = Counter()
-        """What the template left out so far, by kind: number of conversations."""
 
     def __call__(self, conversation: Conversation) -> tuple[str, str]:
         """(prompt, text) of a conversation; together they are its whole rendering.
@@ -47,13 +44,12 @@ class ChatTemplate:
         candidates = [self._rendered(messages[:-1], tools, generation_prompt=True)] if len(messages) > 1 else []
         candidates.append(self._rendered([*messages[:-1], other], tools))
         begin = max(_common_length(candidate, whole) for candidate in candidates)
-        self.left_out.update(_left_out(conversation, whole))
         return whole[:begin], whole[begin:]
 
     def _rendered(self, messages: list[Message], tools: list[object] | None, *, generation_prompt: bool = False) -> str:
         template, more = self._template, {}
         if self.reads_clock:
-            template, more = _CLOCK + template, {"fixed_date": fixed_date(self._day)}
+            template, more = _CLOCK + template, {"fixed_date": fixed_date(self.day)}
         return str(self._tokenizer.apply_chat_template(
             messages, tools=tools, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt, **more
         ))  # fmt: skip
@@ -74,27 +70,3 @@ def fixed_date(day: date) -> dict[str, str]:
 def _common_length(one: str, other: str) -> int:
     """Number of characters with which both texts begin."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _left_out(conversation: Conversation, whole: str) -> set[str]:
-    """Kinds of parts of a conversation that its rendering lacks."""
-    kinds = set()
-    for message in conversation.messages:
-        if str(message["content"]).strip() not in whole:
-            kinds.add(f"content of role {message['role']}")
-        if (reasoning := message.get("reasoning_content")) and str(reasoning).strip() not in whole:
-            kinds.add("reasoning_content")
-        calls = message.get("tool_calls")
-        if isinstance(calls, list) and any(name not in whole for name in _names(calls)):
-            kinds.add("tool_calls")
-        if (name := message.get("name")) and message["role"] in ("user", "assistant") and str(name) not in whole:
-            kinds.add("name")
-    if conversation.tools and any(name not in whole for name in _names(conversation.tools)):
-        kinds.add("tools")
-    return kinds
-
-
-def _names(parts: list[object]) -> list[str]:
-    """Names of the functions of tools or tool calls."""
-    functions = [part.get("function", part) for part in parts if isinstance(part, dict)]
-    return [str(function["name"]) for function in functions if isinstance(function, dict) and "name" in function]

@@ -1,4 +1,4 @@
-"""Reductions of the logits: losses, and residuals r = softmax(z/τ) − onehot(y), kept for the most probable tokens and y only.
+"""Reductions of the logits: losses, and residuals r = softmax(z/τ) − onehot(y) of the most probable tokens and y only.
 
 On the CPU Numba kernels compute them in a fifteenth of the time of the head's matrix product (torch's logsumexp and topk take a
 third), on other devices torch operations; both are tested against the same oracle. Knows no model.

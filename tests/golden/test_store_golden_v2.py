@@ -21,14 +21,14 @@ FORMS = {"bf16": 4e-3, "int8": 1e-2, "sign256": 0.5}
 
 def rows() -> np.ndarray:
     """Numbers that no library version changes."""
-    found = np.sin(np.arange(1, ROWS * DEPTH + 1, dtype=np.float64) ** 2).reshape(ROWS, DEPTH)
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
+    actual = np.sin(np.arange(1, ROWS * DEPTH + 1, dtype=np.float64) ** 2).reshape(ROWS, DEPTH)
+    return (actual / np.linalg.norm(actual, axis=1, keepdims=True)).astype(np.float16)
 
 
 def scores(stored: StoredRows, queries: np.ndarray) -> np.ndarray:
     """(Q, rows) in the order of rows."""
-    found = top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], queries), ROWS, ScanShape(4, 2), SILENT_STAGE)
-    return np.take_along_axis(found.scores, np.argsort(found.rows, axis=1), 1)
+    actual = top_k(stored.scanned("c"), scorer_of(stored.precisions["c"], queries), ROWS, ScanShape(4, 2), SILENT_STAGE)
+    return np.take_along_axis(actual.scores, np.argsort(actual.rows, axis=1), 1)
 
 
 def test_format_2_is_read_and_means_what_it_meant() -> None:

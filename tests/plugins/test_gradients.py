@@ -62,7 +62,7 @@ def autograd(folder: Path, examples: list) -> tuple[list[dict[str, np.ndarray]],
     output.weight = torch.nn.Parameter(output.weight.detach().clone())  # apart from the embeddings it may be tied to
     for example in examples:
         model.zero_grad()
-        ids, first = example.payload
+        ids, first, _ = example.payload
         tokens = torch.tensor([ids])
         logits = model(input_ids=tokens).logits[0, :-1]
         keep = torch.arange(1, len(ids)) >= max(1, first)
@@ -214,7 +214,7 @@ def test_repsim_is_the_mean_state(world):
     for layer in (-1, 0, 1):
         found = rows_of(RepSim(layer=layer), provider, examples)["state"]
         for number, example in enumerate(examples):
-            ids, first = example.payload
+            ids, first, _ = example.payload
             with torch.inference_mode():
                 out = provider.model.trunk(input_ids=torch.tensor([ids]), use_cache=False, output_hidden_states=True)
             states = out.last_hidden_state if layer == -1 else out.hidden_states[layer]

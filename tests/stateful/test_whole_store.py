@@ -123,7 +123,7 @@ class WholeStore(RuleBasedStateMachine):
             return
         queries = self.drawn(2, seed).astype(np.float32)
         source = StoredRows(FeatureStore.open(self.path), method_group(method))
-        found = top_k(
+        actual = top_k(
             source.scanned("vector"),
             scorer_of(source.precisions["vector"], queries),
             top,
@@ -131,7 +131,7 @@ class WholeStore(RuleBasedStateMachine):
             SILENT_STAGE,
         )
         scores, rows = brute_force(self.vectors[method], queries, top)
-        assert np.array_equal(found.scores, scores) and np.array_equal(found.rows, rows)
+        assert np.array_equal(actual.scores, scores) and np.array_equal(actual.rows, rows)
 
     @precondition(lambda self: len(self.vectors["a"]) > CHUNK)
     @rule(column=st.sampled_from(["shards/0/methods/a/columns/vector/c/{}/0", "shards/0/examples/id/c/{}"]))

@@ -120,7 +120,7 @@ def best_keys(keys: torch.Tensor | None, scores: torch.Tensor, start: int, k: in
     if start + len(scores) > MOST_ROWS:
         raise DataError(f"a scan on a device supports at most {MOST_ROWS} rows")
     if torch.isnan(scores).any():
-        raise DataError(f"a score between rows {start} and {start + len(scores) - 1} is not a number")
+        raise DataError(f"the score of one of the rows {start} to {start + len(scores) - 1} is not a number")
     words = (scores + 0.0).contiguous().view(torch.int32)  # -0 becomes 0
     ascending = (words ^ ((words >> 31) & 0x7FFFFFFF)).to(torch.int64)
     rows = torch.arange(start, start + len(scores), device=scores.device, dtype=torch.int64)

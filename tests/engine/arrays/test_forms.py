@@ -62,15 +62,15 @@ def test_signs_estimate_without_bias_and_better_with_more_bits() -> None:
     rows[2] = 100 * query[0]
     exact, spread = (query @ rows.T)[0], {}
     for bits in (256, 4096):
-        found = []
+        actual = []
         for seed in range(60):
             form = Sign(column("c", (DEPTH,), "float32"), bits, seed)
             out = np.empty((1, 3), np.float32)
             scorer_of(form, query).score(Block(0, form.encode(rows)), out)
-            found.append(out[0])
-        error = np.std(found, axis=0) / math.sqrt(60)
-        assert (np.abs(np.mean(found, axis=0) - exact) <= 5 * error + 2e-3 * np.abs(exact)).all()
-        spread[bits] = np.std(found, axis=0)[0]
+            actual.append(out[0])
+        error = np.std(actual, axis=0) / math.sqrt(60)
+        assert (np.abs(np.mean(actual, axis=0) - exact) <= 5 * error + 2e-3 * np.abs(exact)).all()
+        spread[bits] = np.std(actual, axis=0)[0]
     assert spread[4096] < spread[256] / 3
     assert spread[256] < 1.3 * math.sqrt(math.pi / 2 / 256)
 
@@ -125,11 +125,11 @@ def test_every_form_finds_the_best_of_a_store(precision: str, tmp_path: Path) ->
     queries = unit(1, 5, DEPTH) + 2 * rows[[3, 699, 350, 77, 0]]
     form = precision_of(precision, column("c", (DEPTH,), "float32"), 16_384)
     columns = stored(tmp_path / "s", rows, form=form)
-    found = [top_k(columns, scorer_of(form, queries), 20, ScanShape(size, 2), SILENT_STAGE) for size in (50, 700)]
-    assert np.array_equal(found[0].rows, found[1].rows) and np.array_equal(found[0].scores, found[1].scores)
+    actual = [top_k(columns, scorer_of(form, queries), 20, ScanShape(size, 2), SILENT_STAGE) for size in (50, 700)]
+    assert np.array_equal(actual[0].rows, actual[1].rows) and np.array_equal(actual[0].scores, actual[1].scores)
     exact, best = brute_force(rows, queries, 20)
-    assert np.array_equal(found[0].rows[:, 0], best[:, 0])
-    assert np.abs(found[0].scores[:, 0] - exact[:, 0]).max() < {"sign": 0.1}.get(precision, 1e-2)
+    assert np.array_equal(actual[0].rows[:, 0], best[:, 0])
+    assert np.abs(actual[0].scores[:, 0] - exact[:, 0]).max() < {"sign": 0.1}.get(precision, 1e-2)
 
 
 @pytest.mark.parametrize("precision", ["float16", "bf16", "int8", "sign"])

@@ -94,10 +94,10 @@ def test_it_is_brute_force(tmp_path: Path, past: None, seed: int) -> None:
     batch = int(chance.choice([1, 1, min(pool, len(rows), 4)]))
     limits = Limits(int(chance.integers(1, len(rows) + 5)), chance.random(len(rows)) < 0.9, batch=batch)
     expected, gains = brute(rows, v, c, limits)
-    found = chosen(tmp_path, rows, v, c, limits, pool)
-    assert found.rows.tolist() == expected
-    assert np.allclose(found.gains, gains, rtol=1e-9, atol=1e-9)
-    assert np.allclose(found.total, rows[expected].astype(np.float64).sum(0))
+    actual = chosen(tmp_path, rows, v, c, limits, pool)
+    assert actual.rows.tolist() == expected
+    assert np.allclose(actual.gains, gains, rtol=1e-9, atol=1e-9)
+    assert np.allclose(actual.total, rows[expected].astype(np.float64).sum(0))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -111,10 +111,10 @@ def test_so_it_is_under_costs_and_caps(tmp_path: Path, past: None, seed: int) ->
         group, np.array([3, len(rows), 5 * (seed % 2)]), batch=1 + seed % 4,
     )  # fmt: skip
     expected, _ = brute(rows, v, c, limits)
-    found = chosen(tmp_path, rows, v, c, limits, pool=7)
-    assert found.rows.tolist() == expected
-    assert limits.cost is not None and limits.cost[found.rows].sum() <= limits.budget
-    assert limits.caps is not None and (np.bincount(group[found.rows], minlength=3) <= limits.caps).all()
+    actual = chosen(tmp_path, rows, v, c, limits, pool=7)
+    assert actual.rows.tolist() == expected
+    assert limits.cost is not None and limits.cost[actual.rows].sum() <= limits.budget
+    assert limits.caps is not None and (np.bincount(group[actual.rows], minlength=3) <= limits.caps).all()
 
 
 def test_rows_wider_than_there_are_many(tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_rows_wider_than_there_are_many(tmp_path: Path) -> None:
     rows = (chance.normal(size=(60, 400)) + 0.2).astype(np.float16)
     limits, v = Limits(50, np.ones(60, bool)), rows.mean(0).astype(np.float64)
     for directions in (1, 59, 128):
-        found = chosen(tmp_path / str(directions), rows, v, 1 / 50, limits, 8, directions=directions)
-        assert found.rows.tolist() == brute(rows, v, 1 / 50, limits)[0]
+        actual = chosen(tmp_path / str(directions), rows, v, 1 / 50, limits, 8, directions=directions)
+        assert actual.rows.tolist() == brute(rows, v, 1 / 50, limits)[0]
 
 
 def test_neither_pool_nor_blocks_nor_workers_change_it(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_no_penalty_is_the_top_k(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     rows = chance.normal(size=(300, 8)).astype(np.float16)
     v = chance.normal(size=8)
-    found = chosen(tmp_path, rows, v, 0.0, Limits(50, np.ones(300, bool)), 10)
-    assert found.rows.tolist() == np.argsort(-(rows.astype(np.float64) @ v), kind="stable")[:50].tolist()
+    actual = chosen(tmp_path, rows, v, 0.0, Limits(50, np.ones(300, bool)), 10)
+    assert actual.rows.tolist() == np.argsort(-(rows.astype(np.float64) @ v), kind="stable")[:50].tolist()
 
 
 def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
@@ -185,10 +185,10 @@ def test_rows_of_any_form_are_chosen_as_they_are_decoded(tmp_path: Path, past: N
     columns = stored(tmp_path, rows, form=form)
     whole = np.asarray(form.decode({one.column.name: one.gather(np.arange(150)) for one in columns}))
     v, limits = rows.mean(0).astype(np.float64), Limits(60, np.ones(150, bool))
-    found = greedy(
+    actual = greedy(
         RowSource(columns, form), Objective(v, 1 / 20), limits, Room(9, 5, 11, ScanShape(16, 2)), SILENT_STAGE
     )
-    assert found.rows.tolist() == brute(whole, v, 1 / 20, limits)[0]
+    assert actual.rows.tolist() == brute(whole, v, 1 / 20, limits)[0]
 
 
 def test_ties_of_more_rows_than_are_held_go_to_the_lower(tmp_path: Path) -> None:
@@ -199,8 +199,8 @@ def test_ties_of_more_rows_than_are_held_go_to_the_lower(tmp_path: Path) -> None
     assert chosen(tmp_path / "a", rows, np.ones(2), 0.1, limits, 5).rows.tolist() == expected
     chance = np.random.default_rng(0)
     same = np.repeat(chance.normal(size=(1, 256)), 300, 0).astype(np.float16)
-    found = chosen(tmp_path / "b", same, 1e-4 * same[0].astype(np.float64), 1.0, Limits(4, np.ones(300, bool)), 10)
-    assert found.rows.tolist() == [0, 1, 2, 3]
+    actual = chosen(tmp_path / "b", same, 1e-4 * same[0].astype(np.float64), 1.0, Limits(4, np.ones(300, bool)), 10)
+    assert actual.rows.tolist() == [0, 1, 2, 3]
 
 
 def test_what_lies_barely_across_the_directions_counts(tmp_path: Path) -> None:
@@ -209,15 +209,15 @@ def test_what_lies_barely_across_the_directions_counts(tmp_path: Path) -> None:
     form = precision_of("float32", column("c", (2,), "float32"))
     limits, v = Limits(60, np.ones(600, bool)), np.array([1.0, 1e-5])
     source, room = RowSource(stored(tmp_path, rows, form=form), form), Room(20, 1, 40, ScanShape(64, 1))
-    found = greedy(source, Objective(v, 1 / 60), limits, room, SILENT_STAGE)
+    actual = greedy(source, Objective(v, 1 / 60), limits, room, SILENT_STAGE)
     expected, gains = brute(rows, v, 1 / 60, limits)
-    assert found.rows.tolist() == expected and np.allclose(found.gains, gains)
+    assert actual.rows.tolist() == expected and np.allclose(actual.gains, gains)
 
 
 def test_sums_are_forgotten_in_time_and_batches_need_room(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     rows = (chance.normal(size=(2600, 3)) + 0.3).astype(np.float16)
-    found = chosen(
+    actual = chosen(
         tmp_path / "a",
         rows,
         rows.mean(0).astype(np.float64),
@@ -226,7 +226,7 @@ def test_sums_are_forgotten_in_time_and_batches_need_room(tmp_path: Path) -> Non
         16,
         directions=1,
     )
-    assert len(set(found.rows.tolist())) == 2500
+    assert len(set(actual.rows.tolist())) == 2500
     with pytest.raises(SettingsError, match="batch 20 exceeds"):
         chosen(tmp_path / "b", rows, np.ones(3), 0.1, Limits(40, np.ones(2600, bool), batch=20), 16)
 
@@ -235,12 +235,12 @@ def test_sums_are_forgotten_in_time_and_batches_need_room(tmp_path: Path) -> Non
 def test_rows_that_are_kept_are_those_that_were_read(tmp_path: Path, room: int) -> None:
     chance = np.random.default_rng(room)
     rows, form = chance.normal(size=(200, 6)).astype(np.float16), precision_of("float16", column("c", (6,), "float16"))
-    kept, asked = RowCache(RowSource(stored(tmp_path, rows, form=form), form), room), set[int]()
+    held, asked = RowCache(RowSource(stored(tmp_path, rows, form=form), form), room), set[int]()
     for size in chance.integers(1, 60, 30):
         some = chance.choice(200, size, replace=False)
-        assert np.array_equal(kept.gathered(some), rows[some].astype(np.float32))
+        assert np.array_equal(held.gathered(some), rows[some].astype(np.float32))
         asked |= set(some.tolist())
-    assert (kept.fetched == len(asked)) == (room == 500)
+    assert (held.fetched == len(asked)) == (room == 500)
 
 
 def test_a_choice_keeps_to_its_plan(tmp_path: Path) -> None:

@@ -46,13 +46,13 @@ def test_top_k_is_brute_force(
     columns: list[ColumnReader], data: np.ndarray, queries: int, k: int, blocks: int, seed: int
 ) -> None:
     matrix = np.random.default_rng(seed).standard_normal((queries, WIDTH)).astype(np.float32)
-    found = top_k(columns, dot(matrix), k, ScanShape(blocks * 37, 1 + blocks % 3), SILENT_STAGE)
+    actual = top_k(columns, dot(matrix), k, ScanShape(blocks * 37, 1 + blocks % 3), SILENT_STAGE)
     scores, rows = brute_force(data, matrix, k)
-    assert found.rows.shape == (queries, min(k, ROWS))
-    np.testing.assert_allclose(found.scores, scores, rtol=0, atol=2e-5)
+    assert actual.rows.shape == (queries, min(k, ROWS))
+    np.testing.assert_allclose(actual.scores, scores, rtol=0, atol=2e-5)
     gaps = np.abs(np.diff(scores, axis=1)) < 1e-4  # rows closer than float32 can tell may change places
     near = np.pad(gaps, ((0, 0), (1, 0))) | np.pad(gaps, ((0, 0), (0, 1)))
-    assert np.array_equal(found.rows[~near], rows[~near])
+    assert np.array_equal(actual.rows[~near], rows[~near])
 
 
 def test_blocks_change_no_bit(columns: list[ColumnReader]) -> None:
@@ -80,8 +80,8 @@ def test_query_order_changes_nothing(columns: list[ColumnReader]) -> None:
 def test_ties_go_to_the_lower_row(tmp_path: Path) -> None:
     data = np.ones((600, 4), np.float16)
     data[37] = 2
-    found = top_k(stored(tmp_path / "s", data), dot(np.ones((1, 4))), 5, SHAPE, SILENT_STAGE)
-    assert found.rows.tolist() == [[37, 0, 1, 2, 3]]
+    actual = top_k(stored(tmp_path / "s", data), dot(np.ones((1, 4))), 5, SHAPE, SILENT_STAGE)
+    assert actual.rows.tolist() == [[37, 0, 1, 2, 3]]
 
 
 def test_all_scores_in_order(columns: list[ColumnReader], data: np.ndarray) -> None:
@@ -109,10 +109,10 @@ def test_infinite_scores_rank_where_they_belong(columns: list[ColumnReader]) -> 
         rows = np.arange(block.start, block.start + block.rows)
         return np.where(rows == 7, np.inf, np.where(rows == 3, -np.inf, -rows))[:, None].astype(np.float32)
 
-    found = top_k(columns, CustomScorer(1, score), ROWS, ScanShape(STEP, 1), SILENT_STAGE)
-    assert found.rows[0, 0] == 7
-    assert found.rows[0, -1] == 3
-    assert len(set(found.rows[0].tolist())) == ROWS
+    actual = top_k(columns, CustomScorer(1, score), ROWS, ScanShape(STEP, 1), SILENT_STAGE)
+    assert actual.rows[0, 0] == 7
+    assert actual.rows[0, -1] == 3
+    assert len(set(actual.rows[0].tolist())) == ROWS
 
 
 def test_a_damaged_chunk_gives_no_answer(tmp_path: Path, data: np.ndarray) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from headwater.engine.data.conversations import Conversation, conversation_in
+from headwater.engine.data.conversations import Conversation, conversation_in, left_out
+from headwater.engine.data.documents import RecordErrors, Template, read_documents
 from headwater.engine.data.formats import BadRecord
+from headwater.engine.data.sources import find_sources
 
 TALK = [{"role": "user", "content": "how deep"}, {"role": "assistant", "content": "five"}]
 CALL = {"id": "c1", "type": "function", "function": {"name": "depth", "arguments": {"river": "Rhine"}}}
@@ -19,7 +22,6 @@ TOOLS = [{"type": "function", "function": {"name": "depth", "parameters": {}}}]
     [
         {"messages": TALK},
         {"messages": json.dumps(TALK)},
-        {"messages": [*TALK, {"role": "user", "content": "and wide"}]},
         {"conversations": [{"from": "human", "value": "how deep"}, {"from": "gpt", "value": "five"}]},
         {"prompt": TALK[:1], "completion": TALK[1:]},
         {"prompt": TALK[:1], "completion": "five"},
@@ -74,3 +76,24 @@ def test_messages_in_no_known_shape_are_refused(record: dict[str, Any], message:
 def test_a_record_without_messages_is_no_conversation() -> None:
     assert conversation_in({"prompt": "a", "completion": "b"}, None) is None
     assert conversation_in({"text": "a"}, None) is None
+
+
+def test_what_a_rendering_lacks_is_named() -> None:
+    answer = {**TALK[1], "reasoning_content": "long", "tool_calls": [CALL], "name": "Ann"}
+    full = Conversation([TALK[0], answer], TOOLS)
+    assert left_out(full, "how deep five") == {"reasoning_content", "tool_calls", "name", "tools"}
+    assert left_out(full, "Ann: how deep, long, depth, five") == set()
+    assert left_out(Conversation(TALK), "five") == {"content of role user"}
+    cut = conversation_in({"messages": [*TALK, {"role": "user", "content": "and wide"}]}, None)
+    assert cut and cut.messages == TALK and left_out(cut, "how deep five") == {"what follows the last answer"}
+
+
+def test_conversations_that_lose_a_part_are_counted_once(tmp_path: Path) -> None:
+    """However often a file is read, and from wherever."""
+    talk = [TALK[0], {**TALK[1], "tool_calls": [CALL]}]
+    path = tmp_path / "c.jsonl"
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in (talk, TALK, talk, talk)))
+    (source,), record_errors = find_sources([str(path)]), RecordErrors("fail")
+    for start in (0, 0, 2):
+        assert len(list(read_documents(source, Template(), record_errors, start=start))) == 4 - start
+    assert record_errors.left_out == {"tool_calls": 3}

@@ -201,7 +201,7 @@ def test_chat_gets_the_messages_up_to_the_last_answer(tmp_path: Path) -> None:
         return "<p>", "<c>"
 
     (document,) = read(source, chat=chat)
-    assert (document.prompt, document.text) == ("<p>", "<c>") and seen == [Conversation(turns[:2])]
+    assert (document.prompt, document.text) == ("<p>", "<c>") and seen == [Conversation(turns[:2], is_cut=True)]
 
     def refuse(conversation: Conversation) -> tuple[str, str]:
         raise RuntimeError("roles must\nalternate")
@@ -399,15 +399,15 @@ def test_finding_files_folders_and_globs(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     (tmp_path / "c" / "link.md").symlink_to(tmp_path / "LICENSE")
-    found = find_sources([str(tmp_path)])
-    assert [s.name for s in found] == ["a.TXT.GZ", "b/x.jsonl", "c/z.csv"]
-    assert [s.format for s in found] == ["text", "jsonl", "csv"]
+    actual = find_sources([str(tmp_path)])
+    assert [s.name for s in actual] == ["a.TXT.GZ", "b/x.jsonl", "c/z.csv"]
+    assert [s.format for s in actual] == ["text", "jsonl", "csv"]
     globbed = find_sources([f"{tmp_path}/**/*"])
     assert [s.name for s in globbed] == ["a.TXT.GZ", "x.jsonl", "z.csv"]
     monkeypatch.chdir(tmp_path)
     assert [s.path for s in find_sources(["*/*.csv", "./.git/*.txt", "d"])] == ["c/z.csv", ".git/y.txt", "d/w.txt/v.md"]
-    assert [s.name for s in find_sources([found[1].path, f"{tmp_path}/b/*"])] == ["x.jsonl"]
-    assert find_sources([found[1].path])[0].path == found[1].path
+    assert [s.name for s in find_sources([actual[1].path, f"{tmp_path}/b/*"])] == ["x.jsonl"]
+    assert find_sources([actual[1].path])[0].path == actual[1].path
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:

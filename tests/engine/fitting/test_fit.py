@@ -33,7 +33,7 @@ from headwater.engine.steering.steering_fit import SteeringFit
 from headwater.plugins.stride import Stride
 from headwater.store.errors import BrokenMethod, DataError, StoreBusy
 from headwater.store.feature_store import FeatureStore
-from headwater.store.files import OwnerLock
+from headwater.store.locks import OwnerLock
 from headwater.store.state import read_state, remove_state, write_state
 from running import done, headwater
 from small import save_model, sentences, tree, write_corpus

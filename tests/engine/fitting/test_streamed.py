@@ -14,6 +14,7 @@ import pytest
 import torch
 import zarr
 from headwater.engine.data.documents import Document, RecordErrors, Template
+from headwater.engine.data.sources import Source
 from headwater.engine.fitting import stored_states
 from headwater.engine.fitting import streamed_states as streamed
 from headwater.engine.fitting.fit_corpus import base_provider
@@ -21,6 +22,7 @@ from headwater.engine.fitting.fit_job import FitJob, prepare_fit
 from headwater.engine.fitting.hidden_states import MappedStates, parts_in_memory
 from headwater.engine.fitting.stored_states import StoredStates
 from headwater.engine.fitting.streamed_states import StreamedStates
+from headwater.engine.ingest.examples import TextPayload
 from headwater.engine.ingest.text_provider import TextProvider
 from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
@@ -467,7 +469,7 @@ def test_a_state_that_is_not_finite_is_named_in_every_way(texts: Path, tmp_path:
 def test_a_row_of_no_tokens_has_no_positions(texts: Path) -> None:
     provider: Any = base_provider(FeatureStore.open(texts / "S"), "", ModelChoice("", "cpu"), ())
     long, other = list(provider.at(np.array([5, 6])))
-    none = replace(other, payload=([], 0), length=0, target_count=0)
+    none = replace(other, payload=TextPayload([], 0), length=0, target_count=0)
     above = provider.read([long, none], merge_specs([OutputSpec(upper_layers=1)])).upper_layers()
     assert above.target_mask.sum(1).tolist() == [long.target_count, 0]
     with pytest.raises(SettingsError, match="layers 0 and 1"):
@@ -496,7 +498,10 @@ def test_half_precision_trains_nearly_the_same(texts: Path, more: dict[str, Any]
     found = []
     for dtype in ("float32", "bfloat16"):
         provider: Any = TextProvider(
-            load(ModelChoice(str(texts / "model"), "cpu", dtype)), [], TEXTS, RecordErrors("fail")
+            load(ModelChoice(str(texts / "model"), "cpu", dtype)),
+            [Source("", "", "text", 0, "")],
+            TEXTS,
+            RecordErrors("fail"),
         )
         documents = (Document(str(at), "", at, at, "", text[:60]) for at, text in enumerate(sentences(40)))
         examples = list(provider.encoded(documents, 0))

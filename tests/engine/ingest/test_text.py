@@ -1,7 +1,6 @@
 """From documents to examples and target positions: prefixes, prompts, truncation, record errors, and reading from any place."""
 
 import json
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +245,6 @@ def test_what_decides_the_rows_is_in_the_provenance(model, tmp_path):
         "truncate": True,
         "lines": False,
         "boundary": "joined",
-        "clock": date.today().isoformat(),
         "dtype": "float32",
         "template": {"text": "", "prompt": "", "completion": ""},
     }

@@ -63,14 +63,8 @@ def test_the_clock_stands_still() -> None:
     assert not ChatTemplate(tokenizer(CHATML), date(2026, 1, 2)).reads_clock
 
 
-def test_what_a_template_leaves_out_is_counted() -> None:
-    call = {"type": "function", "function": {"name": "depth", "arguments": {}}}
-    template = ChatTemplate(tokenizer(CHATML), date(2026, 1, 2))
-    template(talk("three"))
-    assert not template.left_out
-    template(talk("three", reasoning_content="long", tool_calls=[call], name="Ann"))
-    template(Conversation(talk("three").messages, [call]))
-    assert template.left_out == {"reasoning_content": 1, "tool_calls": 1, "name": 1, "tools": 1}
-    dropping = ChatTemplate(tokenizer(THOUGHT), date(2026, 1, 2))
-    dropping(talk("<think>long</think>three"))
-    assert dropping.left_out == {"content of role assistant": 1}
+def test_the_white_space_before_a_dated_template_stays() -> None:
+    own = tokenizer("\n  " + DATED)
+    plain = tokenizer("\n  " + DATED.replace("strftime_now('%d %b %Y %H:%M:%S')", "'02 Jan 2026 00:00:00'"))
+    prompt, text = ChatTemplate(own, date(2026, 1, 2))(talk("three"))
+    assert prompt + text == plain.apply_chat_template(talk("three").messages, tokenize=False)

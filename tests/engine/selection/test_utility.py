@@ -369,8 +369,8 @@ def test_rows_of_all_examples_are_wanted_and_long_texts_are_known_by_their_id(wo
     done("ingest", tmp_path / "more.jsonl", *words[2:], "--append", "--method", "repsim")
     for command in (["predict", *asked, "--subsets-by", "source"], ["select", *asked, "--count", 1, "-o", out],
                     ["value", *asked, "--method", "grasp", "--by", "source"]):  # fmt: skip
-        told = headwater(*command)
-        assert told.exit_code == 1 and "--method grasp to continue" in told.stderr, told.output
+        refused = headwater(*command)
+        assert refused.exit_code == 1 and "--method grasp to continue" in refused.stderr, refused.output
 
 
 def test_words_choose_without_a_model(tmp_path: Path) -> None:

@@ -365,15 +365,15 @@ def test_settings_of_training_are_checked() -> None:
 def test_examples_weigh_against_their_gradient_at_the_head() -> None:
     head, _, hidden, targets = parts()
     first = np.array([0, 3, 3, 7, 11])
-    found = head_norms(head, MappedStates(hidden, targets, first))
+    actual = head_norms(head, MappedStates(hidden, targets, first))
     for row in (0, 2, 3):
         weight = head.weight.double().requires_grad_()
         part = slice(first[row], first[row + 1])
         assert head.bias is not None
         z = hidden[part].double() @ weight.T + head.bias.double()
         torch.nn.functional.cross_entropy(z, targets[part]).backward()
-        assert weight.grad is not None and np.isclose(found[row], float(weight.grad.norm()), rtol=1e-4)
-    assert found[1] == 0
+        assert weight.grad is not None and np.isclose(actual[row], float(weight.grad.norm()), rtol=1e-4)
+    assert actual[1] == 0
     omega = inverse_weights(np.array([1.0, 2.0, 0.001, 0.0, 4.0]))
     assert (
         np.allclose(omega, np.array([0.075, 0.0375, 1.0, 0.0, 0.01875]))
