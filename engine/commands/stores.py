@@ -104,7 +104,10 @@ def info(store: str, as_json: bool) -> None:
 @click.command()
 @click.argument("store")
 @click.option(
-    "--rows", default="0-2", show_default=True, metavar="ROWS", help="Row numbers and ranges, such as 0,5,10-12."
+    "--rows",
+    default="",
+    metavar="ROWS",
+    help="Row numbers and ranges, such as 0,5,10-12. [default: the first three]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @click.option("--trust-remote-code", is_flag=True, help="Run the Python code that ships with the model's tokenizer.")
@@ -120,12 +123,12 @@ def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
     from ...store.feature_store import EXAMPLES, FeatureStore
     from ..models.language_model import tokenizer_of
     from ..presentation.terminal import print_examples
-    from ..results.shown_examples import row_numbers, shown_examples
+    from ..results.shown_examples import row_ranges, shown_examples
 
     opened = FeatureStore.open(store)
-    numbers = row_numbers(rows, opened.rows(EXAMPLES))
+    ranges = row_ranges(rows, opened.rows(EXAMPLES))
     path = str(opened.provenance.get("model_path", ""))
-    examples = shown_examples(opened, numbers, tokenizer_of(path, trust_remote_code) if path else None)
+    examples = shown_examples(opened, ranges, tokenizer_of(path, trust_remote_code) if path else None)
     if as_json:
         for example in examples:
             echo(printable_json(asdict(example)))

@@ -16,6 +16,8 @@ from ..ingest.examples import TARGET_POSITIONS, TOKEN_IDS
 from ..models.transformers_types import HfTokenizer
 from .example_table import Examples
 
+_ROWS_AT_ONCE = 256
+
 
 @dataclass(frozen=True, slots=True)
 class ShownExample:
@@ -37,33 +39,42 @@ class ShownExample:
     """Consecutive parts of the text, each with whether its tokens are targets."""
 
 
-def row_numbers(selection: str, total: int) -> list[int]:
-    """Row numbers of a selection such as `0,5,10-12`.
+def row_ranges(selection: str, total: int) -> list[range]:
+    """Ranges of row numbers of a selection such as `0,5,10-12`; the first three rows that exist if it is empty.
 
     Raises:
         SettingsError: it is no such selection, or a row is not in the store.
     """
-    rows: list[int] = []
+    if not selection:
+        return [range(min(3, total))]
+    ranges: list[range] = []
     for part in selection.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise SettingsError(f"--rows {selection}: expected row numbers and ranges, such as 0,5,10-12")
         end = int(last) if dash else int(first)
         if end >= total or int(first) > end:
-            raise SettingsError(f"--rows {selection}: the store has the rows 0 to {total - 1}")
-        rows.extend(range(int(first), end + 1))
-    return rows
+            raise SettingsError(f"--rows {selection}: the store has {total:,} rows, numbered from 0")
+        ranges.append(range(int(first), end + 1))
+    return ranges
 
 
 def shown_examples(
-    store: FeatureStore, rows: Sequence[int], tokenizer: HfTokenizer | None = None
+    store: FeatureStore, ranges: Sequence[range], tokenizer: HfTokenizer | None = None
 ) -> Iterator[ShownExample]:
-    """The examples with these row numbers. Without a tokenizer, or stored tokens, prompt and text are shown as they are stored.
+    """The examples in ranges of rows, read a few at a time. Without a tokenizer, or stored tokens, prompt and text are shown as
+    they are stored.
 
     Raises:
         StoreDamaged: a chunk differs from its checksum.
     """
-    numbers = np.array(rows, np.int64)
+    for rows in ranges:
+        for start in range(rows.start, rows.stop, _ROWS_AT_ONCE):
+            yield from _examples_of(store, range(start, min(rows.stop, start + _ROWS_AT_ONCE)), tokenizer)
+
+
+def _examples_of(store: FeatureStore, rows: range, tokenizer: HfTokenizer | None) -> Iterator[ShownExample]:
+    numbers = np.arange(rows.start, rows.stop)
     examples, names = Examples(store), {column.name for column in store.columns(EXAMPLES)}
     columns = {name: examples.get(name, numbers) for name in ("id", "source", "line", "tokens", "counted", "loss")}
     if tokenizer and TOKEN_IDS in names:

@@ -32,7 +32,7 @@ def test_targets_are_marked(store: Path, with_tokenizer: bool, monkeypatch: pyte
     assert all(row["parts"][1][1] and row["target_count"] < row["tokens"] for row in rows)
 
 
-@pytest.mark.parametrize("rows", ["5", "2-1", "a", "1-", "", "0,9"])
+@pytest.mark.parametrize("rows", ["5", "2-1", "a", "1-", ",", "0,9"])
 def test_rows_that_are_not_there_are_refused(store: Path, rows: str) -> None:
     refused = headwater("show", store, "--rows", rows)
     assert refused.exit_code == 1 and refused.stderr.startswith("error: --rows") and refused.stderr.count("\n") == 1
@@ -44,3 +44,10 @@ def test_the_mean_loss_counts_tokens(store: Path) -> None:
     facts = json.loads(done("info", store, "--json").stdout)
     assert facts["mean_loss"] == pytest.approx(float((loss * counted).sum() / counted.sum()), rel=1e-6)
     assert "nats per target token" in done("info", store).stdout
+
+
+def test_a_store_of_two_arrays_is_shown(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", hidden=np.ones((2, 3, 8), np.float32), labels=np.zeros((2, 3), int),
+             weight=np.ones((5, 8), np.float32))  # fmt: skip
+    done("ingest", tmp_path / "a.npz", "--store", tmp_path / "S", "--method", "repsim")
+    assert [json.loads(line)["row"] for line in done("show", tmp_path / "S", "--json").stdout.splitlines()] == [0, 1]
