@@ -21,9 +21,8 @@ from ...store.errors import CorpusError
 
 BUFFER = 1 << 18  # bytes per read; larger buffers are not faster
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")  # keys of _READERS
-ZSTD_WINDOW = (
-    1 << 31
-)  # bytes of the longest window that zstd writes (`zstd --long=31`); its own default limit is 128 MiB
+ZSTD_WINDOW = 1 << 31
+"""Bytes of the longest window that zstd writes (`zstd --long=31`); the default limit of its reader is 128 MiB."""
 _SHARD = re.compile(r"-\d{5,}-of-\d{5,}$")
 
 

@@ -73,11 +73,10 @@ def boundary_losses(provider: TextProvider, tokens: int = BATCH_TOKENS) -> Bound
     Raises:
         CorpusError: a file cannot be read. DataError: a loss is not finite.
     """
-    joined_first, apart_first = _examples(provider, "joined"), _examples(provider, "apart")
-    pairs = [
-        (one, other) for one, other in zip(joined_first, apart_first, strict=False) if one.payload != other.payload
-    ][:COMPARED]
-    pairs = [pair for pair in pairs if all(example.target_count for example in pair)]
+    joined_reading, apart_reading = _examples(provider, "joined"), _examples(provider, "apart")
+    both = [(example, apart_reading[place]) for place, example in joined_reading.items() if place in apart_reading]
+    different = [pair for pair in both if pair[0].payload != pair[1].payload]
+    pairs = [pair for pair in different if all(example.target_count for example in pair)][:COMPARED]
     if not pairs:
         return BoundaryLosses(0.0, 0.0, 0, clear=False)
     joined, apart = (_summed_losses(provider, [pair[side] for pair in pairs], tokens) for side in (0, 1))
@@ -89,11 +88,13 @@ def boundary_losses(provider: TextProvider, tokens: int = BATCH_TOKENS) -> Bound
     return BoundaryLosses(*means, len(pairs), bool(clear))
 
 
-def _examples(provider: TextProvider, boundary: Boundary) -> list[Example]:
-    """The first examples, read with a boundary; bad records are skipped, for the ingestion reports them."""
+def _examples(provider: TextProvider, boundary: Boundary) -> dict[Place, Example]:
+    """The first examples with a prompt, read with a boundary, by their places. Bad records are left out: the ingestion reports
+    them.
+    """
     settings = replace(provider.settings, boundary=boundary, truncate=True)
     reading = TextProvider(provider.model, provider.sources, settings, RecordErrors("skip"))
-    return [example for example in islice(reading.examples(Place()), READ) if example.prompt]
+    return {example.place: example for example in islice(reading.examples(Place()), READ) if example.prompt}
 
 
 def _summed_losses(provider: TextProvider, examples: list[Example], tokens: int) -> Array:

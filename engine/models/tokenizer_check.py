@@ -16,12 +16,8 @@ _TEXTS = (
     "It's 1234567 (x_1 + 2.5) != f(y);",
     "Füße, 漢字, עברית, e\u0301 and 🙂",
 )
-
-
-_GENERAL = (
-    "PreTrainedTokenizerFast",
-    "TokenizersBackend",
-)  # classes that follow tokenizer.json, by their names in a config
+_GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes that follow tokenizer.json, by their names in a config."""
 
 
 def checked_tokenizer(tokenizer: HfTokenizer, path: str) -> HfTokenizer:
