@@ -19,6 +19,7 @@ from ...store.json_values import JsonFields
 from ..results.printable import printable
 
 if TYPE_CHECKING:
+    from ..data.conversations import Turns
     from ..data.documents import Template
     from ..models.language_model import ModelChoice
 
@@ -139,13 +140,14 @@ class FieldArguments:
     prompt_field: str
     completion_field: str
     response: str | None
+    turns: Turns | None
 
     @property
     def template(self) -> Template:
         """How a record becomes text."""
         from ..data.documents import Template
 
-        return Template(self.text_field, self.prompt_field, self.completion_field, self.response)
+        return Template(self.text_field, self.prompt_field, self.completion_field, self.response, self.turns)
 
 
 RUN = options(
@@ -181,6 +183,12 @@ FIELDS = options(
         type=click.Choice(["chosen", "rejected"]),
         default=None,
         help="Which answer of a preference pair is read.",
+    ),
+    click.option(
+        "--turns",
+        type=click.Choice(["last", "all"]),
+        default=None,
+        help="Whether the last answer of a conversation is a target, or all of them. [default: last]",
     ),
 )
 CORPUS = options(

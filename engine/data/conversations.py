@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from .formats import BadRecord, Fields
 
@@ -32,14 +32,24 @@ class Conversation:
     is_cut: bool = False
     """Whether the record has messages after the assistant's last one."""
 
-    @property
-    def answer(self) -> str:
-        """Content of the last message."""
-        return str(self.messages[-1]["content"])
+
+Turns: TypeAlias = Literal["last", "all"]
+"""Whether the assistant's last message is learned, or each of its messages."""
 
 
-Chat: TypeAlias = Callable[[Conversation], tuple[str, str]]
-"""Renders a conversation as (prompt, text): together they are the whole conversation, and the text is what the assistant says."""
+class Rendering(NamedTuple):
+    """A conversation as text."""
+
+    prompt: str
+    """What comes before the first target."""
+    text: str
+    """The rest of the conversation."""
+    targets: tuple[tuple[int, int], ...] | None = None
+    """Spans of characters of prompt and text together whose tokens are targets, ascending and disjoint; None: the whole text."""
+
+
+Chat: TypeAlias = Callable[[Conversation, Turns], Rendering]
+"""Renders a conversation."""
 
 
 def conversation_in(fields: Fields, response: str | None) -> Conversation | None:
@@ -64,10 +74,16 @@ def conversation_in(fields: Fields, response: str | None) -> Conversation | None
     return Conversation(turns, tools if isinstance(tools, list) and tools else None, len(turns) < len(messages))
 
 
-def plain_rendering(conversation: Conversation) -> tuple[str, str]:
-    """(prompt, text) for a tokenizer without a chat template: a line "role: content" per message."""
-    lines = "".join(f"{message['role']}: {message['content']}\n" for message in conversation.messages[:-1])
-    return lines + "assistant: ", conversation.answer
+def plain_rendering(conversation: Conversation, turns: Turns) -> Rendering:
+    """The rendering for a tokenizer without a chat template: a line "role: content" per message."""
+    whole, answers = "", []
+    for message in conversation.messages:
+        whole += f"{message['role']}: "
+        if message["role"] == "assistant":
+            answers.append((len(whole), len(whole) + len(str(message["content"]))))
+        whole += f"{message['content']}\n"
+    whole, begin = whole[:-1], answers[0 if turns == "all" else -1][0]
+    return Rendering(whole[:begin], whole[begin:], tuple(answers) if turns == "all" else None)
 
 
 def _messages(fields: Fields, response: str | None) -> tuple[str, list[object]]:

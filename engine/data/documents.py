@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from ...store.errors import CorpusError
-from .conversations import FIELD_NAMES, Chat, Conversation, conversation_in, left_out, plain_rendering
+from .conversations import FIELD_NAMES, Chat, Conversation, Turns, conversation_in, left_out, plain_rendering
 from .formats import BadRecord, Fields, Record, read_records
 from .pretokenised import FIELD_NAMES as TOKEN_FIELDS
 from .pretokenised import TokenRecord, tokens_in
@@ -33,6 +33,8 @@ class RecordText(NamedTuple):
     """The tokens, of a record that holds them; prompt and text are then empty."""
     left_out: frozenset[str] = frozenset()
     """Kinds of parts of a conversation that its rendering lacks."""
+    targets: tuple[tuple[int, int], ...] | None = None
+    """Spans of characters of prompt and text together whose tokens are targets; None: the whole text."""
 
 
 TextFunction: TypeAlias = Callable[[Fields], RecordText]
@@ -58,6 +60,8 @@ class Document:
     """The whole text, or the completion if there is a prompt."""
     tokens: TokenRecord | None = None
     """The tokens, of a record that holds them; its prompt and text are empty."""
+    targets: tuple[tuple[int, int], ...] | None = None
+    """Spans of characters of prompt and text together whose tokens are targets, ascending and disjoint; None: the whole text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class Template:
     """Template of the completion."""
     response: str | None = None
     """Which answer of a preference pair is read: chosen or rejected."""
+    turns: Turns | None = None
+    """Whether the last answer of a conversation is a target (the default), or all of them are."""
 
     @property
     def names_fields(self) -> bool:
@@ -124,9 +130,7 @@ def read_documents(
         CorpusError: a record is unusable and the policy is "fail"; or, with any policy, the file cannot be read to its end
             (truncated, corrupt, a `.json` file above 1 GiB or not JSON).
     """
-    to_text, field_names = (
-        _from_template(template) if template.names_fields else _from_field_names(chat, template.response)
-    )
+    to_text, field_names = _from_template(template) if template.names_fields else _from_field_names(chat, template)
     for record in read_records(source.path, source.format, start, field_names | {"id"}):
         try:
             if record.error:
@@ -169,7 +173,7 @@ def scalar_text(value: object) -> str:
 
 
 def _document(source: Source, record: Record, content: RecordText) -> Document:
-    prompt, text, tokens, _ = content
+    prompt, text, tokens, _, targets = content
     if not tokens and not text.strip():
         raise BadRecord("empty text" if prompt is None else "empty completion")
     name = record_name(source, record)
@@ -179,7 +183,7 @@ def _document(source: Source, record: Record, content: RecordText) -> Document:
         raise BadRecord(
             f"half a surrogate pair (U+{ord(error.object[error.start]):04X}); expected Unicode text"
         ) from None
-    return Document(name, source.name, record.line, record.ordinal, prompt or "", text, tokens)
+    return Document(name, source.name, record.line, record.ordinal, prompt or "", text, tokens, targets)
 
 
 def _from_template(template: Template) -> tuple[TextFunction, set[str]]:
@@ -222,14 +226,15 @@ def _field_list(fields: Fields) -> str:
     return (", ".join(names[:MAX_LISTED]) + ", ..." * (len(names) > MAX_LISTED)) or "none"
 
 
-def _from_field_names(chat: Chat | None, response: str | None) -> tuple[TextFunction, set[str]]:
+def _from_field_names(chat: Chat | None, template: Template) -> tuple[TextFunction, set[str]]:
     """The text function that detects the format from a record's field names, and the names of the fields it may read."""
+    turns: Turns = template.turns or "last"
 
     def to_text(fields: Fields) -> RecordText:
         if tokens := tokens_in(fields):
             return RecordText("", "", tokens)
-        if conversation := conversation_in(fields, response):
-            return _rendered(conversation, chat or plain_rendering)
+        if conversation := conversation_in(fields, template.response):
+            return _rendered(conversation, chat or plain_rendering, turns)
         present = {name for name, value in fields.items() if value is not None}
         answer = _prompt_and_answer(fields, present)
         if "text" in present:
@@ -261,10 +266,10 @@ def _divided(text: str, answer: tuple[str, str] | None) -> RecordText:
     return RecordText(text[:begin], text[begin:]) if text[:begin].strip() else RecordText(None, text)
 
 
-def _rendered(conversation: Conversation, chat: Chat) -> RecordText:
+def _rendered(conversation: Conversation, chat: Chat, turns: Turns) -> RecordText:
     """What a chat template makes of a conversation."""
     try:
-        prompt, text = chat(conversation)
+        prompt, text, targets = chat(conversation, turns)
     except Exception as error:  # a model's own template code, which may refuse a record with any exception
         raise BadRecord(f"the chat template refuses it: {' '.join(str(error).split()) or repr(error)}") from error
-    return RecordText(prompt, text, left_out=left_out(conversation, prompt + text))
+    return RecordText(prompt, text, left_out=left_out(conversation, prompt + text), targets=targets)

@@ -97,5 +97,5 @@ def query_settings(path: str, provenance: JsonObject, template: Template) -> Tex
     if stored.names_fields and not template.names_fields:
         sources = find_sources([path], lines=bool(settings.lines))
         if not all(suits(stored, source) for source in sources):
-            return replace(settings, template=Template(response=stored.response))
+            return replace(settings, template=Template(response=stored.response, turns=stored.turns))
     return settings

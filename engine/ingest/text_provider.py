@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 
+import numpy as np
 import torch
 
 from ...store.json_values import ParsedJson
@@ -29,7 +30,7 @@ from .examples import Example, Place, TextPayload
 from .known_tokens import known_tokens
 from .provider import remaining
 from .text_settings import TextSettings
-from .tokenization import DocumentTokenizer, Tokens
+from .tokenization import DocumentTokenizer, Tokens, target_tokens
 
 _DOCUMENTS_AT_ONCE = 64  # documents that are tokenised together
 ENCODE_CHARACTERS = 1 << 17
@@ -137,7 +138,10 @@ class TextProvider:
             )
         elif self.settings.truncate:
             half = self._characters_at_once // 2
-            shorter = replace(document, prompt=document.prompt[-half:], text=document.text[:half])
+            prompt, text = document.prompt[-half:], document.text[:half]
+            cut = len(document.prompt) - len(prompt)
+            targets = document.targets and tuple((begin - cut, end - cut) for begin, end in document.targets)
+            shorter = replace(document, prompt=prompt, text=text, targets=targets)
             yield from self._whole_example(shorter, next(self._tokenizer.documents([shorter])), source_index)
         else:
             self._too_long(document, f"{_characters(document):,} characters", source_index)
@@ -177,9 +181,16 @@ class TextProvider:
             cut = min(first, len(ids) - room)
             begin, end = spans[cut - 1][1] if cut else 0, spans[cut + room - 1][1]
             prompt, text = prompt[begin:], text[max(0, begin - prompt_end) : max(0, end - prompt_end)]
-            ids, first = ids[cut : cut + room], first - cut
-        first_target = len(prefix) + (first if self.settings.attribute == "completion" else 0)
-        payload = TextPayload([*prefix, *ids], first_target)
+            ids, spans, first = ids[cut : cut + room], spans[cut : cut + room], first - cut
+        payload = TextPayload([*prefix, *ids], len(prefix))
+        if self.settings.attribute == "completion":
+            first_target = len(prefix) + first
+            ignored: tuple[int, ...] = ()
+            if document.targets:
+                ignored = tuple(
+                    (first_target + np.flatnonzero(~target_tokens(spans[first:], document.targets))).tolist()
+                )
+            payload = TextPayload(payload.ids, first_target, ignored)
         yield _example(replace(document, prompt=prompt, text=text), 0, payload, Place(source_index, document.record))
 
     def _token_record(self, document: Document, tokens: TokenRecord, source_index: int) -> Iterator[Example]:

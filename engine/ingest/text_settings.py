@@ -19,6 +19,7 @@ MAX_LENGTH = 1024
 """Default of `max_length` where the context allows it: a longer example's score tells less about which of its parts matters."""
 _RECORDED = ("max_length", "attribute", "truncate", "lines")
 _OPTIONAL = ("boundary", "clock")  # recorded, but older stores lack them
+_TEMPLATES = ("text", "prompt", "completion")  # recorded even if empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,13 @@ class TextSettings:
         """These settings, with those that a store of texts records in place of None."""
         stored = TextSettings.from_provenance(provenance)
         names = [name for name in (*_RECORDED, *_OPTIONAL) if getattr(self, name) in (None, "auto")]
-        response = self.template.response or stored.template.response
-        template = self.template if self.template.names_fields else replace(stored.template, response=response)
+        response, turns = (
+            self.template.response or stored.template.response,
+            self.template.turns or stored.template.turns,
+        )
+        template = (
+            self.template if self.template.names_fields else replace(stored.template, response=response, turns=turns)
+        )
         return replace(self, template=template, **{name: getattr(stored, name) for name in names})
 
     def resolved(self, model_shape: ModelShape) -> TextSettings:
@@ -93,7 +99,7 @@ class TextSettings:
         template = self.template
         return {
             **{name: getattr(self, name) for name in (*_RECORDED, *_OPTIONAL)},
-            "template": {name: value for name, value in asdict(template).items() if name != "response" or value},
+            "template": {name: value for name, value in asdict(template).items() if name in _TEMPLATES or value},
         }
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
+from ...store.layout import Array
 from ..data.documents import Document
 from ..models.transformers_types import HfTokenizer
 
@@ -62,6 +65,14 @@ class DocumentTokenizer:
             ids, spans, _ = next(self._tokens([text[begin:end]]))
             yield Tokens(ids, [(begin + first, begin + last) for first, last in spans])
             begin = end
+
+
+def target_tokens(spans: list[tuple[int, int]], targets: tuple[tuple[int, int], ...]) -> Array:
+    """(T,) bool: whether each token's span of characters overlaps one of `targets`, ascending and disjoint spans."""
+    tokens, pieces = np.array(spans, np.int64).reshape(-1, 2), np.array(targets, np.int64)
+    first = np.searchsorted(pieces[:, 1], tokens[:, 0], side="right")  # the first that ends after the token begins
+    overlaps: Array = (first < len(pieces)) & (pieces[np.minimum(first, len(pieces) - 1), 0] < tokens[:, 1])
+    return overlaps
 
 
 def _appended(tokens: Tokens, text_tokens: Tokens, prompt_length: int) -> Tokens:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from headwater.engine.data import formats, line_reader
-from headwater.engine.data.conversations import Conversation
+from headwater.engine.data.conversations import Conversation, Rendering, Turns
 from headwater.engine.data.documents import Document, RecordErrors, Template, read_documents
 from headwater.engine.data.sources import Source, find_sources
 from headwater.store.errors import CorpusError
@@ -196,14 +196,14 @@ def test_chat_gets_the_messages_up_to_the_last_answer(tmp_path: Path) -> None:
     source = source_of(tmp_path / "a.jsonl", jsonl({"messages": turns}))
     seen: list[Conversation] = []
 
-    def chat(conversation: Conversation) -> tuple[str, str]:
+    def chat(conversation: Conversation, turns: Turns) -> Rendering:
         seen.append(conversation)
-        return "<p>", "<c>"
+        return Rendering("<p>", "<c>")
 
     (document,) = read(source, chat=chat)
     assert (document.prompt, document.text) == ("<p>", "<c>") and seen == [Conversation(turns[:2], is_cut=True)]
 
-    def refuse(conversation: Conversation) -> tuple[str, str]:
+    def refuse(conversation: Conversation, turns: Turns) -> Rendering:
         raise RuntimeError("roles must\nalternate")
 
     with pytest.raises(CorpusError, match=r"a\.jsonl:1: the chat template refuses it: roles must alternate$"):

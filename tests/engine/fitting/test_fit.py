@@ -21,7 +21,7 @@ from headwater.engine.data.documents import Template
 from headwater.engine.fitting.fit_job import FitJob, prepare_fit
 from headwater.engine.fitting.fit_record import read_fit
 from headwater.engine.ingest.examples import Place
-from headwater.engine.ingest.open_provider import corpus_provider
+from headwater.engine.ingest.open_provider import corpus_provider, query_settings
 from headwater.engine.ingest.stored_texts import StoredTexts
 from headwater.engine.ingest.text_provider import TextProvider
 from headwater.engine.ingest.text_settings import TextSettings
@@ -31,7 +31,7 @@ from headwater.engine.results.diagnostics import RecoveryDiagnostics
 from headwater.engine.runtime.run import Progress, Run
 from headwater.engine.steering.steering_fit import SteeringFit
 from headwater.plugins.stride import Stride
-from headwater.store.errors import BrokenMethod, DataError, StoreBusy
+from headwater.store.errors import BrokenMethod, DataError, SettingsError, StoreBusy
 from headwater.store.feature_store import FeatureStore
 from headwater.store.locks import OwnerLock
 from headwater.store.state import read_state, remove_state, write_state
@@ -211,6 +211,25 @@ def test_prompts_and_pieces_of_long_texts_are_read_again(tmp_path: Path) -> None
         kept = list(StoredTexts(FeatureStore.open(tmp_path / "S"), load(choice)).examples(Place()))
         assert [one.payload for one in kept] == [one.payload for one in read]
         assert not list(StoredTexts(bare, load(choice)).examples(Place()))
+
+
+def test_conversations_with_several_answers_are_read_again_from_token_ids_alone(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    says = [("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "four")]
+    record = {"messages": [{"role": role, "content": content} for role, content in says]}
+    (tmp_path / "c.jsonl").write_text(json.dumps(record) + "\n")
+    choice = ModelChoice(str(tmp_path / "model"), "cpu")
+    common = ("--model", tmp_path / "model", "--turns", "all")
+    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", *common)
+    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "bare", *common, "--no-tokens")
+    store = FeatureStore.open(tmp_path / "S")
+    (stored,) = StoredTexts(store, load(choice)).examples(Place())
+    settings = query_settings(str(tmp_path / "c.jsonl"), store.provenance, Template())
+    assert settings.template.turns == "all"  # queries follow the store
+    (read,) = corpus_provider([str(tmp_path / "c.jsonl")], choice, settings).examples(Place())
+    assert stored.payload == read.payload and len(stored.payload.ignored) > 2
+    with pytest.raises(SettingsError, match=r"--turns all.*without --no-tokens"):
+        StoredTexts(FeatureStore.open(tmp_path / "bare"), load(choice))
 
 
 def test_a_fit_that_is_killed_anywhere_goes_on_to_the_same_operators(texts: Path) -> None:

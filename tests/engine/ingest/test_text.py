@@ -44,7 +44,10 @@ def provider(model: LanguageModel, folder: Path, lines: list[dict[str, Any]], **
     record_errors = RecordErrors(more.pop("policy", "fail"))
     asked = {"max_length": 64, "attribute": "completion", **more}
     settings = TextSettings(
-        max_length=asked["max_length"], attribute=asked["attribute"], truncate=more.get("truncate")
+        more.pop("template", Template()),
+        max_length=asked["max_length"],
+        attribute=asked["attribute"],
+        truncate=more.get("truncate"),
     ).resolved(model.head.model_shape)
     return TextProvider(model, find_sources([str(path)]), settings, record_errors)
 
@@ -201,6 +204,29 @@ def test_conversations_are_rendered_by_the_tokenizers_template(model, tmp_path):
         assert model.tokenizer.decode(counted_tokens(source, example)).endswith("three")
     finally:
         model.tokenizer.chat_template = None
+
+
+@pytest.mark.parametrize("chatty", [True, False], ids=["template", "plain"])
+def test_all_answers_of_a_conversation_are_target_tokens(model, tmp_path, monkeypatch, chatty):
+    says = [("user", "one"), ("assistant", "two three"), ("user", "what is the sea"), ("assistant", "four")]
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}" if chatty else None
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
+    talk = [{"role": role, "content": content} for role, content in says]
+    whole = "user: one\nassistant: two three\nuser: what is the sea\nassistant: four"
+    source = provider(model, tmp_path, [{"messages": talk}], template=Template(turns="all"))
+    (example,) = all_of(source)
+    assert example.prompt == "user: one\nassistant: " and (example.prompt + example.text).strip() == whole
+    spans = model.tokenizer(example.prompt + example.text, add_special_tokens=False, return_offsets_mapping=True)
+    answers = [
+        (whole.index(content), whole.index(content) + len(content) + chatty) for content in ("two three", "four")
+    ]
+    expected = [
+        token
+        for token, (begin, end) in zip(spans["input_ids"], spans["offset_mapping"], strict=True)
+        if any(begin < last and end > first for first, last in answers)
+    ]
+    assert counted_tokens(source, example) == expected and len(expected) < example.length - 8
+    assert max(example.payload.target_positions) == example.length - 2
 
 
 def test_a_document_without_tokens_is_read_all_the_same(model, tmp_path, monkeypatch):

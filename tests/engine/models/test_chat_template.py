@@ -42,8 +42,8 @@ def talk(answer: str, **more: Any) -> Conversation:
 def test_prompt_and_text_are_the_whole_rendering(template: str, answer: str) -> None:
     own = tokenizer(template)
     conversation = talk(answer)
-    prompt, text = ChatTemplate(own, date(2026, 1, 2))(conversation)
-    assert prompt + text == own.apply_chat_template(conversation.messages, tokenize=False)
+    prompt, text, targets = ChatTemplate(own, date(2026, 1, 2))(conversation)
+    assert targets is None and prompt + text == own.apply_chat_template(conversation.messages, tokenize=False)
     assert prompt == "<|im_start|>user\none two<|im_end|>\n<|im_start|>assistant\n" and text.endswith("<|im_end|>\n")
 
 
@@ -52,6 +52,7 @@ def test_a_template_without_a_prompt_before_the_first_answer() -> None:
     assert ChatTemplate(tokenizer(CHATML), date(2026, 1, 2))(conversation) == (
         "<|im_start|>assistant\n",
         "three<|im_end|>\n",
+        None,
     )
 
 
@@ -66,5 +67,50 @@ def test_the_clock_stands_still() -> None:
 def test_the_white_space_before_a_dated_template_stays() -> None:
     own = tokenizer("\n  " + DATED)
     plain = tokenizer("\n  " + DATED.replace("strftime_now('%d %b %Y %H:%M:%S')", "'02 Jan 2026 00:00:00'"))
-    prompt, text = ChatTemplate(own, date(2026, 1, 2))(talk("three"))
+    prompt, text, _ = ChatTemplate(own, date(2026, 1, 2))(talk("three"))
     assert prompt + text == plain.apply_chat_template(talk("three").messages, tokenize=False)
+
+
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "depth"}}]}
+LONG = Conversation([
+    {"role": "user", "content": "one"}, {"role": "assistant", "content": "<think>\nlong\n</think>\n\ntwo"},
+    {"role": "user", "content": "three"}, CALL, {"role": "tool", "content": "5"}, {"role": "assistant", "content": "four"},
+])  # fmt: skip
+CALLS = CHATML.replace("{{ m['content'] }}", "{{ m['content'] }}{{ m['tool_calls'] | tojson if m['tool_calls'] }}")
+STRICT = (
+    "{% for m in messages %}{% if m['role'] == 'tool' and not messages[loop.index0 - 1]['tool_calls'] %}"
+    "{{ raise_exception('no call') }}{% endif %}" + CALLS.partition("%}")[2]
+)
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}"
+    "{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}\n{% else %}{{ m['content'] }}<|im_end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def parts(template: str, turns: Any, conversation: Conversation) -> list[str]:
+    """The texts that are targets."""
+    own = tokenizer(template)
+    prompt, text, targets = ChatTemplate(own, date(2026, 1, 2))(conversation, turns)
+    whole = prompt + text
+    assert whole == own.apply_chat_template(conversation.messages, tokenize=False)
+    assert targets is None or len(prompt) == targets[0][0]
+    return [whole[begin:end] for begin, end in targets] if targets else [text]
+
+
+@pytest.mark.parametrize("template", [CALLS, STRICT], ids=["calls", "strict"])
+def test_all_answers_of_a_conversation_are_targets(template: str) -> None:
+    first, call, last = parts(template, "all", LONG)
+    assert first == "<think>\nlong\n</think>\n\ntwo<|im_end|>\n" and last == "four<|im_end|>\n"
+    assert "depth" in call and call.endswith("<|im_end|>\n")
+    assert parts(template, "last", LONG) == ["four<|im_end|>\n"]
+
+
+def test_an_answer_of_which_a_template_drops_the_thought_is_a_target_without_it() -> None:
+    assert parts(THOUGHT, "all", LONG)[0].strip() == "two<|im_end|>"
+
+
+def test_targets_are_what_a_template_marks() -> None:
+    conversation = Conversation([message for message in LONG.messages if message["role"] != "tool" and message != CALL])
+    assert parts(MARKED, "all", conversation) == ["<think>\nlong\n</think>\n\ntwo<|im_end|>", "four<|im_end|>"]
+    assert parts(MARKED, "last", conversation) == ["four<|im_end|>"]
