@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
 from ...store.json_values import JsonObject
+from ...store.rowless_store import is_unused
 from ..arrays.precision.precisions import Sign
 from ..data.array_files import is_array_path
 from ..data.documents import RecordErrors
@@ -129,7 +130,8 @@ class PreparedIngest:
             StoreMismatch: the store has another model, tokenizer, corpus or settings.
         """
         provider = self.provider
-        if isinstance(provider, TextProvider) and not FeatureStore.exists(self.job.store):
+        is_new = not FeatureStore.exists(self.job.store) or is_unused(FeatureStore.open(self.job.store))
+        if isinstance(provider, TextProvider) and is_new:
             provider = with_better_boundary(provider, self.job.text.boundary, self.tokens)
         store = open_for_ingest(
             self.job.store, provider, self.methods, stored_fields=self.stored_fields, append=self.job.append
@@ -148,6 +150,7 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     store = FeatureStore.open(job.store) if FeatureStore.exists(job.store) else None
     if store is not None:
         store.require_writable()
+        store = None if is_unused(store) else store  # its settings bind no run
     methods = {
         label: method
         for name, settings in job.methods.items()

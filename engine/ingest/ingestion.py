@@ -21,6 +21,7 @@ import torch
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
+from ...store.rowless_store import remove_rowless
 from ...store.writer import GroupWriter, Rows
 from ..interface.method import Method
 from ..models.batch_outputs import PackedOutputs, merge_specs
@@ -79,24 +80,25 @@ class Ingestion:
             DataError: NaN or Inf in an example's logits (the example is named); the rows before it are committed.
             StoreFull: the disk is full; committed rows stay.
         """
-        finished = False
-        self._estimates = estimate_records(self.provider.sources) if run.on_progress is not silent else []
-        while not finished:
-            shortest, stop_row = self._shortest_groups()
-            if not shortest:
-                finished = True
-                break
-            if not self._start(run) or not self._advance(shortest, stop_row, run):
-                break
+        try:
+            finished = self._run(run)
+        except Exception:
+            remove_rowless(self.store)  # so that the settings of a run that failed at once bind no later one
+            raise
         seconds = time.monotonic() - self.started
         return IngestResult(
-            self.store.rows(EXAMPLES),
-            self.added,
-            self.read_tokens,
-            seconds,
-            self.provider.record_errors.count,
-            finished,
-        )
+            self.store.rows(EXAMPLES), self.added, self.read_tokens, seconds, self.provider.record_errors.count, finished
+        )  # fmt: skip
+
+    def _run(self, run: Run) -> bool:
+        """Bring all groups to the end of the corpus; False if stopped before."""
+        self._estimates = estimate_records(self.provider.sources) if run.on_progress is not silent else []
+        while True:
+            shortest, stop_row = self._shortest_groups()
+            if not shortest:
+                return True
+            if not self._start(run) or not self._advance(shortest, stop_row, run):
+                return False
 
     def _start(self, run: Run) -> bool:
         """Collect the methods' corpus statistics (`fit`) and call their `precompute`, once; False if stopped before the end."""

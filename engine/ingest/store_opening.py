@@ -15,7 +15,8 @@ from ...store.errors import StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.json_values import JsonObject
 from ...store.layout import Column
-from ...store.store_record import StoreRecord, columns_json
+from ...store.rowless_store import is_unused, make_anew
+from ...store.store_record import GroupRecord, StoreRecord, columns_json
 from ..data.sources import Source
 from ..interface.method import Method
 from .examples import StoredFields, example_columns
@@ -36,23 +37,29 @@ class _SourceRecord(TypedDict):
 def open_for_ingest(
     path: str, provider: Provider, methods: Mapping[str, Method], *, stored_fields: StoredFields, append: bool
 ) -> FeatureStore:
-    """Create the store, or open the existing one and check that it has the same model, corpus and settings.
+    """Create the store, or open the existing one and check that it has the same model, corpus and settings. One that holds
+    nothing yet is made anew if it differs from this run. Truncation may be switched on later.
 
     Raises:
         StoreMismatch: another model, tokenizer, corpus or settings; only the differences are listed.
+        StoreBusy: another process writes to a store that holds nothing yet.
     """
     facts = {**provider.provenance(), "text": stored_fields.text, "tokens": stored_fields.tokens}
+    provenance = {**facts, **provider.origin(), "sources": _source_records(provider.sources)}
+    groups = {group: GroupRecord(columns, notes) for group, columns, notes in _groups(provider, methods, stored_fields)}
     if not FeatureStore.exists(path):
-        sources = _source_records(provider.sources)
-        store = FeatureStore.create(path, {**facts, **provider.origin(), "sources": sources}, __version__)
+        store = FeatureStore.create(path, provenance, __version__)
+    elif is_unused(store := FeatureStore.open(path)):
+        if (store.provenance, dict(store.groups)) != (provenance, groups):
+            make_anew(store, provenance, __version__)
     else:
-        store = FeatureStore.open(path)
         store.require_writable()
-        require_same(path, facts, store.provenance)
+        later = {"truncate"} if facts.get("truncate") else set[str]()  # rows so far did not need to be truncated
+        require_same(path, {key: value for key, value in facts.items() if key not in later}, store.provenance)
         _merge_sources(store, provider, [EXAMPLES, *map(method_group, methods)], append)
-    for group, columns, notes in _groups(provider, methods, stored_fields):
+    for group, record in groups.items():
         if group not in store.groups:
-            store.add_group(group, columns, notes)
+            store.add_group(group, record.columns, record.notes)
     return store
 
 
@@ -110,6 +117,8 @@ def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str
         provider.sources[:] = ordered + new
         reopened = {name: replace(entry, complete=entry.complete and not new) for name, entry in root.entries.items()}
         provenance = {**root.provenance, "sources": stored + _source_records(new)}
+        if provider.provenance().get("truncate"):
+            provenance["truncate"] = True
         return replace(root, entries=reopened, provenance=provenance)
 
     store.update(change)

@@ -218,7 +218,7 @@ class TextProvider:
         self.record_errors.report(
             f"{self.sources[source_index].path}:{document.line}: prompt and completion are {size}, but an example has at most "
             f"{self.settings.length} tokens (the model's context: {self.head.model_shape.max_length}): shorten it; "
-            "in an ingestion, --max-length sets this number, and --truncate cuts the prompt's start"
+            "in an ingestion, --truncate cuts the prompt's start, and a new store takes another --max-length"
         )
 
     def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:

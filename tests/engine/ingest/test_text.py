@@ -126,8 +126,8 @@ def test_a_prompted_row_that_is_too_long_is_a_fault(model, tmp_path):
     total = len(ids_of(model, LONG + " Negative")) + len(model.prefix)
     told = (
         rf"c\.jsonl:2: prompt and completion are {total} tokens, but an example has at most 20 tokens "
-        r"\(the model's context: 64\): shorten it; in an ingestion, --max-length sets this number, "
-        "and --truncate cuts the prompt's start"
+        r"\(the model's context: 64\): shorten it; in an ingestion, --truncate cuts the prompt's start, "
+        "and a new store takes another --max-length"
     )
     with pytest.raises(CorpusError, match=told):
         all_of(provider(model, tmp_path, lines, max_length=20))
