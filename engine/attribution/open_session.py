@@ -72,7 +72,7 @@ def open_session(
             raise SettingsError(f"method {method} stores no rows: leave out --scan, --candidates and --certify")
         return RecoveredSession(feature_store, method, queries, options, run)
     stored = StoredScores(feature_store, method, run.budget, search)
-    provider = query_provider(queries, feature_store, options.model, options.template)
+    provider = query_provider(queries, feature_store, options.model, options.text)
     return StoredSession(stored, provider, options.top, run)
 
 
@@ -81,7 +81,7 @@ def _seeded(store: FeatureStore, method: str, queries: str, options: QueryOption
     if replace(options.search, all_scores=False, partial=False, seeds=False, device=None) != ONE_SCAN:
         raise SettingsError("--seeds scans the rows as they are stored: leave out --scan, --candidates and --certify")
     names = seeds_of(store, method)
-    provider = query_provider(queries, store, options.model, options.template)
+    provider = query_provider(queries, store, options.model, options.text)
     runs = [run, *(run.silenced() for _ in names[1:])]  # all sessions scan at once: only the first reports progress
     search = SearchOptions(all_scores=True, partial=options.search.partial)
     sessions = [

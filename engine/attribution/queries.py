@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 
 from ...store.errors import CorpusError
 from ...store.layout import Array
+from ..data.documents import RecordErrors
 from ..ingest.examples import Example, Place
 from ..ingest.ingest_plan import TOKEN_BYTES
 from ..ingest.method_code import MethodRows
@@ -18,22 +22,43 @@ _BATCH_TOKENS = 2048
 
 
 def read_queries(provider: Provider) -> list[Example]:
-    """All queries of a provider.
+    """The usable queries of a provider; where its policy is to skip the others, its notes name them.
 
     Raises:
-        CorpusError: there is no query, a query is too long, or it has no target position.
+        CorpusError: there is no usable query; or one is too long or has no target position, and the policy is to fail.
     """
-    queries = list(provider.examples(Place()))
+    provider.record_errors = RecordErrors(provider.record_errors.policy)  # each reading counts from zero
+    queries = [pieces[0] for pieces in _by_record(provider) if _is_usable(pieces, provider)]
+    provider.notes.extend(line for line in skipped_lines(provider.record_errors) if line not in provider.notes)
     if not queries:
         raise CorpusError(f"no query in {', '.join(source.path for source in provider.sources)}")
-    for query in queries:
-        if query.offset or query.place.piece:
-            raise CorpusError(f"{query.source}:{query.line}: the query is longer than the model's context of "
-                              f"{provider.head.model_shape.max_length} tokens: shorten it")  # fmt: skip
-        if not query.target_count:
-            raise CorpusError(f"{query.source}:{query.line}: the query has only one token, which nothing predicts: "
-                              "add a prompt or more text")  # fmt: skip
     return queries
+
+
+def skipped_lines(record_errors: RecordErrors) -> list[str]:
+    """Lines for the user about the queries that were skipped."""
+    count = record_errors.count
+    return (
+        [*(f"skipped: {line}" for line in record_errors.first), f"skipped {count} bad queries in all"] if count else []
+    )
+
+
+def _by_record(provider: Provider) -> Iterator[list[Example]]:
+    """The pieces of each record."""
+    for _, pieces in itertools.groupby(provider.examples(Place()), lambda one: (one.place.source, one.place.record)):
+        yield list(pieces)
+
+
+def _is_usable(pieces: list[Example], provider: Provider) -> bool:
+    """Whether a record's examples are one query; otherwise the record is reported."""
+    query, errors = pieces[0], provider.record_errors
+    if len(pieces) > 1:
+        errors.report(f"{query.source}:{query.line}: the query is longer than the model's context of "
+                      f"{provider.head.model_shape.max_length} tokens: shorten it")  # fmt: skip
+    elif not query.target_count:
+        errors.report(f"{query.source}:{query.line}: the query has only one token, which nothing predicts: "
+                      "add a prompt or more text")  # fmt: skip
+    return len(pieces) == 1 and query.target_count > 0
 
 
 def batch_tokens(queries: list[Example]) -> int:

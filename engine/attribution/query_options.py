@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..data.documents import Template
+from ..ingest.text_settings import TextSettings
 from ..models.language_model import ModelChoice
 
 
@@ -40,8 +40,10 @@ class QueryOptions:
     """k: number of examples per query."""
     model: ModelChoice = field(default_factory=lambda: ModelChoice(""))
     """The model that reads the queries; default: the store's model, at its recorded path."""
-    template: Template = field(default_factory=Template)
-    """Which fields of a record are text; default: the usual names."""
+    text: TextSettings = field(default_factory=TextSettings)
+    """How files of texts are read, and whether a bad query stops the run or is skipped; default: as the store's examples were,
+    and stop.
+    """
     search: SearchOptions = field(default_factory=SearchOptions)
     """How the best rows are searched."""
 

@@ -96,7 +96,7 @@ class RecoveredSession:
             self._files[base],
             self.store,
             choice,
-            self._options.template,
+            self._options.text,
             self._fitted.fingerprints[base] if path else None,
         )
 

@@ -14,16 +14,18 @@ from ...store.layout import TEXT_CHUNK_ROWS
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
-from ..data.documents import RecordErrors, Template, read_documents
+from ..data.documents import RecordErrors, read_documents
 from ..data.sources import find_sources
 from ..ingest.ingest_plan import TEXT_BYTES
 from ..ingest.open_provider import query_settings
+from ..ingest.text_settings import TextSettings
 from ..interface.method import TextSimilarity
 from ..results.example_table import Examples
 from ..results.results import RESULT_QUERIES, Results
 from ..results.score_export import export_parts
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
+from .queries import skipped_lines
 from .query_options import QueryOptions
 from .query_session import (
     TOGETHER,
@@ -69,7 +71,9 @@ class TextSession:
         if not self.rows:
             raise StoreMissing(f"{store.url} has no examples yet: run ingest again to continue")
         self._unfinished = require_whole(store, partial=options.search.partial)
-        self._queries = _read(queries, query_settings(queries, store.provenance, options.template).template)
+        record_errors = RecordErrors(options.text.on_error)
+        self._queries = _read(queries, query_settings(queries, store.provenance, options.text), record_errors)
+        self._skipped = skipped_lines(record_errors)
         self.shape = ScanShape(TEXT_CHUNK_ROWS, 1)
         self.plan = self._planned()
         self.plan.check(run.budget, self.plan.total)
@@ -112,8 +116,8 @@ class TextSession:
 
     @property
     def notes(self) -> list[str]:
-        """How many examples of how many there are, if some are missing."""
-        return self._unfinished
+        """The skipped queries, and how many examples of how many there are if some are missing."""
+        return [*self._skipped, *self._unfinished]
 
     def attribute(self) -> Results:
         """The best examples of each query."""
@@ -149,12 +153,12 @@ class TextSession:
             yield examples.texts(np.arange(first, min(self.rows, first + TEXT_CHUNK_ROWS)))
 
 
-def _read(path: str, template: Template) -> list[_Query]:
+def _read(path: str, settings: TextSettings, record_errors: RecordErrors) -> list[_Query]:
     """All queries of a file; a query's text includes its prompt."""
     queries = [
         _Query(document.id, document.prompt + document.text)
-        for source in find_sources([path])
-        for document in read_documents(source, template, RecordErrors("fail"))
+        for source in find_sources([path], lines=bool(settings.lines))
+        for document in read_documents(source, settings.template, record_errors)
     ]
     if not queries:
         raise CorpusError(f"no query in {path}")

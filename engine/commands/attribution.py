@@ -249,7 +249,7 @@ def _session(
     a = arguments
     search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, a.seeds, a.partial)
     run = Run(arguments.budget, arguments.device, silent if display is None else display.show)
-    query_options = QueryOptions(top, arguments.model_choice, arguments.template, search)
+    query_options = QueryOptions(top, arguments.model_choice, arguments.query_text, search)
     return open_session(arguments.store, arguments.method, arguments.queries, query_options, run)
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
@@ -21,6 +21,7 @@ from ..results.printable import printable
 if TYPE_CHECKING:
     from ..data.conversations import Turns
     from ..data.documents import Template
+    from ..ingest.text_settings import TextSettings
     from ..models.language_model import ModelChoice
 
 A = TypeVar("A")
@@ -141,6 +142,7 @@ class FieldArguments:
     completion_field: str
     response: str | None
     turns: Turns | None
+    on_error: Literal["fail", "skip"] = "fail"
 
     @property
     def template(self) -> Template:
@@ -148,6 +150,13 @@ class FieldArguments:
         from ..data.documents import Template
 
         return Template(self.text_field, self.prompt_field, self.completion_field, self.response, self.turns)
+
+    @property
+    def query_text(self) -> TextSettings:
+        """How queries are read."""
+        from ..ingest.text_settings import TextSettings
+
+        return TextSettings(self.template, self.on_error)
 
 
 RUN = options(
@@ -226,13 +235,18 @@ CORPUS = options(
     click.option("--commit-seconds", type=click.FloatRange(0), default=15.0, show_default=True,
                  help="Seconds between commits; a kill loses at most this much work."),
 )  # fmt: skip
+QUERY_FIELDS = options(
+    FIELDS,
+    click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
+                 help="Whether a bad query is an error, or is skipped and counted."),
+)  # fmt: skip
 QUERIES = options(
     click.argument("store"),
     click.option("--method", default="rise", show_default=True, metavar="NAME", help="Attribution method."),
     click.option("--queries", required=True, metavar="FILE", help="Queries, in any corpus format."),
     PARTIAL,
     MODEL_PATH,
-    FIELDS,
+    QUERY_FIELDS,
 )
 SEARCH = options(
     click.option("--scan", "precision", default="", metavar="PRECISION", help="Scan the copy in this precision first, such as "

@@ -10,10 +10,10 @@ import click
 from ..results.printable import printable_json
 from .options import (
     COLUMNS,
-    FIELDS,
     JSON_LINES,
     MODEL_PATH,
     PARTIAL,
+    QUERY_FIELDS,
     RUN,
     FieldArguments,
     RunArguments,
@@ -35,7 +35,7 @@ _TASK = options(
     click.option("--features", "--method", "method", default="grasp", show_default=True, metavar="METHOD",
                  help="Method whose stored rows are the examples' features."),
     MODEL_PATH,
-    FIELDS,
+    QUERY_FIELDS,
     RUN,
 )  # fmt: skip
 _SUBSETS = options(
@@ -268,9 +268,9 @@ def _task(arguments: TaskArguments, run: Run) -> tuple[LinearFeatures, Targets]:
     from ..selection.targets import FEW, read_targets
 
     features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run, partial=arguments.partial)
+    targets = read_targets(features, arguments.queries, arguments.by, arguments.model_choice, arguments.query_text)
     for line in features.notes:
         echo(line, err=True)
-    targets = read_targets(features, arguments.queries, arguments.by, arguments.model_choice, arguments.template)
     if targets.few:
         some = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])
         echo(f"warning: fewer than {FEW} examples of task {some}: its direction is uncertain", err=True)

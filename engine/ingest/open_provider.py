@@ -42,7 +42,7 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, settings: TextSet
 
 
 def query_provider(
-    path: str, store: FeatureStore, choice: ModelChoice, template: Template, fingerprints: JsonObject | None = None
+    path: str, store: FeatureStore, choice: ModelChoice, asked: TextSettings, fingerprints: JsonObject | None = None
 ) -> Provider:
     """The provider of queries to a store: read by the store's model, as :func:`query_settings` says.
 
@@ -57,19 +57,19 @@ def query_provider(
             raise CorpusError(
                 f"{path} is not a file of arrays, but {store.url} was made from arrays: give the queries as .npz or Zarr"
             )
-        provider: Provider = ArrayProvider([path], pick_device(choice.device), RecordErrors("fail"))
+        provider: Provider = ArrayProvider([path], pick_device(choice.device), RecordErrors(asked.on_error))
         require_same(store.url, provider.provenance(), expected)
         return provider
-    settings = query_settings(path, store.provenance, template)
+    settings = query_settings(path, store.provenance, asked)
     sources = find_sources([path], lines=bool(settings.lines))  # before the model is loaded: a wrong path fails at once
     model = load(replace(choice, path=choice.path or store.provenance["model_path"]))
     require_same(store.url, model.fingerprint, expected)
     context = model.head.model_shape.max_length
     length = min(settings.max_length or context, context) if settings.truncate else context  # a query is never split
     shorter = replace(settings, max_length=length)
-    queries = TextProvider(model, sources, shorter.resolved(model.head.model_shape), RecordErrors("fail"))
+    queries = TextProvider(model, sources, shorter.resolved(model.head.model_shape), RecordErrors(asked.on_error))
     stored = TextSettings.from_provenance(store.provenance).template
-    if stored.names_fields and not template.names_fields:
+    if stored.names_fields and not asked.template.names_fields:
         taken = settings.template == stored
         queries.notes.append(
             f"queries are read with the store's template: {_show(stored)}" if taken else
@@ -83,18 +83,19 @@ def _show(template: Template) -> str:
     return ", ".join(f"--{name} {value!r}" for name, value in asdict(template).items() if value)
 
 
-def query_settings(path: str, provenance: JsonObject, template: Template) -> TextSettings:
+def query_settings(path: str, provenance: JsonObject, asked: TextSettings) -> TextSettings:
     """How queries are read: as the store's examples were (template, length, truncation, token boundary, date), except that of a
     query with a prompt only the completion's tokens are targets.
 
-    Without a `template` of their own, queries that lack the fields of the store's template are read by their field names.
+    Without a template of their own in `asked`, queries that lack the fields of the store's template are read by their field
+    names.
 
     Raises:
         CorpusError: the file does not exist or cannot be read.
     """
-    settings = replace(TextSettings(template, attribute="completion").completed_from(provenance), on_error="fail")
+    settings = replace(asked, attribute="completion").completed_from(provenance)
     stored = settings.template
-    if stored.names_fields and not template.names_fields:
+    if stored.names_fields and not asked.template.names_fields:
         sources = find_sources([path], lines=bool(settings.lines))
         if not all(suits(stored, source) for source in sources):
             return replace(settings, template=Template(response=stored.response, turns=stored.turns))

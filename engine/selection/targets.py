@@ -18,9 +18,10 @@ import numpy as np
 from ...store.errors import CorpusError, DataError, SettingsError, StoreError
 from ...store.layout import Array
 from ...store.state import whole_state, write_state
-from ..data.documents import Template
+from ..attribution.queries import skipped_lines
 from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
+from ..ingest.text_settings import TextSettings
 from ..models.language_model import ModelChoice
 from ..results.groups import document_of, labels_of_table
 from .linear_features import LinearFeatures
@@ -58,20 +59,21 @@ class Targets:
         return [name for name, count in zip(self.names, self.counts, strict=True) if count < FEW]
 
 
-def read_targets(features: LinearFeatures, queries: str, by: str, choice: ModelChoice, template: Template) -> Targets:
-    """The task vectors of a query file of any size.
+def read_targets(features: LinearFeatures, queries: str, by: str, choice: ModelChoice, asked: TextSettings) -> Targets:
+    """The task vectors of a query file of any size. Notes on skipped queries are added to those of `features`.
 
     Raises:
         CorpusError: no query has a target position. DataError: a record lacks the column. StoreMismatch: another model than the
             store's.
     """
-    provider = query_provider(queries, features.store, choice, template)
+    provider = query_provider(queries, features.store, choice, asked)
     digests = [_digest(source.path) for source in provider.sources]
-    content = json.dumps([digests, provider.provenance(), asdict(template), by, features.column], sort_keys=True)
+    content = json.dumps([digests, provider.provenance(), asdict(asked), by, features.column], sort_keys=True)
     folder = features.state and features.state / f"task-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
     targets = _read(folder, features.depth)
     if targets is None:
         targets = _compute(features, provider, labels_of_table(queries, by) if by else None)
+        features.notes.extend(skipped_lines(provider.record_errors))
         _write(folder, targets)
     return targets
 

@@ -134,8 +134,9 @@ def _ingest(task: tasks.Task, settings: dict[str, tuple[str, ...]], store: Path)
 def _export(task: tasks.Task, store: Path, method: str, scores: Path) -> None:
     from headwater.engine.attribution.open_session import open_session
     from headwater.engine.attribution.query_options import QueryOptions, SearchOptions
+    from headwater.engine.ingest.text_settings import TextSettings
 
-    options = QueryOptions(template=_template(task), search=SearchOptions(all_scores=True))
+    options = QueryOptions(text=TextSettings(_template(task)), search=SearchOptions(all_scores=True))
     question = open_session(str(store), method, task.queries, options)
     question.export(str(scores))
 

@@ -62,15 +62,15 @@ def measure(store: Path, questions: Path, model: Path) -> dict[str, Any]:
     from headwater.engine.arrays.scan.top_k import top_k
     from headwater.engine.attribution.queries import read_queries
     from headwater.engine.attribution.stored_scores import StoredScores
-    from headwater.engine.data.documents import Template
     from headwater.engine.ingest.open_provider import query_provider
+    from headwater.engine.ingest.text_settings import TextSettings
     from headwater.engine.models.language_model import ModelChoice
     from headwater.engine.runtime.run import SILENT_STAGE
     from headwater.store.feature_store import FeatureStore, method_group, precision_group
 
     opened = FeatureStore.open(store)
     attribution = StoredScores(opened, "rise")
-    provider = query_provider(str(questions), opened, ModelChoice(str(model)), Template())
+    provider = query_provider(str(questions), opened, ModelChoice(str(model)), TextSettings())
     matrix = attribution.prepare(provider, read_queries(provider)).matrix
     fine, shape = StoredRows(opened, method_group("rise")), ScanShape(64, 2)
     exact = np.vstack([_brute(fine, matrix[start : start + 50]) for start in range(0, len(matrix), 50)])

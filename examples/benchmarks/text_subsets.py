@@ -194,7 +194,7 @@ def ingested(data: Path, work: Path) -> dict[str, Path]:
 
 def features(data: Path, work: Path) -> dict[str, subset_figures.Feature]:
     """Each feature's means of subsets and vectors of tasks."""
-    from headwater.engine.data.documents import Template
+    from headwater.engine.ingest.text_settings import TextSettings
     from headwater.engine.models.language_model import ModelChoice
     from headwater.engine.selection.linear_features import LinearFeatures
     from headwater.engine.selection.targets import read_targets
@@ -209,7 +209,7 @@ def features(data: Path, work: Path) -> dict[str, subset_figures.Feature]:
             tasks = by_task(own.T).T
         else:
             choice = ModelChoice(str(data / MODEL), "cpu")
-            read = read_targets(rows, str(work / "targets.jsonl"), "domain", choice, Template())
+            read = read_targets(rows, str(work / "targets.jsonl"), "domain", choice, TextSettings())
             assert read.names == DOMAINS
             tasks = by_task(read.vectors.T).T
         found[name] = subset_figures.Feature(rows, tasks)

@@ -224,7 +224,7 @@ def test_conversations_with_several_answers_are_read_again_from_token_ids_alone(
     done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "bare", *common, "--no-tokens")
     store = FeatureStore.open(tmp_path / "S")
     (stored,) = StoredTexts(store, load(choice)).examples(Place())
-    settings = query_settings(str(tmp_path / "c.jsonl"), store.provenance, Template())
+    settings = query_settings(str(tmp_path / "c.jsonl"), store.provenance, TextSettings())
     assert settings.template.turns == "all"  # queries follow the store
     (read,) = corpus_provider([str(tmp_path / "c.jsonl")], choice, settings).examples(Place())
     assert stored.payload == read.payload and len(stored.payload.ignored) > 2
