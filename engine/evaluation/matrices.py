@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...store.errors import DataError, SettingsError
+from ...store.errors import DataError, SettingsError, StoreDamaged
 from ...store.layout import Array
 from ..data.bergson_index import is_bergson_scores, read_bergson_scores
+from .truth_record import require_undamaged
 
 FORMATS = (".npy", ".parquet", ".zarr")
 
@@ -23,6 +24,7 @@ def read_array(path: str, what: str) -> Array:
     Raises:
         SettingsError: the file does not exist, or its format is unknown.
         DataError: it does not hold numbers, or a number is not finite; the row is named.
+        StoreDamaged: it is a file of ground truth that differs from its digest.
     """
     file = Path(path)
     if is_bergson_scores(path):
@@ -35,6 +37,8 @@ def read_array(path: str, what: str) -> Array:
         raise SettingsError(f"{path} does not exist: give a file of {what}")
     try:
         array = {".npy": _npy, ".parquet": _parquet, ".zarr": _zarr}[file.suffix](file)
+    except StoreDamaged:
+        raise
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if array.dtype.kind not in "biuf" or not array.ndim:
@@ -70,6 +74,7 @@ def read_masks(path: str) -> Array:
 
 
 def _npy(file: Path) -> Array:
+    require_undamaged(file)
     array: Array = np.load(file, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise ValueError("it is an archive of arrays, not one array: save it with numpy.save")

@@ -2,40 +2,45 @@
 
 | file             | content                                                                                       |
 |------------------|-----------------------------------------------------------------------------------------------|
-| `truth.json`     | settings and digests, which a later run must share; the noise ceiling when all runs are done  |
+| `truth.json`     | settings, which a later run must share; the noise ceiling when all runs are done; digests      |
 | `masks.npy`      | (S, N) int8                                                                                    |
-| `examples.npz`, `queries.npz` | tokens                                                                            |
-| `runs/S-R.npy`   | (Q,) float64: losses of the queries after training on subset S with seed R; written atomically |
+| `examples/`, `queries/` | tokens                                                                                  |
+| `runs/S-R/`      | (Q,) float64: losses of the queries after training on subset S with seed R                     |
 | `outcomes.npy`   | (seeds, S, Q) float64, written when all runs are done                                         |
 
-Knows no method.
+Each file appears whole and has a digest or checksums. A run that is damaged, or of other settings, is trained again, and damaged
+masks and tokens are written again. Training processes end with the one that started them. Knows no method.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 
 import numpy as np
 
 from ...store.errors import HeadwaterError, SettingsError, StoreDamaged, StoreError, StoreMismatch
-from ...store.files import write_json
 from ...store.json_values import JsonFields, ParsedJson
 from ...store.layout import Array
-from ...store.state import has_state, read_state, remove_state, write_state
+from ...store.state import whole_state, write_state
 from ..evaluation.metrics import noise_ceiling
+from ..evaluation.truth_record import TRUTH, TruthRecord, file_digest
 from ..runtime.output_files import whole_file
 from ..runtime.run import SILENT, Run, ShouldStop
 from .token_sets import TokenSet
 from .training_loop import RetrainingRecipe, query_losses, train_on_subset
 
-TRUTH = "truth.json"
+_MASKS, _OUTCOMES = "masks.npy", "outcomes.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,7 @@ class RetrainingTask:
 
 def written_files(folder: str) -> list[str]:
     """The files of a folder that a run would replace: the masks only if the folder is new."""
-    record = Path(folder) / TRUTH
-    names = ["outcomes.npy", TRUTH] if record.exists() else ["outcomes.npy", TRUTH, "masks.npy"]
+    names = [_OUTCOMES, TRUTH, *([] if (Path(folder) / TRUTH).exists() else [_MASKS])]
     return [str(Path(folder) / name) for name in names]
 
 
@@ -87,25 +91,37 @@ class GroundTruth:
 
         Raises:
             StoreMismatch: the folder has other settings; the first difference is named. SettingsError: it cannot be written.
+            StoreDamaged: its record is not what was written.
         """
         self.folder, self.task, self._settings = Path(folder), task, task.settings()
-        record_path = self.folder / TRUTH
-        if record_path.exists():
-            _require_same(json.loads(record_path.read_text()), self._settings, folder)
-            return
+        record = TruthRecord.read(self.folder)
+        if record is not None:
+            _require_same(record, self._settings, folder)
+            self._settings = record.settings  # equal, and of the same types: 1 and 1.0 have different digests
+        self._digest = hashlib.blake2b(json.dumps(self._settings, sort_keys=True).encode(), digest_size=16).hexdigest()
         try:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
-            task.examples.save(self.folder / "examples")
-            task.queries.save(self.folder / "queries")
-            _save(self.folder / "masks.npy", task.masks.astype(np.int8))
-            self._note({})
+            self._write_inputs()
+            if record is None:
+                self._write_record({}, [_MASKS])
+        except StoreDamaged:
+            raise
         except (OSError, StoreError) as error:
             raise SettingsError(f"{folder} cannot be written: {error}") from None
 
+    def _write_inputs(self) -> None:
+        """Write tokens and masks, unless they are there undamaged."""
+        for name, tokens in (("examples", self.task.examples), ("queries", self.task.queries)):
+            if not tokens.is_saved(self.folder / name):
+                tokens.save(self.folder / name)
+        masks = self.task.masks.astype(np.int8)
+        if not _holds(self.folder / _MASKS, masks):
+            _save(self.folder / _MASKS, masks)
+
     def remaining_runs(self) -> list[tuple[int, int]]:
-        """(subset, seed) of each run that is not done; all subsets of a seed come before the next seed."""
+        """(subset, seed) of each run that is not done, or damaged; all subsets of a seed come before the next seed."""
         jobs = [(subset, seed) for seed in range(self.task.seeds) for subset in range(len(self.task.masks))]
-        return [job for job in jobs if not has_state(self._run(*job))]
+        return [job for job in jobs if self._losses(*job) is None]
 
     def build(self, processes: int, run: Run = SILENT) -> bool:
         """Train what is left; False when stopped before the end. Progress counts the trainings that are done.
@@ -126,21 +142,23 @@ class GroundTruth:
 
     def noise_ceiling_line(self) -> str:
         """One line about the noise ceiling."""
-        record = json.loads((self.folder / TRUTH).read_text())
-        if record.get("ceiling") is None:
+        record = TruthRecord.read(self.folder)
+        between, ceiling = (record.figures.get(name) if record else None for name in ("between_seeds", "ceiling"))
+        if between is None or ceiling is None:
             return "the noise ceiling needs two seeds"
-        return f"two trainings of a subset agree at {record['between_seeds']:.3f}; ceiling {record['ceiling']:.3f}"
+        return f"two trainings of a subset agree at {between:.3f}; ceiling {ceiling:.3f}"
 
     def _run_trainings(self, jobs: list[tuple[int, int]], processes: int, should_stop: ShouldStop) -> Iterator[None]:
         """Runs as they end; no more are begun than there are processes, so that a stop takes effect soon."""
         context, waiting = multiprocessing.get_context("spawn"), iter(jobs)
-        with ProcessPoolExecutor(max(1, min(processes, len(jobs))), context, _ignore_interrupts) as pool:
+        with ProcessPoolExecutor(max(1, min(processes, len(jobs))), context, _start_worker) as pool:
             running: set[Future[None]] = set()
             try:
                 while True:
                     while len(running) < processes and not should_stop() and (job := next(waiting, None)):
                         recipe = self.task.recipe_fields()
-                        running.add(pool.submit(run_training, str(self.folder), self.task.model, recipe, *job))
+                        training = RetrainingInputs(str(self.folder), self.task.model, self._digest, recipe)
+                        running.add(pool.submit(run_training, training, *job))
                     if not running:
                         return
                     finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -154,38 +172,73 @@ class GroundTruth:
                     process.terminate()
                 raise
 
-    def _run(self, subset: int, seed: int) -> Path:
-        return _run_path(self.folder, subset, seed)
+    def _losses(self, subset: int, seed: int) -> Array | None:
+        """(Q,) float64: the losses of a run; None if it is not done, or damaged, or of other settings."""
+        state = whole_state(_run_path(self.folder, subset, seed))
+        if state is None or set(state.arrays) != {"losses"} or dict(state.values) != {"settings": self._digest}:
+            return None
+        return state.arrays["losses"]
 
     def _finish(self) -> None:
-        subsets = range(len(self.task.masks))
-        outcomes = np.array([[_losses_of(self._run(s, r)) for s in subsets] for r in range(self.task.seeds)])
-        _save(self.folder / "outcomes.npy", outcomes)
+        outcomes = np.zeros((self.task.seeds, len(self.task.masks), len(self.task.queries)))
+        for seed, subset in np.ndindex(outcomes.shape[:2]):
+            losses = self._losses(subset, seed)
+            if losses is None:
+                raise StoreDamaged(
+                    f"{_run_path(self.folder, subset, seed)} is damaged: the same command trains it again"
+                )
+            outcomes[seed, subset] = losses
+        if not _holds(self.folder / _OUTCOMES, outcomes):
+            _save(self.folder / _OUTCOMES, outcomes)
         between, ceiling = noise_ceiling(outcomes)
         figures = {"between_seeds": between, "ceiling": ceiling, "mean_loss": float(outcomes.mean())}
-        self._note({key: value if np.isfinite(value) else None for key, value in figures.items()})
+        finite = {key: value if np.isfinite(value) else None for key, value in figures.items()}
+        self._write_record(finite, [_MASKS, _OUTCOMES])
 
-    def _note(self, more: ParsedJson) -> None:
-        write_json(self.folder / TRUTH, {"settings": self._settings, **more})
+    def _write_record(self, figures: dict[str, float | None], names: list[str]) -> None:
+        digests = {name: file_digest(self.folder / name) for name in names}
+        TruthRecord(self._settings, figures, digests).write(self.folder)
 
 
-def _ignore_interrupts() -> None:
-    """Ignore SIGINT in a training process; the parent handles Ctrl-C."""
+def _start_worker() -> None:
+    """Ignore SIGINT in a training process, as the parent handles Ctrl-C; and end with the parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def run_training(folder: str, model: str, recipe: JsonFields, subset: int, seed: int) -> None:
+@dataclass(frozen=True, slots=True)
+class RetrainingInputs:
+    """What all trainings of a folder share."""
+
+    folder: str
+    model: str
+    """Folder of the model."""
+    settings: str
+    """Digest of the folder's settings."""
+    recipe: JsonFields
+    """The recipe without the seed."""
+
+
+def run_training(training: RetrainingInputs, subset: int, seed: int) -> None:
     """Run one training in the current process, and write the losses of the queries."""
     import torch
 
     torch.set_num_threads(1)
-    truth_folder = Path(folder)
+    truth_folder = Path(training.folder)
     examples = TokenSet.load(truth_folder / "examples")
     has_targets = np.diff(examples.ends, prepend=0) > examples.first  # an example of one token has no target
-    rows = np.flatnonzero(np.load(truth_folder / "masks.npy", mmap_mode="r")[subset] & has_targets).tolist()
-    trained_model = train_on_subset(model, examples, rows, RetrainingRecipe(**recipe, seed=seed))  # type: ignore[arg-type]
+    rows = np.flatnonzero(np.load(truth_folder / _MASKS, mmap_mode="r")[subset] & has_targets).tolist()
+    recipe = RetrainingRecipe(**training.recipe, seed=seed)  # type: ignore[arg-type]
+    trained_model = train_on_subset(training.model, examples, rows, recipe)
     losses = query_losses(trained_model, TokenSet.load(truth_folder / "queries"))
-    write_state(_run_path(truth_folder, subset, seed), {}, {"losses": losses})
+    write_state(_run_path(truth_folder, subset, seed), {"settings": training.settings}, {"losses": losses})
 
 
 def _run_path(folder: Path, subset: int, seed: int) -> Path:
@@ -197,26 +250,19 @@ def _save(path: Path, values: Array) -> None:
         np.save(file, values)
 
 
-def _losses_of(folder: Path) -> Array:
-    """The losses of one training; one that is damaged is removed, to be trained again.
-
-    Raises:
-        StoreDamaged: it is not what was written.
-    """
+def _holds(path: Path, values: Array) -> bool:
+    """Whether a .npy file holds exactly these numbers."""
     try:
-        state = read_state(folder)
-    except StoreDamaged as error:
-        remove_state(folder)
-        raise StoreDamaged(f"{error}; the same command trains it again") from None
-    if state is None or set(state.arrays) != {"losses"}:
-        raise StoreDamaged(f"{folder} holds no losses of a training: remove it, and the same command trains it again")
-    return state.arrays["losses"]
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError):
+        return False
+    return stored.dtype == values.dtype and np.array_equal(stored, values)
 
 
-def _require_same(record: ParsedJson, settings: ParsedJson, folder: str) -> None:
-    existing = record.get("settings", {})
+def _require_same(record: TruthRecord, settings: ParsedJson, folder: str) -> None:
     for key, value in settings.items():
-        if existing.get(key) != value:
+        existing = record.settings.get(key)
+        if existing != value:
             raise StoreMismatch(
-                f"{folder} was begun with another {key}: {existing.get(key)} in the folder, {value} in this run; use a new folder"
+                f"{folder} was begun with another {key}: {existing} in the folder, {value} in this run; use a new folder"
             )

@@ -47,6 +47,13 @@ class TokenSet:
         """Write them as a state of checksummed arrays."""
         write_state(folder, {}, {"ids": self.ids, "ends": self.ends, "first": self.first})
 
+    def is_saved(self, folder: Path) -> bool:
+        """Whether a folder holds these tokens, undamaged."""
+        try:
+            return TokenSet.load(folder).digest == self.digest
+        except StoreDamaged:
+            return False
+
     @classmethod
     def load(cls, folder: Path) -> TokenSet:
         """Read what `save` wrote.

@@ -1,0 +1,109 @@
+"""A folder of ground truth whose files are damaged gives the same outcomes or one line; its workers end with their parent."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from headwater.engine.retraining.retraining_job import GroundTruthJob, prepare_ground_truth
+from headwater.engine.retraining.training_loop import RetrainingRecipe
+from running import done, headwater
+from small import save_model, sentences, write_corpus
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("damage")
+    save_model(folder / "model")
+    write_corpus(folder / "c.jsonl", sentences(16))
+    write_corpus(folder / "q.jsonl", sentences(16)[:4])
+    np.save(folder / "scores.npy", np.random.default_rng(0).normal(size=(4, 16)))
+    done(*words(folder, folder / "truth"))
+    return folder
+
+
+def words(place: Path, folder: Path, *more: object) -> list[object]:
+    common = ["--subsets", 3, "--seeds", 1, "--epochs", 1, "--batch", 8, "--processes", 1]
+    return ["ground-truth", place / "c.jsonl", "--queries", place / "q.jsonl", "--model-config", place / "model", "-o", folder,
+            *common, *more]  # fmt: skip
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] ^= 1 << (at % 8)
+    path.write_bytes(bytes(data))
+
+
+def test_a_flipped_bit_in_any_file_is_mended_or_one_line(place: Path, tmp_path: Path) -> None:
+    files = [file for file in sorted((place / "truth").rglob("*")) if file.is_file() and file.parts[-2] != "runs"]
+    ours = [file for file in files if "runs" not in file.parts or file.is_relative_to(place / "truth/runs/0000-00")]
+    assert len(ours) > 15
+    for number, file in enumerate(ours):
+        folder = shutil.copytree(place / "truth", tmp_path / str(number))
+        damaged = folder / file.relative_to(place / "truth")
+        flip(damaged, 7919 * (number + 1))
+        if "runs" in file.parts and file.name != "0":  # one of its files is enough to see the training itself
+            task = GroundTruthJob([str(place / "c.jsonl")], str(place / "q.jsonl"), str(place / "model"), str(folder), subsets=3,
+                                  seeds=1, recipe=RetrainingRecipe(epochs=1, batch=8))  # fmt: skip
+            no_numbers = file.parent.parent.name == "0000-00"  # the metadata of a group, which nothing is read from
+            assert prepare_ground_truth(task).remaining_runs() == ([] if no_numbers else [(0, 0)]), file
+            continue
+        ended = headwater(*words(place, folder))
+        if damaged.name == "truth.json":
+            assert ended.exit_code == 1 and ended.stderr.splitlines()[-1].startswith("error: "), ended.output
+            damaged.unlink()
+            ended = headwater(*words(place, folder))
+        assert ended.exit_code == 0, (file, ended.output)
+        for name in ("outcomes.npy", "masks.npy", "truth.json"):
+            assert (folder / name).read_bytes() == (place / "truth" / name).read_bytes(), (file, name)
+
+
+@pytest.mark.parametrize("name", ["outcomes.npy", "masks.npy", "truth.json"])
+def test_evaluate_refuses_damaged_ground_truth(place: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(place / "truth", tmp_path / "t")
+    command = ["evaluate", "lds", "--scores", place / "scores.npy", "--masks", folder / "masks.npy", "--outcomes",
+               folder / "outcomes.npy", "--resamples", 2]  # fmt: skip
+    done(*command)
+    flip(folder / name, -1)
+    refused = headwater(*command)
+    assert refused.exit_code == 1 and len(refused.stderr.splitlines()) == 1 and "ground-truth again" in refused.stderr
+
+
+def test_runs_of_other_settings_are_not_used(place: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(place / "truth", tmp_path / "t")
+    (folder / "truth.json").unlink()
+    done(*words(place, folder, "--learning-rate", 0.1))
+    done(*words(place, tmp_path / "fresh", "--learning-rate", 0.1))
+    assert (folder / "outcomes.npy").read_bytes() == (tmp_path / "fresh/outcomes.npy").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lists children by /proc")
+def test_workers_end_with_their_parent(place: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "headwater", *map(str, words(place, tmp_path / "t", "--epochs", 400))]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 200
+    while len(workers := children.read_text().split()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(_runs(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(workers) >= 2 and not any(_runs(worker) for worker in workers)
+
+
+def _runs(process: str) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
