@@ -62,10 +62,10 @@ class RetrainingTask:
         """The settings and digests that decide the outcomes, as JSON values."""
         from ..models.language_model import config_digest
 
-        masks = np.packbits(self.masks).tobytes()
+        masks = hashlib.blake2b(np.packbits(self.masks).tobytes(), digest_size=16).hexdigest()
         return {
             "model": config_digest(self.model, weights=self.recipe.pretrained), "examples": self.examples.digest,
-            "queries": self.queries.digest, "masks": TokenSet(np.frombuffer(masks, np.uint8), *_NONE).digest,
+            "queries": self.queries.digest, "masks": masks,
             "shape": list(self.masks.shape), "seeds": self.seeds, "recipe": self.recipe_fields(),
         }  # fmt: skip
 
@@ -78,9 +78,6 @@ def written_files(folder: str) -> list[str]:
     """The files of a folder that a run would replace: the masks only if the folder is new."""
     names = [_OUTCOMES, TRUTH, *([] if (Path(folder) / TRUTH).exists() else [_MASKS])]
     return [str(Path(folder) / name) for name in names]
-
-
-_NONE = (np.zeros(0, np.int64), np.zeros(0, np.int32))
 
 
 class GroundTruth:
@@ -233,8 +230,8 @@ def run_training(training: RetrainingInputs, subset: int, seed: int) -> None:
     torch.set_num_threads(1)
     truth_folder = Path(training.folder)
     examples = TokenSet.load(truth_folder / "examples")
-    has_targets = np.diff(examples.ends, prepend=0) > examples.first  # an example of one token has no target
-    rows = np.flatnonzero(np.load(truth_folder / _MASKS, mmap_mode="r")[subset] & has_targets).tolist()
+    masks = np.load(truth_folder / _MASKS, mmap_mode="r")
+    rows = np.flatnonzero(masks[subset] & (examples.target_counts > 0)).tolist()
     recipe = RetrainingRecipe(**training.recipe, seed=seed)  # type: ignore[arg-type]
     trained_model = train_on_subset(training.model, examples, rows, recipe)
     losses = query_losses(trained_model, TokenSet.load(truth_folder / "queries"))

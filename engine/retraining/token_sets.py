@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...store.errors import DataError, StoreDamaged
+from ...store.errors import StoreDamaged
 from ...store.layout import Array
 from ...store.state import read_state, write_state
 from ..ingest.examples import TextPayload
@@ -26,26 +26,35 @@ class TokenSet:
     """(T,) int32, all tokens."""
     ends: Array
     """(N,) int64, end of each example in `ids`."""
-    first: Array
-    """(N,) int32, index in each example of its first target token."""
+    is_target: Array
+    """(T,) bool, whether the loss of each token counts."""
 
     def __len__(self) -> int:
         return len(self.ends)
 
-    def example(self, row: int) -> tuple[Array, int]:
-        """The tokens of one example, and the index of its first target token."""
-        start = int(self.ends[row - 1]) if row else 0
-        return self.ids[start : int(self.ends[row])], int(self.first[row])
+    def example(self, row: int) -> tuple[Array, Array]:
+        """The tokens of one example (n,), and which of them are targets (n,)."""
+        place = slice(int(self.ends[row - 1]) if row else 0, int(self.ends[row]))
+        return self.ids[place], self.is_target[place]
+
+    @property
+    def target_counts(self) -> Array:
+        """(N,) int64: number of targets of each example."""
+        counts: Array = np.diff(np.concatenate([[0], np.cumsum(self.is_target)])[self.ends], prepend=0)
+        return counts
 
     @property
     def digest(self) -> str:
         """Hex BLAKE2b of all arrays."""
-        parts = (np.ascontiguousarray(values).tobytes() for values in (self.ids, self.ends, self.first))
+        parts = (np.ascontiguousarray(values).tobytes() for values in self._arrays().values())
         return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write them as a state of checksummed arrays."""
-        write_state(folder, {}, {"ids": self.ids, "ends": self.ends, "first": self.first})
+        write_state(folder, {}, self._arrays())
+
+    def _arrays(self) -> dict[str, Array]:
+        return {"ids": self.ids, "ends": self.ends, "is_target": self.is_target}
 
     def is_saved(self, folder: Path) -> bool:
         """Whether a folder holds these tokens, undamaged."""
@@ -62,24 +71,20 @@ class TokenSet:
             StoreDamaged: it is not there, or not whole.
         """
         state = read_state(folder)
-        if state is None or set(state.arrays) != {"ids", "ends", "first"}:
+        if state is None or set(state.arrays) != {"ids", "ends", "is_target"}:
             raise StoreDamaged(
                 f"{folder} holds no tokens: remove the folder above it and run headwater ground-truth again"
             )
-        return cls(state.arrays["ids"], state.arrays["ends"], state.arrays["first"])
+        return cls(**state.arrays)
 
 
 def concatenate_tokens(examples: Iterable[TextPayload]) -> TokenSet:
-    """Concatenate examples.
-
-    Raises:
-        DataError: an example has tokens between its targets that are no targets themselves.
-    """
-    ids, ends, first = list[int](), list[int](), list[int]()
-    for tokens, first_target, ignored in examples:
-        if ignored:
-            raise DataError("a record masks tokens between its targets, which ground truth cannot train on")
-        ids.extend(tokens)
+    """Concatenate examples."""
+    ids, ends, targets = list[int](), list[int](), list[Array]()
+    for payload in examples:
+        ids.extend(payload.ids)
         ends.append(len(ids))
-        first.append(max(1, first_target))
-    return TokenSet(np.array(ids, np.int32), np.array(ends, np.int64), np.array(first, np.int32))
+        is_target = np.zeros(len(payload.ids), bool)
+        is_target[payload.target_positions + 1] = True
+        targets.append(is_target)
+    return TokenSet(np.array(ids, np.int32), np.array(ends, np.int64), np.concatenate([*targets, np.zeros(0, bool)]))

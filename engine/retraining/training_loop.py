@@ -36,7 +36,7 @@ class RetrainingRecipe(TrainingRecipe):
 
 
 class _Examples(torch.utils.data.Dataset[dict[str, list[int]]]):
-    """A subset as a torch data set, with labels of -100 before the first target."""
+    """A subset as a torch data set, with labels of -100 for tokens that are no targets."""
 
     def __init__(self, tokens: TokenSet, rows: Sequence[int]) -> None:
         self._tokens, self._rows = tokens, rows
@@ -45,8 +45,8 @@ class _Examples(torch.utils.data.Dataset[dict[str, list[int]]]):
         return len(self._rows)
 
     def __getitem__(self, row: int) -> dict[str, list[int]]:
-        ids, first = self._tokens.example(self._rows[row])
-        return {"input_ids": ids.tolist(), "labels": [-100] * first + ids[first:].tolist()}
+        ids, is_target = self._tokens.example(self._rows[row])
+        return {"input_ids": ids.tolist(), "labels": np.where(is_target, ids, -100).tolist()}
 
 
 def pad_batch(batch: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

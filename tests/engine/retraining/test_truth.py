@@ -78,7 +78,17 @@ def test_tokens_come_back(tmp_path):
     tokens.save(tmp_path / "t.npz")
     again = TokenSet.load(tmp_path / "t.npz")
     assert again.digest == tokens.digest and len(again) == 3
-    assert again.example(2)[0].tolist() == [6, 7, 8, 9] and again.example(2)[1] == 3 and again.example(0)[1] == 1
+    ids, is_target = again.example(2)
+    assert ids.tolist() == [6, 7, 8, 9] and is_target.tolist() == [False, False, False, True]
+    assert again.target_counts.tolist() == [2, 1, 1]
+    masked = concatenate_tokens([TextPayload([1], 1), TextPayload([1, 2, 3, 4, 5], 1, (2, 3))])
+    assert masked.target_counts.tolist() == [0, 2] and masked.example(1)[1].tolist() == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
     assert concatenate_tokens([TextPayload([1, 2, 3], 0), TextPayload([4, 5], 2)]).digest != tokens.digest
 
 
@@ -87,14 +97,14 @@ def test_losses_are_torchs(place):
         str(place / "model"), concatenate_tokens([TextPayload([1, 2, 3, 4], 1)] * 9), range(9), replace(RECIPE, seed=3)
     )
     tokens = concatenate_tokens(
-        [TextPayload([5, 6, 7, 8, 9, 10], 1), TextPayload([11, 12, 13], 2), TextPayload([1, 2, 3, 4], 3)]
+        [TextPayload([5, 6, 7, 8, 9, 10], 1), TextPayload([11, 12, 13], 2), TextPayload([1, 2, 3, 4], 1, (2,))]
     )
     found = query_losses(model, tokens)
     for number in range(3):
-        ids, first = tokens.example(number)
+        ids, is_target = tokens.example(number)
         with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([ids.tolist()])).logits[0, first - 1 : -1]
-        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[first:].tolist()))
+            logits = model(input_ids=torch.tensor([ids.tolist()])).logits[0, :-1][is_target[1:]]
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[is_target].tolist()))
         assert found[number] == pytest.approx(float(expected), abs=1e-5)
     batch = pad_batch([{"input_ids": [1, 2], "labels": [-100, 2]}, {"input_ids": [3], "labels": [-100]}])
     assert batch["attention_mask"].tolist() == [[1, 1], [1, 0]] and batch["labels"].tolist() == [
