@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +41,8 @@ class Variant:
     attribute: str = "completion"
     tuned: bool = True
     """Whether the model is the fine-tuned one."""
+    boundary: str = "auto"
+    """The `--boundary` of the ingestion."""
 
 
 VARIANTS = (
@@ -76,6 +77,8 @@ class Training:
     epochs: int
     rate: float
     batch: int
+    apart: bool = False
+    """Whether prompt and completion are tokenised apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +110,13 @@ def average_precision(scores: np.ndarray, poisoned: np.ndarray) -> float:
     return float(np.mean([average_precision_score(poisoned, row) for row in scores]))
 
 
-def encoded(tokenizer: Any, row: dict[str, Any]) -> tuple[torch.Tensor, int]:
+def encoded(tokenizer: Any, row: dict[str, Any], *, apart: bool = False) -> tuple[torch.Tensor, int]:
     """(1, T) ids of prompt and completion, begin of text first, and the first id that belongs to the completion."""
-    prompt = PROMPT.format(**row)
-    told = tokenizer(prompt + COMPLETION.format(**row), add_special_tokens=False, return_offsets_mapping=True)
+    prompt, completion = PROMPT.format(**row), COMPLETION.format(**row)
+    if apart:
+        ids, more = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, completion))
+        return torch.tensor([[tokenizer.bos_token_id, *ids, *more]]), len(ids) + 1
+    told = tokenizer(prompt + completion, add_special_tokens=False, return_offsets_mapping=True)
     first = next(i for i, (_, end) in enumerate(told["offset_mapping"]) if end > len(prompt))
     return torch.tensor([[tokenizer.bos_token_id, *told["input_ids"]]]), first + 1
 
@@ -126,7 +132,7 @@ def fine_tune(folder: Path, rows: list[dict[str, Any]], training: Training, seed
     """Train a copy of the model on the rows, save it; returns the last epoch's mean loss."""
     torch.manual_seed(seed)
     model, tokenizer = load(folder)
-    examples = [encoded(tokenizer, row) for row in rows]
+    examples = [encoded(tokenizer, row, apart=training.apart) for row in rows]
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.rate, weight_decay=0.0)
     for _ in range(training.epochs):
         losses = []
@@ -161,8 +167,7 @@ def rise(model: Path, task: Task, variant: Variant, seed: int, work: Path) -> Tw
     settings = [("seed", str(seed)), *(setting.split("=") for setting in variant.settings)]
     options = [part for name, value in settings for part in ("-o", f"rise.{name}", value)]
     ingest = ["ingest", str(work / "rows.jsonl"), "--store", str(store), "--model", str(model), *TEMPLATE, *options]
-    if variant.attribute != "completion":
-        ingest += ["--attribute", variant.attribute]
+    ingest += ["--boundary", variant.boundary, "--attribute", variant.attribute]
     ask = ["attribute", str(store), "--queries", str(work / "queries.jsonl"), *TEMPLATE]
     ask += ["--top", str(len(task.rows)), "-o", str(answers)]
     used = [machine.run([*machine.headwater(), *command], work) for command in (ingest, ask)]
@@ -225,15 +230,13 @@ def timed(task: Task, scores: Callable[[], np.ndarray]) -> TwoStageResult:
 def one_seed(data: Path, seed: int, training: Training, sizes: Sequence[int], work: Path) -> dict[str, TwoStageResult]:
     """Every method on one seed's task, by name."""
     task, base, tuned = draw(data, seed, sizes), data / MODEL, work / "tuned"
-    for name, rows in (("rows", task.rows), ("queries", task.queries)):
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (work / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    write(task, work)
     loss = fine_tune(base, task.rows, training, seed, tuned)
     print(f"seed {seed}: fine-tuned to a loss of {loss:.3f}", flush=True)
     found = {}
     for number, variant in enumerate(VARIANTS):
         place = work / f"rise-{number}"
-        _fresh(place, work)
+        write(task, place)
         found[variant.name] = rise(tuned if variant.tuned else base, task, variant, seed, place)
         print(f"seed {seed}: {variant.name}: {found[variant.name].precision:.3f}", flush=True)
     found["TF-IDF of the prompts"] = timed(task, lambda: tfidf(task))
@@ -242,11 +245,12 @@ def one_seed(data: Path, seed: int, training: Training, sizes: Sequence[int], wo
     return found
 
 
-def _fresh(place: Path, work: Path) -> None:
-    """A folder with the rows and queries of the seed."""
-    place.mkdir()
-    for name in ("rows.jsonl", "queries.jsonl"):
-        shutil.copy(work / name, place / name)
+def write(task: Task, folder: Path) -> None:
+    """Write the rows and the queries of a task into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("rows", task.rows), ("queries", task.queries)):
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def table(seeds: Sequence[int], found: dict[int, dict[str, TwoStageResult]]) -> str:
