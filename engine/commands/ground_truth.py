@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Literal
 
 import click
 
@@ -31,6 +32,7 @@ class GroundTruthArguments(FieldArguments):
     learning_rate: float
     pretrained: bool
     max_length: int | None
+    boundary: Literal["joined", "apart"]
     processes: int
 
 
@@ -53,6 +55,8 @@ _TRAINING = (
     click.option("--learning-rate", default=1e-3, show_default=True, help="Peak learning rate."),
     click.option("--pretrained", is_flag=True, help="Start from the model's weights instead of random ones."),
     click.option("--max-length", type=int, metavar="TOKENS", help="Longest example; longer texts are truncated."),
+    click.option("--boundary", type=click.Choice(["joined", "apart"]), default="joined", show_default=True,
+                 help="Tokenise a prompt and its completion joined as one text, or apart."),
     click.option("--processes", default=0, type=click.IntRange(0), metavar="N",
                  help="Trainings that run at a time. [default: the number of cores]"),
 )  # fmt: skip
@@ -96,7 +100,7 @@ def ground_truth(arguments: GroundTruthArguments) -> None:
         corpus=a.corpus, queries=a.queries, model=a.model, folder=a.folder, subsets=a.subsets, fraction=a.fraction,
         seeds=a.seeds, clusters=a.clusters, masks=a.masks, without=a.without, top=a.top, seed=a.seed,
         recipe=RetrainingRecipe(epochs=a.epochs, batch=a.batch, learning_rate=a.learning_rate, pretrained=a.pretrained),
-        template=a.template, max_length=a.max_length,
+        template=a.template, max_length=a.max_length, boundary=a.boundary,
     ))  # fmt: skip
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:

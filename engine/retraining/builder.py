@@ -57,6 +57,8 @@ class RetrainingTask:
     """Trainings of each subset, with seeds 0, 1, …"""
     recipe: RetrainingRecipe
     """Hyperparameters of all trainings, whose seeds differ."""
+    clock: str = ""
+    """The date that the chat template sees, as YYYY-MM-DD; empty if it sees none."""
 
     def settings(self) -> ParsedJson:
         """The settings and digests that decide the outcomes, as JSON values."""
@@ -66,7 +68,7 @@ class RetrainingTask:
         return {
             "model": config_digest(self.model, weights=self.recipe.pretrained), "examples": self.examples.digest,
             "queries": self.queries.digest, "masks": masks,
-            "shape": list(self.masks.shape), "seeds": self.seeds, "recipe": self.recipe_fields(),
+            "shape": list(self.masks.shape), "seeds": self.seeds, "recipe": self.recipe_fields(), "clock": self.clock,
         }  # fmt: skip
 
     def recipe_fields(self) -> JsonFields:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.layout import Array
@@ -12,10 +13,11 @@ from ..data.documents import RecordErrors, Template
 from ..data.sources import find_sources
 from ..evaluation.matrices import read_array, read_masks
 from ..evaluation.removal import removal_masks
+from ..evaluation.truth_record import TruthRecord
 from ..ingest.examples import Example, Place
 from ..ingest.text_provider import TextProvider
 from ..ingest.text_settings import TextSettings
-from ..models.language_model import LanguageModel, load_untrained
+from ..models.language_model import load_untrained
 from .builder import GroundTruth, RetrainingTask
 from .masks import clustered_masks, random_masks, require_masks_match, text_clusters
 from .token_sets import concatenate_tokens
@@ -53,6 +55,8 @@ class GroundTruthJob:
     template: Template = field(default_factory=Template)
     max_length: int | None = None
     """Maximal tokens per example; longer ones are truncated, the prompt first."""
+    boundary: Literal["joined", "apart"] = "joined"
+    """How prompts and completions are tokenised."""
 
 
 def prepare_ground_truth(job: GroundTruthJob) -> GroundTruth:
@@ -61,7 +65,7 @@ def prepare_ground_truth(job: GroundTruthJob) -> GroundTruth:
     Raises:
         CorpusError: a file of the corpus or of queries cannot be used. ModelError: the model cannot be read.
         SettingsError: settings contradict each other. DataError: masks or scores do not match the corpus.
-        StoreMismatch: the folder has other settings.
+        StoreMismatch: the folder has other settings. StoreDamaged: its record is damaged.
     """
     if job.subsets < 1 or job.seeds < 1:
         raise SettingsError(
@@ -69,9 +73,13 @@ def prepare_ground_truth(job: GroundTruthJob) -> GroundTruth:
         )
     if sum(map(bool, (job.masks, job.without, job.clusters))) > 1:
         raise SettingsError("--masks, --without and --clusters each say which subsets: give one of them")
-    model = load_untrained(job.model)
-    examples = _examples(job, model, list(job.corpus))
-    queries = _examples(job, model, [job.queries])
+    model, record = load_untrained(job.model), TruthRecord.read(Path(job.folder))
+    clock = str(record.settings.get("clock") or "") if record else ""
+    settings = TextSettings(
+        job.template, max_length=job.max_length, truncate=True, boundary=job.boundary, clock=clock or None
+    )
+    reader = TextProvider(model, [], settings.resolved(model.head.model_shape), RecordErrors("fail"))
+    examples, queries = _examples(reader, list(job.corpus)), _examples(reader, [job.queries])
     for query in queries:
         if not query.target_count:
             raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
@@ -83,13 +91,14 @@ def prepare_ground_truth(job: GroundTruthJob) -> GroundTruth:
         masks,
         job.seeds,
         job.recipe,
+        reader.chat.day.isoformat() if reader.chat and reader.chat.reads_clock else "",
     )
     return GroundTruth(job.folder, task)
 
 
-def _examples(job: GroundTruthJob, model: LanguageModel, paths: list[str]) -> list[Example]:
-    settings = TextSettings(job.template, max_length=job.max_length, truncate=True).resolved(model.head.model_shape)
-    provider = TextProvider(model, find_sources(paths), settings, RecordErrors("fail"))
+def _examples(reader: TextProvider, paths: list[str]) -> list[Example]:
+    """All examples of files, read with the model and settings of `reader`."""
+    provider = TextProvider(reader.model, find_sources(paths), reader.settings, reader.record_errors)
     examples = list(provider.examples(Place()))
     if not examples:
         raise CorpusError(f"{', '.join(paths)}: no example")

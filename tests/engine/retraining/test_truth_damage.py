@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
+from headwater.engine.ingest import text_settings
 from headwater.engine.retraining.retraining_job import GroundTruthJob, prepare_ground_truth
 from headwater.engine.retraining.training_loop import RetrainingRecipe
 from running import done, headwater
@@ -82,6 +85,31 @@ def test_runs_of_other_settings_are_not_used(place: Path, tmp_path: Path) -> Non
     done(*words(place, folder, "--learning-rate", 0.1))
     done(*words(place, tmp_path / "fresh", "--learning-rate", 0.1))
     assert (folder / "outcomes.npy").read_bytes() == (tmp_path / "fresh/outcomes.npy").read_bytes()
+
+
+def test_texts_are_read_as_asked_and_with_the_first_day(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = shutil.copytree(place / "model", tmp_path / "model")
+    template = "{{ strftime_now('%d %b') }}{% for m in messages %} {{ m.content }}{% endfor %}"
+    (model / "chat_template.jinja").write_text(template)
+    talk = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two three"}]
+    corpus, queries = tmp_path / "c.jsonl", tmp_path / "q.jsonl"
+    for path, records in (
+        (corpus, [{"messages": talk}, {"prompt": "the ri", "completion": "ver"}]),
+        (queries, [{"text": "sea"}]),
+    ):
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    tasks = []
+    for day, boundary in (("2026-01-02", "joined"), ("2026-03-04", "joined"), ("2026-03-04", "apart")):
+        monkeypatch.setattr(
+            text_settings, "date", type("Day", (date,), {"today": lambda day=day: date.fromisoformat(day)})
+        )
+        folder = tmp_path / boundary
+        task = GroundTruthJob([str(corpus)], str(queries), str(model), str(folder), subsets=1, boundary=boundary)  # type: ignore[arg-type]
+        tasks.append(prepare_ground_truth(task).task)
+    assert [task.clock for task in tasks] == ["2026-01-02", "2026-01-02", "2026-03-04"]  # the folder keeps its day
+    assert tasks[0].examples.digest == tasks[1].examples.digest != tasks[2].examples.digest
 
 
 @pytest.mark.slow
