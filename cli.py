@@ -18,7 +18,17 @@ from typing import Any
 
 import click
 
-from .engine.commands import attribution, evaluation, fit, ground_truth, ingest, selection, self_influence, stores
+from .engine.commands import (
+    attribution,
+    evaluation,
+    fit,
+    ground_truth,
+    ingest,
+    prediction,
+    selection,
+    self_influence,
+    stores,
+)
 from .store.errors import HeadwaterError
 
 
@@ -115,7 +125,7 @@ def demo(workdir: str, short: bool) -> None:
 
 for _command in (ingest.ingest, fit.fit, attribution.attribute, attribution.value, self_influence.self_influence,
                  stores.compress, stores.methods, stores.info, stores.show, stores.verify, stores.upgrade,
-                 ground_truth.ground_truth, evaluation.evaluate, selection.predict, selection.calibrate,
+                 ground_truth.ground_truth, evaluation.evaluate, prediction.predict, prediction.calibrate,
                  selection.select):  # fmt: skip
     main.add_command(_command)
 plan.add_command(ingest.plan_ingest)

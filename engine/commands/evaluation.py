@@ -73,7 +73,8 @@ def evaluate_lds(arguments: AgreementArguments) -> None:
 
 @evaluate.command("subsets")
 @click.option("--predicted", required=True, metavar="FILE",
-              help="Predicted utilities of subsets: (subsets,) or (subsets, tasks).")  # fmt: skip
+              help="Predicted utilities of subsets: (subsets,) or (subsets, tasks). Those of one task are compared with the mean "
+              "over the outcomes' queries.")  # fmt: skip
 @OUTCOMES
 @FIGURES
 @command_of(AgreementArguments)
@@ -96,7 +97,8 @@ def _agreement(evaluation: Callable[[], Agreement], arguments: FigureArguments) 
     from ..presentation.evaluation_tables import print_agreement
     from ..presentation.plots import draw_agreement
 
-    _show(evaluation, print_agreement, draw_agreement, arguments)
+    for line in _show(evaluation, print_agreement, draw_agreement, arguments).notes:
+        echo(line, err=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +197,8 @@ E = TypeVar("E", bound=_HasFacts)
 
 def _show(
     evaluation: Callable[[], E], show: Callable[[E], None], draw: Callable[[E, str], None], arguments: FigureArguments
-) -> None:
-    """Evaluate, then write, print and plot the figures, as the options say."""
+) -> E:
+    """Evaluate, then write, print and plot the figures, as the options say; returns the evaluation."""
     from ..evaluation.evaluate import save
     from ..presentation.plots import refuse_plot
     from ..results.output_path import refuse_output
@@ -214,3 +216,4 @@ def _show(
         show(result)
     if arguments.plot:
         draw(result, arguments.plot)
+    return result

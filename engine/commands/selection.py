@@ -1,185 +1,14 @@
-"""`predict`, `calibrate` and `select`: sets of examples. Knows nothing of how their utility is computed."""
+"""`select`: chooses examples to train on. Knows nothing of how they are chosen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ..results.printable import printable_json
-from .options import (
-    COLUMNS,
-    JSON_LINES,
-    MODEL_PATH,
-    PARTIAL,
-    QUERY_FIELDS,
-    RUN,
-    FieldArguments,
-    RunArguments,
-    command_of,
-    echo,
-    options,
-)
-
-if TYPE_CHECKING:
-    from ..runtime.run import Run
-    from ..selection.linear_features import LinearFeatures
-    from ..selection.subsets import Subsets
-    from ..selection.targets import Targets
-
-_TASK = options(
-    click.argument("store"),
-    click.option("--queries", required=True, metavar="FILE", help="Examples of the task (100 or more), in any corpus format."),
-    click.option("--by", default="", metavar="COLUMN", help="Several tasks: one per value of a column of the queries."),
-    click.option("--features", "--method", "method", default="grasp", show_default=True, metavar="METHOD",
-                 help="Method whose stored rows are the examples' features."),
-    MODEL_PATH,
-    QUERY_FIELDS,
-    RUN,
-)  # fmt: skip
-_SUBSETS = options(
-    click.option("--subsets", default="", metavar="FILE", help="Subsets: masks (.npy, .parquet, .zarr), or .jsonl with `rows` or "
-                 "`ids`."),
-    click.option("--subsets-by", default="", metavar="COLUMN", help="Instead: one subset per value of `source`, or of a column "
-                 "of --columns."),
-    COLUMNS,
-)  # fmt: skip
-_PENALTY = click.option(
-    "--lambda",
-    "penalty",
-    type=click.FloatRange(0),
-    metavar="λ",
-    help="Weight of redundancy. [default: the calibrated value, or 1]",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskArguments(RunArguments, FieldArguments):
-    """Values of the options that describe a task."""
-
-    store: str
-    queries: str
-    by: str
-    method: str
-    partial: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubsetArguments(TaskArguments):
-    """A task, and subsets."""
-
-    subsets: str
-    subsets_by: str
-    columns: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictArguments(SubsetArguments):
-    """Arguments of `predict`."""
-
-    given: str
-    penalty: float | None
-    output: str | None
-    as_json: bool
-
-
-@click.command()
-@_TASK
-@PARTIAL
-@_SUBSETS
-@click.option("--given", default="", metavar="NAME", help="Predict what each subset adds to this one.")
-@_PENALTY
-@click.option(
-    "-o", "--output", metavar="FILE", help="Write (subsets, tasks) as .npy, or a table as .jsonl, .csv, .parquet."
-)
-@JSON_LINES
-@command_of(PredictArguments)
-def predict(arguments: PredictArguments) -> None:
-    """Predict the utility of subsets for a task.
-
-    The utility says how much training on a subset helps the task. Redundant examples count less.
-
-    \b
-    headwater predict S --queries task.jsonl --subsets masks.npy -o utilities.npy
-    headwater predict S --queries task.jsonl --subsets-by source
-    headwater predict S --queries task.jsonl --subsets two.jsonl --given first
-    """
-    from ..presentation.selection_tables import print_utilities
-    from ..results.output_path import refuse_output
-    from ..runtime.progress import ProgressDisplay
-    from ..runtime.run import Run
-    from ..selection.prediction import Prediction, refuse_table, write_utilities
-
-    a = arguments
-    refuse_output(a.output, (a.queries, a.subsets, a.columns), a.store)
-    if a.output:
-        refuse_table(a.output)
-    with ProgressDisplay() as display:
-        features, targets = _task(a, Run(a.budget, on_progress=display.show))
-        utilities = Prediction(features, targets, _subsets(a, features), a.penalty).run(a.given)
-    if a.output:
-        write_utilities(a.output, utilities)
-        counts = f"{len(utilities.subsets)} subsets, {len(utilities.tasks)} tasks"
-        echo(f"{a.output}: {counts}, λ = {utilities.penalty:g}", err=True)
-    elif a.as_json:
-        for line in utilities.lines():
-            echo(printable_json(line))
-    else:
-        print_utilities(utilities)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrateArguments(SubsetArguments):
-    """Arguments of `calibrate`."""
-
-    outcomes: str
-    kind: Literal["loss", "gain"]
-    first: int | None
-    grid: tuple[float, ...]
-    as_json: bool
-
-
-@click.command()
-@_TASK
-@_SUBSETS
-@click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training on each subset for each task: (subsets,), "
-              "(subsets, tasks) or (seeds, subsets, tasks).")  # fmt: skip
-@click.option("--outcome", "kind", type=click.Choice(["loss", "gain"]), default="loss", show_default=True,
-              help="Whether outcomes are losses, which fall where training helps, or gains, which rise.")  # fmt: skip
-@click.option("--calibrate", "first", type=int, metavar="N", help="Choose λ by the first N subsets, and evaluate it on the "
-              "others. [default: all]")  # fmt: skip
-@click.option("--candidate", "grid", multiple=True, type=float, metavar="λ", help="Candidates. [default: 0, 1/16, … 4]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@command_of(CalibrateArguments)
-def calibrate(arguments: CalibrateArguments) -> None:
-    """Choose λ by subsets that were really trained on.
-
-    λ weighs redundancy in a utility. `predict` and `select` use the calibrated value by default.
-
-    \b
-    headwater ground-truth corpus.jsonl --queries task.jsonl --model-config ./small -o truth
-    headwater calibrate S --queries task.jsonl --subsets truth/masks.npy --outcomes truth/outcomes.npy
-    """
-    from ..presentation.selection_tables import print_calibration
-    from ..runtime.progress import ProgressDisplay
-    from ..runtime.run import Run
-    from ..selection.calibration import FEW
-    from ..selection.prediction import Outcomes
-    from ..selection.prediction import calibrate as run_calibration
-
-    a = arguments
-    with ProgressDisplay() as display:
-        features, targets = _task(a, Run(a.budget, on_progress=display.show))
-        subsets = _subsets(a, features)
-        count = len(subsets.names) if a.first is None else a.first
-        if count < FEW:
-            echo(f"warning: λ is chosen by {count} subsets; with fewer than {FEW}, λ usually stays 1", err=True)
-        result = run_calibration(features, targets, subsets, Outcomes(a.outcomes, a.kind, a.first), a.grid)
-    if a.as_json:
-        echo(printable_json(result.facts()))
-    else:
-        print_calibration(result)
+from .options import COLUMNS, PARTIAL, command_of, echo
+from .tasks import PENALTY, TASK, TaskArguments, read_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +20,8 @@ class SelectArguments(TaskArguments):
     penalty: float | None
     additive: bool
     batch: int
+    distinct: float
+    copies: bool
     quotas: tuple[str, ...]
     columns: str
     candidates: str
@@ -201,14 +32,18 @@ class SelectArguments(TaskArguments):
 
 
 @click.command()
-@_TASK
+@TASK
 @PARTIAL
 @click.option("--count", type=int, metavar="N", help="Number of examples to select.")
 @click.option("--tokens", type=int, metavar="N", help="Instead: number of tokens to select.")
-@_PENALTY
+@PENALTY
 @click.option("--additive", is_flag=True, help="Select by single scores, without redundancy: λ = 0, for comparison.")
 @click.option("--batch", default=1, show_default=True, metavar="B",
               help="Examples chosen per step; above 1 it is faster, and no longer exact.")  # fmt: skip
+@click.option("--distinct", type=click.FloatRange(0, 1, min_open=True), is_flag=False, flag_value=1.0, default=1.0,
+              metavar="[COSINE]", help="Choose equal texts once, as is the default; with a cosine below 1, such as 0.98, "
+              "leave out near copies, too: examples whose feature is that similar to a chosen one's.")  # fmt: skip
+@click.option("--copies", is_flag=True, help="Choose a text as often as it stands in the corpus.")
 @click.option("--quota", "quotas", multiple=True, metavar="COLUMN=VALUE:SHARE",
               help="Largest share of the count, such as source=a.jsonl:0.3.")  # fmt: skip
 @COLUMNS
@@ -224,12 +59,13 @@ def select(arguments: SelectArguments) -> None:
     """Select training examples for a task.
 
     Examples are chosen one after the other, each by what it adds to those before it: exact greedy selection, from a store of any
-    size.
+    size. Of examples that the model reads alike one is chosen.
 
     \b
     headwater select S --queries task.jsonl --count 1000 -o chosen.jsonl
     headwater select S --queries task.jsonl --tokens 1000000 --exclude held-out.txt -o chosen.jsonl
     headwater select S --queries task.jsonl --count 500 --quota source=web.jsonl:0.5 -o chosen.jsonl
+    headwater select S --queries task.jsonl --count 1000 --distinct 0.98 -o chosen.jsonl
     """
     from ..results.output_path import refuse_output
     from ..runtime.cancellation import StopRequest
@@ -239,14 +75,17 @@ def select(arguments: SelectArguments) -> None:
     from ..selection.selection import Selection, SelectionRequest, refuse_training, write_training
 
     a = arguments
+    similarity = _similarity(a)
     refuse_output(a.output, (a.queries, a.columns, a.candidates, a.exclude), a.store)
     refuse_training(a.output)
     stop, display = StopRequest(), ProgressDisplay()
     with display:
-        features, targets = _task(a, Run(a.budget, on_progress=display.show, should_stop=stop.requested))
+        features, targets = read_task(a, Run(a.budget, on_progress=display.show, should_stop=stop.requested))
         quotas = tuple(map(_quota, a.quotas))
         penalty = 0.0 if a.additive else penalty_of(features, a.penalty)
-        request = SelectionRequest(a.count, a.tokens, penalty, a.batch, quotas, a.columns, a.candidates, a.exclude)
+        request = SelectionRequest(
+            a.count, a.tokens, penalty, a.batch, quotas, a.columns, a.candidates, a.exclude, similarity
+        )
         selection = Selection(features, request)
         with stop:
             selected = selection.run(targets.vector(a.task))
@@ -259,32 +98,18 @@ def select(arguments: SelectArguments) -> None:
     if stop.requested():
         echo("stopped: these are the first examples of the selection", err=True)
         raise SystemExit(130)
+    if a.count and selected.facts["examples"] < a.count:
+        echo(
+            f"{selected.facts['examples']} of {a.count}: every other example that may be chosen is a near copy",
+            err=True,
+        )
 
 
-def _task(arguments: TaskArguments, run: Run) -> tuple[LinearFeatures, Targets]:
-    """The features and the tasks; warns about tasks with few examples."""
-    from ...store.feature_store import FeatureStore
-    from ..selection.linear_features import LinearFeatures
-    from ..selection.targets import FEW, read_targets
-
-    features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run, partial=arguments.partial)
-    targets = read_targets(features, arguments.queries, arguments.by, arguments.model_choice, arguments.query_text)
-    for line in features.notes:
-        echo(line, err=True)
-    if targets.few:
-        some = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])
-        echo(f"warning: fewer than {FEW} examples of task {some}: its direction is uncertain", err=True)
-    return features, targets
-
-
-def _subsets(arguments: SubsetArguments, features: LinearFeatures) -> Subsets:
-    from ..selection.subsets import read_subsets, subsets_by
-
-    if bool(arguments.subsets) == bool(arguments.subsets_by):
-        raise click.UsageError("give either --subsets FILE or --subsets-by COLUMN")
-    if arguments.subsets:
-        return read_subsets(arguments.subsets, features.store, features.rows)
-    return subsets_by(features.store, arguments.subsets_by, arguments.columns, features.rows)
+def _similarity(arguments: SelectArguments) -> float | None:
+    """The cosine from which on examples are copies; None if copies are chosen."""
+    if arguments.copies and arguments.distinct < 1:
+        raise click.UsageError("give either --distinct COSINE or --copies")
+    return None if arguments.copies else arguments.distinct
 
 
 def _quota(text: str) -> tuple[str, str, float]:

@@ -7,7 +7,7 @@ outcomes enter the correlations with their sign changed. Knows no store.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -41,11 +41,31 @@ class Agreement:
     """Mean correlation of two retrainings; NaN if there is only one."""
     ceiling: float
     """Noise ceiling: the correlation that a perfect prediction would reach; NaN if there is only one retraining."""
+    outcome: str
+    """What outcomes were taken for: "loss" or "gain"."""
+    averaged: int = 0
+    """Number of queries whose outcomes were averaged into those of the one task that was predicted; 0: none."""
 
     def facts(self) -> ParsedJson:
-        """The fields as JSON values; undefined figures are null."""
-        fields = asdict(self) | {"each": self.each.tolist()}
+        """The fields and the notes as JSON values; undefined figures are null."""
+        fields = asdict(self) | {"each": self.each.tolist(), "notes": self.notes}
         return {key: _json(value) for key, value in fields.items()}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the figures, one per line."""
+        lines = []
+        if self.averaged:
+            lines.append(
+                f"predictions are of one task: its outcome is the mean of the {self.averaged} queries' outcomes"
+            )
+        if self.mean.count and self.mean.high < 0:
+            (other,) = set(OUTCOMES) - {self.outcome}
+            lines.append(
+                f"the correlation is below 0 (95 %: {self.mean.low:.4f} to {self.mean.high:.4f}), with outcomes read as "
+                f"--outcome {self.outcome}: did you mean --outcome {other}?"
+            )
+        return lines
 
 
 def _json(value: JsonValue) -> JsonValue:
@@ -76,14 +96,24 @@ def evaluate_lds(scores: Array, masks: Array, outcomes: Array, kind: str = "loss
 def evaluate_subsets(predicted: Array, outcomes: Array, kind: str = "loss", resamples: int = 1000) -> Agreement:
     """Rank correlation of predicted utilities (S,) or (S, tasks) and outcomes (S,), (S, tasks) or (seeds, S, tasks).
 
+    The utility of a task is how much its queries' mean loss falls, so that predictions of one task are compared with the mean of
+    outcomes (S, Q) or (seeds, S, Q) of single queries, as `ground-truth` writes them.
+
     Raises:
         DataError: shapes do not match, or there are fewer than three subsets.
     """
-    predicted = predicted[:, None] if predicted.ndim == 1 else predicted
+    matrix = predicted[:, None] if predicted.ndim == 1 else predicted
     by_seed = outcomes_by_seed(outcomes[:, None] if outcomes.ndim == 1 else outcomes, len(predicted))
-    if by_seed.shape[1:] != predicted.shape:
-        raise DataError(f"predictions {predicted.shape} are (subsets, tasks), outcomes {outcomes.shape}: they differ")
-    return agreement("subsets", predicted, by_seed, kind, resamples)
+    queries = by_seed.shape[2]
+    if matrix.ndim == 2 and matrix.shape[1] == 1 < queries:
+        averaged = agreement("subsets", matrix, by_seed.mean(2, keepdims=True), kind, resamples)
+        return replace(averaged, averaged=queries)
+    if by_seed.shape[1:] != matrix.shape:
+        raise DataError(
+            f"predictions {predicted.shape} are (subsets, tasks), and outcomes {outcomes.shape} are not of these tasks: expected "
+            "(subsets, tasks) or (seeds, subsets, tasks), for each task the mean over its queries"
+        )
+    return agreement("subsets", matrix, by_seed, kind, resamples)
 
 
 def outcomes_by_seed(outcomes: Array, subsets: int) -> Array:
@@ -116,7 +146,7 @@ def agreement(measure: str, predicted: Array, by_seed: Array, kind: str, resampl
     between, ceiling = noise_ceiling(by_seed)
     return Agreement(
         measure, bootstrap_subsets(predicted, outcomes, resamples=resamples), lds(predicted, outcomes),
-        _shuffled_correlation(predicted, outcomes), subsets, len(by_seed), between, ceiling,
+        _shuffled_correlation(predicted, outcomes), subsets, len(by_seed), between, ceiling, kind,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ A set of n rows is chosen by the surrogate's sum form at λ/n, whose value for t
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from ..results.example_table import Columns, Examples
 from ..results.groups import Groups
 from ..runtime.memory import Part, Plan
 from ..runtime.output_files import whole_file
+from .equal_texts import PASSES, equal_texts, equal_texts_bytes
 from .linear_features import LinearFeatures
 from .subsets import ids_or_mask
 
@@ -34,6 +36,7 @@ CHOSEN_FIELDS = {
     "tokens": pa.int64(), "prompt": pa.string(), "completion": pa.string(), "text": pa.string(),
 }  # fmt: skip
 _POOLS, _POOL_BYTES = (4096, 1024, 128), 512 << 20
+_CHOSEN_BYTES = (512 << 20, 32 << 20, 1 << 20)  # of chosen rows that others are compared with
 _PART = 512
 _ID_BYTES = 300  # memory of an id with its row or value, as Python objects
 
@@ -58,6 +61,9 @@ class SelectionRequest:
     """File of the examples that may be chosen: ids (.txt) or a mask (.npy)."""
     exclude: str = ""
     """File of the examples that may not be chosen."""
+    similarity: float | None = 1.0
+    """Equal examples are chosen once; below 1 an example is left out, too, whose feature has at least this cosine with a chosen
+    one's. None: copies are chosen as other examples are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,44 +82,90 @@ class Selection:
     """A greedy selection with its memory plan, before it is computed."""
 
     def __init__(self, features: LinearFeatures, request: SelectionRequest) -> None:
-        """Read the filters, and make the plan.
+        """Read the filters, make the plan, find equal examples.
 
         Raises:
             SettingsError, DataError: a wrong budget, quota or filter. BudgetError: not even the smallest pool fits.
         """
         self._features, self._request = features, request
-        if (request.count is None) == (request.tokens is None):
-            raise SettingsError("say how much to choose: either --count or --tokens")
-        if not 0 <= request.penalty < math.inf or request.batch < 1 or (request.count or request.tokens or 0) < 1:
-            raise SettingsError("--count (or --tokens) and --batch must be at least 1, and λ at least 0")
+        _check(request)
         self._eligible = self._filtered()
         self._tokens = Examples(features.store).numbers("tokens").reshape(-1)[: features.rows]
-        self.count = self._largest_count()
+        self.count = request.count or int(self._eligible.sum())
         mean = float(self._tokens[self._eligible].mean())
         self._size = request.count or max(1, round((request.tokens or 0) / max(1.0, mean)))
-        self._groups, self._caps = self._quotas()
-        readers = features.stored.scanned(features.column)
-        self._source = RowSource(readers, features.form)
-        pools = [min(pool, max(_POOLS[-1], _POOL_BYTES // (12 * features.depth))) for pool in _POOLS]
-        rooms = [Room(pool, directions, cache_bytes // self._source.row_bytes, shape)
-                 for shape in shapes(readers, cores())[:1] + shapes(readers, 1)[-1:]
-                 for directions in DIRECTIONS for pool in pools for cache_bytes in CACHE_BYTES]  # fmt: skip
-        reads_ids = bool(request.candidates or request.exclude or request.columns)
-        base_plan = Plan.of(
-            Part("examples' lengths and groups", 24 * features.rows),
-            Part("chosen examples", 64 * self.count),
-            Part("ids of files", _ID_BYTES * features.rows * reads_ids),
-        )
+        self._source = RowSource(features.stored.scanned(features.column), features.form)
         self.plan: Plan
-        cuts = ((room.parts(self._source), room) for room in rooms)
-        self.plan, self._room = first_plan_within_budget(cuts, base_plan, features.run.budget)
+        self.plan, (self._room, passes) = first_plan_within_budget(
+            self._plans(), self._base_plan(), features.run.budget
+        )
+        self._texts = None if request.similarity is None else self._equal_texts(passes)
+        self._require_enough()
+        self._groups, self._caps = self._quotas()
+
+    def _plans(self) -> Iterator[tuple[Plan, tuple[Room, int]]]:
+        """Plans of the choice, fastest first, each with its room and the number of passes that find equal examples."""
+        depth, similarity, source = self._features.depth, self._request.similarity, self._source
+        pools = [min(pool, max(_POOLS[-1], _POOL_BYTES // (12 * depth))) for pool in _POOLS]
+        near = similarity is not None and similarity < 1
+        in_memory = [max(1, min(self.count, size // (4 * depth))) for size in _CHOSEN_BYTES] if near else [0]
+        every_shape = shapes(source.columns, cores())[:1] + shapes(source.columns, 1)[-1:]
+        for shape, directions, pool, cache_bytes, chosen_rows in itertools.product(
+            every_shape, DIRECTIONS, pools, CACHE_BYTES, dict.fromkeys(in_memory)
+        ):
+            room = Room(pool, directions, cache_bytes // source.row_bytes, shape, chosen_rows)
+            plan, passes = self._with_equal_texts(room.parts(source))
+            yield plan, (room, passes)
+
+    def _with_equal_texts(self, choice: Plan) -> tuple[Plan, int]:
+        """The plan with that of finding equal examples, which is over before the choice begins and uses its memory; and in how
+        many passes they are found.
+        """
+        if self._request.similarity is None:
+            return choice, 0
+        rows = self._features.rows
+        sizes = {passes: equal_texts_bytes(rows, self._longest, self._source.row_bytes, passes) for passes in PASSES}
+        passes = next((passes for passes, size in sizes.items() if size <= choice.total), PASSES[-1])
+        beyond = max(0, sizes[passes] - choice.total)
+        return choice + Plan.of(Part("equal texts", 5 * rows), Part("texts being compared", beyond)), passes
+
+    @property
+    def _longest(self) -> int:
+        """The most tokens of an example."""
+        return int(self._tokens.max(initial=1))
+
+    def _equal_texts(self, passes: int) -> Array:
+        """(N,) int32: the number of an example's text; -1 if no other has it."""
+        stage = self._features.run.stage("equal texts", self._features.rows)
+        return equal_texts((self._features.stored, self._features.column), self._longest, passes, stage)
+
+    def _once(self, rows: Array) -> Array:
+        """(N,) bool: of rows (N,) bool those that may be chosen together: of equal ones the first."""
+        if self._texts is None:
+            return rows
+        result: Array = rows & (self._texts < 0)
+        repeated = np.flatnonzero(rows & (self._texts >= 0))
+        result[repeated[np.unique(self._texts[repeated], return_index=True)[1]]] = True
+        return result
+
+    def _base_plan(self) -> Plan:
+        """Memory that does not depend on the room."""
+        request = self._request
+        reads_ids = bool(request.candidates or request.exclude or request.columns)
+        return Plan.of(
+            Part("examples' lengths and groups", 24 * self._features.rows),
+            Part("chosen examples", 64 * self.count),
+            Part("ids of files", _ID_BYTES * self._features.rows * reads_ids),
+        )
 
     def run(self, vector: Array) -> SelectionResult:
         """Choose examples for a task's vector (D,)."""
         run, request = self._features.run, self._request
         cost = None if request.tokens is None else np.maximum(self._tokens, 1).astype(np.float32)
         budget = float(request.tokens or np.inf)
-        limits = Limits(self.count, self._eligible, cost, budget, self._groups, self._caps, request.batch)
+        similarity = None if request.similarity == 1 else request.similarity
+        limits = Limits(self.count, self._eligible, cost, budget, self._groups, self._caps, request.batch,
+                        self._texts, similarity)  # fmt: skip
         c = request.penalty / self._size
         objective = Objective(np.asarray(vector, np.float64), c)
         choice = greedy(self._source, objective, limits, self._room, run.stage("select", self.count, "chosen"))
@@ -125,6 +177,8 @@ class Selection:
             "examples": len(choice.rows), "tokens": int(self._tokens[choice.rows].sum()), "lambda": request.penalty,
             "utility": utility, "additive": additive, "passes": choice.passes, "fetched": choice.fetched,
         }  # fmt: skip
+        if self._texts is not None:
+            facts["copies left out"] = int(self._eligible.sum() - self._once(self._eligible).sum())
         if request.batch > 1:  # gains within a batch ignore its other examples
             value = float(vector @ choice.total) - c / 2 * float(choice.total @ choice.total)
             facts["lost to batches"] = (float(choice.gains.sum()) - value) / size
@@ -158,20 +212,18 @@ class Selection:
             raise DataError("no example may be chosen: --candidates and --exclude leave none")
         return eligible
 
-    def _largest_count(self) -> int:
-        """The largest number of examples that can be chosen: `count`, or all eligible ones with a budget of tokens."""
-        eligible, request = int(self._eligible.sum()), self._request
-        if request.count is not None:
-            if request.count > eligible:
-                raise DataError(f"--count {request.count} is more than the {eligible} examples that may be chosen")
-            return request.count
-        total = int(self._tokens[self._eligible].sum())
-        assert request.tokens is not None
-        if request.tokens > total:
+    def _require_enough(self) -> None:
+        """Raise DataError if fewer examples, or tokens, may be chosen than are asked for."""
+        request, once = self._request, self._once(self._eligible)
+        examples, tokens = int(once.sum()), int(self._tokens[once].sum())
+        copies = int(self._eligible.sum()) - examples
+        hint = f" ({copies} more are equal to one of these: --copies allows them)" if copies else ""
+        if request.count is not None and request.count > examples:
+            raise DataError(f"--count {request.count} is more than the {examples} examples that may be chosen{hint}")
+        if request.tokens is not None and request.tokens > tokens:
             raise DataError(
-                f"--tokens {request.tokens} is more than the {total} tokens of the examples that may be chosen"
+                f"--tokens {request.tokens} is more than the {tokens} tokens of the examples that may be chosen{hint}"
             )
-        return eligible
 
     def _quotas(self) -> tuple[Array | None, Array | None]:
         """(N,) each row's group, and how many of each group are chosen: its quota; group 0 gets the rest."""
@@ -188,7 +240,7 @@ class Selection:
         group_ids, caps = self._group_caps(
             Groups(self._features.store, columns.pop(), request.columns, self._features.rows), request.count
         )
-        rest = int((self._eligible & (group_ids == 0)).sum())
+        rest = int(self._once(self._eligible & (group_ids == 0)).sum())
         if caps[0] > rest:
             raise DataError(f"quotas leave {caps[0]} examples to other values, of which {rest} may be chosen")
         self._eligible = self._eligible & (caps > 0)[group_ids]
@@ -202,12 +254,22 @@ class Selection:
                 raise DataError(f"no example has {column} {value}: there are {', '.join(groups.names[:8])}")
             own = groups.of == groups.names.index(value)
             caps.append(round(share * count))
-            eligible = int((own & self._eligible).sum())
+            eligible = int(self._once(own & self._eligible).sum())
             if caps[-1] > eligible:
                 raise DataError(f"{column} {value}: the quota is {caps[-1]} examples, {eligible} may be chosen")
             group_ids[own] = number
         caps[0] = max(0, count - sum(caps))
         return group_ids, np.array(caps)
+
+
+def _check(request: SelectionRequest) -> None:
+    """Raise SettingsError for a request that says too little, too much, or a number out of range."""
+    if (request.count is None) == (request.tokens is None):
+        raise SettingsError("say how much to choose: either --count or --tokens")
+    if not 0 <= request.penalty < math.inf or request.batch < 1 or (request.count or request.tokens or 0) < 1:
+        raise SettingsError("--count (or --tokens) and --batch must be at least 1, and λ at least 0")
+    if request.similarity is not None and not 0 < request.similarity <= 1:
+        raise SettingsError(f"--distinct {request.similarity:g}: expected a cosine above 0 and at most 1")
 
 
 def refuse_training(path: str) -> None:

@@ -4,7 +4,8 @@ A corpus of 2,000 rows: finance, medicine, maths and instructions, 25 rows of ea
 (names, code). The task: held-out rows of three of the four domains, 100 each, and as many others to judge. A tenth is chosen by
 `headwater select` (greedy, or the best by themselves), or by chance, and trained on by `headwater ground-truth`, from the model's
 weights, for four epochs: so all of it is trained on in ten times the steps. Every draw of the data has a corpus, targets and
-judges of its own. Beside each way stands the same among distinct texts alone, which is what removing copies does by itself.
+judges of its own. Each way is there with copies (`--copies`), among distinct texts (`--distinct`, the default), which is what
+removing copies does by itself, and GRASP's and TF-IDF's greedy ones without near copies, too (`--distinct 0.98`).
 
     python examples/benchmarks/curation.py --out /scratch
 
@@ -29,17 +30,19 @@ TASK = ("finance", "medical", "instruct")
 EACH, CROWD, COPIES, OFF, TARGETS = 133, 25, 9, 668, 100
 """Rows of a domain; the first so many there so many times; rows off domain; rows that say what the task is, and that judge."""
 CHOSEN, LENGTH = 200, 96
-DISTINCT = ("--candidates", "distinct.npy")
-"""Of equal texts the first alone may be chosen."""
 RECIPE = ("--pretrained", "--epochs", "4", "--batch", "16", "--learning-rate", "0.01", "--seeds", "1")
 WAYS = {
-    "GRASP": ("model", "grasp", ()), "GRASP, additive": ("model", "grasp", ("--additive",)),
-    "GRASP, additive, distinct": ("model", "grasp", ("--additive", *DISTINCT)),
-    "RISE, additive": ("model", "rise", ("--additive",)),
-    "RISE, additive, distinct": ("model", "rise", ("--additive", *DISTINCT)),
-    "TF-IDF, additive": ("tfidf", "vectors", ("--additive",)),
-    "TF-IDF, additive, distinct": ("tfidf", "vectors", ("--additive", *DISTINCT)),
-    "TF-IDF, greedy": ("tfidf", "vectors", ()),
+    "GRASP, copies": ("model", "grasp", ("--copies",)), "GRASP": ("model", "grasp", ("--distinct",)),
+    "GRASP, no near copies": ("model", "grasp", ("--distinct", "0.98")),
+    "GRASP, additive, copies": ("model", "grasp", ("--additive", "--copies")),
+    "GRASP, additive": ("model", "grasp", ("--additive", "--distinct")),
+    "GRASP, additive, no near copies": ("model", "grasp", ("--additive", "--distinct", "0.98")),
+    "RISE, additive, copies": ("model", "rise", ("--additive", "--copies")),
+    "RISE, additive": ("model", "rise", ("--additive", "--distinct")),
+    "TF-IDF, additive, copies": ("tfidf", "vectors", ("--additive", "--copies")),
+    "TF-IDF, additive": ("tfidf", "vectors", ("--additive", "--distinct")),
+    "TF-IDF, copies": ("tfidf", "vectors", ("--copies",)), "TF-IDF": ("tfidf", "vectors", ("--distinct",)),
+    "TF-IDF, no near copies": ("tfidf", "vectors", ("--distinct", "0.98")),
 }  # fmt: skip
 
 
@@ -88,15 +91,13 @@ def ingested(data: Path, work: Path) -> None:
         machine.run([*machine.headwater(), "ingest", str(work / file), *words, *more], work)
 
 
-def chosen(rows: int, seed: int, work: Path) -> np.ndarray:
-    """(ways + 3, rows) boolean: each way's choice, two by chance, and all."""
+def chosen(rows: int, seed: int, work: Path) -> tuple[np.ndarray, list[int]]:
+    """(ways + 3, rows) boolean: each way's choice, two by chance, and all; and how many distinct texts each holds."""
     texts = [one["text"] for one in machine.records(work / "corpus.jsonl")]
     first = {text: row for row, text in reversed(list(enumerate(texts)))}
     distinct, found = np.isin(np.arange(rows), list(first.values())), []
-    np.save(work / "distinct.npy", distinct)
     for store, features, more in WAYS.values():
         queries = work / ("targets.jsonl" if store == "model" else "targets.npz")
-        more = tuple(str(work / part) if part.endswith(".npy") else part for part in more)
         words = ["select", str(work / f"{store}.store"), "--queries", str(queries), "--features", features, *more]
         machine.run([*machine.headwater(), *words, "--count", str(CHOSEN), "-o", str(work / "chosen.jsonl")], work)
         own = [one["row"] for one in machine.records(work / "chosen.jsonl")]
@@ -104,7 +105,8 @@ def chosen(rows: int, seed: int, work: Path) -> np.ndarray:
     chance = np.random.default_rng(seed)
     for among in (np.arange(rows), np.flatnonzero(distinct)):
         found.append(np.isin(np.arange(rows), chance.choice(among, CHOSEN, replace=False)))
-    return np.array([*found, np.ones(rows, bool)])
+    masks = np.array([*found, np.ones(rows, bool)])
+    return masks, [len({texts[int(at)] for at in np.flatnonzero(mask)}) for mask in masks]
 
 
 def draw(data: Path, seed: int, work: Path) -> dict[str, float]:
@@ -113,7 +115,9 @@ def draw(data: Path, seed: int, work: Path) -> dict[str, float]:
     rows, names = made(data, seed, work), [*WAYS, "by chance", "by chance, distinct", "all of it"]
     if not (work / "masks.npy").exists():
         ingested(data, work)
-        np.save(work / "masks.npy", chosen(rows, seed, work))
+        masks, distinct = chosen(rows, seed, work)
+        (work / "distinct.json").write_text(json.dumps(dict(zip(names, distinct, strict=True))))
+        np.save(work / "masks.npy", masks)
     words = [
         "ground-truth",
         "corpus.jsonl",
@@ -128,17 +132,18 @@ def draw(data: Path, seed: int, work: Path) -> dict[str, float]:
     return dict(zip(names, losses.tolist(), strict=True))
 
 
-def show(found: Sequence[dict[str, float]]) -> str:
-    """A row a way: the mean over draws with its interval, and how far GRASP is ahead, paired by draws."""
+def show(found: Sequence[dict[str, float]], distinct: Sequence[dict[str, int]]) -> str:
+    """A row a way: distinct texts, the mean loss over draws with its interval, and how far GRASP is ahead, paired by draws."""
     from headwater.engine.evaluation.metrics import bootstrap
 
     rows, own = [], np.array([one["GRASP"] for one in found])
     for name in found[0]:
         losses = np.array([one[name] for one in found])
         mean, apart = bootstrap(losses), bootstrap(losses - own)
-        rows.append([name, f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})",
+        texts = f"{np.mean([one[name] for one in distinct]):.0f}"
+        rows.append([name, texts, f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f})",
                      f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})"])  # fmt: skip
-    return machine.markdown(["trained on", "held-out loss, nats (95 %)", "above GRASP's"], rows)
+    return machine.markdown(["trained on", "distinct texts", "held-out loss, nats (95 %)", "above GRASP's"], rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, float]]:
@@ -151,11 +156,14 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, float]]:
     torch.set_num_threads(1)
     needed = (text_subsets.MODEL, "finance", "medical", "gsm8k", "instruct", "names", "humaneval")
     data = machine.data_folder(given.data, *needed).resolve()
-    found = []
+    found, distinct = [], []
     for seed in range(given.draws):
-        found.append(draw(data, seed, given.out.resolve() / f"curation-{seed}"))
+        work = given.out.resolve() / f"curation-{seed}"
+        found.append(draw(data, seed, work))
+        distinct.append(json.loads((work / "distinct.json").read_text()))
         print({name: round(loss, 3) for name, loss in found[-1].items()}, flush=True)
-    machine.save(given.out, "curation", {"machine": machine.describe(), "found": found}, show(found))
+    results = {"machine": machine.describe(), "found": found, "distinct": distinct}
+    machine.save(given.out, "curation", results, show(found, distinct))
     return found
 
 

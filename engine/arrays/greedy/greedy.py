@@ -15,6 +15,7 @@ from ....store.errors import DataError, SettingsError
 from ....store.layout import Array
 from ...runtime.run import Stage
 from .bounds import BoundRequest, Bounds, principal
+from .eligibility import Eligibility
 from .pool import Pool
 from .problem import Choice, Limits, Objective, Room, sampled
 from .row_cache import RowCache, RowSource
@@ -57,12 +58,8 @@ class _Greedy:
         sample = self._cache.gathered(np.unique(drawn)).astype(np.float64)
         directions = principal(sample, min(room.directions, len(self._v), source.rows))
         self._bounds, self._work = Bounds(source.rows, directions, room.shape.workers), 0.0
-        self._eligible = limits.eligible.copy()
-        if limits.cost is not None:
-            self._eligible[limits.cost > limits.budget] = False
-        if limits.group is not None and limits.caps is not None:
-            self._eligible[limits.caps[limits.group] <= 0] = False
-        self._spent, self._taken = 0.0, np.zeros(1 if limits.caps is None else len(limits.caps), np.int64)
+        self._may_choose = Eligibility(limits, room, self._cache, len(self._v))
+        self._eligible = self._may_choose.rows
 
     def run(self, stage: Stage) -> Choice:
         chosen: list[int] = []
@@ -72,12 +69,16 @@ class _Greedy:
             best = self._best(min(self._limits.batch, self._limits.count - len(chosen)))
             if not best or (self._limits.cost is not None and best[0][0] <= 0):
                 break
+            if not all(self._may_choose.admits(row, feature) for _, row, feature in best):
+                continue  # near copies of chosen rows, excluded now: others take their places
             w = self._w  # all gains of a batch are computed with the sum before the batch
             for key, row, feature in best:
-                if self._eligible[row] and (key > 0 or self._limits.cost is None):
+                copies_batch = len(best) > 1 and not self._may_choose.admits(row, feature)
+                if (key > 0 or self._limits.cost is None) and not copies_batch:
                     gains.append(self._gain(feature, w))
                     chosen.append(row)
-                    self._take(row, feature)
+                    self._sum = self._sum + feature.astype(np.float64)
+                    self._may_choose.take(row, feature, self._pool)
             stage.report(len(chosen))
         return Choice(np.array(chosen, np.int64), np.array(gains), self._sum, self._cache.passes, self._cache.fetched)
 
@@ -251,17 +252,3 @@ class _Greedy:
     def _gain(self, feature: Array, w: Array) -> float:
         wide = feature.astype(np.float64)
         return float(wide @ w) - self._c / 2 * float(wide @ wide)
-
-    def _take(self, row: int, feature: Array) -> None:
-        """Add a row to the sum, and exclude rows that no longer fit the budget or their group's cap."""
-        limits = self._limits
-        self._sum = self._sum + feature.astype(np.float64)
-        self._eligible[row] = False
-        if limits.cost is not None:
-            self._spent += float(limits.cost[row])
-            self._eligible[limits.cost > limits.budget - self._spent] = False
-        if limits.group is not None and limits.caps is not None:
-            group = int(limits.group[row])
-            self._taken[group] += 1
-            if self._taken[group] >= limits.caps[group]:
-                self._eligible[limits.group == group] = False

@@ -20,6 +20,9 @@ DIRECTIONS = (128, 96, 64, 32, 8, 1)
 CACHE_BYTES = (512 << 20, 128 << 20, 0)
 """Candidate sizes of the row cache; the largest that fits in memory."""
 
+COMPARED = 256
+"""Chosen rows that other rows are compared with at a time."""
+
 
 def sampled(rows: int, depth: int) -> int:
     """Number of sampled rows from which principal directions are computed."""
@@ -70,6 +73,10 @@ class Limits:
     """(groups,) maximum number of rows per group."""
     batch: int = 1
     """Rows chosen per step, ignoring their interaction; 1 is exact."""
+    texts: Array | None = None
+    """(N,) int32: number of the text that a row has in common with other rows, of which one is chosen; -1: with none."""
+    similarity: float | None = None
+    """Cosine with a chosen row from which on a row is a near copy, and not chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,8 @@ class Room:
     """Capacity of the row cache, in rows."""
     shape: ScanShape
     """Block size and workers of the passes."""
+    chosen_rows: int = 0
+    """Chosen rows that are in memory to be compared with; only with a similarity."""
 
     def parts(self, source: RowSource) -> Plan:
         """The memory plan of a choice."""
@@ -100,5 +109,14 @@ class Room:
             Part("earlier vectors", 24 * PAST * depth),
             Part("directions", 8 * depth * (2 * sample + 2 * self.directions) + 40 * min(sample, depth) ** 2),
             Part("bounds of all rows", (96 + 4 * min(self.directions, depth)) * source.rows),
+            Part("chosen rows", self._chosen_bytes(source)),
             Part("cached rows", min(self.cached_rows, source.rows) * (source.row_bytes + 8)),
         )
+
+    def _chosen_bytes(self, source: RowSource) -> int:
+        """Memory of chosen rows, of rows that are compared with them, and of their cosines."""
+        if not self.chosen_rows:
+            return 0
+        tiles, pool = self.shape.workers * min(TILE, self.shape.block_rows), min(self.pool, source.rows)
+        rows = min(self.chosen_rows, source.rows) + pool + 2 * tiles + 4 * COMPARED
+        return 4 * rows * source.precision.depth + 40 * (pool + tiles * COMPARED)

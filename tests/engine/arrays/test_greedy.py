@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headwater.engine.arrays.greedy import bounds
+from headwater.engine.arrays.greedy import bounds, eligibility, near_copies
 from headwater.engine.arrays.greedy.greedy import greedy
 from headwater.engine.arrays.greedy.problem import Choice, Limits, Objective, Room
 from headwater.engine.arrays.greedy.row_cache import RowCache, RowSource
@@ -36,6 +36,7 @@ def past(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 def brute(rows: np.ndarray, v: np.ndarray, c: float, limits: Limits) -> tuple[list[int], list[float]]:
     """The same choice with every gain computed anew at every step; ties to the lower row."""
     rows, total = rows.astype(np.float64), np.zeros(rows.shape[1])
+    units = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
     may, chosen, gains, spent = limits.eligible.copy(), [], [], 0.0
     taken = np.zeros(1 if limits.caps is None else len(limits.caps), int)
     squares = np.array([row @ row for row in rows])
@@ -57,6 +58,10 @@ def brute(rows: np.ndarray, v: np.ndarray, c: float, limits: Limits) -> tuple[li
             gains.append(gain[best])
             total += rows[best]
             may[best] = False
+            if limits.texts is not None and limits.texts[best] >= 0:
+                may &= limits.texts != limits.texts[best]
+            if limits.similarity is not None:
+                may &= units @ units[best] < limits.similarity
             if limits.cost is not None:
                 spent += limits.cost[best]
                 may &= limits.cost <= limits.budget - spent
@@ -82,7 +87,8 @@ def instance(seed: int) -> tuple[np.ndarray, np.ndarray, float]:
 
 def chosen(folder: Path, rows: np.ndarray, v: np.ndarray, c: float, limits: Limits, pool: int, **more: Any) -> Choice:
     form = precision_of("float16", column("c", (rows.shape[1],), "float16"))
-    room = Room(pool, more.get("directions", 6), more.get("kept", 30), more.get("shape", ScanShape(16, 1)))
+    shape, chosen_rows = more.get("shape", ScanShape(16, 1)), more.get("chosen_rows", 0)
+    room = Room(pool, more.get("directions", 6), more.get("kept", 30), shape, chosen_rows)
     return greedy(RowSource(stored(folder, rows, form=form), form), Objective(v, c), limits, room, SILENT_STAGE)
 
 
@@ -115,6 +121,44 @@ def test_so_it_is_under_costs_and_caps(tmp_path: Path, past: None, seed: int) ->
     assert actual.rows.tolist() == expected
     assert limits.cost is not None and limits.cost[actual.rows].sum() <= limits.budget
     assert limits.caps is not None and (np.bincount(group[actual.rows], minlength=3) <= limits.caps).all()
+
+
+@pytest.mark.parametrize("chosen_rows", [0, 2, 1000])
+@pytest.mark.parametrize("refused", [1, 3, 256])
+@pytest.mark.parametrize("seed", range(12))
+def test_copies_are_left_out_as_brute_force_leaves_them_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, refused: int, chosen_rows: int
+) -> None:
+    monkeypatch.setattr(eligibility, "_REFUSED", refused)
+    monkeypatch.setattr(near_copies, "COMPARED", 3)
+    rows, v, c = instance(seed)
+    chance = np.random.default_rng(seed + 7)
+    count = len(rows)
+    _, texts = np.unique(rows, axis=0, return_inverse=True)
+    texts = np.where(np.bincount(texts.ravel())[texts.ravel()] > 1, texts.ravel(), -1).astype(np.int32)
+    similarity = (None, 0.9, 0.99, 1 - 1e-6)[seed % 4]
+    costs = chance.integers(1, 9, count).astype(np.float32) if seed % 3 == 1 else None
+    groups = (chance.integers(0, 3, count), np.array([2, 4, count])) if seed % 3 == 2 else (None, None)
+    limits = Limits(count, chance.random(count) < 0.9, costs, float(4 * count), *groups, 1 + seed % 2 * 2,
+                    texts if seed % 5 else None, similarity)  # fmt: skip
+    expected, gains = brute(rows, v, c, limits)
+    actual = chosen(tmp_path, rows, v, c, limits, int(chance.integers(3, 40)), chosen_rows=chosen_rows)
+    assert actual.rows.tolist() == expected and np.allclose(actual.gains, gains, rtol=1e-9, atol=1e-9)
+    if limits.texts is not None:
+        assert len(np.unique(rows[actual.rows], axis=0)) == len(actual.rows)
+
+
+def test_a_cosine_beside_the_threshold_is_that_of_float64(tmp_path: Path) -> None:
+    """Rows whose cosine with the first differs from the threshold by less than float32 can tell."""
+    angles = np.arccos(0.98) + np.array([-2e-7, 2e-7])
+    rows = np.array([[1, 0], *([np.cos(angle), np.sin(angle)] for angle in angles)], np.float32)
+    form = precision_of("float32", column("c", (2,), "float32"))
+    limits = Limits(3, np.ones(3, bool), similarity=0.98)
+    expected, _ = brute(rows, np.array([1.0, 0.0]), 0.0, limits)
+    room = Room(3, 2, 3, ScanShape(16, 1), 3)
+    source = RowSource(stored(tmp_path, rows, form=form), form)
+    actual = greedy(source, Objective(np.array([1.0, 0.0]), 0.0), limits, room, SILENT_STAGE)
+    assert expected == [0, 2] and actual.rows.tolist() == expected
 
 
 def test_rows_wider_than_there_are_many(tmp_path: Path) -> None:

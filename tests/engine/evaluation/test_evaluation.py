@@ -19,6 +19,7 @@ from headwater.engine.evaluation.retrieval import evaluate_retrieval
 from headwater.engine.presentation.plots import draw_retrieval
 from headwater.store.errors import StoreFull
 from places import SHARED
+from scipy.stats import spearmanr
 
 DATA = SHARED / "lds_wikitext_gpt2"
 RANDOM = np.random.default_rng(0)
@@ -100,8 +101,47 @@ def test_utilities_of_subsets(truth, tmp_path):
     np.save(tmp_path / "u.npy", (np.load(masks) @ np.load(scores).T)[:, 0])
     np.save(tmp_path / "one.npy", np.load(outcomes)[:, :, :1])
     found = run("evaluate", "subsets", "--predicted", tmp_path / "u.npy", "--outcomes", tmp_path / "one.npy", "--json")
-    assert json.loads(found.stdout)["mean"]["value"] > 0.7
-    assert "(40, 1)" in refused("evaluate", "subsets", "--predicted", tmp_path / "u.npy", "--outcomes", outcomes)
+    assert json.loads(found.stdout)["mean"]["value"] > 0.7 and found.stderr == ""
+    np.save(tmp_path / "two.npy", np.load(masks) @ np.load(scores)[:2].T)
+    line = refused("evaluate", "subsets", "--predicted", tmp_path / "two.npy", "--outcomes", outcomes)
+    assert "(40, 2)" in line and "(3, 40, 6)" in line and "(seeds, subsets, tasks)" in line
+
+
+@pytest.mark.parametrize("with_seeds", [True, False])
+@pytest.mark.parametrize("columns", [(), (1,)])
+def test_predictions_of_one_task_meet_the_mean_of_its_queries(truth, tmp_path, with_seeds, columns):
+    scores, masks, outcomes = truth
+    losses = np.load(outcomes) if with_seeds else np.load(outcomes)[0]
+    predicted = np.load(masks) @ np.load(scores).mean(0)
+    np.save(tmp_path / "u.npy", predicted.reshape(40, *columns))
+    np.save(tmp_path / "losses.npy", losses)
+    words = ["evaluate", "subsets", "--predicted", tmp_path / "u.npy", "--outcomes", tmp_path / "losses.npy", "--json"]
+    found = run(*words, "--resamples", 20)
+    told = json.loads(found.stdout)
+    mean = losses.reshape(-1, 40, 6).mean((0, 2))
+    assert told["mean"]["value"] == pytest.approx(spearmanr(predicted, -mean).statistic, abs=1e-12)
+    assert found.stderr.splitlines() == told["notes"] and told["averaged"] == 6
+    assert "the mean of the 6 queries' outcomes" in found.stderr
+    assert told["seeds"] == (3 if with_seeds else 1)
+
+
+@pytest.mark.parametrize("measure", ["lds", "subsets"])
+def test_a_correlation_that_is_surely_negative_asks_for_the_other_outcome(truth, tmp_path, measure):
+    scores, masks, outcomes = truth
+    np.save(tmp_path / "u.npy", np.load(masks) @ np.load(scores).T)
+    np.save(tmp_path / "gains.npy", -np.load(outcomes))
+    np.save(tmp_path / "noise.npy", np.random.default_rng(5).normal(size=np.load(outcomes).shape))
+    words = ["evaluate", measure, "--resamples", 50, "--json"]
+    words += ["--predicted", tmp_path / "u.npy"] if measure == "subsets" else ["--scores", scores, "--masks", masks]
+    wrong = {"loss": tmp_path / "gains.npy", "gain": outcomes}
+    for kind, other in (("loss", "gain"), ("gain", "loss")):
+        found = run(*words, "--outcomes", wrong[kind], "--outcome", kind)
+        assert json.loads(found.stdout)["mean"]["high"] < 0
+        (line,) = found.stderr.splitlines()
+        assert line.endswith(f"did you mean --outcome {other}?") and json.loads(found.stdout)["notes"] == [line]
+        assert run(*words, "--outcomes", wrong[kind], "--outcome", other).stderr == ""
+    unsure = run(*words, "--outcomes", tmp_path / "noise.npy")
+    assert json.loads(unsure.stdout)["mean"]["high"] > 0 and unsure.stderr == ""
 
 
 def test_bad_files_are_named(truth, tmp_path):

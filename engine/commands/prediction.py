@@ -1,0 +1,151 @@
+"""`predict` and `calibrate`: utilities of sets of examples. Knows nothing of how utilities are computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from ..results.printable import printable_json
+from .options import COLUMNS, JSON_LINES, PARTIAL, command_of, echo, options
+from .tasks import PENALTY, TASK, TaskArguments, read_task
+
+if TYPE_CHECKING:
+    from ..selection.linear_features import LinearFeatures
+    from ..selection.subsets import Subsets
+
+_SUBSETS = options(
+    click.option("--subsets", default="", metavar="FILE", help="Subsets: masks (.npy, .parquet, .zarr), or .jsonl with `rows` or "
+                 "`ids`."),
+    click.option("--subsets-by", default="", metavar="COLUMN", help="Instead: one subset per value of `source`, or of a column "
+                 "of --columns."),
+    COLUMNS,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetArguments(TaskArguments):
+    """A task, and subsets."""
+
+    subsets: str
+    subsets_by: str
+    columns: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictArguments(SubsetArguments):
+    """Arguments of `predict`."""
+
+    given: str
+    penalty: float | None
+    output: str | None
+    as_json: bool
+
+
+@click.command()
+@TASK
+@PARTIAL
+@_SUBSETS
+@click.option("--given", default="", metavar="NAME", help="Predict what each subset adds to this one.")
+@PENALTY
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write (subsets, tasks) as .npy, or a table as .jsonl, .csv, .parquet."
+)
+@JSON_LINES
+@command_of(PredictArguments)
+def predict(arguments: PredictArguments) -> None:
+    """Predict the utility of subsets for a task.
+
+    The utility says how much training on a subset helps the task. Redundant examples count less.
+
+    \b
+    headwater predict S --queries task.jsonl --subsets masks.npy -o utilities.npy
+    headwater predict S --queries task.jsonl --subsets-by source
+    headwater predict S --queries task.jsonl --subsets two.jsonl --given first
+    """
+    from ..presentation.selection_tables import print_utilities
+    from ..results.output_path import refuse_output
+    from ..runtime.progress import ProgressDisplay
+    from ..runtime.run import Run
+    from ..selection.prediction import Prediction, refuse_table, write_utilities
+
+    a = arguments
+    refuse_output(a.output, (a.queries, a.subsets, a.columns), a.store)
+    if a.output:
+        refuse_table(a.output)
+    with ProgressDisplay() as display:
+        features, targets = read_task(a, Run(a.budget, on_progress=display.show))
+        utilities = Prediction(features, targets, _subsets(a, features), a.penalty).run(a.given)
+    if a.output:
+        write_utilities(a.output, utilities)
+        counts = f"{len(utilities.subsets)} subsets, {len(utilities.tasks)} tasks"
+        echo(f"{a.output}: {counts}, λ = {utilities.penalty:g}", err=True)
+    elif a.as_json:
+        for line in utilities.lines():
+            echo(printable_json(line))
+    else:
+        print_utilities(utilities)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateArguments(SubsetArguments):
+    """Arguments of `calibrate`."""
+
+    outcomes: str
+    kind: Literal["loss", "gain"]
+    first: int | None
+    grid: tuple[float, ...]
+    as_json: bool
+
+
+@click.command()
+@TASK
+@_SUBSETS
+@click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training on each subset for each task: (subsets,), "
+              "(subsets, tasks) or (seeds, subsets, tasks).")  # fmt: skip
+@click.option("--outcome", "kind", type=click.Choice(["loss", "gain"]), default="loss", show_default=True,
+              help="Whether outcomes are losses, which fall where training helps, or gains, which rise.")  # fmt: skip
+@click.option("--calibrate", "first", type=int, metavar="N", help="Choose λ by the first N subsets, and evaluate it on the "
+              "others. [default: all]")  # fmt: skip
+@click.option("--candidate", "grid", multiple=True, type=float, metavar="λ", help="Candidates. [default: 0, 1/16, … 4]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@command_of(CalibrateArguments)
+def calibrate(arguments: CalibrateArguments) -> None:
+    """Choose λ by subsets that were really trained on.
+
+    λ weighs redundancy in a utility. `predict` and `select` use the calibrated value by default.
+
+    \b
+    headwater ground-truth corpus.jsonl --queries task.jsonl --model-config ./small -o truth
+    headwater calibrate S --queries task.jsonl --subsets truth/masks.npy --outcomes truth/outcomes.npy
+    """
+    from ..presentation.selection_tables import print_calibration
+    from ..runtime.progress import ProgressDisplay
+    from ..runtime.run import Run
+    from ..selection.calibration import FEW
+    from ..selection.prediction import Outcomes
+    from ..selection.prediction import calibrate as run_calibration
+
+    a = arguments
+    with ProgressDisplay() as display:
+        features, targets = read_task(a, Run(a.budget, on_progress=display.show))
+        subsets = _subsets(a, features)
+        count = len(subsets.names) if a.first is None else a.first
+        if count < FEW:
+            echo(f"warning: λ is chosen by {count} subsets; with fewer than {FEW}, λ usually stays 1", err=True)
+        result = run_calibration(features, targets, subsets, Outcomes(a.outcomes, a.kind, a.first), a.grid)
+    if a.as_json:
+        echo(printable_json(result.facts()))
+    else:
+        print_calibration(result)
+
+
+def _subsets(arguments: SubsetArguments, features: LinearFeatures) -> Subsets:
+    from ..selection.subsets import read_subsets, subsets_by
+
+    if bool(arguments.subsets) == bool(arguments.subsets_by):
+        raise click.UsageError("give either --subsets FILE or --subsets-by COLUMN")
+    if arguments.subsets:
+        return read_subsets(arguments.subsets, features.store, features.rows)
+    return subsets_by(features.store, arguments.subsets_by, arguments.columns, features.rows)

@@ -1,0 +1,60 @@
+"""Options that describe a task, and reading the task: for `predict`, `calibrate` and `select`. Knows nothing of utilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import MODEL_PATH, QUERY_FIELDS, RUN, FieldArguments, RunArguments, echo, options
+
+if TYPE_CHECKING:
+    from ..runtime.run import Run
+    from ..selection.linear_features import LinearFeatures
+    from ..selection.targets import Targets
+
+TASK = options(
+    click.argument("store"),
+    click.option("--queries", required=True, metavar="FILE", help="Examples of the task (100 or more), in any corpus format."),
+    click.option("--by", default="", metavar="COLUMN", help="Several tasks: one per value of a column of the queries."),
+    click.option("--features", "--method", "method", default="grasp", show_default=True, metavar="METHOD",
+                 help="Method whose stored rows are the examples' features."),
+    MODEL_PATH,
+    QUERY_FIELDS,
+    RUN,
+)  # fmt: skip
+PENALTY = click.option(
+    "--lambda",
+    "penalty",
+    type=click.FloatRange(0),
+    metavar="λ",
+    help="Weight of redundancy. [default: the calibrated value, or 1]",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskArguments(RunArguments, FieldArguments):
+    """Values of the options that describe a task."""
+
+    store: str
+    queries: str
+    by: str
+    method: str
+    partial: bool = False
+
+
+def read_task(arguments: TaskArguments, run: Run) -> tuple[LinearFeatures, Targets]:
+    """The features and the tasks; warns about tasks with few examples."""
+    from ...store.feature_store import FeatureStore
+    from ..selection.linear_features import LinearFeatures
+    from ..selection.targets import FEW, read_targets
+
+    features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run, partial=arguments.partial)
+    targets = read_targets(features, arguments.queries, arguments.by, arguments.model_choice, arguments.query_text)
+    for line in features.notes:
+        echo(line, err=True)
+    if targets.few:
+        some = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])
+        echo(f"warning: fewer than {FEW} examples of task {some}: its direction is uncertain", err=True)
+    return features, targets
