@@ -29,6 +29,7 @@ from .engine.commands import (
     self_influence,
     stores,
 )
+from .engine.results.printable import printable
 from .store.errors import HeadwaterError
 
 
@@ -62,6 +63,18 @@ def _print_error(message: str) -> None:
         click.echo(f"error: {line}", err=True)
 
 
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """Let click print its errors without the control characters that an argument may have."""
+    try:
+        yield
+    except click.UsageError as error:
+        message = error.format_message()
+        if printable(message) == message:
+            raise
+        raise click.UsageError(printable(message), error.ctx) from None
+
+
 class _Commands(click.Group):
     """A group of commands that prints headwater's own errors as one line."""
 
@@ -75,9 +88,14 @@ class _Commands(click.Group):
                 _print_error(f"{error.filename or 'output'}: {error.strerror or error}")
             sys.exit(1)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _printable_usage():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with _printable_usage():
+                return super().invoke(ctx)
         except HeadwaterError as error:
             _print_error(str(error))
             ctx.exit(1)

@@ -132,7 +132,8 @@ def _read(folder: Path) -> State:
         record = metadata["attributes"]["headwater"]
         version, names, values = record["version"], record["arrays"], record["values"]
         known = {"state": _LAYOUT, "version": version, "arrays": names, "values": values}
-        if metadata != group_metadata({"headwater": known}) or not isinstance(values, dict):
+        named = all(isinstance(name, str) for name in (version, *names))
+        if metadata != group_metadata({"headwater": known}) or not isinstance(values, dict) or not named:
             raise ValueError(folder)
         arrays = {require_name(name, "array"): _read_array(folder / require_name(version, "version") / name)
                   for name in names}  # fmt: skip

@@ -120,6 +120,7 @@ def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
     """
     from dataclasses import asdict
 
+    from ...store.errors import ModelError
     from ...store.feature_store import EXAMPLES, FeatureStore
     from ..models.language_model import tokenizer_of
     from ..presentation.terminal import print_examples
@@ -127,8 +128,13 @@ def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
 
     opened = FeatureStore.open(store)
     ranges = row_ranges(rows, opened.rows(EXAMPLES))
-    path = str(opened.provenance.get("model_path", ""))
-    examples = shown_examples(opened, ranges, tokenizer_of(path, trust_remote_code) if path else None)
+    tokenizer, path = None, str(opened.provenance.get("model_path", ""))
+    if path:
+        try:
+            tokenizer = tokenizer_of(path, trust_remote_code, str(opened.provenance.get("tokenizer")))
+        except ModelError as error:
+            echo(f"note: texts are shown as they are stored, without tokens: {error}", err=True)
+    examples = shown_examples(opened, ranges, tokenizer)
     if as_json:
         for example in examples:
             echo(printable_json(asdict(example)))

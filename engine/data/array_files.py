@@ -12,11 +12,11 @@ from typing import cast
 
 import numpy as np
 
-from ...store.errors import CorpusError, HeadwaterError
+from ...store.errors import CorpusError
 from .bergson_index import is_bergson_index, open_bergson_index
 from .npz_files import open_npz
 from .sources import Source
-from .stored_arrays import Arrays, StoredArray
+from .stored_arrays import Arrays, StoredArray, reading
 
 
 def is_array_path(path: str) -> bool:
@@ -45,26 +45,21 @@ def open_arrays(path: str) -> tuple[Source, Arrays]:
         CorpusError: the path does not exist, or it cannot be read as arrays.
         DataError: an array holds Python objects, or a bergson index holds per-token gradients.
     """
-    try:
-        if is_bergson_index(path):
-            arrays, source = open_bergson_index(path)
-            return source, _with_head(arrays)
-        if path.endswith(".npz"):
-            arrays, contents = open_npz(path)
-            return Source(path, Path(path).name, "npz", Path(path).stat().st_size, _digest(contents)), _with_head(
-                arrays
-            )
-        import zarr
+    if not Path(path).exists():
+        raise CorpusError(f"{path} does not exist: give a .npz file, a Zarr group or a bergson index")
+    if is_bergson_index(path):
+        arrays, source = open_bergson_index(path)
+        return source, _with_head(arrays)
+    if path.endswith(".npz"):
+        arrays, contents = open_npz(path)
+        source = Source(path, Path(path).name, "npz", Path(path).stat().st_size, _digest(contents))
+        return source, _with_head(arrays)
+    import zarr
 
+    with reading(path, CorpusError):
         arrays = cast(Arrays, dict(zarr.open_group(path, mode="r").arrays()))
         descriptions = sorted((name, array.shape, str(array.dtype), _ends(array)) for name, array in arrays.items())
-        return Source(path, Path(path).name, "zarr", 0, _digest(repr(descriptions))), _with_head(arrays)
-    except FileNotFoundError:
-        raise CorpusError(f"{path} does not exist: give a .npz file, a Zarr group or a bergson index") from None
-    except HeadwaterError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorpusError(f"{path} cannot be read as arrays: {error}") from None
+    return Source(path, Path(path).name, "zarr", 0, _digest(repr(descriptions))), _with_head(arrays)
 
 
 def _ends(array: StoredArray) -> list[object]:

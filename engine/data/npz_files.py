@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import lzma
 import weakref
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import IO
 
 import numpy as np
 
-from ...store.errors import CorpusError, DataError, HeadwaterError
+from ...store.errors import CorpusError, DataError
 from ...store.layout import Array
-from .stored_arrays import Arrays
+from .stored_arrays import Arrays, reading
 
 _ENCRYPTED, _PATCHED = 0x1 | 0x40, 0x20  # bits of a member's flags: APPNOTE.TXT 4.4.4 of PKWARE's description of .zip
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -25,11 +22,10 @@ def open_npz(path: str) -> tuple[Arrays, str]:
     """The arrays of a file by name, each of which stays open while it is in use; and a text that identifies their contents.
 
     Raises:
-        CorpusError: the file is damaged, or a member is encrypted or compressed in a way that Python does not read.
+        CorpusError: the file is missing or damaged, or a member is encrypted or compressed in a way that Python does not read.
         DataError: two arrays have one name, or one holds Python objects.
-        FileNotFoundError: there is no file.
     """
-    with _one_line(path), zipfile.ZipFile(path) as archive:  # the file itself is closed with its last member
+    with _reading(path), zipfile.ZipFile(path) as archive:  # the file itself is closed with its last member
         members = archive.infolist()
         names = Counter(_array_name(member) for member in members)
         if duplicate := next((name for name, count in names.items() if count > 1), None):
@@ -53,15 +49,8 @@ def _require_readable(path: str, member: zipfile.ZipInfo) -> None:
         raise CorpusError(f"{path}: {member.filename} has an unknown compression: save it again with numpy.savez")
 
 
-@contextmanager
-def _one_line(name: str) -> Iterator[None]:
-    """Turn what the libraries raise for damaged bytes into a CorpusError about `name`."""
-    try:
-        yield
-    except (HeadwaterError, FileNotFoundError):
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        raise CorpusError(f"{name} cannot be read as arrays ({error}): save it again with numpy.savez") from None
+def _reading(name: str) -> AbstractContextManager[None]:
+    return reading(name, CorpusError, ": save it again with numpy.savez")
 
 
 class _NpzArray:
@@ -82,7 +71,7 @@ class _NpzArray:
     def __getitem__(self, rows: slice) -> Array:
         begin, end, _ = rows.indices(self.shape[0])
         row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-        with _one_line(self._name):
+        with _reading(self._name):
             self._stream.seek(self._start + begin * row_bytes)
             data = self._stream.read((end - begin) * row_bytes)
         if len(data) < (end - begin) * row_bytes:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...store.errors import DataError, SettingsError, StoreDamaged
+from ...store.errors import DataError, SettingsError
 from ...store.layout import Array
 from ..data.bergson_index import is_bergson_scores, read_bergson_scores
+from ..data.stored_arrays import reading
 from .truth_record import require_undamaged
 
 FORMATS = (".npy", ".parquet", ".zarr")
@@ -35,12 +36,8 @@ def read_array(path: str, what: str) -> Array:
         raise SettingsError(f"{path}: {what} are read from {', '.join(FORMATS)}")
     if not file.exists():
         raise SettingsError(f"{path} does not exist: give a file of {what}")
-    try:
+    with reading(path, DataError):
         array = {".npy": _npy, ".parquet": _parquet, ".zarr": _zarr}[file.suffix](file)
-    except StoreDamaged:
-        raise
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if array.dtype.kind not in "biuf" or not array.ndim:
         raise DataError(f"{path}: {what} are numbers in rows, not {array.dtype} {array.shape}")
     if not array.size:

@@ -14,6 +14,7 @@ from ...store.layout import Array
 from ..data.documents import scalar_text
 from ..data.formats import read_records
 from ..data.sources import find_sources
+from ..data.stored_arrays import reading
 from ..results.example_table import Examples
 from .labels import Labels
 from .matrices import read_array
@@ -106,7 +107,8 @@ def _query_names(path: str, count: int) -> list[str]:
     if Path(path).suffix == ".zarr":
         import zarr
 
-        names = zarr.open(path, mode="r").attrs.get("queries")
+        with reading(path, DataError):
+            names = zarr.open(path, mode="r").attrs.get("queries")
         if isinstance(names, list) and len(names) == count:
             return [str(name) for name in names]
     return [str(number) for number in range(count)]

@@ -250,11 +250,15 @@ def _activation_bytes(config: HfConfig, dtype: torch.dtype) -> int:
     return (10 * hidden + 4 * inner) * max(4, dtype.itemsize)
 
 
-def tokenizer_of(path: str, remote_code: bool) -> HfTokenizer | None:
-    """The tokenizer of a model or an adapter; None if it is not there any more."""
+def tokenizer_of(path: str, remote_code: bool, digest: str) -> HfTokenizer:
+    """The tokenizer of a model or an adapter, whose digest is `digest`.
+
+    Raises:
+        ModelError: it is not there any more, does not load, or is another one.
+    """
     silence_libraries()
-    try:
-        own = (Path(path) / "tokenizer.json").is_file()
-        return read_tokenizer(path if own else base_model_of(path), remote_code)
-    except ModelError:
-        return None
+    own = (Path(path) / "tokenizer.json").is_file()
+    tokenizer = read_tokenizer(path if own else base_model_of(path), remote_code)
+    if tokenizer_digest(tokenizer) != digest:
+        raise ModelError(f"{path} has another tokenizer now")
+    return tokenizer

@@ -34,6 +34,8 @@ def export(
 ) -> None:
     """Write a group with `scores` (N, Q) float32, rows in the store's order; its attributes are `attributes` and the query ids.
 
+    Each chunk ends with its CRC32C, which any client compares, and a missing chunk is read as NaN.
+
     The group appears at `path` complete or not at all. Raises StoreFull, SettingsError.
     """
     with whole_file(Path(path)) as hidden:
@@ -44,12 +46,13 @@ def _write(
     hidden: Path, scores: Iterable[tuple[int, Array]], rows: int, queries: Sequence[str], attributes: JsonObject
 ) -> None:
     import zarr
+    from zarr.codecs import Crc32cCodec
 
     size = max(1, min(rows, _CHUNK_BYTES // (4 * len(queries))))
     group = zarr.open_group(str(hidden), mode="w-")
     group.attrs.update({"queries": list(queries), "rows": "examples, in the store's order", **attributes})
     array = group.create_array("scores", shape=(rows, len(queries)), chunks=(size, len(queries)), dtype="float32",
-                               dimension_names=("example", "query"), compressors=None)  # fmt: skip
+                               fill_value=np.nan, dimension_names=("example", "query"), compressors=Crc32cCodec())  # fmt: skip
     buffer, first = np.empty((size, len(queries)), np.float32), 0
     for start, part in scores:
         done = 0

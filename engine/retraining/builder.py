@@ -29,10 +29,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ...store.errors import HeadwaterError, SettingsError, StoreDamaged, StoreError, StoreMismatch
+from ...store.errors import DataError, HeadwaterError, SettingsError, StoreDamaged, StoreError, StoreMismatch
 from ...store.json_values import JsonFields, ParsedJson
 from ...store.layout import Array
 from ...store.state import whole_state, write_state
+from ..data.stored_arrays import reading
 from ..evaluation.metrics import noise_ceiling
 from ..evaluation.truth_record import TRUTH, TruthRecord, file_digest
 from ..runtime.output_files import whole_file
@@ -252,8 +253,9 @@ def _save(path: Path, values: Array) -> None:
 def _holds(path: Path, values: Array) -> bool:
     """Whether a .npy file holds exactly these numbers."""
     try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError):
+        with reading(str(path), DataError):
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except DataError:
         return False
     return stored.dtype == values.dtype and np.array_equal(stored, values)
 

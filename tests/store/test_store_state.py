@@ -118,6 +118,16 @@ def test_an_edited_value_and_an_exchanged_array_are_found(folder: Path) -> None:
         read_state(folder)
 
 
+@pytest.mark.parametrize("odd", [7, 0.5, False, None, [], {}, [1], ["mean", None]])
+@pytest.mark.parametrize("name", ["state", "version", "arrays", "values"])
+def test_a_record_of_other_types_is_damaged(folder: Path, name: str, odd: object) -> None:
+    metadata = json.loads((folder / "zarr.json").read_text())
+    metadata["attributes"]["headwater"][name] = odd
+    (folder / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(StoreDamaged):
+        read_state(folder)
+
+
 def test_verify_reads_states(folder: Path) -> None:
     store = FeatureStore.open(folder.parents[3])
     write_state(folder.parent / "base0/operators", {}, {"alpha": np.ones(3)})

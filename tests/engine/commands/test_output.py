@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from headwater.cli import main
+from running import headwater
 
 ARRAYS = {"hidden": np.ones((3, 4), np.float32), "labels": np.array([0, 1, 2]), "weight": np.ones((3, 4), np.float32)}
 SMALL = ["-o", "rise.kr", "4", "-o", "rise.kh", "2", "-o", "rise.kg", "2"]
@@ -72,3 +73,18 @@ def test_deep_or_odd_json_in_a_store_is_one_line(command: str, text: str, tmp_pa
         assert result.exit_code in (0, 1), name
         file.write_bytes(before)
     json.loads(CliRunner().invoke(main, ["info", str(store), "--json"]).stdout)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("info", "S", "\x1b[31mmore"), ("\x1b[31m",), ("info", "--\x1b[31m"),
+        ("attribute", "S", "--queries", "q", "--top", "\u202e1"),
+        ("fit", "S", "--method", "\x9b", "-o", "a", "1"), ("evaluate", "\x1b[2J"),
+        ("select", "S", "--queries", "q", "-o", "o", "--quota", "\x1b="),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_printed_without_control_characters(words: tuple[str, ...]) -> None:
+    refused = headwater(*words)
+    assert refused.exit_code in (1, 2) and refused.stderr.count("rror: ") == 1
+    assert all(character.isprintable() or character == "\n" for character in refused.output), refused.output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,25 @@ def store(model_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     return folder / "S"
 
 
-@pytest.mark.parametrize("with_tokenizer", [True, False])
-def test_targets_are_marked(store: Path, with_tokenizer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not with_tokenizer:
-        monkeypatch.setattr("headwater.engine.models.language_model.tokenizer_of", lambda path, remote_code: None)
-    printed = done("show", store, "--rows", "1,3-4").stdout
+@pytest.fixture(params=["there", "missing", "another"])
+def tokenizer(request: pytest.FixtureRequest, model_folder: Callable[..., Path]) -> Iterator[str]:
+    """What became of the tokenizer of the store's model."""
+    file = model_folder("Llama") / "tokenizer.json"
+    before = file.read_bytes()
+    if request.param == "missing":
+        file.unlink()
+    if request.param == "another":
+        file.write_bytes(before.replace(b'"add_prefix_space": false', b'"add_prefix_space": true', 1))
+    yield request.param
+    file.write_bytes(before)
+
+
+def test_targets_are_marked(store: Path, tokenizer: str) -> None:
+    ended = done("show", store, "--rows", "1,3-4")
+    notes = {"there": "", "missing": "has no tokenizer", "another": "has another tokenizer now"}
+    assert notes[tokenizer] in ended.stderr
+    assert (ended.stderr == "") == (tokenizer == "there") and ended.stderr.count("note: texts are shown as") <= 1
+    printed = ended.stdout
     assert printed.count("⟦ Negative") == 3 and "Review 1: a dull film.⟦" in printed and "\x1b" not in printed
     rows = [json.loads(line) for line in done("show", store, "--rows", "1,3-4", "--json").stdout.splitlines()]
     assert [row["row"] for row in rows] == [1, 3, 4]

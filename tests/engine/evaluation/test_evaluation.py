@@ -321,6 +321,30 @@ def test_what_is_no_array_is_named(tmp_path: Path) -> None:
         assert "cannot be read" in refused("evaluate", "brittleness", "--outcomes", tmp_path / name)
 
 
+def test_a_header_that_no_parser_takes_is_one_line(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((3, 4)))
+    data = (tmp_path / "a.npy").read_bytes()
+    for name, header in {
+        "cut.npy": data.replace(b"}", b"\0"),
+        "deep.npy": data.replace(b"(3, 4), ", b"((((((("),
+    }.items():
+        (tmp_path / name).write_bytes(header)
+        assert "cannot be read" in refused("evaluate", "brittleness", "--outcomes", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "change", [{"shape": 3}, {"codecs": 7}, {"storage_transformers": 1.5}, {"node_type": None}, {"odd": 1}]
+)
+@pytest.mark.parametrize("name", ["zarr.json", "scores/zarr.json"])
+def test_metadata_that_zarr_does_not_take_are_one_line(tmp_path: Path, name: str, change: dict[str, object]) -> None:
+    group = zarr.open_group(tmp_path / "s.zarr", mode="w")
+    group.create_array("scores", data=np.ones((2, 3)))
+    file = tmp_path / "s.zarr" / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    ended = run("evaluate", "brittleness", "--outcomes", tmp_path / "s.zarr")
+    assert ended.exit_code == 1 and len(ended.stderr.splitlines()) == 1, ended.stderr
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_an_id_of_several_examples_counts_once(whole: bool) -> None:
     ranking = Ranking("q", ("b", "a", "b", "a", "c"), ("yes", "no", "yes", "no", "no"), np.array([5, 4, 3, 2, 1.0]))
