@@ -1,5 +1,5 @@
-"""Chooses the reader of a column: the fast one, for local uncompressed chunks, or the one that uses zarr. Knows nothing of what
-rows mean.
+"""Chooses the reader of a column: a fast one, for local chunks as headwater writes them, or the one that uses zarr. Knows nothing
+of what rows mean.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from .errors import DataError, StoreDamaged, StoreMissing
 from .feature_store import ROOT, FeatureStore
 from .file_column import FileColumn
 from .layout import Column, column_from, is_native, is_plain
+from .text_column import TextColumn
 from .zarr_column import ZarrColumn
 
-__all__ = ["ColumnReader", "FileColumn", "ZarrColumn", "declared_column", "open_array", "open_column"]
+__all__ = ["ColumnReader", "FileColumn", "TextColumn", "ZarrColumn", "declared_column", "open_array", "open_column"]
 
 
 def open_column(store: FeatureStore, group: str, name: str) -> ColumnReader:
-    """The reader for a column: `FileColumn` for local, plain chunk files, `ZarrColumn` for all others.
+    """The reader for a column: `FileColumn` for local, plain chunk files, `TextColumn` for local text, else `ZarrColumn`.
 
     Raises:
         StoreMissing: the group or the column is not there.
@@ -61,6 +62,8 @@ def open_array(store: FeatureStore, group: str, name: str, declared: Column, row
     checksums = store.checksums(group, name, column, rows) if as_written else None
     if plain and not store.remote:
         return FileColumn(column, rows, path, store.path / path, checksums)
+    if native and column.is_text and not store.remote:
+        return TextColumn(column, rows, path, store.path / path, checksums)
     return ZarrColumn(column, rows, path, f"{store.url}/{path}", checksums, native=native)
 
 
