@@ -310,7 +310,7 @@ def test_filters_quotas_and_tokens_hold(work: Path) -> None:
         (["--count", 5, "--quota", "theme=t9:0.5", "--columns", "corpus.jsonl"], "no example has theme t9"),
         (["--count", 90, "--quota", "theme=t1:0.9", "--columns", "corpus.jsonl"], "may be chosen"),
         (["--count", 5, "--exclude", "everything.npy"], "--candidates and --exclude leave none"),
-        (["--count", 5, "--candidates", "stranger.txt"], "names example nobody"),
+        (["--count", 5, "--candidates", "stranger.txt"], "names 1 example that S does not hold (nobody)"),
         (["--count", 5, "--task", "a"], "no task a"),
         (["--count", 5, "--lambda", "nan"], "λ is a number"),
         (["--count", 110, "--quota", "theme=t1:0.1", "--columns", "corpus.jsonl"], "leave 99 examples to other values"),
@@ -333,7 +333,7 @@ def test_a_choice_that_cannot_be_is_one_line(
     [
         ('{"rows": [0, 120]}', "names row 120; the store has rows 0 to 119"),
         ('{"rows": [-1]}', "names row -1"),
-        ('{"ids": ["e1", "nobody"]}', "names example nobody"),
+        ('{"ids": ["e1", "nobody"]}', "does not hold (nobody)"),
         ('{"rows": []}', "is empty"),
         ("[1, 2]", "a subset is"),
         ("", "a subset is"),
