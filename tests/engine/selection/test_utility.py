@@ -150,10 +150,11 @@ def test_tasks_are_the_means_of_exact_gradients(work: Path, exact: tuple[np.ndar
     assert np.corrcoef(np.load(work / "all.npy")[:, 0], dense[:, 0])[0, 1] > 0.95
 
 
-def test_leaving_one_out_is_what_single_examples_score(work: Path) -> None:
+def test_a_single_example_scores_what_it_can_do_in_its_best_step(work: Path) -> None:
+    """The score has the order of the largest η⟨v, φ⟩ − (η²/2)‖φ‖² over steps η, found on a grid, with the sign of the best η."""
     one = work / "one.jsonl"
     one.write_text((work / "queries.jsonl").read_text().splitlines()[0] + "\n")
-    path = work / "loo.zarr"
+    path = work / "single.zarr"
     done("attribute", work / "S", "--queries", one, "--method", "grasp", "--all-scores", path)
     import zarr
 
@@ -164,14 +165,13 @@ def test_leaving_one_out_is_what_single_examples_score(work: Path) -> None:
     from headwater.engine.selection.targets import read_targets
 
     v = read_targets(features, str(one), "", ModelChoice(""), Template()).vectors[0]
-
-    def worth(total: np.ndarray) -> float:
-        return float(v @ total - 0.5 / ROWS * total @ total)
-
-    left = [worth(rows.sum(0)) - worth(rows.sum(0) - row) for row in rows]
-    assert np.abs(scores - left).max() < 1e-3 * np.abs(left).max()  # ‖φ‖² is of the row before its float16
-    exact = [(v - rows.mean(0)) @ row + 0.5 / ROWS * row @ row for row in rows]
-    assert np.abs(np.array(left) - exact).max() < 1e-6
+    linear, squares = rows @ v, (rows**2).sum(1)
+    steps = np.linspace(-4, 4, 8001) * np.abs(linear / squares).max()
+    worth = np.outer(steps, linear) - np.outer(steps**2, squares) / 2
+    best = worth.argmax(0)
+    signed = np.sign(steps[best]) * np.sqrt(2 * worth[best, np.arange(len(rows))])
+    assert np.abs(scores - signed).max() < 2e-3 * np.abs(signed).max()
+    assert np.allclose(scores, linear / np.sqrt(squares), rtol=2e-3, atol=1e-3 * np.abs(signed).max())
 
 
 def test_any_method_is_a_feature_and_given_subsets_change_what_others_add(work: Path) -> None:
