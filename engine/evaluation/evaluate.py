@@ -41,17 +41,18 @@ def lds_from_files(scores: str, masks: str, outcomes: OutcomesFile, resamples: i
         SettingsError: a file does not exist or has an unknown format.
         DataError: a file holds something else than expected, or shapes do not match.
     """
-    chosen = _parse_range(outcomes.subsets)
     mask, outcome = read_masks(masks), read_array(outcomes.path, "outcomes")
-    if chosen != slice(None):
+    chosen = _parse_range(outcomes.subsets, len(mask))
+    if outcomes.subsets:
         mask, outcome = mask[chosen], _select_subsets(outcome, chosen)
     return evaluate_lds(read_array(scores, "scores"), mask, outcome, outcomes.kind, resamples)
 
 
 def subsets_from_files(predicted: str, outcomes: OutcomesFile, resamples: int = 1000) -> Agreement:
     """`evaluate subsets` from files; the range of subsets applies to predictions, too."""
-    chosen = _parse_range(outcomes.subsets)
-    predictions = read_array(predicted, "predictions")[chosen]
+    predictions = read_array(predicted, "predictions")
+    chosen = _parse_range(outcomes.subsets, len(predictions))
+    predictions = predictions[chosen]
     outcome = _select_subsets(read_array(outcomes.path, "outcomes"), chosen)
     return evaluate_subsets(predictions, outcome, outcomes.kind, resamples)
 
@@ -148,14 +149,17 @@ def save(facts: ParsedJson, path: str) -> None:
         hidden.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _parse_range(text: str) -> slice:
-    """ "80:100" as a slice; "" as all."""
+def _parse_range(text: str, total: int) -> slice:
+    """ "80:100" as a slice of `total` subsets; "" as all."""
     if not text:
         return slice(None)
     first, colon, last = text.partition(":")
     if not colon or not all(part == "" or part.isdecimal() for part in (first, last)):
         raise SettingsError(f"--subsets {text}: name them as FROM:TO, such as 80:100")
-    return slice(int(first) if first else None, int(last) if last else None)
+    start, stop = int(first or 0), int(last or total)
+    if not start < stop <= total:
+        raise SettingsError(f"--subsets {text}: there are {total} subsets, 0:{total}")
+    return slice(start, stop)
 
 
 def _select_subsets(outcomes: Array, chosen: slice) -> Array:
