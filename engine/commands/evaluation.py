@@ -10,7 +10,7 @@ import click
 
 from ...store.json_values import JsonFields
 from ..results.printable import printable_json
-from .options import FIGURES, OUTCOMES, command_of, echo
+from .options import FIGURES, OUTCOMES, PARTIAL, command_of, echo
 
 if TYPE_CHECKING:
     from ..evaluation.agreement import Agreement
@@ -142,6 +142,7 @@ class RetrievalArguments(FigureArguments):
     queries: str
     pattern: str
     cuts: tuple[int, ...]
+    partial: bool
 
 
 @evaluate.command("retrieval")
@@ -149,7 +150,9 @@ class RetrievalArguments(FigureArguments):
 @click.option(
     "--scores", default="", metavar="FILE", help="Instead: all scores, as attribute --all-scores writes them."
 )
-@click.option("--store", default="", metavar="DIR", help="The store of --scores; with it, ids of --labels are checked.")
+@click.option("--store", default="", metavar="DIR", help="The store of --scores; with it, ids of --labels and --results that it "
+              "does not hold are refused.")  # fmt: skip
+@PARTIAL
 @click.option("--labels", default="", metavar="FILE", help="Relevant examples: ids (.txt), a table of query_id and "
               "example_id, or a table of id and --column.")  # fmt: skip
 @click.option("--column", default="", metavar="NAME", help="Column of --labels: an example is relevant if its value is the "
@@ -171,18 +174,23 @@ def evaluate_retrieval(arguments: RetrievalArguments) -> None:
     headwater evaluate retrieval --scores all.zarr --store S --labels poisoned.txt --plot poison.png
     headwater evaluate retrieval --results answers.jsonl --match BadMagic
     """
-    from ..evaluation.evaluate import retrieval_from_files, select_labels
+    from ..evaluation.evaluate import RankingFiles, retrieval_from_files, select_labels
     from ..evaluation.retrieval import CUTS, Retrieval
     from ..presentation.evaluation_tables import print_retrieval
     from ..presentation.plots import draw_retrieval
 
     a = arguments
+    notes: list[str] = []
 
     def evaluation() -> Retrieval:
         labels = select_labels(a.labels, a.column, a.queries, a.pattern)
-        return retrieval_from_files(a.results, a.scores, a.store, labels, a.cuts or CUTS)
+        files = RankingFiles(a.results, a.scores, a.store, a.partial)
+        retrieval, notes[:] = retrieval_from_files(files, labels, a.cuts or CUTS)
+        return retrieval
 
     _show(evaluation, print_retrieval, draw_retrieval, a)
+    for line in notes:
+        echo(line, err=True)
 
 
 class _HasFacts(Protocol):

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 import click
 
 from .attribution import ALL_VALUES, print_results, write_parts
-from .options import EXAMPLES_PRINTED, JSON_LINES, MEMORY, PARTIAL, budget_of, command_of, echo
+from .options import EXAMPLES_PRINTED, JSON_LINES, PARTIAL, RUN, RunArguments, command_of, echo
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfInfluenceArguments:
+class SelfInfluenceArguments(RunArguments):
     """Arguments of `self-influence`."""
 
     store: str
     method: str
-    model: str
     partial: bool
-    memory: str | None
     output: str | None
     top: int
     as_json: bool
@@ -26,14 +24,15 @@ class SelfInfluenceArguments:
 
 @click.command("self-influence")
 @click.argument("store")
-@click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Method with stored rows.")
+@click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Attribution method. "
+              "If the store has no rows of it, they are computed by a pass of the model over the store's examples.")  # fmt: skip
 @click.option("--model", default="", metavar="PATH", help="Path of the store's model, or of an array file of the corpus. "
               "[default: the path at ingestion]")  # fmt: skip
 @PARTIAL
-@MEMORY
 @ALL_VALUES
 @EXAMPLES_PRINTED
 @JSON_LINES
+@RUN
 @command_of(SelfInfluenceArguments)
 def self_influence(arguments: SelfInfluenceArguments) -> None:
     """Score each example against itself, to find wrong labels.
@@ -42,6 +41,7 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
     for all examples.
 
     \b
+    headwater self-influence S
     headwater self-influence S --method logra
     headwater self-influence S --method graddot -o self.parquet
     """
@@ -55,8 +55,9 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
     if arguments.output:
         format_of(arguments.output)
     with ProgressDisplay() as display:
-        run = Run(budget_of(arguments.memory), on_progress=display.show)
-        influence = SelfInfluence(arguments.store, arguments.method, arguments.model, run, partial=arguments.partial)
+        run = Run(arguments.budget, arguments.device, display.show)
+        choice = arguments.model_choice
+        influence = SelfInfluence(arguments.store, arguments.method, choice, run, partial=arguments.partial)
         scores = influence.scores()
         if arguments.output:
             write_parts(arguments.output, VALUE_FIELDS, value_rows(scores, influence.store))
@@ -65,7 +66,11 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
     for line in influence.notes:
         echo(line, err=True)
     if influence.all_equal:
-        echo(f"all examples have the same self-influence: rows of {arguments.method} have unit norm", err=True)
+        echo(
+            f"all examples have the same self-influence: rows of {arguments.method} have unit norm; without --method, graddot "
+            "tells them apart",
+            err=True,
+        )
     if arguments.output:
         echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
     else:

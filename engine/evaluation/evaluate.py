@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...store.completeness import require_whole
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
+from ..results.example_ids import require_known_ids
 from ..runtime.output_files import whole_file
 from .agreement import Agreement, evaluate_lds, evaluate_subsets
 from .labels import Labels, TextMatch, read_labels
 from .matrices import read_array, read_masks
-from .rankings import AllScores, read_answers, require_known_examples
+from .rankings import AllScores, read_answers
 from .removal import Removal, brittleness
 from .retrieval import CUTS, Retrieval, evaluate_retrieval
 
@@ -39,17 +41,18 @@ def lds_from_files(scores: str, masks: str, outcomes: OutcomesFile, resamples: i
         SettingsError: a file does not exist or has an unknown format.
         DataError: a file holds something else than expected, or shapes do not match.
     """
-    chosen = _parse_range(outcomes.subsets)
     mask, outcome = read_masks(masks), read_array(outcomes.path, "outcomes")
-    if chosen != slice(None):
+    chosen = _parse_range(outcomes.subsets, len(mask))
+    if outcomes.subsets:
         mask, outcome = mask[chosen], _select_subsets(outcome, chosen)
     return evaluate_lds(read_array(scores, "scores"), mask, outcome, outcomes.kind, resamples)
 
 
 def subsets_from_files(predicted: str, outcomes: OutcomesFile, resamples: int = 1000) -> Agreement:
     """`evaluate subsets` from files; the range of subsets applies to predictions, too."""
-    chosen = _parse_range(outcomes.subsets)
-    predictions = read_array(predicted, "predictions")[chosen]
+    predictions = read_array(predicted, "predictions")
+    chosen = _parse_range(outcomes.subsets, len(predictions))
+    predictions = predictions[chosen]
     outcome = _select_subsets(read_array(outcomes.path, "outcomes"), chosen)
     return evaluate_subsets(predictions, outcome, outcomes.kind, resamples)
 
@@ -63,23 +66,67 @@ def brittleness_from_file(outcomes: str) -> Removal:
     return brittleness(read_array(outcomes, "outcomes"))
 
 
+@dataclass(frozen=True, slots=True)
+class RankingFiles:
+    """Where the rankings of an evaluation come from: either results or scores."""
+
+    results: str = ""
+    """A table of results, as `attribute -o` writes it."""
+    scores: str = ""
+    """All scores, as `attribute --all-scores` writes them."""
+    store: str = ""
+    """The store of the examples; scores need it."""
+    partial: bool = False
+    """Whether an unfinished store is accepted."""
+
+
 def retrieval_from_files(
-    results: str, scores: str, store: str, labels: Labels, cuts: Sequence[int] = CUTS
-) -> Retrieval:
-    """`evaluate retrieval` from a table of results or from all scores; if `store` is given, labels must be of its examples."""
-    if bool(results) == bool(scores):
+    files: RankingFiles, labels: Labels, cuts: Sequence[int] = CUTS
+) -> tuple[Retrieval, list[str]]:
+    """`evaluate retrieval` from a table of results or from all scores, and notes on it for the user. If a store is given, labels
+    and results must be of its examples.
+
+    Raises:
+        StoreMissing: the store is unfinished, and that is not accepted. DataError: labels or results name examples that the
+            store does not hold.
+    """
+    if bool(files.results) == bool(files.scores):
         raise SettingsError("give either --results or --scores")
-    if scores and not store:
+    if files.scores and not files.store:
         raise SettingsError("--scores has no example ids: --store DIR says which rows these are")
-    opened = FeatureStore.open(store) if store else None
-    if scores:
-        assert opened
-        all_scores = AllScores(scores, opened, texts=isinstance(labels, TextMatch))
-        require_known_examples(labels, all_scores.examples, store)
-        return evaluate_retrieval(all_scores, labels, cuts, whole=True)
-    if opened:
-        require_known_examples(labels, AllScores.names_of(opened), store)
-    return evaluate_retrieval(read_answers(results), labels, cuts, whole=False)
+    if not files.store:
+        retrieval = evaluate_retrieval(read_answers(files.results), labels, cuts, whole=False)
+        return retrieval, [*_unchecked_notes(labels, retrieval), *_unanswered_notes(retrieval)]
+    store = FeatureStore.open(files.store)
+    notes = require_whole(store, partial=files.partial)
+    known = set(AllScores.names_of(store))
+    require_known_ids(labels.known, known, "the file of labels", store)
+    if files.scores:
+        retrieval = evaluate_retrieval(
+            AllScores(files.scores, store, texts=isinstance(labels, TextMatch)), labels, cuts, whole=True
+        )
+    else:
+        rankings = list(read_answers(files.results))
+        for ranking in rankings:
+            require_known_ids(ranking.examples, known, f"{files.results}: query {ranking.query}", store)
+        retrieval = evaluate_retrieval(rankings, labels, cuts, whole=False)
+    return retrieval, [*notes, *_unanswered_notes(retrieval)]
+
+
+def _unchecked_notes(labels: Labels, retrieval: Retrieval) -> list[str]:
+    """What is not known without a store: whether labels that no query ranks are of its examples."""
+    if not retrieval.unranked:
+        return []
+    counts = f"{retrieval.unranked:,} of {len(labels.known):,} labelled examples are"
+    return [f"{counts} in no answer: with --store DIR, labels of examples that the store does not hold are refused"]
+
+
+def _unanswered_notes(retrieval: Retrieval) -> list[str]:
+    """How many queries are labelled, and have no answer."""
+    queries = retrieval.unanswered
+    if not queries:
+        return []
+    return [f"{len(queries):,} labelled queries have no answer, such as {queries[0]}: they are left out"]
 
 
 def select_labels(path: str, column: str, queries: str, pattern: str) -> Labels:
@@ -102,14 +149,17 @@ def save(facts: ParsedJson, path: str) -> None:
         hidden.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _parse_range(text: str) -> slice:
-    """ "80:100" as a slice; "" as all."""
+def _parse_range(text: str, total: int) -> slice:
+    """ "80:100" as a slice of `total` subsets; "" as all."""
     if not text:
         return slice(None)
     first, colon, last = text.partition(":")
     if not colon or not all(part == "" or part.isdecimal() for part in (first, last)):
         raise SettingsError(f"--subsets {text}: name them as FROM:TO, such as 80:100")
-    return slice(int(first) if first else None, int(last) if last else None)
+    start, stop = int(first or 0), int(last or total)
+    if not start < stop <= total:
+        raise SettingsError(f"--subsets {text}: there are {total} subsets, 0:{total}")
+    return slice(start, stop)
 
 
 def _select_subsets(outcomes: Array, chosen: slice) -> Array:

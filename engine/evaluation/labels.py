@@ -41,6 +41,11 @@ class Labels(ABC):
         """Ids of all labelled examples; if a store is given, they must be in it."""
         return frozenset()
 
+    @property
+    def queries(self) -> frozenset[str]:
+        """Ids of the queries that the labels are of; none if they are of all queries."""
+        return frozenset()
+
 
 class RelevantIds(Labels):
     """Ids that are relevant for every query."""
@@ -75,6 +80,10 @@ class RelevantPairs(Labels):
     @property
     def known(self) -> frozenset[str]:
         return frozenset().union(*self._pairs.values())
+
+    @property
+    def queries(self) -> frozenset[str]:
+        return frozenset(self._pairs)
 
 
 class SameLabel(Labels):

@@ -16,7 +16,6 @@ from ..data.formats import read_records
 from ..data.sources import find_sources
 from ..data.stored_arrays import reading
 from ..results.example_table import Examples
-from .labels import Labels
 from .matrices import read_array
 from .retrieval import Ranking
 
@@ -112,10 +111,3 @@ def _query_names(path: str, count: int) -> list[str]:
         if isinstance(names, list) and len(names) == count:
             return [str(name) for name in names]
     return [str(number) for number in range(count)]
-
-
-def require_known_examples(labels: Labels, examples: Sequence[str], where: str) -> None:
-    """Raise DataError if a label is of an example that is not in the store `where`."""
-    unknown = labels.known.difference(examples)
-    if unknown:
-        raise DataError(f"{len(unknown)} labels are for examples that {where} does not hold, such as {min(unknown)}")

@@ -78,6 +78,10 @@ class Retrieval:
     """Metric → (Q,) value of each query."""
     repeated: int = 0
     """Largest number of ranked examples of a query whose id another one has, too, and that are not counted a second time."""
+    unranked: int = 0
+    """Number of labelled examples that no query ranks."""
+    unanswered: tuple[str, ...] = ()
+    """Queries that the labels are of, and that have no ranking."""
 
     def means(self) -> dict[str, Estimate]:
         """Metric → mean over queries with its bootstrap interval."""
@@ -88,7 +92,8 @@ class Retrieval:
         lines = {name: [None if np.isnan(x) else float(x) for x in values] for name, values in self.figures.items()}
         means = {name: asdict(mean) for name, mean in self.means().items() if mean.count}
         return {"measure": "retrieval", "queries": list(self.queries), "skipped": self.skipped, "examples": self.examples,
-                "relevant": self.relevant, "repeated": self.repeated, "means": means, "each": lines}  # fmt: skip
+                "relevant": self.relevant, "repeated": self.repeated, "unranked": self.unranked,
+                "unanswered": list(self.unanswered), "means": means, "each": lines}  # fmt: skip
 
 
 def evaluate_retrieval(
@@ -103,7 +108,10 @@ def evaluate_retrieval(
     """
     evaluated: list[tuple[str, Array, Array, int, dict[str, float]]] = []
     skipped = repeated = 0
+    ranked_ids, answered = set[str](), set[str]()
     for all_ranked in rankings:
+        ranked_ids.update(all_ranked.examples)
+        answered.add(all_ranked.query)
         ranking = all_ranked.distinct() if labels.by_id else all_ranked
         repeated = max(repeated, len(all_ranked.examples) - len(ranking.examples))
         hits = labels.relevant(ranking.query, ranking.examples, ranking.texts)
@@ -125,7 +133,7 @@ def evaluate_retrieval(
         float(np.mean([total for *_, total, _ in evaluated])), tuple(hits for _, hits, *_ in evaluated),
         tuple(scores for _, _, scores, *_ in evaluated), tuple(total for *_, total, _ in evaluated),
         {name: np.array([figures.get(name, np.nan) for *_, figures in evaluated]) for name in names},
-        repeated,
+        repeated, len(labels.known - ranked_ids), tuple(sorted(labels.queries - answered)),
     )  # fmt: skip
 
 

@@ -13,11 +13,11 @@ import scipy.sparse
 from ...store.errors import DataError, SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.json_values import ParsedJson
-from ...store.layout import TEXT_CHUNK_ROWS, Array
+from ...store.layout import Array
 from ..data.documents import scalar_text
 from ..evaluation.matrices import read_array, read_masks
-from ..results.example_table import Examples
-from ..results.groups import Groups, document_of
+from ..results.example_ids import require_known_ids, rows_by_id
+from ..results.groups import Groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,12 @@ def read_subsets(path: str, store: FeatureStore, rows: int) -> Subsets:
     for number, line in enumerate(_text(path).rstrip("\n").split("\n")):
         record = _record(line, path, number)
         if "ids" in record and rows_of_id is None:
-            rows_of_id = _rows_by_id(store, rows)
+            rows_of_id = rows_by_id(store, rows)
         names.append(str(record.get("name", number)))
-        lists.append(_rows(record, rows_of_id or {}, rows, f"{path}: subset {names[-1]}"))
+        subset = f"{path}: subset {names[-1]}"
+        if "ids" in record and "rows" not in record:
+            require_known_ids([scalar_text(name) for name in record["ids"]], rows_of_id or {}, subset, store)
+        lists.append(_rows(record, rows_of_id or {}, rows, subset))
     if not lists:
         raise DataError(f"{path} holds no subset")
     return Subsets(tuple(names), _matrix(lists, rows))
@@ -75,10 +78,10 @@ def ids_or_mask(path: str, store: FeatureStore, rows: int) -> Array:
         return selected
     if not Path(path).is_file():
         raise SettingsError(f"{path} does not exist")
-    rows_of_id = _rows_by_id(store, rows)
-    for name in filter(None, (line.strip() for line in _text(path).split("\n"))):
-        if name not in rows_of_id:
-            raise DataError(f"{path} names example {name}, which the store does not hold")
+    rows_of_id = rows_by_id(store, rows)
+    names = [name for line in _text(path).split("\n") if (name := line.strip())]
+    require_known_ids(names, rows_of_id, path, store)
+    for name in names:
         selected[rows_of_id[name]] = True
     return selected
 
@@ -130,28 +133,15 @@ def _record(line: str, path: str, number: int) -> ParsedJson:
 def _rows(record: ParsedJson, rows_of_id: dict[str, list[int]], rows: int, subset: str) -> list[int]:
     """Row numbers of one subset; `subset`: its name, for errors."""
     if "rows" in record:
-        wrong = next((row for row in record["rows"] if type(row) is not int or not 0 <= row < rows), None)
-        if wrong is not None:
-            raise DataError(f"{subset} names row {wrong}; the store has rows 0 to {rows - 1}")
+        wrong = [row for row in record["rows"] if type(row) is not int or not 0 <= row < rows]
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise DataError(
+                f"{subset} names row {wrong[0]}{more}; the store has rows 0 to {rows - 1}: correct or remove these rows"
+            )
         row_numbers = list(record["rows"])
     else:
-        wrong = next((name for name in record["ids"] if scalar_text(name) not in rows_of_id), None)
-        if wrong is not None:
-            raise DataError(f"{subset} names example {wrong}, which the store does not hold")
         row_numbers = [row for name in record["ids"] for row in rows_of_id[scalar_text(name)]]
     if not row_numbers:
         raise DataError(f"{subset} is empty")
     return row_numbers
-
-
-def _rows_by_id(store: FeatureStore, count: int) -> dict[str, list[int]]:
-    """Example or document id → its rows among the first `count`: a long document has several."""
-    examples = Examples(store)
-    rows_of_id: dict[str, list[int]] = {}
-    for first in range(0, count, TEXT_CHUNK_ROWS):
-        rows = np.arange(first, min(count, first + TEXT_CHUNK_ROWS))
-        for row, name in zip(rows.tolist(), examples.strings("id", rows), strict=True):
-            rows_of_id.setdefault(name, []).append(row)
-            if document_of(name) != name:
-                rows_of_id.setdefault(document_of(name), []).append(row)
-    return rows_of_id

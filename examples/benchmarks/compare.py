@@ -86,14 +86,21 @@ def _row_bytes(store: Path, method: str) -> int:
 
 def judged(task: tasks.Task, store: Path, scores: Path) -> dict[str, Any]:
     """The task's figures of these scores."""
-    from headwater.engine.evaluation.evaluate import OutcomesFile, lds_from_files, retrieval_from_files, select_labels
+    from headwater.engine.evaluation.evaluate import (
+        OutcomesFile,
+        RankingFiles,
+        lds_from_files,
+        retrieval_from_files,
+        select_labels,
+    )
 
     if "masks" in task.judge:
         found = lds_from_files(str(scores), task.judge["masks"], OutcomesFile(task.judge["outcomes"])).facts()
         return {"figure": found["mean"], "means": {"lds": found["mean"]}, "ceiling": found["ceiling"]}
     words = {"labels": "", "column": "", "queries": "", "pattern": "", **task.judge}
     labels = select_labels(words["labels"], words["column"], words["queries"], words["pattern"])
-    means = retrieval_from_files("", str(scores), str(store), labels).facts()["means"]
+    retrieval, _ = retrieval_from_files(RankingFiles(scores=str(scores), store=str(store)), labels)
+    means = retrieval.facts()["means"]
     return {"figure": means[task.figure], "means": means, "ceiling": None}
 
 

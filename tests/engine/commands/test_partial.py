@@ -31,6 +31,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(site / "model")
     write_corpus(site / "corpus.jsonl", sentences(ROWS))
     write_corpus(site / "queries.jsonl", sentences(4, 9))
+    result = {"query_id": "q", "example_id": "corpus.jsonl:1", "score": 1, "text": "the river"}
+    (site / "results.jsonl").write_text(json.dumps(result))
     for name, windows in (("whole", 9), ("cut", 1)):
         read: list[int] = []
         run = Run(on_progress=lambda p: read.append(p.done), should_stop=lambda: len(read) >= windows)  # noqa: B023
@@ -54,6 +56,16 @@ def questions(site: Path, store: str) -> dict[str, list[object]]:
         "self-influence": ["self-influence", site / store, "--method", "repsim", "--top", 600, "--json"],
         "compress": ["compress", site / store, "--precision", "int8"],
         "predict": ["predict", *asked, "--features", "repsim", "--subsets-by", "source"],
+        "retrieval": [
+            "evaluate",
+            "retrieval",
+            "--results",
+            site / "results.jsonl",
+            "--match",
+            "river",
+            "--store",
+            site / store,
+        ],
         "select": ["select", *asked, "--features", "repsim", "--count", 2, "-o", site / "chosen.jsonl"],
     }
 
@@ -64,7 +76,7 @@ def test_an_unfinished_store_answers_only_if_asked_to_and_says_so(site: Path, co
     refused = headwater(*words)
     assert refused.exit_code == 1 and refused.stderr.count("\n") == 1, refused.output
     assert "was not read to its end" in refused.stderr and "--partial" in refused.stderr
-    count = r"512 examples" if command == "words" else r"for 512 of 512 examples"
+    count = r"512 examples" if command in ("words", "retrieval") else r"for 512 of 512 examples"
     assert re.search(count, refused.stderr)
     answered = done(*words, "--partial")
     assert answered.stderr.count("partial:") == 1 and re.search(count, answered.stderr)

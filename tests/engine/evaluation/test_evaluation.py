@@ -96,6 +96,16 @@ def test_subsets_can_be_chosen(truth):
     np.testing.assert_array_equal(half.each, expected.each)
 
 
+@pytest.mark.parametrize("part", ["20:41", "41:", "30:30", "40:20"])
+def test_subsets_that_there_are_not_are_refused(truth, tmp_path, part):
+    scores, masks, outcomes = truth
+    line = refused("evaluate", "lds", "--scores", scores, "--masks", masks, "--outcomes", outcomes, "--subsets", part)
+    assert line == f"error: --subsets {part}: there are 40 subsets, 0:40"
+    np.save(tmp_path / "u.npy", np.zeros((40, 6)))
+    words = ["evaluate", "subsets", "--predicted", tmp_path / "u.npy", "--outcomes", outcomes, "--subsets", part]
+    assert "there are 40 subsets" in refused(*words)
+
+
 def test_utilities_of_subsets(truth, tmp_path):
     scores, masks, outcomes = truth
     np.save(tmp_path / "u.npy", (np.load(masks) @ np.load(scores).T)[:, 0])

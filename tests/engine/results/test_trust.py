@@ -67,6 +67,26 @@ def test_self_influence_of_unit_rows_is_said_to_tell_nothing(work: Path) -> None
     assert "the same" not in result.stderr
 
 
+@pytest.mark.parametrize("left_out", ["", "--no-text"])
+def test_the_default_answers_from_a_store_that_ingest_makes_by_default(
+    work: Path, tmp_path: Path, left_out: str
+) -> None:
+    """RISE's rows have unit norm: the gradients are computed from the store's examples, and are those that would be stored."""
+    words = [left_out] if left_out else []
+    done("ingest", work / "corpus.jsonl", "--store", tmp_path / "S", "--model", work / "model", *words)
+    result = done("self-influence", tmp_path / "S", "-o", tmp_path / "own.parquet")
+    done("self-influence", work / "S", "--method", "graddot", "-o", tmp_path / "stored.parquet")
+    own, stored = (pq.read_table(tmp_path / f"{name}.parquet").to_pydict() for name in ("own", "stored"))
+    assert own["row"] == stored["row"] == list(range(ROWS)) and own["example_id"] == stored["example_id"]
+    assert np.allclose(own["score"], stored["score"], rtol=1e-4) and np.ptp(own["score"]) > 0.1 * max(own["score"])
+    assert "has no rows of graddot: they are computed" in result.stderr and result.stderr.count("\n") == 2
+    told = done("self-influence", tmp_path / "S", "--method", "rise").stderr
+    assert "rows of rise have unit norm; without --method, graddot tells them apart" in told
+    plan = SelfInfluence(str(tmp_path / "S"), "graddot").plan
+    assert SelfInfluence(str(tmp_path / "S"), "graddot", run=Run(plan.total)).plan.total <= plan.total
+    assert "error: " in headwater("self-influence", tmp_path / "S", "--memory", "1MB").stderr
+
+
 def test_self_influence_keeps_its_promise_and_depends_on_no_block(work: Path) -> None:
     whole = np.concatenate([part for _, part in SelfInfluence(str(work / "S"), "graddot").scores()])
     tight = SelfInfluence(str(work / "S"), "graddot")

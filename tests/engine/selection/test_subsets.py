@@ -86,7 +86,7 @@ def test_candidates_are_named_by_id_or_by_mask(store: FeatureStore, tmp_path: Pa
     np.save(tmp_path / "mask.npy", np.arange(ROWS) < 4)
     assert ids_or_mask(str(tmp_path / "mask.npy"), store, ROWS).sum() == 4
     (tmp_path / "ids.txt").write_text("who\n")
-    with pytest.raises(DataError, match="names example who, which the store does not hold"):
+    with pytest.raises(DataError, match=r"names 1 example that .* does not hold \(who\); its ids are such as e0"):
         ids_or_mask(str(tmp_path / "ids.txt"), store, ROWS)
     np.save(tmp_path / "mask.npy", np.arange(ROWS))
     with pytest.raises(DataError, match="a mask has 0 or 1"):

@@ -150,10 +150,11 @@ def test_tasks_are_the_means_of_exact_gradients(work: Path, exact: tuple[np.ndar
     assert np.corrcoef(np.load(work / "all.npy")[:, 0], dense[:, 0])[0, 1] > 0.95
 
 
-def test_leaving_one_out_is_what_single_examples_score(work: Path) -> None:
+def test_a_single_example_scores_what_it_can_do_in_its_best_step(work: Path) -> None:
+    """The score has the order of the largest η⟨v, φ⟩ − (η²/2)‖φ‖² over steps η, found on a grid, with the sign of the best η."""
     one = work / "one.jsonl"
     one.write_text((work / "queries.jsonl").read_text().splitlines()[0] + "\n")
-    path = work / "loo.zarr"
+    path = work / "single.zarr"
     done("attribute", work / "S", "--queries", one, "--method", "grasp", "--all-scores", path)
     import zarr
 
@@ -164,14 +165,13 @@ def test_leaving_one_out_is_what_single_examples_score(work: Path) -> None:
     from headwater.engine.selection.targets import read_targets
 
     v = read_targets(features, str(one), "", ModelChoice(""), TextSettings()).vectors[0]
-
-    def worth(total: np.ndarray) -> float:
-        return float(v @ total - 0.5 / ROWS * total @ total)
-
-    left = [worth(rows.sum(0)) - worth(rows.sum(0) - row) for row in rows]
-    assert np.abs(scores - left).max() < 1e-3 * np.abs(left).max()  # ‖φ‖² is of the row before its float16
-    exact = [(v - rows.mean(0)) @ row + 0.5 / ROWS * row @ row for row in rows]
-    assert np.abs(np.array(left) - exact).max() < 1e-6
+    linear, squares = rows @ v, (rows**2).sum(1)
+    steps = np.linspace(-4, 4, 8001) * np.abs(linear / squares).max()
+    worth = np.outer(steps, linear) - np.outer(steps**2, squares) / 2
+    best = worth.argmax(0)
+    signed = np.sign(steps[best]) * np.sqrt(2 * worth[best, np.arange(len(rows))])
+    assert np.abs(scores - signed).max() < 2e-3 * np.abs(signed).max()
+    assert np.allclose(scores, linear / np.sqrt(squares), rtol=2e-3, atol=1e-3 * np.abs(signed).max())
 
 
 def test_any_method_is_a_feature_and_given_subsets_change_what_others_add(work: Path) -> None:
@@ -310,7 +310,7 @@ def test_filters_quotas_and_tokens_hold(work: Path) -> None:
         (["--count", 5, "--quota", "theme=t9:0.5", "--columns", "corpus.jsonl"], "no example has theme t9"),
         (["--count", 90, "--quota", "theme=t1:0.9", "--columns", "corpus.jsonl"], "may be chosen"),
         (["--count", 5, "--exclude", "everything.npy"], "--candidates and --exclude leave none"),
-        (["--count", 5, "--candidates", "stranger.txt"], "names example nobody"),
+        (["--count", 5, "--candidates", "stranger.txt"], "names 1 example that S does not hold (nobody)"),
         (["--count", 5, "--task", "a"], "no task a"),
         (["--count", 5, "--lambda", "nan"], "λ is a number"),
         (["--count", 110, "--quota", "theme=t1:0.1", "--columns", "corpus.jsonl"], "leave 99 examples to other values"),
@@ -333,7 +333,7 @@ def test_a_choice_that_cannot_be_is_one_line(
     [
         ('{"rows": [0, 120]}', "names row 120; the store has rows 0 to 119"),
         ('{"rows": [-1]}', "names row -1"),
-        ('{"ids": ["e1", "nobody"]}', "names example nobody"),
+        ('{"ids": ["e1", "nobody"]}', "does not hold (nobody)"),
         ('{"rows": []}', "is empty"),
         ("[1, 2]", "a subset is"),
         ("", "a subset is"),

@@ -1,0 +1,89 @@
+"""Rows of a method that a store does not hold: computed by a pass of the model over its examples, not kept. Knows no score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ...store.completeness import require_whole
+from ...store.errors import PluginError
+from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.layout import Array, Block
+from ..fitting.fit_corpus import base_provider
+from ..ingest.examples import WINDOW, Place, StoredFields, example_windows
+from ..ingest.ingest_plan import choose_batch
+from ..ingest.method_code import MethodRows
+from ..ingest.outputs import Batching, outputs
+from ..interface.method import Similarity
+from ..interface.registry import load
+from ..models.batch_outputs import PackedOutputs, merge_specs
+from ..models.language_model import ModelChoice
+from ..runtime.memory import Part
+from ..runtime.run import Run
+
+
+def computable(store: FeatureStore, name: str) -> Similarity | None:
+    """The method with its default settings, if it has no rows in a store of texts and its rows depend on nothing but the example;
+    else None.
+    """
+    if method_group(name) in store.groups or EXAMPLES not in store.groups or store.provenance.get("kind") != "text":
+        return None
+    try:
+        kind = load(name)
+    except PluginError:
+        return None
+    if not issubclass(kind, Similarity):
+        return None
+    is_alone = kind.statistics is Similarity.statistics and kind.fit is Similarity.fit
+    return kind.from_settings({}) if is_alone else None
+
+
+class ComputedRows:
+    """A method's rows for all examples of a store, in order."""
+
+    def __init__(
+        self, store: FeatureStore, named: tuple[str, Similarity], model: ModelChoice, run: Run, *, partial: bool
+    ) -> None:
+        """Load the model, and make the plan. named: the method with its name; `partial`: whether an unfinished store is accepted.
+
+        Raises:
+            StoreMissing: the store is unfinished. StoreMismatch: another model than the store's. BudgetError: the plan exceeds
+                the budget.
+        """
+        name, self.method = named
+        self.notes = [
+            *require_whole(store, partial=partial),
+            f"{store.url} has no rows of {name}: they are computed by a pass of the model over its examples, and not kept; "
+            f"`headwater ingest` with --method {name} keeps them",
+        ]
+        self.rows = store.rows(EXAMPLES)
+        self._provider = base_provider(store, "", model, ())
+        shape = self._provider.head.model_shape
+        self._needs, self._columns = merge_specs([self.method.needs(shape)]), self.method.columns(shape)
+        kept = Part("rows of a window", 4 * WINDOW * sum(int(np.prod(column.shape)) for column in self._columns))
+        left = None if run.budget is None else run.budget - kept.bytes
+        self._tokens, plan = choose_batch(self._provider, {name: self.method}, left, None, StoredFields(False, False))
+        self.plan = plan + plan.of(kept)
+        self._compute = MethodRows(name, self.method, self._provider.head, {})
+
+    def blocks(self) -> Iterator[Block]:
+        """Windows of rows (n, …) float32 with their first row number.
+
+        Raises:
+            DataError: NaN or Inf in an example's logits. BrokenMethod: the method's own code fails.
+        """
+        first = 0
+        for window in example_windows(self._provider.examples(Place())):
+            rows: dict[str, Array] = {
+                column.name: np.zeros((len(window), *column.shape), np.float32) for column in self._columns
+            }
+            batches = outputs(self._provider, window, self._needs, self._rows_of_batch, Batching(self._tokens))
+            for batch, columns in batches:
+                for name, values in columns.items():
+                    rows[name][batch] = values
+            yield Block(first, rows)
+            first += len(window)
+
+    def _rows_of_batch(self, batch_outputs: PackedOutputs) -> dict[str, Array]:
+        return {name: values.float().cpu().numpy() for name, values in self._compute(batch_outputs).items()}
