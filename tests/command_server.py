@@ -1,12 +1,13 @@
 """Commands in processes of their own, each a fork of one process that has imported the libraries already: real kills, cheap.
 
 Run as a script, this file is that process: it reads one JSON line per command and answers with one. It must never have computed
-anything itself, since OpenMP's threads do not survive a fork.
+anything itself, since OpenMP's threads do not survive a fork; but see `warm`.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import mmap
 import os
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +51,16 @@ class CommandServer:
         self._process.stdin.close()
         self._process.wait(60)
         self._process.stdout.close()
+
+    def warm(self, *words: object, folder: Path) -> None:
+        """Run a command in the process itself, so that later ones begin with what it compiled and loaded. There must be one
+        thread of OpenMP, and Numba's threads must survive a fork (NUMBA_THREADING_LAYER=workqueue).
+        """
+        assert self._process.stdin and self._process.stdout
+        request = {"words": [str(word) for word in words], "folder": str(folder), "warm": True}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        assert json.loads(self._process.stdout.readline()) == 0, words
 
     def run(
         self,
@@ -102,6 +114,19 @@ def exit_code(command: Callable[[], object]) -> int:
     return code
 
 
+def exit_code_here(words: list[str], folder: str) -> int:
+    """Run a command in this process, without its output."""
+    from headwater.cli import main
+
+    before = Path.cwd()
+    os.chdir(folder)
+    sys.argv = ["headwater", *words]
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        code = exit_code(main)
+    os.chdir(before)
+    return code
+
+
 def serve() -> None:
     """Answer requests until there are no more."""
     import headwater
@@ -114,6 +139,9 @@ def serve() -> None:
     count = mmap.mmap(-1, 4)
     for line in sys.stdin:
         request = json.loads(line)
+        if request.get("warm"):
+            print(exit_code_here(request["words"], request["folder"]), flush=True)
+            continue
         count[:4] = bytes(4)
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             child = os.fork()

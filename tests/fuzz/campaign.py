@@ -31,6 +31,7 @@ def environment(folder: Path) -> Iterator[None]:
         "NUMBA_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "NUMBA_THREADING_LAYER": "workqueue",
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)

@@ -11,7 +11,7 @@ from running import headwater
 
 from fuzz.kinds import KINDS, Files, Kind, reader
 from fuzz.mutations import Mutation, Target, delete, delete_folder, drawn, older_version, swap
-from fuzz.outcomes import ANEW, WRONG, Answer, Expected, outcome, same_twice
+from fuzz.outcomes import NOTED, WRONG, Answer, Expected, outcome, same_twice
 from fuzz.sealed import is_sealed, odd_and_sealed
 from fuzz.snapshot import Snapshot
 from fuzz.world import OLDER
@@ -108,7 +108,7 @@ def mutated(runner: Runner, seed: int) -> Case:
     answer = runner.run(command.words)
     checked = kind.checked and mutation not in _another_whole_one(kind)
     end, why = outcome(answer, Expected(calm, frozenset(damaged), checked, command.verb in WRITING))
-    if end == ANEW:
+    if end == NOTED and command.verb in WRITING:
         again = runner.run(("verify", command.store))
         end, why = (end, why) if not again.code else (WRONG, f"{why}; then verify: {again}")
     runner.snapshot.restore()

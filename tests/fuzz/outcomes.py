@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from click.testing import Result
 
-SAME, ANEW, OTHER, ONE_LINE = "same", "made anew", "other input", "one line"
+SAME, NOTED, OTHER, ONE_LINE = "same", "with a note", "other input", "one line"
 TRACEBACK, WRONG, NOISE, LEFT, HANG = "traceback", "wrong", "noise", "left over", "hang"
-OUTCOMES = (SAME, ANEW, OTHER, ONE_LINE, TRACEBACK, WRONG, NOISE, LEFT, HANG)
-"""`made anew`: a command that writes did more than it would have, and says so; `other input`: a file without a checksum was read
-as it is now."""
+OUTCOMES = (SAME, NOTED, OTHER, ONE_LINE, TRACEBACK, WRONG, NOISE, LEFT, HANG)
+"""`with a note`: another answer, and a line that says so, or a command that writes did more than it would have, and says so.
+`other input`: a file without a checksum was read as it is now."""
 FAULTS = (TRACEBACK, WRONG, NOISE, LEFT, HANG)
 """Outcomes that must not be. `noise`: more than one line for an error, or a warning of a library; `left over`: a file that a run
 which failed left or changed."""
@@ -84,8 +84,9 @@ def outcome(answer: Answer, expected: Expected) -> tuple[str, str]:
         return SAME, ""
     if not expected.checked:
         return OTHER, ""
-    if expected.writes and answer.out == calm.out and answer.err != calm.err:
-        return ANEW, f"{left}; {answer.err}"
+    noted = any(line.startswith("note: ") for line in new)
+    if noted or (expected.writes and answer.out == calm.out and new):
+        return NOTED, f"{left}; {answer.err}"
     lines = difflib.unified_diff(
         calm.out.splitlines(), answer.out.splitlines(), calm.err[:300], answer.err, n=0, lineterm=""
     )

@@ -96,6 +96,8 @@ CALM = Answer(0, "answer\n", "note: this\n")
     [
         (Answer(0, "answer\n", ""), SAME),
         (Answer(0, "other\n", ""), WRONG),
+        (Answer(0, "other\n", "note: this\n"), WRONG),
+        (Answer(0, "other\n", "note: that\n"), "with a note"),
         (Answer(0, "answer\n", "", files={"S/x": "1"}), WRONG),
         (Answer(0, "answer\n", "", files={"damaged": "1"}), SAME),
         (Answer(1, "", "error: one\n"), "one line"),
