@@ -7,7 +7,7 @@ NUMERICAL := $(addprefix tests/engine/,arrays recovery sketches steering models 
 	$(addprefix tests/plugins/,test_rise.py test_gradients.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test coverage test-slow test-benchmarks test-isa test-gpu lint types tree bench compare clean
+.PHONY: demo test coverage test-slow test-benchmarks test-isa test-gpu fuzz lint types tree bench compare clean
 
 demo: $(READY)  ## the whole job on an embedded corpus, in minutes
 	$(BIN)/headwater demo
@@ -30,6 +30,10 @@ test-isa: $(READY)  ## the numerical tests under each instruction set that the p
 
 test-gpu: $(READY)  ## what needs CUDA
 	$(BIN)/python -m pytest -m gpu
+
+FUZZ ?=
+fuzz: $(READY)  ## damaged files, kills, hostile inputs and tiny budgets, an hour; FUZZ="--only kills --seed 7 --count 1" runs one case
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ)
 
 lint: $(READY)  ## style and formatting
 	$(BIN)/ruff check .

@@ -11,6 +11,8 @@ from .files import read_json
 ROOT = "zarr.json"
 KEY = "headwater"
 """The attribute under which headwater keeps its facts about a group."""
+_GROUP_KEYS = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}
+"""All that zarr takes in a group's metadata."""
 
 
 def is_url(place: str) -> bool:
@@ -25,7 +27,11 @@ def group_attributes(place: str) -> Any:
         StoreMissing: there is no group. StoreDamaged: its metadata cannot be read.
     """
     if not is_url(place):
-        return read_json(Path(place) / ROOT).get("attributes", {})
+        metadata = read_json(Path(place) / ROOT)
+        if metadata.get("node_type") == "group" and not metadata.keys() <= _GROUP_KEYS:
+            unknown = min(metadata.keys() - _GROUP_KEYS)
+            raise StoreDamaged(f"{place}/{ROOT} is not the metadata of a Zarr group: it has the key {unknown!r}")
+        return metadata.get("attributes", {})
     import zarr
 
     try:

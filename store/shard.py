@@ -68,7 +68,7 @@ class Shard:
         place = f"{self.store}/{self.group_path(group)}"
         try:
             attributes = group_attributes(place)
-            if KEY not in attributes:
+            if attributes == {}:
                 return None
             return ShardEntry.from_json({**attributes[KEY], "complete": False})
         except StoreMissing:

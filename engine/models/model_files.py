@@ -55,7 +55,7 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
         raise ModelError(f"{path}: no such folder; give a Hugging Face model folder or hub id")
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # transformers raises many kinds of exceptions for a config that it does not take
         if "trust_remote_code" in str(error):
             raise ModelError(f"{path} needs Python code of its own: --trust-remote-code allows it to run") from None
         raise ModelError(f"{path} is neither a model folder nor a model on the hub: {_one_line(error)}") from None

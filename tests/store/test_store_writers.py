@@ -120,6 +120,18 @@ def test_a_progress_record_that_is_gone_costs_what_the_root_does_not_know(tmp_pa
     require_rows(FeatureStore.open(tmp_path), 30)
 
 
+@pytest.mark.parametrize(
+    "change", ['"headwater"->"headwateb"', '"attributes"->"Attributes"', '{->{"odd": 1,', '"rows"->"sows"']
+)
+def test_a_progress_record_with_a_changed_key_is_damaged_not_empty(tmp_path, change):
+    with GroupWriter(empty(tmp_path), EXAMPLES) as writer:
+        write(writer, 20)
+    file = tmp_path / "shards/0/examples/zarr.json"
+    file.write_text(file.read_text().replace(*change.split("->"), 1))
+    with pytest.raises(StoreDamaged):
+        FeatureStore.open(tmp_path)
+
+
 @pytest.mark.parametrize("rows", [1, 4, 7, 8, 16, 20])
 def test_an_older_view_stays_true_while_the_owner_goes_on(tmp_path, rows):
     """Its last chunks are filled up and its manifest is removed: what it shows is still there, and is still checked."""

@@ -175,6 +175,8 @@ def transposed_norm(tensors: dict[str, torch.Tensor]) -> None:
 DAMAGE: dict[str, tuple[Any, str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
     "a config that is no JSON": (lambda f: (f / "config.json").write_text("{"), "neither a model folder"),
+    "a width that is a list": (lambda f: edited_config(f, vocab_size=[[]]), "neither a model folder"),
+    "a negative width": (lambda f: edited_config(f, hidden_size=-1), "neither a model folder"),
     "an unknown kind": (lambda f: edited_config(f, model_type="nonesuch"), "neither a model folder"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"no \*.safetensors"),
     "pickled weights": (pickled, "pytorch_model.bin, a pickle"),
