@@ -15,7 +15,7 @@ from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Block
 from ..arrays.scan.fixed_tiles import FixedTiles, tiles_bytes
-from ..arrays.scan.scan_loop import shapes
+from ..arrays.scan.scan_loop import ScanShape, shapes
 from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..arrays.scan.top_k import scan_parts, tiles
 from ..data.documents import RecordErrors
@@ -23,7 +23,9 @@ from ..ingest.array_provider import ArrayProvider
 from ..interface.method import BlockSimilarity, Similarity
 from ..interface.model_view import ModelShape
 from ..models.language_model import ModelChoice, model_shape_of, pick_device
+from ..results.example_table import PartSize
 from ..results.results import Results
+from ..results.table_plan import Scored, all_values, with_output
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, SILENT_STAGE, Run
 from .query_session import ScoreBlocks, best_values
@@ -63,7 +65,10 @@ class SelfInfluence:
         if self._model_shape:
             others += statistics_parts(self._stored, self._method, self._model_shape)
         plans = ((scan_parts(readers, 1, 0, shape, _ROWS), shape) for shape in shapes(readers, 1))
-        self.plan, self._shape = first_plan_within_budget(plans, others, run.budget)
+        output = all_values(Scored(self.store, self.rows, 1, _ROWS, run.budget))
+        self._shape: ScanShape
+        self.parts: PartSize
+        self.plan, (self._shape, self.parts) = first_plan_within_budget(with_output(plans, output), others, run.budget)
 
     def scores(self) -> ScoreBlocks:
         """(first row, (rows,) float32), over all examples in order.

@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from ..results.printable import printable_json
-from .options import (
-    COLUMNS,
-    FIELDS,
-    JSON_LINES,
-    MODEL_PATH,
-    PARTIAL,
-    RUN,
-    FieldArguments,
-    RunArguments,
-    command_of,
-    echo,
-    options,
-)
+from .options import COLUMNS, JSON_LINES, PARTIAL, command_of, echo
+from .task_options import SUBSETS, TASK, SubsetArguments, TaskArguments, features_of, subsets_of, targets_of
 
-if TYPE_CHECKING:
-    from ..runtime.run import Run
-    from ..selection.linear_features import LinearFeatures
-    from ..selection.subsets import Subsets
-    from ..selection.targets import Targets
-
-_TASK = options(
-    click.argument("store"),
-    click.option("--queries", required=True, metavar="FILE", help="Examples of the task (100 or more), in any corpus format."),
-    click.option("--by", default="", metavar="COLUMN", help="Several tasks: one per value of a column of the queries."),
-    click.option("--features", "--method", "method", default="grasp", show_default=True, metavar="METHOD",
-                 help="Method whose stored rows are the examples' features."),
-    MODEL_PATH,
-    FIELDS,
-    RUN,
-)  # fmt: skip
-_SUBSETS = options(
-    click.option("--subsets", default="", metavar="FILE", help="Subsets: masks (.npy, .parquet, .zarr), or .jsonl with `rows` or "
-                 "`ids`."),
-    click.option("--subsets-by", default="", metavar="COLUMN", help="Instead: one subset per value of `source`, or of a column "
-                 "of --columns."),
-    COLUMNS,
-)  # fmt: skip
 _PENALTY = click.option(
     "--lambda",
     "penalty",
@@ -52,26 +18,6 @@ _PENALTY = click.option(
     metavar="λ",
     help="Weight of redundancy. [default: the calibrated value, or 1]",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskArguments(RunArguments, FieldArguments):
-    """Values of the options that describe a task."""
-
-    store: str
-    queries: str
-    by: str
-    method: str
-    partial: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubsetArguments(TaskArguments):
-    """A task, and subsets."""
-
-    subsets: str
-    subsets_by: str
-    columns: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +31,9 @@ class PredictArguments(SubsetArguments):
 
 
 @click.command()
-@_TASK
+@TASK
 @PARTIAL
-@_SUBSETS
+@SUBSETS
 @click.option("--given", default="", metavar="NAME", help="Predict what each subset adds to this one.")
 @_PENALTY
 @click.option(
@@ -116,8 +62,9 @@ def predict(arguments: PredictArguments) -> None:
     if a.output:
         refuse_table(a.output)
     with ProgressDisplay() as display:
-        features, targets = _task(a, Run(a.budget, on_progress=display.show))
-        utilities = Prediction(features, targets, _subsets(a, features), a.penalty).run(a.given)
+        features, task = features_of(a, Run(a.budget, on_progress=display.show))
+        prediction = Prediction(features, subsets_of(a, features), task.tasks(), a.penalty)
+        utilities = prediction.run(targets_of(features, task), a.given)
     if a.output:
         write_utilities(a.output, utilities)
         counts = f"{len(utilities.subsets)} subsets, {len(utilities.tasks)} tasks"
@@ -141,8 +88,8 @@ class CalibrateArguments(SubsetArguments):
 
 
 @click.command()
-@_TASK
-@_SUBSETS
+@TASK
+@SUBSETS
 @click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training on each subset for each task: (subsets,), "
               "(subsets, tasks) or (seeds, subsets, tasks).")  # fmt: skip
 @click.option("--outcome", "kind", type=click.Choice(["loss", "gain"]), default="loss", show_default=True,
@@ -165,17 +112,17 @@ def calibrate(arguments: CalibrateArguments) -> None:
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
     from ..selection.calibration import FEW
-    from ..selection.prediction import Outcomes
-    from ..selection.prediction import calibrate as run_calibration
+    from ..selection.calibration_run import CalibrationRun, Outcomes
 
     a = arguments
     with ProgressDisplay() as display:
-        features, targets = _task(a, Run(a.budget, on_progress=display.show))
-        subsets = _subsets(a, features)
-        count = len(subsets.names) if a.first is None else a.first
+        features, task = features_of(a, Run(a.budget, on_progress=display.show))
+        outcomes = Outcomes(a.outcomes, a.kind, a.first, a.grid)
+        calibration = CalibrationRun(features, subsets_of(a, features), task.tasks(), outcomes)
+        count = calibration.count if a.first is None else a.first
         if count < FEW:
             echo(f"warning: λ is chosen by {count} subsets; with fewer than {FEW}, λ usually stays 1", err=True)
-        result = run_calibration(features, targets, subsets, Outcomes(a.outcomes, a.kind, a.first), a.grid)
+        result = calibration.run(targets_of(features, task))
     if a.as_json:
         echo(printable_json(result.facts()))
     else:
@@ -201,7 +148,7 @@ class SelectArguments(TaskArguments):
 
 
 @click.command()
-@_TASK
+@TASK
 @PARTIAL
 @click.option("--count", type=int, metavar="N", help="Number of examples to select.")
 @click.option("--tokens", type=int, metavar="N", help="Instead: number of tokens to select.")
@@ -243,13 +190,13 @@ def select(arguments: SelectArguments) -> None:
     refuse_training(a.output)
     stop, display = StopRequest(), ProgressDisplay()
     with display:
-        features, targets = _task(a, Run(a.budget, on_progress=display.show, should_stop=stop.requested))
+        features, task = features_of(a, Run(a.budget, on_progress=display.show, should_stop=stop.requested))
         quotas = tuple(map(_quota, a.quotas))
         penalty = 0.0 if a.additive else penalty_of(features, a.penalty)
         request = SelectionRequest(a.count, a.tokens, penalty, a.batch, quotas, a.columns, a.candidates, a.exclude)
         selection = Selection(features, request)
         with stop:
-            selected = selection.run(targets.vector(a.task))
+            selected = selection.run(targets_of(features, task).vector(a.task))
     write_training(a.output, selection.rows(selected))
     if a.as_json:
         echo(printable_json(selected.facts))
@@ -259,32 +206,6 @@ def select(arguments: SelectArguments) -> None:
     if stop.requested():
         echo("stopped: these are the first examples of the selection", err=True)
         raise SystemExit(130)
-
-
-def _task(arguments: TaskArguments, run: Run) -> tuple[LinearFeatures, Targets]:
-    """The features and the tasks; warns about tasks with few examples."""
-    from ...store.feature_store import FeatureStore
-    from ..selection.linear_features import LinearFeatures
-    from ..selection.targets import FEW, read_targets
-
-    features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run, partial=arguments.partial)
-    for line in features.notes:
-        echo(line, err=True)
-    targets = read_targets(features, arguments.queries, arguments.by, arguments.model_choice, arguments.template)
-    if targets.few:
-        some = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])
-        echo(f"warning: fewer than {FEW} examples of task {some}: its direction is uncertain", err=True)
-    return features, targets
-
-
-def _subsets(arguments: SubsetArguments, features: LinearFeatures) -> Subsets:
-    from ..selection.subsets import read_subsets, subsets_by
-
-    if bool(arguments.subsets) == bool(arguments.subsets_by):
-        raise click.UsageError("give either --subsets FILE or --subsets-by COLUMN")
-    if arguments.subsets:
-        return read_subsets(arguments.subsets, features.store, features.rows)
-    return subsets_by(features.store, arguments.subsets_by, arguments.columns, features.rows)
 
 
 def _quota(text: str) -> tuple[str, str, float]:

@@ -14,7 +14,8 @@ from ...store.layout import Array
 from ..runtime.output_files import whole_file
 from .agreement import Agreement, evaluate_lds, evaluate_subsets
 from .labels import Labels, TextMatch, read_labels
-from .matrices import read_array, read_masks
+from .mask_files import read_masks
+from .matrices import read_array
 from .rankings import AllScores, read_answers, require_known_examples
 from .removal import Removal, brittleness
 from .retrieval import CUTS, Retrieval, evaluate_retrieval

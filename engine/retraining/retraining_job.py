@@ -10,7 +10,8 @@ from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.layout import Array
 from ..data.documents import RecordErrors, Template
 from ..data.sources import find_sources
-from ..evaluation.matrices import read_array, read_masks
+from ..evaluation.mask_files import read_masks
+from ..evaluation.matrices import read_array
 from ..evaluation.removal import removal_masks
 from ..ingest.examples import Example, Place
 from ..ingest.text_provider import TextProvider

@@ -123,10 +123,9 @@ def test_predictions_are_the_formula(work: Path) -> None:
     lines = [json.loads(line) for line in done("predict", *asked, "--lambda", "0.7", "--json").stdout.splitlines()]
     rows, masks = stored(work), np.load(work / "masks.npy").astype(float)
     features = LinearFeatures(FeatureStore.open(str(work / "S")), "grasp")
-    from headwater.engine.data.documents import Template
-    from headwater.engine.selection.targets import read_targets
+    from headwater.engine.selection.targets import TaskFile, read_targets
 
-    targets = read_targets(features, str(work / "queries.jsonl"), "task", ModelChoice(""), Template())
+    targets = read_targets(features, TaskFile(str(work / "queries.jsonl"), "task"))
     assert targets.names == ("a", "b") and targets.counts == (12, 12) and targets.few == ["a", "b"]
     means = masks @ rows / masks.sum(1)[:, None]
     expected = means @ targets.vectors.T - 0.35 * (means**2).sum(1)[:, None]
@@ -160,10 +159,9 @@ def test_leaving_one_out_is_what_single_examples_score(work: Path) -> None:
     scores = np.asarray(zarr.open_group(str(path), mode="r")["scores"])[:, 0]
     rows = stored(work)
     features = LinearFeatures(FeatureStore.open(str(work / "S")), "grasp")
-    from headwater.engine.data.documents import Template
-    from headwater.engine.selection.targets import read_targets
+    from headwater.engine.selection.targets import TaskFile, read_targets
 
-    v = read_targets(features, str(one), "", ModelChoice(""), Template()).vectors[0]
+    v = read_targets(features, TaskFile(str(one))).vectors[0]
 
     def worth(total: np.ndarray) -> float:
         return float(v @ total - 0.5 / ROWS * total @ total)
