@@ -17,6 +17,7 @@ from typing import IO, cast
 import numpy as np
 
 from .checksums import checksum_bytes, crc32c
+from .chunk_manifest import text_checksum
 from .columns import ColumnReader, by_chunk
 from .errors import StoreDamaged
 from .layout import CHECKSUM_BYTES, Array, Column
@@ -25,7 +26,7 @@ TEXT_READING_BYTES = 4 << 20
 """Memory of reading a chunk, besides the strings: its bytes if both forms have at most `_WHOLE_BYTES`, or else zstd's window (2
 MiB at the level that headwater writes) and buffers.
 """
-_WHOLE_BYTES = 1 << 20  # a chunk up to this size is decompressed at once, which is faster
+_WHOLE_BYTES = 1 << 19  # a chunk up to this size is decompressed at once, which is faster
 _PART = 1 << 18  # bytes of a request
 _LENGTH = 4  # bytes of a string's length, and of the number of strings before the first
 
@@ -40,7 +41,8 @@ class TextColumn(ColumnReader):
     @property
     def scratch_bytes(self) -> int:
         """See :meth:`ColumnReader.scratch_bytes`."""
-        return TEXT_READING_BYTES
+        strings = 8 * self.longest_bound + 100 * self.column.chunk_rows  # of a chunk that is read whole
+        return min(TEXT_READING_BYTES, strings)
 
     def load(self, start: int, stop: int, out: Array) -> None:
         """See :meth:`ColumnReader.load`."""
@@ -48,30 +50,29 @@ class TextColumn(ColumnReader):
 
     def gather(self, rows: Sequence[int] | Array) -> Array:
         """See :meth:`ColumnReader.gather`: an array of `str`. A chunk is compared with its checksums before it is read."""
-        strings = self.gather_within(rows, None)
-        assert strings is not None
-        return strings
+        read = self.gather_within(rows, None)
+        assert read is not None
+        return read[0]
 
-    def gather_within(self, rows: Sequence[int] | Array, limit: int | None) -> Array | None:
-        """The same; or None, without having read more, as soon as the named rows have more than `limit` bytes of UTF-8 in all.
+    def gather_within(self, rows: Sequence[int] | Array, limit: int | None) -> tuple[Array, int] | None:
+        """The same, and the bytes of UTF-8 of the named rows in all; None, without having read more, if these exceed `limit`.
 
         Raises:
             DataError: a row that is not committed. StoreDamaged: a chunk is not what was written.
         """
         unique, indices = np.unique(self.asked_rows(rows), return_inverse=True)
         strings, total = np.empty(len(unique), object), 0
-        counts = np.bincount(indices, minlength=len(unique)).tolist() if limit is not None else []
+        counts = np.bincount(indices, minlength=len(unique)).tolist()
         for places in by_chunk(np.arange(len(unique)), unique // self.column.chunk_rows):
             chunk = int(unique[places[0]]) // self.column.chunk_rows
             with self._strings(chunk) as opened:
                 for place in places.tolist():
                     size = opened.seek(int(unique[place]) - chunk * self.column.chunk_rows)
-                    if limit is not None:
-                        total += size * counts[place]
-                        if total > limit:
-                            return None
-                    strings[place] = str(opened.take(), "utf-8")
-        return strings[indices]
+                    total += size * counts[place]
+                    if limit is not None and total > limit:
+                        return None
+                    strings[place] = opened.take()
+        return strings[indices], total
 
     @cached_property
     def longest(self) -> int:
@@ -81,9 +82,13 @@ class TextColumn(ColumnReader):
 
     @cached_property
     def longest_bound(self) -> int:
-        """An upper bound of :attr:`longest`: the bytes of the largest chunk, as its file's first bytes say."""
-        chunks = range(-(-self.rows // self.column.chunk_rows))
-        return max((self._decompressed_bytes(chunk) for chunk in chunks), default=0)
+        """An upper bound of :attr:`longest`: the bytes of the largest chunk."""
+        return max(self.chunk_sizes, default=0)
+
+    @cached_property
+    def chunk_sizes(self) -> list[int]:
+        """Bytes of each chunk's strings and their lengths, as the first bytes of its file say."""
+        return [self._decompressed_bytes(chunk) for chunk in range(-(-self.rows // self.column.chunk_rows))]
 
     def _sizes(self, chunk: int) -> list[int]:
         first, end = self.column.rows_of(chunk, self.rows)
@@ -108,7 +113,7 @@ class TextColumn(ColumnReader):
             return opened.checksum(end - first)
 
     @contextmanager
-    def _strings(self, chunk: int) -> Iterator[_Strings]:
+    def _strings(self, chunk: int) -> Iterator[_Strings | _StreamedStrings]:
         """The strings of a chunk that is the one that was written."""
         with self._file(chunk) as file:
             own = self._own_checksum(file, chunk)
@@ -120,16 +125,16 @@ class TextColumn(ColumnReader):
             yield opened
 
     @contextmanager
-    def _decompressed(self, chunk: int) -> Iterator[_Strings]:
+    def _decompressed(self, chunk: int) -> Iterator[_Strings | _StreamedStrings]:
         """The strings of a chunk, of which its own checksum alone was compared."""
         with self._file(chunk) as file:
             body = os.fstat(file).st_size - CHECKSUM_BYTES
             size = _content_size(os.pread(file, 18, 0))
             try:
                 if size is not None and max(size, body) <= _WHOLE_BYTES:
-                    yield _Strings(_decompress(os.pread(file, body, 0)))
+                    yield _Strings(os.pread(file, body, 0))
                 else:
-                    yield _Strings(_decompressing(file, body))
+                    yield _StreamedStrings(_decompressing(file, body))
             except (EOFError, OSError, ValueError, RuntimeError) as error:
                 if isinstance(error, StoreDamaged):
                     raise
@@ -163,6 +168,30 @@ class TextColumn(ColumnReader):
 
 
 class _Strings:
+    """The strings of one chunk, all in memory."""
+
+    def __init__(self, body: bytes) -> None:
+        from numcodecs import VLenUTF8, Zstd
+
+        self._strings, self._at = VLenUTF8().decode(Zstd().decode(body)), 0
+
+    def seek(self, number: int) -> int:
+        """Go to a string; returns its size in bytes."""
+        if number >= len(self._strings):
+            raise EOFError(f"it has {len(self._strings)} strings")
+        self._at = number
+        return len(self.take().encode())
+
+    def take(self) -> str:
+        """The string that :meth:`seek` went to."""
+        return str(self._strings[self._at])
+
+    def checksum(self, count: int) -> int:
+        """See `text_checksum`, of the first strings."""
+        return text_checksum(self._strings[:count])
+
+
+class _StreamedStrings:
     """The strings of one chunk, read forwards."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -179,10 +208,10 @@ class _Strings:
             if self._next > number:
                 return self._size
 
-    def take(self) -> bytes:
-        """The bytes of the string that :meth:`seek` went to; once."""
+    def take(self) -> str:
+        """The string that :meth:`seek` went to; once."""
         size, self._size = self._size, 0
-        return self._read(size)
+        return str(self._read(size), "utf-8")
 
     def checksum(self, count: int) -> int:
         """CRC32C of the first strings, each preceded by its length (see `text_checksum`); nothing was read before."""
@@ -219,12 +248,6 @@ class _Body(io.RawIOBase):
         data = os.pread(self._descriptor, min(_PART if size < 0 else size, self._end - self._at), self._at)
         self._at += len(data)
         return data
-
-
-def _decompress(body: bytes) -> IO[bytes]:
-    from numcodecs import Zstd
-
-    return io.BytesIO(Zstd().decode(body))
 
 
 def _decompressing(file: int, size: int) -> IO[bytes]:

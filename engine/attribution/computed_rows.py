@@ -10,6 +10,7 @@ from ...store.completeness import require_whole
 from ...store.errors import PluginError
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array, Block
+from ..arrays.scan.stored_rows import first_plan_within_budget
 from ..fitting.fit_corpus import base_provider
 from ..ingest.examples import WINDOW, Place, StoredFields, example_windows
 from ..ingest.ingest_plan import choose_batch
@@ -19,7 +20,9 @@ from ..interface.method import Similarity
 from ..interface.registry import load
 from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..models.language_model import ModelChoice
-from ..runtime.memory import Part
+from ..results.example_table import PART_SIZES, PartSize
+from ..results.table_plan import Scored, all_values, with_output
+from ..runtime.memory import Part, Plan
 from ..runtime.run import Run
 
 
@@ -62,9 +65,13 @@ class ComputedRows:
         shape = self._provider.head.model_shape
         self._needs, self._columns = merge_specs([self.method.needs(shape)]), self.method.columns(shape)
         kept = Part("rows of a window", 4 * WINDOW * sum(int(np.prod(column.shape)) for column in self._columns))
-        left = None if run.budget is None else run.budget - kept.bytes
+        output = all_values(Scored(store, self.rows, 1, WINDOW, run.budget))
+        least = kept.bytes + min(output(size).total for size in PART_SIZES)
+        left = None if run.budget is None else run.budget - least
         self._tokens, plan = choose_batch(self._provider, {name: self.method}, left, None, StoredFields(False, False))
-        self.plan = plan + plan.of(kept)
+        planned = with_output([(plan + Plan.of(kept), None)], output)
+        self.parts: PartSize
+        self.plan, (_, self.parts) = first_plan_within_budget(planned, Plan(()), run.budget)
         self._compute = MethodRows(name, self.method, self._provider.head, {})
 
     def blocks(self) -> Iterator[Block]:

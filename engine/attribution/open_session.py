@@ -15,6 +15,7 @@ from ..interface.method import TextSimilarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..models.language_model import pick_device
+from ..results.table_plan import no_output
 from ..runtime.run import SILENT, Run
 from .query_options import ONE_SCAN, TEN_BEST, QueryOptions, SearchOptions
 from .query_session import QuerySession
@@ -73,7 +74,7 @@ def open_session(
         return RecoveredSession(feature_store, method, queries, options, run)
     stored = StoredScores(feature_store, method, run.budget, search)
     provider = query_provider(queries, feature_store, options.model, options.text)
-    return StoredSession(stored, provider, options.top, run)
+    return StoredSession(stored, provider, options, run)
 
 
 def _seeded(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> SeededSession:
@@ -84,8 +85,9 @@ def _seeded(store: FeatureStore, method: str, queries: str, options: QueryOption
     provider = query_provider(queries, store, options.model, options.text)
     runs = [run, *(run.silenced() for _ in names[1:])]  # all sessions scan at once: only the first reports progress
     search = SearchOptions(all_scores=True, partial=options.search.partial)
+    of_one_seed = replace(options, search=search, further=no_output)
     sessions = [
-        StoredSession(StoredScores(store, name, run.budget, search), provider, options.top, seed_run)
+        StoredSession(StoredScores(store, name, run.budget, search), provider, of_one_seed, seed_run)
         for name, seed_run in zip(names, runs, strict=True)
     ]
-    return SeededSession(method, sessions, options.top, run)
+    return SeededSession(method, sessions, options, run)

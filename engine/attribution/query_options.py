@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..ingest.text_settings import TextSettings
 from ..models.language_model import ModelChoice
+from ..results.table_plan import Output, best_results, exported
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,15 @@ class QueryOptions:
     """
     search: SearchOptions = field(default_factory=SearchOptions)
     """How the best rows are searched."""
+    further: Output | None = None
+    """What becomes of the scores, whose memory is a part of the plan; None: a table of the best examples, or with `all_scores` an
+    array of all scores.
+    """
+
+    @property
+    def output(self) -> Output:
+        """What becomes of the scores."""
+        return self.further or (exported if self.search.all_scores else best_results(self.top))
 
 
 TEN_BEST = QueryOptions()

@@ -20,6 +20,7 @@ from ...store.layout import Array
 from ..arrays.kernels.heaps import Heaps, merged
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
+from ..results.example_table import PartSize
 from ..results.results import Results
 from ..results.score_export import export
 from ..runtime.memory import Plan
@@ -72,6 +73,10 @@ class QuerySession(Protocol):
     @property
     def shape(self) -> ScanShape:
         """Rows per block and number of workers of the scan."""
+
+    @property
+    def parts(self) -> PartSize:
+        """Size of the parts in which results become tables."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:

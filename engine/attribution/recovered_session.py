@@ -68,9 +68,9 @@ class RecoveredSession:
         self._reading_notes = self._provider.notes
         self._queries = read_queries(self._provider)
         self.shape = ScanShape(BLOCK, 1)
-        task = RecoveryTask(name, self._fitted, store, self._queries, options.top)
+        task = RecoveryTask(name, self._fitted, store, self._queries, options)
         self._recovery = task.planned(self._provider, run.budget)
-        self.plan = self._recovery.memory
+        self.plan, self.parts = self._recovery.memory, self._recovery.parts
         device = options.model.device
         self._device = pick_device(device).index or 0 if device.startswith("cuda") else None
         self._cupy = cupy_on(self._device) if self._device is not None else None

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...store.feature_store import FeatureStore
-from ...store.layout import TEXT_CHUNK_ROWS
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.scan_loop import cores
+from ..arrays.scan.stored_rows import first_plan_within_budget
 from ..fitting.fit_record import StoredFit
 from ..ingest.examples import Example
-from ..ingest.ingest_plan import TEXT_BYTES, layers_part
+from ..ingest.ingest_plan import layers_part
 from ..ingest.method_code import fit_memory
 from ..ingest.provider import Provider
 from ..recovery.recover import recovery_bytes
-from ..results.results import RESULT_QUERIES
-from ..results.score_export import export_parts
+from ..results.example_table import PartSize
+from ..results.table_plan import Scored, with_output
 from ..runtime.memory import Part, Plan
 from .queries import batch_tokens, queries_part
+from .query_options import QueryOptions
 from .recovered_weights import BLOCK
 
 _BATCHES = (64, 16, 4, 1)
@@ -32,6 +33,8 @@ class RecoveryPlan:
     """Whether the table of each example's subsets is in memory; otherwise it is computed again where it is needed."""
     batch: int
     """Number of queries that are solved at a time."""
+    parts: PartSize
+    """Size of the parts in which results become tables."""
     memory: Plan
 
 
@@ -44,8 +47,7 @@ class RecoveryTask:
     fit: StoredFit
     store: FeatureStore
     queries: Sequence[Example]
-    top: int
-    """Number of best examples per query."""
+    options: QueryOptions
 
     def planned(self, provider: Provider, budget: int | None) -> RecoveryPlan:
         """The first plan that fits the budget: preferably with the table in memory, then with many queries at a time.
@@ -53,32 +55,24 @@ class RecoveryTask:
         Raises:
             BudgetError: none fits.
         """
-        plans = [RecoveryPlan(table, n, self._memory(provider, table, n)) for table in (True, False) for n in _BATCHES]
-        fitting = [plan for plan in plans if budget is None or plan.memory.total <= budget]
-        if not fitting:
-            smallest = min((plan.memory for plan in plans), key=lambda memory: memory.total)
-            smallest.check(budget, smallest.total)
-        return fitting[0]
+        output = self.options.output(Scored(self.store, self.fit.rows, len(self.queries), BLOCK, budget))
+        ways = [(table, n) for table in (True, False) for n in _BATCHES]
+        plans = with_output(((self._memory(provider, table, n), (table, n)) for table, n in ways), output)
+        memory, ((in_memory, batch), parts) = first_plan_within_budget(plans, Plan(()), budget)
+        return RecoveryPlan(in_memory, batch, parts, memory)
 
     def _memory(self, provider: Provider, in_memory: bool, batch: int) -> Plan:
         method, model_shape, rows = self.fit.method, provider.head.model_shape, self.fit.rows
         design, tokens, count = method.design(rows), batch_tokens(list(self.queries)), len(self.queries)
-        subsets, bases, k = design.subsets, len(self.fit.bases), min(self.top, rows)
+        subsets, bases, k = design.subsets, len(self.fit.bases), min(self.options.top, rows)
         table = rows * design.degree * (2 if subsets < 1 << 16 else 4)
-        provenance = self.store.provenance
-        longest = int(provenance.get("max_length", 0)) * TEXT_BYTES if provenance.get("text") else 0
-        return (
-            provider.memory(tokens)
-            + export_parts(count, rows)
-            + Plan.of(
-                layers_part(model_shape, [method.needs(model_shape)], tokens),
-                Part(f"{self.name}'s operators", fit_memory(self.name, method, model_shape, rows).measuring),
-                Part("measurements", 24 * count * subsets * bases),
-                Part("recovery", recovery_bytes(count, subsets, batch, cores())),
-                Part("subsets of examples", (in_memory * table + rows) * bases),
-                Part("weights", 16 * min(count * rows, count * subsets) * bases + 24 * min(BLOCK, rows) * count),
-                Part("results", 6 * heap_bytes(count, k)),
-                Part("texts of results", (3 * min(TEXT_CHUNK_ROWS, rows) + 2 * RESULT_QUERIES * k) * longest),
-                queries_part(list(self.queries)),
-            )
+        return provider.memory(tokens) + Plan.of(
+            layers_part(model_shape, [method.needs(model_shape)], tokens),
+            Part(f"{self.name}'s operators", fit_memory(self.name, method, model_shape, rows).measuring),
+            Part("measurements", 24 * count * subsets * bases),
+            Part("recovery", recovery_bytes(count, subsets, batch, cores())),
+            Part("subsets of examples", (in_memory * table + rows) * bases),
+            Part("weights", 16 * min(count * rows, count * subsets) * bases + 24 * min(BLOCK, rows) * count),
+            Part("results", 6 * heap_bytes(count, k)),
+            queries_part(list(self.queries)),
         )

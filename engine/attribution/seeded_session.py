@@ -16,9 +16,13 @@ from ...store.errors import SettingsError, StoreMissing
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
 from ..arrays.scan.forecast import Forecast
+from ..arrays.scan.stored_rows import first_plan_within_budget
+from ..results.example_table import PartSize
 from ..results.results import Results
+from ..results.table_plan import Scored, with_output
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
+from .query_options import QueryOptions
 from .query_session import TOGETHER, Capability, ScoreBlocks, export_session, missing
 from .stored_session import StoredSession
 
@@ -50,26 +54,28 @@ def seeds_of(store: FeatureStore, name: str) -> list[str]:
 class SeededSession:
     """A :class:`QuerySession` of several seeds of one method: scores are means over them."""
 
-    def __init__(self, name: str, sessions: Sequence[StoredSession], top: int, run: Run = SILENT) -> None:
+    def __init__(self, name: str, sessions: Sequence[StoredSession], options: QueryOptions, run: Run = SILENT) -> None:
         """`sessions`: one per seed, of one store; the first of them reports progress.
 
         Raises:
             BudgetError: the sessions together exceed the budget. StoreMissing: one has fewer rows than another.
         """
-        self.name, self._sessions, self._top = name, sessions, top
+        self.name, self._sessions, self._top = name, sessions, options.top
         rows = [session.rows for session in sessions]
         if len(set(rows)) > 1:
             counts = f"seeds of {name} have {min(rows):,} to {max(rows):,} rows"
             raise StoreMissing(f"{counts}: run ingest --method {name} --seeds {len(rows)} to continue")
         self.store, self.rows, self.queries = sessions[0].store, sessions[0].rows, sessions[0].queries
         self.shape, self.query_ids = sessions[0].shape, sessions[0].query_ids
-        count, k = len(self.query_ids), min(top, self.rows)
+        count, k = len(self.query_ids), min(self._top, self.rows)
         tile = 4 * max(session.shape.block_rows for session in sessions) * count * (len(sessions) + 4)
         best = 24 * count * k * (len(sessions) + 2)
-        self.plan = sum((session.plan for session in sessions), Plan(())) + Plan.of(
+        plan = sum((session.plan for session in sessions), Plan(())) + Plan.of(
             Part("scores of all seeds", tile), Part("results of all seeds", best)
         )
-        self.plan.check(run.budget, self.plan.total)
+        output = options.output(Scored(self.store, self.rows, count, sessions[0].block_rows, run.budget))
+        self.parts: PartSize
+        self.plan, (_, self.parts) = first_plan_within_budget(with_output([(plan, None)], output), Plan(()), run.budget)
 
     @property
     def notes(self) -> list[str]:

@@ -17,7 +17,7 @@ from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array, Block
 from ..arrays.scan.fixed_tiles import FixedTiles, tiles_bytes
-from ..arrays.scan.scan_loop import shapes
+from ..arrays.scan.scan_loop import ScanShape, shapes
 from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..arrays.scan.top_k import scan_parts, tiles
 from ..data.documents import RecordErrors
@@ -25,7 +25,9 @@ from ..ingest.array_provider import ArrayProvider
 from ..interface.method import BlockSimilarity, Similarity
 from ..interface.model_view import ModelShape
 from ..models.language_model import ModelChoice, model_shape_of, pick_device
+from ..results.example_table import PartSize
 from ..results.results import Results
+from ..results.table_plan import Scored, all_values, with_output
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, SILENT_STAGE, Run
 from .computed_rows import ComputedRows, computable
@@ -59,7 +61,10 @@ class StoredTiles:
         if self._model_shape:
             others += statistics_parts(self._stored, self.method, self._model_shape)
         plans = ((scan_parts(readers, 1, 0, shape, _ROWS), shape) for shape in shapes(readers, 1))
-        self.plan, self._shape = first_plan_within_budget(plans, others, run.budget)
+        output = all_values(Scored(store, self.rows, 1, _ROWS, run.budget))
+        self._shape: ScanShape
+        self.parts: PartSize
+        self.plan, (self._shape, self.parts) = first_plan_within_budget(with_output(plans, output), others, run.budget)
 
     def state(self) -> dict[str, Array]:
         """The statistics that the method's `prepare` needs."""
@@ -103,7 +108,7 @@ class SelfInfluence:
         else:
             self._source = ComputedRows(self.store, (method, computed), model, run, partial=partial)
         self._method, self.notes = self._source.method, self._source.notes
-        self.rows, self.plan = self._source.rows, self._source.plan
+        self.rows, self.plan, self.parts = self._source.rows, self._source.plan, self._source.parts
 
     def scores(self) -> ScoreBlocks:
         """(first row, (rows,) float32), over all examples in order.

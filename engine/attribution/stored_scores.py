@@ -15,13 +15,13 @@ from ...store.columns import ColumnReader
 from ...store.completeness import require_whole
 from ...store.errors import SettingsError, StoreMissing
 from ...store.feature_store import FeatureStore, method_group, precision_group
-from ...store.layout import TEXT_CHUNK_ROWS, Array, Block
+from ...store.layout import Array, Block
 from ..arrays.precision.precisions import Sign
 from ..arrays.scan.certified import CANDIDATES_PER_K, bound_worker_bytes, certified, room_for
-from ..arrays.scan.fixed_tiles import FixedTiles
+from ..arrays.scan.fixed_tiles import TILE_ROWS, FixedTiles
 from ..arrays.scan.forecast import Forecast, forecast
 from ..arrays.scan.scan_loop import ScanShape
-from ..arrays.scan.scorers import CustomScorer, Scorer, scorer_of
+from ..arrays.scan.scorers import CustomScorer, Scorer, scorer_of, tile_rows
 from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget, scan_shapes
 from ..arrays.scan.top_k import TopK, all_scores, top_k
 from ..arrays.scan.two_stage import (
@@ -35,16 +35,17 @@ from ..arrays.scan.two_stage import (
 )
 from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example
-from ..ingest.ingest_plan import TEXT_BYTES, gradients_part, layers_part
+from ..ingest.ingest_plan import gradients_part, layers_part
 from ..ingest.method_code import MethodRows, plugin_code
 from ..ingest.provider import Provider
 from ..interface.method import BlockSimilarity, QueryMatrix
-from ..results.results import RESULT_QUERIES, Results
-from ..results.score_export import export_parts
+from ..results.example_table import PartSize
+from ..results.results import Results
+from ..results.table_plan import Scored, with_output
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT_STAGE, Run, Stage
 from .queries import batch_tokens, queries_part, query_rows
-from .query_options import ONE_SCAN, SearchOptions
+from .query_options import ONE_SCAN, QueryOptions, SearchOptions
 from .query_session import TOGETHER
 from .row_statistics import statistics_of, statistics_parts
 from .stored_method import stored_method
@@ -97,16 +98,19 @@ class StoredScores:
         require_same_rows(compressed, self._stored)
         return compressed
 
-    def plan(self, provider: Provider, queries: list[Example], k: int) -> tuple[Plan, ScanShape]:
-        """The memory plan of a run, and the shape of its scan.
+    def plan(
+        self, provider: Provider, queries: list[Example], options: QueryOptions
+    ) -> tuple[Plan, tuple[ScanShape, PartSize]]:
+        """The memory plan of a run, the shape of its scan, and the size of the parts of its output.
 
         Raises:
             BudgetError: not even blocks of one row fit; the message names the smallest budget that works.
         """
-        others, count = self._query_parts(provider, queries, k), len(queries)
+        others, count, k = self._query_parts(provider, queries), len(queries), options.top
         shapes = scan_shapes(self._compressed or self._stored, whole=isinstance(self.method, BlockSimilarity))
+        output = options.output(Scored(self.store, self.rows, count, self.block_rows(count), self.budget))
         return first_plan_within_budget(
-            ((self._scan_plan(count, k, shape), shape) for shape in shapes), others, self.budget
+            with_output(((self._scan_plan(count, k, shape), shape) for shape in shapes), output), others, self.budget
         )
 
     def _scan_plan(self, count: int, k: int, shape: ScanShape) -> Plan:
@@ -123,6 +127,10 @@ class StoredScores:
             + Plan.of(Part("candidates of workers", in_workers))
         )
         return max(two_stages, whole, key=lambda plan: plan.total) if certify else two_stages
+
+    def block_rows(self, queries: int) -> int:
+        """Most rows whose scores are returned together."""
+        return tile_rows(queries) if self.by_inner_product else TILE_ROWS
 
     @property
     def by_inner_product(self) -> bool:
@@ -146,7 +154,7 @@ class StoredScores:
         given = self._search.candidates
         return min(self.rows, max(k, default_candidates(self._compressed.widest, k) if given is None else given))
 
-    def _query_parts(self, provider: Provider, queries: list[Example], k: int) -> Plan:
+    def _query_parts(self, provider: Provider, queries: list[Example]) -> Plan:
         """Memory of an attribution besides the scan."""
         tokens, model_shape = batch_tokens(queries), provider.head.model_shape
         needs = [self.method.needs(model_shape)]
@@ -155,17 +163,8 @@ class StoredScores:
             gradients_part(model_shape, needs, tokens),
             Part(f"{self.name} scratch", self.method.scratch(model_shape, tokens)),
             queries_part(queries),
-            Part("texts of results", self._text_bytes(k)),
         )
-        parts += provider.memory(tokens) + statistics_parts(self._stored, self.method, model_shape)
-        return parts + export_parts(len(queries), self.rows) if self._search.all_scores else parts
-
-    def _text_bytes(self, k: int) -> int:
-        """Memory of a decoded chunk of stored texts, and of the texts of one part of the results."""
-        if not self.store.provenance.get("text"):
-            return 0
-        longest = int(self.store.provenance.get("max_length", 0)) * TEXT_BYTES
-        return (3 * min(TEXT_CHUNK_ROWS, self.rows) + 2 * RESULT_QUERIES * min(k, self.rows)) * longest
+        return parts + provider.memory(tokens) + statistics_parts(self._stored, self.method, model_shape)
 
     def prepare(self, provider: Provider, queries: list[Example]) -> QueryMatrix:
         """The queries' rows, computed by one forward pass per batch of queries, and then prepared by the method.

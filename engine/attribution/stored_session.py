@@ -7,10 +7,12 @@ from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
 from ..ingest.provider import Provider
 from ..interface.method import QueryMatrix
+from ..results.example_table import PartSize
 from ..results.results import Results
 from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
 from .queries import read_queries
+from .query_options import QueryOptions
 from .query_session import Capability, ScoreBlocks, export_session, missing
 from .stored_scores import StoredScores
 
@@ -18,17 +20,18 @@ from .stored_scores import StoredScores
 class StoredSession:
     """A :class:`QuerySession` of a method with stored rows."""
 
-    def __init__(self, stored: StoredScores, provider: Provider, top: int, run: Run = SILENT) -> None:
-        """Read the queries, make the memory plan. `top`: k, number of examples per query.
+    def __init__(self, stored: StoredScores, provider: Provider, options: QueryOptions, run: Run = SILENT) -> None:
+        """Read the queries, make the memory plan.
 
         Raises:
             CorpusError: a query cannot be used, or there is none. BudgetError: the plan exceeds the budget.
         """
-        self._stored, self._provider, self._top, self._run = stored, provider, top, run
+        self._stored, self._provider, self._top, self._run = stored, provider, options.top, run
         self._queries = read_queries(provider)
         self.plan: Plan
         self.shape: ScanShape
-        self.plan, self.shape = stored.plan(provider, self._queries, top)
+        self.parts: PartSize
+        self.plan, (self.shape, self.parts) = stored.plan(provider, self._queries, options)
 
     @property
     def store(self) -> FeatureStore:
@@ -44,6 +47,11 @@ class StoredSession:
     def rows(self) -> int:
         """N: number of stored examples."""
         return self._stored.rows
+
+    @property
+    def block_rows(self) -> int:
+        """Most rows whose scores are returned together."""
+        return self._stored.block_rows(len(self._queries))
 
     @property
     def query_ids(self) -> list[str]:

@@ -14,15 +14,15 @@ from ...store.layout import TEXT_CHUNK_ROWS
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
+from ..arrays.scan.stored_rows import first_plan_within_budget
 from ..data.documents import RecordErrors, read_documents
 from ..data.sources import find_sources
-from ..ingest.ingest_plan import TEXT_BYTES
 from ..ingest.open_provider import query_settings
 from ..ingest.text_settings import TextSettings
 from ..interface.method import TextSimilarity
-from ..results.example_table import Examples
-from ..results.results import RESULT_QUERIES, Results
-from ..results.score_export import export_parts
+from ..results.example_table import Examples, PartSize, joined_texts
+from ..results.results import Results
+from ..results.table_plan import Scored, with_output
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
 from .queries import skipped_lines
@@ -38,6 +38,9 @@ from .query_session import (
     missing,
     with_progress,
 )
+
+_READ = PartSize(TEXT_CHUNK_ROWS, 4 << 20)  # examples whose texts are read together
+_COPIES = 10  # of a byte of UTF-8: strings of at most four bytes, prompt and text apart and joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +78,22 @@ class TextSession:
         self._queries = _read(queries, query_settings(queries, store.provenance, options.text), record_errors)
         self._skipped = skipped_lines(record_errors)
         self.shape = ScanShape(TEXT_CHUNK_ROWS, 1)
-        self.plan = self._planned()
-        self.plan.check(run.budget, self.plan.total)
+        output = options.output(Scored(store, self.rows, len(self._queries), TEXT_CHUNK_ROWS, run.budget))
+        planned = with_output([(self._planned(run.budget), None)], output)
+        self.parts: PartSize
+        self.plan, (_, self.parts) = first_plan_within_budget(planned, Plan(()), run.budget)
 
-    def _planned(self) -> Plan:
-        count, longest = len(self._queries), int(self.store.provenance["max_length"]) * TEXT_BYTES
-        k = min(self._top, self.rows)
-        tokens = int(Examples(self.store).numbers("tokens").sum())
-        return export_parts(count, self.rows) + Plan.of(
+    def _planned(self, budget: int | None) -> Plan:
+        examples, count, k = Examples(self.store), len(self._queries), min(self._top, self.rows)
+        tokens = int(examples.numbers("tokens").sum())
+        longest = examples.longest(("prompt", "text"), None if budget is None else _READ.text_bytes)
+        return Plan.of(
             Part(f"{self.name}'s words", self._method.memory(self.rows, tokens, count)),
-            Part("texts", 4 * min(TEXT_CHUNK_ROWS, self.rows) * longest),
-            Part("texts of results", 2 * RESULT_QUERIES * k * longest),
+            Part(
+                "texts",
+                _COPIES * max(longest, min(_READ.text_bytes, self.rows * longest))
+                + examples.scratch_bytes(("prompt", "text")),
+            ),
             Part("scores", 12 * min(TEXT_CHUNK_ROWS, self.rows) * count),
             Part("results", 6 * heap_bytes(count, k)),
             Part("queries' texts", sum(4 * (len(query.id) + len(query.text)) + 800 for query in self._queries)),
@@ -150,7 +158,9 @@ class TextSession:
     def _texts(self) -> Iterator[list[str]]:
         examples = Examples(self.store)
         for first in range(0, self.rows, TEXT_CHUNK_ROWS):
-            yield examples.texts(np.arange(first, min(self.rows, first + TEXT_CHUNK_ROWS)))
+            rows = np.arange(first, min(self.rows, first + TEXT_CHUNK_ROWS))
+            for _, columns in examples.parts(("prompt", "text"), rows, _READ):
+                yield joined_texts(columns)
 
 
 def _read(path: str, settings: TextSettings, record_errors: RecordErrors) -> list[_Query]:

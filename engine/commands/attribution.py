@@ -25,12 +25,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ...store.feature_store import FeatureStore
     from ..attribution.query_session import QuerySession
     from ..results.example_table import Columns
-    from ..results.groups import Groups
     from ..results.result_tables import Fields
-    from ..results.results import Results
+    from ..results.table_plan import Output
     from ..runtime.progress import ProgressDisplay
 
 ALL_VALUES = click.option(
@@ -111,11 +109,11 @@ def attribute(arguments: QueryArguments) -> None:
         )
     _print_notes(session)
     if arguments.output:
-        write_parts(arguments.output, fields_of(results), result_rows(results, session.store))
+        write_parts(arguments.output, fields_of(results), result_rows(results, session.store, session.parts))
         counts = f"{len(results.queries)} queries, {results.rows.shape[1]} examples each"
         echo(f"{arguments.output}: {counts}", err=True)
     else:
-        print_results(session.store, session.queries, results, arguments.as_json)
+        print_results(session.queries, result_rows(results, session.store, session.parts), arguments.as_json)
 
 
 def _refuse_output(arguments: QueryArguments) -> None:
@@ -153,11 +151,11 @@ def write_parts(path: str, fields: Fields, parts: Iterable[Columns]) -> None:
             file.write(part)
 
 
-def print_results(store: FeatureStore, queries: Mapping[str, str], results: Results, as_json: bool) -> None:
+def print_results(queries: Mapping[str, str], parts: Iterable[Columns], as_json: bool) -> None:
     from ..presentation.terminal import print_results
-    from ..results.result_tables import result_rows, write_jsonl
+    from ..results.result_tables import write_jsonl
 
-    for part in result_rows(results, store):
+    for part in parts:
         if as_json:
             write_jsonl(sys.stdout, part)
         else:
@@ -179,7 +177,8 @@ def value(arguments: QueryArguments) -> None:
     headwater value S --queries task.jsonl -o values.parquet
     headwater value S --queries task.jsonl --by author --columns corpus.jsonl
     """
-    from ..results.result_tables import VALUE_FIELDS, format_of, value_rows
+    from ..results.result_tables import VALUE_FIELDS, format_of, result_rows, value_rows
+    from ..results.table_plan import all_values
     from ..runtime.progress import ProgressDisplay
 
     _refuse_output(arguments)
@@ -189,34 +188,37 @@ def value(arguments: QueryArguments) -> None:
         _by_group(arguments, together=True)
         return
     with ProgressDisplay() as display:
-        session = _session(arguments, arguments.top, display)
+        session = _session(arguments, arguments.top, display, all_values if arguments.output else None)
         if arguments.output:
-            write_parts(arguments.output, VALUE_FIELDS, value_rows(session.value(), session.store))
+            values = value_rows(session.value(), session.store, session.parts)
+            write_parts(arguments.output, VALUE_FIELDS, values)
         else:
             results = session.most_valuable()
     _print_notes(session)
     if arguments.output:
         echo(f"{arguments.output}: {session.rows:,} examples", err=True)
     else:
-        print_results(session.store, session.queries, results, arguments.as_json)
+        print_results(session.queries, result_rows(results, session.store, session.parts), arguments.as_json)
 
 
 def _by_group(arguments: QueryArguments, *, together: bool) -> None:
     """Print or write scores summed by group, for each query or for all together."""
     from ..attribution.query_session import TOGETHER
     from ..presentation.terminal import print_groups
-    from ..results.groups import GROUP_FIELDS
+    from ..results.group_labels import GroupColumn
+    from ..results.groups import GROUP_FIELDS, Groups
     from ..results.result_tables import write_jsonl
     from ..runtime.progress import ProgressDisplay
 
     with ProgressDisplay() as display:
-        session, groups = _grouped(arguments, display)
+        session = _session_of_groups(arguments, display, together=together)
+        groups = Groups(GroupColumn(session.store, arguments.by, arguments.columns, session.rows))
         if together:
-            values = ((first, part[:, None]) for first, part in session.value())
-            tables = list(groups.summed(values, [TOGETHER]))
+            sums = groups.sums(((first, part[:, None]) for first, part in session.value()), 1)
         else:
-            tables = list(groups.summed(session.scores(), session.query_ids))
+            sums = groups.sums(session.scores(), len(session.query_ids))
     _print_notes(session)
+    tables = groups.tables(sums, [TOGETHER] if together else session.query_ids, session.parts)
     if arguments.output:
         write_parts(arguments.output, GROUP_FIELDS, tables)
         echo(f"{arguments.output}: {len(groups.names)} groups", err=True)
@@ -225,22 +227,23 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
         write_jsonl(sys.stdout, table) if arguments.as_json else print_groups(table, arguments.top)
 
 
-def _grouped(arguments: QueryArguments, display: ProgressDisplay | None) -> tuple[QuerySession, Groups]:
-    """A session and the groups of its examples; the plans of both must fit the budget together."""
-    from ..results.groups import Groups
+def _session_of_groups(
+    arguments: QueryArguments, display: ProgressDisplay | None, *, together: bool = False
+) -> QuerySession:
+    """A session whose plan has the memory of groups. Labels are counted for it only if somebody reads the plan."""
+    from ..results.groups import group_tables
 
     if not arguments.by:
         raise click.UsageError("--columns FILE needs --by COLUMN")
-    session = _session(arguments, 1, display, all_scores=True)
-    groups = Groups(session.store, arguments.by, arguments.columns, session.rows)
-    plan = session.plan + groups.plan(len(session.query_ids))
-    plan.check(arguments.budget, plan.total)
-    return session, groups
+    counted = arguments.budget is not None or display is None
+    output = group_tables(arguments.by, arguments.columns, together=together, counted=counted)
+    return _session(arguments, 1, display, output, all_scores=True)
 
 
 def _session(
-    arguments: QueryArguments, top: int, display: ProgressDisplay | None, *, all_scores: bool = False
-) -> QuerySession:
+    arguments: QueryArguments, top: int, display: ProgressDisplay | None, output: Output | None = None, *,
+    all_scores: bool = False,
+) -> QuerySession:  # fmt: skip
     """Open the query session of a command."""
     from ..attribution.open_session import open_session
     from ..attribution.query_options import QueryOptions, SearchOptions
@@ -249,7 +252,7 @@ def _session(
     a = arguments
     search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, a.seeds, a.partial)
     run = Run(arguments.budget, arguments.device, silent if display is None else display.show)
-    query_options = QueryOptions(top, arguments.model_choice, arguments.query_text, search)
+    query_options = QueryOptions(top, arguments.model_choice, arguments.query_text, search, output)
     return open_session(arguments.store, arguments.method, arguments.queries, query_options, run)
 
 
@@ -272,12 +275,9 @@ def plan_attribute(arguments: QueryArguments) -> None:
     """
     from ..presentation.terminal import plan_facts, print_plan, show_forecast
 
-    if arguments.grouped:
-        session, groups = _grouped(arguments, None)
-        plan = session.plan + groups.plan(len(session.query_ids))
-    else:
-        session = _session(arguments, arguments.top, None)
-        plan = session.plan
+    grouped = arguments.grouped
+    session = _session_of_groups(arguments, None) if grouped else _session(arguments, arguments.top, None)
+    plan = session.plan
     _print_notes(session)
     forecast = session.forecast() if "forecast" in session.capabilities else None
     shape = session.shape

@@ -9,11 +9,11 @@ import click
 
 from ..results.printable import printable_json
 from .options import COLUMNS, JSON_LINES, PARTIAL, command_of, echo, options
-from .tasks import PENALTY, TASK, TaskArguments, read_task
+from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
 if TYPE_CHECKING:
     from ..selection.linear_features import LinearFeatures
-    from ..selection.subsets import Subsets
+    from ..selection.subsets import SubsetSource
 
 _SUBSETS = options(
     click.option("--subsets", default="", metavar="FILE", help="Subsets: masks (.npy, .parquet, .zarr), or .jsonl with `rows` or "
@@ -75,8 +75,9 @@ def predict(arguments: PredictArguments) -> None:
     if a.output:
         refuse_table(a.output)
     with ProgressDisplay() as display:
-        features, targets = read_task(a, Run(a.budget, on_progress=display.show))
-        utilities = Prediction(features, targets, _subsets(a, features), a.penalty).run(a.given)
+        features, task = features_of(a, Run(a.budget, on_progress=display.show))
+        prediction = Prediction(features, _subsets(a, features), task.tasks(), a.penalty)
+        utilities = prediction.run(targets_of(features, task), a.given)
     if a.output:
         write_utilities(a.output, utilities)
         counts = f"{len(utilities.subsets)} subsets, {len(utilities.tasks)} tasks"
@@ -124,28 +125,28 @@ def calibrate(arguments: CalibrateArguments) -> None:
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
     from ..selection.calibration import FEW
-    from ..selection.prediction import Outcomes
-    from ..selection.prediction import calibrate as run_calibration
+    from ..selection.calibration_run import CalibrationRun, Outcomes
 
     a = arguments
     with ProgressDisplay() as display:
-        features, targets = read_task(a, Run(a.budget, on_progress=display.show))
-        subsets = _subsets(a, features)
-        count = len(subsets.names) if a.first is None else a.first
+        features, task = features_of(a, Run(a.budget, on_progress=display.show))
+        outcomes = Outcomes(a.outcomes, a.kind, a.first, a.grid)
+        calibration = CalibrationRun(features, _subsets(a, features), task.tasks(), outcomes)
+        count = calibration.count if a.first is None else a.first
         if count < FEW:
             echo(f"warning: λ is chosen by {count} subsets; with fewer than {FEW}, λ usually stays 1", err=True)
-        result = run_calibration(features, targets, subsets, Outcomes(a.outcomes, a.kind, a.first), a.grid)
+        result = calibration.run(targets_of(features, task))
     if a.as_json:
         echo(printable_json(result.facts()))
     else:
         print_calibration(result)
 
 
-def _subsets(arguments: SubsetArguments, features: LinearFeatures) -> Subsets:
-    from ..selection.subsets import read_subsets, subsets_by
+def _subsets(arguments: SubsetArguments, features: LinearFeatures) -> SubsetSource:
+    """Where the subsets are read."""
+    from ..selection.subsets import SubsetSource
 
     if bool(arguments.subsets) == bool(arguments.subsets_by):
         raise click.UsageError("give either --subsets FILE or --subsets-by COLUMN")
-    if arguments.subsets:
-        return read_subsets(arguments.subsets, features.store, features.rows)
-    return subsets_by(features.store, arguments.subsets_by, arguments.columns, features.rows)
+    a = arguments
+    return SubsetSource(features.store, features.rows, a.subsets, a.subsets_by, a.columns)

@@ -8,7 +8,7 @@ import click
 
 from ..results.printable import printable_json
 from .options import COLUMNS, PARTIAL, command_of, echo
-from .tasks import PENALTY, TASK, TaskArguments, read_task
+from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def select(arguments: SelectArguments) -> None:
     refuse_training(a.output)
     stop, display = StopRequest(), ProgressDisplay()
     with display:
-        features, targets = read_task(a, Run(a.budget, on_progress=display.show, should_stop=stop.requested))
+        features, task = features_of(a, Run(a.budget, on_progress=display.show, should_stop=stop.requested))
         quotas = tuple(map(_quota, a.quotas))
         penalty = 0.0 if a.additive else penalty_of(features, a.penalty)
         request = SelectionRequest(
@@ -88,7 +88,7 @@ def select(arguments: SelectArguments) -> None:
         )
         selection = Selection(features, request)
         with stop:
-            selected = selection.run(targets.vector(a.task))
+            selected = selection.run(targets_of(features, task).vector(a.task))
     write_training(a.output, selection.rows(selected))
     if a.as_json:
         echo(printable_json(selected.facts))

@@ -47,7 +47,7 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
     """
     from ..attribution.self_influence import SelfInfluence
     from ..results.output_path import refuse_output
-    from ..results.result_tables import VALUE_FIELDS, format_of, value_rows
+    from ..results.result_tables import VALUE_FIELDS, format_of, result_rows, value_rows
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
 
@@ -60,7 +60,7 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
         influence = SelfInfluence(arguments.store, arguments.method, choice, run, partial=arguments.partial)
         scores = influence.scores()
         if arguments.output:
-            write_parts(arguments.output, VALUE_FIELDS, value_rows(scores, influence.store))
+            write_parts(arguments.output, VALUE_FIELDS, value_rows(scores, influence.store, influence.parts))
         else:
             best = influence.best(arguments.top, scores)
     for line in influence.notes:
@@ -74,4 +74,4 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
     if arguments.output:
         echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
     else:
-        print_results(influence.store, {}, best, arguments.as_json)
+        print_results({}, result_rows(best, influence.store, influence.parts), arguments.as_json)

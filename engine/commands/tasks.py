@@ -12,7 +12,7 @@ from .options import MODEL_PATH, QUERY_FIELDS, RUN, FieldArguments, RunArguments
 if TYPE_CHECKING:
     from ..runtime.run import Run
     from ..selection.linear_features import LinearFeatures
-    from ..selection.targets import Targets
+    from ..selection.targets import Targets, TaskFile
 
 TASK = options(
     click.argument("store"),
@@ -44,17 +44,24 @@ class TaskArguments(RunArguments, FieldArguments):
     partial: bool = False
 
 
-def read_task(arguments: TaskArguments, run: Run) -> tuple[LinearFeatures, Targets]:
-    """The features and the tasks; warns about tasks with few examples."""
+def features_of(arguments: TaskArguments, run: Run) -> tuple[LinearFeatures, TaskFile]:
+    """The features, and where the tasks are read."""
     from ...store.feature_store import FeatureStore
     from ..selection.linear_features import LinearFeatures
-    from ..selection.targets import FEW, read_targets
+    from ..selection.targets import TaskFile
 
     features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run, partial=arguments.partial)
-    targets = read_targets(features, arguments.queries, arguments.by, arguments.model_choice, arguments.query_text)
+    return features, TaskFile(arguments.queries, arguments.by, arguments.model_choice, arguments.query_text)
+
+
+def targets_of(features: LinearFeatures, task: TaskFile) -> Targets:
+    """The tasks; warns about tasks with few examples."""
+    from ..selection.targets import FEW, read_targets
+
+    targets = read_targets(features, task)
     for line in features.notes:
         echo(line, err=True)
     if targets.few:
         some = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])
         echo(f"warning: fewer than {FEW} examples of task {some}: its direction is uncertain", err=True)
-    return features, targets
+    return targets

@@ -16,7 +16,8 @@ from ..results.example_ids import require_known_ids
 from ..runtime.output_files import whole_file
 from .agreement import Agreement, evaluate_lds, evaluate_subsets
 from .labels import Labels, TextMatch, read_labels
-from .matrices import read_array, read_masks
+from .mask_files import read_masks
+from .matrices import read_array
 from .rankings import AllScores, read_answers
 from .removal import Removal, brittleness
 from .retrieval import CUTS, Retrieval, evaluate_retrieval

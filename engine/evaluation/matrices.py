@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,7 @@ def read_array(path: str, what: str) -> Array:
         array = read_bergson_scores(path)
         require_finite(array, f"{path}: {what}")
         return array
-    if file.suffix not in FORMATS:
-        raise SettingsError(f"{path}: {what} are read from {', '.join(FORMATS)}")
-    if not file.exists():
-        raise SettingsError(f"{path} does not exist: give a file of {what}")
+    require_array_file(path, what)
     with reading(path, DataError):
         array = {".npy": _npy, ".parquet": _parquet, ".zarr": _zarr}[file.suffix](file)
     if array.dtype.kind not in "biuf" or not array.ndim:
@@ -46,28 +44,53 @@ def read_array(path: str, what: str) -> Array:
     return array
 
 
+def require_array_file(path: str, what: str) -> None:
+    """Raise SettingsError unless a path is a file that :func:`read_array` can read."""
+    if is_bergson_scores(path):
+        return
+    if Path(path).suffix not in FORMATS:
+        raise SettingsError(f"{path}: {what} are read from {', '.join(FORMATS)}")
+    if not Path(path).exists():
+        raise SettingsError(f"{path} does not exist: give a file of {what}")
+
+
+def array_file_bytes(path: str, what: str) -> int:
+    """Upper bound of the bytes of a file's numbers as float64, from its header or its size.
+
+    Raises:
+        SettingsError: the file does not exist, or its format is unknown.
+    """
+    require_array_file(path, what)
+    try:
+        if path.endswith(".npy"):
+            return 8 * int(np.load(path, mmap_mode="r", allow_pickle=False).size)
+        if path.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            metadata = pq.read_metadata(path)
+            values = sum(
+                metadata.row_group(group).column(column).num_values
+                for group in range(metadata.num_row_groups)
+                for column in range(metadata.num_columns)
+            )
+            return 8 * int(values)
+        if path.endswith(".zarr"):
+            import zarr
+
+            node = zarr.open(path, mode="r")
+            array = node["scores"] if isinstance(node, zarr.Group) else node
+            return 8 * int(array.size) if isinstance(array, zarr.Array) else 0
+    except (OSError, ValueError, KeyError, EOFError, AttributeError):
+        return 0  # reading it says what is wrong
+    return 8 * sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+
+
 def require_finite(values: Array, what: str) -> None:
     """Raise DataError, with the first bad row, if a number of values (n, …) is NaN or infinite."""
     bad_rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
     if len(bad_rows):
         more = f", and {len(bad_rows) - 1} more" if len(bad_rows) > 1 else ""
         raise DataError(f"{what}: row {bad_rows[0]}{more}: a number is not finite")
-
-
-def read_masks(path: str) -> Array:
-    """(S, N) bool: which examples each subset holds.
-
-    Raises:
-        DataError: it is not a matrix of 0 and 1, or a subset has no example.
-    """
-    numbers = read_array(path, "masks")
-    if numbers.ndim != 2 or not np.isin(numbers, (0, 1)).all():
-        raise DataError(f"{path}: masks are (subsets, examples) of 0 and 1, not {numbers.dtype} {numbers.shape}")
-    masks: Array = numbers.astype(bool)
-    empty = np.flatnonzero(~masks.any(1))
-    if len(empty):
-        raise DataError(f"{path}: subset {empty[0]} holds no example")
-    return masks
 
 
 def _npy(file: Path) -> Array:
@@ -84,10 +107,20 @@ def _parquet(file: Path) -> Array:
 
     table = pq.read_table(file)
     if table.num_columns == 1 and pa.types.is_list(table.schema.types[0]):
-        return np.array(table.column(0).to_pylist())
+        return rows_of_lists(table.column(0).combine_chunks())
     if {"query_id", "row", "score"} <= set(table.column_names):
         return _answers(table)
     return np.column_stack([column.to_numpy() for column in table.columns])
+
+
+def rows_of_lists(lists: Any) -> Array:
+    """A matrix from an Arrow array of lists of equal lengths."""
+    values, lengths = lists.flatten(), lists.value_lengths()
+    width = lengths[0].as_py() if len(lists) else 0
+    if lists.null_count or values.null_count or not (lengths.to_numpy(zero_copy_only=False) == width).all():
+        return np.array(lists.to_pylist())  # raises ValueError if lengths differ
+    matrix: Array = values.to_numpy(zero_copy_only=False).reshape(len(lists), -1)
+    return matrix
 
 
 def _answers(table: object) -> Array:

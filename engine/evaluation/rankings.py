@@ -15,7 +15,7 @@ from ..data.documents import scalar_text
 from ..data.formats import read_records
 from ..data.sources import find_sources
 from ..data.stored_arrays import reading
-from ..results.example_table import Examples
+from ..results.example_table import Examples, joined_texts
 from .matrices import read_array
 from .retrieval import Ranking
 
@@ -87,7 +87,8 @@ class AllScores:
             raise SettingsError(
                 f"{store.url} keeps no texts (--no-text), which --match searches: use --labels, or ingest with texts"
             )
-        self._texts = examples.texts(np.arange(rows)) if texts else [""] * rows
+        parts = examples.parts(("prompt", "text"), np.arange(rows)) if texts else ()
+        self._texts = [text for _, columns in parts for text in joined_texts(columns)] or [""] * rows
 
     @staticmethod
     def names_of(store: FeatureStore) -> list[str]:

@@ -23,9 +23,8 @@ def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
     """
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     names = max(len(printable(str(name))) for name in columns["example_id"])
-    query: Cell = None
     for row in (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)):
-        if row["query_id"] != query:
+        if row["rank"] == 1:
             query = row["query_id"]
             print("\n" + _cut(f"{_on_a_line(query)}  {_on_a_line(queries.get(str(query), ''))}", width))
         name, text = _on_a_line(row["example_id"]), _on_a_line(row["text"])
@@ -39,12 +38,16 @@ def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
 
 
 def print_groups(columns: Columns, top: int) -> None:
-    """Print a table of `GROUP_FIELDS` of one query: a heading, and a line for each of the first `top` groups."""
+    """Print a part of a table of `GROUP_FIELDS` of one query: a line for each of the first `top` groups, a heading above them."""
+    first, count = int(columns["rank"][0] or 1), len(columns["rank"])
+    if first > top:
+        return
     width = max(60, shutil.get_terminal_size((120, 24)).columns)
     names = min(40, max(len(printable(str(name))) for name in columns["group"]))
-    print("\n" + _cut(_on_a_line(columns["query_id"][0]), width))
-    print(f"{'':>5}  {'mean':>8}  {'total':>10}  {'examples':>8}  {'group':<{names}}  best")
-    for row_number in range(min(top, len(columns["rank"]))):
+    if first == 1:
+        print("\n" + _cut(_on_a_line(columns["query_id"][0]), width))
+        print(f"{'':>5}  {'mean':>8}  {'total':>10}  {'examples':>8}  {'group':<{names}}  best")
+    for row_number in range(min(top - first + 1, count)):
         row = {key: values[row_number] for key, values in columns.items()}
         best = f"{row['best']:.4f} {_on_a_line(row['best_example'])}"
         print(_cut(f"{row['rank']:>5}  {row['mean']:>8.4f}  {row['total']:>10.4f}  {row['examples']:>8}  "

@@ -11,7 +11,7 @@ from ...store.errors import DataError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS
 from .example_table import Examples
-from .groups import document_of
+from .group_labels import document_of
 
 _NAMED = 3  # ids that an error names
 

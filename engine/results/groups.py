@@ -1,26 +1,22 @@
 """Sums of scores by source or by any column of the corpus, such as book, site or author.
 
-Scores are streamed; one line per group and query is in memory. Knows no method and no model.
+Scores are streamed; one sum per group and query is in memory, and one part of a table. Knows no method and no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import scipy.sparse
 
-from ...store.errors import CorpusError, DataError
-from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.layout import TEXT_CHUNK_ROWS, Array
-from ..data.array_files import is_array_path, open_arrays
-from ..data.documents import record_name, scalar_text
-from ..data.formats import read_records
-from ..data.sources import find_sources
-from ..data.stored_arrays import StoredArray
+from ...store.layout import Array
 from ..runtime.memory import Part, Plan
-from .example_table import Columns, Examples
+from .example_table import PART_SIZES, Columns, Examples, PartSize
+from .group_labels import GroupColumn
+from .table_plan import Output, PartsPlan, Scored, table_plan
 
 GROUP_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "group": pa.string(), "examples": pa.int64(), "mean": pa.float64(),
@@ -28,148 +24,109 @@ GROUP_FIELDS = {
 }  # fmt: skip
 
 
-_TABLE_BYTES = 400  # of an id and its value as Python strings
-
-
 class Groups:
     """The group of each example of a store, such as its source or author."""
 
-    def __init__(self, store: FeatureStore, column: str, table: str = "", rows: int | None = None) -> None:
-        """Group by the store's column `source`, or by `column` of a table (.jsonl, .csv, .parquet, .npz) such as the corpus.
-        `rows`: how many of the first examples are grouped; None: all.
+    def __init__(self, column: GroupColumn) -> None:
+        """Read the labels of the examples.
 
         Raises:
-            DataError: the table lacks the column, or an example. CorpusError: the table cannot be read.
+            DataError: a table lacks the column, or an example. CorpusError: a table cannot be read.
         """
-        if not table and column != "source":
-            raise DataError(
-                f"a store has no column {column}: give a file that has it (--columns FILE), or use --by source"
-            )
-        self.store, self._from_table = store, bool(table)
-        table_labels = labels_of_table(table, column) if table else None
+        self.store = column.store
         numbers: dict[str, int] = {}
         parts = []
-        for labels in _labels(store, table_labels, table, rows):
-            parts.append(np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64))
-        self.of, self.names = np.concatenate(parts), list(numbers)
-        self.sizes = np.bincount(self.of, minlength=len(self.names))
+        for labels in column.labels():
+            parts.append(np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int32))
+        self.of: Array = np.concatenate(parts)
+        """(N,) int32: number of each example's group."""
+        self.names = list(numbers)
+        self.sizes = np.zeros(len(self.names), np.int64)
+        for part in parts:
+            np.add.at(self.sizes, part, 1)
 
-    def plan(self, queries: int) -> Plan:
-        """Memory of grouping, without the scores: group numbers of rows, the table of ids if there is one, sums, results."""
-        rows, groups = len(self.of), len(self.names)
-        return Plan.of(
-            Part("groups of examples", 24 * rows + 200 * groups),
-            Part("ids and values of a table", _TABLE_BYTES * rows * self._from_table),
-            Part("sums of groups", (8 + 4 + 8) * groups * queries),
-            Part("results by group", 600 * groups * queries),
-        )
-
-    def summed(self, scores: Iterable[tuple[int, Array]], queries: Sequence[str]) -> Iterator[Columns]:
-        """Yield a table of `GROUP_FIELDS` for each query, groups in descending order of their mean score.
-
-        scores: (first row, (rows, Q)), over all examples in order.
-        """
-        shape = (len(self.names), len(queries))
-        total, best, where = np.zeros(shape), np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64)
+    def sums(self, scores: Iterable[tuple[int, Array]], queries: int) -> GroupSums:
+        """Sum scores by group. scores: (first row, (rows, Q)), over all examples in order."""
+        sums = GroupSums.of(len(self.names), queries)
         for first, part in scores:
-            groups = self.of[first : first + len(part)]
-            count = len(groups)
-            membership = scipy.sparse.csr_matrix((np.ones(count), (groups, np.arange(count))), (shape[0], count))
-            total += membership @ part.astype(np.float64)
-            _update_best(best, where, groups, part, first)
+            sums.add(self.of[first : first + len(part)], part, first)
+        return sums
+
+    def tables(self, sums: GroupSums, queries: Sequence[str], most: PartSize = PART_SIZES[0]) -> Iterator[Columns]:
+        """Tables of `GROUP_FIELDS`, query after query, groups in descending order of their mean score; each a part of a query's.
+
+        queries: (Q,) ids.
+        """
         examples = Examples(self.store)
         for at, query in enumerate(queries):
-            mean = total[:, at] / self.sizes
+            mean = sums.total[:, at] / self.sizes
             order = np.argsort(-mean, kind="stable")
-            yield {
-                "query_id": [query] * len(order),
-                "rank": list(range(1, len(order) + 1)),
-                "group": [self.names[group] for group in order],
-                "examples": self.sizes[order].tolist(),
-                "mean": mean[order].tolist(),
-                "total": total[order, at].tolist(),
-                "best": best[order, at].tolist(),
-                "best_example": examples.get("id", where[order, at]),
-            }
+            best = examples.get("id", sums.where[order, at])
+            for start in range(0, len(order), most.rows):
+                groups = order[start : start + most.rows]
+                yield {
+                    "query_id": [query] * len(groups),
+                    "rank": list(range(start + 1, start + len(groups) + 1)),
+                    "group": [self.names[group] for group in groups],
+                    "examples": self.sizes[groups].tolist(),
+                    "mean": mean[groups].tolist(),
+                    "total": sums.total[groups, at].tolist(),
+                    "best": sums.best[groups, at].tolist(),
+                    "best_example": best[start : start + most.rows],
+                }
 
 
-def _update_best(best: Array, where: Array, row_groups: Array, part: Array, first: int) -> None:
-    """Update each group's best score so far and its row; ties go to the lower row."""
-    order = np.argsort(row_groups, kind="stable")
-    starts = np.flatnonzero(np.diff(row_groups[order], prepend=-1))
-    groups, sorted_ = row_groups[order][starts], np.ascontiguousarray(part[order])
-    highest = np.maximum.reduceat(sorted_, starts, axis=0)  # (groups in this part, Q)
-    better = highest > best[groups]
-    spans = [*starts.tolist(), len(order)]
-    for at, query in zip(*np.nonzero(better), strict=True):
-        span = slice(spans[at], spans[at + 1])
-        row = order[span][int(np.argmax(sorted_[span, query]))]
-        best[groups[at], query], where[groups[at], query] = highest[at, query], first + row
+@dataclass(frozen=True, slots=True)
+class GroupSums:
+    """Sums and best scores of G groups for Q queries."""
+
+    total: Array
+    """(G, Q) float64: sums of scores."""
+    best: Array
+    """(G, Q) float32: highest scores."""
+    where: Array
+    """(G, Q) int64: row numbers of the highest scores; of equal ones the lower."""
+
+    @classmethod
+    def of(cls, groups: int, queries: int) -> GroupSums:
+        """Sums of no example."""
+        shape = (groups, queries)
+        return cls(np.zeros(shape), np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64))
+
+    def add(self, row_groups: Array, scores: Array, first: int) -> None:
+        """Add the scores (n, Q) of consecutive rows from `first` on; row_groups: (n,) their groups."""
+        count = len(row_groups)
+        groups, own = np.unique(row_groups, return_inverse=True)
+        membership = scipy.sparse.csr_matrix((np.ones(count), (own, np.arange(count))), (len(groups), count))
+        self.total[groups] += membership @ scores.astype(np.float64)
+        order = np.argsort(row_groups, kind="stable")
+        starts = np.flatnonzero(np.diff(row_groups[order], prepend=-1))
+        sorted_ = np.ascontiguousarray(scores[order])
+        highest = np.maximum.reduceat(sorted_, starts, axis=0)  # (groups in this part, Q)
+        is_highest = sorted_ == np.repeat(highest, np.diff(starts, append=count), axis=0)
+        rows = first + np.minimum.reduceat(np.where(is_highest, order[:, None], count), starts, axis=0)
+        better = highest > self.best[groups]
+        self.best[groups] = np.where(better, highest, self.best[groups])
+        self.where[groups] = np.where(better, rows, self.where[groups])
 
 
-def _labels(
-    store: FeatureStore, table_labels: Mapping[str, str] | None, table: str, rows: int | None
-) -> Iterator[list[str]]:
-    """The labels of a store's first `rows` examples (None: of all) in order, some rows at a time."""
-    examples = Examples(store)
-    rows = store.rows(EXAMPLES) if rows is None else rows
-    for first in range(0, rows, TEXT_CHUNK_ROWS):
-        these = np.arange(first, min(rows, first + TEXT_CHUNK_ROWS))
-        if table_labels is None:
-            yield examples.strings("source", these)
-            continue
-        ids = examples.strings("id", these)
-        names = [name if name in table_labels else document_of(name) for name in ids]
-        absent = next((name for name in names if name not in table_labels), None)
-        if absent is not None:
-            raise DataError(f"{table} has no record for example {absent}")
-        yield [table_labels[name] for name in names]
-
-
-def document_of(example: str) -> str:
-    """The id of the document that an example is a window of: windows of document L are named L#0, L#1, …"""
-    name, mark, part = example.rpartition("#")
-    return name if mark and part.isdecimal() else example
-
-
-def labels_of_table(table: str, column: str) -> dict[str, str]:
-    """Example id → value of a column, or of an array (N,) of a file of arrays. A record without an id is named by its line, as
-    in a corpus.
-
-    Raises:
-        CorpusError: the table cannot be read. DataError: it lacks the column.
+def group_tables(column: str, table: str = "", *, together: bool = False, counted: bool = True) -> Output:
+    """Tables of groups (see :class:`GroupColumn`) for each query, or `together` for all queries. Their memory is planned from a
+    pass that counts the labels; without `counted`, it is not planned.
     """
-    if is_array_path(table):
-        return _labels_of_arrays(table, column)
-    labels: dict[str, str] = {}
-    for source in find_sources([table], lines=True):
-        for record in read_records(source.path, source.format, 0, None):
-            if record.error:
-                raise CorpusError(f"{source.path}:{record.line}: {record.error}")
-            if column not in record.fields:
-                raise DataError(
-                    f"{source.path}:{record.line} has no column {column}; it has {', '.join(record.fields)}"
-                )
-            name, value = record_name(source, record), str(record.fields[column])
-            if labels.setdefault(name, value) != value:
-                raise DataError(
-                    f"{source.path}:{record.line}: id {name} has {column} {value}, but an earlier line has {labels[name]}"
-                )
-    return labels
 
+    def planned(scored: Scored) -> PartsPlan:
+        labels = GroupColumn(scored.store, column, table, scored.rows)
+        if not counted:
+            return lambda most: Plan(())
+        counts, queries = labels.counts(), 1 if together else scored.queries
+        groups = min(counts.distinct, scored.rows)
+        fixed = labels.reading(counts) + Plan.of(
+            Part("sums of groups", (8 + 4 + 8) * groups * queries),
+            Part("scores being summed", 56 * min(scored.block, scored.rows) * queries),
+            Part("order of groups", 250 * groups),
+        )
+        parts = table_plan(replace(scored, queries=queries), groups * queries, ("id",))
+        return lambda most: fixed + parts(most)
 
-def _labels_of_arrays(path: str, column: str) -> dict[str, str]:
-    source, arrays = open_arrays(path)
-    if column not in arrays:
-        raise DataError(f"{path} has no array {column}; it has {', '.join(sorted(arrays))}")
-    if len(arrays[column].shape) != 1:
-        raise DataError(f"{path}: {column} is {tuple(arrays[column].shape)}, expected one value per example")
-    values = _strings(arrays[column])
-    names = _strings(arrays["id"]) if "id" in arrays else [f"{source.name}:{row}" for row in range(len(values))]
-    if len(names) != len(values) or len(set(names)) != len(names):
-        raise DataError(f"{path}: expected {len(values)} distinct ids, one per value")
-    return dict(zip(names, values, strict=True))
-
-
-def _strings(array: StoredArray) -> list[str]:
-    return [scalar_text(value) for value in np.asarray(array[0 : array.shape[0]]).tolist()]
+    return planned

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 from ...store.json_values import JsonValue
 
+_TABLE_CHARACTERS = 4096
 _NUMBER = re.compile(r"-\s*(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+class _Characters(dict[int, int | str]):
+    """A table for `str.translate`, filled with the first characters that are met: those that are printable stay."""
+
+    def __init__(self, replace: Callable[[str], str]) -> None:
+        self._replace = replace
+
+    def __missing__(self, code: int) -> int | str:
+        character = chr(code)
+        replaced = code if character.isprintable() or character == "\n" else self._replace(character)
+        if len(self) < _TABLE_CHARACTERS:
+            self[code] = replaced
+        return replaced
+
+
+_SPACES = _Characters(lambda character: " ")
+_ESCAPES = _Characters(lambda character: json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f")
 
 
 def printable(text: str) -> str:
     """Text without the control characters that would move a terminal's cursor, change its colours or its direction of writing."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    return text.translate(_SPACES)
 
 
 def printable_json(value: JsonValue, indent: int | None = None) -> str:
     """A value as JSON in which every character that is not printable is an escape, as `\\u202e`: the value is the same."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return "".join(
-        c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] if ord(c) != 0x7F else "\\u007f" for c in text
-    )
+    return json.dumps(value, ensure_ascii=False, indent=indent).translate(_ESCAPES)
 
 
 def spreadsheet_cell(text: str) -> str:

@@ -1,5 +1,5 @@
-"""Result tables: results with the examples' ids and texts, written in parts as JSONL, CSV or Parquet. Knows no method and no
-model.
+"""Result tables: results with the examples' ids and texts, written as JSONL, CSV or Parquet in parts of bounded size. Knows no
+method and no model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.layout import Array
 from ..runtime.output_files import error_of_writing, whole_file
-from .example_table import Cell, Columns, Examples
+from .example_table import PART_SIZES, Cell, Columns, Examples, PartSize, joined_texts
 from .printable import printable_json, spreadsheet_cell
 from .results import RESULT_QUERIES, Results
 
@@ -37,29 +37,37 @@ VALUE_FIELDS = {
     "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
 }  # fmt: skip
 FORMATS = ("jsonl", "csv", "parquet")
+ROW_GROUP_BYTES = 1 << 19
+"""Bytes of a row group of a Parquet file, about."""
+_PAGE_BYTES = 1 << 16
+_REPEATED = {"query_id", "source", "method", "subset", "task"}
 
 
-def result_rows(results: Results, store: FeatureStore) -> Iterator[Columns]:
-    """Results as tables with the columns of :func:`fields_of`, some queries at a time."""
+def result_rows(results: Results, store: FeatureStore, most: PartSize = PART_SIZES[0]) -> Iterator[Columns]:
+    """Results as tables with the columns of :func:`fields_of`, each of a bounded part of some queries' results."""
     examples, k = Examples(store), results.rows.shape[1]
     of_seeds = {"error": results.error, "rank_low": results.rank_low, "rank_high": results.rank_high}
     further = {name: value for name, value in of_seeds.items() if value is not None} | dict(results.further_columns)
+    names = ("id", "prompt", "text", "source", "line")
     for start in range(0, len(results.queries), RESULT_QUERIES):
         rows = results.rows[start : start + RESULT_QUERIES].reshape(-1)
-        ids = results.queries[start : start + RESULT_QUERIES]
-        yield {
-            "query_id": [query for query in ids for _ in range(k)],
-            "rank": [rank + 1 for _ in ids for rank in range(k)],
-            "example_id": examples.get("id", rows),
-            "score": results.scores[start : start + RESULT_QUERIES].reshape(-1).tolist(),
-            "text": examples.texts(rows),
-            "row": rows.tolist(),
-            "source": examples.get("source", rows),
-            "line": examples.get("line", rows),
-            "method": [results.method] * len(rows),
-            "exact": [results.exact] * len(rows),
-            **{name: value[start : start + RESULT_QUERIES].reshape(-1).tolist() for name, value in further.items()},
-        }
+        values = {name: value[start : start + RESULT_QUERIES] for name, value in further.items()}
+        scores = results.scores[start : start + RESULT_QUERIES]
+        for part, columns in examples.parts(names, rows, most):
+            query, rank = np.divmod(np.arange(part.start, part.stop), k)
+            yield {
+                "query_id": [results.queries[start + number] for number in query.tolist()],
+                "rank": (rank + 1).tolist(),
+                "example_id": columns["id"],
+                "score": scores[query, rank].tolist(),
+                "text": joined_texts(columns),
+                "row": rows[part].tolist(),
+                "source": columns["source"],
+                "line": columns["line"],
+                "method": [results.method] * len(rank),
+                "exact": [results.exact] * len(rank),
+                **{name: value[query, rank].tolist() for name, value in values.items()},
+            }
 
 
 def fields_of(results: Results) -> Fields:
@@ -69,30 +77,35 @@ def fields_of(results: Results) -> Fields:
     return RESULT_FIELDS if results.error is None else SEEDED_FIELDS
 
 
-def value_rows(scores: Iterable[tuple[int, Array]], store: FeatureStore, size: int = 8192) -> Iterator[Columns]:
-    """Values with their examples, as tables of `VALUE_FIELDS` of about `size` rows."""
+def value_rows(
+    scores: Iterable[tuple[int, Array]], store: FeatureStore, most: PartSize = PART_SIZES[0]
+) -> Iterator[Columns]:
+    """Values with their examples, as tables of `VALUE_FIELDS`, each of bounded size."""
     examples = Examples(store)
+    for first, values in _joined(scores, most.rows // 2):
+        rows = np.arange(first, first + len(values))
+        for part, columns in examples.parts(("id", "source", "line"), rows, most):
+            yield {
+                "example_id": columns["id"],
+                "score": values[part].tolist(),
+                "row": rows[part].tolist(),
+                "source": columns["source"],
+                "line": columns["line"],
+            }
+
+
+def _joined(scores: Iterable[tuple[int, Array]], size: int) -> Iterator[tuple[int, Array]]:
+    """Consecutive (first row, (rows,)) arrays, joined to some of at least `size` rows."""
     parts: list[Array] = []
     start = 0
     for first, part in scores:
         start = start if parts else first
         parts.append(part.copy())
         if sum(map(len, parts)) >= size:
-            yield _value_table(start, np.concatenate(parts), examples)
+            yield start, np.concatenate(parts)
             parts = []
     if parts:
-        yield _value_table(start, np.concatenate(parts), examples)
-
-
-def _value_table(first: int, scores: Array, examples: Examples) -> Columns:
-    rows = np.arange(first, first + len(scores))
-    return {
-        "example_id": examples.get("id", rows),
-        "score": scores.tolist(),
-        "row": rows.tolist(),
-        "source": examples.get("source", rows),
-        "line": examples.get("line", rows),
-    }
+        yield start, np.concatenate(parts)
 
 
 def format_of(path: str) -> str:
@@ -176,15 +189,29 @@ class _Csv:
 
 
 class _Parquet:
+    """Writes row groups of about `ROW_GROUP_BYTES`: the file's index, which is in memory until the end, stays small."""
+
     def __init__(self, path: Path, fields: Fields) -> None:
         self._schema = pa.schema(list(fields.items()))
-        self._writer = pq.ParquetWriter(path, self._schema)
+        repeated = [name for name in fields if name in _REPEATED]  # dictionaries of other values only take memory
+        self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=repeated, data_page_size=_PAGE_BYTES)
+        self._tables: list[pa.Table] = []
 
     def write(self, columns: Columns) -> None:
-        self._writer.write_table(pa.table(columns, schema=self._schema))
+        self._tables.append(pa.table(columns, schema=self._schema))
+        if sum(table.nbytes for table in self._tables) >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._tables:
+            self._writer.write_table(pa.concat_tables(self._tables))
+        self._tables = []
 
     def close(self) -> None:
-        self._writer.close()
+        try:
+            self._flush()
+        finally:
+            self._writer.close()
 
 
 _SINKS: dict[str, Callable[[Path, Fields], _Sink]] = {"jsonl": _Jsonl, "csv": _Csv, "parquet": _Parquet}

@@ -11,7 +11,8 @@ from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.layout import Array
 from ..data.documents import RecordErrors, Template
 from ..data.sources import find_sources
-from ..evaluation.matrices import read_array, read_masks
+from ..evaluation.mask_files import read_masks
+from ..evaluation.matrices import read_array
 from ..evaluation.removal import removal_masks
 from ..evaluation.truth_record import TruthRecord
 from ..ingest.examples import Example, Place

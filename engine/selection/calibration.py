@@ -144,6 +144,11 @@ def _bounds(predicted: dict[float, Array], gains: Array, seed: int) -> dict[floa
     return dict(zip(others, lows.tolist(), strict=True))
 
 
+def resampling_bytes(subsets: int, tasks: int, candidates: int) -> int:
+    """Memory of :func:`choose_penalty`, without its arguments: predictions of all candidates, resampled and ranked."""
+    return 24 * 8 * subsets * tasks * (candidates + 2) + 3 * 8 * _RESAMPLES * candidates
+
+
 def write_calibration(calibration: Calibration, folder: Path) -> None:
     """Write a calibration into a state folder, whole or not at all.
 

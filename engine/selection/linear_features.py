@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse
 
 from ...store.completeness import require_whole
 from ...store.errors import SettingsError
@@ -18,19 +17,22 @@ from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
 from ..arrays.moments import column_sums, moment_parts, weighted_sums
 from ..arrays.precision.precisions import Sign
-from ..arrays.scan.scan_loop import shapes
+from ..arrays.scan.scan_loop import ScanShape, shapes
 from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..attribution.stored_method import stored_method
 from ..ingest.corpus_statistics import frozen_statistics
 from ..ingest.examples import Example, Place
+from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, gradients_part, layers_part
 from ..ingest.method_code import MethodRows
-from ..ingest.outputs import batching_for, outputs
+from ..ingest.outputs import BATCH_TOKENS, batching_for, outputs
 from ..ingest.provider import Provider
-from ..interface.model_view import OutputSpec
 from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
+from .subset_counts import SubsetCounts
 
+NOTHING = Plan(())
+"""No further memory."""
 _PART = 512  # examples of a task that are read together
 
 
@@ -67,32 +69,54 @@ class LinearFeatures:
         sums = column_sums(readers, self.form, shape, self.run.stage("mean", self.rows))
         return np.asarray(sums / self.rows)
 
-    def means(self, subsets: scipy.sparse.csr_array, results: int = 0) -> Array:
-        """(S, D) float64: the mean over each subset, in one pass. subsets (S, N): how often each contains each example.
-        `results`: bytes of the caller's results.
+    def means_plan(self, count: int, others: Plan) -> tuple[Plan, ScanShape]:
+        """The memory of the means over `count` subsets together with `others`, and the shape of the pass that computes them.
+
+        Raises:
+            BudgetError: not even the smallest blocks fit the budget.
+        """
+        readers = self.stored.scanned(self.column)
+        means = Plan.of(Part("means of subsets", 8 * count * self.depth))
+        cuts = ((moment_parts(readers, self.form, count, shape), shape) for shape in shapes(readers, 1))
+        return first_plan_within_budget(cuts, others + means, self.run.budget)
+
+    def means(self, subsets: SubsetCounts, others: Plan = NOTHING) -> Array:
+        """(S, D) float64: the mean over each subset, in one pass. `others`: memory of the caller, that of the subsets included.
 
         Raises:
             BudgetError: the sums do not fit the budget.
         """
-        readers, columns = self.stored.scanned(self.column), scipy.sparse.csc_array(subsets)
-        count = subsets.shape[0]
-        masks = 2 * (columns.data.nbytes + columns.indices.nbytes + columns.indptr.nbytes)
-        plan = Plan.of(
-            Part("subsets", masks), Part("means of subsets", 8 * count * self.depth), Part("results", results)
-        )
-        cuts = ((moment_parts(readers, self.form, subsets.shape[0], shape), shape) for shape in shapes(readers, 1))
-        _, shape = first_plan_within_budget(cuts, plan, self.run.budget)
-        weights = lambda start, stop: columns[:, start:stop].toarray()  # noqa: E731
-        sums = weighted_sums(readers, self.form, weights, shape, self.run.stage("sums over subsets", self.rows))
-        return np.asarray(sums / np.asarray(subsets.sum(1), np.float64)[:, None])
+        _, shape = self.means_plan(subsets.shape[0], others)
+        stage = self.run.stage("sums over subsets", self.rows)
+        sums = weighted_sums(self.stored.scanned(self.column), self.form, subsets.block, shape, stage)
+        return np.asarray(sums / subsets.sizes()[:, None])
 
-    def vectors_of(self, provider: Provider) -> Iterator[tuple[list[Example], Array]]:
+    def reading_plan(self, provider: Provider, others: Plan) -> tuple[Plan, int]:
+        """The memory of :meth:`vectors_of` together with `others`, and the tokens of a batch, padding included.
+
+        Raises:
+            BudgetError: not even batches of one longest example fit the budget.
+        """
+        model_shape, longest = provider.head.model_shape, max(2, provider.longest())
+        needs = [self.method.needs(model_shape)]
+        halved = [BATCH_TOKENS >> step for step in range(BATCH_TOKENS.bit_length())]
+
+        def plan(tokens: int) -> Plan:
+            return provider.memory(tokens) + Plan.of(
+                layers_part(model_shape, needs, tokens),
+                gradients_part(model_shape, needs, tokens),
+                Part(f"{self.name} scratch", self.method.scratch(model_shape, tokens)),
+                Part("queries' tokens and texts", _PART * longest * (TOKEN_BYTES + 2 * TEXT_BYTES)),
+                Part("vectors of queries", 24 * _PART * self.depth),
+            )
+
+        sizes = [*(tokens for tokens in halved if tokens > longest), longest]
+        return first_plan_within_budget(((plan(tokens), tokens) for tokens in sizes), others, self.run.budget)
+
+    def vectors_of(self, provider: Provider, batch_tokens: int = BATCH_TOKENS) -> Iterator[tuple[list[Example], Array]]:
         """Parts of a provider's examples, and their vectors (n, D) float64: zeros for an example without target positions."""
         model_shape = provider.head.model_shape
-        frozen, needs = (
-            frozen_statistics(self.store, self.name, self.method, model_shape),
-            merge_specs([self.method.needs(model_shape)]),
-        )
+        frozen = frozen_statistics(self.store, self.name, self.method, model_shape)
         method_rows = MethodRows(self.name, self.method, provider.head, frozen)
         on_progress = self.run.counter("queries", None)
         part: list[Example] = []
@@ -100,16 +124,16 @@ class LinearFeatures:
         for example in provider.examples(Place()):
             part.append(example)
             if len(part) == _PART:
-                yield self._read(provider, part, method_rows, needs)
+                yield self._read(provider, part, method_rows, batch_tokens)
                 done += len(part)
                 on_progress(done)
                 part = []
         if part:
-            yield self._read(provider, part, method_rows, needs)
+            yield self._read(provider, part, method_rows, batch_tokens)
             on_progress(done + len(part))
 
     def _read(
-        self, provider: Provider, part: list[Example], method_rows: MethodRows, needs: OutputSpec
+        self, provider: Provider, part: list[Example], method_rows: MethodRows, batch_tokens: int
     ) -> tuple[list[Example], Array]:
         """A part of the examples, with their vectors."""
         indices = [at for at, example in enumerate(part) if example.target_count]
@@ -119,7 +143,8 @@ class LinearFeatures:
             rows: Array = method_rows(batch_outputs)[self.column].double().cpu().numpy()
             return rows.reshape(len(rows), -1)
 
-        batching = batching_for(with_targets, noun="query")
+        batching = batching_for(with_targets, batch_tokens, noun="query")
+        needs = merge_specs([self.method.needs(provider.head.model_shape)])
         for batch, rows in outputs(provider, with_targets, needs, flat_rows, batching):
             vectors[[indices[at] for at in batch]] = rows
         return part, vectors

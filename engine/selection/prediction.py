@@ -1,36 +1,29 @@
-"""`predict` and `calibrate` as calls: utilities of subsets for tasks, in one pass over the store. Knows no method by name."""
+"""`predict` as a call: utilities of subsets for tasks, in one pass over the store. Knows no method by name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from ...store.errors import DataError, SettingsError
+from ...store.errors import SettingsError
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
-from ..evaluation.matrices import read_array
 from ..results.result_tables import ResultFile, format_of
+from ..runtime.memory import Part, Plan
 from ..runtime.output_files import whole_file
-from .calibration import (
-    STATE,
-    Calibration,
-    SubsetOutcomes,
-    choose_penalty,
-    mean_correlation,
-    read_calibration,
-    write_calibration,
-)
+from .calibration import read_calibration
 from .linear_features import LinearFeatures
-from .subsets import Subsets, union
-from .surrogate import DEFAULT_PENALTY, GRID, utilities
+from .subsets import SubsetSource, union
+from .surrogate import DEFAULT_PENALTY, utilities
 from .targets import Targets
 
+_LINES, _LINE_BYTES = 4096, 1500  # lines of a table that are written together, and the memory of one
 UTILITY_FIELDS = {
     "subset": pa.string(), "task": pa.string(), "examples": pa.int64(), "utility": pa.float64(), "additive": pa.float64(),
     "penalty": pa.float64(), "adds": pa.float64(),
@@ -64,46 +57,43 @@ class Utilities:
                 yield line | ({} if self.adds is None else {"adds": float(self.adds[subset, task])})
 
 
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """A file of the outcomes of training on each subset."""
-
-    path: str
-    """File of (S,), (S, T) or (seeds, S, T) numbers."""
-    kind: Literal["loss", "gain"] = "loss"
-    """A loss falls where training helps; a gain rises."""
-    first: int | None = None
-    """Number of subsets that λ is chosen by, the others are held out; None for all."""
-
-
 class Prediction:
     """A prediction of the utility of subsets, before it is computed."""
 
     def __init__(
-        self, features: LinearFeatures, targets: Targets, subsets: Subsets, penalty: float | None = None
+        self, features: LinearFeatures, source: SubsetSource, tasks: int = 1, penalty: float | None = None
     ) -> None:
-        """`penalty`: λ; None for the calibrated one, or 1."""
-        self._features, self._targets, self._subsets = features, targets, subsets
-        self._penalty = penalty_of(features, penalty)
+        """Make the plan. `tasks`: their largest number; `penalty`: λ, None for the calibrated one, or 1.
 
-    def run(self, given: str = "") -> Utilities:
+        Raises:
+            BudgetError: not even the smallest blocks fit the budget. SettingsError, DataError: see :meth:`SubsetSource.plan`.
+        """
+        self._features, self._source, self._penalty = features, source, penalty_of(features, penalty)
+        subsets, count = source.plan()
+        self._others = subsets + Plan.of(
+            Part("task vectors", 8 * tasks * features.depth),
+            Part("means of unions", 8 * count * features.depth),
+            Part("results", 8 * 8 * count * tasks + _LINE_BYTES * min(_LINES, count * tasks)),
+        )
+        self.plan, _ = features.means_plan(count, self._others)
+
+    def run(self, targets: Targets, given: str = "") -> Utilities:
         """Compute the utilities in one pass over the rows; with the name of a subset, what each subset adds to it, in two.
 
         Raises:
             BudgetError: the sums do not fit the budget. SettingsError: no subset has this name.
         """
-        subsets, vectors = self._subsets, self._targets.vectors
+        subsets, vectors = self._source.read(), targets.vectors
         both = union(subsets, given) if given else None
-        results = (3 * 8 + 200) * len(subsets.names) * len(vectors)
-        means = self._features.means(subsets.counts, results)
+        means = self._features.means(subsets.counts, self._others)
         values = utilities(means, vectors, self._penalty)
         adds = None
         if both is not None:
-            joined = utilities(self._features.means(both, results + means.nbytes), vectors, self._penalty)
+            joined = utilities(self._features.means(both, self._others), vectors, self._penalty)
             adds = joined - values[subsets.names.index(given)]
-        sizes = np.asarray(subsets.counts.sum(1), np.int64)
+        sizes = subsets.counts.sizes().astype(np.int64)
         return Utilities(
-            subsets.names, self._targets.names, sizes, values, utilities(means, vectors, 0.0), self._penalty, adds
+            subsets.names, targets.names, sizes, values, utilities(means, vectors, 0.0), self._penalty, adds
         )
 
 
@@ -115,69 +105,6 @@ def penalty_of(features: LinearFeatures, penalty: float | None) -> float:
         return penalty
     calibration = read_calibration(features.state)
     return DEFAULT_PENALTY if calibration is None else calibration.penalty
-
-
-def calibrate(
-    features: LinearFeatures, targets: Targets, subsets: Subsets, outcomes: Outcomes, grid: Sequence[float] = ()
-) -> Calibration:
-    """Choose λ by the first subsets, store it, and score the held-out subsets with it once.
-
-    Raises:
-        SettingsError: no candidates, or a store that cannot be written. DataError: shapes that disagree, constant outcomes, or
-            held-out outcomes that were scored before.
-    """
-    if features.state is None:
-        raise SettingsError(
-            f"{features.store.url} is remote and cannot be written: calibrate a local copy of the store"
-        )
-    _require_unscored(read_calibration(features.state), features.state)
-    gains, first = read_gains(outcomes.path, outcomes.kind, len(subsets.names), targets), outcomes.first
-    number = len(gains) if first is None else first
-    if not 2 <= number <= len(gains):
-        raise SettingsError(f"--calibrate {number}: λ is chosen by 2 to {len(gains)} subsets")
-    trained = SubsetOutcomes(features.means(subsets.counts), targets.vectors, gains, targets.names)
-    calibration = choose_penalty(trained.part(slice(number)), grid or GRID)
-    write_calibration(calibration, features.state)
-    if number < len(gains):
-        held_out = trained.part(slice(number, None))
-        held_out.check()
-        predicted = utilities(held_out.means, held_out.vectors, calibration.penalty)
-        calibration = replace(calibration, held_out=mean_correlation(predicted, held_out.gains))
-        write_calibration(calibration, features.state)
-    return calibration
-
-
-def _require_unscored(calibration: Calibration | None, folder: Path) -> None:
-    """Raise DataError if held-out outcomes were scored before: another choice of λ would depend on them."""
-    if calibration is not None and calibration.held_out is not None:
-        figures = f"λ = {calibration.penalty:g} ({calibration.held_out:.3f})"
-        raise DataError(
-            f"held-out outcomes were scored with {figures}, and another choice would depend on them; "
-            f"{folder}/{STATE} holds that choice: remove it to choose again"
-        )
-
-
-def read_gains(path: str, kind: str, subsets: int, targets: Targets) -> Array:
-    """(S, T) float64: how much training on each subset improved each task, mean over seeds and over the task's queries.
-
-    From (S,), (S, T) or (seeds, S, T) of tasks, or from (S, Q) or (seeds, S, Q) of single queries, as `ground-truth` writes them.
-
-    Raises:
-        DataError: another shape.
-    """
-    values, tasks = read_array(path, "outcomes").astype(np.float64), len(targets.names)
-    shape = values.shape
-    if values.ndim == 3:
-        values = values.mean(0)
-    if values.ndim == 1:
-        values = values[:, None]
-    if values.ndim == 2 and values.shape[1] == len(targets.task_ids) != tasks:
-        values = np.stack([values[:, targets.task_ids == task].mean(1) for task in range(tasks)], 1)
-    if values.shape != (subsets, tasks):
-        raise DataError(
-            f"{path}: outcomes are {shape}; there are {subsets} subsets, {tasks} tasks and {len(targets.task_ids)} queries"
-        )
-    return -values if kind == "loss" else values
 
 
 def refuse_table(path: str) -> None:
@@ -199,7 +126,10 @@ def write_utilities(path: str, utilities_of_subsets: Utilities) -> None:
             np.save(opened, utilities_of_subsets.values)
         return
     format_of(path)
-    lines = list(utilities_of_subsets.lines())
-    fields = {name: kind for name, kind in UTILITY_FIELDS.items() if name in lines[0]}
+    fields = {
+        name: kind for name, kind in UTILITY_FIELDS.items() if name != "adds" or utilities_of_subsets.adds is not None
+    }
+    lines = utilities_of_subsets.lines()
     with ResultFile(path, fields) as file:
-        file.write({name: [line[name] for line in lines] for name in fields})
+        while part := list(islice(lines, _LINES)):
+            file.write({name: [line[name] for line in part] for name in fields})

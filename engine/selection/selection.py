@@ -24,6 +24,7 @@ from ..arrays.greedy.row_cache import RowSource
 from ..arrays.scan.scan_loop import cores, shapes
 from ..arrays.scan.stored_rows import first_plan_within_budget
 from ..results.example_table import Columns, Examples
+from ..results.group_labels import GroupColumn
 from ..results.groups import Groups
 from ..runtime.memory import Part, Plan
 from ..runtime.output_files import whole_file
@@ -238,7 +239,8 @@ class Selection:
         if len({value for _, value, _ in request.quotas}) < len(request.quotas):
             raise SettingsError("a value can have only one quota")
         group_ids, caps = self._group_caps(
-            Groups(self._features.store, columns.pop(), request.columns, self._features.rows), request.count
+            Groups(GroupColumn(self._features.store, columns.pop(), request.columns, self._features.rows)),
+            request.count,
         )
         rest = int(self._once(self._eligible & (group_ids == 0)).sum())
         if caps[0] > rest:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
 from ..ingest.text_settings import TextSettings
 from ..models.language_model import ModelChoice
-from ..results.groups import document_of, labels_of_table
+from ..results.group_labels import counts_of_table, document_of, labels_of_table
+from ..runtime.memory import Part, Plan
 from .linear_features import LinearFeatures
 
 FEW = 100
@@ -59,20 +60,45 @@ class Targets:
         return [name for name, count in zip(self.names, self.counts, strict=True) if count < FEW]
 
 
-def read_targets(features: LinearFeatures, queries: str, by: str, choice: ModelChoice, asked: TextSettings) -> Targets:
+@dataclass(frozen=True, slots=True)
+class TaskFile:
+    """A file of the examples of one task or several."""
+
+    queries: str
+    """Its path."""
+    by: str = ""
+    """The column whose values are the tasks; empty: the whole file is one task."""
+    model: ModelChoice = field(default_factory=lambda: ModelChoice(""))
+    """The model that reads the examples; default: the store's, at its recorded path."""
+    text: TextSettings = field(default_factory=TextSettings)
+    """How files of texts are read, and whether a bad record stops the run or is skipped."""
+
+    def tasks(self) -> int:
+        """Upper bound of the number of tasks, by a pass over the file.
+
+        Raises:
+            CorpusError: the file cannot be read. DataError: a record lacks the column.
+        """
+        return counts_of_table(self.queries, self.by).distinct if self.by else 1
+
+
+def read_targets(features: LinearFeatures, task: TaskFile) -> Targets:
     """The task vectors of a query file of any size. Notes on skipped queries are added to those of `features`.
 
     Raises:
-        CorpusError: no query has a target position. DataError: a record lacks the column. StoreMismatch: another model than the
-            store's.
+        BudgetError: reading the queries exceeds the budget. CorpusError: no query has a target position. DataError: a record
+            lacks the column. StoreMismatch: another model than the store's.
     """
-    provider = query_provider(queries, features.store, choice, asked)
+    queries, by = task.queries, task.by
+    provider = query_provider(queries, features.store, task.model, task.text)
     digests = [_digest(source.path) for source in provider.sources]
-    content = json.dumps([digests, provider.provenance(), asdict(asked), by, features.column], sort_keys=True)
+    content = json.dumps([digests, provider.provenance(), asdict(task.text), by, features.column], sort_keys=True)
     folder = features.state and features.state / f"task-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
     targets = _read(folder, features.depth)
     if targets is None:
-        targets = _compute(features, provider, labels_of_table(queries, by) if by else None)
+        vectors = Plan.of(Part("task vectors", 24 * task.tasks() * features.depth))
+        _, batch_tokens = features.reading_plan(provider, vectors)
+        targets = _compute(features, provider, labels_of_table(queries, by) if by else None, batch_tokens)
         features.notes.extend(skipped_lines(provider.record_errors))
         _write(folder, targets)
     return targets
@@ -89,12 +115,14 @@ def _digest(path: str) -> str:
     return digest.hexdigest()
 
 
-def _compute(features: LinearFeatures, provider: Provider, labels: Mapping[str, str] | None) -> Targets:
+def _compute(
+    features: LinearFeatures, provider: Provider, labels: Mapping[str, str] | None, batch_tokens: int
+) -> Targets:
     """The mean vector of each label's examples; without labels of all examples."""
     sums: dict[str, Array] = {}
     counts: dict[str, int] = {}
     task_ids: dict[tuple[int, int], int] = {}
-    for examples, vectors in features.vectors_of(provider):
+    for examples, vectors in features.vectors_of(provider, batch_tokens):
         for example, vector in zip(examples, vectors, strict=True):
             name = example.id if labels is None or example.id in labels else document_of(example.id)
             if labels is not None and name not in labels:

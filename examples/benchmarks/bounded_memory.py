@@ -7,6 +7,9 @@ The store's rows are synthetic unit vectors, its model a tiny GPT-NeoX with rand
 it. Every measurement is a fresh process: it imports what the command imports, loads the compiled kernels, and takes its
 resident memory then for the interpreter's share; what the peak exceeds that by is held against the plan. The command itself
 is run too, with its peak as the system tells it, nothing subtracted. Answers under both budgets must be equal.
+
+Then the commands whose results, groups, subsets or texts grow (`memory_commands.py`): each is refused a byte, which must cost
+little, and run in the smallest budget that the refusal names, or in the one that is shown (`command_memory.py`).
 """
 
 from __future__ import annotations
@@ -18,11 +21,15 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import machine
+import memory_commands
 from beside_bergson import WORK, make_corpus, make_model, measured
+from command_memory import Measured
+from command_memory import measured as measured_command
 
 SKETCH = {"kr": 64, "kh": 128, "kg": 32}
 """128 · (64 + 32) float16 numbers: rows of 24,576 bytes."""
@@ -193,6 +200,21 @@ def ingestions(work: Path) -> list[dict[str, Any]]:
     return runs
 
 
+def commands(work: Path) -> dict[str, Measured]:
+    """The commands whose output grows, each refused and run, in a process of its own."""
+    memory_commands.make(work)
+    cases = memory_commands.cases(work)
+    return {name: measured_command(case.warm, case.command, case.budget) for name, case in cases.items()}
+
+
+def show_commands(runs: dict[str, Measured]) -> None:
+    """Print a line per command."""
+    print(f"{'command':<26}{'refused':>10}{'smallest':>10}{'budget':>10}{'measured':>10}{'share':>8}")
+    for name, run in runs.items():
+        print(f"{name:<26}" + "".join(f"{size / 1e6:>8.1f}MB" for size in (run.refusal, run.smallest, run.budget, run.peak))
+              + f"{run.share / 1e6:>6.0f}MB{'' if run.peak <= run.budget else '  EXCEEDED'}")  # fmt: skip
+
+
 def show(runs: list[dict[str, Any]], facts: dict[str, Any]) -> None:
     """Print the table and the facts."""
     print(f"{'run':<26}{'rows':>9}{'planned':>10}{'measured':>10}{'share':>8}{'wall s':>8}{'CPU s':>8}{'MB/s':>8}")
@@ -231,8 +253,11 @@ def main() -> None:
     runs += ingestions(work)
     facts["ingest_peak_growth"] = runs[-1]["measured"] - runs[-len(SIZES)]["measured"]
     show(runs, facts)
+    measurements = commands(work)
+    show_commands(measurements)
+    grown = {name: asdict(run) for name, run in measurements.items()}
     (work / "bounded_memory.json").write_text(
-        json.dumps({"machine": machine.describe(), "runs": runs, **facts}, indent=1) + "\n"
+        json.dumps({"machine": machine.describe(), "runs": runs, "commands": grown, **facts}, indent=1) + "\n"
     )
 
 

@@ -29,11 +29,11 @@ class Feature:
 
     def means(self, masks: np.ndarray) -> np.ndarray:
         """(S, D): the subsets' means, in one pass over the store."""
-        from scipy.sparse import csr_array
+        from headwater.engine.selection.subset_counts import PackedMasks
 
         key = hash(masks.tobytes())
         if key not in self.known:
-            self.known[key] = self.rows.means(csr_array(masks.astype(float)))
+            self.known[key] = self.rows.means(PackedMasks.of(masks.astype(bool)))
         return self.known[key]
 
 

@@ -194,10 +194,9 @@ def ingested(data: Path, work: Path) -> dict[str, Path]:
 
 def features(data: Path, work: Path) -> dict[str, subset_figures.Feature]:
     """Each feature's means of subsets and vectors of tasks."""
-    from headwater.engine.ingest.text_settings import TextSettings
     from headwater.engine.models.language_model import ModelChoice
     from headwater.engine.selection.linear_features import LinearFeatures
-    from headwater.engine.selection.targets import read_targets
+    from headwater.engine.selection.targets import TaskFile, read_targets
     from headwater.store.feature_store import FeatureStore
 
     stores, found = ingested(data, work), {}
@@ -209,7 +208,7 @@ def features(data: Path, work: Path) -> dict[str, subset_figures.Feature]:
             tasks = by_task(own.T).T
         else:
             choice = ModelChoice(str(data / MODEL), "cpu")
-            read = read_targets(rows, str(work / "targets.jsonl"), "domain", choice, TextSettings())
+            read = read_targets(rows, TaskFile(str(work / "targets.jsonl"), "domain", choice))
             assert read.names == DOMAINS
             tasks = by_task(read.vectors.T).T
         found[name] = subset_figures.Feature(rows, tasks)

@@ -55,7 +55,7 @@ def test_strings_are_read_up_to_a_limit_in_bytes(reader: TextColumn) -> None:
     rows = [7, 2400, 7, 1100]
     size = sum(len(TEXTS[row].encode()) for row in rows)
     within = reader.gather_within(rows, size)
-    assert within is not None and within.tolist() == [TEXTS[row] for row in rows]
+    assert within is not None and within[0].tolist() == [TEXTS[row] for row in rows] and within[1] == size
     assert reader.gather_within(rows, size - 1) is None
 
 

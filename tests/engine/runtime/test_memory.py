@@ -192,11 +192,11 @@ def test_budgets_between_get_what_fits(stores: Any, queries: Path) -> None:
 
 @pytest.fixture(scope="module")
 def measured(model: Path, stores: Any, queries: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Three fresh processes side by side: a 226 MB store asked in 106 MB, and ingestions of 300 and of 3,000 rows."""
+    """Three fresh processes side by side: a 226 MB store asked in 110 MB, and ingestions of 300 and of 3,000 rows."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("peaks are measured through /proc")
     folder = tmp_path_factory.mktemp("measured")
-    tasks = {"attribute": ["attribute", str(stores(9216, WIDE)), str(queries), "106MB", str(folder / "a.jsonl")]}
+    tasks = {"attribute": ["attribute", str(stores(9216, WIDE)), str(queries), "110MB", str(folder / "a.jsonl")]}
     for size in (300, 3000):
         corpus = write_corpus(folder / f"{size}.jsonl", [f"{number} river" for number in range(size)])
         tasks[str(size)] = ["ingest", str(corpus), str(model), str(folder / f"s{size}"), json.dumps(NARROW)]
@@ -213,7 +213,7 @@ def measured(model: Path, stores: Any, queries: Path, tmp_path_factory: pytest.T
 def test_attribute_stays_within_its_plan_over_a_store_twice_its_budget(measured: dict[str, Any]) -> None:
     run = measured["attribute"]
     assert run["rows"] * 24_576 > 2 * run["planned"]
-    assert run["measured"] <= run["planned"] <= 106_000_000
+    assert run["measured"] <= run["planned"] <= 110_000_000
 
 
 @pytest.mark.parametrize("size", ["300", "3000"])

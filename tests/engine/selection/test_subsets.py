@@ -11,7 +11,8 @@ from headwater.engine.runtime.run import Run
 from headwater.engine.selection.linear_features import LinearFeatures
 from headwater.engine.selection.prediction import Prediction, penalty_of
 from headwater.engine.selection.selection import Selection, SelectionRequest
-from headwater.engine.selection.subsets import ids_or_mask, read_subsets, subsets_by, union
+from headwater.engine.selection.subset_counts import SubsetCounts
+from headwater.engine.selection.subsets import Subsets, SubsetSource, ids_or_mask, union
 from headwater.engine.selection.targets import Targets
 from headwater.store.errors import DataError, SettingsError
 from headwater.store.feature_store import FeatureStore, method_group
@@ -36,6 +37,23 @@ def rows_of(store: FeatureStore) -> np.ndarray:
     return open_column(store, method_group("vectors"), column.name).gather(range(ROWS)).astype(np.float64)
 
 
+def read_subsets(path: str, store: FeatureStore, rows: int) -> Subsets:
+    """The subsets of a file, of which the plan knows the number, and at least the memory."""
+    source = SubsetSource(store, rows, path)
+    plan, count = source.plan()
+    subsets = source.read()
+    assert count == len(subsets.names) and plan.total >= subsets.counts.nbytes
+    return subsets
+
+
+def dense(counts: SubsetCounts) -> np.ndarray:
+    """(S, N) counts, put together from blocks that cut bytes; the sizes are the sums."""
+    subsets, rows = counts.shape
+    whole = np.concatenate([counts.block(start, min(rows, start + 7)) for start in range(0, rows, 7)], axis=1)
+    assert whole.shape == (subsets, rows) and (counts.sizes() == whole.sum(1)).all()
+    return whole
+
+
 def test_subsets_from_masks_rows_and_ids_are_the_same(store: FeatureStore, tmp_path: Path) -> None:
     masks = np.random.default_rng(1).random((4, ROWS)) < 0.4
     np.save(tmp_path / "masks.npy", masks)
@@ -43,21 +61,22 @@ def test_subsets_from_masks_rows_and_ids_are_the_same(store: FeatureStore, tmp_p
     lines += [{"ids": [f"e{row}" for row in np.flatnonzero(mask)]} for mask in masks[1:]]
     (tmp_path / "lines.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     by_mask, by_line = (read_subsets(str(tmp_path / name), store, ROWS) for name in ("masks.npy", "lines.jsonl"))
-    assert (by_mask.counts.toarray() == masks).all() and (by_line.counts.toarray() == masks).all()
+    assert (dense(by_mask.counts) == masks).all() and (dense(by_line.counts) == masks).all()
     assert by_line.names == ("named", "1", "2", "3") and by_mask.names == ("0", "1", "2", "3")
-    assert (union(by_mask, "1").toarray() == (masks | masks[1])).all()
+    for subsets, name in ((by_mask, "1"), (by_line, "1")):
+        assert (dense(union(subsets, name)) == (masks | masks[1])).all()
     with pytest.raises(SettingsError, match="no subset is named x: there are 0, 1, 2, 3"):
         union(by_mask, "x")
 
 
 def test_an_example_named_twice_counts_twice_and_a_column_makes_subsets(store: FeatureStore, tmp_path: Path) -> None:
     (tmp_path / "twice.jsonl").write_text('{"rows": [2, 2, 5]}\n')
-    assert read_subsets(str(tmp_path / "twice.jsonl"), store, ROWS).counts.toarray()[0, [2, 5]].tolist() == [2, 1]
+    assert read_subsets(str(tmp_path / "twice.jsonl"), store, ROWS).counts.block(0, ROWS)[0, [2, 5]].tolist() == [2, 1]
     themes = [{"id": f"e{row}", "theme": f"t{row % 3}"} for row in range(ROWS)]
     (tmp_path / "themes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in themes))
-    by_theme = subsets_by(store, "theme", str(tmp_path / "themes.jsonl"))
+    by_theme = SubsetSource(store, ROWS, column="theme", table=str(tmp_path / "themes.jsonl")).read()
     expected = {f"t{theme}": (np.arange(ROWS) % 3 == theme).tolist() for theme in range(3)}
-    counts = by_theme.counts.toarray().astype(bool).tolist()
+    counts = dense(by_theme.counts).astype(bool).tolist()
     assert dict(zip(by_theme.names, counts, strict=True)) == expected
 
 
@@ -100,8 +119,8 @@ def test_a_prediction_is_its_formula_and_a_selection_is_greedy(store: FeatureSto
     targets = Targets(("task",), vector[None], (1,), np.zeros(1, np.int64))
     masks = np.random.default_rng(1).random((4, ROWS)) < 0.4
     np.save(tmp_path / "masks.npy", masks)
-    subsets = read_subsets(str(tmp_path / "masks.npy"), store, ROWS)
-    predicted = Prediction(features, targets, subsets, 0.5).run(given="0")
+    source = SubsetSource(store, ROWS, str(tmp_path / "masks.npy"))
+    predicted = Prediction(features, source, 1, 0.5).run(targets, given="0")
 
     def utility(mask: np.ndarray) -> float:
         mean = rows[mask].mean(0)

@@ -123,10 +123,9 @@ def test_predictions_are_the_formula(work: Path) -> None:
     lines = [json.loads(line) for line in done("predict", *asked, "--lambda", "0.7", "--json").stdout.splitlines()]
     rows, masks = stored(work), np.load(work / "masks.npy").astype(float)
     features = LinearFeatures(FeatureStore.open(str(work / "S")), "grasp")
-    from headwater.engine.ingest.text_settings import TextSettings
-    from headwater.engine.selection.targets import read_targets
+    from headwater.engine.selection.targets import TaskFile, read_targets
 
-    targets = read_targets(features, str(work / "queries.jsonl"), "task", ModelChoice(""), TextSettings())
+    targets = read_targets(features, TaskFile(str(work / "queries.jsonl"), "task"))
     assert targets.names == ("a", "b") and targets.counts == (12, 12) and targets.few == ["a", "b"]
     means = masks @ rows / masks.sum(1)[:, None]
     expected = means @ targets.vectors.T - 0.35 * (means**2).sum(1)[:, None]
@@ -161,10 +160,9 @@ def test_a_single_example_scores_what_it_can_do_in_its_best_step(work: Path) -> 
     scores = np.asarray(zarr.open_group(str(path), mode="r")["scores"])[:, 0]
     rows = stored(work)
     features = LinearFeatures(FeatureStore.open(str(work / "S")), "grasp")
-    from headwater.engine.ingest.text_settings import TextSettings
-    from headwater.engine.selection.targets import read_targets
+    from headwater.engine.selection.targets import TaskFile, read_targets
 
-    v = read_targets(features, str(one), "", ModelChoice(""), TextSettings()).vectors[0]
+    v = read_targets(features, TaskFile(str(one))).vectors[0]
     linear, squares = rows @ v, (rows**2).sum(1)
     steps = np.linspace(-4, 4, 8001) * np.abs(linear / squares).max()
     worth = np.outer(steps, linear) - np.outer(steps**2, squares) / 2
