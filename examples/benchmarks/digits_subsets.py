@@ -177,10 +177,9 @@ def gradients(net: Net, x: torch.Tensor, y: torch.Tensor, only: str = "") -> np.
 
 def features(stores: dict[str, dict[str, Path]]) -> dict[str, subset_figures.Feature]:
     """Each feature's means of subsets and vectors of tasks."""
-    from headwater.engine.ingest.text_settings import TextSettings
     from headwater.engine.models.language_model import ModelChoice
     from headwater.engine.selection.linear_features import LinearFeatures
-    from headwater.engine.selection.targets import read_targets
+    from headwater.engine.selection.targets import TaskFile, read_targets
     from headwater.store.feature_store import FeatureStore
 
     found = {}
@@ -189,7 +188,7 @@ def features(stores: dict[str, dict[str, Path]]) -> dict[str, subset_figures.Fea
         files = stores[kind or "model"]
         rows = LinearFeatures(FeatureStore.open(str(files["store"])), method)
         choice = ModelChoice("", "cpu")
-        read = [read_targets(rows, str(files[task]), "", choice, TextSettings()) for task in TASKS]
+        read = [read_targets(rows, TaskFile(str(files[task]), model=choice)) for task in TASKS]
         found[name] = subset_figures.Feature(rows, np.stack([one.vectors[0] for one in read]))
     return found
 

@@ -49,11 +49,9 @@ def greedy_rows(work: Path, count: int, similarity: float = 1.0) -> list[int]:
     features = LinearFeatures(store, "grasp")
     rows = open_column(store, "methods/grasp", "feature").gather(range(features.rows)).astype(np.float64)
     texts = Examples(store).strings("text", np.arange(features.rows))
-    from headwater.engine.data.documents import Template
-    from headwater.engine.models.language_model import ModelChoice
-    from headwater.engine.selection.targets import read_targets
+    from headwater.engine.selection.targets import TaskFile, read_targets
 
-    v = read_targets(features, str(work / "task.jsonl"), "", ModelChoice(""), Template()).vectors[0]
+    v = read_targets(features, TaskFile(str(work / "task.jsonl"))).vectors[0]
     units, total, chosen = rows / np.linalg.norm(rows, axis=1, keepdims=True), np.zeros(rows.shape[1]), list[int]()
     may = np.ones(len(rows), bool)
     while len(chosen) < count and may.any():
