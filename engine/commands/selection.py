@@ -20,7 +20,7 @@ class SelectArguments(TaskArguments):
     penalty: float | None
     additive: bool
     batch: int
-    distinct: float
+    distinct: float | None
     copies: bool
     quotas: tuple[str, ...]
     columns: str
@@ -40,7 +40,7 @@ class SelectArguments(TaskArguments):
 @click.option("--additive", is_flag=True, help="Select by single scores, without redundancy: λ = 0, for comparison.")
 @click.option("--batch", default=1, show_default=True, metavar="B",
               help="Examples chosen per step; above 1 it is faster, and no longer exact.")  # fmt: skip
-@click.option("--distinct", type=click.FloatRange(0, 1, min_open=True), is_flag=False, flag_value=1.0, default=1.0,
+@click.option("--distinct", type=click.FloatRange(0, 1, min_open=True), is_flag=False, flag_value=1.0, default=None,
               metavar="[COSINE]", help="Choose equal texts once, as is the default; with a cosine below 1, such as 0.98, "
               "leave out near copies, too: examples whose feature is that similar to a chosen one's.")  # fmt: skip
 @click.option("--copies", is_flag=True, help="Choose a text as often as it stands in the corpus.")
@@ -99,17 +99,17 @@ def select(arguments: SelectArguments) -> None:
         echo("stopped: these are the first examples of the selection", err=True)
         raise SystemExit(130)
     if a.count and selected.facts["examples"] < a.count:
+        count = f"{selected.facts['examples']} of {a.count}"
         echo(
-            f"{selected.facts['examples']} of {a.count}: every other example that may be chosen is a near copy",
-            err=True,
+            f"{count}: every other example is a copy of a chosen one, left out by a file, or beyond its quota", err=True
         )
 
 
 def _similarity(arguments: SelectArguments) -> float | None:
     """The cosine from which on examples are copies; None if copies are chosen."""
-    if arguments.copies and arguments.distinct < 1:
-        raise click.UsageError("give either --distinct COSINE or --copies")
-    return None if arguments.copies else arguments.distinct
+    if arguments.copies and arguments.distinct is not None:
+        raise click.UsageError("give either --distinct or --copies")
+    return None if arguments.copies else arguments.distinct or 1.0
 
 
 def _quota(text: str) -> tuple[str, str, float]:

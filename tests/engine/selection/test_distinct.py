@@ -111,7 +111,8 @@ def test_quotas_and_candidates_count_a_text_once(work: Path) -> None:
             "the quota is 30 examples, 29 may be",
         ),
         (("--count", 3, "--distinct", "0"), "0.0 is not in the range 0<x<=1"),
-        (("--count", 3, "--distinct", "0.9", "--copies"), "either --distinct COSINE or --copies"),
+        (("--count", 3, "--distinct", "0.9", "--copies"), "either --distinct or --copies"),
+        (("--count", 3, "--distinct", "--copies"), "either --distinct or --copies"),
     ],
 )
 def test_what_cannot_be_chosen_is_said_with_the_copies(
