@@ -104,7 +104,7 @@ class Killer:
             after = None if at else random.uniform(0, 1.1 * seconds)
             killed = self._run(command, killed_at=at, killed_after=after, signal_number=number)
             kills.append(f"{number.name} {f'at {at}' if at else f'after {after:.3f} s'}")
-            if killed.code not in (0, 130, -number):
+            if killed.code not in (0, 130, -number) and " exists: " not in killed.err:
                 end, why = TRACEBACK, f"exit code {killed.code} after {number.name}: {killed.err}"
             if "Traceback" in killed.err or "Exception ignored" in killed.err:
                 end, why = TRACEBACK, killed.err
@@ -163,9 +163,8 @@ class Killer:
             return (
                 TRACEBACK if "Traceback" in ended.err else NOISE
             ), f"run again, it ends with {ended.code}: {ended.err}"
-        unlike = sorted(
-            place for place in {*tree, *calm} if tree.get(place) != calm.get(place) and not _HIDDEN.search(place)
-        )
+        unlike = sorted(place for place in {*tree, *calm} if tree.get(place) != calm.get(place))
+        unlike = [place for place in unlike if place in calm or not (_HIDDEN.search(place) or _UNNAMED.search(place))]
         if not unlike:
             return SAME, ""
         missing_or_added = [place for place in unlike if (place in tree) != (place in calm)]
