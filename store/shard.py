@@ -19,7 +19,7 @@ from typing import Any
 
 from .chunk_manifest import ChunkManifest
 from .errors import StoreDamaged, StoreMissing
-from .files import write_json
+from .files import refuse_links, write_json
 from .layout import Column, array_metadata, group_metadata
 from .metadata import KEY, ROOT, array_metadata_at, group_attributes
 from .store_record import EXAMPLES, SHARD, SHARDED, ShardEntry
@@ -120,7 +120,13 @@ class Shard:
                 shutil.rmtree(place, ignore_errors=True)
 
     def make_group(self, group: str, columns: Sequence[Column]) -> None:
-        """Create a group's folders, and its arrays without rows; files that a crash left there are overwritten."""
+        """Create a group's folders, and its arrays without rows; what a crash left there of a removed one is removed first.
+
+        Raises:
+            StoreDamaged: a symbolic link leads out of the group.
+        """
+        refuse_links(Path(self.store), self._folder(group))
+        self.remove_group(group)
         manifests = self._manifest_path(group)
         for path in (*_parents(f"{self.prefix}/{group}"), *_parents(manifests), manifests):
             if not (Path(self.store) / path / ROOT).exists():

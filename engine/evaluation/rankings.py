@@ -56,7 +56,7 @@ def _answer(path: str, query: str, rows: Sequence[ParsedJson]) -> Ranking:
         )
     order = np.argsort(-scores, kind="stable")
     names = [scalar_text(rows[at]["example_id"]) for at in order]
-    if len({row.get("row", row["example_id"]) for row in rows}) < len(rows):
+    if len({str(row.get("row", row["example_id"])) for row in rows}) < len(rows):
         raise DataError(f"{path}: an example comes twice for query {query}: remove one of the rows")
     ranks = [row["rank"] for row in rows if "rank" in row]
     if len(set(map(str, ranks))) < len(ranks):

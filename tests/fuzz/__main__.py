@@ -44,8 +44,9 @@ def run_part(part: str, seeds: Iterator[int], worker: Worker, seconds: float) ->
     with ExitStack() as stack:
         killer = None
         if part == "kills":
-            worker.start()  # it builds the world
-            worker.stop()
+            if not (worker.folder / "pristine").exists():
+                worker.start()  # it builds the world
+                worker.stop()
             killer = Killer(worker.folder, stack.enter_context(CommandServer()))
         for seed in seeds:
             if time.monotonic() > end:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
+import numpy as np
 from headwater.cli import main
 
 from fuzz.cases import WRITING, Case, Runner
-from fuzz.outcomes import Expected, outcome
+from fuzz.outcomes import SAME, WRONG, Expected, outcome
 from fuzz.tool_commands import ALL, Command
 
 
@@ -29,5 +30,11 @@ def budgeted(runner: Runner, seed: int) -> Case:
     calm = runner.calm(command.words)
     answer = runner.run((*command.words, "--memory", str(budget)))
     end, why = outcome(answer, Expected(calm, writes=command.verb in WRITING))
+    if end == WRONG and command.output.endswith(".npy"):  # sums over blocks of other sizes are rounded otherwise
+        actual = np.load(command.output)
+        runner.snapshot.restore()
+        runner.run(command.words)
+        if np.allclose(np.load(command.output), actual, rtol=1e-6, atol=0):
+            end, why = SAME, ""
     runner.snapshot.restore()
     return Case("budgets", seed, "--memory", f"{budget}", command.name, end, why)

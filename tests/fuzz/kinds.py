@@ -92,9 +92,10 @@ class Files:
                 self.of_kind[kind.name].append(place)
 
     def peers(self, kind: Kind, place: str) -> list[str]:
-        """Files of a kind with which one can be swapped: those of its own name's form, if there are any."""
-        alike = [other for other in self.of_kind[kind.name] if Path(other).name == Path(place).name]
-        return alike if len(alike) > 1 else self.of_kind[kind.name]
+        """Files of a kind, and of the same store, with which one can be swapped: those of its own name, if there are any."""
+        near = [other for other in self.of_kind[kind.name] if other.split("/")[0] == place.split("/")[0]] or [place]
+        alike = [other for other in near if Path(other).name == Path(place).name]
+        return alike if len(alike) > 1 or "/" in place else self.of_kind[kind.name]
 
 
 def reader(random: Random, place: str) -> Command:

@@ -163,6 +163,24 @@ def test_a_flipped_bit_is_found_through_an_older_view(tmp_path):
             open_column(old, EXAMPLES, "half").gather([4])
 
 
+def test_what_a_kill_left_of_a_removed_group_is_not_in_the_next_one(tmp_path, monkeypatch):
+    store, path = empty(tmp_path / "S"), tmp_path / "S"
+    with GroupWriter(store, EXAMPLES) as writer:
+        write(writer, 40, complete=True)
+    empty(tmp_path / "calm")
+    with monkeypatch.context() as patch:  # killed after the root was replaced, before a folder is removed
+        patch.setattr("headwater.store.shard.Shard.remove_group", lambda *_: None)
+        store.remove_group(EXAMPLES)
+    assert list(path.glob("shards/0/examples/*/c/*"))
+    again = FeatureStore.open(path)
+    again.add_group(EXAMPLES, FeatureStore.open(tmp_path / "calm").columns(EXAMPLES), {})
+    left, calm = (sorted(path.relative_to(place) for path in place.rglob("*")) for place in (path, tmp_path / "calm"))
+    assert left == calm
+    with GroupWriter(again, EXAMPLES) as writer:
+        write(writer, 20, complete=True)
+    require_rows(FeatureStore.open(path), 20)
+
+
 def test_removed_is_removed(tmp_path):
     store = empty(tmp_path)
     with GroupWriter(store, EXAMPLES) as writer:

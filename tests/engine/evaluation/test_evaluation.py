@@ -355,6 +355,14 @@ def test_metadata_that_zarr_does_not_take_are_one_line(tmp_path: Path, name: str
     assert ended.exit_code == 1 and len(ended.stderr.splitlines()) == 1, ended.stderr
 
 
+def test_a_row_that_is_a_list_is_one_line(tmp_path: Path) -> None:
+    lines = [{"query_id": "q", "example_id": id, "score": 1, "row": [1]} for id in "ab"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "an example comes twice" in refused(
+        "evaluate", "retrieval", "--results", tmp_path / "a.jsonl", "--match", "x"
+    )
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_an_id_of_several_examples_counts_once(whole: bool) -> None:
     ranking = Ranking("q", ("b", "a", "b", "a", "c"), ("yes", "no", "yes", "no", "no"), np.array([5, 4, 3, 2, 1.0]))
