@@ -28,7 +28,7 @@ from ..results.groups import Groups
 from ..runtime.memory import Part, Plan
 from ..runtime.output_files import whole_file
 from .linear_features import LinearFeatures
-from .subsets import ids_or_mask
+from .subsets import ID_BYTES, ids_or_mask
 
 CHOSEN_FIELDS = {
     "order": pa.int64(), "id": pa.string(), "gain": pa.float64(), "row": pa.int64(), "source": pa.string(),
@@ -36,7 +36,6 @@ CHOSEN_FIELDS = {
 }  # fmt: skip
 _POOLS, _POOL_BYTES = (4096, 1024, 128), 512 << 20
 _PART = 512
-_ID_BYTES = 300  # memory of an id with its row or value, as Python objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Selection:
     """A greedy selection with its memory plan, before it is computed."""
 
     def __init__(self, features: LinearFeatures, request: SelectionRequest) -> None:
-        """Read the filters, and make the plan.
+        """Make the plan, and read the filters.
 
         Raises:
             SettingsError, DataError: a wrong budget, quota or filter. BudgetError: not even the smallest pool fits.
@@ -87,27 +86,34 @@ class Selection:
             raise SettingsError("say how much to choose: either --count or --tokens")
         if not 0 <= request.penalty < math.inf or request.batch < 1 or (request.count or request.tokens or 0) < 1:
             raise SettingsError("--count (or --tokens) and --batch must be at least 1, and λ at least 0")
+        self._source = RowSource(features.stored.scanned(features.column), features.form)
+        self.plan: Plan
+        self._room: Room
+        self.plan, self._room = self._planned()
         self._eligible = self._filtered()
         self._tokens = Examples(features.store).numbers("tokens").reshape(-1)[: features.rows]
         self.count = self._largest_count()
         mean = float(self._tokens[self._eligible].mean())
         self._size = request.count or max(1, round((request.tokens or 0) / max(1.0, mean)))
         self._groups, self._caps = self._quotas()
-        readers = features.stored.scanned(features.column)
-        self._source = RowSource(readers, features.form)
+
+    def _planned(self) -> tuple[Plan, Room]:
+        """The plan, and how the choice uses the memory; nothing but labels is read, to count them."""
+        features, request, readers = self._features, self._request, self._source.columns
         pools = [min(pool, max(_POOLS[-1], _POOL_BYTES // (12 * features.depth))) for pool in _POOLS]
         rooms = [Room(pool, directions, cache_bytes // self._source.row_bytes, shape)
                  for shape in shapes(readers, cores())[:1] + shapes(readers, 1)[-1:]
                  for directions in DIRECTIONS for pool in pools for cache_bytes in CACHE_BYTES]  # fmt: skip
-        reads_ids = bool(request.candidates or request.exclude or request.columns)
         base_plan = Plan.of(
             Part("examples' lengths and groups", 24 * features.rows),
-            Part("chosen examples", 64 * self.count),
-            Part("ids of files", _ID_BYTES * features.rows * reads_ids),
+            Part("chosen examples", 64 * min(request.count or features.rows, features.rows)),
+            Part("ids of files", ID_BYTES * features.rows * bool(request.candidates or request.exclude)),
         )
-        self.plan: Plan
+        for column in {column for column, _, _ in request.quotas}:
+            labels = GroupColumn(features.store, column, request.columns, features.rows)
+            base_plan += labels.reading(labels.counts())
         cuts = ((room.parts(self._source), room) for room in rooms)
-        self.plan, self._room = first_plan_within_budget(cuts, base_plan, features.run.budget)
+        return first_plan_within_budget(cuts, base_plan, features.run.budget)
 
     def run(self, vector: Array) -> SelectionResult:
         """Choose examples for a task's vector (D,)."""
