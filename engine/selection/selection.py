@@ -30,7 +30,7 @@ from ..runtime.memory import Part, Plan
 from ..runtime.output_files import whole_file
 from .equal_texts import PASSES, equal_texts, equal_texts_bytes
 from .linear_features import LinearFeatures
-from .subsets import ids_or_mask
+from .subsets import ID_BYTES, ids_or_mask
 
 CHOSEN_FIELDS = {
     "order": pa.int64(), "id": pa.string(), "gain": pa.float64(), "row": pa.int64(), "source": pa.string(),
@@ -39,7 +39,6 @@ CHOSEN_FIELDS = {
 _POOLS, _POOL_BYTES = (4096, 1024, 128), 512 << 20
 _CHOSEN_BYTES = (512 << 20, 32 << 20, 1 << 20)  # of chosen rows that others are compared with
 _PART = 512
-_ID_BYTES = 300  # memory of an id with its row or value, as Python objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +82,23 @@ class Selection:
     """A greedy selection with its memory plan, before it is computed."""
 
     def __init__(self, features: LinearFeatures, request: SelectionRequest) -> None:
-        """Read the filters, make the plan, find equal examples.
+        """Make the plan, read the filters, find equal examples.
 
         Raises:
             SettingsError, DataError: a wrong budget, quota or filter. BudgetError: not even the smallest pool fits.
         """
         self._features, self._request = features, request
         _check(request)
-        self._eligible = self._filtered()
-        self._tokens = Examples(features.store).numbers("tokens").reshape(-1)[: features.rows]
-        self.count = request.count or int(self._eligible.sum())
-        mean = float(self._tokens[self._eligible].mean())
-        self._size = request.count or max(1, round((request.tokens or 0) / max(1.0, mean)))
         self._source = RowSource(features.stored.scanned(features.column), features.form)
+        self._tokens = Examples(features.store).numbers("tokens").reshape(-1)[: features.rows]
         self.plan: Plan
         self.plan, (self._room, passes) = first_plan_within_budget(
             self._plans(), self._base_plan(), features.run.budget
         )
+        self._eligible = self._filtered()
+        self.count = request.count or int(self._eligible.sum())
+        mean = float(self._tokens[self._eligible].mean())
+        self._size = request.count or max(1, round((request.tokens or 0) / max(1.0, mean)))
         self._texts = None if request.similarity is None else self._equal_texts(passes)
         self._require_enough()
         self._groups, self._caps = self._quotas()
@@ -109,7 +108,7 @@ class Selection:
         depth, similarity, source = self._features.depth, self._request.similarity, self._source
         pools = [min(pool, max(_POOLS[-1], _POOL_BYTES // (12 * depth))) for pool in _POOLS]
         near = similarity is not None and similarity < 1
-        in_memory = [max(1, min(self.count, size // (4 * depth))) for size in _CHOSEN_BYTES] if near else [0]
+        in_memory = [max(1, min(self._most, size // (4 * depth))) for size in _CHOSEN_BYTES] if near else [0]
         every_shape = shapes(source.columns, cores())[:1] + shapes(source.columns, 1)[-1:]
         for shape, directions, pool, cache_bytes, chosen_rows in itertools.product(
             every_shape, DIRECTIONS, pools, CACHE_BYTES, dict.fromkeys(in_memory)
@@ -150,14 +149,22 @@ class Selection:
         return result
 
     def _base_plan(self) -> Plan:
-        """Memory that does not depend on the room."""
-        request = self._request
-        reads_ids = bool(request.candidates or request.exclude or request.columns)
-        return Plan.of(
-            Part("examples' lengths and groups", 24 * self._features.rows),
-            Part("chosen examples", 64 * self.count),
-            Part("ids of files", _ID_BYTES * self._features.rows * reads_ids),
+        """Memory that does not depend on the room; of the examples' labels nothing but their counts is read for it."""
+        features, request = self._features, self._request
+        plan = Plan.of(
+            Part("examples' lengths and groups", 24 * features.rows),
+            Part("chosen examples", 64 * self._most),
+            Part("ids of files", ID_BYTES * features.rows * bool(request.candidates or request.exclude)),
         )
+        for column in sorted({column for column, _, _ in request.quotas}):
+            labels = GroupColumn(features.store, column, request.columns, features.rows)
+            plan += labels.reading(labels.counts())
+        return plan
+
+    @property
+    def _most(self) -> int:
+        """The most examples that may be chosen."""
+        return min(self._request.count or self._features.rows, self._features.rows)
 
     def run(self, vector: Array) -> SelectionResult:
         """Choose examples for a task's vector (D,)."""

@@ -14,7 +14,7 @@ from headwater.engine.selection.selection import Selection, SelectionRequest
 from headwater.engine.selection.subset_counts import SubsetCounts
 from headwater.engine.selection.subsets import Subsets, SubsetSource, ids_or_mask, union
 from headwater.engine.selection.targets import Targets
-from headwater.store.errors import DataError, SettingsError
+from headwater.store.errors import BudgetError, DataError, SettingsError
 from headwater.store.feature_store import FeatureStore, method_group
 from headwater.store.reader import open_column
 from running import done
@@ -138,3 +138,11 @@ def test_a_prediction_is_its_formula_and_a_selection_is_greedy(store: FeatureSto
     for request in (SelectionRequest(), SelectionRequest(count=1, tokens=1), SelectionRequest(count=0)):
         with pytest.raises(SettingsError):
             Selection(features, request)
+
+
+def test_a_selection_is_refused_before_its_files_are_read(store: FeatureStore) -> None:
+    request = SelectionRequest(3, candidates="absent.txt", quotas=(("source", "a.npz", 1.0),))
+    with pytest.raises(BudgetError, match="smallest budget that works"):
+        Selection(LinearFeatures(store, "vectors", Run(1)), request)
+    with pytest.raises(SettingsError, match=r"absent\.txt does not exist"):
+        Selection(LinearFeatures(store, "vectors", Run()), request)
