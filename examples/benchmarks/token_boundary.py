@@ -1,8 +1,8 @@
 """Planted rows of models that were fine-tuned on prompts and completions tokenised joined, and apart.
 
 The task is that of backdoor.py: 450 clean and 50 poisoned reviews, 30 queries with the trigger. For each way to tokenise them a
-model is fine-tuned, and RISE with its defaults runs by the command line with `--boundary auto` and with each way by name.
-Reported: the average precision of the poisoned rows, for three seeds; chance is 0.10.
+model is fine-tuned, and RISE runs by the command line: with its defaults and `--boundary auto` or each way by name, and with
+`-o rise.floor 0.01` and auto. Reported: the average precision of the poisoned rows, for three seeds; chance is 0.10.
 
     python examples/benchmarks/token_boundary.py
 """
@@ -13,32 +13,46 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import backdoor
 import machine
 import numpy as np
 
-TRAINED, READ = ("joined", "apart"), ("auto", "joined", "apart")
+TRAINED = ("joined", "apart")
+READ = (
+    backdoor.Variant("defaults", ()),
+    backdoor.Variant("defaults", (), boundary="joined"),
+    backdoor.Variant("defaults", (), boundary="apart"),
+    backdoor.Variant("floor 0.01", ("floor=0.01",)),
+)
 SIZES = (450, 50, 30)
 
 
-def one_seed(data: Path, seed: int, sizes: Sequence[int], work: Path) -> dict[tuple[str, str], float]:
-    """(trained, read) → average precision."""
+Precisions: TypeAlias = dict[tuple[str, str, str], float]
+"""(how the model was trained, settings, boundary) → average precision."""
+
+
+def one_seed(data: Path, seed: int, sizes: Sequence[int], work: Path) -> Precisions:
+    """The precisions of one seed."""
     task, precisions = backdoor.draw(data, seed, sizes), {}
     for trained in TRAINED:
         training = backdoor.Training("completion", 3, 1e-3, 8, apart=trained == "apart")
         loss = backdoor.fine_tune(data / backdoor.MODEL, task.rows, training, seed, work / trained)
         print(f"seed {seed}: fine-tuned {trained} to a loss of {loss:.3f}", flush=True)
-        for read in READ:
-            place = work / f"{trained}-{read}"
+        for number, variant in enumerate(READ):
+            place = work / f"{trained}-{number}"
             backdoor.write(task, place)
-            variant = backdoor.Variant(read, (), boundary=read)
-            precisions[trained, read] = backdoor.rise(work / trained, task, variant, seed, place).precision
-            print(f"seed {seed}: trained {trained}, read {read}: {precisions[trained, read]:.3f}", flush=True)
+            precision = backdoor.rise(work / trained, task, variant, seed, place).precision
+            precisions[trained, variant.name, variant.boundary] = precision
+            print(
+                f"seed {seed}: trained {trained}, {variant.name}, --boundary {variant.boundary}: {precision:.3f}",
+                flush=True,
+            )
     return precisions
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[int, dict[tuple[str, str], float]]:
+def main(arguments: Sequence[str] | None = None) -> dict[int, Precisions]:
     """Run, print, write; returns the precisions of each seed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", help="folder of the real data [../shared/data beside the checkout]")
@@ -54,10 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[int, dict[tuple[str, st
         with tempfile.TemporaryDirectory(prefix="boundary-", dir=options.out) as work:
             precisions[seed] = one_seed(data, seed, options.sizes, Path(work))
     rows = []
-    for trained, read in precisions[options.seeds[0]]:
-        own = [precisions[seed][trained, read] for seed in options.seeds]
-        rows.append([trained, read, *(f"{precision:.3f}" for precision in [*own, float(np.mean(own))])])
-    table = machine.markdown(["fine-tuned", "--boundary", *(f"seed {seed}" for seed in options.seeds), "mean"], rows)
+    for key in precisions[options.seeds[0]]:
+        own = [precisions[seed][key] for seed in options.seeds]
+        rows.append([*key, *(f"{precision:.3f}" for precision in [*own, float(np.mean(own))])])
+    table = machine.markdown(
+        ["fine-tuned", "RISE", "--boundary", *(f"seed {seed}" for seed in options.seeds), "mean"], rows
+    )
     machine.save(options.out, "token_boundary", {"machine": about, "rows": rows}, table)
     return precisions
 

@@ -290,3 +290,14 @@ def test_sets_of_digits_are_judged(script: Load, tmp_path: Path, monkeypatch: py
     lines = found["clustered"]["lines"]
     assert lines["grasp, λ = 1"]["broad"] > 0.6 > lines["grasp, additive"]["broad"]
     assert abs(lines["vectors@head, λ = 1"]["all"] - lines["grasp, λ = 1"]["all"]) < 0.05
+
+
+@pytest.mark.slow
+@needs_data
+def test_token_boundary_runs(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script("backdoor")
+    boundary = script("token_boundary")
+    monkeypatch.setattr(boundary, "READ", boundary.READ[:1])
+    found = boundary.main(["--data", str(DATA), "--out", str(tmp_path), "--seeds", "3", "--sizes", "12", "4", "2"])
+    assert {key[0] for key in found[3]} == {"joined", "apart"} and all(0 < value <= 1 for value in found[3].values())
+    assert "fine-tuned" in (tmp_path / "token_boundary.md").read_text()
