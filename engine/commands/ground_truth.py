@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import click
 
-from .options import FIELDS, FieldArguments, command_of, echo, options, print_left_out_files
+from .options import FIELDS, MEMORY, FieldArguments, budget_of, command_of, echo, options, print_left_out_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class GroundTruthArguments(FieldArguments):
     pretrained: bool
     max_length: int | None
     processes: int
+    memory: str | None
 
 
 _SUBSETS = (
@@ -54,7 +55,8 @@ _TRAINING = (
     click.option("--pretrained", is_flag=True, help="Start from the model's weights instead of random ones."),
     click.option("--max-length", type=int, metavar="TOKENS", help="Longest example; longer texts are truncated."),
     click.option("--processes", default=0, type=click.IntRange(0), metavar="N",
-                 help="Trainings that run at a time. [default: the number of cores]"),
+                 help="Trainings that run at a time. [default: the number of cores, or fewer to fit --memory]"),
+    MEMORY,
 )  # fmt: skip
 
 
@@ -96,11 +98,11 @@ def ground_truth(arguments: GroundTruthArguments) -> None:
         corpus=a.corpus, queries=a.queries, model=a.model, folder=a.folder, subsets=a.subsets, fraction=a.fraction,
         seeds=a.seeds, clusters=a.clusters, masks=a.masks, without=a.without, top=a.top, seed=a.seed,
         recipe=RetrainingRecipe(epochs=a.epochs, batch=a.batch, learning_rate=a.learning_rate, pretrained=a.pretrained),
-        template=a.template, max_length=a.max_length,
-    ))  # fmt: skip
+        template=a.template, max_length=a.max_length, processes=a.processes or cores(),
+    ), Run(budget_of(a.memory)))  # fmt: skip
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
-        finished = truth.build(a.processes or cores(), Run(on_progress=display.show, should_stop=stop.requested))
+        finished = truth.build(truth.processes, Run(on_progress=display.show, should_stop=stop.requested))
     if not finished:
         echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)

@@ -82,13 +82,13 @@ _NONE = (np.zeros(0, np.int64), np.zeros(0, np.int32))
 class GroundTruth:
     """A folder of ground truth, complete or not."""
 
-    def __init__(self, folder: str, task: RetrainingTask) -> None:
-        """Create the folder, or open an existing one with the same settings.
+    def __init__(self, folder: str, task: RetrainingTask, processes: int = 1) -> None:
+        """Create the folder, or open an existing one with the same settings. `processes`: most trainings that run at a time.
 
         Raises:
             StoreMismatch: the folder has other settings; the first difference is named. SettingsError: it cannot be written.
         """
-        self.folder, self.task, self._settings = Path(folder), task, task.settings()
+        self.folder, self.task, self.processes, self._settings = Path(folder), task, processes, task.settings()
         record_path = self.folder / TRUTH
         if record_path.exists():
             _require_same(json.loads(record_path.read_text()), self._settings, folder)
@@ -97,7 +97,7 @@ class GroundTruth:
             (self.folder / "runs").mkdir(parents=True, exist_ok=True)
             task.examples.save(self.folder / "examples")
             task.queries.save(self.folder / "queries")
-            _save(self.folder / "masks.npy", task.masks.astype(np.int8))
+            _save(self.folder / "masks.npy", task.masks.view(np.int8))
             self._note({})
         except (OSError, StoreError) as error:
             raise SettingsError(f"{folder} cannot be written: {error}") from None

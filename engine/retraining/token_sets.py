@@ -1,4 +1,4 @@
-"""Tokenised examples on disk, memory-mapped and shared by the training processes.
+"""Tokenised examples, on disk between the process that reads a corpus and those that train on it.
 
 Knows no model and no corpus.
 """
@@ -6,6 +6,7 @@ Knows no model and no corpus.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,15 @@ class TokenSet:
     @property
     def digest(self) -> str:
         """Hex BLAKE2b of all arrays."""
-        parts = (np.ascontiguousarray(values).tobytes() for values in (self.ids, self.ends, self.first))
-        return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(digest_size=16)
+        for values in (self.ids, self.ends, self.first):
+            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return int(self.ids.nbytes + self.ends.nbytes + self.first.nbytes)
 
     def save(self, folder: Path) -> None:
         """Write them as a state of checksummed arrays."""
@@ -68,11 +76,11 @@ def concatenate_tokens(examples: Iterable[TextPayload]) -> TokenSet:
     Raises:
         DataError: an example has tokens between its targets that are no targets themselves.
     """
-    ids, ends, first = list[int](), list[int](), list[int]()
+    ids, ends, first = array("i"), array("q"), array("i")
     for tokens, first_target, ignored in examples:
         if ignored:
             raise DataError("a record masks tokens between its targets, which ground truth cannot train on")
         ids.extend(tokens)
         ends.append(len(ids))
         first.append(max(1, first_target))
-    return TokenSet(np.array(ids, np.int32), np.array(ends, np.int64), np.array(first, np.int32))
+    return TokenSet(np.asarray(ids, np.int32), np.asarray(ends, np.int64), np.asarray(first, np.int32))
