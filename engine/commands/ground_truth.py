@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from .options import FIELDS, FieldArguments, command_of, echo, options, print_left_out_files
+from .options import FIELDS, MEMORY, FieldArguments, budget_of, command_of, echo, options, print_left_out_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class GroundTruthArguments(FieldArguments):
     max_length: int | None
     boundary: Literal["joined", "apart"]
     processes: int
+    memory: str | None
 
 
 _SUBSETS = (
@@ -58,7 +59,8 @@ _TRAINING = (
     click.option("--boundary", type=click.Choice(["joined", "apart"]), default="joined", show_default=True,
                  help="Tokenise a prompt and its completion joined as one text, or apart."),
     click.option("--processes", default=0, type=click.IntRange(0), metavar="N",
-                 help="Trainings that run at a time. [default: the number of cores]"),
+                 help="Trainings that run at a time. [default: the number of cores, or fewer to fit --memory]"),
+    MEMORY,
 )  # fmt: skip
 
 
@@ -100,11 +102,11 @@ def ground_truth(arguments: GroundTruthArguments) -> None:
         corpus=a.corpus, queries=a.queries, model=a.model, folder=a.folder, subsets=a.subsets, fraction=a.fraction,
         seeds=a.seeds, clusters=a.clusters, masks=a.masks, without=a.without, top=a.top, seed=a.seed,
         recipe=RetrainingRecipe(epochs=a.epochs, batch=a.batch, learning_rate=a.learning_rate, pretrained=a.pretrained),
-        template=a.template, max_length=a.max_length, boundary=a.boundary,
-    ))  # fmt: skip
+        template=a.template, max_length=a.max_length, boundary=a.boundary, processes=a.processes or cores(),
+    ), Run(budget_of(a.memory)))  # fmt: skip
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
-        finished = truth.build(a.processes or cores(), Run(on_progress=display.show, should_stop=stop.requested))
+        finished = truth.build(truth.processes, Run(on_progress=display.show, should_stop=stop.requested))
     if not finished:
         echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)

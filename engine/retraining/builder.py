@@ -86,14 +86,14 @@ def written_files(folder: str) -> list[str]:
 class GroundTruth:
     """A folder of ground truth, complete or not."""
 
-    def __init__(self, folder: str, task: RetrainingTask) -> None:
-        """Create the folder, or open an existing one with the same settings.
+    def __init__(self, folder: str, task: RetrainingTask, processes: int = 1) -> None:
+        """Create the folder, or open an existing one with the same settings. `processes`: most trainings that run at a time.
 
         Raises:
             StoreMismatch: the folder has other settings; the first difference is named. SettingsError: it cannot be written.
             StoreDamaged: its record is not what was written.
         """
-        self.folder, self.task, self._settings = Path(folder), task, task.settings()
+        self.folder, self.task, self.processes, self._settings = Path(folder), task, processes, task.settings()
         record = TruthRecord.read(self.folder)
         if record is not None:
             _require_same(record, self._settings, folder)
@@ -114,7 +114,7 @@ class GroundTruth:
         for name, tokens in (("examples", self.task.examples), ("queries", self.task.queries)):
             if not tokens.is_saved(self.folder / name):
                 tokens.save(self.folder / name)
-        masks = self.task.masks.astype(np.int8)
+        masks = self.task.masks.view(np.int8)
         if not _holds(self.folder / _MASKS, masks):
             _save(self.folder / _MASKS, masks)
 

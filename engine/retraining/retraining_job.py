@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.layout import Array
 from ..data.documents import RecordErrors, Template
 from ..data.sources import find_sources
-from ..evaluation.mask_files import read_masks
+from ..evaluation.mask_files import mask_file_shape, read_masks
 from ..evaluation.matrices import read_array
 from ..evaluation.removal import removal_masks
 from ..evaluation.truth_record import TruthRecord
@@ -19,8 +19,10 @@ from ..ingest.examples import Example, Place
 from ..ingest.text_provider import TextProvider
 from ..ingest.text_settings import TextSettings
 from ..models.language_model import load_untrained
+from ..runtime.run import SILENT, Run
 from .builder import GroundTruth, RetrainingTask
 from .masks import clustered_masks, random_masks, require_masks_match, text_clusters
+from .retraining_plan import Retraining
 from .token_sets import concatenate_tokens
 from .training_loop import RetrainingRecipe
 
@@ -58,12 +60,16 @@ class GroundTruthJob:
     """Maximal tokens per example; longer ones are truncated, the prompt first."""
     boundary: Literal["joined", "apart"] = "joined"
     """How prompts and completions are tokenised."""
+    processes: int = 1
+    """Most trainings that run at a time."""
 
 
-def prepare_ground_truth(job: GroundTruthJob) -> GroundTruth:
-    """Read the corpus, draw the subsets, and create the folder or open an existing one.
+def prepare_ground_truth(job: GroundTruthJob, run: Run = SILENT) -> GroundTruth:
+    """Read the corpus, make the memory plan, draw the subsets, and create the folder or open an existing one. Only the run's
+    budget counts here.
 
     Raises:
+        BudgetError: not even one training process fits the budget.
         CorpusError: a file of the corpus or of queries cannot be used. ModelError: the model cannot be read.
         SettingsError: settings contradict each other. DataError: masks or scores do not match the corpus.
         StoreMismatch: the folder has other settings. StoreDamaged: its record is damaged.
@@ -80,30 +86,39 @@ def prepare_ground_truth(job: GroundTruthJob) -> GroundTruth:
         job.template, max_length=job.max_length, truncate=True, boundary=job.boundary, clock=clock or None
     )
     reader = TextProvider(model, [], settings.resolved(model.head.model_shape), RecordErrors("fail"))
-    examples, queries = _examples(reader, list(job.corpus)), _examples(reader, [job.queries])
+    examples = concatenate_tokens(example.payload for example in _examples(reader, list(job.corpus)))
+    queries = concatenate_tokens(example.payload for example in _with_targets(_examples(reader, [job.queries])))
+    subsets = _subset_count(job, len(queries))
+    _, processes = Retraining(model, examples, queries, subsets, job.recipe.batch).planned(job.processes, run.budget)
+    masks = _masks(job, reader, len(examples), len(queries))
+    day = reader.chat.day.isoformat() if reader.chat and reader.chat.reads_clock else ""
+    return GroundTruth(
+        job.folder, RetrainingTask(job.model, examples, queries, masks, job.seeds, job.recipe, day), processes
+    )
+
+
+def _examples(reader: TextProvider, paths: list[str]) -> Iterator[Example]:
+    """Examples of some files, one at a time, read with the model and settings of `reader`."""
+    provider = TextProvider(reader.model, find_sources(paths), reader.settings, reader.record_errors)
+    count = 0
+    for example in provider.examples(Place()):
+        count += 1
+        yield example
+    if not count:
+        raise CorpusError(f"{', '.join(paths)}: no example")
+
+
+def _with_targets(queries: Iterator[Example]) -> Iterator[Example]:
     for query in queries:
         if not query.target_count:
             raise CorpusError(f"{query.source}:{query.line}: the query has one token, and nothing predicts it")
-    masks = _masks(job, examples, len(queries))
-    task = RetrainingTask(
-        job.model,
-        concatenate_tokens(example.payload for example in examples),
-        concatenate_tokens(example.payload for example in queries),
-        masks,
-        job.seeds,
-        job.recipe,
-        reader.chat.day.isoformat() if reader.chat and reader.chat.reads_clock else "",
-    )
-    return GroundTruth(job.folder, task)
+        yield query
 
 
-def _examples(reader: TextProvider, paths: list[str]) -> list[Example]:
-    """All examples of files, read with the model and settings of `reader`."""
-    provider = TextProvider(reader.model, find_sources(paths), reader.settings, reader.record_errors)
-    examples = list(provider.examples(Place()))
-    if not examples:
-        raise CorpusError(f"{', '.join(paths)}: no example")
-    return examples
+def _subset_count(job: GroundTruthJob, queries: int) -> int:
+    """Number of subsets, as far as it is known before they are read."""
+    shape = mask_file_shape(job.masks) if job.masks else None
+    return shape[0] if shape else 2 * queries if job.without else job.subsets
 
 
 def _removals(job: GroundTruthJob, examples: int, queries: int) -> Array:
@@ -117,15 +132,16 @@ def _removals(job: GroundTruthJob, examples: int, queries: int) -> Array:
     return removal_masks(scores, job.top, job.seed)
 
 
-def _masks(job: GroundTruthJob, examples: Sequence[Example], queries: int) -> Array:
+def _masks(job: GroundTruthJob, reader: TextProvider, examples: int, queries: int) -> Array:
+    """(S, N) bool: which examples each subset holds."""
     if job.masks:
-        return require_masks_match(read_masks(job.masks), len(examples))
+        return require_masks_match(read_masks(job.masks), examples)
     if job.without:
-        return _removals(job, len(examples), queries)
+        return _removals(job, examples, queries)
     masks_file = Path(job.folder) / "masks.npy"
     if job.clusters and masks_file.exists():
         return read_masks(str(masks_file))  # another version of scikit-learn may cluster differently
     if job.clusters:
-        labels = text_clusters([example.prompt + example.text for example in examples], job.clusters, job.seed)
-        return clustered_masks(job.subsets, labels, job.fraction, job.seed)
-    return random_masks(job.subsets, len(examples), job.fraction, job.seed)
+        texts = [example.prompt + example.text for example in _examples(reader, list(job.corpus))]
+        return clustered_masks(job.subsets, text_clusters(texts, job.clusters, job.seed), job.fraction, job.seed)
+    return random_masks(job.subsets, examples, job.fraction, job.seed)

@@ -1,4 +1,4 @@
-"""Tokenised examples on disk, memory-mapped and shared by the training processes.
+"""Tokenised examples, on disk between the process that reads a corpus and those that train on it.
 
 Knows no model and no corpus.
 """
@@ -6,6 +6,7 @@ Knows no model and no corpus.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,15 @@ class TokenSet:
     @property
     def digest(self) -> str:
         """Hex BLAKE2b of all arrays."""
-        parts = (np.ascontiguousarray(values).tobytes() for values in self._arrays().values())
-        return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(digest_size=16)
+        for values in self._arrays().values():
+            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return sum(int(values.nbytes) for values in self._arrays().values())
 
     def save(self, folder: Path) -> None:
         """Write them as a state of checksummed arrays."""
@@ -80,11 +88,11 @@ class TokenSet:
 
 def concatenate_tokens(examples: Iterable[TextPayload]) -> TokenSet:
     """Concatenate examples."""
-    ids, ends, targets = list[int](), list[int](), list[Array]()
+    ids, ends, targets = array("i"), array("q"), bytearray()
     for payload in examples:
         ids.extend(payload.ids)
         ends.append(len(ids))
         is_target = np.zeros(len(payload.ids), bool)
         is_target[payload.target_positions + 1] = True
-        targets.append(is_target)
-    return TokenSet(np.array(ids, np.int32), np.array(ends, np.int64), np.concatenate([*targets, np.zeros(0, bool)]))
+        targets += is_target.tobytes()
+    return TokenSet(np.asarray(ids, np.int32), np.asarray(ends, np.int64), np.frombuffer(targets, bool))

@@ -21,7 +21,8 @@ from ..models.training_recipe import TrainingRecipe
 from ..models.transformers_types import HfModel
 from .token_sets import TokenSet
 
-_BATCH_TOKENS = 8192  # padded tokens per batch when losses are computed
+LOSS_BATCH_TOKENS = 8192
+"""Padded tokens of a batch whose losses are computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +104,11 @@ def query_losses(model: HfModel, tokens: TokenSet) -> Array:
 
 
 def _batches(tokens: TokenSet, order: Array) -> list[Array]:
-    """Batches of rows of at most `_BATCH_TOKENS` padded tokens, in the order of their lengths."""
+    """Batches of rows of at most `LOSS_BATCH_TOKENS` padded tokens, in the order of their lengths."""
     lengths = np.diff(tokens.ends, prepend=0)
     batches: list[list[int]] = [[]]
     for row in order:
-        if batches[-1] and (len(batches[-1]) + 1) * lengths[row] > _BATCH_TOKENS:
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[row] > LOSS_BATCH_TOKENS:
             batches.append([])
         batches[-1].append(int(row))
     return [np.array(rows) for rows in batches]
