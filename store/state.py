@@ -216,9 +216,11 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _make_groups(folder: Path) -> None:
-    """The folder, and a group's metadata in those between it and the nearest group above: a Zarr group holds groups."""
+    """The folder, and a group's metadata in those between it and the nearest group above: a Zarr group holds groups. They are
+    written from above, so that the nearest group is whole after a kill, too.
+    """
     above = list(folder.parents)
     groups = [place for place in above if (place / ROOT).exists()]
     make_folder(folder)
-    for place in above[: above.index(groups[0])] if groups else ():
+    for place in reversed(above[: above.index(groups[0])] if groups else []):
         write_json(place / ROOT, group_metadata({}))

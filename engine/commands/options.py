@@ -294,6 +294,6 @@ def method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) 
             raise click.UsageError(f"-o {key}: write NAME.SETTING, where NAME is one of {', '.join(names)}")
         try:
             settings[name][setting] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             settings[name][setting] = text
     return settings

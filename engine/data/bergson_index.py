@@ -123,7 +123,7 @@ def _to_float32(values: Array) -> Array:
 def _info(folder: Path) -> ParsedJson:
     try:
         info = json.loads((folder / "info.json").read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorpusError(f"{folder} has no readable info.json: {error}") from None
     if not isinstance(info, dict):
         raise CorpusError(
@@ -160,7 +160,7 @@ def _texts(folder: Path, rows: int) -> _Texts | None:
     """The column `text` of the index's data set if the index kept it: Arrow streams in the order of state.json."""
     try:
         files = [entry["filename"] for entry in json.loads((folder / "state.json").read_text())["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     import pyarrow as pa
 

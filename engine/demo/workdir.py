@@ -50,7 +50,7 @@ class Workdir:
             recorded = json.loads(note.read_text(encoding="utf-8"))
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be used as a folder: {error.strerror or error}") from None
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             raise SettingsError(f"{note} is not the note of a demo: name another --workdir") from None
         if not isinstance(recorded, dict):
             raise SettingsError(f"{note} is not the note of a demo: name another --workdir")

@@ -188,7 +188,7 @@ def _lines(path: str) -> Iterator[str]:
 def _record(line: str, path: str, number: int) -> ParsedJson:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("rows", record.get("ids")), list):
         raise DataError(f'{path}:{number + 1}: a subset is {{"rows": [0, 1, …]}} or {{"ids": ["a", "b", …]}}')

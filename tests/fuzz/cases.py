@@ -10,7 +10,7 @@ from random import Random
 from running import headwater
 
 from fuzz.kinds import KINDS, Files, Kind, reader
-from fuzz.mutations import Mutation, Target, delete, delete_folder, drawn, older_version, swap
+from fuzz.mutations import Mutation, Target, delete, delete_folder, drawn, odd_json, older_version, swap
 from fuzz.outcomes import NOTED, WRONG, Answer, Expected, outcome, same_twice
 from fuzz.sealed import is_sealed, odd_and_sealed
 from fuzz.snapshot import Snapshot
@@ -121,7 +121,7 @@ def mutated(runner: Runner, seed: int) -> Case:
 
 def _another_whole_one(kind: Kind) -> tuple[Mutation, ...]:
     """Mutations after which another answer is right."""
-    exchanged = (swap, older_version) if kind.given else ()
+    exchanged = (swap, older_version, odd_json) if kind.given else ()
     removed = (delete, delete_folder) if kind.optional else ()
     return odd_and_sealed, *exchanged, *removed
 

@@ -24,7 +24,7 @@ class Kind(NamedTuple):
     optional: bool = False
     """Whether a store without it is another whole one: what is computed again, or was not written yet."""
     given: bool = False
-    """Whether it is an input, of which a store records the digest; another whole one in its place gives another answer."""
+    """Whether another whole one in its place gives another answer: an input, or a store of a format without manifests."""
 
 
 KINDS: tuple[Kind, ...] = (
@@ -42,7 +42,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("row chunk", r"[SPFAV]/shards/0/methods/.*/c/.*"),
     Kind("copy chunk", r"[SPFAV]/shards/0/forms/.*/c/.*"),
     Kind("hidden-state chunk", r"[SPFAV]/shards/0/hidden_states/.*/c/.*"),
-    Kind("old store", r"O[12]/.*"),
+    Kind("old store", r"O[12]/.*", given=True),
     Kind("task vectors", r"S/methods/grasp/state/task-.*", optional=True),
     Kind("calibration", r"S/methods/grasp/state/calibration/.*", optional=True),
     Kind("fit record", r"[SFA]/methods/stride/state/(zarr\.json|fit/.*|base0/zarr\.json)", optional=True),

@@ -182,6 +182,24 @@ def test_killed_before_each_change_of_the_disk_one_of_both_states_is_whole(tmp_p
     assert step > 8 and seen == {1, 2}
 
 
+def test_killed_before_each_change_of_the_disk_and_written_again_all_groups_above_are_there(tmp_path: Path) -> None:
+    step, code = 0, -signal.SIGKILL
+    while code:
+        step += 1
+        store = FeatureStore.create(tmp_path / str(step), {}, "0").path
+        child = os.fork()
+        if child == 0:
+            stop_before(step)
+            write_state(store / "methods/m/state/a", {"version": 1}, {"mean": np.ones(2)})
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        write_state(store / "methods/m/state/a", {"version": 1}, {"mean": np.ones(2)})
+        assert all((store / group / "zarr.json").is_file() for group in ("methods", "methods/m", "methods/m/state")), (
+            step
+        )
+    assert step > 8
+
+
 def stop_before(step: int) -> None:
     """End this process just before its `step`-th change of the disk."""
     kill_before(step, (os, "fsync"), (shutil, "rmtree"), (Path, "mkdir"), (Path, "replace"))

@@ -88,6 +88,7 @@ def test_an_example_named_twice_counts_twice_and_a_column_makes_subsets(store: F
         ("other.jsonl", '{"ids": ["who"]}\n', "who"),
         ("void.jsonl", '{"rows": []}\n', "subset 0"),
         ("words.jsonl", "words\n", "a subset is"),
+        ("deep.jsonl", "[" * 100_000 + "]" * 100_000, "a subset is"),
     ],
 )
 def test_a_file_that_names_no_subsets_of_the_store_is_refused(
