@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import click
 
+from ...store.json_values import ParsedJson
 from ..results.printable import printable_json
 from .options import COLUMNS, PARTIAL, command_of, echo
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
@@ -90,16 +91,21 @@ def select(arguments: SelectArguments) -> None:
         with stop:
             selected = selection.run(targets_of(features, task).vector(a.task))
     write_training(a.output, selection.rows(selected))
-    if a.as_json:
-        echo(printable_json(selected.facts))
-    else:
-        figures = ", ".join(f"{name} {value:,.6g}" for name, value in selected.facts.items())
-        echo(f"{a.output}: {figures}", err=True)
+    _print_selected(a, selected.facts)
     if stop.requested():
         echo("stopped: these are the first examples of the selection", err=True)
         raise SystemExit(130)
-    if a.count and selected.facts["examples"] < a.count:
-        count = f"{selected.facts['examples']} of {a.count}"
+
+
+def _print_selected(arguments: SelectArguments, facts: ParsedJson) -> None:
+    """Print the figures of a selection, and why it ended early if it did."""
+    if arguments.as_json:
+        echo(printable_json(facts))
+    else:
+        figures = ", ".join(f"{name} {value:,.6g}" for name, value in facts.items())
+        echo(f"{arguments.output}: {figures}", err=True)
+    if arguments.count and int(facts["examples"]) < arguments.count:
+        count = f"{facts['examples']} of {arguments.count}"
         echo(
             f"{count}: every other example is a copy of a chosen one, left out by a file, or beyond its quota", err=True
         )

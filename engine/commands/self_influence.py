@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from .attribution import ALL_VALUES, print_results, write_parts
 from .options import EXAMPLES_PRINTED, JSON_LINES, PARTIAL, RUN, RunArguments, command_of, echo
+
+if TYPE_CHECKING:
+    from ..attribution.self_influence import SelfInfluence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +67,20 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
             write_parts(arguments.output, VALUE_FIELDS, value_rows(scores, influence.store, influence.parts))
         else:
             best = influence.best(arguments.top, scores)
-    for line in influence.notes:
-        echo(line, err=True)
-    if influence.all_equal:
-        echo(
-            f"all examples have the same self-influence: rows of {arguments.method} have unit norm; without --method, graddot "
-            "tells them apart",
-            err=True,
-        )
+    _print_notes(influence)
     if arguments.output:
         echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
     else:
         print_results({}, result_rows(best, influence.store, influence.parts), arguments.as_json)
+
+
+def _print_notes(influence: SelfInfluence) -> None:
+    """Print what the user should know of the scores to stderr."""
+    for line in influence.notes:
+        echo(line, err=True)
+    if influence.all_equal:
+        echo(
+            f"all examples have the same self-influence: rows of {influence.name} have unit norm; without --method, graddot "
+            "tells them apart",
+            err=True,
+        )
