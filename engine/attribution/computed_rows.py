@@ -64,12 +64,12 @@ class ComputedRows:
         self._provider = base_provider(store, "", model, ())
         shape = self._provider.head.model_shape
         self._needs, self._columns = merge_specs([self.method.needs(shape)]), self.method.columns(shape)
-        kept = Part("rows of a window", 4 * WINDOW * sum(int(np.prod(column.shape)) for column in self._columns))
+        window_part = Part("rows of a window", 4 * WINDOW * sum(int(np.prod(column.shape)) for column in self._columns))
         output = all_values(Scored(store, self.rows, 1, WINDOW, run.budget))
-        least = kept.bytes + min(output(size).total for size in PART_SIZES)
+        least = window_part.bytes + min(output(size).total for size in PART_SIZES)
         left = None if run.budget is None else run.budget - least
         self._tokens, plan = choose_batch(self._provider, {name: self.method}, left, None, StoredFields(False, False))
-        planned = with_output([(plan + Plan.of(kept), None)], output)
+        planned = with_output([(plan + Plan.of(window_part), None)], output)
         self.parts: PartSize
         self.plan, (_, self.parts) = first_plan_within_budget(planned, Plan(()), run.budget)
         self._compute = MethodRows(name, self.method, self._provider.head, {})

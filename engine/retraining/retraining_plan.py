@@ -44,11 +44,11 @@ class Retraining:
         vocabulary = self.model.head.model_shape.vocabulary
         longest = max(_longest(self.examples), _longest(self.queries))
         trained, measured = self.batch * longest, max(LOSS_BATCH_TOKENS, _longest(self.queries))
-        kept = _LAYER_COPIES * max(1, layers) * sizes["activations"] * trained
+        backward = _LAYER_COPIES * max(1, layers) * sizes["activations"] * trained
         logits = 4 * vocabulary * _LOGIT_COPIES
         return Plan.of(
             Part("weights and optimizer", _WEIGHT_COPIES * sizes["weights"]),
-            Part("activations", max(kept, _LAYER_COPIES * sizes["activations"] * measured)),
+            Part("activations", max(backward, _LAYER_COPIES * sizes["activations"] * measured)),
             Part("logits", logits * max(trained, measured)),
             Part("tokens", 3 * (self.examples.nbytes + self.queries.nbytes)),
             Part("rows of a subset", 50 * len(self.examples)),

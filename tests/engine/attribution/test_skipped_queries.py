@@ -70,6 +70,6 @@ def test_a_task_is_read_without_its_bad_records(place: Path) -> None:
         )
         if name == "mixed":
             assert headwater(*words).exit_code == 1
-        told = done(*words, *more)
+        result = done(*words, *more)
         chosen[name] = (place / f"{name}.ids.jsonl").read_text()
-    assert chosen["good"] == chosen["mixed"] and "skipped" in told.stderr
+    assert chosen["good"] == chosen["mixed"] and "skipped" in result.stderr
