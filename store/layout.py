@@ -149,7 +149,7 @@ def group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def column_from(name: str, metadata: Mapping[str, Any]) -> Column:
     """The column that an array's `zarr.json` describes. Inverse of :func:`array_metadata`."""
     grid = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-    return Column(name, tuple(metadata["shape"][1:]), str(metadata["data_type"]), int(grid[0]))
+    return Column(name, tuple(metadata["shape"][1:]), str(metadata["data_type"]), grid[0])
 
 
 def is_plain(metadata: Mapping[str, Any]) -> bool:

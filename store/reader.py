@@ -49,13 +49,8 @@ def open_array(store: FeatureStore, group: str, name: str, declared: Column, row
         StoreDamaged: it is not the one declared, or has fewer rows.
     """
     path = store.folder(group, name)
-    metadata = store.shard.array_metadata(path)
-    try:
-        column, stored = column_from(declared.name, metadata), metadata["shape"][0]
-        plain, native, too_few = is_plain(metadata), is_native(metadata), bool(stored < rows)
-    except (LookupError, TypeError, ValueError, AttributeError):
-        raise StoreDamaged(f"{store.url}/{path}/{ROOT} describes no array") from None
-    if (column.shape, column.dtype) != (declared.shape, declared.dtype) or too_few or column.chunk_rows < 1:
+    column, stored, plain, native = described_array(store, path, declared.name)
+    if (column.shape, column.dtype) != (declared.shape, declared.dtype) or stored < rows:
         raise StoreDamaged(f"{store.url}/{path}/{ROOT} describes {stored} rows of {column.dtype} {column.shape}, "
                            f"not the {rows} rows of {declared.dtype} {declared.shape} written")  # fmt: skip
     as_written = native and column.chunk_rows == declared.chunk_rows  # the same test as in `is_as_written`
@@ -69,5 +64,21 @@ def open_array(store: FeatureStore, group: str, name: str, declared: Column, row
 
 def is_as_written(store: FeatureStore, group: str, declared: Column) -> bool:
     """Whether a column's array has the chunks and codecs that headwater gives it: otherwise the manifest does not apply."""
-    metadata = store.shard.array_metadata(store.folder(group, declared.name))
-    return is_native(metadata) and column_from(declared.name, metadata).chunk_rows == declared.chunk_rows
+    column, _, _, native = described_array(store, store.folder(group, declared.name), declared.name)
+    return native and column.chunk_rows == declared.chunk_rows
+
+
+def described_array(store: FeatureStore, path: str, name: str) -> tuple[Column, int, bool, bool]:
+    """The column that the metadata of the array at a path below the store describe, its rows, and whether it is plain and native.
+
+    Raises:
+        StoreDamaged: they describe no array.
+    """
+    metadata = store.shard.array_metadata(path)
+    try:
+        column, stored = column_from(name, metadata), metadata["shape"][0]
+        if type(stored) is not int or type(column.chunk_rows) is not int or not 0 < column.chunk_rows < 1 << 63:
+            raise ValueError(stored)
+        return column, stored, is_plain(metadata), is_native(metadata)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise StoreDamaged(f"{store.url}/{path}/{ROOT} describes no array") from None

@@ -15,8 +15,9 @@ from typing import Any
 from .chunk_manifest import ChunkManifest
 from .errors import DataError, StoreError, StoreMismatch
 from .feature_store import FeatureStore
-from .layout import Array, Column, column_from, is_native
+from .layout import Array, Column
 from .ragged_tail import RaggedTail
+from .reader import described_array
 from .shard import arrays_of
 from .tails import ColumnTail, CommittedArray, NumberTail, TextTail
 
@@ -117,8 +118,8 @@ def _open_tail(store: FeatureStore, group: str, column: Column, row: int) -> Col
         )
 
     for name, array in arrays_of(column):
-        metadata = store.shard.array_metadata(store.folder(group, name))
-        if not is_native(metadata) or column_from(array.name, metadata) != array:
+        stored, _, _, native = described_array(store, store.folder(group, name), array.name)
+        if not native or stored != array:
             raise StoreMismatch(f"{store.path}/{store.folder(group, name)} was rewritten by another tool, with other "
                                 "chunks or codecs: it can be read, but not appended to")  # fmt: skip
     if column.ragged:

@@ -103,7 +103,7 @@ def packed(random: Random, name: str, data: bytes) -> tuple[str, bytes]:
     if not suffix:
         return name, data
     if random.random() < 0.15:
-        data = b"\0" * (4 << 20)  # a small file of 4 MB
+        data = b"\0" * (1 << 19)  # a small file of half a megabyte
     whole = packers[suffix](data)
     way = random.randrange(6)
     return name + suffix, [whole, whole, whole, whole[: random.randrange(len(whole) + 1)], whole * 2, data[:1000]][way]

@@ -9,7 +9,7 @@ import pytest
 from headwater.store.blocks import read_blocks
 from headwater.store.cached import hold
 from headwater.store.columns import ColumnReader
-from headwater.store.errors import StoreDamaged
+from headwater.store.errors import StoreDamaged, StoreMismatch
 from headwater.store.feature_store import EXAMPLES, FeatureStore
 from headwater.store.file_column import FileColumn
 from headwater.store.layout import TEXT, Column
@@ -129,6 +129,21 @@ def test_a_column_that_is_not_the_one_declared(path, old, new):
         StoreDamaged, match=r"describes 2\d rows of b?float.*, not the 21 rows of float16 \(3,\) written"
     ):
         open_column(FeatureStore.open(path), EXAMPLES, "sketch")
+
+
+@pytest.mark.parametrize("odd", ["Infinity", "1.5", "null", "[]", '"8"', "-1", "NaN", "true", "1" + "0" * 400])
+@pytest.mark.parametrize("entry", ['"shape": [', '"chunk_shape": ['])
+def test_metadata_with_odd_numbers_are_damaged_for_readers_and_writers(path, entry, odd):
+    file = path / "shards/0/examples/sketch/zarr.json"
+    text = " ".join(file.read_text().split()).replace("[ ", "[")
+    at = text.index(entry) + len(entry)
+    file.write_text(text[:at] + odd + text[text.index(",", at) :])
+    for open_it in (lambda store: open_column(store, EXAMPLES, "sketch"), lambda store: GroupWriter(store, EXAMPLES)):
+        try:
+            open_it(FeatureStore.open(path))
+        except (StoreDamaged, StoreMismatch):
+            continue
+        assert odd.lstrip("-").isdigit() and entry == '"shape": ['  # which a writer replaces at its next commit
 
 
 def test_going_on_upon_a_damaged_chunk_is_refused(path):
