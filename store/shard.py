@@ -72,6 +72,8 @@ class Shard:
                 return None
             return ShardEntry.from_json({**attributes[KEY], "complete": False})
         except StoreMissing:
+            if Path(place, ROOT).is_symlink():
+                raise StoreDamaged(f"{place}/{ROOT} is a link that leads nowhere: restore what it led to") from None
             return None
         except (KeyError, TypeError, ValueError):
             raise StoreDamaged(f"{place}/{ROOT} is not a progress record: remove it, and the unfinished rows of {group} "

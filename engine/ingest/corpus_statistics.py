@@ -14,7 +14,7 @@ from pathlib import Path
 from ...store.errors import StoreDamaged
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
-from ...store.state import has_state, whole_state, write_state
+from ...store.state import has_state, read_state, whole_state, write_state
 from ..interface.method import Accumulator, Method
 from ..interface.model_view import ModelShape
 from ..models.batch_outputs import PackedOutputs, merge_specs
@@ -50,8 +50,11 @@ def frozen_statistics(store: FeatureStore, name: str, method: Method, model: Mod
 def unseen_rows(store: FeatureStore, name: str) -> int | None:
     """Number of a method's rows that were appended after its statistics were frozen; None for a method without statistics, or if
     the store does not record it.
+
+    Raises:
+        StoreDamaged: the statistics are damaged.
     """
-    state = None if store.remote else whole_state(_folder(store, name))
+    state = None if store.remote else read_state(_folder(store, name))
     examples = state.values.get(_EXAMPLES) if state is not None else None
     return max(0, store.rows(method_group(name)) - examples) if isinstance(examples, int) else None
 

@@ -121,6 +121,7 @@ def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote_code)
+        tokenizer("a")  # settings of a wrong type fail only here
     except Exception as error:  # transformers raises many kinds of exceptions
         if "trust_remote_code" in str(error):
             raise ModelError(f"{path} needs tokenizer code of its own: --trust-remote-code allows it to run") from None

@@ -132,6 +132,16 @@ def test_a_progress_record_with_a_changed_key_is_damaged_not_empty(tmp_path, cha
         FeatureStore.open(tmp_path)
 
 
+def test_a_progress_record_that_is_a_link_to_nothing_is_damaged(tmp_path):
+    with GroupWriter(empty(tmp_path), EXAMPLES) as writer:
+        write(writer, 20)
+    file = tmp_path / "shards/0/examples/zarr.json"
+    file.unlink()
+    file.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StoreDamaged, match="leads nowhere"):
+        FeatureStore.open(tmp_path)
+
+
 @pytest.mark.parametrize("rows", [1, 4, 7, 8, 16, 20])
 def test_an_older_view_stays_true_while_the_owner_goes_on(tmp_path, rows):
     """Its last chunks are filled up and its manifest is removed: what it shows is still there, and is still checked."""

@@ -160,6 +160,10 @@ def test_info_counts_the_rows_that_the_statistics_have_not_seen(site, capsys):
     prepare(job(site, "b.npz", append=True)).ingest()
     facts = store_facts(str(site / "S"))
     assert facts["methods"]["whitened"]["rows_after_statistics"] == 30
+    (file,) = (site / "S/methods/whitened/state/statistics").glob("*/*/c/**/[0-9]*")
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    with pytest.raises(StoreDamaged):
+        store_facts(str(site / "S"))
     print_info(facts)
     assert "30 rows were appended after the corpus statistics were frozen" in capsys.readouterr().out
 
@@ -213,4 +217,4 @@ def test_a_fault_is_found_at_the_first_batch_and_names_method_and_package(site, 
     with pytest.raises(BrokenMethod) as error:
         prepare(job(site, "a.npz", method="faulty", settings={"fault": fault})).ingest()
     assert str(error.value) == f"method faulty of whitening 3.1: {FAULTS[fault]}"
-    assert FeatureStore.open(str(site / "S")).rows("methods/faulty") == 0
+    assert not (site / "S").exists()

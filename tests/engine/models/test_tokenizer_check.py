@@ -31,3 +31,11 @@ def test_tokens_are_those_of_the_file_or_the_tokenizer_is_refused(kind, name, mo
     assert tokenizer(TEXT, add_special_tokens=False)["input_ids"] == by_file.encode(TEXT, add_special_tokens=False).ids
     assert tokenizer.decode(by_file.encode(TEXT, add_special_tokens=False).ids) == TEXT
     assert tokenizer.bos_token_id == 0
+
+
+def test_a_tokenizer_with_a_setting_of_another_type_is_refused(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder("Llama"), tmp_path / "m")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": {}}))
+    with pytest.raises(ModelError, match="has no tokenizer that loads"):
+        read_tokenizer(str(folder), False)
