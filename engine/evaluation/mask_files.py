@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 
 from ...store.errors import DataError
 from ...store.layout import Array
+from ..data.stored_arrays import reading
 from .matrices import read_array, require_array_file, rows_of_lists
+from .truth_record import require_undamaged
 
 MASK_READING_BYTES = 8 << 20
 """Memory of reading masks, besides the bits and :data:`MASK_ROW_COPIES` of one subset's row."""
@@ -50,6 +52,8 @@ def read_packed_masks(path: str) -> tuple[Array, int]:
     for rows in _rows(path):
         if not rows.size or rows.ndim != 2 or not ((rows == 0) | (rows == 1)).all():
             _refuse(path, rows)
+        if bits and rows.shape[1] != examples:
+            raise DataError(f"{path}: subsets have masks of {examples} and of {rows.shape[1]} examples")
         masks, examples = rows.astype(bool), rows.shape[1]
         empty = np.flatnonzero(~masks.any(1))
         if len(empty):
@@ -80,8 +84,15 @@ def _rows(path: str) -> Iterator[Array]:
     if shape is None:
         yield read_array(path, "masks")
         return
+    if path.endswith(".npy"):
+        require_undamaged(Path(path))
     count, width, itemsize = shape
-    step = max(1, _PART_BYTES // max(1, width * itemsize))
+    with reading(path, DataError):
+        yield from _parts(path, count, width, max(1, _PART_BYTES // max(1, width * itemsize)))
+
+
+def _parts(path: str, count: int, width: int, step: int) -> Iterator[Array]:
+    """The `count` rows of `width` numbers, `step` at a time."""
     if path.endswith(".zarr"):
         array = _zarr_rows(path)
         assert array is not None
@@ -108,8 +119,8 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, int], np.dtype] | None:
         version = np.lib.format.read_magic(file)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, fortran, dtype = read_header[version](file)
-    except (KeyError, ValueError, OSError, EOFError):
-        return None  # read_array says what is wrong
+    except Exception:  # NumPy raises nearly every class for damaged bytes, and read_array says what is wrong
+        return None
     plain = len(shape) == 2 and not fortran and dtype.kind in "biuf"
     return ((int(shape[0]), int(shape[1])), dtype) if plain else None
 
@@ -118,8 +129,8 @@ def _parquet_shape(path: str) -> tuple[int, int, int] | None:
     """Shape and largest size of a number in a file with one column of lists; None for another one."""
     try:
         file = pq.ParquetFile(path)
-    except (OSError, ValueError):
-        return None  # read_array says what is wrong
+    except Exception:  # read_array says what is wrong
+        return None
     types, rows = file.schema_arrow.types, file.metadata.num_rows
     if len(types) != 1 or not pa.types.is_list(types[0]) or not rows:
         return None
@@ -127,7 +138,8 @@ def _parquet_shape(path: str) -> tuple[int, int, int] | None:
     return rows, values // rows, 8
 
 
-def _zarr_rows(path: str):  # type: ignore[no-untyped-def]
+def _zarr_rows(path: str) -> Any:
+    """The array of a .zarr of masks; None if only reading it all tells."""
     import zarr
 
     try:

@@ -21,7 +21,7 @@ import torch
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.layout import Array
-from ...store.rowless_store import remove_rowless
+from ...store.rowless_store import remove_unused
 from ...store.writer import GroupWriter, Rows
 from ..interface.method import Method
 from ..models.batch_outputs import PackedOutputs, merge_specs
@@ -66,6 +66,7 @@ class Ingestion:
         """
         self.provider, self.store, self.methods = provider, store, dict(methods)
         self.tokens, self.commit_seconds = tokens, commit_seconds
+        self._identity = _identity(store, self._groups())
         self.added, self.read_tokens, self.started = 0, 0, time.monotonic()
         self._estimates: list[float] = []
         self._rows: dict[str, MethodRows] = {}
@@ -83,7 +84,7 @@ class Ingestion:
         try:
             finished = self._run(run)
         except Exception:
-            remove_rowless(self.store)  # so that the settings of a run that failed at once bind no later one
+            remove_unused(self.store)  # so that the settings of a run that failed at once bind no later one
             raise
         seconds = time.monotonic() - self.started
         return IngestResult(
@@ -158,6 +159,9 @@ class Ingestion:
         try:
             for group in groups:
                 writers.append(GroupWriter(self.store, group))
+            self.store.refresh()
+            if _identity(self.store, self._groups()) != self._identity:
+                raise StoreBusy(f"another process has made {self.store.path} anew: name another store, or wait for it")
             if (
                 len({writer.rows for writer in writers}) != 1
             ):  # they were equal before the locks were taken, so another process has written rows
@@ -227,6 +231,13 @@ class Ingestion:
                 except DataError:
                     raise DataError(f"method {name} gave NaN or Inf for example {named(example)}") from None
             raise
+
+
+def _identity(store: FeatureStore, groups: list[str]) -> dict[str, object]:
+    """What stays the same in a store while rows are added to these groups, as long as no other process makes it anew."""
+    settings = {group: store.groups[group].settings for group in groups if group in store.groups}
+    provenance = {key: value for key, value in store.provenance.items() if key not in ("sources", "truncate")}
+    return {**provenance, "groups": settings}
 
 
 def _chained(digest: str, window: list[Example]) -> str:

@@ -299,5 +299,7 @@ def test_token_boundary_runs(script: Load, tmp_path: Path, monkeypatch: pytest.M
     boundary = script("token_boundary")
     monkeypatch.setattr(boundary, "READ", boundary.READ[:1])
     precisions = boundary.main(["--data", str(DATA), "--out", str(tmp_path), "--seeds", "3", "--sizes", "12", "4", "2"])
-    assert {key[0] for key in precisions[3]} == {"joined", "apart"} and all(0 < value <= 1 for value in precisions[3].values())
+    assert {key[0] for key in precisions[3]} == {"joined", "apart"} and all(
+        0 < value <= 1 for value in precisions[3].values()
+    )
     assert "fine-tuned" in (tmp_path / "token_boundary.md").read_text()

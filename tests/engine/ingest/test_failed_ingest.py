@@ -6,9 +6,14 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_server import CommandServer
+from headwater.engine.ingest.ingest_job import IngestJob, prepare
+from headwater.engine.ingest.text_settings import TextSettings
+from headwater.engine.models.language_model import ModelChoice
+from headwater.store.errors import CorpusError, StoreBusy
 from headwater.store.feature_store import FeatureStore
 from headwater.store.rowless_store import is_unused
 from running import done, headwater
@@ -60,6 +65,36 @@ def test_a_store_with_rows_of_other_settings_stays(model: Path, tmp_path: Path) 
     refused = headwater(*common[:-1], "60")
     assert refused.exit_code == 1 and "max_length is 40 in the store, 60 in this run" in refused.stderr
     assert FeatureStore.open(tmp_path / "S").rows("examples") == 512
+
+
+@pytest.mark.parametrize("setting", [{"rise": {"tau": 1.0}}, {"rise": {}}], ids=["method", "length"])
+def test_a_run_whose_store_another_one_has_made_anew_stops(
+    model: Path, tmp_path: Path, setting: dict[str, Any]
+) -> None:
+    path, store = corpus(tmp_path / "c.jsonl", 20), tmp_path / "S"
+    text = TextSettings(max_length=60, truncate=True)
+    first = prepare(IngestJob([str(path)], str(store), ModelChoice(str(model), "cpu"), {"rise": {}}, text)).open()
+    length = ["60" if "tau" in setting["rise"] else "50"]
+    options = [word for key, value in setting["rise"].items() for word in ("-o", f"rise.{key}", value)]
+    done(*words(path, store, model)[:-1], *length, "--truncate", *options)
+    whole = tree(store)
+    with pytest.raises(StoreBusy, match=r"made .* anew"):
+        first.run()
+    assert tree(store) == whole
+
+
+def test_files_of_others_stay(model: Path, tmp_path: Path) -> None:
+    path, store = corpus(tmp_path / "c.jsonl", 20), tmp_path / "S"
+    settings = TextSettings(max_length=40)
+    ingestion = prepare(
+        IngestJob([str(path)], str(store), ModelChoice(str(model), "cpu"), {"rise": {}}, settings)
+    ).open()
+    (store / "notes").mkdir()
+    (store / "notes/mine.txt").write_text("mine")
+    with pytest.raises(CorpusError):
+        ingestion.run()
+    assert (store / "notes/mine.txt").read_text() == "mine"
+    done(*words(path, store, model), "--truncate")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")

@@ -74,7 +74,7 @@ def test_evaluate_refuses_damaged_ground_truth(place: Path, tmp_path: Path, name
     command = ["evaluate", "lds", "--scores", place / "scores.npy", "--masks", folder / "masks.npy", "--outcomes",
                folder / "outcomes.npy", "--resamples", 2]  # fmt: skip
     done(*command)
-    flip(folder / name, -1)
+    flip(folder / name, -8)  # the lowest bit: a mask stays one of 0 and 1
     refused = headwater(*command)
     assert refused.exit_code == 1 and len(refused.stderr.splitlines()) == 1 and "ground-truth again" in refused.stderr
 
