@@ -70,6 +70,8 @@ class TextProvider:
         recorded = self.settings.provenance()
         if not (self.chat and self.chat.reads_clock):
             del recorded["clock"]  # rows do not depend on it
+        if self.chat and self.chat.has_marks:
+            recorded["marked_targets"] = True  # which only token ids keep
         template, dtype = recorded.pop("template"), str(self.head.weight.dtype).removeprefix("torch.")
         return {"kind": "text", **self.model.fingerprint, **recorded, "dtype": dtype, "template": template}
 
@@ -117,7 +119,7 @@ class TextProvider:
             for document, tokens in zip(group, self._tokenizer.documents(group), strict=True):
                 if document.tokens:
                     yield from self._token_record(document, document.tokens, source_index)
-                elif document.prompt:
+                elif document.prompt or document.targets:
                     yield from self._whole_example(document, tokens, source_index)
                 else:
                     yield from self._pieces(document, iter([tokens]), source_index)
@@ -132,7 +134,7 @@ class TextProvider:
 
         A plain one is tokenised in parts. One with a prompt is shortened first, or reported if the settings forbid truncation.
         """
-        if not document.prompt:
+        if not document.prompt and not document.targets:
             yield from self._pieces(
                 document, self._tokenizer.parts(document.text, self._characters_at_once), source_index
             )

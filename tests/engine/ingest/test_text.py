@@ -229,6 +229,19 @@ def test_all_answers_of_a_conversation_are_target_tokens(model, tmp_path, monkey
     assert max(example.payload.target_positions) == example.length - 2
 
 
+def test_answers_alone_are_targets_where_nothing_precedes_the_first(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model.tokenizer, "chat_template", "{% for m in messages %}{{ m.content }} {% endfor %}")
+    talk = [
+        {"role": role, "content": content}
+        for role, content in (("assistant", "two"), ("user", "the sea"), ("assistant", "four"))
+    ]
+    source = provider(model, tmp_path, [{"messages": talk}], template=Template(turns="all"))
+    (example,) = all_of(source)
+    assert example.prompt == "" and example.text.strip() == "two the sea four"
+    read = model.tokenizer.decode(counted_tokens(source, example))
+    assert "four" in read and "sea" not in read
+
+
 def test_a_document_without_tokens_is_read_all_the_same(model, tmp_path, monkeypatch):
     """Some tokenizers drop unknown characters."""
     monkeypatch.setattr(

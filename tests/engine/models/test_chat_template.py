@@ -114,3 +114,31 @@ def test_targets_are_what_a_template_marks() -> None:
     conversation = Conversation([message for message in LONG.messages if message["role"] != "tool" and message != CALL])
     assert parts(MARKED, "all", conversation) == ["<think>\nlong\n</think>\n\ntwo<|im_end|>", "four<|im_end|>"]
     assert parts(MARKED, "last", conversation) == ["four<|im_end|>"]
+
+
+QWEN3 = (  # an answer that is last opens and closes a thought, an earlier one does not
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+PLAIN = [message for message in LONG.messages if message["role"] != "tool" and message != CALL]
+NO_START = (  # refuses what does not begin with a user's message
+    "{% if not messages | selectattr('role', 'equalto', 'user') | list %}{{ raise_exception('No user query') }}{% endif %}"
+    + CHATML
+)
+HIDDEN = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+
+
+def test_an_earlier_answer_has_its_end_of_turn_where_the_template_renders_the_last_one_otherwise() -> None:
+    first, last = parts(QWEN3, "all", Conversation(PLAIN))
+    assert first.endswith("two<|im_end|>\n") and last.endswith("four<|im_end|>\n")
+
+
+def test_messages_before_an_answer_may_be_refused() -> None:
+    conversation = Conversation([{"role": "assistant", "content": "hello"}, *PLAIN])
+    assert parts(NO_START, "all", conversation)[0] == "hello<|im_end|>\n"
+
+
+def test_a_template_that_hides_answers_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not show where each of the assistant's messages is"):
+        parts(HIDDEN, "all", Conversation(PLAIN))
