@@ -23,7 +23,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 
@@ -60,6 +60,8 @@ class RetrainingTask:
     """Hyperparameters of all trainings, whose seeds differ."""
     clock: str = ""
     """The date that the chat template sees, as YYYY-MM-DD; empty if it sees none."""
+    drawn: JsonFields = field(default_factory=dict)
+    """The settings by which the subsets were drawn; empty if they were read."""
 
     def settings(self) -> ParsedJson:
         """The settings and digests that decide the outcomes, as JSON values."""
@@ -70,6 +72,7 @@ class RetrainingTask:
             "model": config_digest(self.model, weights=self.recipe.pretrained), "examples": self.examples.digest,
             "queries": self.queries.digest, "masks": masks,
             "shape": list(self.masks.shape), "seeds": self.seeds, "recipe": self.recipe_fields(), "clock": self.clock,
+            "drawn": self.drawn,
         }  # fmt: skip
 
     def recipe_fields(self) -> JsonFields:

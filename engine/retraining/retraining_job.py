@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...store.errors import CorpusError, DataError, SettingsError
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..data.documents import RecordErrors, Template
 from ..data.sources import find_sources
@@ -92,9 +93,10 @@ def prepare_ground_truth(job: GroundTruthJob, run: Run = SILENT) -> GroundTruth:
     _, processes = Retraining(model, examples, queries, subsets, job.recipe.batch).planned(job.processes, run.budget)
     masks = _masks(job, reader, len(examples), len(queries))
     day = reader.chat.day.isoformat() if reader.chat and reader.chat.reads_clock else ""
-    return GroundTruth(
-        job.folder, RetrainingTask(job.model, examples, queries, masks, job.seeds, job.recipe, day), processes
-    )
+    names = () if job.masks or job.without else ("subsets", "fraction", "clusters", "seed")
+    drawn: JsonFields = {name: getattr(job, name) for name in names}
+    task = RetrainingTask(job.model, examples, queries, masks, job.seeds, job.recipe, day, drawn)
+    return GroundTruth(job.folder, task, processes)
 
 
 def _examples(reader: TextProvider, paths: list[str]) -> Iterator[Example]:
@@ -139,7 +141,7 @@ def _masks(job: GroundTruthJob, reader: TextProvider, examples: int, queries: in
     if job.without:
         return _removals(job, examples, queries)
     masks_file = Path(job.folder) / "masks.npy"
-    if job.clusters and masks_file.exists():
+    if job.clusters and masks_file.exists() and TruthRecord.read(masks_file.parent) is not None:
         return read_masks(str(masks_file))  # another version of scikit-learn may cluster differently
     if job.clusters:
         texts = [example.prompt + example.text for example in _examples(reader, list(job.corpus))]

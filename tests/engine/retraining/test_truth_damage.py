@@ -11,12 +11,14 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from headwater.engine.ingest import text_settings
 from headwater.engine.retraining.retraining_job import GroundTruthJob, prepare_ground_truth
 from headwater.engine.retraining.training_loop import RetrainingRecipe
+from headwater.store.errors import StoreMismatch
 from running import done, headwater
 from small import save_model, sentences, write_corpus
 
@@ -110,6 +112,19 @@ def test_texts_are_read_as_asked_and_with_the_first_day(
         tasks.append(prepare_ground_truth(task).task)
     assert [task.clock for task in tasks] == ["2026-01-02", "2026-01-02", "2026-03-04"]  # the folder keeps its day
     assert tasks[0].examples.digest == tasks[1].examples.digest != tasks[2].examples.digest
+
+
+def test_clusters_drawn_otherwise_are_refused(place: Path, tmp_path: Path) -> None:
+    def job(**more: Any) -> GroundTruthJob:
+        settings = {"subsets": 2, "clusters": 4, **more}
+        return GroundTruthJob(
+            [str(place / "c.jsonl")], str(place / "q.jsonl"), str(place / "model"), str(tmp_path / "t"), **settings
+        )
+
+    first = prepare_ground_truth(job())
+    assert np.array_equal(prepare_ground_truth(job()).task.masks, first.task.masks)
+    with pytest.raises(StoreMismatch, match="another drawn"):
+        prepare_ground_truth(job(subsets=3))
 
 
 @pytest.mark.slow
