@@ -23,9 +23,10 @@ from ..arrays.greedy.problem import CACHE_BYTES, DIRECTIONS, Choice, Limits, Obj
 from ..arrays.greedy.row_cache import RowSource
 from ..arrays.scan.scan_loop import cores, shapes
 from ..arrays.scan.stored_rows import first_plan_within_budget
-from ..results.example_table import Columns, Examples
+from ..results.example_table import PART_SIZES, Columns, Examples
 from ..results.group_labels import GroupColumn
 from ..results.groups import Groups
+from ..results.table_plan import Scored, table_plan
 from ..runtime.memory import Part, Plan
 from ..runtime.output_files import whole_file
 from .equal_texts import PASSES, equal_texts, equal_texts_bytes
@@ -38,7 +39,7 @@ CHOSEN_FIELDS = {
 }  # fmt: skip
 _POOLS, _POOL_BYTES = (4096, 1024, 128), 512 << 20
 _CHOSEN_BYTES = (512 << 20, 32 << 20, 1 << 20)  # of chosen rows that others are compared with
-_PART = 512
+_PART = PART_SIZES[2]  # of the examples that are written together
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,8 @@ class Selection:
             Part("chosen examples", 64 * self._most),
             Part("ids of files", ID_BYTES * features.rows * bool(request.candidates or request.exclude)),
         )
+        written = Scored(features.store, features.rows, 1, self._most, features.run.budget)
+        plan += table_plan(written, self._most)(_PART)
         for column in sorted({column for column, _, _ in request.quotas}):
             labels = GroupColumn(features.store, column, request.columns, features.rows)
             plan += labels.reading(labels.counts())
@@ -195,15 +198,14 @@ class Selection:
     def rows(self, result: SelectionResult) -> Iterator[Columns]:
         """The chosen examples with their texts, as columns of `CHOSEN_FIELDS`."""
         examples, choice = Examples(self._features.store), result.choice
-        for start in range(0, len(choice.rows), _PART):
-            rows = choice.rows[start : start + _PART]
-            prompts, texts = examples.get("prompt", rows), examples.get("text", rows)
+        for part, columns in examples.parts(("id", "source", "prompt", "text"), choice.rows, _PART):
+            rows, prompts, texts = choice.rows[part], columns["prompt"], columns["text"]
             yield {
-                "order": list(range(start + 1, start + len(rows) + 1)),
-                "id": examples.get("id", rows),
-                "gain": choice.gains[start : start + _PART].tolist(),
+                "order": list(range(part.start + 1, part.stop + 1)),
+                "id": columns["id"],
+                "gain": choice.gains[part].tolist(),
                 "row": rows.tolist(),
-                "source": examples.get("source", rows),
+                "source": columns["source"],
                 "tokens": self._tokens[rows].tolist(),
                 "prompt": prompts,
                 "completion": [text if prompt else "" for prompt, text in zip(prompts, texts, strict=True)],
