@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,8 @@ def test_a_task_is_read_without_its_bad_records(place: Path) -> None:
         result = done(*words, *more)
         chosen[name] = (place / f"{name}.ids.jsonl").read_text()
     assert chosen["good"] == chosen["mixed"] and "skipped" in result.stderr
+    again = done(*words, *more)  # the task is read from the store
+    assert again.stderr.splitlines() == result.stderr.splitlines()
+    shutil.copy(place / "mixed.jsonl", place / "copied.jsonl")
+    copied = done(*(place / "copied.jsonl" if word == place / "mixed.jsonl" else word for word in words), *more).stderr
+    assert "copied.jsonl:2: " in copied and "mixed.jsonl:2: " not in copied
