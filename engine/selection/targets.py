@@ -18,7 +18,7 @@ import numpy as np
 from ...store.errors import CorpusError, DataError, SettingsError, StoreError
 from ...store.layout import Array
 from ...store.state import whole_state, write_state
-from ..attribution.queries import skipped_lines
+from ..attribution.queries import skipped_clause, skipped_lines
 from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
 from ..ingest.text_settings import TextSettings
@@ -141,7 +141,8 @@ def _compute(
             counts[task] = counts.get(task, 0) + 1
             task_ids[record] = list(sums).index(task)
     if not sums:
-        raise CorpusError(f"no query in {', '.join(source.path for source in provider.sources)} has a target position")
+        paths = ", ".join(source.path for source in provider.sources)
+        raise CorpusError(f"no query in {paths} has a target position{skipped_clause(provider.record_errors)}")
     vectors = np.stack([sums[task] / counts[task] for task in sums])
     if not np.isfinite(vectors).all():
         raise DataError("a query's vector is not finite")
