@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from . import (
     BlockSimilarity,
     BucketedResidual,
     Column,
+    JsonObject,
     ModelShape,
     OutputSpec,
     QueryMatrix,
@@ -61,6 +62,14 @@ class Grasp(BlockSimilarity):
         """Refuse settings out of range."""
         if self.m < 2:
             raise SettingsError("grasp needs m ≥ 2")
+
+    @classmethod
+    def from_settings(cls, settings: JsonObject) -> Self:
+        """An instance with these settings; older stores record a setting `weight` beside them, of which rows are independent."""
+        is_recorded = {"m", "seed"} <= set(settings)  # stores record all settings; the command line names some
+        return super().from_settings(
+            {name: value for name, value in settings.items() if not (is_recorded and name == "weight")}
+        )
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The feature φ, and its square norm ‖φ‖²."""

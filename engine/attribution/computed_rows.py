@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -15,12 +15,13 @@ from ..fitting.fit_corpus import base_provider
 from ..ingest.examples import WINDOW, Place, StoredFields, example_windows
 from ..ingest.ingest_plan import choose_batch
 from ..ingest.method_code import MethodRows
-from ..ingest.outputs import Batching, outputs
-from ..interface.method import Similarity
+from ..ingest.outputs import BATCH_TOKENS, Batching, outputs
+from ..ingest.provider import Provider
+from ..interface.method import Method, Similarity
 from ..interface.registry import load
 from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..models.language_model import ModelChoice
-from ..results.example_table import PART_SIZES, PartSize
+from ..results.example_table import PartSize
 from ..results.table_plan import Scored, all_values, with_output
 from ..runtime.memory import Part, Plan
 from ..runtime.run import Run
@@ -66,12 +67,9 @@ class ComputedRows:
         self._needs, self._columns = merge_specs([self.method.needs(shape)]), self.method.columns(shape)
         window_part = Part("rows of a window", 4 * WINDOW * sum(int(np.prod(column.shape)) for column in self._columns))
         output = all_values(Scored(store, self.rows, 1, WINDOW, run.budget))
-        least = window_part.bytes + min(output(size).total for size in PART_SIZES)
-        left = None if run.budget is None else run.budget - least
-        self._tokens, plan = choose_batch(self._provider, {name: self.method}, left, None, StoredFields(False, False))
-        planned = with_output([(plan + Plan.of(window_part), None)], output)
+        planned = with_output(_batch_plans(self._provider, {name: self.method}), output)
         self.parts: PartSize
-        self.plan, (_, self.parts) = first_plan_within_budget(planned, Plan(()), run.budget)
+        self.plan, (self._tokens, self.parts) = first_plan_within_budget(planned, Plan.of(window_part), run.budget)
         self._compute = MethodRows(name, self.method, self._provider.head, {})
 
     def blocks(self) -> Iterator[Block]:
@@ -94,3 +92,13 @@ class ComputedRows:
 
     def _rows_of_batch(self, batch_outputs: PackedOutputs) -> dict[str, Array]:
         return {name: values.float().cpu().numpy() for name, values in self._compute(batch_outputs).items()}
+
+
+def _batch_plans(provider: Provider, methods: Mapping[str, Method]) -> Iterator[tuple[Plan, int]]:
+    """The plan of computing rows, and the tokens of a batch, in batches from `BATCH_TOKENS` down to one longest example."""
+    tokens, is_last = BATCH_TOKENS, False
+    while not is_last:
+        batch_tokens, plan = choose_batch(provider, methods, None, tokens, StoredFields(False, False))
+        yield plan, batch_tokens
+        is_last = batch_tokens > tokens  # one example has more
+        tokens //= 2

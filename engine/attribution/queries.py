@@ -10,6 +10,7 @@ import numpy as np
 from ...store.errors import CorpusError
 from ...store.layout import Array
 from ..data.documents import RecordErrors
+from ..data.pretokenised import IGNORED
 from ..ingest.examples import Example, Place
 from ..ingest.ingest_plan import TOKEN_BYTES
 from ..ingest.method_code import MethodRows
@@ -31,16 +32,28 @@ def read_queries(provider: Provider) -> list[Example]:
     queries = [pieces[0] for pieces in _by_record(provider) if _is_usable(pieces, provider)]
     provider.notes.extend(line for line in skipped_lines(provider.record_errors) if line not in provider.notes)
     if not queries:
-        raise CorpusError(f"no query in {', '.join(source.path for source in provider.sources)}")
+        paths = ", ".join(source.path for source in provider.sources)
+        raise CorpusError(f"no query in {paths}{skipped_clause(provider.record_errors)}")
     return queries
 
 
 def skipped_lines(record_errors: RecordErrors) -> list[str]:
     """Lines for the user about the queries that were skipped."""
+    if not record_errors.count:
+        return []
+    return [*(f"skipped: {line}" for line in record_errors.first), f"skipped {_bad_queries(record_errors)} in all"]
+
+
+def skipped_clause(record_errors: RecordErrors) -> str:
+    """The end of an error of a file without a usable query: how many were skipped, and the first; empty if none was."""
+    if not record_errors.count:
+        return ""
+    return f": skipped {_bad_queries(record_errors)}, the first: {record_errors.first[0]}"
+
+
+def _bad_queries(record_errors: RecordErrors) -> str:
     count = record_errors.count
-    return (
-        [*(f"skipped: {line}" for line in record_errors.first), f"skipped {count} bad queries in all"] if count else []
-    )
+    return f"{count} bad {'query' if count == 1 else 'queries'}"
 
 
 def _by_record(provider: Provider) -> Iterator[list[Example]]:
@@ -51,14 +64,20 @@ def _by_record(provider: Provider) -> Iterator[list[Example]]:
 
 def _is_usable(pieces: list[Example], provider: Provider) -> bool:
     """Whether a record's examples are one query; otherwise the record is reported."""
-    query, errors = pieces[0], provider.record_errors
+    query, error = pieces[0], ""
     if len(pieces) > 1:
-        errors.report(f"{query.source}:{query.line}: the query is longer than the model's context of "
-                      f"{provider.head.model_shape.max_length} tokens: shorten it")  # fmt: skip
+        error = (
+            f"the query is longer than the model's context of {provider.head.model_shape.max_length} tokens: shorten it"
+        )
+    elif not query.target_count and query.length > 1:
+        error = (
+            f"no predicted token of the query is a target: each is masked, or labelled {IGNORED}; label one at least"
+        )
     elif not query.target_count:
-        errors.report(f"{query.source}:{query.line}: the query has only one token, which nothing predicts: "
-                      "add a prompt or more text")  # fmt: skip
-    return len(pieces) == 1 and query.target_count > 0
+        error = "the query has only one token, which nothing predicts: add a prompt or more text"
+    if error:
+        provider.record_errors.report(f"{provider.sources[query.place.source].path}:{query.line}: {error}")
+    return not error
 
 
 def batch_tokens(queries: list[Example]) -> int:

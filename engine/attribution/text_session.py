@@ -25,7 +25,7 @@ from ..results.results import Results
 from ..results.table_plan import Scored, with_output
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
-from .queries import skipped_lines
+from .queries import skipped_clause, skipped_lines
 from .query_options import QueryOptions
 from .query_session import (
     TOGETHER,
@@ -164,14 +164,16 @@ class TextSession:
 
 
 def _read(path: str, settings: TextSettings, record_errors: RecordErrors) -> list[_Query]:
-    """All queries of a file; a query's text includes its prompt."""
-    queries = [
-        _Query(document.id, document.prompt + document.text)
-        for source in find_sources([path], lines=bool(settings.lines))
-        for document in read_documents(source, settings.template, record_errors)
-    ]
+    """The usable queries of a file; a query's text includes its prompt."""
+    queries = []
+    for source in find_sources([path], lines=bool(settings.lines)):
+        for document in read_documents(source, settings.template, record_errors):
+            if document.tokens:
+                record_errors.report(
+                    f"{source.path}:{document.line}: the query is token ids, but the method compares texts"
+                )
+            else:
+                queries.append(_Query(document.id, document.prompt + document.text))
     if not queries:
-        raise CorpusError(f"no query in {path}")
-    if any(not query.text for query in queries):
-        raise CorpusError(f"{path} holds token ids, but the method compares texts")
+        raise CorpusError(f"no query in {path}{skipped_clause(record_errors)}")
     return queries

@@ -107,7 +107,7 @@ def attribute(arguments: QueryArguments) -> None:
         echo(
             f"approximate: the examples were chosen by scores of compressed rows, which are estimates{recall}", err=True
         )
-    _print_notes(session)
+    print_notes(session.notes)
     if arguments.output:
         write_parts(arguments.output, fields_of(results), result_rows(results, session.store, session.parts))
         counts = f"{len(results.queries)} queries, {results.rows.shape[1]} examples each"
@@ -125,9 +125,9 @@ def _refuse_output(arguments: QueryArguments) -> None:
         refuse_output(path, inputs, arguments.store)
 
 
-def _print_notes(session: QuerySession) -> None:
-    """Print notes on the results to stderr."""
-    for line in session.notes:
+def print_notes(notes: Iterable[str]) -> None:
+    """Print notes on results to stderr."""
+    for line in notes:
         echo(line, err=True)
 
 
@@ -139,7 +139,7 @@ def _export(arguments: QueryArguments, path: str) -> None:
     with ProgressDisplay() as display:
         session = _session(arguments, 1, display, all_scores=True)
         session.export(path)
-    _print_notes(session)
+    print_notes(session.notes)
     echo(f"{path}: {session.rows:,} examples × {len(session.query_ids)} queries", err=True)
 
 
@@ -194,7 +194,7 @@ def value(arguments: QueryArguments) -> None:
             write_parts(arguments.output, VALUE_FIELDS, values)
         else:
             results = session.most_valuable()
-    _print_notes(session)
+    print_notes(session.notes)
     if arguments.output:
         echo(f"{arguments.output}: {session.rows:,} examples", err=True)
     else:
@@ -217,7 +217,7 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
             sums = groups.sums(((first, part[:, None]) for first, part in session.value()), 1)
         else:
             sums = groups.sums(session.scores(), len(session.query_ids))
-    _print_notes(session)
+    print_notes(session.notes)
     tables = groups.tables(sums, [TOGETHER] if together else session.query_ids, session.parts)
     if arguments.output:
         write_parts(arguments.output, GROUP_FIELDS, tables)
@@ -278,7 +278,7 @@ def plan_attribute(arguments: QueryArguments) -> None:
     grouped = arguments.grouped
     session = _session_of_groups(arguments, None) if grouped else _session(arguments, arguments.top, None)
     plan = session.plan
-    _print_notes(session)
+    print_notes(session.notes)
     forecast = session.forecast() if "forecast" in session.capabilities else None
     shape = session.shape
     if arguments.as_json:

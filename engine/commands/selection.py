@@ -91,20 +91,20 @@ def select(arguments: SelectArguments) -> None:
         with stop:
             selected = selection.run(targets_of(features, task).vector(a.task))
     write_training(a.output, selection.rows(selected))
-    _print_selected(a, selected.facts)
+    _print_selected(a, selected.facts, stopped=stop.requested())
     if stop.requested():
         echo("stopped: these are the first examples of the selection", err=True)
         raise SystemExit(130)
 
 
-def _print_selected(arguments: SelectArguments, facts: ParsedJson) -> None:
-    """Print the figures of a selection, and why it ended early if it did."""
+def _print_selected(arguments: SelectArguments, facts: ParsedJson, *, stopped: bool) -> None:
+    """Print the figures of a selection, and why it ended early if it did and was not stopped."""
     if arguments.as_json:
         echo(printable_json(facts))
     else:
         figures = ", ".join(f"{name} {value:,.6g}" for name, value in facts.items())
         echo(f"{arguments.output}: {figures}", err=True)
-    if arguments.count and int(facts["examples"]) < arguments.count:
+    if not stopped and arguments.count and int(facts["examples"]) < arguments.count:
         count = f"{facts['examples']} of {arguments.count}"
         echo(
             f"{count}: every other example is a copy of a chosen one, left out by a file, or beyond its quota", err=True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .attribution import ALL_VALUES, print_results, write_parts
+from .attribution import ALL_VALUES, print_notes, print_results, write_parts
 from .options import EXAMPLES_PRINTED, JSON_LINES, PARTIAL, RUN, RunArguments, command_of, echo
 
 if TYPE_CHECKING:
@@ -67,20 +67,16 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
             write_parts(arguments.output, VALUE_FIELDS, value_rows(scores, influence.store, influence.parts))
         else:
             best = influence.best(arguments.top, scores)
-    _print_notes(influence)
+    print_notes(_notes(influence))
     if arguments.output:
         echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
     else:
         print_results({}, result_rows(best, influence.store, influence.parts), arguments.as_json)
 
 
-def _print_notes(influence: SelfInfluence) -> None:
-    """Print what the user should know of the scores to stderr."""
-    for line in influence.notes:
-        echo(line, err=True)
-    if influence.all_equal:
-        echo(
-            f"all examples have the same self-influence: rows of {influence.name} have unit norm; without --method, graddot "
-            "tells them apart",
-            err=True,
-        )
+def _notes(influence: SelfInfluence) -> list[str]:
+    """What the user should know of the scores."""
+    if not influence.all_equal:
+        return influence.notes
+    equal = f"all examples have the same self-influence: rows of {influence.name} have unit norm"
+    return [*influence.notes, f"{equal}; without --method, graddot tells them apart"]

@@ -124,7 +124,7 @@ def read_documents(
 ) -> Iterator[Document]:
     """Yield the source's documents in order from record `start`; unusable records are reported to `record_errors`.
 
-    `chat` turns the messages up to the assistant's last into (prompt, completion).
+    `chat` renders a conversation as (prompt, text, targets): spans of characters of both together, or None for the whole text.
 
     Raises:
         CorpusError: a record is unusable and the policy is "fail"; or, with any policy, the file cannot be read to its end

@@ -11,7 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
-from ...store.errors import SettingsError, StoreMismatch
+from ...store.errors import HeadwaterError, SettingsError, StoreMismatch
 from ...store.json_values import ParsedJson
 from ...store.root import store_around
 from ..runtime.output_files import hidden_beside, whole_file
@@ -48,6 +48,8 @@ class Workdir:
                 with whole_file(note) as hidden:
                     hidden.write_text(json.dumps(made_with) + "\n", encoding="utf-8")
             recorded = json.loads(note.read_text(encoding="utf-8"))
+        except HeadwaterError:
+            raise
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be used as a folder: {error.strerror or error}") from None
         except (ValueError, RecursionError):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...store.completeness import require_whole
+from ...store.completeness import is_whole, require_whole
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.json_values import ParsedJson
@@ -85,7 +85,7 @@ def retrieval_from_files(
     files: RankingFiles, labels: Labels, cuts: Sequence[int] = CUTS
 ) -> tuple[Retrieval, list[str]]:
     """`evaluate retrieval` from a table of results or from all scores, and notes on it for the user. If a store is given, labels
-    and results must be of its examples.
+    and results must be of its examples; labels may be of examples that an accepted unfinished store does not have yet.
 
     Raises:
         StoreMissing: the store is unfinished, and that is not accepted. DataError: labels or results name examples that the
@@ -101,7 +101,7 @@ def retrieval_from_files(
     store = FeatureStore.open(files.store)
     notes = require_whole(store, partial=files.partial)
     known = set(AllScores.names_of(store))
-    require_known_ids(labels.known, known, "the file of labels", store)
+    notes += _labels_without_examples(labels, known, store, files)
     if files.scores:
         retrieval = evaluate_retrieval(
             AllScores(files.scores, store, texts=isinstance(labels, TextMatch)), labels, cuts, whole=True
@@ -112,6 +112,18 @@ def retrieval_from_files(
             require_known_ids(ranking.examples, known, f"{files.results}: query {ranking.query}", store)
         retrieval = evaluate_retrieval(rankings, labels, cuts, whole=False)
     return retrieval, [*notes, *_unanswered_notes(retrieval)]
+
+
+def _labels_without_examples(labels: Labels, known: set[str], store: FeatureStore, files: RankingFiles) -> list[str]:
+    """A note on labels of examples that an unfinished store does not have yet; of a finished store, or if no label is of its
+    examples, they are refused.
+    """
+    missing = len(labels.known - known)
+    if not missing or is_whole(store) or missing == len(labels.known):
+        require_known_ids(labels.known, known, "the file of labels", store)
+        return []
+    effect = "recall and average precision count them as not retrieved" if files.results else "they are left out"
+    return [f"{missing:,} of {len(labels.known):,} labelled examples are not in the unfinished store: {effect}"]
 
 
 def _unchecked_notes(labels: Labels, retrieval: Retrieval) -> list[str]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...store.errors import StoreDamaged, StoreMissing
+from ...store.errors import StoreDamaged, StoreError, StoreMissing
 from ...store.files import read_json, write_json
 from ...store.json_values import ParsedJson
 
 TRUTH = "truth.json"
+_TRAININGS = "runs/[0-9][0-9][0-9][0-9]-[0-9][0-9]"  # folders beside it: of a subset and a seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,14 @@ class TruthRecord:
         return cls(settings, values, files)
 
 
+def _is_sealed(file: Path) -> bool:
+    """Whether a file has settings and a seal, as ours have."""
+    try:
+        return {"settings", "seal"} <= set(read_json(file))
+    except StoreError:
+        return False
+
+
 def _seal(values: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -69,10 +78,15 @@ def file_digest(path: Path) -> str:
 def require_undamaged(path: Path) -> None:
     """Compare a file with the record of the folder that it is in, if there is one that names it.
 
+    A `truth.json` of another program is no record: it has no seal, and there are no trainings beside it.
+
     Raises:
         StoreDamaged: they differ, or the record is damaged. OSError: the file cannot be read.
     """
-    record = TruthRecord.read(path.absolute().parent)
+    folder = path.absolute().parent
+    if not any(folder.glob(_TRAININGS)) and not _is_sealed(folder / TRUTH):
+        return
+    record = TruthRecord.read(folder)
     if record is not None and record.files.get(path.name, "") not in ("", file_digest(path)):
         raise StoreDamaged(
             f"{path} differs from its digest in {TRUTH}: run headwater ground-truth again, which writes it anew"

@@ -163,14 +163,13 @@ class FitRun:
                 return False
             record["done"] = base + 1
             self._write_record(record)
-            remove_state(self._base_folder(base) / "training")
             del provider  # before the next is loaded
+        for folder in self.folder.glob("base*/training"):  # also of a run that was killed here
+            remove_state(folder)
         return True
 
     def _remove_other_fit(self, record: FitRecord) -> None:
-        """Remove checkpoints and operators of a fit with another record. Hidden states are kept, and used again if they come from
-        the same corpus and model.
-        """
+        """Remove checkpoints and operators of a fit with another record; hidden states are used again if they are the same."""
         stored = readable_record(self.store, self.job.method)
         if stored is None or not same_fit(stored, record):
             for folder in self.folder.glob("base*"):

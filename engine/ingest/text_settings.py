@@ -95,8 +95,11 @@ class TextSettings:
         return self.max_length
 
     def provenance(self) -> ParsedJson:
-        """The settings as JSON values for a store's record, read back by :meth:`from_provenance`."""
-        template = self.template
+        """The settings as JSON values for a store's record, read back by :meth:`from_provenance`.
+
+        Turns `last`, the default, are left out: a store that was made without naming them has the same.
+        """
+        template = replace(self.template, turns=None) if self.template.turns == "last" else self.template
         return {
             **{name: getattr(self, name) for name in (*_RECORDED, *_OPTIONAL)},
             "template": {name: value for name, value in asdict(template).items() if name in _TEMPLATES or value},

@@ -74,7 +74,7 @@ class Examples:
                 size = (part.stop - start) // 2
                 continue
             yield part, columns
-            start = part.stop
+            start, size = part.stop, min(most.rows, 2 * size)
 
     def _within(self, names: Sequence[str], rows: Array, limit: int | None) -> Columns | None:
         """Columns at `rows`; None if their texts have more than `limit` bytes."""

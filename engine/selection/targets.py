@@ -18,7 +18,7 @@ import numpy as np
 from ...store.errors import CorpusError, DataError, SettingsError, StoreError
 from ...store.layout import Array
 from ...store.state import whole_state, write_state
-from ..attribution.queries import skipped_lines
+from ..attribution.queries import skipped_clause, skipped_lines
 from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
 from ..ingest.text_settings import TextSettings
@@ -43,6 +43,8 @@ class Targets:
     """Number of examples of each task."""
     task_ids: Array
     """(Q,) int64: the task of each query, in the file's order; -1 for a query without target positions."""
+    skipped: tuple[str, ...] = ()
+    """Lines for the user about the queries that were skipped."""
 
     def vector(self, task: str = "") -> Array:
         """(D,): a task's vector, or the mean of all tasks'.
@@ -92,15 +94,18 @@ def read_targets(features: LinearFeatures, task: TaskFile) -> Targets:
     queries, by = task.queries, task.by
     provider = query_provider(queries, features.store, task.model, task.text)
     digests = [_digest(source.path) for source in provider.sources]
-    content = json.dumps([digests, provider.provenance(), asdict(task.text), by, features.column], sort_keys=True)
+    named = queries if task.text.on_error == "skip" else ""  # lines on skipped queries name the file
+    content = json.dumps(
+        [digests, provider.provenance(), asdict(task.text), by, features.column, named], sort_keys=True
+    )
     folder = features.state and features.state / f"task-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
     targets = _read(folder, features.depth)
     if targets is None:
         vectors = Plan.of(Part("task vectors", 24 * task.tasks() * features.depth))
         _, batch_tokens = features.reading_plan(provider, vectors)
         targets = _compute(features, provider, labels_of_table(queries, by) if by else None, batch_tokens)
-        features.notes.extend(skipped_lines(provider.record_errors))
         _write(folder, targets)
+    features.notes.extend(targets.skipped)
     return targets
 
 
@@ -136,26 +141,28 @@ def _compute(
             counts[task] = counts.get(task, 0) + 1
             task_ids[record] = list(sums).index(task)
     if not sums:
-        raise CorpusError(f"no query in {', '.join(source.path for source in provider.sources)} has a target position")
+        paths = ", ".join(source.path for source in provider.sources)
+        raise CorpusError(f"no query in {paths} has a target position{skipped_clause(provider.record_errors)}")
     vectors = np.stack([sums[task] / counts[task] for task in sums])
     if not np.isfinite(vectors).all():
         raise DataError("a query's vector is not finite")
-    return Targets(tuple(sums), vectors, tuple(counts.values()), np.array(list(task_ids.values()), np.int64))
+    skipped = tuple(skipped_lines(provider.record_errors))
+    return Targets(tuple(sums), vectors, tuple(counts.values()), np.array(list(task_ids.values()), np.int64), skipped)
 
 
 def _read(folder: Path | None, depth: int) -> Targets | None:
     """Stored targets; None if they are missing or damaged."""
     state = whole_state(folder) if folder is not None else None
-    if state is None or set(state.arrays) != {"vectors", "of"} or set(state.values) != {"names", "counts"}:
+    if state is None or set(state.arrays) != {"vectors", "of"} or set(state.values) != {"names", "counts", "skipped"}:
         return None
-    names, counts = tuple(state.values["names"]), tuple(state.values["counts"])
-    targets = Targets(names, state.arrays["vectors"], counts, state.arrays["of"])
+    names, counts, skipped = (tuple(state.values[name]) for name in ("names", "counts", "skipped"))
+    targets = Targets(names, state.arrays["vectors"], counts, state.arrays["of"], skipped)
     return targets if targets.vectors.shape == (len(names), depth) and len(counts) == len(names) else None
 
 
 def _write(folder: Path | None, targets: Targets) -> None:
     """Store the targets, if the store can be written."""
     if folder is not None:
-        values = {"names": list(targets.names), "counts": list(targets.counts)}
+        values = {"names": list(targets.names), "counts": list(targets.counts), "skipped": list(targets.skipped)}
         with suppress(OSError, StoreError):
             write_state(folder, values, {"vectors": targets.vectors, "of": targets.task_ids})

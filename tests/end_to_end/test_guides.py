@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from documents import DOCUMENTS, GUIDES, ROOT, blocks, commands, fill, fill_demo, run
+from fuzz.__main__ import main as fuzz
 from headwater.cli import main
 from headwater.engine.interface.registry import load
 from small import sentences
@@ -60,7 +61,8 @@ def test_settings_that_a_document_names_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 def test_options_that_a_document_names_exist(document: Path) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", document.read_text("utf-8"))) - {"--help"}
-    assert named <= {option for command in every_command(main) for part in command.params for option in part.opts}
+    commands = [*every_command(main), fuzz]
+    assert named <= {option for command in commands for part in command.params for option in part.opts}
 
 
 def every_command(group: click.Command) -> Iterator[click.Command]:

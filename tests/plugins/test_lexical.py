@@ -71,7 +71,7 @@ def test_every_command_answers_without_a_model(store, tmp_path):
     (tmp_path / "gold.txt").write_text("nobody\n")
     unknown = run("evaluate", "retrieval", "--scores", tmp_path / "all.zarr", "--store", store / "S",
                   "--labels", tmp_path / "gold.txt")  # fmt: skip
-    assert unknown.exit_code == 1 and "does not hold, such as nobody" in unknown.stderr
+    assert unknown.exit_code == 1 and "does not hold (nobody)" in unknown.stderr
 
 
 def test_what_cannot_be_asked_of_words(store, tmp_path):

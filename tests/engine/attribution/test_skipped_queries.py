@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     good = [json.dumps(query) for query in GOOD]
     (folder / "good.jsonl").write_text("".join(f"{line}\n" for line in good))
     (folder / "mixed.jsonl").write_text("".join(f"{line}\n" for line in [good[0], *BAD, *good[1:]]))
-    (folder / "bad.jsonl").write_text("".join(f"{line}\n" for line in BAD))
     return folder
 
 
@@ -46,9 +46,38 @@ def test_bad_queries_are_skipped_and_named(place: Path, command: str, method: st
     assert all(f"mixed.jsonl:{2 + n}: " in line for n, line in enumerate(lines[:-1]))
 
 
-def test_a_file_of_bad_queries_alone_is_refused(place: Path) -> None:
-    failed = headwater("attribute", place / "S", "--queries", place / "bad.jsonl", "--on-error", "skip")
-    assert failed.exit_code == 1 and failed.stderr.splitlines()[-1].startswith("error: no query in ")
+@pytest.mark.parametrize("method", ["rise", "tfidf"])
+def test_a_file_of_bad_queries_alone_is_refused(place: Path, tmp_path: Path, method: str) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("".join(f"{line}\n" for line in BAD[:2]))
+    failed = headwater("attribute", place / "S", "--queries", bad, "--method", method, "--on-error", "skip")
+    last = failed.stderr.splitlines()[-1]
+    assert failed.exit_code == 1 and f"no query in {bad}: skipped 2 bad queries, the first: {bad}:1: " in last
+
+
+MASKED = {"input_ids": [5, 6, 7], "labels": [-100, -100, -100]}
+
+
+@pytest.mark.parametrize(
+    ("method", "record", "message"),
+    [
+        ("rise", MASKED, "no predicted token of the query is a target"),
+        ("rise", {"input_ids": [5], "labels": [5]}, "only one token"),
+        ("tfidf", {"input_ids": [5, 6, 7], "labels": [5, 6, 7]}, "token ids, but the method compares texts"),
+    ],
+)
+def test_queries_of_tokens_obey_the_policy_and_say_what_they_lack(
+    place: Path, tmp_path: Path, method: str, record: dict[str, list[int]], message: str
+) -> None:
+    path = tmp_path / "tokens.jsonl"
+    path.write_text(f"{json.dumps(GOOD[0])}\n{json.dumps(record)}\n")
+    words = ("attribute", place / "S", "--queries", path, "--method", method, "--json")
+    failed = headwater(*words)
+    assert failed.exit_code == 1 and f"error: {path}:2: " in failed.stderr and message in failed.stderr
+    skipped = done(*words, "--on-error", "skip")
+    lines = [line for line in skipped.stderr.splitlines() if "skipped" in line]
+    assert len(lines) == 2 and message in lines[0] and lines[1] == "skipped 1 bad query in all"
+    assert {json.loads(line)["query_id"] for line in skipped.stdout.splitlines()} == {"q0"}
 
 
 def test_a_task_is_read_without_its_bad_records(place: Path) -> None:
@@ -73,3 +102,11 @@ def test_a_task_is_read_without_its_bad_records(place: Path) -> None:
         result = done(*words, *more)
         chosen[name] = (place / f"{name}.ids.jsonl").read_text()
     assert chosen["good"] == chosen["mixed"] and "skipped" in result.stderr
+    (place / "bad.jsonl").write_text(f"{BAD[0]}\n")
+    none = ("select", place / "G", "--queries", place / "bad.jsonl", "--count", "5", "-o", place / "none.jsonl", *more)
+    assert "has a target position: skipped 1 bad query, the first: " in headwater(*none).stderr
+    again = done(*words, *more)  # the task is read from the store
+    assert again.stderr.splitlines() == result.stderr.splitlines()
+    shutil.copy(place / "mixed.jsonl", place / "copied.jsonl")
+    copied = done(*(place / "copied.jsonl" if word == place / "mixed.jsonl" else word for word in words), *more).stderr
+    assert "copied.jsonl:2: " in copied and "mixed.jsonl:2: " not in copied

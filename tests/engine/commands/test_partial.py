@@ -83,6 +83,30 @@ def test_an_unfinished_store_answers_only_if_asked_to_and_says_so(site: Path, co
     assert "partial:" not in done(*questions(site, "whole")[command]).stderr
 
 
+def test_labels_of_the_whole_corpus_judge_an_unfinished_store(site: Path, tmp_path: Path) -> None:
+    done(
+        "attribute", site / "cut", "--queries", site / "queries.jsonl", "--partial", "--all-scores", tmp_path / "s.zarr"
+    )
+    done("attribute", site / "cut", "--queries", site / "queries.jsonl", "--partial", "-o", tmp_path / "r.jsonl")
+    labels, cut, wrong = (tmp_path / f"{name}.txt" for name in ("labels", "cut", "wrong"))
+    ids = [f"corpus.jsonl:{line}" for line in range(1, ROWS + 1, 2)]
+    labels.write_text("\n".join(ids))
+    cut.write_text("\n".join(ids[: READ // 2]))
+    wrong.write_text("corpus.jsonl:9999")
+    judge = ["evaluate", "retrieval", "--store", site / "cut", "--partial", "--json", "--labels"]
+    scores, results = ["--scores", tmp_path / "s.zarr"], ["--results", tmp_path / "r.jsonl"]
+    judged = done(*judge, labels, *scores)
+    missing = f"{(ROWS - READ) // 2} of {ROWS // 2} labelled examples are not in the unfinished store"
+    assert f"{missing}: they are left out" in judged.stderr
+    means, means_of_cut = (json.loads(out)["means"] for out in (judged.stdout, done(*judge, cut, *scores).stdout))
+    assert means == means_of_cut
+    assert f"{missing}: recall and average precision" in done(*judge, labels, *results).stderr
+    assert "does not hold (corpus.jsonl:9999)" in headwater(*judge, wrong, *scores).stderr
+    whole = [site / "whole" if word == site / "cut" else word for word in judge]
+    labels.write_text("\n".join([*ids, "corpus.jsonl:9999"]))
+    assert "does not hold (corpus.jsonl:9999)" in headwater(*whole, labels, *results).stderr
+
+
 def test_partial_scores_are_those_of_the_first_rows(site: Path) -> None:
     for store in ("whole", "cut"):
         words = questions(site, store)["all"]

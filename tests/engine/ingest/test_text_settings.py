@@ -25,6 +25,13 @@ def test_what_a_store_records_is_read_back() -> None:
     assert text_settings_of({"kind": "arrays"}) == TextSettings()
 
 
+def test_the_default_turns_are_recorded_as_none() -> None:
+    unnamed, last, all_turns = (
+        TextSettings(Template(turns=turns), clock="2026-01-02").provenance() for turns in (None, "last", "all")
+    )
+    assert unnamed == last and "turns" not in last["template"] and all_turns["template"]["turns"] == "all"
+
+
 def test_what_is_decided_stays_and_the_rest_follows_the_store() -> None:
     there = TextSettings(Template(text="{a}"), "fail", 33, "all", True, True, "apart", "2026-01-02").provenance()
     asked = TextSettings(on_error="skip", max_length=20, lines=False, boundary="auto")

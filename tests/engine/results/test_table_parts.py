@@ -15,6 +15,7 @@ from headwater.engine.results.result_tables import RESULT_FIELDS, VALUE_FIELDS, 
 from headwater.engine.results.results import Results
 from headwater.engine.results.table_plan import Scored, table_plan
 from headwater.store.feature_store import FeatureStore
+from headwater.store.text_column import TextColumn
 from running import done
 
 ROWS, QUERIES, TOP = 1500, 5, 40
@@ -56,6 +57,23 @@ def test_results_do_not_depend_on_the_size_of_parts(store: FeatureStore, results
     assert table["query_id"] == [query for query in results.queries for _ in range(TOP)]
     assert table["rank"] == [*range(1, TOP + 1)] * QUERIES and table["row"] == rows
     assert table["score"] == results.scores.reshape(-1).tolist() and set(table) == set(RESULT_FIELDS)
+
+
+def test_parts_grow_again_after_a_long_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["x"] * ROWS
+    texts[700] = "y" * 5000
+    np.savez(tmp_path / "a.npz", vectors=np.ones((ROWS, 2), np.float32), text=np.array(texts))
+    done("ingest", tmp_path / "a.npz", "--store", tmp_path / "S", "--method", "vectors")
+    gathers, gather_within = [0], TextColumn.gather_within
+
+    def counted(column: TextColumn, rows: np.ndarray, limit: int | None) -> tuple[np.ndarray, int] | None:
+        gathers[0] += 1
+        return gather_within(column, rows, limit)
+
+    monkeypatch.setattr(TextColumn, "gather_within", counted)
+    parts = list(Examples(FeatureStore.open(tmp_path / "S")).parts(("text",), np.arange(ROWS), PartSize(ROWS, 4000)))
+    assert [text for _, part in parts for text in part["text"]] == texts
+    assert gathers[0] <= 60  # halved and doubled around the long text; a part per row would take 800
 
 
 def test_values_of_blocks_are_one_table(store: FeatureStore) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from headwater.engine.evaluation.matrices import read_array
 from headwater.engine.ingest import text_settings
 from headwater.engine.retraining.retraining_job import GroundTruthJob, prepare_ground_truth
 from headwater.engine.retraining.training_loop import RetrainingRecipe
-from headwater.store.errors import StoreMismatch
+from headwater.store.errors import StoreDamaged, StoreMismatch
 from running import done, headwater
 from small import save_model, sentences, write_corpus
 
@@ -79,6 +80,25 @@ def test_evaluate_refuses_damaged_ground_truth(place: Path, tmp_path: Path, name
     flip(folder / name, -8)  # the lowest bit: a mask stays one of 0 and 1
     refused = headwater(*command)
     assert refused.exit_code == 1 and len(refused.stderr.splitlines()) == 1 and "ground-truth again" in refused.stderr
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "not JSON", '{"seal": "of another program"}', "{}"])
+def test_a_record_of_another_program_stops_no_reading(tmp_path: Path, content: str) -> None:
+    (tmp_path / "truth.json").write_text(content)
+    (tmp_path / "runs/first").mkdir(parents=True)
+    values = np.arange(6.0).reshape(2, 3)
+    np.save(tmp_path / "scores.npy", values)
+    assert np.array_equal(read_array(str(tmp_path / "scores.npy"), "scores"), values)
+
+
+def test_a_damaged_record_apart_from_its_trainings_is_refused(place: Path, tmp_path: Path) -> None:
+    for name in ("truth.json", "outcomes.npy"):
+        shutil.copy(place / "truth" / name, tmp_path / name)
+    read_array(str(tmp_path / "outcomes.npy"), "outcomes")
+    record = tmp_path / "truth.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "noise ceiling": 2}))
+    with pytest.raises(StoreDamaged, match="ground-truth again"):
+        read_array(str(tmp_path / "outcomes.npy"), "outcomes")
 
 
 def test_runs_of_other_settings_are_not_used(place: Path, tmp_path: Path) -> None:

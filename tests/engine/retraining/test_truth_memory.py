@@ -18,18 +18,18 @@ from small import WORDS, save_model, write_corpus
 PROGRAM = """
 import json, sys
 from headwater.engine.models.language_model import load_untrained
-from headwater.engine.retraining.builder import run_training
+from headwater.engine.retraining.builder import RetrainingInputs, run_training
 from headwater.engine.retraining.retraining_plan import Retraining
 from headwater.engine.retraining.token_sets import TokenSet
 from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from pathlib import Path
 folder, recipe = Path(sys.argv[1]), json.loads(sys.argv[2])
-run_training(str(folder / "warm"), str(folder / "tiny"), recipe, 0, 0)
+run_training(RetrainingInputs(str(folder / "warm"), str(folder / "tiny"), "", recipe), 0, 0)
 examples, queries = (TokenSet.load(folder / "truth" / name) for name in ("examples", "queries"))
 plan = Retraining(load_untrained(str(folder / "wide")), examples, queries, 2, recipe["batch"]).training()
 assert reset_peak()
 share = resident_bytes()
-run_training(str(folder / "truth"), str(folder / "wide"), recipe, 0, 0)
+run_training(RetrainingInputs(str(folder / "truth"), str(folder / "wide"), "", recipe), 0, 0)
 print(peak_bytes() - share, plan.total)
 """
 RECIPE = RetrainingRecipe(epochs=0.2, batch=8)

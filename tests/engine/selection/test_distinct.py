@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from headwater.engine.results.example_table import Examples
-from headwater.engine.runtime.run import SILENT_STAGE
+from headwater.engine.runtime.progress import ProgressDisplay
+from headwater.engine.runtime.run import SILENT_STAGE, Progress
 from headwater.engine.selection.equal_texts import PASSES, equal_texts, equal_texts_bytes
 from headwater.engine.selection.linear_features import LinearFeatures
 from headwater.store.feature_store import FeatureStore
@@ -91,6 +93,21 @@ def test_near_copies_are_left_out_and_a_choice_may_end_early(work: Path) -> None
     result = done("select", work / "S", "--queries", work / "task.jsonl", "--count", COUNT, "--distinct", "0.3",
                   "-o", work / "few.jsonl")  # fmt: skip
     assert f"{lengths[-1]} of {COUNT}: every other example" in result.stderr
+
+
+def test_a_stopped_choice_does_not_say_that_all_others_are_copies(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    show = ProgressDisplay.show
+
+    def show_and_stop(display: ProgressDisplay, progress: Progress) -> None:
+        show(display, progress)
+        if progress.stage == "select" and progress.done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ProgressDisplay, "show", show_and_stop)
+    words = ["--queries", work / "task.jsonl", "--count", COUNT, "-o", work / "stopped.jsonl"]
+    result = headwater("select", work / "S", *words)
+    assert result.exit_code == 130 and "stopped: these are the first examples" in result.stderr
+    assert len((work / "stopped.jsonl").read_text().splitlines()) < COUNT and "every other example" not in result.stderr
 
 
 def test_quotas_and_candidates_count_a_text_once(work: Path) -> None:
