@@ -254,13 +254,14 @@ def _save(path: Path, values: Array) -> None:
 
 
 def _holds(path: Path, values: Array) -> bool:
-    """Whether a .npy file holds exactly these numbers."""
+    """Whether a .npy file holds exactly these numbers, and nothing after them."""
     try:
         with reading(str(path), DataError):
             stored = np.load(path, mmap_mode="r", allow_pickle=False)
     except DataError:
         return False
-    return stored.dtype == values.dtype and np.array_equal(stored, values)
+    ends_with_them = isinstance(stored, np.memmap) and path.stat().st_size == stored.offset + stored.nbytes
+    return ends_with_them and stored.dtype == values.dtype and np.array_equal(stored, values)
 
 
 def _require_same(record: TruthRecord, settings: ParsedJson, folder: str) -> None:

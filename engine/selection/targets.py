@@ -155,6 +155,8 @@ def _read(folder: Path | None, depth: int) -> Targets | None:
     state = whole_state(folder) if folder is not None else None
     if state is None or set(state.arrays) != {"vectors", "of"} or set(state.values) != {"names", "counts", "skipped"}:
         return None
+    if not all(isinstance(values, list) for values in state.values.values()):
+        return None
     names, counts, skipped = (tuple(state.values[name]) for name in ("names", "counts", "skipped"))
     targets = Targets(names, state.arrays["vectors"], counts, state.arrays["of"], skipped)
     return targets if targets.vectors.shape == (len(names), depth) and len(counts) == len(names) else None

@@ -71,6 +71,16 @@ def test_a_flipped_bit_in_any_file_is_mended_or_one_line(place: Path, tmp_path: 
             assert (folder / name).read_bytes() == (place / "truth" / name).read_bytes(), (file, name)
 
 
+@pytest.mark.parametrize("name", ["outcomes.npy", "masks.npy"])
+def test_bytes_after_the_numbers_are_removed(place: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(place / "truth", tmp_path / "t")
+    with (folder / name).open("ab") as file:
+        file.write(b"more")
+    done(*words(place, folder))
+    for other in ("outcomes.npy", "masks.npy", "truth.json"):
+        assert (folder / other).read_bytes() == (place / "truth" / other).read_bytes()
+
+
 @pytest.mark.parametrize("name", ["outcomes.npy", "masks.npy", "truth.json"])
 def test_evaluate_refuses_damaged_ground_truth(place: Path, tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(place / "truth", tmp_path / "t")
