@@ -66,7 +66,7 @@ def write_root(folder: Path, attributes: Mapping[str, Any], record: StoreRecord)
 
 def store_around(path: Path) -> Path | None:
     """The store that a path is, or lies in; None if there is none."""
-    resolved = path.resolve()
+    resolved = Path(os.path.realpath(path))  # Path.resolve raises where links lead in a circle
     for folder in (resolved, *resolved.parents):
         if os.path.isfile(folder / ROOT) and _is_store(folder):  # noqa: PTH113 — Path.is_file raises where access is denied
             return folder

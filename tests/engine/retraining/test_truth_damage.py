@@ -81,6 +81,14 @@ def test_bytes_after_the_numbers_are_removed(place: Path, tmp_path: Path, name: 
         assert (folder / other).read_bytes() == (place / "truth" / other).read_bytes()
 
 
+def test_a_record_that_is_a_circle_of_links_is_one_line(place: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(place / "truth", tmp_path / "t")
+    (folder / "truth.json").unlink()
+    (folder / "truth.json").symlink_to(folder / "truth.json")
+    refused = headwater(*words(place, folder))
+    assert refused.exit_code == 1 and refused.stderr.splitlines()[-1].startswith("error: cannot read ")
+
+
 @pytest.mark.parametrize("name", ["outcomes.npy", "masks.npy", "truth.json"])
 def test_evaluate_refuses_damaged_ground_truth(place: Path, tmp_path: Path, name: str) -> None:
     folder = shutil.copytree(place / "truth", tmp_path / "t")
