@@ -17,6 +17,7 @@ from .score_export import export_parts
 
 _INDEX_BYTES = 40_000  # of a Parquet file's index: one row group
 _GROUP_COPIES = 8  # of a row group, while it is encoded
+_ALLOCATOR_BYTES = 1 << 20  # of the libraries' pools, which keep what a part has given back
 T = TypeVar("T")
 
 
@@ -92,6 +93,7 @@ def table_plan(scored: Scored, rows: int, texts: Sequence[str] = TEXTS) -> Parts
             Part("rows of a table", min(rows, most.rows) * (ROW_BYTES + 4 * ROW_ARROW_BYTES)),
             Part("texts of a table", TEXT_COPIES * text_bytes),
             Part("row group of a file", _GROUP_COPIES * min(ROW_GROUP_BYTES, file_bytes) + groups * _INDEX_BYTES),
+            Part("allocator", _ALLOCATOR_BYTES),
             Part("reading of examples", examples.scratch_bytes(texts)),
         )
 
