@@ -1,4 +1,4 @@
-"""Stores without a row, as an ingestion leaves them that fails or is killed before its first commit: made anew, or removed.
+"""Stores without a row, as an ingestion leaves them that fails or is killed before its first commit: replaced, or removed.
 
 Knows nothing of what rows mean.
 """
@@ -27,7 +27,7 @@ def is_unused(store: FeatureStore) -> bool:
     return not has_rows and next(state_folders(store.path / METHODS), None) is None
 
 
-def make_anew(store: FeatureStore, provenance: dict[str, Any], version: str) -> None:
+def replace_unused(store: FeatureStore, provenance: dict[str, Any], version: str) -> None:
     """Turn an unused store into an empty one with another provenance.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Rows of a method that a store does not hold: computed by a pass of the model over its examples, not kept. Knows no score."""
+"""Rows of a method that a store does not hold: computed by a pass of the model over its examples, not stored. Knows no score."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ComputedRows:
         name, self.method = named
         self.notes = [
             *require_whole(store, partial=partial),
-            f"{store.url} has no rows of {name}: they are computed by a pass of the model over its examples, and not kept; "
+            f"{store.url} has no rows of {name}: they are computed by a pass of the model over its examples, and not stored; "
             f"`headwater ingest` with --method {name} keeps them",
         ]
         self.rows = store.rows(EXAMPLES)

@@ -1,6 +1,6 @@
 """`truth.json`, the record of a folder of ground truth: settings, figures, and digests of the files that `evaluate` reads.
 
-It carries a seal, a digest of all else in it, so that an edited or damaged record is found. Knows no training and no metric.
+It carries a seal, a digest of all else in it, so that an edited or damaged record is refused. Knows no training and no metric.
 """
 
 from __future__ import annotations
@@ -89,5 +89,5 @@ def require_undamaged(path: Path) -> None:
     record = TruthRecord.read(folder)
     if record is not None and record.files.get(path.name, "") not in ("", file_digest(path)):
         raise StoreDamaged(
-            f"{path} differs from its digest in {TRUTH}: run headwater ground-truth again, which writes it anew"
+            f"{path} differs from its digest in {TRUTH}: run headwater ground-truth again, which writes it again"
         )

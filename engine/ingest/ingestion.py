@@ -161,7 +161,7 @@ class Ingestion:
                 writers.append(GroupWriter(self.store, group))
             self.store.refresh()
             if _identity(self.store, self._groups()) != self._identity:
-                raise StoreBusy(f"another process has made {self.store.path} anew: name another store, or wait for it")
+                raise StoreBusy(f"another process has replaced {self.store.path}: name another store, or wait for it")
             if (
                 len({writer.rows for writer in writers}) != 1
             ):  # they were equal before the locks were taken, so another process has written rows
@@ -234,7 +234,7 @@ class Ingestion:
 
 
 def _identity(store: FeatureStore, groups: list[str]) -> dict[str, object]:
-    """What stays the same in a store while rows are added to these groups, as long as no other process makes it anew."""
+    """What stays the same in a store while rows are added to these groups, as long as no other process replaces it."""
     settings = {group: store.groups[group].settings for group in groups if group in store.groups}
     provenance = {key: value for key, value in store.provenance.items() if key not in ("sources", "truncate")}
     return {**provenance, "groups": settings}

@@ -15,7 +15,7 @@ from ...store.errors import StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.json_values import JsonObject
 from ...store.layout import Column
-from ...store.rowless_store import is_unused, make_anew
+from ...store.rowless_store import is_unused, replace_unused
 from ...store.store_record import GroupRecord, StoreRecord, columns_json
 from ..data.sources import Source
 from ..interface.method import Method
@@ -38,7 +38,7 @@ def open_for_ingest(
     path: str, provider: Provider, methods: Mapping[str, Method], *, stored_fields: StoredFields, append: bool
 ) -> FeatureStore:
     """Create the store, or open the existing one and check that it has the same model, corpus and settings. One that holds
-    nothing yet is made anew if it differs from this run. Truncation may be switched on later.
+    nothing yet is replaced if it differs from this run. Truncation may be switched on later.
 
     Raises:
         StoreMismatch: another model, tokenizer, corpus or settings; only the differences are listed.
@@ -51,7 +51,7 @@ def open_for_ingest(
         store = FeatureStore.create(path, provenance, __version__)
     elif is_unused(store := FeatureStore.open(path)):
         if (store.provenance, dict(store.groups)) != (provenance, groups):
-            make_anew(store, provenance, __version__)
+            replace_unused(store, provenance, __version__)
     else:
         store.require_writable()
         later = {"truncate"} if facts.get("truncate") else set[str]()  # rows so far did not need to be truncated

@@ -13,7 +13,7 @@ from .token_sets import TokenSet
 from .training_loop import LOSS_BATCH_TOKENS
 
 _WEIGHT_COPIES = 7  # weights, gradients, two moments of Adam, and what a step of Adam computes
-_LAYER_COPIES = 3  # of a layer's widest tensors, which are kept for the backward pass
+_LAYER_COPIES = 3  # of a layer's widest tensors, which the backward pass needs
 _LOGIT_COPIES = 6  # logits as the model gives them and in float32, shifted, their log-softmax and gradients
 
 

@@ -1,4 +1,4 @@
-"""Hostile inputs: corpora, queries, tables, arrays, paths and numbers that nobody means well with. Knows no format's reader.
+"""Hostile inputs: corpora, queries, tables, arrays, paths and numbers that are meant to break it. Knows no format's reader.
 
 A run may do its work or end with one line; it must not fail in another way, print control characters, or remove other files.
 """

@@ -1,4 +1,4 @@
-"""Files that name examples which a store does not hold are refused, whoever reads them; labels without an answer are counted."""
+"""Files that name examples which a store does not hold are refused by every command; labels without an answer are counted."""
 
 from __future__ import annotations
 
