@@ -64,13 +64,14 @@ class ComputedRows:
         self.rows = store.rows(EXAMPLES)
         self._provider = base_provider(store, "", model, ())
         shape = self._provider.head.model_shape
-        self._needs, self._columns = merge_specs([self.method.needs(shape)]), self.method.columns(shape)
+        self._columns = self.method.columns(shape)
         window_part = Part("rows of a window", 4 * WINDOW * sum(int(np.prod(column.shape)) for column in self._columns))
         output = all_values(Scored(store, self.rows, 1, WINDOW, run.budget))
         planned = with_output(_batch_plans(self._provider, {name: self.method}), output)
         self.parts: PartSize
         self.plan, (self._tokens, self.parts) = first_plan_within_budget(planned, Plan.of(window_part), run.budget)
         self._compute = MethodRows(name, self.method, self._provider.head, {})
+        self._needs = merge_specs([self._compute.needs])
 
     def blocks(self) -> Iterator[Block]:
         """Windows of rows (n, …) float32 with their first row number.

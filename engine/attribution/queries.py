@@ -102,14 +102,13 @@ def query_rows(method_rows: MethodRows, provider: Provider, queries: list[Exampl
     Raises:
         DataError: NaN or Inf in a query's logits. BrokenMethod: the method breaks the contract.
     """
-    model_shape, method = provider.head.model_shape, method_rows.method
-    needs = merge_specs([method.needs(model_shape)])
-    rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in method.columns(model_shape)}
+    columns, needs = method_rows.method.columns(provider.head.model_shape), merge_specs([method_rows.needs])
+    rows = {c.name: np.zeros((len(queries), *c.shape), np.float32) for c in columns}
 
     def rows_of_batch(batch_outputs: PackedOutputs) -> dict[str, Array]:
         return {name: values.float().cpu().numpy() for name, values in method_rows(batch_outputs).items()}
 
-    for batch, columns in outputs(provider, queries, needs, rows_of_batch, query_batching(queries)):
-        for name, values in columns.items():
+    for batch, batch_rows in outputs(provider, queries, needs, rows_of_batch, query_batching(queries)):
+        for name, values in batch_rows.items():
             rows[name][batch] = values
     return rows

@@ -6,29 +6,35 @@ appended rows and queries are computed with the same arrays. Knows no method by 
 
 from __future__ import annotations
 
+import hashlib
 import heapq
-from collections.abc import Callable, Mapping, Set
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...store.errors import StoreDamaged
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
-from ...store.state import has_state, read_state, whole_state, write_state
-from ..interface.method import Accumulator, Method
-from ..interface.model_view import ModelShape
+from ...store.state import has_state, read_state, remove_state, whole_state, write_state
+from ..interface.method import Accumulator, Method, ResumableAccumulator
+from ..interface.model_view import ModelShape, OutputSpec
 from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.hashing import hashed
-from .examples import Place, example_windows
+from ..runtime.run import Run
+from .examples import Example, Place, example_windows
 from .method_code import DeclaredOutputs, plugin_code
 from .outputs import Batching, outputs
 from .provider import Provider
 
 SAMPLE = 4096
 """Largest number of examples that statistics are collected from."""
-PLACE_BYTES = 300
-"""Bytes per sampled example: its place in the corpus, and the hash that chooses the sample."""
-_EXAMPLES = "examples"
+PLACE_BYTES = 400
+"""Bytes per sampled example: its place in the corpus, the hash that chooses the sample, and a digest."""
+_EXAMPLES = "examples"  # keys of the states: number of examples of the corpus, digest of the sample, windows read of it
+_SAMPLE = "sample"
+_WINDOWS = "windows"
 
 
 def frozen_statistics(store: FeatureStore, name: str, method: Method, model: ModelShape) -> dict[str, Array]:
@@ -60,56 +66,115 @@ def unseen_rows(store: FeatureStore, name: str) -> int | None:
 
 
 def collect_statistics(
-    store: FeatureStore, provider: Provider, methods: Mapping[str, Method], tokens: int, should_stop: Callable[[], bool]
+    store: FeatureStore, provider: Provider, methods: Mapping[str, Method], pacing: Pacing, run: Run
 ) -> bool:
     """Run `fit` of each method that has one, and has neither rows nor statistics in the store yet, over one sample of the corpus.
-    False if stopped before the end.
+    False if stopped before the end. Accumulators that can be resumed are stored now and then: a later run continues from there.
 
     Raises:
         DataError: NaN or Inf in an example's logits. BrokenMethod: a method's own code fails.
     """
     model = provider.head.model_shape
-    accumulators: dict[str, tuple[Method, Accumulator]] = {}
+    fits: dict[str, _Fit] = {}
     for name, method in methods.items():
         accumulator = method.fit(model)
         is_frozen = store.rows(method_group(name)) or has_state(_folder(store, name))
         if accumulator is not None and not is_frozen:
-            accumulators[name] = method, accumulator
-    if not accumulators:
+            fits[name] = _Fit(name, method.needs(model), accumulator, _folder(store, name, "unfinished-statistics"))
+    if not fits:
         return True
     sample = sample_places(provider)
-    if not _accumulate(provider, accumulators, sample.places, tokens, should_stop):
+    for fit in fits.values():
+        fit.resume(sample)
+    if not _accumulate(provider, fits, sample, pacing, run):
         return False
-    for name, (_, accumulator) in accumulators.items():
+    for name, fit in fits.items():
         with plugin_code(name, "finish"):
-            arrays = accumulator.finish()
+            arrays = fit.accumulator.finish()
         write_state(_folder(store, name), {_EXAMPLES: sample.examples}, arrays)
+        remove_state(fit.folder)
     return True
 
 
-def _accumulate(
-    provider: Provider,
-    accumulators: Mapping[str, tuple[Method, Accumulator]],
-    places: Set[Place],
-    tokens: int,
-    should_stop: Callable[[], bool],
-) -> bool:
-    """Read the examples at the places into all accumulators; False if stopped."""
-    specs = {name: method.needs(provider.head.model_shape) for name, (method, _) in accumulators.items()}
-    needs = merge_specs(list(specs.values()))
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """The size of the steps of a pass over the corpus."""
 
-    def accumulate(batch_outputs: PackedOutputs) -> None:
-        for name, (_, accumulator) in accumulators.items():
-            with plugin_code(name, "accumulate"):
-                accumulator.accumulate(DeclaredOutputs(batch_outputs, specs[name], "accumulate"))
+    tokens: int
+    """Largest number of tokens of a batch, padding included."""
+    commit_seconds: float
+    """Seconds of work between commits, which a kill can lose."""
 
-    sample = (example for example in provider.examples(Place()) if example.place in places)
-    for window in example_windows(sample):
-        if should_stop():
+
+@dataclass(slots=True)
+class _Fit:
+    """One method's statistics while they are collected."""
+
+    name: str
+    needs: OutputSpec
+    accumulator: Accumulator
+    folder: Path
+    """Where they are stored until they are finished."""
+    windows: int = 0
+    """Number of windows of the sample that the accumulator has read."""
+
+    def resume(self, sample: CorpusSample) -> None:
+        """Continue from what a stopped run stored, if it read the same sample."""
+        state = whole_state(self.folder) if isinstance(self.accumulator, ResumableAccumulator) else None
+        if state is not None and state.values.get(_SAMPLE) == sample.digest:
+            assert isinstance(self.accumulator, ResumableAccumulator)
+            with plugin_code(self.name, "load_state_dict"):
+                self.accumulator.load_state_dict(state.arrays)
+            self.windows = int(state.values[_WINDOWS])
+
+    def add(self, batch_outputs: PackedOutputs) -> None:
+        """Add a batch."""
+        with plugin_code(self.name, "accumulate"):
+            self.accumulator.accumulate(DeclaredOutputs(batch_outputs, self.needs, "accumulate"))
+
+    def save(self, sample: CorpusSample) -> None:
+        """Store the sums of the windows so far, if the accumulator can be resumed."""
+        if isinstance(self.accumulator, ResumableAccumulator):
+            with plugin_code(self.name, "state_dict"):
+                arrays = self.accumulator.state_dict()
+            write_state(self.folder, {_SAMPLE: sample.digest, _WINDOWS: self.windows}, arrays)
+
+
+def _accumulate(provider: Provider, fits: Mapping[str, _Fit], sample: CorpusSample, pacing: Pacing, run: Run) -> bool:
+    """Read the sample into all accumulators; False if stopped. What was accumulated is stored every `commit_seconds`, and at a
+    stop; each time that this took is followed by ten times as much work.
+    """
+    needs = merge_specs([fit.needs for fit in fits.values()])
+    stage = run.stage("corpus statistics", len(sample.places))
+    committed, wait = time.monotonic(), pacing.commit_seconds
+    examples = (example for example in provider.examples(Place()) if example.place in sample.places)
+    done = 0
+    for number, window in enumerate(example_windows(examples)):
+        reading = [fit for fit in fits.values() if fit.windows <= number]
+        is_stopped = run.should_stop()
+        if is_stopped or time.monotonic() - committed > wait:
+            start = time.monotonic()
+            for fit in fits.values():
+                fit.save(sample)
+            committed = time.monotonic()
+            wait = max(pacing.commit_seconds, 10 * (committed - start))
+        if is_stopped:
             return False
-        for _ in outputs(provider, window, needs, accumulate, Batching(tokens)):
+        done += len(window)
+        if not reading:
+            continue
+        compute = partial(_add_to_all, fits=reading)
+        for _ in outputs(provider, window, needs, compute, Batching(pacing.tokens)):
             pass
+        for fit in reading:
+            fit.windows = number + 1
+        stage.report(done)
     return True
+
+
+def _add_to_all(batch_outputs: PackedOutputs, fits: Sequence[_Fit]) -> None:
+    for fit in fits:
+        fit.add(batch_outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +185,30 @@ class CorpusSample:
     """Places of the sampled examples."""
     examples: int
     """Number of examples of the whole corpus."""
+    digest: str
+    """Digest of the ids, prompts and texts of the sample, in order of their hashes."""
 
 
 def sample_places(provider: Provider, count: int = SAMPLE) -> CorpusSample:
     """The `count` examples with the smallest hashes, or all examples if there are fewer."""
     # hashes are negated, so that the heap's root is the largest hash in it
-    smallest: list[tuple[int, Place]] = []
+    smallest: list[tuple[int, Place, str]] = []
     total = 0
     for example in provider.examples(Place()):
         total += 1
         place = example.place
-        entry = -int(hashed(0, f"sample.{place.source}.{place.record}.{place.piece}", 1)[0]), place
+        number = -int(hashed(0, f"sample.{place.source}.{place.record}.{place.piece}", 1)[0])
+        entry = number, place, _digest(example)
         heapq.heappush(smallest, entry) if len(smallest) < count else heapq.heappushpop(smallest, entry)
-    return CorpusSample(frozenset(place for _, place in smallest), total)
+    digest = hashlib.blake2b("".join(digest for *_, digest in sorted(smallest)).encode(), digest_size=16).hexdigest()
+    return CorpusSample(frozenset(place for _, place, _ in smallest), total, digest)
 
 
-def _folder(store: FeatureStore, name: str) -> Path:
-    return store.path / method_group(name) / "state" / "statistics"
+def _digest(example: Example) -> str:
+    """Digest of an example's id and texts."""
+    content = f"{example.id}\0{example.prompt}\0{example.text}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _folder(store: FeatureStore, name: str, state: str = "statistics") -> Path:
+    return store.path / method_group(name) / "state" / state

@@ -36,6 +36,7 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
         layers_part(model_shape, needs, tokens),
         gradients_part(model_shape, needs, tokens),
         *(Part(f"{name} scratch", method.scratch(model_shape, tokens)) for name, method in methods.items()),
+        *fit_parts(model_shape, methods, tokens),
         Part(
             "choice of a sample",
             PLACE_BYTES * SAMPLE * any(m.fit(model_shape) is not None for m in methods.values()),
@@ -46,6 +47,12 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
         Part("tokens", ((2 + fields.tokens) * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
         Part("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * fields.text) * longest * TEXT_BYTES),
     )
+
+
+def fit_parts(model_shape: ModelShape, methods: Mapping[str, Method], tokens: int) -> list[Part]:
+    """The memory of the corpus statistics of the methods that have some."""
+    sizes = {name: method.fit_scratch(model_shape, tokens) for name, method in methods.items()}
+    return [Part(f"{name} corpus statistics", size) for name, size in sizes.items() if size]
 
 
 def layers_part(model_shape: ModelShape, needs: Sequence[OutputSpec], tokens: int) -> Part:

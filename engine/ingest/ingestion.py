@@ -26,7 +26,7 @@ from ...store.writer import GroupWriter, Rows
 from ..interface.method import Method
 from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.run import SILENT, Progress, Run, silent
-from .corpus_statistics import collect_statistics, frozen_statistics
+from .corpus_statistics import Pacing, collect_statistics, frozen_statistics
 from .estimate import estimate_records, fraction
 from .examples import TOKEN_IDS, Example, Place, example_rows, example_windows
 from .method_code import MethodRows
@@ -71,7 +71,7 @@ class Ingestion:
         self._estimates: list[float] = []
         self._rows: dict[str, MethodRows] = {}
         self._precisions = {name: precisions_of(method, provider.head.model_shape) for name, method in methods.items()}
-        self._needs = merge_specs([method.needs(provider.head.model_shape) for method in self.methods.values()])
+        self._needs = merge_specs([])
 
     def run(self, run: Run = SILENT) -> IngestResult:
         """Bring all groups to the end of the corpus. Progress is reported after each window of rows; a stop takes effect before
@@ -104,10 +104,12 @@ class Ingestion:
     def _start(self, run: Run) -> bool:
         """Collect the methods' corpus statistics (`fit`) and call their `precompute`, once; False if stopped before the end."""
         head = self.provider.head
-        if not self._rows and collect_statistics(self.store, self.provider, self.methods, self.tokens, run.should_stop):
+        pacing = Pacing(self.tokens, self.commit_seconds)
+        if not self._rows and collect_statistics(self.store, self.provider, self.methods, pacing, run):
             for name, method in self.methods.items():
                 state = frozen_statistics(self.store, name, method, head.model_shape)
                 self._rows[name] = MethodRows(name, method, head, state)
+            self._needs = merge_specs([rows.needs for rows in self._rows.values()])
         return len(self._rows) == len(self.methods)
 
     def _groups(self) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -40,6 +41,10 @@ class DeclaredOutputs:
         """The tensors of a reduction, first axis P."""
         self._require(reduction in self._needs.reductions, f"the reduction {reduction}")
         return self._outputs.reduced(reduction)
+
+    def logits(self, positions: torch.Tensor) -> torch.Tensor:
+        """Logits (p, V) at some target positions."""
+        return self._outputs.logits(positions)
 
     def linear_io(self, name: str) -> LinearIO:
         """Inputs (T, inputs), output gradients (T, outputs) and example ids (T,) of a linear layer."""
@@ -156,6 +161,12 @@ def fit_memory(name: str, method: SubsetMethod, model: ModelShape, rows: int) ->
     return memory
 
 
+def whole_needs(method: Method, model: ModelShape, precomputed: Precomputed) -> OutputSpec:
+    """The outputs that a method's `sketch` reads: those of `needs`, and the reductions by what `precompute` returned."""
+    needs = method.needs(model)
+    return replace(needs, reductions=(*needs.reductions, *method.reductions(precomputed)))
+
+
 class MethodRows:
     """Computes a method's rows batch by batch, and checks the first batch in full."""
 
@@ -166,11 +177,12 @@ class MethodRows:
             BrokenMethod: see :func:`plugin_code`.
         """
         self.method, self._name, self._unchecked = method, name, True
-        self._needs, self._columns = method.needs(head.model_shape), method.columns(head.model_shape)
-        with plugin_code(name, "precompute"):
+        self._columns = method.columns(head.model_shape)
+        with plugin_code(name, "precompute or reductions"):
             if fault := settings_fault(method):
                 raise BrokenMethod(fault)
             self._precomputed: Precomputed = method.precompute(head, state)
+            self.needs = whole_needs(method, head.model_shape, self._precomputed)
 
     def __call__(self, outputs: BatchOutputs) -> dict[str, torch.Tensor]:
         """Column name → (n, *row shape).
@@ -182,7 +194,7 @@ class MethodRows:
             return self._checked(outputs) if self._unchecked else self.method.rows(outputs, self._precomputed)
 
     def _checked(self, outputs: BatchOutputs) -> dict[str, torch.Tensor]:
-        declared = DeclaredOutputs(outputs, self._needs)
+        declared = DeclaredOutputs(outputs, self.needs)
         before = checksums(declared)
         rows = self.method.rows(declared, self._precomputed)
         if changed := changed_tensors(before, declared):

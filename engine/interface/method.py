@@ -12,7 +12,9 @@ model class and no file; torch only as a type.
 | `needs(model)`                    | default: last layer only      | ingest, queries  | before any forward pass                |
 | `scratch(model, positions)`       | must                          | plan             | before any forward pass                |
 | `fit(model)`                      | default: None                 | ingest           | once per store, before its first row   |
+| `fit_scratch(model, positions)`   | default: 0                    | plan             | before any forward pass                |
 | `precompute(head, state)`         | default: None                 | ingest, queries  | once per run, with the model's head    |
+| `reductions(precomputed)`         | default: none                 | ingest, queries  | once per run, after `precompute`       |
 | `windows(outputs)`                | default: whole examples       | ingest, queries  | once per batch                         |
 | `sketch(outputs, precomputed)`    | must                          | ingest, queries  | once per batch                         |
 | `normalize(sums, windows)`        | default: the sums             | ingest, queries  | once per batch, after `sketch`         |
@@ -36,9 +38,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, final
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeAlias, final, runtime_checkable
 
-from .model_view import BatchOutputs, Head, ModelShape, OutputSpec
+from .model_view import BatchOutputs, Head, ModelShape, OutputSpec, Reduction
 from .settings import Settings
 from .windows import Windows, whole_examples
 
@@ -65,6 +67,21 @@ class Accumulator(Protocol):
 
     def finish(self) -> dict[str, Array]:
         """Name → array: the state that `precompute` is given in this run and all later ones."""
+
+
+@runtime_checkable
+class ResumableAccumulator(Accumulator, Protocol):
+    """An accumulator whose sums can be stored, so that a stopped run continues: the result is the same to the byte."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Name → array: all that was accumulated so far."""
+
+    def load_state_dict(self, arrays: Mapping[str, Array]) -> None:
+        """Continue from what `state_dict` returned.
+
+        Raises:
+            DataError: the arrays are not those of this accumulator.
+        """
 
 
 @dataclass(frozen=True)
@@ -96,7 +113,7 @@ class Method(Settings, ABC):
         """Upper bound of the bytes that `precompute` returns and `rows` allocates, for a batch of `positions` target positions.
 
         The batch has at most `positions` examples, and at most `BATCH_EXAMPLES`. The bound includes the results of the
-        method's reductions and, if the method has `fit`, the accumulator and its allocations.
+        method's reductions. What `fit` takes is in `fit_scratch`.
         """
 
     def needs(self, model: ModelShape) -> OutputSpec:
@@ -111,11 +128,23 @@ class Method(Settings, ABC):
         """
         return None
 
+    def fit_scratch(self, model: ModelShape, positions: int) -> int:
+        """Upper bound of the bytes of the accumulator of `fit` and of its functions' allocations, for batches of `positions`
+        target positions; 0 without `fit`.
+        """
+        return 0
+
     def precompute(self, head: Head, state: Mapping[str, Array]) -> Precomputed:
         """What `sketch` needs in every batch, such as a sketch of the head's weight. `state`: the arrays that the accumulator
         of `fit` returned at the end; empty without `fit`.
         """
         return None
+
+    def reductions(self, precomputed: Precomputed) -> tuple[Reduction, ...]:
+        """Reductions of the logits that `sketch` reads besides those of `needs`, for reductions by what `precompute` returned,
+        such as a projection of residuals on a fitted basis. `fit` does not see them.
+        """
+        return ()
 
     def windows(self, outputs: BatchOutputs) -> Windows:
         """The ranges of target positions that `sketch` sums, at least one per example. Default: each example is one window."""

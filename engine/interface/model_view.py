@@ -191,6 +191,13 @@ class BatchOutputs(Protocol):
     def reduced(self, reduction: Reduction) -> tuple[torch.Tensor, ...]:
         """A reduction's tensors over all target positions, first axis P; shared. It must be declared in `OutputSpec`."""
 
+    def logits(self, positions: torch.Tensor) -> torch.Tensor:
+        """(p, V) float32: the logits at some target positions, whose numbers are `positions` (p,) int64; computed at each call.
+
+        For statistics over a few positions of each example. `sketch` should use reductions, which share the head's product with
+        all methods of a run.
+        """
+
     def linear_io(self, name: str) -> LinearIO:
         """Inputs and output gradients of a linear layer of the trunk; shared. It must be declared in `OutputSpec`."""
 

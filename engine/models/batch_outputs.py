@@ -158,6 +158,10 @@ class PackedOutputs:
             self._reduced = self._reduce()
         return self._reduced[reduction]
 
+    def logits(self, positions: torch.Tensor) -> torch.Tensor:
+        """(p, V) float32 logits at the target positions whose numbers are given."""
+        return self.head.logits(self.hidden()[positions]) if self._logits is None else self._logits[positions]
+
     def linear_io(self, name: str) -> LinearIO:
         """Inputs and output gradients of a linear layer."""
         return self._linear_io[name]

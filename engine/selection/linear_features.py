@@ -144,7 +144,7 @@ class LinearFeatures:
             return rows.reshape(len(rows), -1)
 
         batching = batching_for(with_targets, batch_tokens, noun="query")
-        needs = merge_specs([self.method.needs(provider.head.model_shape)])
+        needs = merge_specs([method_rows.needs])
         for batch, rows in outputs(provider, with_targets, needs, flat_rows, batching):
             vectors[[indices[at] for at in batch]] = rows
         return part, vectors

@@ -18,6 +18,7 @@ from ...engine.interface.subset_method import SubsetMethod
 from ...engine.runtime.memory import reset_peak
 from ...store.errors import SettingsError
 from ...store.json_values import JsonObject
+from .corpus_fits import FIT_CHECKS
 from .measurements import MEASUREMENT_CHECKS
 from .rows import ROW_CHECKS
 from .scores import SCORE_CHECKS, an_example_finds_itself, parts_change_no_score
@@ -57,7 +58,14 @@ def checks(*, finds_itself: float = 0.95, models: Sequence[ModelShape] = MODELS,
     that is not a cosine may rightly rank a longer example first: its author states a lower share here, or 0.
     `models`: models to try. A model that lacks layers that the method needs is left out; at least one must remain.
     """
-    tried = [*ROW_CHECKS, *SUM_CHECKS, *SCORE_CHECKS, scratch_grows_with_positions, scratch_covers_what_is_allocated]
+    tried = [
+        *ROW_CHECKS,
+        *SUM_CHECKS,
+        *FIT_CHECKS,
+        *SCORE_CHECKS,
+        scratch_grows_with_positions,
+        scratch_covers_what_is_allocated,
+    ]
     return [
         *(Check(check) for check in (*_PLAIN, parts_change_no_score, *MEASUREMENT_CHECKS)),
         *(Check(check, (tuple(models), device)) for check in tried),
@@ -135,7 +143,9 @@ def scratch_grows_with_positions(method: Method, models: Sequence[ModelShape], d
 
 
 def scratch_covers_what_is_allocated(method: Method, models: Sequence[ModelShape], device: str) -> str:
-    """Computing rows takes at most `scratch` bytes (and 8 MiB), for many short examples and for one long one."""
+    """Computing rows takes at most `scratch` bytes (and 8 MiB), and `fit` at most `fit_scratch`, for many short examples and for
+    one long one.
+    """
     if device != "cpu" or not reset_peak():
         return "resident memory is measured on a CPU, where the system keeps its peak (Linux)"
     layers = tuple(
@@ -148,6 +158,10 @@ def scratch_covers_what_is_allocated(method: Method, models: Sequence[ModelShape
         used, planned = trial.allocated(), method.scratch(large, 2048)
         demand(used <= planned + _SLACK, f"precompute and rows took {used:,} bytes of {len(lengths)} examples with 2,048 "
                 f"positions in all, scratch says {planned:,} ({large})")  # fmt: skip
+        small = dataclasses.replace(large, vocabulary=1024)  # statistics may need V² numbers and V³ operations
+        trial = next(trials(method, [small], device, lengths=lengths))
+        used, planned = trial.allocated_by_fit(), method.fit_scratch(small, 2048)
+        demand(used <= planned + _SLACK, f"fit took {used:,} bytes, fit_scratch says {planned:,} ({small})")
     return ""
 
 

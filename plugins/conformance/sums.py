@@ -1,23 +1,18 @@
-"""Checks of a method's sums over positions, their normalisation, and its statistics of the corpus. See `suite.py`."""
+"""Checks of a method's sums over positions, and of their normalisation. See `suite.py`."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ...engine.ingest.method_code import DeclaredOutputs
 from ...engine.interface.method import Method, Similarity
-from ...engine.interface.model_view import BatchOutputs, LinearIO, ModelShape
-from ...store.layout import Array
-from ...store.state import read_state, write_state
+from ...engine.interface.model_view import LinearIO, ModelShape
 from .trial import LENGTHS, Trial, alike, demand, state, trials
 
 _ALL_EXAMPLES = range(len(LENGTHS))
-_NOT_FITTED = "the method has no statistics of the corpus"
 
 
 class HalvedOutputs:
@@ -28,6 +23,7 @@ class HalvedOutputs:
         self._inner, self.head, self.targets = inner, inner.head, inner.targets
         self.examples, self.example_ids = 2 * inner.examples, _halved(inner.example_ids)
         self.hidden, self.reduced, self.upper_layers = inner.hidden, inner.reduced, inner.upper_layers
+        self.logits = inner.logits
 
     def linear_io(self, name: str) -> LinearIO:
         """Tokens of either half."""
@@ -99,62 +95,4 @@ def _scored_column(method: Method, trial: Trial) -> str:
     return method.prepare(rows, state(method, trial.model, rows)).column
 
 
-def statistics_merge_in_any_order(method: Method, models: Sequence[ModelShape], device: str) -> str:
-    """`fit` gives the same arrays, within float64 rounding, from one pass and from two merged halves in either order."""
-    for trial in trials(method, models, device):
-        if method.fit(trial.model) is None:
-            return _NOT_FITTED
-        whole = _collected(method, trial, [_ALL_EXAMPLES])
-        middle = len(LENGTHS) // 2
-        halves = [range(middle), range(middle, len(LENGTHS))]
-        for order in (halves, halves[::-1]):
-            merged = _collected(method, trial, order)
-            names = sorted(set(whole) ^ set(merged))
-            demand(not names, f"statistics of merged halves have or lack {', '.join(names)}")
-            for name, values in whole.items():
-                near = np.allclose(np.asarray(merged[name]), values, rtol=1e-5, atol=1e-8)
-                demand(near, f"statistics {name} of merged halves are not those of one pass")
-    return ""
-
-
-def statistics_survive_storing(method: Method, models: Sequence[ModelShape], device: str) -> str:
-    """`finish` gives arrays that a file returns unchanged, so rows made before and after storing them are the same."""
-    for trial in trials(method, models, device):
-        if method.fit(trial.model) is None:
-            return _NOT_FITTED
-        given = _collected(method, trial, [_ALL_EXAMPLES])
-        wrong = [name for name, values in given.items() if not isinstance(values, np.ndarray) or values.dtype == object]
-        demand(not wrong, f"finish gives {', '.join(wrong)} that are not arrays of numbers")
-        with tempfile.TemporaryDirectory() as folder:
-            write_state(Path(folder, "state"), {}, given)
-            state = read_state(Path(folder, "state"))
-        assert state is not None
-        stored = state.arrays
-        same = all(
-            stored[name].dtype == each.dtype and np.array_equal(stored[name], each) for name, each in given.items()
-        )
-        demand(same and set(stored) == set(given), "statistics are other ones when they are read back")
-    return ""
-
-
-def _collected(method: Method, trial: Trial, parts: Sequence[Sequence[int]]) -> dict[str, Array]:
-    """Statistics of parts of the examples, each in an accumulator of its own, merged in order."""
-    accumulators = []
-    for part in parts:
-        accumulator = method.fit(trial.model)
-        assert accumulator is not None
-        outputs: BatchOutputs = trial.outputs(part)
-        with torch.inference_mode():
-            accumulator.accumulate(outputs)
-        accumulators.append(accumulator)
-    for other in accumulators[1:]:
-        accumulators[0].merge(other)
-    return accumulators[0].finish()
-
-
-SUM_CHECKS = (
-    sums_add_up_over_positions,
-    contributions_add_up_to_rows,
-    statistics_merge_in_any_order,
-    statistics_survive_storing,
-)
+SUM_CHECKS = (sums_add_up_over_positions, contributions_add_up_to_rows)

@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ...engine.ingest.method_code import DeclaredOutputs, changed_tensors, checksums
+from ...engine.ingest.method_code import DeclaredOutputs, changed_tensors, checksums, whole_needs
 from ...engine.interface.method import Method, Precomputed, Similarity
-from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape
+from ...engine.interface.model_view import LinearIO, LinearLayer, ModelShape, OutputSpec
 from ...engine.models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
 from ...engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
 from ...store.errors import BrokenMethod, SettingsError
@@ -85,16 +85,29 @@ class Trial:
         if accumulator is None:
             return {}
         with torch.inference_mode():
-            accumulator.accumulate(self.outputs(range(len(self.lengths))))
+            accumulator.accumulate(self.outputs(range(len(self.lengths)), for_fit=True))
         return accumulator.finish()
+
+    def with_state(self, state: dict[str, Array]) -> Trial:
+        """This trial, with statistics of the corpus that were collected elsewhere."""
+        self.__dict__["state"] = state  # in place of the cached property's value
+        return self
 
     @cached_property
     def precomputed(self) -> Precomputed:
         """What the method's `precompute` returns."""
         return self.method.precompute(self.head, self.state)
 
-    def outputs(self, examples: Sequence[int]) -> DeclaredOutputs:
-        """A batch of these examples, in this order; an example's numbers depend on its own number alone."""
+    @cached_property
+    def sketch_needs(self) -> OutputSpec:
+        """What the method's `sketch` reads."""
+        return whole_needs(self.method, self.model, self.precomputed)
+
+    def outputs(self, examples: Sequence[int], *, for_fit: bool = False) -> DeclaredOutputs:
+        """A batch of these examples, in this order; an example's numbers depend on its own number alone. `for_fit`: with the
+        outputs that `fit` reads; otherwise those of `sketch`.
+        """
+        needs = self.needs if for_fit else self.sketch_needs
         counts = [self.lengths[i] for i in examples]
         hiddens = {
             layer: torch.cat([self._random(1000 * (layer + 2) + i, self.lengths[i]) for i in examples])
@@ -112,8 +125,8 @@ class Trial:
         positions = TargetPositions(example_ids, torch.cat(targets).to(self.device), counts)
         upper = self._upper_layers(examples, targets) if self.needs.upper_layers >= 0 and examples else None
         further = FurtherOutputs(linear_io=linear_io, upper_layers=upper)
-        outputs = PackedOutputs(head, hiddens, positions, self.needs, further)
-        return DeclaredOutputs(outputs, self.needs, "rows", self.head)
+        outputs = PackedOutputs(head, hiddens, positions, needs, further)
+        return DeclaredOutputs(outputs, needs, "accumulate" if for_fit else "rows", self.head)
 
     def rows(self, examples: Sequence[int]) -> dict[str, torch.Tensor]:
         """The method's rows of a batch, as ingestion computes them."""
@@ -128,7 +141,8 @@ class Trial:
         with torch.inference_mode():
             outputs = self.outputs(range(len(self.lengths)))
             before = checksums(outputs)
-            self.method.rows(outputs, self.method.precompute(self.head, self.state))
+            self.method.precompute(self.head, self.state)
+            self.method.rows(outputs, self.precomputed)
             return changed_tensors(before, outputs)
 
     def allocated(self) -> int:
@@ -138,10 +152,27 @@ class Trial:
             reduced_bytes = sum(t.nbytes for name, t in outputs.tensors().items() if name.startswith("reduced"))
             before = resident_bytes()
             reset_peak()
-            rows = self.method.rows(outputs, self.method.precompute(self.head, self.state))
+            precomputed = self.method.precompute(self.head, self.state)
+            rows = self.method.rows(outputs, self.precomputed)
             peak = peak_bytes()
-        del rows
+        del rows, precomputed
         return peak - before + reduced_bytes
+
+    def allocated_by_fit(self) -> int:
+        """Peak bytes of `fit` over two batches; 0 without `fit`."""
+        with torch.inference_mode():
+            outputs = self.outputs(range(len(self.lengths)), for_fit=True)
+            before = resident_bytes()
+            reset_peak()
+            accumulator = self.method.fit(self.model)
+            if accumulator is None:
+                return 0
+            accumulator.accumulate(outputs)
+            accumulator.accumulate(outputs)
+            arrays = accumulator.finish()
+            peak = peak_bytes()
+        del arrays
+        return peak - before
 
     def stored(self, step: int = 32) -> dict[str, Array]:
         """All examples' rows, as the store holds them."""

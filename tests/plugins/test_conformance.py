@@ -14,6 +14,7 @@ from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.interface.registry import list_methods, load
 from headwater.plugins.conformance import MODELS, checks, fresh_process
 from headwater.plugins.stride import Stride
+from headwater.store.errors import DataError
 from headwater.store.layout import column
 
 OURS = [line.name for line in list_methods() if line.distribution.startswith("headwater ")]
@@ -87,6 +88,9 @@ def test_a_good_method_passes():
         "scratch_covers_what_is_allocated",
         "parts_change_no_score",  # of methods that compare texts
         "statistics_merge_in_any_order",  # of methods with statistics of the corpus
+        "statistics_do_not_depend_on_batches",
+        "a_stopped_accumulator_continues",
+        "statistics_leave_outputs_as_they_were",
         "statistics_survive_storing",
         "a_design_is_the_same_again",  # of methods that are fitted
         "a_stopped_fitting_goes_on",
@@ -193,6 +197,51 @@ class Unstorable(Scaled):
 
     def precompute(self, head, state):
         return torch.tensor(state["scale"]).float()
+
+
+class MeanOfBatches(Moments):
+    """Counts every batch alike, whatever its size."""
+
+    def accumulate(self, outputs):
+        if len(outputs.targets):
+            self.total = self.total + outputs.hidden(1).double().square().mean(0).numpy()
+            self.count += 1
+
+    def merge(self, other):
+        self.total, self.count = self.total + other.total, self.count + other.count
+
+
+class WithoutItsCount(Moments):
+    """Continues with the sums alone."""
+
+    def state_dict(self):
+        return {"total": np.asarray(self.total)}
+
+    def load_state_dict(self, arrays):
+        if set(arrays) != {"total"}:
+            raise DataError("no total")
+        self.total = arrays["total"]
+
+
+class Doubling(Moments):
+    def accumulate(self, outputs):
+        outputs.hidden(1).mul_(2)
+        super().accumulate(outputs)
+
+
+@dataclass(frozen=True)
+class ByBatches(Scaled):
+    kind: ClassVar[Any] = MeanOfBatches
+
+
+@dataclass(frozen=True)
+class Uncounted(Scaled):
+    kind: ClassVar[Any] = WithoutItsCount
+
+
+@dataclass(frozen=True)
+class ChangingOutputs(Scaled):
+    kind: ClassVar[Any] = Doubling
 
 
 @dataclass(frozen=True)
@@ -532,6 +581,9 @@ FAULTS = [
     (NormInSketch, "sums_add_up_over_positions", "halves do not add up"),
     (NormOfParts, "contributions_add_up_to_rows", "contributions of parts to sum do not add up"),
     (Unmerged, "statistics_merge_in_any_order", "scale of merged halves"),
+    (ByBatches, "statistics_do_not_depend_on_batches", "scale of batches of one example"),
+    (Uncounted, "a_stopped_accumulator_continues", "finishes with other arrays"),
+    (ChangingOutputs, "statistics_leave_outputs_as_they_were", "accumulate changed hidden(1)"),
     (Unstorable, "statistics_survive_storing", "finish gives scale that are not arrays"),
     (OneQueryState, "queries_are_each_their_own", "per_query has arrays of another length"),
     (Greedy, "asks_what_it_declared", "hidden(2), which needs() does not declare"),
