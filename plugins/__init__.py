@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Method,
         Precomputed,
         QueryMatrix,
+        ResumableAccumulator,
         Similarity,
         TextSimilarity,
     )
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     )
     from ..engine.interface.windows import Windows, example_bounds, whole_examples
     from ..engine.sketches.count_sketch import CountSketch, count_sketch
+    from ..engine.sketches.head_fisher import FisherShape, FisherSums, ProjectedResidual
     from ..engine.sketches.head_gradient import SketchedResidual, head_bytes, head_gradient_sums
     from ..engine.sketches.projections import (
         Projection,
@@ -66,7 +68,9 @@ if TYPE_CHECKING:
     from ..store.layout import Array, Block, Column, column
 
 _DEFINED_IN = {
-    "..engine.interface.method": "API Accumulator BlockSimilarity Method Precomputed QueryMatrix Similarity TextSimilarity",
+    "..engine.interface.method": (
+        "API Accumulator BlockSimilarity Method Precomputed QueryMatrix ResumableAccumulator Similarity TextSimilarity"
+    ),
     "..engine.interface.model_view": (
         "BATCH_EXAMPLES BatchOutputs Head LinearIO LinearLayer ModelShape OutputSpec Reduction UpperLayers"
     ),
@@ -74,6 +78,7 @@ _DEFINED_IN = {
     "..engine.interface.windows": "Windows example_bounds whole_examples",
     "..engine.arrays.linalg": "inverse_root preconditioned",
     "..engine.sketches.count_sketch": "CountSketch count_sketch",
+    "..engine.sketches.head_fisher": "FisherShape FisherSums ProjectedResidual",
     "..engine.sketches.head_gradient": "SketchedResidual head_bytes head_gradient_sums",
     "..engine.sketches.projections": "Projection outer_sums projected projection_bytes projections require_sketch unit",
     "..engine.sketches.residual": "Loss SparseResidual",
@@ -97,6 +102,8 @@ __all__ = [
     "CountSketch",
     "DataError",
     "Design",
+    "FisherShape",
+    "FisherSums",
     "FitMemory",
     "FitSession",
     "Head",
@@ -111,9 +118,11 @@ __all__ = [
     "ModelShape",
     "OutputSpec",
     "Precomputed",
+    "ProjectedResidual",
     "Projection",
     "QueryMatrix",
     "Reduction",
+    "ResumableAccumulator",
     "SettingsError",
     "Similarity",
     "SketchedResidual",

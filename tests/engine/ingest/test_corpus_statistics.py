@@ -21,7 +21,7 @@ from headwater.engine.runtime.run import Run
 from headwater.store.errors import BrokenMethod, StoreDamaged
 from headwater.store.feature_store import FeatureStore
 from headwater.store.reader import open_column
-from headwater.store.state import read_state, remove_state
+from headwater.store.state import has_state, read_state, remove_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WHITENED = '''"""Hidden states over their spread in the corpus."""
@@ -177,6 +177,44 @@ def test_a_stopped_run_goes_on_with_the_arrays_that_it_froze(site):
     assert frozen is not None and int(frozen.arrays["count"]) == 1200
     assert prepare(job(site, "a.npz")).ingest().finished
     assert np.allclose(stored(site), hidden / spread_of(hidden), atol=1e-5)
+
+
+def kfac_statistics(folder: Path) -> dict[str, bytes]:
+    """The files of the frozen statistics of headkfac, by name."""
+    state = folder / "S/methods/headkfac/state/statistics"
+    return {str(file.relative_to(state)): file.read_bytes() for file in state.rglob("*") if file.is_file()}
+
+
+def test_a_fit_that_was_stopped_continues_and_gives_the_same_bytes(tmp_path):
+    for folder in (tmp_path / "whole", tmp_path / "stopped"):
+        folder.mkdir()
+        write(folder / "a.npz", 1600, 0)
+    prepare(job(tmp_path / "whole", "a.npz", method="headkfac")).ingest()
+    asked = iter([False, False, True])  # the third window of the sample is not read
+    stopped = tmp_path / "stopped"
+    result = prepare(job(stopped, "a.npz", method="headkfac")).open().run(Run(should_stop=lambda: next(asked, True)))
+    assert not result.finished and not kfac_statistics(stopped)
+    unfinished = read_state(stopped / "S/methods/headkfac/state/unfinished-statistics")
+    assert unfinished is not None and unfinished.values["windows"] == 2
+    reports: list[int] = []
+    report = Run(on_progress=lambda p: reports.append(p.done) if p.stage == "corpus statistics" else None)
+    assert prepare(job(stopped, "a.npz", method="headkfac")).open().run(report).finished
+    assert reports == [1536, 1600]  # the first two windows were not read again
+    assert kfac_statistics(stopped) == kfac_statistics(tmp_path / "whole")
+    assert not has_state(stopped / "S/methods/headkfac/state/unfinished-statistics")
+
+
+def test_a_fit_that_was_stopped_starts_again_if_the_corpus_has_grown(tmp_path):
+    write(tmp_path / "a.npz", 1600, 0)
+    write(tmp_path / "b.npz", 30, 1)
+    asked = iter([False, False, True])
+    prepare(job(tmp_path, "a.npz", method="headkfac")).open().run(Run(should_stop=lambda: next(asked, True)))
+    prepare(job(tmp_path, "a.npz", "b.npz", method="headkfac", append=True)).ingest()
+    (tmp_path / "other").mkdir()
+    for name, rows, seed in (("a.npz", 1600, 0), ("b.npz", 30, 1)):
+        write(tmp_path / "other" / name, rows, seed)
+    prepare(job(tmp_path / "other", "a.npz", "b.npz", method="headkfac")).ingest()
+    assert kfac_statistics(tmp_path) == kfac_statistics(tmp_path / "other")
 
 
 def test_rows_whose_statistics_are_gone_are_not_continued_nor_asked(site):

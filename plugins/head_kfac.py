@@ -1,0 +1,144 @@
+"""`headkfac`: influence through the head by its own curvature, K-FAC's Fisher matrix, fitted by a forward pass without labels.
+
+The head's gradient of an example is g = Σ_t r_t h_tᵀ (V × D), its Fisher matrix B ⊗ A (Martens & Grosse 2015, arXiv 1503.05671;
+`engine/sketches/head_fisher.py`). The influence of example i on query q (Koh & Liang 2017, arXiv 1703.04730, equation 2) is
+Σ_{b,a} ĝ_q ĝ_i / (λ_b λ_a + γ λ̄), with ĝ = U_Bᵀ g U_A. A row holds the coordinates ĝ / √(λ_b λ_a + γ λ̄) of the largest λ_b λ_a;
+λ̄ is the mean of these. The bases are fitted on a sample of the corpus before the first row.
+
+Nothing is hashed: a CountSketch of preconditioned gradients loses what the preconditioner gains. From EK-FAC (George et al. 2018,
+arXiv 1806.03884) the corrected eigenvalues are left out. Knows no store and no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from . import (
+    BATCH_EXAMPLES,
+    Array,
+    BatchOutputs,
+    Column,
+    FisherShape,
+    FisherSums,
+    Head,
+    ModelShape,
+    ProjectedResidual,
+    QueryMatrix,
+    Reduction,
+    SettingsError,
+    Similarity,
+    Windows,
+    column,
+    example_bounds,
+    unit,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadBasis:
+    """The eigenbasis, ready for batches."""
+
+    residual: ProjectedResidual
+    """U_B."""
+    inputs: torch.Tensor
+    """U_A, (D, D') float32."""
+    at: torch.Tensor
+    """(m,) int64: where the coordinates stand in a flattened (r', D') product."""
+    weights: torch.Tensor
+    """(m,) float32: 1 / √(λ_b λ_a + γ λ̄)."""
+
+
+@dataclass(frozen=True)
+class HeadKfac(Similarity):
+    """Settings of `headkfac`."""
+
+    api: ClassVar[int] = 2
+
+    m: int = 1024
+    """Most coordinates of a row: those with the largest eigenvalues λ_b λ_a."""
+    rank: int = 512
+    """Most eigenvectors of B."""
+    damping: float = 0.1
+    """γ, as a multiple of the mean eigenvalue of the coordinates."""
+    cosine: bool = False
+    """Whether rows have unit norm: the cosine of whitened gradients in place of the influence."""
+    seed: int = 0
+    """Seed of the random matrix that finds B's eigenvectors for vocabularies above 4,096."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of range."""
+        if self.m < 1 or self.rank < 1:
+            raise SettingsError("headkfac needs m ≥ 1 and rank ≥ 1")
+        if not self.damping > 0:
+            raise SettingsError("headkfac needs damping > 0")
+
+    def shape(self, model: ModelShape) -> FisherShape:
+        """The sizes of the head, and of what is kept."""
+        return FisherShape(model.hidden, model.vocabulary, self.rank, self.m, self.seed)
+
+    def columns(self, model: ModelShape) -> tuple[Column, ...]:
+        """The whitened coordinates."""
+        return (column("coordinates", (self.shape(model).numbers,), "float16"),)
+
+    def scratch(self, model: ModelShape, positions: int) -> int:
+        """Bytes of the bases, a tile's residuals, projected positions, and rows."""
+        shape = self.shape(model)
+        bases = 8 * (model.vocabulary * shape.width + model.hidden**2) + 40 * shape.numbers
+        tile = 8 * model.vocabulary * min(positions, 4096)
+        projected = positions * 4 * (2 * shape.width + 2 * model.hidden)
+        return (
+            bases
+            + tile
+            + projected
+            + 8 * shape.width * model.hidden
+            + 12 * shape.numbers * min(positions, BATCH_EXAMPLES)
+        )
+
+    def fit(self, model: ModelShape) -> FisherSums:
+        """Sums of both factors of the Fisher matrix."""
+        return FisherSums(self.shape(model))
+
+    def fit_scratch(self, model: ModelShape, positions: int) -> int:
+        """Bytes of the sums and their eigendecompositions."""
+        return self.shape(model).bytes() + 8 * model.hidden * positions
+
+    def precompute(self, head: Head, state: Mapping[str, Array]) -> HeadBasis:
+        """Both bases on the model's device, and the weights of the coordinates."""
+        device, inputs, values = head.weight.device, state["input_basis"], state["eigenvalues"]
+        at = state["output_at"] * inputs.shape[1] + state["input_at"]
+        mean = float(values.mean())
+        weights = 1 / np.sqrt(values + self.damping * mean) if mean > 0 else np.ones_like(values)
+        arrays = state["output_basis"], inputs, at, weights.astype(np.float32)
+        basis, inputs_basis, places, scales = (torch.from_numpy(np.array(array)).to(device) for array in arrays)
+        return HeadBasis(ProjectedResidual(basis), inputs_basis, places, scales)
+
+    def reductions(self, precomputed: HeadBasis) -> tuple[Reduction, ...]:
+        """The residual in B's eigenbasis."""
+        return (precomputed.residual,)
+
+    def sketch(self, outputs: BatchOutputs, precomputed: HeadBasis) -> dict[str, torch.Tensor]:
+        """`coordinates` (n, m) float32: the examples' gradients in the eigenbasis, whitened."""
+        (left,) = outputs.reduced(precomputed.residual)  # (P, r')
+        right = outputs.hidden().float() @ precomputed.inputs  # (P, D')
+        rows = torch.zeros(outputs.examples, len(precomputed.at), device=left.device)
+        for row, (start, stop) in zip(rows, example_bounds(outputs), strict=True):
+            torch.take(left[start:stop].T @ right[start:stop], precomputed.at, out=row)
+        return {"coordinates": rows.mul_(precomputed.weights)}
+
+    def normalize(
+        self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`coordinates` (n, m) float32: the sums, of unit norm if `cosine`."""
+        whole, part = sums["coordinates"], parts["coordinates"] if parts else None
+        if self.cosine:
+            return {"coordinates": unit(whole, part)}
+        return {"coordinates": whole if part is None else part}
+
+    def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
+        """The queries' rows: the score is their inner product with the stored ones."""
+        return QueryMatrix("coordinates", np.ascontiguousarray(rows["coordinates"], np.float32))
