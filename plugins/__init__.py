@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         OutputSpec,
         Reduction,
         UpperLayers,
+        tile_bytes,
     )
     from ..engine.interface.subset_method import (
         Design,
@@ -72,7 +73,7 @@ _DEFINED_IN = {
         "API Accumulator BlockSimilarity Method Precomputed QueryMatrix ResumableAccumulator Similarity TextSimilarity"
     ),
     "..engine.interface.model_view": (
-        "BATCH_EXAMPLES BatchOutputs Head LinearIO LinearLayer ModelShape OutputSpec Reduction UpperLayers"
+        "BATCH_EXAMPLES BatchOutputs Head LinearIO LinearLayer ModelShape OutputSpec Reduction UpperLayers tile_bytes"
     ),
     "..engine.interface.subset_method": "Design FitMemory FitSession HiddenStates LayerStates StateArrays SubsetMethod",
     "..engine.interface.windows": "Windows example_bounds whole_examples",
@@ -148,6 +149,7 @@ __all__ = [
     "tensor_sketch_bytes",
     "tensor_sketch_sums",
     "tensor_sketches_of",
+    "tile_bytes",
     "unit",
     "whole_examples",
 ]

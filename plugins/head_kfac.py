@@ -35,6 +35,7 @@ from . import (
     Windows,
     column,
     example_bounds,
+    tile_bytes,
     unit,
 )
 
@@ -89,7 +90,7 @@ class HeadKfac(Similarity):
         """Bytes of the bases, a tile's residuals, projected positions, and rows."""
         shape = self.shape(model)
         bases = 8 * (model.vocabulary * shape.width + model.hidden**2) + 40 * shape.numbers
-        tile = 8 * model.vocabulary * min(positions, 4096)
+        tile = 2 * tile_bytes(model.vocabulary)
         projected = positions * 4 * (2 * shape.width + 2 * model.hidden)
         return (
             bases

@@ -20,6 +20,14 @@ if TYPE_CHECKING:  # listing methods reads this module, and must load neither to
 BATCH_EXAMPLES = 256
 """Largest number of examples in a batch: `scratch` uses it to bound memory that grows with the number of examples."""
 
+TILE_BYTES = 48 << 20
+"""Bytes of float32 logits per tile: a few hundred rows of a large vocabulary, enough for the product's full speed."""
+
+
+def tile_bytes(vocabulary: int) -> int:
+    """Largest size in bytes of the tile of float32 logits that a reduction is given: 48 MiB, or 16 positions."""
+    return max(TILE_BYTES, 16 * 4 * vocabulary)
+
 
 @dataclass(frozen=True, slots=True)
 class LinearLayer:

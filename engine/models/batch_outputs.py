@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 import torch
 
 from ...store.errors import DataError, SettingsError
-from ..interface.model_view import LinearIO, ModelShape, OutputSpec, Reduction, UpperLayers
+from ..interface.model_view import TILE_BYTES, LinearIO, ModelShape, OutputSpec, Reduction, UpperLayers
 from ..sketches.residual import Loss
 
-TILE_BYTES = 48 << 20
-"""Bytes of float32 logits per tile: a few hundred rows of a large vocabulary, enough for the product's full speed."""
 CACHED_BYTES = 2 << 20
 """A tile of this size stays in the CPU cache while reductions read it, which saves a quarter of the time at V = 4,096."""
 

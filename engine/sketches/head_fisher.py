@@ -13,7 +13,7 @@ Knows no method and no store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,11 +80,13 @@ class FisherShape:
         return np.random.Generator(np.random.Philox(self.seed)).standard_normal(shape, dtype=np.float32)
 
     def bytes(self) -> int:
-        """Memory of the sums, a tile and the eigendecompositions."""
+        """Memory of the sums, of Ω, of a tile and of the eigendecompositions."""
         rows, columns = self.sum_shape
-        tile = self.tile_rows * (20 * self.vocabulary + 8 * columns)
-        decomposition = (5 if self.is_full else 4) * 8 * rows * columns + 8 * 6 * self.hidden**2
-        return tile + decomposition + 4 * self.vocabulary * self.width
+        tile = self.tile_rows * (20 * self.vocabulary + 8 * columns) + 3 * _TILE_BYTES
+        sums = 8 * (rows * columns + rows + self.hidden**2)
+        decompositions = 8 * 6 * self.hidden**2 + 12 * self.vocabulary * self.width
+        decompositions += 8 * 4 * rows * columns if self.is_full else 12 * rows * columns + 8 * 8 * columns**2
+        return tile + sums + decompositions
 
 
 class FisherSums:
@@ -96,7 +98,7 @@ class FisherSums:
         self.inputs = np.zeros((shape.hidden, shape.hidden))
         self.probabilities = np.zeros(shape.vocabulary)
         self.products = np.zeros(shape.sum_shape)
-        self._test_matrix: torch.Tensor | None = None
+        self._omega = np.zeros((0, 0), np.float32)
 
     def accumulate(self, outputs: BatchOutputs) -> None:
         """Add the batch's positions, at most `POSITIONS` of each example."""
@@ -111,18 +113,20 @@ class FisherSums:
         """Add a tile: hidden states (p, D) and probabilities (p, V) with weights (p,), float64."""
         self.inputs += ((hidden * weight[:, None]).T @ hidden).cpu().numpy()
         self.probabilities += (weight @ p).cpu().numpy()
-        right = p if self.shape.is_full else p @ self._omega(p.device)
+        right = p if self.shape.is_full else self._times_omega(p)
         right = right * weight[:, None]
         products = torch.from_numpy(self.products)  # shares memory
-        rows = max(1, _TILE_BYTES // (8 * self.shape.sum_shape[1]))
-        for start in range(0, self.shape.vocabulary, rows):
-            part = slice(start, start + rows)
+        for part in _blocks(self.products):
             products[part] += (p[:, part].T @ right).cpu()
 
-    def _omega(self, device: torch.device) -> torch.Tensor:
-        if self._test_matrix is None:
-            self._test_matrix = torch.from_numpy(self.shape.test_matrix()).to(device, torch.float64)
-        return self._test_matrix
+    def _times_omega(self, p: torch.Tensor) -> torch.Tensor:
+        """(p, V) @ Ω, in float64."""
+        if not self._omega.size:
+            self._omega = self.shape.test_matrix()
+        product = p.new_zeros(len(p), self._omega.shape[1])
+        for part in _blocks(self._omega):
+            product += p[:, part] @ torch.from_numpy(self._omega[part]).to(p.device, p.dtype)
+        return product
 
     def merge(self, other: FisherSums) -> None:
         """Add the sums of other examples."""
@@ -163,8 +167,8 @@ class FisherSums:
         order = np.argsort(-products, axis=None, kind="stable")[: self.shape.numbers]
         output_at, input_at = np.unravel_index(order, products.shape)
         return {
-            "input_basis": input_basis[:, : input_at.max() + 1].astype(np.float32),
-            "output_basis": output_basis[:, : output_at.max() + 1].astype(np.float32),
+            "input_basis": input_basis[:, : input_at.max() + 1].astype(np.float32, copy=False),
+            "output_basis": output_basis[:, : output_at.max() + 1].astype(np.float32, copy=False),
             "input_at": input_at.astype(np.int64), "output_at": output_at.astype(np.int64),
             "eigenvalues": products[output_at, input_at],
         }  # fmt: skip
@@ -176,9 +180,10 @@ class FisherSums:
             matrix = self.products / -count
             matrix[np.diag_indices(len(matrix))] += mean
             return _leading(matrix, self.shape.width)
-        omega = self.shape.test_matrix().astype(np.float64)
-        product = mean[:, None] * omega
-        product -= self.products / count
+        self._omega = np.zeros((0, 0), np.float32)  # made again below
+        omega, product = self.shape.test_matrix(), self.products / -count
+        for part in _blocks(product):
+            product[part] += mean[part, None] * omega[part]
         return _nystrom(product, omega, self.shape.width)
 
 
@@ -205,26 +210,40 @@ def _leading(matrix: Array, rank: int) -> tuple[Array, Array]:
 
 
 def _nystrom(product: Array, omega: Array, rank: int) -> tuple[Array, Array]:
-    """The leading eigenvalues (rank,) and eigenvectors (V, rank) of a positive semidefinite B from Y = B Ω; where Y has a lower
-    rank, the last ones are 0.
+    """The leading eigenvalues (rank,) float64 and eigenvectors (V, rank) float32 of a positive semidefinite B from Y = B Ω, which
+    is overwritten; where Y has a lower rank, the last ones are 0.
     """
-    core = omega.T @ product
-    core_values, core_vectors = scipy.linalg.eigh((core + core.T) / 2, check_finite=False)
-    sound = core_values > _CUT * core_values[-1]
-    root = product @ (core_vectors[:, sound] / np.sqrt(core_values[sound]))  # B ≈ root rootᵀ
-    values, rotation = scipy.linalg.eigh(root.T @ root, check_finite=False)
-    sound = values > _CUT * max(values[-1], 0) if len(values) else sound[:0]
-    values, vectors = values[sound][::-1][:rank], root @ rotation[:, sound][:, ::-1][:, :rank]
-    vectors = _with_signs(vectors / np.sqrt(values)) if len(values) else vectors
-    absent = rank - len(values)
-    return np.pad(values, (0, absent)), np.pad(vectors, ((0, 0), (0, absent)))
+    columns = product.shape[1]
+    core = np.zeros((columns, columns))
+    for part in _blocks(product):
+        core += omega[part].T.astype(np.float64) @ product[part]
+    values, vectors = scipy.linalg.eigh((core + core.T) / 2, check_finite=False)
+    roots = np.where(values > _CUT * max(values[-1], 0), np.sqrt(values.clip(1e-300)), np.inf)
+    gram = np.zeros((columns, columns))
+    for part in _blocks(product):
+        product[part] = product[part] @ (vectors / roots)  # B ≈ product productᵀ
+        gram += product[part].T @ product[part]
+    values, rotation = (array[..., ::-1][..., :rank] for array in scipy.linalg.eigh(gram, check_finite=False))
+    roots = np.where(values > _CUT * max(values[0], 0), np.sqrt(values.clip(1e-300)), np.inf)
+    basis = np.zeros((len(product), rank), np.float32)
+    for part in _blocks(product):
+        basis[part, : len(values)] = product[part] @ (rotation / roots)
+    return np.pad(np.where(np.isfinite(roots), values, 0), (0, rank - len(values))), _with_signs(basis)
+
+
+def _blocks(matrix: Array) -> Iterator[slice]:
+    """Blocks of rows of at most `_TILE_BYTES` in float64."""
+    rows = max(1, _TILE_BYTES // (8 * matrix.shape[1]))
+    for start in range(0, len(matrix), rows):
+        yield slice(start, start + rows)
 
 
 def _with_signs(vectors: Array) -> Array:
-    """Each column with the sign that makes its largest entry positive."""
-    largest = vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])]
-    result: Array = vectors * np.where(largest < 0, -1.0, 1.0)
-    return result
+    """Columns (n, k) turned, in place, so that the entry of each that is largest in size is positive."""
+    for column in vectors.T:
+        if column[np.abs(column).argmax()] < 0:
+            column *= -1
+    return vectors
 
 
 @dataclass(frozen=True, eq=False, slots=True)
