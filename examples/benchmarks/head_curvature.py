@@ -9,20 +9,23 @@ and scores. The tasks are those of `head_tasks.py`. What was made stays:
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, partial
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import head_tasks
 import machine
 import numpy as np
 from head_tasks import Array, HeadTask, Positions
 
+Form: TypeAlias = tuple[Callable[[], Array], Callable[[], int]]
+"""Functions that give scores (Q, N), and the bytes of a row."""
 SKETCH = 48
 """Buckets per side of the CountSketches."""
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -93,22 +96,42 @@ class Head:
     def coordinates(self) -> tuple[Array, Array]:
         return self.rotated(self.queries), self.rotated(self.corpus)
 
-    def kfac(self, damping: float = 0.1, coordinates: int = 0, rank: int = 0, corrected: Array | None = None) -> Array:
-        """(Q, N) influence, or by other eigenvalues than λ_b λ_a."""
+    def leading(self, count: int, rank: int = 0) -> tuple[Array, Array]:
+        """The places and eigenvalues of the `count` largest λ_b λ_a (0: all), of the `rank` first eigenvectors of B."""
         b, _, a, _ = self.bases
-        values = np.outer(b, a)
-        values[rank or len(values) :] = 0
-        leading = np.argsort(-values, axis=None)[: coordinates or (rank or len(b)) * len(a)]
-        queries, corpus = self.coordinates
-        chosen = (values.ravel() if corrected is None else corrected)[leading]
-        return np.asarray((queries[:, leading] / (chosen + damping * chosen.mean())) @ corpus[:, leading].T)
+        values = np.outer(b[: rank or len(b)], a).ravel()
+        places = np.argsort(-values, kind="stable")[: count or len(values)]
+        return places, values[places]
+
+    def kfac(self, damping: float, count: int = 0, rank: int = 0) -> Array:
+        """(Q, N) influence."""
+        places, values = self.leading(count, rank)
+        queries, corpus = (part[:, places] for part in self.coordinates)
+        return products(queries / (values + damping * values.mean()), corpus)
+
+    def kfac_cosine(self, count: int) -> Array:
+        """(Q, N) cosine of whitened coordinates."""
+        places, values = self.leading(count)
+        queries, corpus = (unit(part[:, places] / np.sqrt(values + 0.1 * values.mean())) for part in self.coordinates)
+        return products(queries, corpus)
+
+    def corrected(self, moments: Callable[[], Array]) -> Array:
+        """(Q, N) influence with E[ĝ²] in place of λ_b λ_a (EK-FAC, George et al. 2018), of 1,024 coordinates."""
+        places, _ = self.leading(1024)
+        values = moments()[places]
+        queries, corpus = (part[:, places] for part in self.coordinates)
+        return products(queries / (values + 0.1 * values.mean()), corpus)
+
+    def own_moments(self) -> Array:
+        """(V·D,): the mean square of the examples' coordinates."""
+        return np.asarray((self.coordinates[1] ** 2).mean(0))
 
     def sampled_moments(self) -> Array:
-        """(V·D,): E[ĝ²] of one position, with labels drawn from the model (EK-FAC, George et al. 2018)."""
+        """(V·D,): E[ĝ²] of one position, with labels drawn from the model."""
         chance = np.random.default_rng(0)
-        cut = (self.p.cumsum(1) < chance.random((len(self.p), 1))).sum(1).clip(max=self.p.shape[1] - 1)
+        labels = (self.p.cumsum(1) < chance.random((len(self.p), 1))).sum(1).clip(max=self.p.shape[1] - 1)
         _, output_basis, _, input_basis = self.bases
-        residual = (self.p - np.eye(self.p.shape[1])[cut]) @ output_basis
+        residual = (self.p - np.eye(self.p.shape[1])[labels]) @ output_basis
         hidden = self.task.corpus.hidden.astype(np.float64) @ input_basis
         return np.asarray(((residual**2).T @ hidden**2 / len(hidden)).ravel())
 
@@ -118,105 +141,108 @@ class Head:
         gram = rows @ rows.T
         shift = damping * np.trace(gram) / rows.shape[1]
         inverse = np.linalg.solve(gram + shift * np.eye(len(gram)), gram)
-        product = self.queries.reshape(len(self.queries), -1) @ rows.T
+        product = products(self.queries, self.corpus)
         return np.asarray(product - product @ inverse)
 
-    def sketches(self) -> tuple[Array, Array]:
-        """(V, 48) and (D, 48): CountSketches."""
-        chance = np.random.default_rng(0)
-        made = []
-        for size in self.queries.shape[1:]:
-            matrix = np.zeros((size, SKETCH))
-            matrix[np.arange(size), chance.integers(0, SKETCH, size)] = chance.choice([-1.0, 1.0], size)
-            made.append(matrix)
-        return made[0], made[1]
+    def preconditioned(self) -> Array:
+        """(Q, V, D): the queries' gradients times the inverse of B ⊗ A, damped by its mean eigenvalue."""
+        b, output_basis, a, input_basis = self.bases
+        weights = 1 / (np.outer(b, a) + np.outer(b, a).mean())
+        turned = self.coordinates[0].reshape(self.queries.shape) * weights
+        return np.asarray(np.matmul(np.matmul(output_basis, turned), input_basis.T))
+
+    def hashed(self, queries: Array) -> Array:
+        """(Q, N) inner products of CountSketches of both sides, of queries (Q, V, D) and the corpus."""
+        chance, sketches = np.random.default_rng(0), list[Array]()
+        for size in queries.shape[1:]:
+            sketch = np.zeros((size, SKETCH))
+            sketch[np.arange(size), chance.integers(0, SKETCH, size)] = chance.choice([-1.0, 1.0], size)
+            sketches.append(sketch)
+        short = [np.matmul(np.matmul(sketches[0].T, part), sketches[1]) for part in (queries, self.corpus)]
+        return products(short[0], short[1])
 
 
-def forms(head: Head) -> Iterator[tuple[str, Array]]:
-    """Label and scores (Q, N) of each form."""
-    flat = [part.reshape(len(part), -1) for part in (head.queries, head.corpus)]
-    yield "head, gradient dot", flat[0] @ flat[1].T
-    units = [part / np.linalg.norm(part, axis=1, keepdims=True).clip(1e-30) for part in flat]
-    yield "head, gradient cosine", units[0] @ units[1].T
-    left, right = head.sketches()
-    short = [np.einsum("vk,nvd,dl->nkl", left, part, right, optimize=True).reshape(len(part), -1)
-             for part in (head.queries, head.corpus)]  # fmt: skip
-    yield "head, gradient dot, CountSketch 48 × 48", short[0] @ short[1].T
-    yield "empirical Fisher, damping 0.1", head.empirical(0.1)
-    yield "empirical Fisher, damping 1", head.empirical(1.0)
+def forms(head: Head) -> dict[str, Form]:
+    """Label → the scores (Q, N) of a form, when they are needed."""
+    lines: dict[str, Callable[[], Array]] = {
+        "head, gradient dot": lambda: products(head.queries, head.corpus),
+        "head, gradient cosine": lambda: products(unit(head.queries), unit(head.corpus)),
+        "head, gradient dot, CountSketch 48 × 48": lambda: head.hashed(head.queries),
+        "empirical Fisher, damping 0.1": lambda: head.empirical(0.1),
+        "empirical Fisher, damping 1": lambda: head.empirical(1.0),
+    }
     for damping in (0.001, 0.01, 0.1, 1.0, 10.0):
-        yield f"K-FAC, all coordinates, damping {damping:g}", head.kfac(damping)
+        lines[f"K-FAC, all coordinates, damping {damping:g}"] = partial(head.kfac, damping)
     for count in (64, 256, 512, 1024, 2048, 4096):
-        if count < head.queries[0].size:
-            yield f"K-FAC, {count:,} coordinates", head.kfac(coordinates=count)
-    for rank in (2, 4, 8, 16, 32, 64, 128, 256):
+        lines[f"K-FAC, {count:,} coordinates, damping 0.1"] = partial(head.kfac, 0.1, count)
+    for damping in (0.001, 0.01, 1.0, 10.0):
+        lines[f"K-FAC, 1,024 coordinates, damping {damping:g}"] = partial(head.kfac, damping, 1024)
+    for rank in (4, 16, 64, 256):
         if rank < len(head.bases[0]):
-            yield f"K-FAC, B of rank {rank}", head.kfac(rank=rank)
-    yield "K-FAC, corrected eigenvalues (sampled labels)", head.kfac(corrected=head.sampled_moments())
-    rows = (head.coordinates[1] ** 2).mean(0)
-    yield "K-FAC, corrected eigenvalues (the examples' own gradients)", head.kfac(corrected=rows)
-    yield from _hashed(head, left, right)
-    yield "K-FAC cosine, all coordinates", _kfac_cosine(head)
+            lines[f"K-FAC, 1,024 coordinates, B of rank {rank}"] = partial(head.kfac, 0.1, 1024, rank)
+    moments = {"sampled labels": head.sampled_moments, "the examples' own gradients": head.own_moments}
+    for kind, of in moments.items():
+        lines[f"K-FAC, 1,024 coordinates, eigenvalues corrected by {kind}"] = partial(head.corrected, of)
+    lines["K-FAC of the query, then CountSketch 48 × 48"] = lambda: head.hashed(head.preconditioned())
+    lines["K-FAC cosine, 1,024 coordinates"] = lambda: head.kfac_cosine(1024)
+    return {label: (scores, lambda: 0) for label, scores in lines.items()}
 
 
-def _hashed(head: Head, left: Array, right: Array) -> Iterator[tuple[str, Array]]:
-    """The preconditioned query, and then CountSketches of both sides."""
-    b, output_basis, a, input_basis = head.bases
-    weights = 1 / (np.outer(b, a) + 0.1 * np.outer(b, a).mean())
-    turned = head.coordinates[0].reshape(head.queries.shape) * weights
-    back = np.matmul(np.matmul(output_basis, turned), input_basis.T)
-    short = [np.einsum("vk,nvd,dl->nkl", left, part, right, optimize=True).reshape(len(part), -1)
-             for part in (back, head.corpus)]  # fmt: skip
-    yield "K-FAC of the query, then CountSketch 48 × 48", short[0] @ short[1].T
+def products(queries: Array, corpus: Array) -> Array:
+    """(Q, N) inner products."""
+    return np.asarray(queries.reshape(len(queries), -1) @ corpus.reshape(len(corpus), -1).T)
 
 
-def _kfac_cosine(head: Head) -> Array:
-    b, _, a, _ = head.bases
-    values = np.outer(b, a).ravel()
-    root = np.sqrt(values + 0.1 * values.mean())
-    units = [part / root for part in head.coordinates]
-    units = [part / np.linalg.norm(part, axis=1, keepdims=True).clip(1e-30) for part in units]
-    return np.asarray(units[0] @ units[1].T)
+def unit(rows: Array) -> Array:
+    """Rows of unit norm, flattened."""
+    flat = rows.reshape(len(rows), -1)
+    return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-30))
 
 
-def stored(task: HeadTask, folder: Path) -> Iterator[tuple[str, Array, int]]:
-    """Label, scores (Q, N) and bytes of a row, by headwater's command line."""
-    from headwater.engine.arrays.scan.stored_rows import StoredRows
+def stored(task: HeadTask, folder: Path) -> dict[str, Form]:
+    """Label → scores (Q, N) and bytes of a row, by headwater's command line."""
+    return {
+        label: (partial(_scores, task, folder, *line), partial(_row_bytes, folder, line[0]))
+        for label, line in ROWS.items()
+    }
+
+
+def _scores(task: HeadTask, folder: Path, method: str, settings: Sequence[str]) -> Array:
     from headwater.engine.evaluation.matrices import read_array
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    store, scores = str(folder / "S"), str(folder / "scores.zarr")
+    options = [part for pair in zip(*[iter(settings)] * 2, strict=True) for part in ("-o", *pair)]
+    machine.run([*machine.headwater(), "ingest", *task.ingest, "--store", store, "--method", method, *options], folder)
+    machine.run(
+        [*machine.headwater(), "attribute", store, *task.ask, "--method", method, "--all-scores", scores], folder
+    )
+    return read_array(scores, "scores")
+
+
+def _row_bytes(folder: Path, method: str) -> int:
+    from headwater.engine.arrays.scan.stored_rows import StoredRows
     from headwater.store.feature_store import FeatureStore, method_group
 
-    for label, (method, settings) in ROWS.items():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        store, scores = str(folder / "S"), str(folder / "scores.zarr")
-        options = [part for pair in zip(*[iter(settings)] * 2, strict=True) for part in ("-o", *pair)]
-        machine.run(
-            [*machine.headwater(), "ingest", *task.ingest, "--store", store, "--method", method, *options], folder
-        )
-        machine.run(
-            [*machine.headwater(), "attribute", store, *task.ask, "--method", method, "--all-scores", scores], folder
-        )
-        columns = StoredRows(FeatureStore.open(store), method_group(method)).all_columns()
-        yield label, read_array(scores, "scores"), sum(reader.column.row_bytes for reader in columns)
+    columns = StoredRows(FeatureStore.open(str(folder / "S")), method_group(method)).all_columns()
+    return sum(reader.column.row_bytes for reader in columns)
 
 
 def measured(name: str, data: Path, work: Path) -> list[dict[str, Any]]:
-    """All figures of one task."""
+    """All figures of one task; those that were measured before are read."""
     from headwater.engine.evaluation.agreement import evaluate_lds
 
-    task, lines = head_tasks.made(name, data, work), list[dict[str, Any]]()
-
-    def judge(label: str, scores: Array, size: int) -> None:
-        agreement = evaluate_lds(scores, task.masks, task.outcomes, resamples=20)
-        mean, ceiling = agreement.mean.value, agreement.ceiling
-        lines.append({"task": name, "form": label, "lds": mean, "ceiling": ceiling, "bytes": size})
-        print(f"{name:12}{label:62}{mean:.3f}", flush=True)
-
-    for label, scores in forms(Head(task)):
-        judge(label, scores, 0)
-    for label, scores, size in stored(task, work / "stores" / name):
-        judge(label, scores, size)
-    return lines
+    task, file = head_tasks.made(name, data, work), work / f"head_curvature-{name}.json"
+    lines: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
+    for label, (scores, size) in chain(forms(Head(task)).items(), stored(task, work / "stores" / name).items()):
+        if label not in lines:
+            agreement = evaluate_lds(scores(), task.masks, task.outcomes, resamples=20)
+            lines[label] = {"task": name, "form": label, "lds": agreement.mean.value, "ceiling": agreement.ceiling,
+                            "bytes": size()}  # fmt: skip
+            file.write_text(json.dumps(lines, indent=1))
+        print(f"{name:12}{label:62}{lines[label]['lds']:.3f}", flush=True)
+    return list(lines.values())
 
 
 def table(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
