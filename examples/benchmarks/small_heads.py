@@ -86,9 +86,12 @@ def drawn(name: str, data: Path, sizes: tuple[int, int, int], seed: int) -> Task
 
 def outcomes(task: Task, masks: np.ndarray) -> np.ndarray:
     """(S, Q): the queries' losses after training on each of the subsets (S, N)."""
+    from threadpoolctl import threadpool_limits
+
     found = []
     for mask in masks:
-        weight, bias = trained(task.hidden[mask], task.labels[mask], len(task.weight))
+        with threadpool_limits(1):  # fits of milliseconds, which threads slow down
+            weight, bias = trained(task.hidden[mask], task.labels[mask], len(task.weight))
         logits = task.query_hidden.astype(np.float64) @ weight.T + bias
         found.append(np.logaddexp.reduce(logits, 1) - logits[np.arange(len(logits)), task.query_labels])
     return np.array(found)
@@ -106,7 +109,9 @@ def _residuals(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _truncated(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(n, V): RISE's residuals at τ, the support cut at MASS, renormalised (`plugins/rise.py`, items 1 to 3)."""
     s = z / TAU
-    p = np.exp(s - np.logaddexp.reduce(s, 1)[:, None])
+    p = np.exp(s - s.max(1, keepdims=True))
+    p[p < 1e-36] = 0  # as float32 has it
+    p /= p.sum(1, keepdims=True) + 1e-8
     order = np.argsort(-p, axis=1, kind="stable")
     ordered = np.take_along_axis(p, order, 1)
     ahead = np.cumsum(ordered, 1) - ordered
@@ -120,8 +125,8 @@ def _truncated(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return p / total
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-8)
+def _unit(x: np.ndarray, floor: float = 1e-8) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), floor)
 
 
 def formulas(task: Task) -> dict[str, np.ndarray]:
@@ -140,7 +145,7 @@ def formulas(task: Task) -> dict[str, np.ndarray]:
     rh, other_rh = (_truncated(*side) for side in sides)
     left = [np.hstack([LAMBDA_RH * _unit(x), LAMBDA_GH * _unit(x @ weight)]) for x in (rh, other_rh)]
     return {
-        "rise": (_unit(left[1]) @ _unit(left[0]).T) * (_unit(q) @ _unit(h).T),
+        "rise": (_unit(left[1], 1e-200) @ _unit(left[0], 1e-200).T) * (_unit(q) @ _unit(h).T),
         "headcos": products / lengths / query_lengths[:, None],
         "headgn": (products - products @ inverse) / damping,
         "grasp": products / lengths,
