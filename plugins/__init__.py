@@ -45,9 +45,9 @@ if TYPE_CHECKING:
         SubsetMethod,
     )
     from ..engine.interface.windows import Windows, example_bounds, whole_examples
-    from ..engine.sketches.count_sketch import CountSketch, count_sketch
+    from ..engine.sketches.count_sketch import CountSketch, count_sketch, identity
     from ..engine.sketches.head_fisher import FisherShape, FisherSums, ProjectedResidual
-    from ..engine.sketches.head_gradient import SketchedResidual, head_bytes, head_gradient_sums
+    from ..engine.sketches.head_gradient import ExactResidual, HeadSketch, SketchedResidual, gram_root
     from ..engine.sketches.projections import (
         Projection,
         outer_sums,
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         tensor_sketch_sums,
         tensor_sketches_of,
     )
+    from ..engine.sketches.widths import side_widths, width_remark
     from ..store.errors import DataError, HeadwaterError, SettingsError, StoreDamaged
     from ..store.json_values import JsonObject
     from ..store.layout import Array, Block, Column, column
@@ -78,12 +79,13 @@ _DEFINED_IN = {
     "..engine.interface.subset_method": "Design FitMemory FitSession HiddenStates LayerStates StateArrays SubsetMethod",
     "..engine.interface.windows": "Windows example_bounds whole_examples",
     "..engine.arrays.linalg": "inverse_root preconditioned",
-    "..engine.sketches.count_sketch": "CountSketch count_sketch",
+    "..engine.sketches.count_sketch": "CountSketch count_sketch identity",
     "..engine.sketches.head_fisher": "FisherShape FisherSums ProjectedResidual",
-    "..engine.sketches.head_gradient": "SketchedResidual head_bytes head_gradient_sums",
+    "..engine.sketches.head_gradient": "ExactResidual HeadSketch SketchedResidual gram_root",
     "..engine.sketches.projections": "Projection outer_sums projected projection_bytes projections require_sketch unit",
     "..engine.sketches.residual": "Loss SparseResidual",
     "..engine.sketches.tensor_sketch": "BucketedResidual tensor_sketch_bytes tensor_sketch_sums tensor_sketches_of",
+    "..engine.sketches.widths": "side_widths width_remark",
     "..store.errors": "DataError HeadwaterError SettingsError StoreDamaged",
     "..store.json_values": "JsonObject",
     "..store.layout": "Array Block Column column",
@@ -103,11 +105,13 @@ __all__ = [
     "CountSketch",
     "DataError",
     "Design",
+    "ExactResidual",
     "FisherShape",
     "FisherSums",
     "FitMemory",
     "FitSession",
     "Head",
+    "HeadSketch",
     "HeadwaterError",
     "HiddenStates",
     "JsonObject",
@@ -137,8 +141,8 @@ __all__ = [
     "column",
     "count_sketch",
     "example_bounds",
-    "head_bytes",
-    "head_gradient_sums",
+    "gram_root",
+    "identity",
     "inverse_root",
     "outer_sums",
     "preconditioned",
@@ -146,12 +150,14 @@ __all__ = [
     "projection_bytes",
     "projections",
     "require_sketch",
+    "side_widths",
     "tensor_sketch_bytes",
     "tensor_sketch_sums",
     "tensor_sketches_of",
     "tile_bytes",
     "unit",
     "whole_examples",
+    "width_remark",
 ]
 
 

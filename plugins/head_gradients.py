@@ -1,7 +1,8 @@
 """`headcos`, `headgn`: the head's sketched gradient, its cosine or preconditioned by its damped second moment.
 
 `headcos` is the cosine of two examples' head gradients Σ r_t h_tᵀ, sketched to k² numbers; it ignores the rest of the model. RISE
-refines it: truncated residuals, unit norm of each position, and the error that is propagated back into the trunk.
+refines it: truncated residuals, unit norm of each position, and the error that is propagated back into the trunk. A head whose
+V·D numbers fit into k² is not sketched at all.
 
 `headgn` preconditions it: q ↦ (F + λ mean(diag F) 1)⁻¹ q with F the second moment of the stored gradients, in sketch space. It
 is the influence (Koh & Liang 2017) of the last layer with the empirical Gauss-Newton matrix: the closed form of what a steering
@@ -13,26 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 
 from . import (
-    BATCH_EXAMPLES,
     Array,
     BatchOutputs,
     Column,
+    HeadSketch,
+    JsonObject,
     ModelShape,
     OutputSpec,
     QueryMatrix,
     SettingsError,
     Similarity,
-    SketchedResidual,
     Windows,
     column,
-    head_bytes,
-    head_gradient_sums,
     preconditioned,
     require_sketch,
     unit,
@@ -46,11 +45,19 @@ class HeadGn(Similarity):
     api: ClassVar[int] = 2
 
     k: int = 48
-    """Buckets per side: a row has k² numbers, and their second moment k⁴."""
+    """Buckets per side: a row has at most k² numbers, and their second moment k⁴."""
     damping: float = 0.1
     """λ, as a multiple of the mean of the second moment's diagonal."""
     seed: int = 0
     """Seed of the sketches."""
+    exact: bool = True
+    """Whether a side of at most k numbers is stored as it is, and the other gets the numbers that this frees."""
+
+    @classmethod
+    def from_settings(cls, settings: JsonObject) -> Self:
+        """An instance with these settings; rows of stores that were written before `exact` are sketched on both sides."""
+        is_older = cls.records_all_but(settings, "exact")
+        return super().from_settings({**settings, "exact": False} if is_older else settings)
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -59,28 +66,35 @@ class HeadGn(Similarity):
             raise SettingsError("headgn needs damping > 0")
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The sketched gradient."""
-        return (column("gradient", (self.k**2,), "float32"),)
+        """The gradient."""
+        return (column("gradient", (self._numbers(model),), "float32"),)
 
     def needs(self, model: ModelShape) -> OutputSpec:
-        """Sketched residuals."""
-        return OutputSpec(reductions=(self._residual,))
+        """Residuals."""
+        return OutputSpec(reductions=(self._head_sketch(model).residual,))
 
-    @property
-    def _residual(self) -> SketchedResidual:
-        return SketchedResidual(self.k, self.seed)
+    def _head_sketch(self, model: ModelShape) -> HeadSketch:
+        return HeadSketch.of(model, self.k, self.seed, exact=self.exact)
+
+    def _numbers(self, model: ModelShape) -> int:
+        sketch = self._head_sketch(model)
+        return sketch.outputs * sketch.inputs
+
+    def remarks(self, model: ModelShape) -> tuple[str, ...]:
+        """The shape that the head's gradient gets."""
+        return (self._head_sketch(model).remark(),)
 
     def scratch(self, model: ModelShape, positions: int) -> int:
         """Bytes of sketches, residuals, rows."""
-        return head_bytes(model.hidden, model.vocabulary, self.k, positions, min(positions, BATCH_EXAMPLES))
+        return self._head_sketch(model).scratch(positions)
 
     def sketch(self, outputs: BatchOutputs, precomputed: None) -> dict[str, torch.Tensor]:
-        """`gradient` (n, k²) float32."""
-        return {"gradient": head_gradient_sums(outputs, self._residual, self.k)}
+        """`gradient` (n, at most k²) float32."""
+        return {"gradient": self._head_sketch(outputs.head.model_shape).sums(outputs)}
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]] | None:
         """The second moment of the rows."""
-        return "gradient", (self.k**2,)
+        return "gradient", (self._numbers(model),)
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """The queries' gradients times the inverse of the damped second moment."""
@@ -93,16 +107,16 @@ class HeadCos(HeadGn):
     """Settings of `headcos`; `damping` is not used."""
 
     k: int = 64
-    """Buckets per side: a row has k² numbers."""
+    """Buckets per side: a row has at most k² numbers."""
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The sketched gradient, of unit norm."""
-        return (column("gradient", (self.k**2,), "float16"),)
+        """The gradient, of unit norm."""
+        return (column("gradient", (self._numbers(model),), "float16"),)
 
     def normalize(
         self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
-        """`gradient` (n, k²) float32, of unit norm."""
+        """`gradient` (n, at most k²) float32, of unit norm."""
         return {"gradient": unit(sums["gradient"], parts["gradient"] if parts else None)}
 
     def statistics(self, model: ModelShape) -> tuple[str, tuple[int, ...]] | None:

@@ -20,6 +20,11 @@ lower bound: an example with p(y) near 1 at all positions keeps the direction of
 `floor` of 0.01 gives positions with small residuals a smaller weight; `examples/benchmarks/backdoor.py` measures the effect of
 `floor`.
 
+With `exact`, a side that has no more numbers than buckets is used as it is, and the other side gets the buckets that this frees
+(`engine/sketches/widths.py`). V numbers are enough for Wᵀr: ⟨Wᵀr, Wᵀs⟩ = ⟨Qr, Qs⟩ with Q = (W Wᵀ)^½, the symmetric root, which
+unlike a factor with pivots or signs is the same on every machine within rounding. So a small head's signature is exact. Language
+models whose vocabulary and width are above the buckets have the published form.
+
 Without unit norms and truncation, at τ = 1, the inner product of two RH is an unbiased estimate of Σ⟨r_t, r_s⟩⟨h_t, h_s⟩, the
 exact inner product of two head gradients.
 Knows no store and no text.
@@ -29,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -52,7 +57,11 @@ from . import (
     column,
     count_sketch,
     example_bounds,
+    gram_root,
+    identity,
+    side_widths,
     whole_examples,
+    width_remark,
 )
 
 _FLOOR = 1e-8  # smallest norm that a hidden state's sketch is divided by
@@ -61,13 +70,21 @@ _BLOCK = 2048  # rows of the head's weight that are multiplied at once
 
 @dataclass(frozen=True, slots=True)
 class RiseSketches:
-    """The sketches CS_r and CS_h, and M, the head sketched by CS_g."""
+    """The sketches CS_r and CS_h, and M, the head sketched by CS_g; each may be exact."""
 
     residual: CountSketch
-    hidden: torch.Tensor
-    """(D, Kh) float32, ±1."""
+    hidden: torch.Tensor | None
+    """(D, Kh) float32, ±1; None for hidden states as they are."""
     error: torch.Tensor
-    """(V, Kg) float32: M."""
+    """(V, Kg) float32: M, or in its place (W Wᵀ)^½ or W."""
+
+
+class RiseWidths(NamedTuple):
+    """Widths of the vectors whose outer products make a signature."""
+
+    residual: int
+    error: int
+    hidden: int
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,8 @@ class Rise(Similarity):
     """Whether position sketches and signatures have unit norm; otherwise signatures are sums over positions, in float32."""
     seed: int = 0
     """Seed of the three sketches."""
+    exact: bool = True
+    """Whether vectors of no more numbers than buckets are used as they are, and the others get the buckets that this frees."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -125,19 +144,33 @@ class Rise(Similarity):
 
     @classmethod
     def from_settings(cls, settings: JsonObject) -> Self:
-        """An instance with these settings; in stores of formats 1 and 2 the setting `unit_norms` is called `normalize`."""
-        return super().from_settings(
-            {"unit_norms" if name == "normalize" else name: value for name, value in settings.items()}
-        )
+        """An instance with these settings. In stores of formats 1 and 2 the setting `unit_norms` is called `normalize`; rows of
+        stores that were written before `exact` are sketched on both sides.
+        """
+        own = {"unit_norms" if name == "normalize" else name: value for name, value in settings.items()}
+        later = ("exact",), ("exact", "precision", "bits")  # the setting `precision` came with format 2
+        is_older = any(cls.records_all_but(own, *names) for names in later)
+        return super().from_settings({**own, "exact": False} if is_older else own)
 
-    @property
-    def dims(self) -> int:
-        """Length of a signature: Kh(Kr + Kg)."""
-        return self.kh * (self.kr + self.kg)
+    def widths(self, model: ModelShape) -> RiseWidths:
+        """Kr, Kg and Kh for a model: Kh(Kr + Kg) numbers of a signature, at most those of the settings."""
+        if not self.exact:
+            return RiseWidths(self.kr, self.kg, self.kh)
+        smaller = min(model.vocabulary, model.hidden)
+        left = (model.vocabulary, self.kr), (smaller, self.kg)
+        (residual, error), hidden = side_widths(left, (model.hidden, self.kh))
+        return RiseWidths(residual, error, hidden)
+
+    def remarks(self, model: ModelShape) -> tuple[str, ...]:
+        """The shape that RH gets, or GH if there is no RH."""
+        widths = self.widths(model)
+        return (width_remark(model, widths.residual or widths.error, widths.hidden),)
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """One column: the signature, [RH; GH] flattened; float16 rows find all of float32's top 100 (recall 1.000)."""
-        return (column("signature", (self.dims,), "float16" if self.unit_norms else "float32"),)
+        widths = self.widths(model)
+        numbers = widths.hidden * (widths.residual + widths.error)
+        return (column("signature", (numbers,), "float16" if self.unit_norms else "float32"),)
 
     def needs(self, model: ModelShape) -> OutputSpec:
         """The truncated residual."""
@@ -149,24 +182,43 @@ class Rise(Similarity):
 
     def scratch(self, model: ModelShape, positions: int) -> int:
         """Bytes of M, the sketches and their computation, the sparse residual, the sketches of positions, and the signatures."""
-        vocabulary, hidden = model.vocabulary, model.hidden
+        vocabulary, hidden, widths = model.vocabulary, model.hidden, self.widths(model)
         logits = min(self.top or vocabulary, vocabulary)
-        sketches = 4 * vocabulary * self.kg + 4 * hidden * (self.kh + self.kg) + 48 * (vocabulary + hidden)
-        head_product = 4 * min(vocabulary, _BLOCK) * (hidden + self.kg)
-        per_position = 28 * logits + 12 * (self.kr + self.kg + self.kh) + 8 * hidden + 8
+        sketches = (
+            4 * vocabulary * widths.error + 4 * hidden * (widths.hidden + widths.error) + 48 * (vocabulary + hidden)
+        )
+        head_product = 4 * min(vocabulary, _BLOCK) * (hidden + widths.error)
+        root = 16 * vocabulary * (hidden + 4 * vocabulary) if self._has_root(model) else 0
+        per_position = 28 * logits + 12 * sum(widths) + 8 * hidden + 8
         examples = min(positions, BATCH_EXAMPLES)
         rows = 3 * examples + positions // (self.window - self.overlap) + 4
-        return sketches + head_product + positions * per_position + 4 * self.dims * rows
+        signatures = 4 * widths.hidden * (widths.residual + widths.error) * rows
+        return sketches + head_product + root + positions * per_position + signatures
+
+    def _has_root(self, model: ModelShape) -> bool:
+        """Whether errors are exact in V numbers, by the root of W Wᵀ."""
+        return self.exact and self.widths(model).error == model.vocabulary
 
     def precompute(self, head: Head, state: Mapping[str, Array]) -> RiseSketches:
-        """CS_r, CS_h and M = CS_g of the head's rows."""
+        """CS_r, CS_h and M = CS_g of the head's rows; with `exact`, vectors as they are where they fit."""
+        device, model, widths = head.weight.device, head.model_shape, self.widths(head.model_shape)
+        residual = count_sketch(model.vocabulary, max(1, widths.residual), self.seed, "rise.r", device)
+        if self.exact and widths.residual == model.vocabulary:
+            residual = identity(model.vocabulary, device)
+        hidden = None
+        if not (self.exact and widths.hidden == model.hidden):
+            hidden = count_sketch(model.hidden, widths.hidden, self.seed, "rise.h", device).matrix()
+        return RiseSketches(residual, hidden, self._error_table(head, widths.error))
+
+    def _error_table(self, head: Head, width: int) -> torch.Tensor:
+        """(V, width) float32, whose rows times a residual have the inner products of Wᵀr: exact ones, or a CountSketch's."""
         device, model = head.weight.device, head.model_shape
-        error = count_sketch(model.hidden, max(1, self.kg), self.seed, "rise.g", device).matrix()
-        return RiseSketches(
-            count_sketch(model.vocabulary, max(1, self.kr), self.seed, "rise.r", device),
-            count_sketch(model.hidden, self.kh, self.seed, "rise.h", device).matrix(),
-            _blocked_product(head.weight, error[:, : self.kg]),
-        )
+        if self._has_root(model):
+            return gram_root(head.weight)
+        if self.exact and width == model.hidden:
+            return head.weight.detach().float()
+        sketch = count_sketch(model.hidden, max(1, width), self.seed, "rise.g", device).matrix()
+        return _blocked_product(head.weight, sketch[:, :width])
 
     def windows(self, outputs: BatchOutputs) -> Windows:
         """Windows of 256 positions that overlap by 50; without unit norms each example is one window."""
@@ -182,12 +234,13 @@ class Rise(Similarity):
     def sketch(self, outputs: BatchOutputs, precomputed: RiseSketches) -> dict[str, torch.Tensor]:
         """`signature` (W, Kh(Kr+Kg)) float32: each window's sum of outer products."""
         index, value = outputs.reduced(self._residual)  # (P, k)
-        h = self._unit(outputs.hidden().float() @ precomputed.hidden, _FLOOR)  # (P, Kh)
-        r = self._unit(precomputed.residual.sparse(index, value)[:, : self.kr], self.floor)  # (P, Kr)
+        states, widths = outputs.hidden().float(), self.widths(outputs.head.model_shape)
+        h = self._unit(states if precomputed.hidden is None else states @ precomputed.hidden, _FLOOR)  # (P, Kh)
+        r = self._unit(precomputed.residual.sparse(index, value)[:, : widths.residual], self.floor)  # (P, Kr)
         g = self._unit(_weighted_rows(precomputed.error, index, value), self.floor)  # (P, Kg)
         left = torch.cat([self.lambda_rh * r, self.lambda_gh * g], dim=1)  # (P, Kr + Kg)
         windows = self.windows(outputs)
-        sums = torch.empty(len(windows.bounds), self.dims, device=h.device)
+        sums = torch.empty(len(windows.bounds), left.shape[1] * h.shape[1], device=h.device)
         for window, (start, stop) in zip(sums, windows.bounds, strict=True):
             window[:] = (left[start:stop].T @ h[start:stop]).flatten()
         return {"signature": sums}
@@ -199,7 +252,7 @@ class Rise(Similarity):
         whole, contributions = sums["signature"], (parts or sums)["signature"]
         if not self.unit_norms:
             return {"signature": contributions}
-        totals, rows = torch.zeros(2, windows.examples, self.dims, device=whole.device)
+        totals, rows = torch.zeros(2, windows.examples, whole.shape[1], device=whole.device)
         for window, example in enumerate(windows.example_ids):
             totals[example] += _direction(whole[window])
             if parts:

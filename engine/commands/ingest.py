@@ -138,3 +138,5 @@ def plan_ingest(arguments: IngestArguments) -> None:
     for line in prepared.notes:
         echo(f"note: {line}", err=True)
     print_plan(prepared.plan, arguments.budget, f"batches of {prepared.tokens:,} tokens")
+    for line in prepared.remarks:
+        echo(line)

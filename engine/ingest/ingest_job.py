@@ -83,6 +83,12 @@ class PreparedIngest:
         own = (self._skipped_weights_notes(), self._stored_fields_notes(), self._reading_notes())
         return [*left_out_notes(paths), *itertools.chain.from_iterable(own)]
 
+    @property
+    def remarks(self) -> list[str]:
+        """What the methods say of their rows of this model, one per line."""
+        shape = self.provider.head.model_shape
+        return [f"{name}: {line}" for name, method in self.methods.items() for line in method.remarks(shape)]
+
     def _reading_notes(self) -> list[str]:
         """How conversations are read, where that was not given."""
         chat = self.provider.chat if isinstance(self.provider, TextProvider) else None

@@ -11,6 +11,7 @@ model class and no file; torch only as a type.
 | `columns(model)`                  | must                          | plan, ingest     | before any forward pass                |
 | `needs(model)`                    | default: last layer only      | ingest, queries  | before any forward pass                |
 | `scratch(model, positions)`       | must                          | plan             | before any forward pass                |
+| `remarks(model)`                  | default: none                 | plan             | before any forward pass                |
 | `fit(model)`                      | default: None                 | ingest           | once per store, before its first row   |
 | `fit_scratch(model, positions)`   | default: 0                    | plan             | before any forward pass                |
 | `precompute(head, state)`         | default: None                 | ingest, queries  | once per run, with the model's head    |
@@ -119,6 +120,10 @@ class Method(Settings, ABC):
     def needs(self, model: ModelShape) -> OutputSpec:
         """The outputs that `sketch`, `normalize` and `fit` read from a batch."""
         return OutputSpec()
+
+    def remarks(self, model: ModelShape) -> tuple[str, ...]:
+        """What the plan says of this method's rows for a model, one line each; such as what is stored exactly."""
+        return ()
 
     def fit(self, model: ModelShape) -> Accumulator | None:
         """An accumulator of corpus statistics that rows depend on, such as document frequencies; None if they depend on none.

@@ -33,6 +33,15 @@ class Settings:
             raise SettingsError(f"no setting {', '.join(unknown)}; the settings are {', '.join(fields)}")
         return cls(**{name: _typed(name, value, fields[name].default) for name, value in settings.items()})
 
+    @classmethod
+    def records_all_but(cls, settings: JsonObject, *names: str) -> bool:
+        """Whether these are the settings that a store recorded before `names` were added: all others are there, none of these.
+
+        Stores record all settings; the command line names some. A method that gets a new setting reads by this what it has to be
+        for older rows.
+        """
+        return {field.name for field in _fields(cls)} - set(settings) == set(names)
+
 
 def _fields(kind: type[Settings]) -> list[dataclasses.Field[Any]]:
     """All settings, the class's own before those of its base."""

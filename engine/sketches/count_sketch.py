@@ -42,3 +42,8 @@ def count_sketch(size: int, buckets: int, seed: int, stream: str, device: torch.
     bucket = ((bits >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32)
     sign = np.where(bits & np.uint64(1), 1.0, -1.0).astype(np.float32)
     return CountSketch(torch.from_numpy(bucket.astype(np.int64)).to(device), torch.from_numpy(sign).to(device), buckets)
+
+
+def identity(size: int, device: torch.device | str = "cpu") -> CountSketch:
+    """The sketch that changes nothing: a bucket for each of `size` numbers, all signs +1."""
+    return CountSketch(torch.arange(size, device=device), torch.ones(size, device=device), size)

@@ -1,4 +1,4 @@
-"""The list of all checks, and those of the method itself: settings, identity, columns, scratch.
+"""The list of all checks, and those of the method itself: settings, identity, remarks, scratch.
 
 A check raises AssertionError with one sentence, or returns "" or why it does not apply (a test may skip with that). No model,
 no file and no test framework is needed: hidden states and heads are random, in several sizes, on the device asked for.
@@ -63,6 +63,7 @@ def checks(*, finds_itself: float = 0.95, models: Sequence[ModelShape] = MODELS,
         *SUM_CHECKS,
         *FIT_CHECKS,
         *SCORE_CHECKS,
+        remarks_are_lines,
         scratch_grows_with_positions,
         scratch_covers_what_is_allocated,
     ]
@@ -128,6 +129,17 @@ def is_of_this_api(method: Method) -> str:
     """The method is written for the API number of this headwater."""
     demand(type(method.api) is int, f"api is {method.api!r}, not an integer")
     demand(method.api == API, f"api is {method.api}; this headwater has {API}")
+    return ""
+
+
+def remarks_are_lines(method: Method, models: Sequence[ModelShape], device: str) -> str:
+    """`remarks` gives a tuple of lines of text, which a plan prints behind the method's name."""
+    for trial in trials(method, models, device):
+        given = method.remarks(trial.model)
+        are_lines = isinstance(given, tuple) and all(
+            isinstance(line, str) and len(line.splitlines()) == 1 for line in given
+        )
+        demand(are_lines, f"remarks gives {given!r}, not a tuple of lines")
     return ""
 
 

@@ -292,6 +292,22 @@ def test_sets_of_digits_are_judged(script: Load, tmp_path: Path, monkeypatch: py
     assert abs(lines["vectors@head, λ = 1"]["all"] - lines["grasp, λ = 1"]["all"]) < 0.05
 
 
+@needs_data
+def test_rows_of_small_heads_predict_as_their_formulas_do(
+    script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    heads = script("small_heads")
+    for name, value in {"DRAWS": 1, "HALVES": 12, "SKETCHES": 1}.items():
+        monkeypatch.setattr(heads, name, value)
+    words = ["--data", str(DATA), "--out", str(tmp_path), "--sizes", "120", "20", "60", "--tasks"]
+    found = heads.main([*words, "reviews"])["reviews"]
+    assert set(found) == set(heads.METHODS)
+    for formula, rows, sketched in (draws[0] for draws in found.values()):
+        assert abs(formula - rows) < 0.01 < abs(formula - sketched) and formula > 0.4
+    assert "| reviews | headcos |" in (tmp_path / "small_heads.md").read_text()
+
+
 @pytest.mark.slow
 @needs_data
 def test_token_boundary_runs(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

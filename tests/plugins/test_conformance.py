@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,6 +48,23 @@ def test_rise_conforms_with_other_settings(settings):
     for check in checks(models=MODELS[:1], finds_itself=0.95 if settings.get("unit_norms", True) else 0.9):
         if str(check) not in OF_THE_CLASS:
             check(load("rise").from_settings(settings))
+
+
+SMALL_HEADS = (ModelShape(40, 2, 0, 1), ModelShape(30, 7, 0, 20), ModelShape(200, 3, 0, 9), ModelShape(4, 300, 0, 40))
+"""Stored exactly by all methods; by some; with one side exact and the other sketched."""
+
+
+@pytest.mark.parametrize("name", ["rise", "headcos", "headgn", "grasp"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_head_methods_conform_with_small_heads(name, exact):
+    method = load(name)(exact=exact)
+    if name == "rise":  # so that sides are on either side of the buckets
+        method = replace(method, kr=16, kh=16, kg=8)
+    else:
+        method = replace(method, **({"m": 128} if name == "grasp" else {"k": 12}))
+    for check in checks(models=SMALL_HEADS, finds_itself=0.5 if name == "headgn" else 0.8):
+        if str(check) not in OF_THE_CLASS:
+            check(method)
 
 
 @dataclass(frozen=True)
@@ -438,6 +455,12 @@ class Shrinking(Good):
 
 
 @dataclass(frozen=True)
+class Talkative(Good):
+    def remarks(self, model):
+        return "one line"
+
+
+@dataclass(frozen=True)
 class Understated(Good):
     def scratch(self, model, positions):
         return positions
@@ -600,6 +623,7 @@ FAULTS = [
     (MeanOfTile, "splits_change_no_score", "depend on the queries beside it"),
     (Ranked, "splits_change_no_score", "depend on the block"),
     (Opposite, "an_example_finds_itself", "only 0% of examples rank first"),
+    (Talkative, "remarks_are_lines", "remarks gives 'one line'"),
     (Shrinking, "scratch_grows_with_positions", "scratch falls as positions grow"),
     (Understated, "scratch_covers_what_is_allocated", "scratch says 2,048"),
 ]
