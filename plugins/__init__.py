@@ -46,8 +46,15 @@ if TYPE_CHECKING:
     )
     from ..engine.interface.windows import Windows, example_bounds, whole_examples
     from ..engine.sketches.count_sketch import CountSketch, count_sketch, identity
-    from ..engine.sketches.head_fisher import FisherShape, FisherSums, ProjectedResidual
-    from ..engine.sketches.head_gradient import ExactResidual, HeadSketch, SketchedResidual, gram_root
+    from ..engine.sketches.head_fisher import FisherShape, FisherSums, ProjectedResidual, whitening
+    from ..engine.sketches.head_gradient import (
+        ExactResidual,
+        HeadSketch,
+        SketchedResidual,
+        gram_root,
+        head_product,
+        head_product_bytes,
+    )
     from ..engine.sketches.projections import (
         Projection,
         outer_sums,
@@ -80,8 +87,10 @@ _DEFINED_IN = {
     "..engine.interface.windows": "Windows example_bounds whole_examples",
     "..engine.arrays.linalg": "inverse_root preconditioned",
     "..engine.sketches.count_sketch": "CountSketch count_sketch identity",
-    "..engine.sketches.head_fisher": "FisherShape FisherSums ProjectedResidual",
-    "..engine.sketches.head_gradient": "ExactResidual HeadSketch SketchedResidual gram_root",
+    "..engine.sketches.head_fisher": "FisherShape FisherSums ProjectedResidual whitening",
+    "..engine.sketches.head_gradient": (
+        "ExactResidual HeadSketch SketchedResidual gram_root head_product head_product_bytes"
+    ),
     "..engine.sketches.projections": "Projection outer_sums projected projection_bytes projections require_sketch unit",
     "..engine.sketches.residual": "Loss SparseResidual",
     "..engine.sketches.tensor_sketch": "BucketedResidual tensor_sketch_bytes tensor_sketch_sums tensor_sketches_of",
@@ -142,6 +151,8 @@ __all__ = [
     "count_sketch",
     "example_bounds",
     "gram_root",
+    "head_product",
+    "head_product_bytes",
     "identity",
     "inverse_root",
     "outer_sums",
@@ -156,6 +167,7 @@ __all__ = [
     "tensor_sketches_of",
     "tile_bytes",
     "unit",
+    "whitening",
     "whole_examples",
     "width_remark",
 ]

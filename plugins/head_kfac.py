@@ -1,12 +1,14 @@
 """`headkfac`: influence through the head by its own curvature, K-FAC's Fisher matrix, fitted by a forward pass without labels.
 
 The head's gradient of an example is g = Σ_t r_t h_tᵀ (V × D), its Fisher matrix B ⊗ A (Martens & Grosse 2015, arXiv 1503.05671;
-`engine/sketches/head_fisher.py`). The influence of example i on query q (Koh & Liang 2017, arXiv 1703.04730, equation 2) is
-Σ_{b,a} ĝ_q ĝ_i / (λ_b λ_a + γ λ̄), with ĝ = U_Bᵀ g U_A. A row holds the coordinates ĝ / √(λ_b λ_a + γ λ̄) of the largest λ_b λ_a;
-λ̄ is the mean of these. The bases are fitted on a sample of the corpus before the first row.
+`engine/sketches/head_fisher.py`), each side damped by γ times its mean eigenvalue (their section 6.3). The influence of example i
+on query q (Koh & Liang 2017, arXiv 1703.04730, equation 2) is ⟨(B + γb̄)⁻¹ g_q (A + γā)⁻¹, g_i⟩. A row holds the whitened gradient
+Σ_t (B + γb̄)^-½ r_t ⊗ (A + γā)^-½ h_t in the leading eigenvectors of both sides; the score is the inner product of two rows. The
+bases are fitted on a sample of the corpus before the first row. For large vocabularies the error Wᵀ r takes the place of r.
 
 Nothing is hashed: a CountSketch of preconditioned gradients loses what the preconditioner gains. From EK-FAC (George et al. 2018,
-arXiv 1806.03884) the corrected eigenvalues are left out. Knows no store and no text.
+arXiv 1806.03884) the corrected eigenvalues are left out: they changed nothing (`examples/benchmarks/head_curvature.py`). Knows no
+store and no text.
 """
 
 from __future__ import annotations
@@ -34,24 +36,26 @@ from . import (
     Similarity,
     Windows,
     column,
-    example_bounds,
+    head_product,
+    head_product_bytes,
+    outer_sums,
     tile_bytes,
     unit,
+    whitening,
+    width_remark,
 )
+
+_FLOOR = 1e-8  # smallest norm that a position's residual is divided by
 
 
 @dataclass(frozen=True, slots=True)
 class HeadBasis:
-    """The eigenbasis, ready for batches."""
+    """Both sides' whitening, ready for batches."""
 
     residual: ProjectedResidual
-    """U_B."""
+    """Of the residual: (V, V')."""
     inputs: torch.Tensor
-    """U_A, (D, D') float32."""
-    at: torch.Tensor
-    """(m,) int64: where the coordinates stand in a flattened (r', D') product."""
-    weights: torch.Tensor
-    """(m,) float32: 1 / √(λ_b λ_a + γ λ̄)."""
+    """Of the hidden state: (D, D') float32."""
 
 
 @dataclass(frozen=True)
@@ -60,45 +64,51 @@ class HeadKfac(Similarity):
 
     api: ClassVar[int] = 2
 
-    m: int = 1024
-    """Most coordinates of a row: those with the largest eigenvalues λ_b λ_a."""
-    rank: int = 512
-    """Most eigenvectors of B."""
+    outputs: int = 32
+    """Eigenvectors of the residuals' side."""
+    inputs: int = 32
+    """Eigenvectors of the hidden states' side: a row has outputs · inputs numbers, whichever side has fewer of its own."""
     damping: float = 0.1
-    """γ, as a multiple of the mean eigenvalue of the coordinates."""
+    """γ: each side's eigenvalues are damped by this multiple of their mean."""
+    unit_positions: bool = False
+    """Whether each position's whitened residual has unit norm, so that sure positions count as much as others."""
     cosine: bool = False
     """Whether rows have unit norm: the cosine of whitened gradients in place of the influence."""
-    seed: int = 0
-    """Seed of the random matrix that finds B's eigenvectors for vocabularies above 4,096."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        if self.m < 1 or self.rank < 1:
-            raise SettingsError("headkfac needs m ≥ 1 and rank ≥ 1")
+        if self.outputs < 1 or self.inputs < 1:
+            raise SettingsError("headkfac needs outputs ≥ 1 and inputs ≥ 1")
         if not self.damping > 0:
             raise SettingsError("headkfac needs damping > 0")
 
     def shape(self, model: ModelShape) -> FisherShape:
         """The sizes of the head, and of what is kept."""
-        return FisherShape(model.hidden, model.vocabulary, self.rank, self.m, self.seed)
+        return FisherShape(model.hidden, model.vocabulary, self.outputs, self.inputs)
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The whitened coordinates."""
-        return (column("coordinates", (self.shape(model).numbers,), "float16"),)
+        """The whitened gradient."""
+        outputs, inputs = self.shape(model).widths
+        return (column("gradient", (outputs * inputs,), "float16"),)
+
+    def remarks(self, model: ModelShape) -> tuple[str, ...]:
+        """How much of the head's gradient a row holds."""
+        shape = self.shape(model)
+        side = "errors" if shape.reads_errors else "residuals"
+        if shape.is_whole:
+            return (width_remark(model, *shape.widths),)
+        outputs, inputs = shape.widths
+        return (f"{outputs:,} eigenvectors of the {side} ({shape.output_size:,} numbers each) by {inputs:,} of the hidden states "
+                f"({model.hidden:,})",)  # fmt: skip
 
     def scratch(self, model: ModelShape, positions: int) -> int:
         """Bytes of the bases, a tile's residuals, projected positions, and rows."""
-        shape = self.shape(model)
-        bases = 8 * (model.vocabulary * shape.width + model.hidden**2) + 40 * shape.numbers
-        tile = 2 * tile_bytes(model.vocabulary)
-        projected = positions * 4 * (2 * shape.width + 2 * model.hidden)
-        return (
-            bases
-            + tile
-            + projected
-            + 8 * shape.width * model.hidden
-            + 12 * shape.numbers * min(positions, BATCH_EXAMPLES)
-        )
+        outputs, inputs = self.shape(model).widths
+        bases = 12 * outputs * (model.vocabulary + model.hidden) + 8 * model.hidden * inputs
+        projected = positions * 4 * (3 * outputs + 2 * model.hidden + inputs)
+        rows = 12 * outputs * inputs * min(positions, BATCH_EXAMPLES)
+        bases += head_product_bytes(model.hidden, outputs)
+        return bases + 2 * tile_bytes(model.vocabulary) + projected + rows
 
     def fit(self, model: ModelShape) -> FisherSums:
         """Sums of both factors of the Fisher matrix."""
@@ -106,40 +116,39 @@ class HeadKfac(Similarity):
 
     def fit_scratch(self, model: ModelShape, positions: int) -> int:
         """Bytes of the sums and their eigendecompositions."""
-        return self.shape(model).bytes() + 8 * model.hidden * positions
+        return self.shape(model).bytes()
 
     def precompute(self, head: Head, state: Mapping[str, Array]) -> HeadBasis:
-        """Both bases on the model's device, and the weights of the coordinates."""
-        device, inputs, values = head.weight.device, state["input_basis"], state["eigenvalues"]
-        at = state["output_at"] * inputs.shape[1] + state["input_at"]
-        mean = float(values.mean())
-        weights = 1 / np.sqrt(values + self.damping * mean) if mean > 0 else np.ones_like(values)
-        arrays = state["output_basis"], inputs, at, weights.astype(np.float32)
-        basis, inputs_basis, places, scales = (torch.from_numpy(np.array(array)).to(device) for array in arrays)
-        return HeadBasis(ProjectedResidual(basis), inputs_basis, places, scales)
+        """Both sides' whitening, on the model's device; the errors' side is read through the head."""
+        sides = [
+            whitening(state[f"{side}_basis"], state[f"{side}_values"], self.damping) for side in ("output", "input")
+        ]
+        outputs, inputs = (torch.from_numpy(np.ascontiguousarray(side)).to(head.weight.device) for side in sides)
+        if self.shape(head.model_shape).reads_errors:
+            outputs = head_product(head.weight, outputs)
+        return HeadBasis(ProjectedResidual(outputs), inputs)
 
     def reductions(self, precomputed: HeadBasis) -> tuple[Reduction, ...]:
-        """The residual in B's eigenbasis."""
+        """The whitened residual."""
         return (precomputed.residual,)
 
     def sketch(self, outputs: BatchOutputs, precomputed: HeadBasis) -> dict[str, torch.Tensor]:
-        """`coordinates` (n, m) float32: the examples' gradients in the eigenbasis, whitened."""
-        (left,) = outputs.reduced(precomputed.residual)  # (P, r')
+        """`gradient` (n, V'·D') float32."""
+        (left,) = outputs.reduced(precomputed.residual)  # (P, V')
+        if self.unit_positions:
+            left = left / left.norm(dim=1, keepdim=True).clamp(min=_FLOOR)
         right = outputs.hidden().float() @ precomputed.inputs  # (P, D')
-        rows = torch.zeros(outputs.examples, len(precomputed.at), device=left.device)
-        for row, (start, stop) in zip(rows, example_bounds(outputs), strict=True):
-            torch.take(left[start:stop].T @ right[start:stop], precomputed.at, out=row)
-        return {"coordinates": rows.mul_(precomputed.weights)}
+        return {"gradient": outer_sums(left, right, outputs.example_ids, outputs.examples).flatten(1)}
 
     def normalize(
         self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
-        """`coordinates` (n, m) float32: the sums, of unit norm if `cosine`."""
-        whole, part = sums["coordinates"], parts["coordinates"] if parts else None
+        """`gradient` (n, V'·D') float32: the sums, of unit norm if `cosine`."""
+        whole, part = sums["gradient"], parts["gradient"] if parts else None
         if self.cosine:
-            return {"coordinates": unit(whole, part)}
-        return {"coordinates": whole if part is None else part}
+            return {"gradient": unit(whole, part)}
+        return {"gradient": whole if part is None else part}
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """The queries' rows: the score is their inner product with the stored ones."""
-        return QueryMatrix("coordinates", np.ascontiguousarray(rows["coordinates"], np.float32))
+        return QueryMatrix("gradient", np.ascontiguousarray(rows["gradient"], np.float32))

@@ -58,6 +58,8 @@ from . import (
     count_sketch,
     example_bounds,
     gram_root,
+    head_product,
+    head_product_bytes,
     identity,
     side_widths,
     whole_examples,
@@ -65,7 +67,6 @@ from . import (
 )
 
 _FLOOR = 1e-8  # smallest norm that a hidden state's sketch is divided by
-_BLOCK = 2048  # rows of the head's weight that are multiplied at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +188,13 @@ class Rise(Similarity):
         sketches = (
             4 * vocabulary * widths.error + 4 * hidden * (widths.hidden + widths.error) + 48 * (vocabulary + hidden)
         )
-        head_product = 4 * min(vocabulary, _BLOCK) * (hidden + widths.error)
+        product = head_product_bytes(hidden, widths.error)
         root = 16 * vocabulary * (hidden + 4 * vocabulary) if self._has_root(model) else 0
         per_position = 28 * logits + 12 * sum(widths) + 8 * hidden + 8
         examples = min(positions, BATCH_EXAMPLES)
         rows = 3 * examples + positions // (self.window - self.overlap) + 4
         signatures = 4 * widths.hidden * (widths.residual + widths.error) * rows
-        return sketches + head_product + root + positions * per_position + signatures
+        return sketches + product + root + positions * per_position + signatures
 
     def _has_root(self, model: ModelShape) -> bool:
         """Whether errors are exact in V numbers, by the root of W Wᵀ."""
@@ -218,7 +219,7 @@ class Rise(Similarity):
         if self.exact and width == model.hidden:
             return head.weight.detach().float()
         sketch = count_sketch(model.hidden, max(1, width), self.seed, "rise.g", device).matrix()
-        return _blocked_product(head.weight, sketch[:, :width])
+        return head_product(head.weight, sketch[:, :width])
 
     def windows(self, outputs: BatchOutputs) -> Windows:
         """Windows of 256 positions that overlap by 50; without unit norms each example is one window."""
@@ -290,11 +291,3 @@ def _weighted_rows(table: torch.Tensor, index: torch.Tensor, value: torch.Tensor
     if not index.numel() or not table.shape[1]:
         return torch.zeros(len(index), table.shape[1], device=table.device)
     return torch.nn.functional.embedding_bag(index, table, per_sample_weights=value, mode="sum")
-
-
-def _blocked_product(weight: torch.Tensor, sketch: torch.Tensor) -> torch.Tensor:
-    """(V, D) @ (D, K) in float32 by blocks of V, so that no float32 copy of a half-precision head is made."""
-    out = torch.empty(len(weight), sketch.shape[1], device=weight.device)
-    for rows, block in zip(torch.split(out, _BLOCK), torch.split(weight.detach(), _BLOCK), strict=True):
-        torch.mm(block.float(), sketch, out=rows)
-    return out

@@ -2,12 +2,11 @@
 
 At a position with hidden state h (D) and probabilities p (V), the head's gradient is r hᵀ with r = p − onehot(y). Over labels y
 drawn from p, E[r rᵀ] = diag p − p pᵀ. K-FAC (Martens & Grosse 2015, arXiv 1503.05671, section 3) takes the Fisher matrix of the
-head as B ⊗ A with A = E[h hᵀ] and B = E[diag p − p pᵀ], expectations over target positions. Coordinates of a gradient g (V, D)
-are U_Bᵀ g U_A, with eigenvalues λ_b λ_a.
+head as B ⊗ A with A = E[h hᵀ] and B = E[diag p − p pᵀ], expectations over target positions.
 
-Up to a vocabulary of `FULL_VOCABULARY`, B is summed whole. For larger ones only its product with a random matrix Ω is: Y = B Ω,
-V × (r + 32), by BΩ = E[p ∘ Ω] − E[p (pᵀΩ)]. The leading eigenvectors come from B ≈ Y (ΩᵀY)⁻¹ Yᵀ (Nyström; Halko, Martinsson &
-Tropp 2011, arXiv 0909.4061, section 5.5), with a pseudo-inverse where ΩᵀY is singular.
+Of a large vocabulary the residual is read through the head's weight W (V, D): the error δ = Wᵀ r takes its place, and Wᵀ B W
+(D, D) that of B. This is the gradient of a linear layer just below the head, at the identity. So no matrix is larger than
+`FULL_VOCABULARY` or D squared.
 Knows no method and no store.
 """
 
@@ -23,15 +22,13 @@ import torch
 from ...store.errors import DataError
 from ...store.layout import Array
 from ..interface.model_view import BatchOutputs
+from .widths import side_widths
 
-FULL_VOCABULARY = 4096
-"""Largest vocabulary whose B is summed whole, V × V."""
-OVERSAMPLING = 32
-"""Columns of Ω beyond the rank."""
+FULL_VOCABULARY = 1024
+"""Largest vocabulary whose residuals are taken as they are, if it is larger than the hidden state."""
 POSITIONS = 16
 """Largest number of positions of one example that are summed: evenly spaced ones, which stand for the others."""
-_TILE_BYTES = 24 << 20  # float64 probabilities that are multiplied at once
-_CUT = 1e-12  # smaller eigenvalues, as a fraction of the largest, are rounding errors
+_TILE_BYTES = 24 << 20  # float64 numbers that are multiplied at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,51 +39,41 @@ class FisherShape:
     """D."""
     vocabulary: int
     """V."""
-    rank: int
-    """Most eigenvectors of B."""
-    coordinates: int
-    """Most pairs of eigenvectors of B and A."""
-    seed: int
-    """Seed of Ω."""
+    outputs: int
+    """Most eigenvectors of B, or of Wᵀ B W."""
+    inputs: int
+    """Most eigenvectors of A."""
 
     @property
-    def is_full(self) -> bool:
-        """Whether B is summed whole."""
-        return self.vocabulary <= FULL_VOCABULARY
+    def reads_errors(self) -> bool:
+        """Whether errors δ = Wᵀ r stand for residuals r."""
+        return self.vocabulary > max(self.hidden, FULL_VOCABULARY)
 
     @property
-    def numbers(self) -> int:
-        """Number of coordinates."""
-        return min(self.coordinates, self.width * self.hidden)
+    def output_size(self) -> int:
+        """Length of a residual, or of an error."""
+        return self.hidden if self.reads_errors else self.vocabulary
 
     @property
-    def width(self) -> int:
-        """Number of eigenvectors of B."""
-        return min(self.rank, self.vocabulary)
+    def widths(self) -> tuple[int, int]:
+        """Numbers of eigenvectors of both sides. A side that has all of its own leaves what it does not need to the other."""
+        (outputs,), inputs = side_widths([(self.output_size, self.outputs)], (self.hidden, self.inputs))
+        return outputs, inputs
 
     @property
-    def sum_shape(self) -> tuple[int, int]:
-        """Shape of what is summed for B: p pᵀ, or p (pᵀΩ)."""
-        return self.vocabulary, self.vocabulary if self.is_full else self.width + OVERSAMPLING
+    def is_whole(self) -> bool:
+        """Whether all coordinates of the gradient are kept."""
+        return not self.reads_errors and self.widths == (self.vocabulary, self.hidden)
 
     @property
     def tile_rows(self) -> int:
         """Positions whose probabilities are multiplied at once."""
         return max(16, _TILE_BYTES // (8 * self.vocabulary))
 
-    def test_matrix(self) -> Array:
-        """Ω: (V, r + 32) float32, standard normal, a function of the seed."""
-        shape = self.sum_shape
-        return np.random.Generator(np.random.Philox(self.seed)).standard_normal(shape, dtype=np.float32)
-
     def bytes(self) -> int:
-        """Memory of the sums, of Ω, of a tile and of the eigendecompositions."""
-        rows, columns = self.sum_shape
-        tile = self.tile_rows * (20 * self.vocabulary + 8 * columns) + 3 * _TILE_BYTES
-        sums = 8 * (rows * columns + rows + self.hidden**2)
-        decompositions = 8 * 6 * self.hidden**2 + 12 * self.vocabulary * self.width
-        decompositions += 8 * 4 * rows * columns if self.is_full else 12 * rows * columns + 8 * 8 * columns**2
-        return tile + sums + decompositions
+        """Memory of the sums, of a tile and of the eigendecompositions."""
+        tile = self.tile_rows * (20 * self.vocabulary + 16 * self.output_size) + 4 * _TILE_BYTES
+        return tile + 8 * 6 * (self.output_size**2 + self.hidden**2) + 16 * self.vocabulary
 
 
 class FisherSums:
@@ -96,51 +83,50 @@ class FisherSums:
         """All sums are zero."""
         self.shape, self.count = shape, 0.0
         self.inputs = np.zeros((shape.hidden, shape.hidden))
-        self.probabilities = np.zeros(shape.vocabulary)
-        self.products = np.zeros(shape.sum_shape)
-        self._omega = np.zeros((0, 0), np.float32)
+        self.outputs = np.zeros((shape.output_size, shape.output_size))
 
     def accumulate(self, outputs: BatchOutputs) -> None:
         """Add the batch's positions, at most `POSITIONS` of each example."""
         positions, weights = sampled_positions(outputs.example_ids, outputs.examples)
+        totals = torch.zeros(self.shape.vocabulary, dtype=torch.float64, device=weights.device)
         for start in range(0, len(positions), self.shape.tile_rows):
             tile = slice(start, start + self.shape.tile_rows)
+            hidden, weight = outputs.hidden()[positions[tile]].double(), weights[tile]
             p = torch.softmax(outputs.logits(positions[tile]).double(), 1)
-            self._add(outputs.hidden()[positions[tile]].double(), p, weights[tile])
+            read = self._read(p, outputs.head.weight)
+            self.inputs += ((hidden * weight[:, None]).T @ hidden).cpu().numpy()
+            self.outputs -= ((read * weight[:, None]).T @ read).cpu().numpy()
+            totals += weight @ p
+        self._add_diagonal(totals, outputs.head.weight)
         self.count += float(weights.sum())
 
-    def _add(self, hidden: torch.Tensor, p: torch.Tensor, weight: torch.Tensor) -> None:
-        """Add a tile: hidden states (p, D) and probabilities (p, V) with weights (p,), float64."""
-        self.inputs += ((hidden * weight[:, None]).T @ hidden).cpu().numpy()
-        self.probabilities += (weight @ p).cpu().numpy()
-        right = p if self.shape.is_full else self._times_omega(p)
-        right = right * weight[:, None]
-        products = torch.from_numpy(self.products)  # shares memory
-        for part in _blocks(self.products):
-            products[part] += (p[:, part].T @ right).cpu()
+    def _read(self, p: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Probabilities (p, V) as they are, or through the head: (p, D)."""
+        if not self.shape.reads_errors:
+            return p
+        read = p.new_zeros(len(p), self.shape.hidden)
+        for part in _blocks(*weight.shape):
+            read += p[:, part] @ weight[part].to(p.dtype)
+        return read
 
-    def _times_omega(self, p: torch.Tensor) -> torch.Tensor:
-        """(p, V) @ Ω, in float64."""
-        if not self._omega.size:
-            self._omega = self.shape.test_matrix()
-        product = p.new_zeros(len(p), self._omega.shape[1])
-        for part in _blocks(self._omega):
-            product += p[:, part] @ torch.from_numpy(self._omega[part]).to(p.device, p.dtype)
-        return product
+    def _add_diagonal(self, totals: torch.Tensor, weight: torch.Tensor) -> None:
+        """Add diag(totals), or Wᵀ diag(totals) W; totals (V,) are sums of probabilities."""
+        if not self.shape.reads_errors:
+            self.outputs[np.diag_indices(len(totals))] += totals.cpu().numpy()
+            return
+        for part in _blocks(*weight.shape):
+            rows = weight[part].double()
+            self.outputs += ((rows * totals[part, None]).T @ rows).cpu().numpy()
 
     def merge(self, other: FisherSums) -> None:
         """Add the sums of other examples."""
         self.count += other.count
         self.inputs += other.inputs
-        self.probabilities += other.probabilities
-        self.products += other.products
+        self.outputs += other.outputs
 
     def state_dict(self) -> dict[str, Array]:
         """The sums, without copies."""
-        return {
-            "count": np.array(self.count), "inputs": self.inputs, "probabilities": self.probabilities,
-            "products": self.products,
-        }  # fmt: skip
+        return {"count": np.array(self.count), "inputs": self.inputs, "outputs": self.outputs}
 
     def load_state_dict(self, arrays: Mapping[str, Array]) -> None:
         """Continue from stored sums.
@@ -153,38 +139,17 @@ class FisherSums:
         if shapes != expected:
             raise DataError(f"sums of the head's Fisher matrix have shapes {shapes}, expected {expected}")
         self.count = float(arrays["count"])
-        self.inputs, self.probabilities = np.array(arrays["inputs"]), np.array(arrays["probabilities"])
-        self.products = np.array(arrays["products"])
+        self.inputs, self.outputs = np.array(arrays["inputs"]), np.array(arrays["outputs"])
 
     def finish(self) -> dict[str, Array]:
-        """The eigenbases and the pairs of coordinates in descending order of λ_b λ_a: `input_basis` (D, D') and `output_basis`
-        (V, r') float32, `input_at` and `output_at` (m,) int64, `eigenvalues` (m,) float64.
+        """The leading eigenvectors and eigenvalues, descending: `input_basis` (D, D') float32, `input_values` (D',) float64,
+        `output_basis` (V or D, V') float32, `output_values` (V',) float64.
         """
-        count = max(self.count, 1.0)
-        input_values, input_basis = _leading(self.inputs / count, self.shape.hidden)
-        output_values, output_basis = self._output_basis(count)
-        products = np.outer(output_values, input_values)
-        order = np.argsort(-products, axis=None, kind="stable")[: self.shape.numbers]
-        output_at, input_at = np.unravel_index(order, products.shape)
-        return {
-            "input_basis": input_basis[:, : input_at.max() + 1].astype(np.float32, copy=False),
-            "output_basis": output_basis[:, : output_at.max() + 1].astype(np.float32, copy=False),
-            "input_at": input_at.astype(np.int64), "output_at": output_at.astype(np.int64),
-            "eigenvalues": products[output_at, input_at],
-        }  # fmt: skip
-
-    def _output_basis(self, count: float) -> tuple[Array, Array]:
-        """The leading eigenvalues (r,) and eigenvectors (V, r) of B."""
-        mean = self.probabilities / count
-        if self.shape.is_full:
-            matrix = self.products / -count
-            matrix[np.diag_indices(len(matrix))] += mean
-            return _leading(matrix, self.shape.width)
-        self._omega = np.zeros((0, 0), np.float32)  # made again below
-        omega, product = self.shape.test_matrix(), self.products / -count
-        for part in _blocks(product):
-            product[part] += mean[part, None] * omega[part]
-        return _nystrom(product, omega, self.shape.width)
+        count, (outputs, inputs) = max(self.count, 1.0), self.shape.widths
+        input_values, input_basis = _leading(self.inputs / count, inputs)
+        output_values, output_basis = _leading(self.outputs / count, outputs)
+        return {"input_basis": input_basis, "input_values": input_values, "output_basis": output_basis,
+                "output_values": output_values}  # fmt: skip
 
 
 def sampled_positions(example_ids: torch.Tensor, examples: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -201,62 +166,42 @@ def sampled_positions(example_ids: torch.Tensor, examples: int) -> tuple[torch.T
     return at, counts[example].double() / numbers[example].double()
 
 
-def _leading(matrix: Array, rank: int) -> tuple[Array, Array]:
-    """The `rank` largest eigenvalues of a symmetric matrix, descending, at least 0, and their eigenvectors in columns."""
-    size = len(matrix)
-    chosen = None if rank >= size else (size - rank, size - 1)
-    values, vectors = scipy.linalg.eigh(matrix, subset_by_index=chosen, overwrite_a=True, check_finite=False)
-    return np.maximum(values[::-1], 0), _with_signs(vectors[:, ::-1])
-
-
-def _nystrom(product: Array, omega: Array, rank: int) -> tuple[Array, Array]:
-    """The leading eigenvalues (rank,) float64 and eigenvectors (V, rank) float32 of a positive semidefinite B from Y = B Ω, which
-    is overwritten; where Y has a lower rank, the last ones are 0.
-    """
-    columns = product.shape[1]
-    core = np.zeros((columns, columns))
-    for part in _blocks(product):
-        core += omega[part].T.astype(np.float64) @ product[part]
-    values, vectors = scipy.linalg.eigh((core + core.T) / 2, check_finite=False)
-    roots = np.where(values > _CUT * max(values[-1], 0), np.sqrt(values.clip(1e-300)), np.inf)
-    gram = np.zeros((columns, columns))
-    for part in _blocks(product):
-        product[part] = product[part] @ (vectors / roots)  # B ≈ product productᵀ
-        gram += product[part].T @ product[part]
-    values, rotation = (array[..., ::-1][..., :rank] for array in scipy.linalg.eigh(gram, check_finite=False))
-    roots = np.where(values > _CUT * max(values[0], 0), np.sqrt(values.clip(1e-300)), np.inf)
-    basis = np.zeros((len(product), rank), np.float32)
-    for part in _blocks(product):
-        basis[part, : len(values)] = product[part] @ (rotation / roots)
-    return np.pad(np.where(np.isfinite(roots), values, 0), (0, rank - len(values))), _with_signs(basis)
-
-
-def _blocks(matrix: Array) -> Iterator[slice]:
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
     """Blocks of rows of at most `_TILE_BYTES` in float64."""
-    rows = max(1, _TILE_BYTES // (8 * matrix.shape[1]))
-    for start in range(0, len(matrix), rows):
-        yield slice(start, start + rows)
+    step = max(1, _TILE_BYTES // (8 * columns))
+    for start in range(0, rows, step):
+        yield slice(start, start + step)
 
 
-def _with_signs(vectors: Array) -> Array:
-    """Columns (n, k) turned, in place, so that the entry of each that is largest in size is positive."""
-    for column in vectors.T:
-        if column[np.abs(column).argmax()] < 0:
-            column *= -1
-    return vectors
+def _leading(matrix: Array, count: int) -> tuple[Array, Array]:
+    """The `count` largest eigenvalues (count,) float64 of a symmetric matrix, descending, at least 0, and their eigenvectors in
+    columns, float32; the entry of each that is largest in size is positive.
+    """
+    size = len(matrix)
+    chosen = None if count >= size else (size - count, size - 1)
+    values, vectors = scipy.linalg.eigh(matrix, subset_by_index=chosen, overwrite_a=True, check_finite=False)
+    basis = vectors[:, ::-1].astype(np.float32)
+    basis *= np.sign(basis[np.abs(basis).argmax(0), np.arange(basis.shape[1])])
+    return np.maximum(values[::-1], 0), basis
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ProjectedResidual:
-    """The residual p − onehot(y) at τ = 1, projected: (p, r). Compared by identity: the basis belongs to one run."""
+    """The residual p − onehot(y) at τ = 1, projected: (p, k). Compared by identity: the projection belongs to one run."""
 
-    basis: torch.Tensor
-    """(V, r) float32."""
+    projection: torch.Tensor
+    """(V, k) float32."""
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(p, V), (p,) → ((p, r),). At the target, p − 1 is computed as minus the sum of the others, which is exact near 1."""
+        """(p, V), (p,) → ((p, k),). At the target, p − 1 is computed as minus the sum of the others, which is exact near 1."""
         residual = torch.softmax(logits, 1)
         at = torch.arange(len(residual), device=residual.device)
         residual[at, targets] = 0
         residual[at, targets] = -residual.sum(1)
-        return (residual @ self.basis,)
+        return (residual @ self.projection,)
+
+
+def whitening(basis: Array, values: Array, damping: float) -> Array:
+    """(n, k) float32: eigenvectors over √(λ + damping · mean λ); the eigenvectors themselves where all λ are 0."""
+    shift = damping * float(values.mean())
+    return np.asarray(basis / np.sqrt(values + shift if shift > 0 else np.ones_like(values)), np.float32)

@@ -95,6 +95,22 @@ class HeadSketch:
         return width_remark(self.model, self.outputs, self.inputs)
 
 
+_PRODUCT_ROWS = 2048  # rows of the head's weight that are multiplied at once
+
+
+def head_product(weight: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """W (V, D) times a matrix (D, k), in float32 by blocks of V, so that no float32 copy of a half-precision head is made."""
+    out = torch.empty(len(weight), matrix.shape[1], device=weight.device)
+    for rows, block in zip(torch.split(out, _PRODUCT_ROWS), torch.split(weight.detach(), _PRODUCT_ROWS), strict=True):
+        torch.mm(block.float(), matrix, out=rows)
+    return out
+
+
+def head_product_bytes(hidden: int, width: int) -> int:
+    """Memory in bytes of :func:`head_product` beside its result."""
+    return 4 * _PRODUCT_ROWS * (hidden + width)
+
+
 def gram_root(weight: torch.Tensor) -> torch.Tensor:
     """(V, V) float32, on the weight's device: (W Wᵀ)^½ of a head's weight W (V, D), symmetric and positive semidefinite.
 

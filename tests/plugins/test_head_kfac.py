@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.interface.model_view import ModelShape
+from headwater.engine.sketches import head_fisher
 from headwater.plugins.conformance.trial import LENGTHS, Trial
 from headwater.plugins.head_kfac import HeadKfac
 from headwater.store.errors import SettingsError
@@ -12,73 +13,104 @@ MODEL = ModelShape(7, 13, 0, 512)
 LENGTHS_16 = tuple(min(length, 16) for length in LENGTHS)  # all positions are in the statistics
 
 
-def dense(trial: Trial):
-    """Gradients (n, V, D), hidden states and probabilities of all examples, float64."""
+def positions(trial: Trial):
+    """Residuals, hidden states, probabilities and example ids of all positions, float64."""
     outputs = trial.outputs(range(len(trial.lengths)))
     hidden, ids = outputs.hidden().double().numpy(), outputs.example_ids.numpy()
     logits = hidden @ trial.head.weight.double().numpy().T
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
-    residual = p - np.eye(p.shape[1])[outputs.targets.numpy()]
-    gradients = np.zeros((len(trial.lengths), p.shape[1], hidden.shape[1]))
-    for example, r, h in zip(ids, residual, hidden, strict=True):
+    return p - np.eye(p.shape[1])[outputs.targets.numpy()], hidden, p, ids
+
+
+def inverse(matrix, damping: float, count: int):
+    """(Σ over the `count` leading eigenvectors) v vᵀ / (λ + γ λ̄), λ̄ their mean."""
+    values, vectors = np.linalg.eigh(matrix)
+    values, vectors = values[::-1][:count].clip(0), vectors[:, ::-1][:, :count]
+    return (vectors / (values + damping * values.mean())) @ vectors.T
+
+
+def influence(trial: Trial, method: HeadKfac, through_head: bool = False):
+    """⟨B⁻¹ g_q A⁻¹, g_i⟩ of all examples, from whole gradients."""
+    residuals, hidden, p, ids = positions(trial)
+    spread = np.mean([np.diag(q) - np.outer(q, q) for q in p], 0)
+    if through_head:
+        weight = trial.head.weight.double().numpy()
+        residuals, spread = residuals @ weight, weight.T @ spread @ weight
+    gradients = np.zeros((len(trial.lengths), residuals.shape[1], hidden.shape[1]))
+    for example, r, h in zip(ids, residuals, hidden, strict=True):
         gradients[example] += np.outer(r, h)
-    return gradients, hidden, p
+    outputs, inputs = method.shape(trial.model).widths
+    left = inverse(spread, method.damping, outputs)
+    right = inverse(hidden.T @ hidden / len(hidden), method.damping, inputs)
+    return np.einsum("qvd,nvd->qn", np.einsum("uv,qvd,de->que", left, gradients, right), gradients)
 
 
-def influence(trial: Trial, damping: float, m: int):
-    """Σ ĝ_q ĝ_i / (λ + γ λ̄) over the m largest λ, by numpy's eigenvectors."""
-    gradients, hidden, p = dense(trial)
-    inputs = hidden.T @ hidden / len(hidden)
-    outputs = np.mean([np.diag(q) - np.outer(q, q) for q in p], 0)
-    (input_values, input_basis), (output_values, output_basis) = np.linalg.eigh(inputs), np.linalg.eigh(outputs)
-    eigenvalues = np.outer(output_values.clip(0), input_values).ravel()
-    coordinates = np.einsum("vb,nvd,da->nba", output_basis, gradients, input_basis).reshape(len(gradients), -1)
-    leading = np.argsort(-eigenvalues)[:m]
-    weights = eigenvalues[leading] + damping * eigenvalues[leading].mean()
-    return (coordinates[:, leading] / weights) @ coordinates[:, leading].T
+def scores(trial: Trial, method: HeadKfac):
+    rows = {name: values.numpy() for name, values in trial.rows(range(len(LENGTHS))).items()}
+    return method.prepare(rows, {}).matrix.astype(np.float64) @ rows["gradient"].T
 
 
-@pytest.mark.parametrize("settings", [{}, {"m": 20}, {"damping": 1.0}, {"m": 40, "damping": 0.01}], ids=str)
-def test_scores_are_the_influence_by_hand(settings):
+@pytest.mark.parametrize(
+    "settings", [{}, {"outputs": 5, "inputs": 4}, {"damping": 1.0}, {"outputs": 3, "damping": 0.01}], ids=str
+)
+@pytest.mark.parametrize("through_head", [False, True])
+def test_scores_are_the_influence_by_hand(monkeypatch, settings, through_head):
+    if through_head:
+        monkeypatch.setattr(head_fisher, "FULL_VOCABULARY", 8)
     method = HeadKfac(**settings)
     trial = Trial(method, MODEL, lengths=LENGTHS_16)
-    rows = {name: values.numpy() for name, values in trial.rows(range(len(LENGTHS))).items()}
-    matrix = method.prepare(rows, {}).matrix.astype(np.float64)
-    expected = influence(trial, method.damping, method.m)
-    assert np.abs(matrix @ rows["coordinates"].T - expected).max() < 1e-4 * np.abs(expected).max()
+    expected = influence(trial, method, through_head)
+    assert np.abs(scores(trial, method) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_the_cosine_form_is_the_cosine_of_the_influence():
-    trial = Trial(HeadKfac(cosine=True), MODEL, lengths=LENGTHS_16)
-    rows = trial.rows(range(len(LENGTHS)))["coordinates"].double().numpy()
-    expected = influence(trial, 0.1, 1024)
+    method = HeadKfac(cosine=True)
+    expected = influence(Trial(method, MODEL, lengths=LENGTHS_16), method)
     norms = np.sqrt(np.diag(expected).clip(1e-30))
-    assert np.allclose(rows @ rows.T, expected / np.outer(norms, norms), atol=1e-4)
+    got = scores(Trial(method, MODEL, lengths=LENGTHS_16), method)
+    assert np.allclose(got, expected / np.outer(norms, norms), atol=1e-4)
 
 
-def test_all_coordinates_without_truncation_keep_the_whole_gradient():
-    trial = Trial(HeadKfac(damping=1e6), MODEL, lengths=LENGTHS_16)  # weights are equal: the plain inner product
-    rows = trial.rows(range(len(LENGTHS)))["coordinates"].double().numpy()
-    gradients = dense(trial)[0].reshape(len(LENGTHS), -1)
-    got, expected = rows @ rows.T, gradients @ gradients.T
+def test_unit_positions_scale_each_whitened_residual():
+    plain, scaled = HeadKfac(), HeadKfac(unit_positions=True)
+    lengths = (1, 1, 1, 1, 1, 1)  # of one position, so that a row is one product
+    rows, scaled_rows = (Trial(m, MODEL, lengths=lengths).rows(range(6))["gradient"].double() for m in (plain, scaled))
+    ratio = (rows.norm(dim=1) / scaled_rows.norm(dim=1))[:, None]
+    assert torch.allclose(scaled_rows * ratio, rows, atol=1e-5) and ratio.max() > 1.1 * ratio.min()
+
+
+def test_whole_bases_without_whitening_keep_the_whole_gradient():
+    method = HeadKfac(damping=1e8)  # both sides' weights are equal: the plain inner product
+    trial = Trial(method, MODEL, lengths=LENGTHS_16)
+    residuals, hidden, _, ids = positions(trial)
+    gradients = np.zeros((len(LENGTHS), 13 * 7))
+    for example, r, h in zip(ids, residuals, hidden, strict=True):
+        gradients[example] += np.outer(r, h).ravel()
+    got, expected = scores(trial, method), gradients @ gradients.T
     assert np.allclose(got / got.max(), expected / expected.max(), atol=1e-4)
 
 
 def test_a_row_is_no_longer_than_the_head():
     assert HeadKfac().columns(MODEL)[0].shape == (7 * 13,)
-    assert HeadKfac(m=50).columns(MODEL)[0].shape == (50,)
-    assert HeadKfac(m=4096, rank=3).columns(MODEL)[0].shape == (21,)
+    assert HeadKfac(outputs=5, inputs=4).columns(MODEL)[0].shape == (20,)
+    assert HeadKfac().columns(ModelShape(576, 49152, 0, 512))[0].shape == (32 * 32,)
 
 
-@pytest.mark.parametrize("wrong", [{"m": 0}, {"rank": 0}, {"damping": 0.0}, {"damping": -1.0}], ids=str)
+def test_remarks_say_what_a_row_holds():
+    assert HeadKfac().remarks(MODEL) == ("the head's gradient (13 × 7) is stored exactly",)
+    (line,) = HeadKfac().remarks(ModelShape(576, 49152, 0, 512))
+    assert line == "32 eigenvectors of the errors (576 numbers each) by 32 of the hidden states (576)"
+
+
+@pytest.mark.parametrize("wrong", [{"outputs": 0}, {"inputs": 0}, {"damping": 0.0}, {"damping": -1.0}], ids=str)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(SettingsError, match="headkfac needs"):
         HeadKfac(**wrong)
 
 
 def test_a_head_in_half_precision_gives_nearly_the_same_scores():
-    rows = [Trial(HeadKfac(), MODEL, lengths=LENGTHS_16, dtype=dtype).rows(range(8))["coordinates"].double()
+    rows = [Trial(HeadKfac(), MODEL, lengths=LENGTHS_16, dtype=dtype).rows(range(8))["gradient"].double()
             for dtype in (torch.float32, torch.bfloat16)]  # fmt: skip
-    scores = [part @ part.T for part in rows]
-    assert (scores[0] - scores[1]).norm() < 0.1 * scores[0].norm()
+    products = [part @ part.T for part in rows]
+    assert (products[0] - products[1]).norm() < 0.1 * products[0].norm()

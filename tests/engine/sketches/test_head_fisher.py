@@ -1,4 +1,4 @@
-"""The head's Fisher matrix: A, B and their eigenbases against float64 by hand, the low-rank path, merging, resuming."""
+"""The head's Fisher matrix: both factors and their eigenbases against float64 by hand, merging, resuming, sampled positions."""
 
 import numpy as np
 import pytest
@@ -6,24 +6,30 @@ import torch
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
 from headwater.engine.sketches import head_fisher
-from headwater.engine.sketches.head_fisher import FisherShape, FisherSums, ProjectedResidual, sampled_positions
+from headwater.engine.sketches.head_fisher import (
+    FisherShape,
+    FisherSums,
+    ProjectedResidual,
+    sampled_positions,
+    whitening,
+)
 from headwater.store.errors import DataError
 
 COUNTS = (5, 1, 0, 12, 3)
 
 
 def batch(counts=COUNTS, width=6, vocabulary=11, seed=0):
-    """A batch of random hidden states, and its hidden states and probabilities in float64."""
+    """A batch of random hidden states, its hidden states and probabilities in float64, and the head's weight."""
     generator = torch.Generator().manual_seed(seed)
-    head = torch.randn(vocabulary, width, generator=torch.Generator().manual_seed(99))
+    weight = torch.randn(vocabulary, width, generator=torch.Generator().manual_seed(99))
     hidden = torch.randn(sum(counts), width, generator=generator)
     targets = torch.randint(vocabulary, (sum(counts),), generator=generator)
     ids = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    shape = ModelShape(width, vocabulary, 0, 512)
-    outputs = PackedOutputs(LinearHead(shape, head), {-1: hidden}, TargetPositions(ids, targets, counts), OutputSpec())
-    logits = hidden.double().numpy() @ head.double().numpy().T
+    head = LinearHead(ModelShape(width, vocabulary, 0, 512), weight)
+    outputs = PackedOutputs(head, {-1: hidden}, TargetPositions(ids, targets, counts), OutputSpec())
+    logits = hidden.double().numpy() @ weight.double().numpy().T
     p = np.exp(logits - logits.max(1, keepdims=True))
-    return outputs, hidden.double().numpy(), p / p.sum(1, keepdims=True)
+    return outputs, hidden.double().numpy(), p / p.sum(1, keepdims=True), weight.double().numpy()
 
 
 def factors(hidden, p):
@@ -33,7 +39,7 @@ def factors(hidden, p):
 
 
 def shape(**sizes):
-    return FisherShape(**{"hidden": 6, "vocabulary": 11, "rank": 64, "coordinates": 1024, "seed": 0} | sizes)
+    return FisherShape(**{"hidden": 6, "vocabulary": 11, "outputs": 64, "inputs": 64} | sizes)
 
 
 def fitted(of, *batches):
@@ -43,51 +49,50 @@ def fitted(of, *batches):
     return sums.finish()
 
 
-def test_the_eigenbases_rebuild_both_factors():
-    outputs, hidden, p = batch()
-    state = fitted(shape(), outputs)
+def require_eigenpairs(values, basis, matrix):
+    """The leading eigenpairs of a matrix, with positive largest entries."""
+    assert basis.dtype == np.float32 and values.dtype == np.float64
+    expected = np.linalg.eigvalsh(matrix)[::-1][: len(values)]
+    assert np.allclose(values, expected.clip(0), atol=1e-12)
+    assert np.abs(matrix @ basis - basis * values).max() < 1e-6 * max(1, values[0])
+    assert np.allclose(basis.T @ basis, np.eye(len(values)), atol=1e-5)
+    assert (basis[np.abs(basis).argmax(0), np.arange(len(values))] > 0).all()
+
+
+@pytest.mark.parametrize("sizes", [{}, {"outputs": 4, "inputs": 3}], ids=str)
+def test_the_eigenbases_are_those_of_both_factors(sizes):
+    outputs, hidden, p, _ = batch()
+    state = fitted(shape(**sizes), outputs)
     inputs, residuals = factors(hidden, p)
-    assert len(state["eigenvalues"]) == 6 * 11 and (np.diff(state["eigenvalues"]) <= 0).all()
-    for basis, matrix in ((state["input_basis"], inputs), (state["output_basis"], residuals)):
-        assert np.allclose(basis.T @ basis, np.eye(len(matrix)), atol=1e-5)
-        diagonal = basis.T.astype(np.float64) @ matrix @ basis
-        assert np.abs(diagonal - np.diag(np.diag(diagonal))).max() < 1e-6
-    products = np.kron(np.linalg.eigvalsh(residuals).clip(0), np.linalg.eigvalsh(inputs))
-    assert np.allclose(state["eigenvalues"], np.sort(products)[::-1], atol=1e-7)
+    require_eigenpairs(state["input_values"], state["input_basis"], inputs)
+    require_eigenpairs(state["output_values"], state["output_basis"], residuals)
+    assert (state["output_basis"].shape[1], state["input_basis"].shape[1]) == shape(**sizes).widths
 
 
-def test_the_leading_coordinates_are_those_of_the_largest_products():
-    outputs, *_ = batch()
-    whole, part = fitted(shape(), outputs), fitted(shape(coordinates=9), outputs)
-    assert np.allclose(part["eigenvalues"], whole["eigenvalues"][:9])
-    assert part["input_basis"].shape == (6, part["input_at"].max() + 1)
-    assert part["output_basis"].shape == (11, part["output_at"].max() + 1)
-
-
-def test_a_low_rank_basis_is_that_of_the_whole_matrix(monkeypatch):
-    counts, sizes = (40,) * 12, {"width": 8, "vocabulary": 90}
-    outputs, _, p = batch(counts, **sizes)
-    positions, _ = sampled_positions(outputs.example_ids, len(counts))
-    _, residuals = factors(np.zeros((1, 8)), p[positions.numpy()])
-    whole = fitted(shape(hidden=8, vocabulary=90, rank=20), outputs)
-    monkeypatch.setattr(head_fisher, "FULL_VOCABULARY", 50)
-    low = fitted(shape(hidden=8, vocabulary=90, rank=20), outputs)
-    rank = low["output_basis"].shape[1]
-    assert rank == whole["output_basis"].shape[1] == 20
-    kept = [np.trace(basis.T @ residuals @ basis) for basis in (low["output_basis"], whole["output_basis"])]
-    assert kept[0] == pytest.approx(kept[1], rel=0.1)  # random probabilities: their eigenvalues fall slowly
-    assert low["eigenvalues"].sum() == pytest.approx(whole["eigenvalues"].sum(), rel=0.12)
-    other = fitted(shape(hidden=8, vocabulary=90, rank=20, seed=1), outputs)
-    assert not np.array_equal(low["output_basis"], other["output_basis"])
-
-
-def test_a_matrix_of_rank_below_the_sketch_is_recovered_exactly(monkeypatch):
-    monkeypatch.setattr(head_fisher, "FULL_VOCABULARY", 5)
-    outputs, hidden, p = batch()
-    state = fitted(shape(rank=11), outputs)
+def test_of_a_large_vocabulary_residuals_are_read_through_the_head(monkeypatch):
+    monkeypatch.setattr(head_fisher, "FULL_VOCABULARY", 10)
+    outputs, hidden, p, weight = batch()
+    state = fitted(shape(outputs=5, inputs=4), outputs)
     inputs, residuals = factors(hidden, p)
-    products = np.kron(np.linalg.eigvalsh(residuals).clip(0), np.linalg.eigvalsh(inputs))
-    assert np.allclose(state["eigenvalues"], np.sort(products)[::-1], atol=1e-7)
+    require_eigenpairs(state["input_values"], state["input_basis"], inputs)
+    require_eigenpairs(state["output_values"], state["output_basis"], weight.T @ residuals @ weight)
+
+
+def test_sums_go_over_blocks_of_a_large_head(monkeypatch):
+    monkeypatch.setattr(head_fisher, "FULL_VOCABULARY", 10)
+    outputs = batch((40, 3), width=7, vocabulary=300)[0]
+    sizes = {"hidden": 7, "vocabulary": 300, "outputs": 7, "inputs": 7}
+    whole = fitted(shape(**sizes), outputs)
+    monkeypatch.setattr(head_fisher, "_TILE_BYTES", 8 * 7 * 13)  # 13 rows of the head
+    for name, array in fitted(shape(**sizes), outputs).items():
+        assert np.allclose(array, whole[name], atol=1e-5)
+
+
+def test_a_side_with_few_numbers_of_its_own_leaves_room_to_the_other():
+    assert FisherShape(784, 10, 32, 32).widths == (10, 102)
+    assert FisherShape(512, 2, 32, 32).widths == (2, 512) and FisherShape(512, 2, 32, 32).is_whole
+    assert FisherShape(576, 49152, 32, 32).widths == (32, 32) and not FisherShape(576, 49152, 32, 32).is_whole
+    assert FisherShape(16, 49152, 32, 32).widths == (16, 16)  # errors have D numbers too
 
 
 @pytest.mark.parametrize("full", [4096, 5])
@@ -131,9 +136,18 @@ def test_positions_of_long_examples_are_sampled_evenly_and_weighted():
 
 
 def test_a_corpus_without_positions_gives_a_basis():
-    state = fitted(shape(coordinates=7), batch((0, 0))[0])
-    assert len(state["eigenvalues"]) == 7 and not state["eigenvalues"].any()
-    assert np.isfinite(state["output_basis"]).all()
+    state = fitted(shape(), batch((0, 0))[0])
+    assert not state["output_values"].any() and not state["input_values"].any()
+    assert np.array_equal(whitening(state["input_basis"], state["input_values"], 0.1), state["input_basis"])
+
+
+def test_whitening_divides_by_the_damped_root():
+    outputs, hidden, _, _ = batch()
+    state = fitted(shape(), outputs)
+    white = whitening(state["input_basis"], state["input_values"], 0.5).astype(np.float64)
+    inputs = hidden.T @ hidden / len(hidden)
+    damped = inputs + 0.5 * np.trace(inputs) / 6 * np.eye(6)
+    assert np.allclose(white @ white.T, np.linalg.inv(damped), atol=1e-5)
 
 
 def test_a_sure_position_has_an_exact_residual():
