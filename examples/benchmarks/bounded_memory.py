@@ -31,7 +31,7 @@ from beside_bergson import WORK, make_corpus, make_model, measured
 from command_memory import Measured
 from command_memory import measured as measured_command
 
-SKETCH = {"kr": 64, "kh": 128, "kg": 32}
+SKETCH = {"kr": 64, "kh": 128, "kg": 32, "exact": False}
 """128 · (64 + 32) float16 numbers: rows of 24,576 bytes."""
 QUERIES, WORDS, TOP = 64, 16, 10
 SIZES = (1000, 3000, 10_000)

@@ -411,7 +411,7 @@ def test_killed_at_twenty_moments(model: Path, tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_what_is_committed(model: Path, tmp_path: Path) -> None:
     corpus, store = write_corpus(tmp_path / "a.jsonl", sentences(1600)), tmp_path / "s"
-    wide = ("-o", "rise.kr", "500", "-o", "rise.kh", "32")
+    wide = ("-o", "rise.kr", "500", "-o", "rise.kh", "32", "-o", "rise.exact", "false")
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

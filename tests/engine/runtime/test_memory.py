@@ -21,7 +21,7 @@ from small import save_model, write_corpus
 
 SCRIPT = BENCHMARKS / "bounded_memory.py"
 LITTLE = {"kr": 32, "kh": 32, "kg": 16}
-WIDE = {"kr": 64, "kh": 128, "kg": 32}
+WIDE = {"kr": 64, "kh": 128, "kg": 32, "exact": False}
 NARROW = {"kr": 8, "kh": 8, "kg": 4}
 
 
