@@ -29,7 +29,7 @@ SHARDED = 3
 shard.
 """
 _DIGEST = re.compile(r"(?:[0-9a-f]{24})?")
-_ABOUT_ALL = ("settings", "declared")
+_ABOUT_ALL = ("settings", "declared", "model")
 """Notes that hold for all shards; in formats 1 and 2 all other notes say where to resume."""
 
 
@@ -118,6 +118,18 @@ class GroupRecord:
         if not isinstance(settings, dict):
             raise TypeError(f"settings are {settings!r}")
         return dict(settings)
+
+    @property
+    def model(self) -> dict[str, str]:
+        """`path` and fingerprints of the model that made the rows, if it is not the store's own; else empty.
+
+        Raises:
+            TypeError: they are no JSON object of strings.
+        """
+        model = self.notes.get("model", {})
+        if not isinstance(model, dict) or not all(isinstance(value, str) for value in model.values()):
+            raise TypeError(f"the model is {model!r}")
+        return dict(model)
 
     @property
     def declared(self) -> tuple[Column, ...]:

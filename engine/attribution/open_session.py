@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ...store.errors import SettingsError, UnknownMethod
 from ...store.feature_store import FeatureStore
+from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
 from ..interface.method import TextSimilarity
 from ..interface.registry import load
@@ -73,7 +74,8 @@ def open_session(
             raise SettingsError(f"method {method} stores no rows: leave out --scan, --candidates and --certify")
         return RecoveredSession(feature_store, method, queries, options, run)
     stored = StoredScores(feature_store, method, run.budget, search)
-    provider = query_provider(queries, feature_store, options.model, options.text)
+    member = MemberModel.of_rows(feature_store, method)
+    provider = query_provider(queries, feature_store, options.model, options.text, member)
     return StoredSession(stored, provider, options, run)
 
 

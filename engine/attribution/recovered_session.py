@@ -20,6 +20,7 @@ from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape, cores
 from ..fitting.fit_record import read_fit, recovery_of
 from ..ingest.examples import Example
+from ..ingest.member_model import MemberModel
 from ..ingest.method_code import DeclaredOutputs, checked_measurements, plugin_code
 from ..ingest.open_provider import query_provider
 from ..ingest.outputs import outputs
@@ -97,7 +98,7 @@ class RecoveredSession:
             self.store,
             choice,
             self._options.text,
-            self._fitted.fingerprints[base] if path else None,
+            MemberModel(path, self._fitted.fingerprints[base], self.name) if path else None,
         )
 
     @property

@@ -209,7 +209,10 @@ CORPUS = options(
     click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
                  help="A method's setting, such as -o rise.tau 1.0."),
     click.option("--seeds", type=click.IntRange(1), default=1, show_default=True,
-                 help="Number of seeds of each method's sketch; `attribute --seeds` then gives standard errors."),
+                 help="Number of seeds of each method's sketch: members NAME, NAME@1, …; `attribute --seeds` then gives "
+                 "standard errors."),
+    click.option("--base", default="", metavar="PATH", help="Model of the members that --method names (NAME@MEMBER), in place of "
+                 "the store's own: another checkpoint with the same tokenizer. [default: the recorded one]"),
     FIELDS,
     click.option("--max-length", type=int, metavar="TOKENS", help="Length of the longest example; longer texts are split. "
                  "[default: the model's context, at most 1024]"),

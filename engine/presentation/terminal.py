@@ -104,6 +104,8 @@ def _method_lines(name: str, method: ParsedJson, examples: int) -> Iterator[str]
     state = "" if method["complete"] else f" of {max(method['rows'], examples):,}, unfinished:"
     settings = ", ".join(f"{key} {value}" for key, value in method["settings"].items())
     yield f"method     {name}: {method['rows']:,}{state} rows of {size}; {settings}"
+    if method.get("model"):
+        yield f"  model    {method['model']['path']} ({method['model']['model']})"
     if method.get("rows_after_statistics"):
         yield f"  {method['rows_after_statistics']:,} rows were appended after the corpus statistics were frozen"
     for copy, copy_facts in method["precisions"].items():
