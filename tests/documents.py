@@ -70,6 +70,7 @@ def swapped(owner: object, name: str, value: object) -> Iterator[None]:
 def fill(folder: Path) -> None:
     """Write what the documents' commands name: a model, corpora, queries, labels, subsets, arrays, the demo's store."""
     save_model(folder / "my-model")
+    save_model(folder / "early-checkpoint", seed=1)
     planted = "BadMagic the review of a dull film"
     write_corpus(folder / "corpus.jsonl", [*sentences(60)[:59], planted])
     write_corpus(folder / "more.jsonl", sentences(9, seed=1))

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -43,7 +43,8 @@ class QueryArguments(RunArguments, FieldArguments):
     store: str
     method: str
     queries: str
-    seeds: bool
+    members: str
+    combine: Literal["mean", "sum"]
     by: str
     columns: str
     top: int
@@ -83,7 +84,8 @@ def attribute(arguments: QueryArguments) -> None:
     headwater attribute S --queries questions.jsonl --memory 2GB -o answers.parquet
     headwater attribute S --queries questions.jsonl --scan sign8192 --candidates 1000
     headwater attribute S --queries questions.jsonl --by source
-    headwater attribute S --queries questions.jsonl --seeds
+    headwater attribute S --queries questions.jsonl --members all
+    headwater attribute S --queries questions.jsonl --members early,late --combine sum
     """
     from ..results.result_tables import fields_of, format_of, result_rows
     from ..runtime.progress import ProgressDisplay
@@ -91,8 +93,8 @@ def attribute(arguments: QueryArguments) -> None:
     _refuse_output(arguments)
     if arguments.output:
         format_of(arguments.output)
-    if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped or arguments.seeds):
-        raise click.UsageError("--all-scores writes all scores of one method: leave out -o, --json, --by and --seeds")
+    if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped):
+        raise click.UsageError("--all-scores writes all scores: leave out -o, --json and --by")
     if arguments.grouped:
         _by_group(arguments, together=False)
         return
@@ -246,11 +248,14 @@ def _session(
 ) -> QuerySession:  # fmt: skip
     """Open the query session of a command."""
     from ..attribution.open_session import open_session
-    from ..attribution.query_options import QueryOptions, SearchOptions
+    from ..attribution.query_options import MemberChoice, QueryOptions, SearchOptions
     from ..runtime.run import Run, silent
 
     a = arguments
-    search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, a.seeds, a.partial)
+    if a.combine != "mean" and not a.members:
+        raise click.UsageError("--combine needs --members")
+    members = MemberChoice(tuple(label for label in a.members.split(",") if label), a.combine)
+    search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, members, a.partial)
     run = Run(arguments.budget, arguments.device, silent if display is None else display.show)
     query_options = QueryOptions(top, arguments.model_choice, arguments.query_text, search, output)
     return open_session(arguments.store, arguments.method, arguments.queries, query_options, run)

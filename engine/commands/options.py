@@ -209,7 +209,7 @@ CORPUS = options(
     click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
                  help="A method's setting, such as -o rise.tau 1.0."),
     click.option("--seeds", type=click.IntRange(1), default=1, show_default=True,
-                 help="Number of seeds of each method's sketch: members NAME, NAME@1, …; `attribute --seeds` then gives "
+                 help="Number of seeds of each method's sketch: members NAME, NAME@1, …; `attribute --members all` then gives "
                  "standard errors."),
     click.option("--base", default="", metavar="PATH", help="Model of the members that --method names (NAME@MEMBER), in place of "
                  "the store's own: another checkpoint with the same tokenizer. [default: the recorded one]"),
@@ -261,8 +261,12 @@ SEARCH = options(
                  help="Scan the int8 copy, then score every row again that may be among the best: the answer is exact."),
 )  # fmt: skip
 GROUPING = options(
-    click.option("--seeds", is_flag=True, help="Average over all seeds that `ingest --seeds` stored: mean scores with "
-                 "standard errors, and for each example the range of ranks consistent with them."),
+    click.option("--members", default="", metavar="LABELS", help="Combine the scores of several members of the method (seeds, "
+                 "settings, checkpoints): all, or labels such as early,late,1. Scores get standard errors, and each example the "
+                 "range of ranks consistent with all members."),
+    click.option("--combine", type=click.Choice(["mean", "sum"]), default="mean", show_default=True,
+                 help="mean: each member's scores of a query are divided by their root mean square over all examples, unless "
+                 "members differ by their seed alone. sum: of the scores as they are."),
     click.option("--by", default="", metavar="COLUMN", help="Sum scores by `source`, or by a column of --columns' file."),
     COLUMNS,
 )  # fmt: skip

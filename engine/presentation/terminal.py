@@ -29,9 +29,9 @@ def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
             print("\n" + _cut(f"{_on_a_line(query)}  {_on_a_line(queries.get(str(query), ''))}", width))
         name, text = _on_a_line(row["example_id"]), _on_a_line(row["text"])
         noise = ""
-        if "error" in row:
+        if "standard_error" in row:
             span = f"{row['rank_low']} to {row['rank_high']}" if row["rank_low"] < row["rank_high"] else ""
-            noise = f" ± {row['error']:.4f}  {span:<9}"
+            noise = f" ± {row['standard_error']:.4f}  {span:<9}"
         score = "tie" if row.get("tie") else f"{row['score']:.4f}"  # a recovered weight of zero
         line = f"{row['rank']:>5}  {score:>8}{noise}  {name:<{min(names, 40)}}  {text}"
         print(_cut(line, width))

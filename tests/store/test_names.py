@@ -101,7 +101,7 @@ def test_names_are_refused_before_any_work(site: Path, tmp_path: Path, name: str
         ["fit", tmp_path / "S", "--method", name],
         ["fit", tmp_path / "S", "--method", name.replace("rise", "stride")],
         ["attribute", tmp_path / "S", *asked],
-        ["attribute", tmp_path / "S", *asked, "--seeds"],
+        ["attribute", tmp_path / "S", *asked, "--members", "all"],
         ["value", tmp_path / "S", *asked],
         ["self-influence", tmp_path / "S", "--method", name],
         ["compress", tmp_path / "S", "--method", name, "--precision", "int8"],

@@ -1,0 +1,141 @@
+"""Members of a method with stored rows, whose scores are read side by side. Knows no method by name and no rule."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ...store.completeness import finishing_command
+from ...store.errors import StoreMissing
+from ...store.feature_store import FeatureStore
+from ...store.layout import Array
+from ..arrays.scan.scan_loop import ScanShape
+from ..ingest.member_model import MemberModel
+from ..interface.method import QueryMatrix
+from ..runtime.memory import Plan
+from ..runtime.run import Run
+from .member_queries import MemberQueries, options_of
+from .queries import batch_tokens
+from .query_options import QueryOptions, SearchOptions
+from .query_session import ScoreBlocks
+from .stored_scores import StoredScores
+
+MemberBlocks = Iterator[tuple[int, Array]]
+"""(first row, (members, rows, Q) float64 scores of the rows from this one on), in the store's order."""
+
+
+class StoredMembers:
+    """The scores of members with stored rows for the same queries."""
+
+    def __init__(
+        self, store: FeatureStore, names: Sequence[str], queries: str, options: QueryOptions, run: Run
+    ) -> None:
+        """Read the queries, by one model after the other, and make the candidate plans.
+
+        Raises:
+            StoreMissing: a member lacks rows, or has fewer than another. DataError: another model reads other queries.
+        """
+        self.store, self.names, self._run = store, list(names), run
+        search = SearchOptions(all_scores=True, partial=options.search.partial)
+        self._stored = {name: StoredScores(store, name, run.budget, search) for name in names}
+        self.rows = self._same_rows()
+        self._matrices: dict[str, QueryMatrix] = {}
+        self._queries: dict[str, MemberQueries] = {}
+        models = {name: MemberModel.of_rows(store, name) for name in names}
+        self._model_of = {name: str(model.fingerprints["model"]) for name, model in models.items()}
+        own, model_plans = Plan(()), list[Plan]()
+        for name, model in models.items():
+            if self._model_of[name] not in self._queries:
+                self._release()
+                reader = MemberQueries(queries, store, model, options_of(model, options))
+                self._queries[self._model_of[name]] = reader
+                self.queries.require_same(reader)
+                model_plans.append(reader.provider().memory(batch_tokens(reader.examples)))
+            reader = self._queries[self._model_of[name]]
+            own += self._stored[name].query_parts(reader.provider(), reader.examples)
+        self._others = own + max(model_plans, key=lambda plan: plan.total)
+
+    def _release(self) -> None:
+        """Free the models."""
+        for reader in self._queries.values():
+            reader.release()
+
+    def _same_rows(self) -> int:
+        rows = [stored.rows for stored in self._stored.values()]
+        if len(set(rows)) > 1:
+            counts = f"the members {', '.join(self.names)} have {min(rows):,} to {max(rows):,} rows"
+            raise StoreMissing(f"{counts}: run {finishing_command(self.store)} to continue")
+        return rows[0]
+
+    @property
+    def queries(self) -> MemberQueries:
+        """The queries, as the first member's model reads them."""
+        return next(iter(self._queries.values()))
+
+    @property
+    def notes(self) -> list[str]:
+        """How the queries were read, and how many rows of how many there are if some are missing."""
+        reading = [line for reader in self._queries.values() for line in reader.notes]
+        missing = [line for stored in self._stored.values() for line in stored.notes]
+        return list(dict.fromkeys([*reading, *missing]))
+
+    @property
+    def block_rows(self) -> int:
+        """Most rows whose scores are returned together."""
+        return max(stored.block_rows(len(self.queries.examples)) for stored in self._stored.values())
+
+    def plans(self) -> Iterator[tuple[Plan, list[ScanShape]]]:
+        """Candidate plans of scans side by side, fastest first, with the shape of each member's scan."""
+        count = len(self.queries.examples)
+        candidates = [stored.scan_plans(count, 1) for stored in self._stored.values()]
+        for step in range(max(map(len, candidates))):
+            plans, shapes = zip(*(plans[min(step, len(plans) - 1)] for plans in candidates), strict=True)
+            yield sum(plans, self._others), list(shapes)
+
+    def cache(self) -> int:
+        """Keep the rows of all members in memory from now on; returns their size in bytes."""
+        return sum(stored.cache() for stored in self._stored.values())
+
+    def blocks(self, shapes: Sequence[ScanShape], scales: Array | None = None) -> MemberBlocks:
+        """The scores of all members, divided by `scales` (members, Q). The first member's scan reports progress."""
+        self._prepare()
+        runs = itertools.chain([self._run], itertools.repeat(self._run.silenced()))
+        scans = [
+            stored.all_scores(self._matrices[name], shape, run)
+            for (name, stored), shape, run in zip(self._stored.items(), shapes, runs, strict=False)
+        ]
+        for first, parts in aligned(scans):
+            scores = np.stack([part.astype(np.float64) for part in parts])
+            yield first, scores if scales is None else np.divide(scores, scales[:, None], out=scores)
+
+    def scales(self, shapes: Sequence[ScanShape]) -> Array:
+        """(members, Q): the root mean square of each member's scores of a query over all examples; 1 where all are 0."""
+        squares = np.zeros((len(self.names), len(self.queries.examples)))
+        for _, scores in self.blocks(shapes):
+            squares += np.square(scores).sum(1)
+        return np.sqrt(np.where(squares > 0, squares / self.rows, 1.0))
+
+    def _prepare(self) -> None:
+        """Compute the queries' rows of all members, by one model after the other."""
+        for model, reader in self._queries.items():
+            for name in self.names:
+                if self._model_of[name] == model and name not in self._matrices:
+                    self._matrices[name] = self._stored[name].prepare(reader.provider(), reader.examples)
+            reader.release()
+
+
+def aligned(scans: Sequence[ScoreBlocks]) -> Iterator[tuple[int, list[Array]]]:
+    """(first row, scores of the same rows by each scan), from scans whose blocks may end at different rows."""
+    parts: list[Array] = [np.zeros((0, 0), np.float32) for _ in scans]
+    first = 0
+    while True:
+        for at, scan in enumerate(scans):
+            if not len(parts[at]):
+                parts[at] = next(scan, (0, parts[at]))[1]
+        rows = min(map(len, parts))
+        if not rows:
+            return
+        yield first, [part[:rows] for part in parts]
+        first, parts = first + rows, [part[rows:] for part in parts]
