@@ -22,6 +22,8 @@ from .names import require_method, require_name
 EXAMPLES = "examples"
 """The group that every method shares."""
 METHODS, COPIES, HIDDEN = "methods", "forms", "hidden_states"  # "forms": the name on disk of copies in other precisions
+FITTED = "base0"
+"""The name on disk of what a fit keeps: its operators' folder, and the end of its hidden states' name."""
 SHARD = "0"
 """Name of a store's only shard: so far, every store has exactly one."""
 SHARDED = 3
@@ -62,13 +64,13 @@ def precision_group(method: str, precision: str) -> str:
     return f"{COPIES}/{require_method(method)}.{require_name(precision, 'precision')}"
 
 
-def hidden_group(method: str, base: int) -> str:
-    """Group that holds a corpus's hidden states under a base model of a method's fit.
+def hidden_group(method: str) -> str:
+    """Group that holds a corpus's hidden states, by the model of a member of a fitted method.
 
     Raises:
         DataError: the name cannot be a folder.
     """
-    return f"{HIDDEN}/{require_method(method)}.base{base}"
+    return f"{HIDDEN}/{require_method(method)}.{FITTED}"
 
 
 def digest_of(values: Any) -> str:

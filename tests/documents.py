@@ -21,6 +21,7 @@ GUIDES = sorted((ROOT / "examples/guides").glob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *GUIDES]
 FASTER = {
     "-o stride.subsets 100": "-o stride.subsets 30 -o stride.updates 4",
+    "-o stride@early.subsets 100": "-o stride@early.subsets 30 -o stride@early.updates 4",
     "--subsets 16 --seeds 2": "--subsets 2 --seeds 1 --processes 1",
 }
 """What a test replaces in commands that take minutes as they are shown."""

@@ -5,11 +5,10 @@ A member is the same method under another seed, setting or model, stored as `NAM
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ...store.errors import SettingsError
-from ...store.feature_store import FeatureStore, method_group
-from ..ingest.member_model import fingerprints_of
+from ...store.json_values import JsonObject
 
 ALL = ("all",)
 """The labels that stand for all members."""
@@ -57,16 +56,7 @@ def hint(members: Sequence[str]) -> str:
     return f"; its members are {', '.join(members)}: --members all asks them together" if members else ""
 
 
-def differ_by_seed_alone(store: FeatureStore, names: Sequence[str]) -> bool:
-    """Whether members with stored rows have the same model and the same settings but the seed."""
-    records = [store.groups[method_group(name)] for name in names]
-    first = records[0]
-    return all(
-        _without_seed(record.settings) == _without_seed(first.settings)
-        and fingerprints_of(record.model) == fingerprints_of(first.model)
-        for record in records
-    )
-
-
-def _without_seed(settings: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in settings.items() if key != "seed"}
+def same_but_seed(members: Iterable[tuple[JsonObject, JsonObject]]) -> bool:
+    """Whether members, given as settings and their model's fingerprints, differ by their seed alone."""
+    first, *others = [({key: value for key, value in own.items() if key != "seed"}, model) for own, model in members]
+    return all(other == first for other in others)

@@ -13,30 +13,78 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
+from ...store.feature_store import FeatureStore
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
-from ..arrays.scan.stored_rows import first_plan_within_budget
 from ..results.example_table import PartSize
 from ..results.results import Results
-from ..results.table_plan import Scored, with_output
+from ..results.table_plan import PartsPlan, Scored
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
-from .members import differ_by_seed_alone
+from .member_queries import MemberQueries
 from .query_options import QueryOptions
-from .query_session import TOGETHER, Capability, ScoreBlocks, export_session, missing
-from .stored_members import MemberBlocks, StoredMembers
+from .query_session import TOGETHER, Capability, MemberBlocks, ScoreBlocks, export_session, missing, require
 
 CONFIDENCE = 0.95
+
+
+class MemberScores(Protocol):
+    """The scores of several members for the same queries: `StoredMembers`, `FittedMembers`."""
+
+    store: FeatureStore
+    names: list[str]
+    rows: int
+    alike: bool
+    """Whether the members differ by their seed alone."""
+    capabilities: frozenset[Capability]
+    scale: str
+    """What scaled scores of a query are divided by, in words."""
+
+    @property
+    def block_rows(self) -> int:
+        """Most rows whose scores are returned together."""
+
+    @property
+    def queries(self) -> MemberQueries:
+        """The queries, as the first member's model reads them."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks for the user, one line each."""
+
+    @property
+    def shape(self) -> ScanShape:
+        """Rows per block and number of workers; after :meth:`planned`."""
+
+    def planned(self, further: Plan, output: PartsPlan) -> tuple[Plan, PartSize]:
+        """Choose the first plan that fits the budget together with `further` and the output; also the size of its parts."""
+
+    def cache(self) -> int:
+        """Keep the rows of all members in memory from now on; returns their size in bytes."""
+
+    def blocks(self, *, scaled: bool) -> MemberBlocks:
+        """(first row, (members, rows, Q)), over all examples in order."""
+
+    def values(self, *, scaled: bool) -> MemberBlocks:
+        """(first row, (members, rows) means over queries), over all examples in order."""
+
+    def further(self, scores: Array, *, scaled: bool, together: bool) -> dict[str, Array]:
+        """Further columns (Q, k) of results, from their means over members; those marked in `tie` have no score."""
+
+    def facts(self) -> JsonFields:
+        """Further attributes of an export, once there are scores."""
 
 
 class MembersSession:
     """A :class:`QuerySession` of several members of one method."""
 
-    def __init__(self, name: str, members: StoredMembers, options: QueryOptions, run: Run = SILENT) -> None:
+    def __init__(self, name: str, members: MemberScores, options: QueryOptions, run: Run = SILENT) -> None:
         """`name`: the method.
 
         Raises:
@@ -47,17 +95,11 @@ class MembersSession:
         self.queries, self.query_ids = members.queries.texts, members.queries.ids
         count, block = len(self.query_ids), members.block_rows
         output = options.output(Scored(self.store, self.rows, count, block, run.budget))
-        plans = ((plan + self._parts(count, block), shapes) for plan, shapes in members.plans())
-        self.plan: Plan
-        self.parts: PartSize
-        self._shapes: list[ScanShape]
-        planned = first_plan_within_budget(with_output(plans, output), Plan(()), run.budget)
-        self.plan, (self._shapes, self.parts) = planned
-        self.shape = self._shapes[0]
-        self._is_scaled = self._rule == "mean" and not differ_by_seed_alone(self.store, members.names)
-        self._scales: Array | None = None
+        self.plan, self.parts = members.planned(self._further(count, block), output)
+        self.shape = members.shape
+        self._scaled = self._rule == "mean" and not members.alike
 
-    def _parts(self, queries: int, block: int) -> Plan:
+    def _further(self, queries: int, block: int) -> Plan:
         """Memory of the combination: a block's scores, and the best examples, of all members."""
         members, best = len(self._members.names), min(self._top, self.rows)
         return Plan.of(
@@ -70,14 +112,14 @@ class MembersSession:
         """How the queries were read, how many rows of how many there are if some are missing, and whether scores are scaled."""
         scaled = (
             f"the members of {self.name} differ by more than their seed: before the mean, each member's scores of a query are "
-            "divided by their root mean square over all examples"
+            f"divided by {self._members.scale}"
         )
-        return [*self._members.notes, *([scaled] if self._is_scaled else [])]
+        return [*self._members.notes, *([scaled] if self._scaled else [])]
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Rows of all members can be cached in memory."""
-        return frozenset({"cache"})
+        """Whether rows of all members can be cached in memory."""
+        return self._members.capabilities
 
     def forecast(self) -> Forecast:
         """Raise SettingsError: a scan of several members has no forecast."""
@@ -85,41 +127,39 @@ class MembersSession:
 
     def cache(self) -> int:
         """Keep the rows of all members in memory from now on; returns their size in bytes, which no memory plan includes."""
+        require(self, "cache")
         return self._members.cache()
 
     def attribute(self) -> Results:
         """The best examples of each query, by their combined scores."""
-        return self._best(self.query_ids, self._blocks())
+        return self._best(self.query_ids, self._members.blocks(scaled=self._scaled))
 
     def most_valuable(self) -> Results:
         """The best examples for all queries together."""
-        means = ((first, scores.mean(2, keepdims=True)) for first, scores in self._blocks())
-        return self._best([TOGETHER], means)
+        means = ((first, values[:, :, None]) for first, values in self._members.values(scaled=self._scaled))
+        return self._best([TOGETHER], means, together=True)
 
     def value(self) -> ScoreBlocks:
         """(first row, (rows,) combined score, mean over queries), over all examples in order."""
-        for first, scores in self._blocks():
-            yield first, combined(scores, self._rule).mean(1).astype(np.float32)
+        return self._combined(self._members.values(scaled=self._scaled))
 
     def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) combined score), over all examples in order."""
-        for first, scores in self._blocks():
+        return self._combined(self._members.blocks(scaled=self._scaled))
+
+    def _combined(self, blocks: MemberBlocks) -> ScoreBlocks:
+        for first, scores in blocks:
             yield first, combined(scores, self._rule).astype(np.float32)
 
     def export(self, path: str) -> None:
         """Write the combined scores of all examples for all queries to a new .zarr group, with the members' names."""
-        export_session(self, path, {"members": list(self._members.names), "combine": self._rule})
+        facts = {"members": list(self._members.names), "combine": self._rule}
+        export_session(self, path, {**facts, **self._members.facts()})
 
-    def _blocks(self) -> MemberBlocks:
-        """The scores of all members on the scale of the rule."""
-        if self._is_scaled and self._scales is None:
-            self._scales = self._members.scales(self._shapes)
-        return self._members.blocks(self._shapes, self._scales)
-
-    def _best(self, queries: Sequence[str], blocks: Iterator[tuple[int, Array]]) -> Results:
+    def _best(self, queries: Sequence[str], blocks: Iterator[tuple[int, Array]], *, together: bool = False) -> Results:
         """The best examples by combined scores, from (first row, (members, rows, Q))."""
-        members, k = len(self._members.names), min(self._top, self.rows)
-        best = np.zeros((members, len(queries), 0))
+        k = min(self._top, self.rows)
+        best = np.zeros((len(self._members.names), len(queries), 0))
         rows = np.zeros((len(queries), 0), np.int64)
         for first, part in blocks:
             numbers = np.broadcast_to(np.arange(first, first + part.shape[1]), (len(queries), part.shape[1]))
@@ -127,18 +167,25 @@ class MembersSession:
             rows = np.concatenate([rows, numbers], 1)
             order = np.argsort(-combined(best, self._rule), 1, kind="stable")[:, :k]  # stable: ties go to the lower row
             best, rows = np.take_along_axis(best, order[None], 2), np.take_along_axis(rows, order, 1)
-        ranges = [rank_range(scores) for scores in best.transpose(1, 0, 2)]
+        further = self._members.further(best.mean(0), scaled=self._scaled, together=together)
+        return self._results(list(queries), rows, best, further)
+
+    def _results(self, queries: list[str], rows: Array, best: Array, further: dict[str, Array]) -> Results:
+        """Results with their spread, from the members' scores (members, Q, k) of the best rows (Q, k); ties have score 0."""
+        members, scores = len(best), combined(best, self._rule).astype(np.float32)
+        ranges = [rank_range(of_query) for of_query in best.transpose(1, 0, 2)]
         error = best.std(0, ddof=1) * (math.sqrt(members) if self._rule == "sum" else 1 / math.sqrt(members))
         return Results(
-            f"{self.name}, {self._rule} of {members} members", list(queries), rows,
-            combined(best, self._rule).astype(np.float32), standard_error=error.astype(np.float32),
+            f"{self.name}, {self._rule} of {members} members", queries, rows,
+            np.where(further["tie"], np.float32(0), scores) if "tie" in further else scores, further_columns=further,
+            standard_error=error.astype(np.float32),
             rank_low=np.array([low for low, _ in ranges]), rank_high=np.array([high for _, high in ranges]),
         )  # fmt: skip
 
 
 def combined(scores: Array, rule: str) -> Array:
-    """(members, …) float64 → (…): their mean or sum."""
-    return np.asarray(scores.sum(0) if rule == "sum" else scores.mean(0))
+    """(members, …) → (…) float64: their mean or sum."""
+    return np.asarray(scores.sum(0, dtype=np.float64) if rule == "sum" else scores.mean(0, dtype=np.float64))
 
 
 def rank_range(scores: Array) -> tuple[Array, Array]:

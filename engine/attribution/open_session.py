@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ...store.errors import SettingsError, UnknownMethod
 from ...store.feature_store import FeatureStore
+from ..fitting.fit_record import fits_of
 from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
 from ..interface.method import TextSimilarity
@@ -17,8 +18,9 @@ from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..models.language_model import pick_device
 from ..runtime.run import SILENT, Run
+from .fitted_members import FittedMembers
 from .members import chosen_members, members_of, method_of
-from .members_session import MembersSession
+from .members_session import MemberScores, MembersSession
 from .query_options import ONE_SCAN, TEN_BEST, MemberChoice, QueryOptions
 from .query_session import QuerySession
 from .recovered_session import RecoveredSession
@@ -83,8 +85,15 @@ def open_session(
 def _members_session(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> MembersSession:
     """A session over several members of a method."""
     choice = options.search.members
+    if text_method_of(method, store):
+        raise SettingsError(f"method {method} compares texts and has no members: leave out --members")
     if replace(options.search, all_scores=False, partial=False, members=MemberChoice(), device=None) != ONE_SCAN:
         raise SettingsError("--members scans the rows as they are stored: leave out --scan, --candidates and --certify")
-    more = f"headwater ingest --method {method_of(method)} --seeds 5 adds more"
-    names = chosen_members(members_of(store.methods, method), method, choice.labels, more)
-    return MembersSession(method_of(method), StoredMembers(store, names, queries, options, run), options, run)
+    name, fitted = method_of(method), is_fitted(method, store)
+    more = (
+        f"headwater fit {store.url} --method {name}@MEMBER" if fitted else f"headwater ingest --method {name} --seeds 5"
+    )
+    available = members_of(list(fits_of(store)) if fitted else store.methods, method)
+    names = chosen_members(available, method, choice.labels, f"{more} adds more")
+    members: MemberScores = (FittedMembers if fitted else StoredMembers)(store, names, queries, options, run)
+    return MembersSession(name, members, options, run)

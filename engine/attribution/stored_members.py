@@ -10,24 +10,30 @@ import numpy as np
 from ...store.completeness import finishing_command
 from ...store.errors import StoreMissing
 from ...store.feature_store import FeatureStore
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.scan.scan_loop import ScanShape
+from ..arrays.scan.stored_rows import first_plan_within_budget
 from ..ingest.member_model import MemberModel
 from ..interface.method import QueryMatrix
+from ..results.example_table import PartSize
+from ..results.table_plan import PartsPlan, with_output
 from ..runtime.memory import Plan
 from ..runtime.run import Run
 from .member_queries import MemberQueries, options_of
+from .members import same_but_seed
 from .queries import batch_tokens
 from .query_options import QueryOptions, SearchOptions
-from .query_session import ScoreBlocks
+from .query_session import Capability, MemberBlocks, ScoreBlocks
 from .stored_scores import StoredScores
-
-MemberBlocks = Iterator[tuple[int, Array]]
-"""(first row, (members, rows, Q) float64 scores of the rows from this one on), in the store's order."""
 
 
 class StoredMembers:
     """The scores of members with stored rows for the same queries."""
+
+    capabilities: frozenset[Capability] = frozenset({"cache"})
+    """Rows of all members can be cached in memory."""
+    scale = "their root mean square over all examples"
 
     def __init__(
         self, store: FeatureStore, names: Sequence[str], queries: str, options: QueryOptions, run: Run
@@ -45,6 +51,10 @@ class StoredMembers:
         self._queries: dict[str, MemberQueries] = {}
         models = {name: MemberModel.of_rows(store, name) for name in names}
         self._model_of = {name: str(model.fingerprints["model"]) for name, model in models.items()}
+        settings = [stored.method.settings() for stored in self._stored.values()]
+        self.alike = same_but_seed(zip(settings, (model.fingerprints for model in models.values()), strict=True))
+        self._shapes = list[ScanShape]()
+        self._scales: Array | None = None
         own, model_plans = Plan(()), list[Plan]()
         for name, model in models.items():
             if self._model_of[name] not in self._queries:
@@ -86,7 +96,17 @@ class StoredMembers:
         """Most rows whose scores are returned together."""
         return max(stored.block_rows(len(self.queries.examples)) for stored in self._stored.values())
 
-    def plans(self) -> Iterator[tuple[Plan, list[ScanShape]]]:
+    def planned(self, further: Plan, output: PartsPlan) -> tuple[Plan, PartSize]:
+        """The first plan that fits the budget together with `further` and with the output, and the size of its parts.
+
+        Raises:
+            BudgetError: none fits.
+        """
+        plans = with_output(self._plans(), output)
+        plan, (self._shapes, parts) = first_plan_within_budget(plans, further, self._run.budget)
+        return plan, parts
+
+    def _plans(self) -> Iterator[tuple[Plan, list[ScanShape]]]:
         """Candidate plans of scans side by side, fastest first, with the shape of each member's scan."""
         count = len(self.queries.examples)
         candidates = [stored.scan_plans(count, 1) for stored in self._stored.values()]
@@ -94,26 +114,52 @@ class StoredMembers:
             plans, shapes = zip(*(plans[min(step, len(plans) - 1)] for plans in candidates), strict=True)
             yield sum(plans, self._others), list(shapes)
 
+    @property
+    def shape(self) -> ScanShape:
+        """Shape of the first member's scan."""
+        return self._shapes[0]
+
     def cache(self) -> int:
         """Keep the rows of all members in memory from now on; returns their size in bytes."""
         return sum(stored.cache() for stored in self._stored.values())
 
-    def blocks(self, shapes: Sequence[ScanShape], scales: Array | None = None) -> MemberBlocks:
-        """The scores of all members, divided by `scales` (members, Q). The first member's scan reports progress."""
+    def blocks(self, *, scaled: bool) -> MemberBlocks:
+        """(first row, (members, rows, Q) float64 scores), over all examples in order; `scaled`: divided by `scale`."""
+        if scaled and self._scales is None:
+            self._scales = self._root_mean_squares()
+        for first, scores in self._scores():
+            yield (
+                first,
+                np.divide(scores, self._scales[:, None], out=scores) if scaled and self._scales is not None else scores,
+            )
+
+    def values(self, *, scaled: bool) -> MemberBlocks:
+        """(first row, (members, rows) float64 mean scores over queries), over all examples in order."""
+        return ((first, scores.mean(2)) for first, scores in self.blocks(scaled=scaled))
+
+    def further(self, scores: Array, *, scaled: bool, together: bool) -> dict[str, Array]:
+        """No further columns."""
+        return {}
+
+    def facts(self) -> JsonFields:
+        """No further facts."""
+        return {}
+
+    def _scores(self) -> MemberBlocks:
+        """(first row, (members, rows, Q) float64 scores as they are). The first member's scan reports progress."""
         self._prepare()
         runs = itertools.chain([self._run], itertools.repeat(self._run.silenced()))
         scans = [
             stored.all_scores(self._matrices[name], shape, run)
-            for (name, stored), shape, run in zip(self._stored.items(), shapes, runs, strict=False)
+            for (name, stored), shape, run in zip(self._stored.items(), self._shapes, runs, strict=False)
         ]
         for first, parts in aligned(scans):
-            scores = np.stack([part.astype(np.float64) for part in parts])
-            yield first, scores if scales is None else np.divide(scores, scales[:, None], out=scores)
+            yield first, np.stack([part.astype(np.float64) for part in parts])
 
-    def scales(self, shapes: Sequence[ScanShape]) -> Array:
-        """(members, Q): the root mean square of each member's scores of a query over all examples; 1 where all are 0."""
+    def _root_mean_squares(self) -> Array:
+        """(members, Q): of each member's scores of a query over all examples; 1 where all are 0."""
         squares = np.zeros((len(self.names), len(self.queries.examples)))
-        for _, scores in self.blocks(shapes):
+        for _, scores in self._scores():
             squares += np.square(scores).sum(1)
         return np.sqrt(np.where(squares > 0, squares / self.rows, 1.0))
 

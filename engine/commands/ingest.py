@@ -42,8 +42,8 @@ class IngestArguments(RunArguments, FieldArguments):
         """Arguments of `fit` for a subset method that is named by --method."""
         settings = tuple((key, value) for key, value in self.settings if key.rpartition(".")[0] == method)
         return FitArguments(
-            store=self.store, method=method, settings=settings, corpus=self.corpus, commit_seconds=self.commit_seconds,
-            model=self.model, memory=self.memory, device=self.device, dtype=self.dtype,
+            store=self.store, method=method, settings=settings, corpus=self.corpus, base=self.base,
+            commit_seconds=self.commit_seconds, model=self.model, memory=self.memory, device=self.device, dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,
         )  # fmt: skip
 

@@ -57,6 +57,8 @@ def base_of(store: FeatureStore | None, names: Sequence[str], base: str, *, appe
         SettingsError: the members have several models, or there is no store of texts yet, or documents are appended.
         StoreMissing: the store lacks examples.
     """
+    if not names:
+        return ""
     own = {} if store is None else {name: MemberModel.of_rows(store, name) for name in names}
     paths = {base or (own[name].path if name in own and own[name].member else "") for name in names}
     if len(paths) > 1:

@@ -113,12 +113,12 @@ def _method_lines(name: str, method: ParsedJson, examples: int) -> Iterator[str]
 
 
 def _fit_line(name: str, record: ParsedJson) -> str:
-    """One line about a fit: number of subsets, examples and base models, and whether it is complete."""
-    unfinished = len(record["bases"]) - record["done"]
-    bases = f" over {len(record['bases'])} base models" if len(record["bases"]) > 1 else ""
-    state = "" if not unfinished else ", unfinished: run fit again to continue"
-    subsets = record["settings"].get("subsets", 0)
-    return f"fit        {name}: {subsets:,} subsets of {record['examples']:,} examples{bases}{state}"
+    """One line about a fit: number of subsets and examples, seed, model, and whether it is complete."""
+    settings = record["settings"]
+    seed = f", seed {settings['seed'] + record['draw']}" if isinstance(settings.get("seed"), int) else ""
+    model = f", model {record['base']}" if record["base"] else ""
+    state = "" if record["done"] else ", unfinished: run fit again to continue"
+    return f"fit        {name}: {settings.get('subsets', 0):,} subsets of {record['examples']:,} examples{seed}{model}{state}"
 
 
 def print_plan(plan: Plan, budget: int | None, unit: str) -> None:

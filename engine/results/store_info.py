@@ -52,7 +52,9 @@ def _fit_facts(record: FitRecord) -> JsonFields:
         "examples": record["examples"],
         "corpus": record["corpus"],
         "model": record["model"],
-        "bases": [{"base": base["base"], "made": base["made"]} for base in record["bases"]],
+        "base": record["base"],
+        "made": record["made"],
+        "draw": record["draw"],
         "done": record["done"],
     }
 

@@ -136,6 +136,6 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str
         prepare_fit(job).run()
         store = FeatureStore.open(tmp_path / "S")
         question = RecoveredSession(store, "stride", str(queries), choice, Template(), 5, None)
-        (base,) = question._recovered().bases
-        found.append(base.centred)
+        (member,) = question._member.weights(scaled=False).members
+        found.append(member.centred)
     assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.99
