@@ -114,7 +114,8 @@ def plan_fit(arguments: FitArguments) -> None:
 
 
 def _prepared(arguments: FitArguments) -> FitRun:
-    from ..fitting.fit_job import FitJob, prepare_fit
+    from ..fitting.fit_job import prepare_fit
+    from ..fitting.fit_request import FitJob
     from ..runtime.run import Run
 
     settings = method_settings((arguments.method,), arguments.settings)[arguments.method]

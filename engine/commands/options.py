@@ -260,16 +260,6 @@ SEARCH = options(
     click.option("--certify", is_flag=True,
                  help="Scan the int8 copy, then score every row again that may be among the best: the answer is exact."),
 )  # fmt: skip
-GROUPING = options(
-    click.option("--members", default="", metavar="LABELS", help="Combine the scores of several members of the method (seeds, "
-                 "settings, checkpoints): all, or labels such as early,late,1. Scores get standard errors, and each example the "
-                 "range of ranks consistent with all members."),
-    click.option("--combine", type=click.Choice(["mean", "sum"]), default="mean", show_default=True,
-                 help="mean: each member's scores of a query are divided by their root mean square over all examples, unless "
-                 "members differ by their seed alone. sum: of the scores as they are."),
-    click.option("--by", default="", metavar="COLUMN", help="Sum scores by `source`, or by a column of --columns' file."),
-    COLUMNS,
-)  # fmt: skip
 FIGURES = options(
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
     click.option("-o", "--output", metavar="FILE.json", help="Write all numbers, those of single queries included."),

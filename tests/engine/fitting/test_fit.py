@@ -19,8 +19,9 @@ import zarr
 from headwater.engine.attribution.query_options import QueryOptions
 from headwater.engine.attribution.recovered_session import RecoveredSession
 from headwater.engine.data.documents import Template
-from headwater.engine.fitting.fit_job import FitJob, prepare_fit
+from headwater.engine.fitting.fit_job import prepare_fit
 from headwater.engine.fitting.fit_record import read_fit
+from headwater.engine.fitting.fit_request import FitJob
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.open_provider import corpus_provider, query_settings
 from headwater.engine.ingest.stored_texts import StoredTexts
@@ -763,7 +764,8 @@ def test_trust_warns_where_it_must() -> None:
 MEASURE = """
 import sys, numpy as np
 from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
-from headwater.engine.fitting.fit_job import FitJob, prepare_fit
+from headwater.engine.fitting.fit_job import prepare_fit
+from headwater.engine.fitting.fit_request import FitJob
 from headwater.engine.attribution.open_session import open_session
 from headwater.engine.attribution.query_options import QueryOptions
 store, queries, more = sys.argv[1:]

@@ -18,7 +18,8 @@ from headwater.engine.data.sources import Source
 from headwater.engine.fitting import stored_states
 from headwater.engine.fitting import streamed_states as streamed
 from headwater.engine.fitting.fit_corpus import base_provider
-from headwater.engine.fitting.fit_job import FitJob, prepare_fit
+from headwater.engine.fitting.fit_job import prepare_fit
+from headwater.engine.fitting.fit_request import FitJob
 from headwater.engine.fitting.hidden_states import MappedStates, parts_in_memory
 from headwater.engine.fitting.stored_states import StoredStates
 from headwater.engine.fitting.streamed_states import StreamedStates
