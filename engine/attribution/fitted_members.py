@@ -30,7 +30,7 @@ from ..results.example_table import PartSize
 from ..results.table_plan import PartsPlan, with_output
 from ..runtime.memory import Plan
 from ..runtime.run import Run, Stage
-from .member_queries import MemberQueries, options_of
+from .member_queries import MemberQueries, options_of, release_others
 from .members import hint, members_of, same_but_seed
 from .queries import query_batching
 from .query_options import QueryOptions
@@ -65,6 +65,7 @@ class FittedMembers:
         sizes = list[MemberRecovery]()
         for fit, file in zip(self._fits, self._query_files(queries), strict=True):
             reader = self._reader(fit, file, options)
+            release_others(self._readers, reader)
             self._readers.append(reader)
             sizes.append(MemberRecovery.of(fit, reader.provider(), reader.examples))
         self._sizes, self._way = sizes, RecoveryWay(True, 1)
@@ -93,8 +94,7 @@ class FittedMembers:
         for fit_before, reader in zip(self._fits, self._readers, strict=False):
             if fit_before.model.fingerprints == fit.model.fingerprints and reader.path == file:
                 return reader
-        for reader in self._readers:
-            reader.release()
+        release_others(self._readers)
         own_options = options if len(self._fits) == 1 else options_of(fit.model, options)
         reader = MemberQueries(file, self.store, fit.model, own_options)
         if self._readers:
@@ -165,9 +165,7 @@ class FittedMembers:
         Raises:
             DataError: a measurement is not finite; the query and the operator are named.
         """
-        for other in self._readers:
-            if other is not reader:
-                other.release()  # before another model is loaded
+        release_others(self._readers, reader)
         name = f" of {fit.name}" if len(self._fits) > 1 else ""
         y, reliability = self._measured(fit, reader, self._run.stage(f"measurements{name}", len(reader.ids), "queries"))
         bad = np.argwhere(~np.isfinite(y))

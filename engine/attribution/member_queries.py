@@ -4,6 +4,7 @@ no method.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ...store.errors import DataError, InputError
@@ -65,6 +66,13 @@ class MemberQueries:
         for own, query in zip(self.examples, other.examples, strict=True):
             if own.id.removeprefix(own.source) != query.id.removeprefix(query.source):
                 raise DataError(f"{other.path} has query {query.id} where {self.path} has {own.id}")
+
+
+def release_others(readers: Iterable[MemberQueries], reader: MemberQueries | None = None) -> None:
+    """Free the models of all readers but one, so that never two are in memory."""
+    for other in readers:
+        if other is not reader:
+            other.release()
 
 
 def options_of(model: MemberModel, options: QueryOptions) -> QueryOptions:

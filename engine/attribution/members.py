@@ -53,7 +53,9 @@ def _member(method: str, label: str) -> str:
 
 def hint(members: Sequence[str]) -> str:
     """The end of an error about a method without a label of which there are members alone; empty if there are none."""
-    return f"; its members are {', '.join(members)}: --members all asks them together" if members else ""
+    return (
+        f"; its members are {', '.join(members)}: name one, or give attribute or value --members all" if members else ""
+    )
 
 
 def same_but_seed(members: Iterable[tuple[JsonObject, JsonObject]]) -> bool:

@@ -20,7 +20,7 @@ from ..results.example_table import PartSize
 from ..results.table_plan import PartsPlan, with_output
 from ..runtime.memory import Plan
 from ..runtime.run import Run
-from .member_queries import MemberQueries, options_of
+from .member_queries import MemberQueries, options_of, release_others
 from .members import same_but_seed
 from .queries import batch_tokens
 from .query_options import QueryOptions, SearchOptions
@@ -58,19 +58,15 @@ class StoredMembers:
         own, model_plans = Plan(()), list[Plan]()
         for name, model in models.items():
             if self._model_of[name] not in self._queries:
-                self._release()
+                release_others(self._queries.values())
                 reader = MemberQueries(queries, store, model, options_of(model, options))
                 self._queries[self._model_of[name]] = reader
                 self.queries.require_same(reader)
                 model_plans.append(reader.provider().memory(batch_tokens(reader.examples)))
             reader = self._queries[self._model_of[name]]
+            release_others(self._queries.values(), reader)
             own += self._stored[name].query_parts(reader.provider(), reader.examples)
         self._others = own + max(model_plans, key=lambda plan: plan.total)
-
-    def _release(self) -> None:
-        """Free the models."""
-        for reader in self._queries.values():
-            reader.release()
 
     def _same_rows(self) -> int:
         rows = [stored.rows for stored in self._stored.values()]
@@ -166,6 +162,7 @@ class StoredMembers:
     def _prepare(self) -> None:
         """Compute the queries' rows of all members, by one model after the other."""
         for model, reader in self._queries.items():
+            release_others(self._queries.values(), reader)
             for name in self.names:
                 if self._model_of[name] == model and name not in self._matrices:
                     self._matrices[name] = self._stored[name].prepare(reader.provider(), reader.examples)

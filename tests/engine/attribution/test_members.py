@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import math
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from headwater.engine.attribution.members_session import rank_range
 from headwater.engine.attribution.open_session import open_session
 from headwater.engine.attribution.query_options import MemberChoice, QueryOptions, SearchOptions
 from headwater.engine.attribution.stored_members import aligned
-from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.ingest import open_provider
+from headwater.engine.models.language_model import LanguageModel, ModelChoice, load
 from headwater.store.errors import SettingsError
 from running import done, headwater
 from small import save_model, sentences, write_corpus
@@ -170,7 +173,7 @@ def test_a_method_of_which_there_are_labelled_members_alone_lists_them(work: Pat
     corpus = ["ingest", work / "corpus.jsonl", "--store", tmp_path / "S", "--model", work / "model"]
     done(*corpus, *options("rise@a"), *options("rise@b", kr=8))
     alone = headwater("attribute", tmp_path / "S", "--queries", work / "queries.jsonl")
-    assert alone.exit_code == 1 and "its members are rise@a, rise@b: --members all" in alone.stderr
+    assert alone.exit_code == 1 and "its members are rise@a, rise@b: name one, or" in alone.stderr
     done("attribute", tmp_path / "S", "--queries", work / "queries.jsonl", "--members", "all")
 
 
@@ -199,6 +202,24 @@ def test_the_plan_counts_each_model_once_and_every_members_scan(work: Path) -> N
     alone, all_of_them = plan("rise"), plan("rise", "all")
     assert all_of_them["model weights"] == alone["model weights"]
     assert all_of_them["blocks in flight"] > 3 * alone["blocks in flight"] and "scores of all members" in all_of_them
+
+
+def test_of_several_models_one_is_in_memory_at_a_time(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[weakref.ref[object]] = []
+    alive: list[int] = []
+
+    def counted(choice: ModelChoice) -> LanguageModel:
+        gc.collect()  # a model of transformers has references to itself
+        alive.append(sum(reference() is not None for reference in loaded))
+        model = load(choice)
+        loaded.append(weakref.ref(model.trunk))
+        return model
+
+    monkeypatch.setattr(open_provider, "load", counted)
+    search = SearchOptions(members=MemberChoice(("rise", "early", "1")))
+    session = open_session(str(work / "S"), "rise", str(work / "queries.jsonl"), QueryOptions(TOP, search=search))
+    session.attribute()
+    assert len(alive) >= 4 and alive == [0] * len(alive)
 
 
 def test_blocks_that_end_at_different_rows_are_aligned() -> None:

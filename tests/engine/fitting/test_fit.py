@@ -435,7 +435,7 @@ def test_the_value_of_several_fits_and_their_plan(checkpoints: Path) -> None:
 def test_fitted_members_that_cannot_answer_are_one_line(checkpoints: Path, tmp_path: Path) -> None:
     shutil.copytree(checkpoints / "B", tmp_path / "B")
     ask = ["attribute", tmp_path / "B", "--queries", checkpoints / "queries.jsonl", "--method"]
-    listed = "its members are stride@7, stride@8, stride@model, stride@early, stride@late: --members all"
+    listed = "its members are stride@7, stride@8, stride@model, stride@early, stride@late: name one, or"
     for words, told in (
         ((*ask, "stride"), listed),
         ((*ask, "stride", "--members", "early,gone"), "stride has no member stride@gone"),
