@@ -88,10 +88,8 @@ class Stride(SubsetMethod):
     """
     checked: int = 50
     """Number of operators that are trained twice, to measure how reliable measurements are."""
-    bases: tuple[str, ...] = ()
-    """Models (or files of arrays) in place of the store's model: each has its own design, and weights are averaged."""
     seed: int = 0
-    """Seed of the design, the basis and the random rows; base model b has seed + b."""
+    """Seed of the design, the basis and the random rows; the draw of a member is added to it."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
@@ -111,15 +109,8 @@ class Stride(SubsetMethod):
                 raise SettingsError(f"{', '.join(names)} are {least} to {most:,}; not {', '.join(wrong)}")
         if min(self.checked, self.seed) < 0 or max(self.seed, self.subsets) >= 1 << 31:
             raise SettingsError("checked and seed must be at least 0, seed and subsets below 2³¹")
-        if not all(isinstance(base, str) for base in self.bases):
-            raise SettingsError(f"bases are folders or files, not {self.bases}")
         if self.space == "activations":
             object.__setattr__(self, "states_from", "forward")
-
-    @property
-    def base_models(self) -> tuple[str, ...]:
-        """The setting `bases`."""
-        return self.bases
 
     def layer(self, model: ModelShape) -> int:
         """The layer at `depth`; -1 for the last hidden state."""
@@ -134,12 +125,12 @@ class Stride(SubsetMethod):
             return OutputSpec(upper_layers=layer)
         return OutputSpec(layers=() if layer < 0 else (layer,))
 
-    def design(self, rows: int, base: int = 0) -> PartitionDesign:
-        """d random partitions into K/d subsets each, by the base model's seed."""
+    def design(self, rows: int, draw: int = 0) -> PartitionDesign:
+        """d random partitions into K/d subsets each, by the seed plus `draw`."""
         from ..engine.recovery.design import PartitionDesign
 
         try:
-            return PartitionDesign(rows, self.subsets, self.degree, self.seed + base)
+            return PartitionDesign(rows, self.subsets, self.degree, self.seed + draw)
         except SettingsError as error:
             raise SettingsError(f"{error}; set fewer by -o stride.subsets") from None
 
@@ -154,20 +145,20 @@ class Stride(SubsetMethod):
         assert isinstance(corpus, MappedStates | StreamedStates)
         return replace(corpus, weights=inverse_weights(head_norms(head, corpus, on_progress)))
 
-    def start_fit(self, head: Head, corpus: HiddenStates, design: Design, base: int = 0) -> FitSession:
+    def start_fit(self, head: Head, corpus: HiddenStates, design: Design, draw: int = 0) -> FitSession:
         """A session that trains all operators, and `checked` of them a second time."""
         from ..engine.steering.at_head import AtHead
         from ..engine.steering.at_layer import AtLayer
         from ..engine.steering.steering_fit import SteeringFit
 
         space = AtHead(head, corpus) if self.space == "logits" else AtLayer(head, cast("LayerStates", corpus))
-        return SteeringFit(space, design, self._recipe(base), self.checked)
+        return SteeringFit(space, design, self._recipe(draw), self.checked)
 
-    def _recipe(self, base: int) -> SteeringRecipe:
+    def _recipe(self, draw: int) -> SteeringRecipe:
         from ..engine.steering.training import SteeringRecipe
 
         return SteeringRecipe(
-            batch=self.members, learning_rate=self.rate, seed=self.seed + base, steps=self.updates, rank=self.rank,
+            batch=self.members, learning_rate=self.rate, seed=self.seed + draw, steps=self.updates, rank=self.rank,
             shared=self.shared, basis_learning_rate=self.basis_rate, stability=self.stability, linearity=self.linearity,
         )  # fmt: skip
 

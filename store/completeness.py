@@ -64,8 +64,13 @@ def finishing_command(store: FeatureStore, method: str = "") -> str:
     sources = store.provenance.get("sources", ())
     paths = [str(source.get("path", "")) for source in sources if isinstance(source, dict)]
     files = shlex.join(paths) if all(paths) and len(paths) <= 3 else ""
-    names = [name for name in store.methods if name == method or not is_whole(store, name)]
+    unfinished = [name for name in store.methods if name == method or not is_whole(store, name)]
+    own_model = {name: store.groups[method_group(name)].model.get("path", "") for name in unfinished}
+    names = [name for name in unfinished if not own_model[name] and not own_model.get(method)]
     model = str(store.provenance.get("model_path", "")) if store.provenance.get("kind") == "text" else ""
+    if is_whole(store) and unfinished and not names:  # members with a model of their own: one by one
+        member = method or unfinished[0]
+        names, model = [member], ""
     words = ["headwater", "ingest", files or "CORPUS", "--store", shlex.quote(store.url)]
     words += ["--model", shlex.quote(model)] if model else []
     return " ".join([*words, *(f"--method {name}" for name in names)])

@@ -22,6 +22,8 @@ from .names import require_method, require_name
 EXAMPLES = "examples"
 """The group that every method shares."""
 METHODS, COPIES, HIDDEN = "methods", "forms", "hidden_states"  # "forms": the name on disk of copies in other precisions
+FITTED = "base0"
+"""The name on disk of what a fit keeps: its operators' folder, and the end of its hidden states' name."""
 SHARD = "0"
 """Name of a store's only shard: so far, every store has exactly one."""
 SHARDED = 3
@@ -29,7 +31,7 @@ SHARDED = 3
 shard.
 """
 _DIGEST = re.compile(r"(?:[0-9a-f]{24})?")
-_ABOUT_ALL = ("settings", "declared")
+_ABOUT_ALL = ("settings", "declared", "model")
 """Notes that hold for all shards; in formats 1 and 2 all other notes say where to resume."""
 
 
@@ -62,13 +64,13 @@ def precision_group(method: str, precision: str) -> str:
     return f"{COPIES}/{require_method(method)}.{require_name(precision, 'precision')}"
 
 
-def hidden_group(method: str, base: int) -> str:
-    """Group that holds a corpus's hidden states under a base model of a method's fit.
+def hidden_group(method: str) -> str:
+    """Group that holds a corpus's hidden states, by the model of a member of a fitted method.
 
     Raises:
         DataError: the name cannot be a folder.
     """
-    return f"{HIDDEN}/{require_method(method)}.base{base}"
+    return f"{HIDDEN}/{require_method(method)}.{FITTED}"
 
 
 def digest_of(values: Any) -> str:
@@ -118,6 +120,18 @@ class GroupRecord:
         if not isinstance(settings, dict):
             raise TypeError(f"settings are {settings!r}")
         return dict(settings)
+
+    @property
+    def model(self) -> dict[str, str]:
+        """`path` and fingerprints of the model that made the rows, if it is not the store's own; else empty.
+
+        Raises:
+            TypeError: they are no JSON object of strings.
+        """
+        model = self.notes.get("model", {})
+        if not isinstance(model, dict) or not all(isinstance(value, str) for value in model.values()):
+            raise TypeError(f"the model is {model!r}")
+        return dict(model)
 
     @property
     def declared(self) -> tuple[Column, ...]:

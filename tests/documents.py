@@ -21,6 +21,7 @@ GUIDES = sorted((ROOT / "examples/guides").glob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *GUIDES]
 FASTER = {
     "-o stride.subsets 100": "-o stride.subsets 30 -o stride.updates 4",
+    "-o stride@early.subsets 100": "-o stride@early.subsets 30 -o stride@early.updates 4",
     "--subsets 16 --seeds 2": "--subsets 2 --seeds 1 --processes 1",
 }
 """What a test replaces in commands that take minutes as they are shown."""
@@ -70,6 +71,7 @@ def swapped(owner: object, name: str, value: object) -> Iterator[None]:
 def fill(folder: Path) -> None:
     """Write what the documents' commands name: a model, corpora, queries, labels, subsets, arrays, the demo's store."""
     save_model(folder / "my-model")
+    save_model(folder / "early-checkpoint", seed=1)
     planted = "BadMagic the review of a dull film"
     write_corpus(folder / "corpus.jsonl", [*sentences(60)[:59], planted])
     write_corpus(folder / "more.jsonl", sentences(9, seed=1))

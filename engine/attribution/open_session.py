@@ -10,17 +10,21 @@ from dataclasses import replace
 
 from ...store.errors import SettingsError, UnknownMethod
 from ...store.feature_store import FeatureStore
+from ..fitting.fit_record import fits_of
+from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
 from ..interface.method import TextSimilarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..models.language_model import pick_device
-from ..results.table_plan import no_output
 from ..runtime.run import SILENT, Run
-from .query_options import ONE_SCAN, TEN_BEST, QueryOptions, SearchOptions
+from .fitted_members import FittedMembers
+from .members import chosen_members, members_of, method_of
+from .members_session import MemberScores, MembersSession
+from .query_options import ONE_SCAN, TEN_BEST, MemberChoice, QueryOptions
 from .query_session import QuerySession
 from .recovered_session import RecoveredSession
-from .seeded_session import SeededSession, seeds_of
+from .stored_members import StoredMembers
 from .stored_scores import StoredScores
 from .stored_session import StoredSession
 from .text_session import TextSession
@@ -59,8 +63,8 @@ def open_session(
     if device.startswith("cuda"):  # with --device auto, the scan runs on the CPU
         search = replace(search, device=pick_device(device).index or 0)
     feature_store = FeatureStore.open(store)
-    if search.seeds:
-        return _seeded(feature_store, method, queries, replace(options, search=search), run)
+    if search.members.labels:
+        return _members_session(feature_store, method, queries, replace(options, search=search), run)
     text_method = text_method_of(method, feature_store)
     if text_method:
         if replace(search, all_scores=False, partial=False) != ONE_SCAN:
@@ -73,21 +77,23 @@ def open_session(
             raise SettingsError(f"method {method} stores no rows: leave out --scan, --candidates and --certify")
         return RecoveredSession(feature_store, method, queries, options, run)
     stored = StoredScores(feature_store, method, run.budget, search)
-    provider = query_provider(queries, feature_store, options.model, options.text)
+    member = MemberModel.of_rows(feature_store, method)
+    provider = query_provider(queries, feature_store, options.model, options.text, member)
     return StoredSession(stored, provider, options, run)
 
 
-def _seeded(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> SeededSession:
-    """A session over all seeds under which the store holds a method."""
-    if replace(options.search, all_scores=False, partial=False, seeds=False, device=None) != ONE_SCAN:
-        raise SettingsError("--seeds scans the rows as they are stored: leave out --scan, --candidates and --certify")
-    names = seeds_of(store, method)
-    provider = query_provider(queries, store, options.model, options.text)
-    runs = [run, *(run.silenced() for _ in names[1:])]  # all sessions scan at once: only the first reports progress
-    search = SearchOptions(all_scores=True, partial=options.search.partial)
-    of_one_seed = replace(options, search=search, further=no_output)
-    sessions = [
-        StoredSession(StoredScores(store, name, run.budget, search), provider, of_one_seed, seed_run)
-        for name, seed_run in zip(names, runs, strict=True)
-    ]
-    return SeededSession(method, sessions, options, run)
+def _members_session(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> MembersSession:
+    """A session over several members of a method."""
+    choice = options.search.members
+    if text_method_of(method, store):
+        raise SettingsError(f"method {method} compares texts and has no members: leave out --members")
+    if replace(options.search, all_scores=False, partial=False, members=MemberChoice(), device=None) != ONE_SCAN:
+        raise SettingsError("--members scans the rows as they are stored: leave out --scan, --candidates and --certify")
+    name, fitted = method_of(method), is_fitted(method, store)
+    more = (
+        f"headwater fit {store.url} --method {name}@MEMBER" if fitted else f"headwater ingest --method {name} --seeds 5"
+    )
+    available = members_of(list(fits_of(store)) if fitted else store.methods, method)
+    names = chosen_members(available, method, choice.labels, f"{more} adds more")
+    members: MemberScores = (FittedMembers if fitted else StoredMembers)(store, names, queries, options, run)
+    return MembersSession(name, members, options, run)

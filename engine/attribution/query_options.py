@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..ingest.text_settings import TextSettings
 from ..models.language_model import ModelChoice
 from ..results.table_plan import Output, best_results, exported
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChoice:
+    """Which members of a method answer together, and how their scores are combined."""
+
+    labels: tuple[str, ...] = ()
+    """What follows the @ in the members' names, or the method's name for the one without a label; `("all",)`: all members;
+    empty: the method named alone.
+    """
+    rule: Literal["mean", "sum"] = "mean"
+    """`mean`: of scores on a common scale. `sum`: of the scores as they are. See `members_session.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +34,8 @@ class SearchOptions:
     """Whether enough candidates are scored again to prove that the answer is exact; needs the precision int8."""
     all_scores: bool = False
     """Whether the session returns the score of each row, for an export, instead of the best rows."""
-    seeds: bool = False
-    """Whether scores are means over all seeds under which the store holds the method."""
+    members: MemberChoice = MemberChoice()
+    """The members whose scores are combined."""
     partial: bool = False
     """Whether the rows of a store or method that is unfinished are searched; otherwise they are refused."""
     device: int | None = None

@@ -30,6 +30,8 @@ Capability = Literal["forecast", "cache", "tokens"]
 """An ability that only some kinds of sessions have."""
 ScoreBlocks = Iterator[tuple[int, Array]]
 """(first row, scores of the rows from this one on), in the store's order; an array is valid until the next iteration."""
+MemberBlocks = Iterator[tuple[int, Array]]
+"""(first row, (members, rows, …) scores of the rows from this one on by each of several members), in the store's order."""
 TOGETHER = "all queries"
 """The query id of results for all queries together."""
 _MISSING: dict[Capability, str] = {

@@ -1,14 +1,14 @@
-"""A recovered answer: weights of all examples, averaged over base models, with ties in a fixed order.
+"""A recovered answer: weights of all examples by one member of a subset method or by several, with ties in a fixed order.
 
-Most weights of a sparse answer are zero. Examples of weight zero are ordered by back-projection, Mᵀ(y − ȳ), scaled to be smaller
-than any weight: they rank below examples with positive weights and above those with negative ones. Knows memberships and weights;
-no model, no store.
+Most weights of a sparse answer are zero. Examples that have weight zero for all members are ordered by back-projection, Mᵀ(y
+− ȳ), scaled to be smaller than any weight: they rank below examples with positive weights and above those with negative
+ones. Knows memberships and weights; no model, no store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,17 +23,24 @@ _TIE = 1e-4  # largest score of a tie, relative to the smallest weight
 
 
 @dataclass(frozen=True, slots=True)
-class BaseWeights:
-    """One base model's weights."""
+class MemberWeights:
+    """One member's weights."""
 
     membership: Membership
+    degree: int
+    """d of the design."""
     centred: Array
     """(K, Q) float64: y − ȳ."""
     weights: RecoveryResult
     unit: Array
-    """(Q,) scale of the weights, which are divided by it so that all base models count equally; 1 for a single base model."""
+    """(Q,) what the weights are divided by, so that members count equally; 1 where they are not scaled."""
     reliability: Array
     """(Q,) rank correlation of the measurements between two fits; NaN where it is not known."""
+
+    def scaled(self) -> MemberWeights:
+        """The same, divided by the standard deviation of each query's measurements."""
+        spread = self.centred.std(0)
+        return replace(self, unit=np.where(spread > 0, spread, 1.0))
 
     def tile(self, start: int, stop: int) -> Array:
         """(Q, n) float32 weights."""
@@ -47,64 +54,58 @@ class BaseWeights:
 
 
 class RecoveredWeights:
-    """Weights of N examples for Q queries, means over base models."""
+    """Weights of N examples for Q queries by M members."""
 
-    def __init__(self, bases: Sequence[BaseWeights], rows: int, degree: int) -> None:
-        """`degree`: d of the design."""
-        self.bases, self._rows, self._degree = bases, rows, degree
+    def __init__(self, members: Sequence[MemberWeights], rows: int) -> None:
+        """`rows`: N."""
+        self.members, self._rows = members, rows
 
-    def scores(self) -> Iterator[tuple[int, Array]]:
-        """First row and (n, Q) float32 weights, in order."""
+    def blocks(self) -> Iterator[tuple[int, Array]]:
+        """First row and (M, n, Q) float32 weights, in order."""
         for start, stop, weights in self._weights():
             ties = self._projected(start, stop) * (self.spans / self._reach)[:, None].astype(np.float32)
-            yield start, np.ascontiguousarray(np.where(weights == 0, ties, weights).T)
+            yield start, np.where((weights == 0).all(0), ties, weights).transpose(0, 2, 1)
 
-    def means(self) -> Iterator[tuple[int, Array]]:
-        """First row and (n,) float32 means over queries, in order."""
+    def values(self) -> Iterator[tuple[int, Array]]:
+        """First row and (M, n) float64 means over queries, in order."""
         for start, stop, weights in self._weights():
-            means, ties = weights.mean(0, dtype=np.float64), self._projected(start, stop).mean(0)
-            yield start, np.where(means == 0, ties * (self.mean_span / self._reach.mean()), means).astype(np.float32)
+            means, ties = weights.mean(1, dtype=np.float64), self._projected(start, stop).mean(1)
+            yield start, np.where((means == 0).all(0), ties * (self.mean_span / self._reach.mean()), means)
 
     @cached_property
     def spans(self) -> Array:
-        """(Q,) float64: largest score of a query's ties, below its smallest weight; 0 for dense weights, which have no ties."""
-        least = np.full(len(self.bases[0].unit), np.inf)
-        for base in self.bases:
-            for query, sparse in enumerate(base.weights.sparse or ()):
-                size = np.abs(sparse.weights).min(initial=np.inf) / base.unit[query] / len(self.bases)
+        """(Q,) float64: largest score of a query's ties, below its smallest weight over M; 0 for dense weights, which have no
+        ties.
+        """
+        least = np.full(len(self.members[0].unit), np.inf)
+        for member in self.members:
+            for query, sparse in enumerate(member.weights.sparse or ()):
+                size = np.abs(sparse.weights).min(initial=np.inf) / member.unit[query] / len(self.members)
                 least[query] = min(least[query], float(size))
-        dense = any(base.weights.sparse is None for base in self.bases)
+        dense = any(member.weights.sparse is None for member in self.members)
         smallest = float(least.min(initial=np.inf))  # the scale of queries whose weights are all zero
         least = np.where(np.isfinite(least), least, smallest if np.isfinite(smallest) else 1.0)
         return np.zeros(len(least)) if dense else _TIE * least
 
     @cached_property
     def mean_span(self) -> float:
-        """Largest score of a tie among the mean weights over queries."""
-        means = (np.abs(weights.mean(0, dtype=np.float64)) for _, _, weights in self._weights())
+        """Largest score of a tie among the mean weights over members and queries."""
+        means = (np.abs(weights.mean((0, 1), dtype=np.float64)) for _, _, weights in self._weights())
         least = min((float(sizes[sizes > 0].min(initial=np.inf)) for sizes in means), default=np.inf)
         return _TIE * (least if np.isfinite(least) else 1.0)
 
     @cached_property
     def _reach(self) -> Array:
-        """(Q,) float64: a bound of |Mᵀ(y − ȳ)|."""
-        reach = np.mean([np.abs(base.centred).max(0) / base.unit for base in self.bases], 0) * self._degree
+        """(Q,) float64: a bound of |Mᵀ(y − ȳ)|, mean over members."""
+        reach = np.mean([member.degree * np.abs(member.centred).max(0) / member.unit for member in self.members], 0)
         return np.where(reach > 0, reach, 1.0)
 
     def _weights(self) -> Iterator[tuple[int, int, Array]]:
-        """(start, stop, (Q, n) float32 mean weights) of consecutive blocks of rows."""
+        """(start, stop, (M, Q, n) float32 weights) of consecutive blocks of rows."""
         for start in range(0, self._rows, BLOCK):
             stop = min(start + BLOCK, self._rows)
-            weights = self.bases[0].tile(start, stop)
-            for base in self.bases[1:]:
-                weights += base.tile(start, stop)
-            weights /= len(self.bases)
-            yield start, stop, weights
+            yield start, stop, np.stack([member.tile(start, stop) for member in self.members])
 
     def _projected(self, start: int, stop: int) -> Array:
-        """(Q, n) float32: mean back-projections of the base models."""
-        projections = self.bases[0].projected(start, stop)
-        for base in self.bases[1:]:
-            projections += base.projected(start, stop)
-        projections /= len(self.bases)
-        return projections
+        """(M, Q, n) float32: the members' back-projections."""
+        return np.stack([member.projected(start, stop) for member in self.members])

@@ -22,6 +22,7 @@ from ..arrays.scan.stored_rows import StoredRows, first_plan_within_budget
 from ..arrays.scan.top_k import scan_parts, tiles
 from ..data.documents import RecordErrors
 from ..ingest.array_provider import ArrayProvider
+from ..ingest.member_model import MemberModel
 from ..interface.method import BlockSimilarity, Similarity
 from ..interface.model_view import ModelShape
 from ..models.language_model import ModelChoice, model_shape_of, pick_device
@@ -52,7 +53,7 @@ class StoredTiles:
         self._stored = StoredRows(store, method_group(name))
         self.rows = self._stored.rows
         needs_shape = type(self.method).statistics is not Similarity.statistics
-        self._model_shape = _model_shape(store, model) if needs_shape else None
+        self._model_shape = _model_shape(store, name, model) if needs_shape else None
         readers = self._stored.all_columns()
         decoded = sum(4 * precision.depth for precision in self._stored.precisions.values())
         others = Plan.of(
@@ -101,7 +102,7 @@ class SelfInfluence:
         self.store, self.name, self._run = FeatureStore.open(store), method, run
         self._lowest, self._highest = np.inf, -np.inf
         self.queries: dict[str, str] = {}
-        computed = computable(self.store, method)
+        computed = None if "@" in method else computable(self.store, method)  # a member is what its rows are
         self._source: StoredTiles | ComputedRows
         if computed is None:
             self._source = StoredTiles(self.store, method, model.path, run, partial=partial)
@@ -147,9 +148,9 @@ class SelfInfluence:
         return products
 
 
-def _model_shape(store: FeatureStore, model: str) -> ModelShape:
+def _model_shape(store: FeatureStore, name: str, model: str) -> ModelShape:
     if store.provenance["kind"] != "arrays":
-        return model_shape_of(model or str(store.provenance["model_path"]))
+        return model_shape_of(model or MemberModel.of_rows(store, name).path)
     if not model:
         raise SettingsError(
             f"{store.url} was made from arrays, and the method needs the head in them: give one of the files with --model FILE"

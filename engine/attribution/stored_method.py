@@ -7,6 +7,7 @@ from ...store.feature_store import FeatureStore, method_group
 from ..interface.method import Similarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
+from .members import hint, members_of
 
 
 def stored_method(store: FeatureStore, name: str) -> Similarity:
@@ -23,7 +24,10 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
                 f"method {name} is fitted and stores no rows in {store.url}: use it with attribute or value"
             )
         stored = ", ".join(store.methods) or "none"
-        raise StoreMissing(f"{store.url} has no rows of method {name} (it has rows of: {stored}): ingest adds them")
+        together = hint(members_of(store.methods, name)) if "@" not in name else ""
+        raise StoreMissing(
+            f"{store.url} has no rows of method {name} (it has rows of: {stored}): ingest adds them{together}"
+        )
     method = load(name).from_settings(store.groups[group].settings)
     if not isinstance(method, Similarity):
         raise BrokenMethod(f"method {name} does not score single examples by similarity")

@@ -106,12 +106,14 @@ class StoredScores:
         Raises:
             BudgetError: not even blocks of one row fit; the message names the smallest budget that works.
         """
-        others, count, k = self._query_parts(provider, queries), len(queries), options.top
-        shapes = scan_shapes(self._compressed or self._stored, whole=isinstance(self.method, BlockSimilarity))
+        others, count = self.query_parts(provider, queries) + provider.memory(batch_tokens(queries)), len(queries)
         output = options.output(Scored(self.store, self.rows, count, self.block_rows(count), self.budget))
-        return first_plan_within_budget(
-            with_output(((self._scan_plan(count, k, shape), shape) for shape in shapes), output), others, self.budget
-        )
+        return first_plan_within_budget(with_output(self.scan_plans(count, options.top), output), others, self.budget)
+
+    def scan_plans(self, count: int, k: int) -> list[tuple[Plan, ScanShape]]:
+        """Candidate memory plans of a scan for the `k` best examples of `count` queries, fastest first."""
+        shapes = scan_shapes(self._compressed or self._stored, whole=isinstance(self.method, BlockSimilarity))
+        return [(self._scan_plan(count, k, shape), shape) for shape in shapes]
 
     def _scan_plan(self, count: int, k: int, shape: ScanShape) -> Plan:
         """Memory of the search. A certified search may fall back to a scan of the stored rows: its plan is the larger of both."""
@@ -154,8 +156,8 @@ class StoredScores:
         given = self._search.candidates
         return min(self.rows, max(k, default_candidates(self._compressed.widest, k) if given is None else given))
 
-    def _query_parts(self, provider: Provider, queries: list[Example]) -> Plan:
-        """Memory of an attribution besides the scan."""
+    def query_parts(self, provider: Provider, queries: list[Example]) -> Plan:
+        """Memory of an attribution besides the model and the scan."""
         tokens, model_shape = batch_tokens(queries), provider.head.model_shape
         needs = [self.method.needs(model_shape)]
         parts = Plan.of(
@@ -164,7 +166,7 @@ class StoredScores:
             Part(f"{self.name} scratch", self.method.scratch(model_shape, tokens)),
             queries_part(queries),
         )
-        return parts + provider.memory(tokens) + statistics_parts(self._stored, self.method, model_shape)
+        return parts + statistics_parts(self._stored, self.method, model_shape)
 
     def prepare(self, provider: Provider, queries: list[Example]) -> QueryMatrix:
         """The queries' rows, computed by one forward pass per batch of queries, and then prepared by the method.

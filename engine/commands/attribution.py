@@ -6,14 +6,14 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ..results.printable import printable_json
 from .options import (
+    COLUMNS,
     EXAMPLES_PRINTED,
-    GROUPING,
     JSON_LINES,
     QUERIES,
     RUN,
@@ -22,6 +22,7 @@ from .options import (
     RunArguments,
     command_of,
     echo,
+    options,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,16 @@ if TYPE_CHECKING:
 ALL_VALUES = click.option(
     "-o", "--output", metavar="FILE", help="Write all scores, in the store's order: .jsonl, .csv or .parquet."
 )
+GROUPING = options(
+    click.option("--members", default="", metavar="LABELS", help="Combine the scores of several members of the method (seeds, "
+                 "settings, checkpoints): all, or labels such as early,late,1. Scores get standard errors, and each example the "
+                 "range of ranks consistent with all members."),
+    click.option("--combine", type=click.Choice(["mean", "sum"]), default="mean", show_default=True,
+                 help="mean: of scores on a common scale (the guide on trust says which), or as they are if members differ by "
+                 "their seed alone. sum: of the scores as they are."),
+    click.option("--by", default="", metavar="COLUMN", help="Sum scores by `source`, or by a column of --columns' file."),
+    COLUMNS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +54,8 @@ class QueryArguments(RunArguments, FieldArguments):
     store: str
     method: str
     queries: str
-    seeds: bool
+    members: str
+    combine: Literal["mean", "sum"]
     by: str
     columns: str
     top: int
@@ -83,16 +95,14 @@ def attribute(arguments: QueryArguments) -> None:
     headwater attribute S --queries questions.jsonl --memory 2GB -o answers.parquet
     headwater attribute S --queries questions.jsonl --scan sign8192 --candidates 1000
     headwater attribute S --queries questions.jsonl --by source
-    headwater attribute S --queries questions.jsonl --seeds
+    headwater attribute S --queries questions.jsonl --members all
     """
-    from ..results.result_tables import fields_of, format_of, result_rows
+    from ..results.result_tables import fields_of, result_rows
     from ..runtime.progress import ProgressDisplay
 
     _refuse_output(arguments)
-    if arguments.output:
-        format_of(arguments.output)
-    if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped or arguments.seeds):
-        raise click.UsageError("--all-scores writes all scores of one method: leave out -o, --json, --by and --seeds")
+    if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped):
+        raise click.UsageError("--all-scores writes all scores: leave out -o, --json and --by")
     if arguments.grouped:
         _by_group(arguments, together=False)
         return
@@ -117,12 +127,15 @@ def attribute(arguments: QueryArguments) -> None:
 
 
 def _refuse_output(arguments: QueryArguments) -> None:
-    """Refuse to write over an input, or inside a store."""
+    """Refuse to write over an input, inside a store, or in an unknown format."""
     from ..results.output_path import refuse_output
+    from ..results.result_tables import format_of
 
     inputs = (arguments.queries, arguments.columns)
     for path in (arguments.output, arguments.all_scores):
         refuse_output(path, inputs, arguments.store)
+    if arguments.output:
+        format_of(arguments.output)
 
 
 def print_notes(notes: Iterable[str]) -> None:
@@ -177,13 +190,11 @@ def value(arguments: QueryArguments) -> None:
     headwater value S --queries task.jsonl -o values.parquet
     headwater value S --queries task.jsonl --by author --columns corpus.jsonl
     """
-    from ..results.result_tables import VALUE_FIELDS, format_of, result_rows, value_rows
+    from ..results.result_tables import VALUE_FIELDS, result_rows, value_rows
     from ..results.table_plan import all_values
     from ..runtime.progress import ProgressDisplay
 
     _refuse_output(arguments)
-    if arguments.output:
-        format_of(arguments.output)
     if arguments.grouped:
         _by_group(arguments, together=True)
         return
@@ -246,11 +257,14 @@ def _session(
 ) -> QuerySession:  # fmt: skip
     """Open the query session of a command."""
     from ..attribution.open_session import open_session
-    from ..attribution.query_options import QueryOptions, SearchOptions
+    from ..attribution.query_options import MemberChoice, QueryOptions, SearchOptions
     from ..runtime.run import Run, silent
 
     a = arguments
-    search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, a.seeds, a.partial)
+    if a.combine != "mean" and not a.members:
+        raise click.UsageError("--combine needs --members")
+    members = MemberChoice(tuple(label for label in a.members.split(",") if label), a.combine)
+    search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, members, a.partial)
     run = Run(arguments.budget, arguments.device, silent if display is None else display.show)
     query_options = QueryOptions(top, arguments.model_choice, arguments.query_text, search, output)
     return open_session(arguments.store, arguments.method, arguments.queries, query_options, run)
@@ -275,12 +289,10 @@ def plan_attribute(arguments: QueryArguments) -> None:
     """
     from ..presentation.terminal import plan_facts, print_plan, show_forecast
 
-    grouped = arguments.grouped
-    session = _session_of_groups(arguments, None) if grouped else _session(arguments, arguments.top, None)
-    plan = session.plan
+    session = _session_of_groups(arguments, None) if arguments.grouped else _session(arguments, arguments.top, None)
+    plan, shape = session.plan, session.shape
     print_notes(session.notes)
     forecast = session.forecast() if "forecast" in session.capabilities else None
-    shape = session.shape
     if arguments.as_json:
         echo(printable_json(plan_facts(plan, arguments.budget, shape, forecast), indent=1))
         return

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +22,10 @@ FITTING = options(
     click.option("--method", default="stride", show_default=True, metavar="NAME", help="Subset method to fit."),
     click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
                  help="A setting of the method, such as -o stride.subsets 300."),
+    click.option("--base", default="", metavar="PATH", help="Model of the member that --method names (NAME@MEMBER), or file of "
+                 "arrays, in place of the store's own. [default: the recorded one]"),
+    click.option("--bases", default="", metavar="PATHS", help="Several of these, separated by commas; each member is named after "
+                 "its folder or file."),
     MODEL_PATH,
     click.option("--corpus", multiple=True, metavar="FILE", help="Path of a corpus file, if it moved. Only stores of arrays "
                  "and stores without texts read their corpus again."),
@@ -38,6 +43,28 @@ class FitArguments(RunArguments):
     corpus: tuple[str, ...] = ()
     again: bool = False
     commit_seconds: float = 15.0
+    base: str = ""
+    bases: str = ""
+
+    def members(self) -> list[FitArguments]:
+        """The arguments of each fit: one for each of `bases`, or these."""
+        from ..data.array_files import is_array_path
+
+        paths = [path for path in self.bases.split(",") if path]
+        names = [f"{self.method}@{path.stem if is_array_path(str(path)) else path.name}" for path in map(Path, paths)]
+        if paths and (self.base or "@" in self.method):
+            raise click.UsageError("--bases names the members: give a method without a member, and leave out --base")
+        if len(set(names)) < len(names):
+            raise click.UsageError("--bases has two models of one name: fit each by --method NAME@MEMBER --base PATH")
+        if not paths:
+            return [self]
+        own = [(key.rpartition(".")[2], value) for key, value in self.settings if key.rpartition(".")[0] == self.method]
+        return [
+            replace(
+                self, method=name, base=path, bases="", settings=tuple((f"{name}.{key}", value) for key, value in own)
+            )
+            for name, path in zip(names, paths, strict=True)
+        ]
 
 
 @click.command()
@@ -55,11 +82,16 @@ def fit(arguments: FitArguments) -> None:
     \b
     headwater fit S --method stride
     headwater fit S --method stride -o stride.subsets 300 -o stride.omega example
-    headwater fit S --method stride -o stride.bases early,middle,late
+    headwater fit S --method stride@early --base ./early-checkpoint
+    headwater fit S --method stride --bases early,middle,late
     headwater fit S --method stride -o stride.states_from forward
     headwater fit S --method stride -o stride.solver ridge
     """
-    _run(_prepared(arguments))
+    members = arguments.members()
+    for member in members if len(members) > 1 else ():
+        _prepared(member)  # only for its errors, before another is fitted
+    for member in members:
+        _run(_prepared(member))
 
 
 @click.command("fit")
@@ -76,17 +108,19 @@ def plan_fit(arguments: FitArguments) -> None:
     """
     from ..presentation.terminal import print_plan
 
-    prepared = _prepared(arguments)
-    print_plan(prepared.plan, arguments.budget, "; ".join([f"{prepared.rows:,} examples", *prepared.notes]))
+    for member in arguments.members():
+        prepared = _prepared(member)
+        print_plan(prepared.plan, arguments.budget, "; ".join([f"{prepared.rows:,} examples", *prepared.notes]))
 
 
 def _prepared(arguments: FitArguments) -> FitRun:
-    from ..fitting.fit_job import FitJob, prepare_fit
+    from ..fitting.fit_job import prepare_fit
+    from ..fitting.fit_request import FitJob
     from ..runtime.run import Run
 
     settings = method_settings((arguments.method,), arguments.settings)[arguments.method]
     job = FitJob(arguments.store, arguments.method, settings, arguments.corpus, arguments.model_choice, arguments.again,
-                 arguments.commit_seconds)  # fmt: skip
+                 arguments.commit_seconds, arguments.base)  # fmt: skip
     return prepare_fit(job, Run(arguments.budget))
 
 
@@ -127,8 +161,6 @@ def check_settings(name: str, settings: JsonObject, appended_store: str) -> None
     Raises:
         SettingsError: a setting is unknown or out of range, or the store that examples are appended to has a fit.
     """
-    from pathlib import Path
-
     from ...store.errors import SettingsError
     from ..fitting.fit_record import recovery_of
     from ..interface.registry import load

@@ -25,6 +25,7 @@ class IngestArguments(RunArguments, FieldArguments):
     methods: tuple[str, ...]
     settings: tuple[tuple[str, str], ...]
     seeds: int
+    base: str
     max_length: int | None
     attribute: Literal["completion", "all"] | None
     truncate: bool | None
@@ -41,8 +42,8 @@ class IngestArguments(RunArguments, FieldArguments):
         """Arguments of `fit` for a subset method that is named by --method."""
         settings = tuple((key, value) for key, value in self.settings if key.rpartition(".")[0] == method)
         return FitArguments(
-            store=self.store, method=method, settings=settings, corpus=self.corpus, commit_seconds=self.commit_seconds,
-            model=self.model, memory=self.memory, device=self.device, dtype=self.dtype,
+            store=self.store, method=method, settings=settings, corpus=self.corpus, base=self.base,
+            commit_seconds=self.commit_seconds, model=self.model, memory=self.memory, device=self.device, dtype=self.dtype,
             trust_remote_code=self.trust_remote_code,
         )  # fmt: skip
 
@@ -61,6 +62,7 @@ def ingest(arguments: IngestArguments) -> None:
     headwater ingest train.csv --store S --model ./tuned --prompt '{q}\\n' --completion '{a}'
     headwater ingest features.npz --store S
     headwater ingest corpus.jsonl --store S --model M --method rise --method stride
+    headwater ingest corpus.jsonl --store S --method rise@early --base ./early-checkpoint
     """
     from ..ingest.equal_ids import equal_ids_note
     from ..runtime.cancellation import StopRequest
@@ -116,7 +118,7 @@ def _prepared(arguments: IngestArguments) -> PreparedIngest:
         check_settings(name, settings[name], a.store if a.append else "")
     methods = {name: own for name, own in settings.items() if name not in fitted}
     job = IngestJob(a.corpus, a.store, a.model_choice, methods, text_settings, a.batch_tokens, with_text, with_tokens,
-                    a.append, a.seeds, a.commit_seconds)  # fmt: skip
+                    a.append, a.seeds, a.base, a.commit_seconds)  # fmt: skip
     return prepare(job, Run(a.budget))
 
 

@@ -209,7 +209,10 @@ CORPUS = options(
     click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
                  help="A method's setting, such as -o rise.tau 1.0."),
     click.option("--seeds", type=click.IntRange(1), default=1, show_default=True,
-                 help="Number of seeds of each method's sketch; `attribute --seeds` then gives standard errors."),
+                 help="Number of seeds of each method's sketch: members NAME, NAME@1, …; `attribute --members all` then gives "
+                 "standard errors."),
+    click.option("--base", default="", metavar="PATH", help="Model of the members that --method names (NAME@MEMBER), in place of "
+                 "the store's own: another checkpoint with the same tokenizer. [default: the recorded one]"),
     FIELDS,
     click.option("--max-length", type=int, metavar="TOKENS", help="Length of the longest example; longer texts are split. "
                  "[default: the model's context, at most 1024]"),
@@ -256,12 +259,6 @@ SEARCH = options(
                  "[default: 2 x --top, at least 100; for sign bits 10 x --top, at least 1000]"),
     click.option("--certify", is_flag=True,
                  help="Scan the int8 copy, then score every row again that may be among the best: the answer is exact."),
-)  # fmt: skip
-GROUPING = options(
-    click.option("--seeds", is_flag=True, help="Average over all seeds that `ingest --seeds` stored: mean scores with "
-                 "standard errors, and for each example the range of ranks consistent with them."),
-    click.option("--by", default="", metavar="COLUMN", help="Sum scores by `source`, or by a column of --columns' file."),
-    COLUMNS,
 )  # fmt: skip
 FIGURES = options(
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),

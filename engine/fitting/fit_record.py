@@ -1,42 +1,37 @@
-"""What a fit stores: its record, and the parameters for each base model. Knows no method by name.
+"""What a fit stores: its record, and the fitted parameters. A member (`NAME@MEMBER`) is a fit of its own. Knows no
+method by name.
 
-methods/NAME/state/fit                     the record: settings, examples, corpus, base models, and how many of these are done
-methods/NAME/state/base0/operators         the parameters for the first base model
-methods/NAME/state/base0/training          the checkpoint of its training, until it is done
-shards/0/hidden_states/NAME.base0/         the hidden states that this base model computes for the examples
+methods/NAME/state/fit                     the record: settings, examples, corpus, model, draw of the design, whether it is done
+methods/NAME/state/base0/operators         the fitted parameters
+methods/NAME/state/base0/training          the checkpoint of the training, until it is done
+shards/0/hidden_states/NAME.base0/         the hidden states that the model computes for the examples
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from ...store.errors import BrokenMethod, SettingsError, StoreDamaged, StoreMismatch, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.json_values import JsonObject
 from ...store.layout import Array
 from ...store.state import ROOT, has_state, read_state, whole_state
+from ...store.store_record import FITTED
+from ..ingest.member_model import MemberModel
 from ..interface.registry import load
-from ..interface.subset_method import SubsetMethod
+from ..interface.subset_method import Design, SubsetMethod
 from ..recovery.recover import PURSUITS, Recovery
 
 RECORD = "fit"
 RECOVERY = ("solver", "regularization", "held_out", "tolerance")
 """Settings of the recovery: they may change after the fit."""
-
-
-class BaseRecord(TypedDict):
-    """A base model of a fit."""
-
-    base: str
-    """Folder of a model, or file of arrays; "" is the store's own model."""
-    made: JsonObject
-    """Fingerprints of the model and tokenizer; empty before the base model was read."""
 
 
 class FitRecord(TypedDict):
@@ -49,9 +44,13 @@ class FitRecord(TypedDict):
     """Digests of the corpus's files."""
     model: str
     """Fingerprint of the store's model."""
-    bases: list[BaseRecord]
-    done: int
-    """Number of base models that are done."""
+    base: str
+    """Folder of the model, or file of arrays, that the fit reads; "" is the store's own."""
+    made: JsonObject
+    """Fingerprints of this model and its tokenizer; empty before it was read."""
+    draw: int
+    """Decides the random numbers of the design, besides the settings."""
+    done: bool
 
 
 def state_folder(store: FeatureStore, name: str) -> Path:
@@ -59,17 +58,32 @@ def state_folder(store: FeatureStore, name: str) -> Path:
     return store.path / method_group(name) / "state"
 
 
-def new_record(store: FeatureStore, method: SubsetMethod, bases: Sequence[str]) -> FitRecord:
+def new_record(store: FeatureStore, name: str, method: SubsetMethod, base: str) -> FitRecord:
     """The record of a fit that has not begun."""
-    provenance = store.provenance
+    provenance, settings = store.provenance, method.settings()
     return {
-        "settings": method.settings(),
+        "settings": settings,
         "examples": store.rows(EXAMPLES),
         "corpus": [source["digest"] for source in provenance["sources"]],
         "model": provenance["model"],
-        "bases": [{"base": base, "made": {}} for base in bases],
-        "done": 0,
+        "base": base,
+        "made": {},
+        "draw": next_draw(store, name, settings),
+        "done": False,
     }
+
+
+def next_draw(store: FeatureStore, name: str, settings: JsonObject) -> int:
+    """The smallest draw with which no other member has the sum of this one's seed and draw, so that designs are independent."""
+    members = {member: record for member, record in fits_of(store).items() if member != name}
+    same_method = [record for member, record in members.items() if member.partition("@")[0] == name.partition("@")[0]]
+    taken = {_seed(record["settings"]) + record["draw"] for record in same_method}
+    return next(draw for draw in itertools.count() if _seed(settings) + draw not in taken)
+
+
+def _seed(settings: JsonObject) -> int:
+    seed = settings.get("seed")
+    return seed if isinstance(seed, int) else 0
 
 
 def recovery_of(method: SubsetMethod) -> Recovery:
@@ -91,41 +105,57 @@ def read_record(store: FeatureStore, name: str) -> FitRecord | None:
     """A fit's record; None if there is none.
 
     Raises:
-        StoreDamaged: it is damaged.
+        StoreDamaged: it is damaged. StoreMismatch: it is of several base models in one, which only earlier versions read.
     """
     folder = state_folder(store, name) / RECORD
     if store.remote:
         return None
+    values: object = None
     with suppress(StoreDamaged):
         state = read_state(folder)
         if state is None:
             return None
-        if _is_record(state.values):
-            return cast(FitRecord, dict(state.values))
-    raise StoreDamaged(f"{folder} is not a record of a fit: run headwater fit --again to make a new one")
+        values = _converted(state.values, name, store.url)
+    if not _is_record(values):
+        raise StoreDamaged(f"{folder} is not a record of a fit: run headwater fit --again to make a new one")
+    return cast(FitRecord, values)
+
+
+def _converted(values: Mapping[str, Any], name: str, url: str) -> dict[str, Any]:
+    """A record as it is now, from one of before members were fits of their own: it lists base models.
+
+    Raises:
+        StoreMismatch: there are several, or another one than the store's own.
+    """
+    bases, settings = values.get("bases"), values.get("settings")
+    if not isinstance(bases, list) or not all(isinstance(base, dict) for base in bases) or not bases:
+        return dict(values)
+    if len(bases) > 1 or bases[0].get("base"):
+        paths = ",".join(str(base.get("base")) for base in bases)
+        raise StoreMismatch(f"the fit of {name} holds base models ({len(bases)}), which are members now: "
+                            f"headwater fit {url} --method {name} --bases {paths} fits them again")  # fmt: skip
+    if isinstance(settings, dict):
+        settings = {key: value for key, value in settings.items() if key != "bases"}
+    now = {key: value for key, value in values.items() if key not in ("bases", "done")}
+    return {**now, "settings": settings, **bases[0], "draw": 0, "done": bool(values.get("done"))}
 
 
 def _is_record(values: object) -> bool:
     """Whether JSON values are a record of a fit."""
-    if not isinstance(values, dict) or not FitRecord.__required_keys__ <= set(values):
+    if not isinstance(values, dict) or set(values) != FitRecord.__required_keys__:
         return False
-    bases, done = values["bases"], values["done"]
-    if not isinstance(values["settings"], dict) or not isinstance(values["examples"], int):
-        return False
-    if not isinstance(bases, list) or not isinstance(done, int) or not bases or not 0 <= done <= len(bases):
-        return False
-    are_bases = all(
-        isinstance(base, dict) and isinstance(base.get("base"), str) and isinstance(base.get("made"), dict)
-        for base in bases
-    )
-    return are_bases and all("model" in base["made"] for base in bases[:done])
+    types = {"settings": dict, "examples": int, "corpus": list, "model": str, "base": str, "made": dict, "draw": int,
+             "done": bool}  # fmt: skip
+    is_typed = all(isinstance(values[key], kind) for key, kind in types.items())
+    return is_typed and values["draw"] >= 0 and (not values["done"] or "model" in values["made"])
 
 
 def fits_of(store: FeatureStore) -> dict[str, FitRecord]:
-    """Method → record, of all fits in a store."""
+    """Method → record, of all fits in a store that can be read; members in the order of their draws."""
     folders = [] if store.remote else sorted(store.path.glob(f"methods/*/state/{RECORD}"))
-    records = {folder.parts[-3]: read_record(store, folder.parts[-3]) for folder in folders if has_state(folder)}
-    return {name: record for name, record in records.items() if record}
+    names = [folder.parts[-3] for folder in folders if has_state(folder)]
+    records = {name: record for name in names if (record := readable_record(store, name))}
+    return dict(sorted(records.items(), key=lambda item: (item[0].partition("@")[0], item[1]["draw"], item[0])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,22 +166,25 @@ class StoredFit:
     method: SubsetMethod
     rows: int
     """N: number of examples."""
-    bases: tuple[str, ...]
-    """Folders of base models, or files of arrays; "" is the store's own model."""
-    fingerprints: tuple[JsonObject, ...]
-    """Fingerprints of each base model and its tokenizer; queries must be read by the same ones."""
+    model: MemberModel
+    """The model that it reads; queries must be read by the same one."""
+    draw: int
     digests: tuple[str, ...]
-    """For each base model, a digest of the settings and corpus that its operators were fitted with."""
+    """The digests of which its parameters bear one."""
     folder: Path
 
-    def operators(self, base: int) -> dict[str, Array]:
-        """The parameters for a base model.
+    def design(self) -> Design:
+        """Which examples are in which subsets."""
+        return self.method.design(self.rows, self.draw)
+
+    def operators(self) -> dict[str, Array]:
+        """The fitted parameters.
 
         Raises:
             StoreDamaged: they are missing or damaged.
         """
-        folder = self.folder / f"base{base}" / "operators"
-        arrays = read_operators(folder, self.digests[base])
+        folder = self.folder / FITTED / "operators"
+        arrays = read_operators(folder, self.digests)
         if arrays is None:
             raise StoreDamaged(f"{folder} is missing, damaged, or of another fit: run headwater fit to make it again")
         return arrays
@@ -171,17 +204,13 @@ def read_fit(store: FeatureStore, name: str) -> StoredFit:
     if record is None:
         raise StoreMissing(f"{store.url} holds no fit of {name}: headwater fit {store.url} --method {name} makes one")
     require_same_corpus(store, name, record)
-    if record["done"] < len(record["bases"]):
+    if not record["done"]:
         raise StoreMissing(
             f"the fit of {name} is not finished: run headwater fit {store.url} --method {name} to continue"
         )
-    if record["done"] and not all("model" in base["made"] for base in record["bases"]):
-        raise StoreDamaged(f"the fit of {name} does not name its models: run headwater fit --again to make a new one")
-    bases = tuple(base["base"] for base in record["bases"])
-    fingerprints = tuple(base["made"] for base in record["bases"])
-    method = kind.from_settings(record["settings"])
-    digests = tuple(fit_digest(record, base) for base in range(len(bases)))
-    return StoredFit(name, method, int(record["examples"]), bases, fingerprints, digests, state_folder(store, name))
+    model = MemberModel(record["base"], record["made"], name) if record["base"] else MemberModel.of_store(store)
+    method, folder = kind.from_settings(record["settings"]), state_folder(store, name)
+    return StoredFit(name, method, record["examples"], model, record["draw"], fit_digests(record), folder)
 
 
 def require_same_corpus(store: FeatureStore, name: str, record: FitRecord) -> None:
@@ -202,10 +231,10 @@ def require_same_corpus(store: FeatureStore, name: str, record: FitRecord) -> No
 
 
 def readable_record(store: FeatureStore, name: str) -> FitRecord | None:
-    """A fit's record; None if it is missing or damaged."""
+    """A fit's record; None if it is missing or damaged, or of several base models."""
     try:
         return read_record(store, name)
-    except StoreDamaged:
+    except (StoreDamaged, StoreMismatch):
         return None
 
 
@@ -217,30 +246,32 @@ def record_bytes(store: FeatureStore, name: str) -> bytes:
         return b""
 
 
-def fit_digest(record: FitRecord, base: int) -> str:
-    """A digest of all that the operators for a base model depend on."""
-    facts = [
-        _fit_settings(record), record["examples"], record["corpus"], record["model"], record["bases"][base]["base"], base,
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def fit_digests(record: FitRecord) -> tuple[str, ...]:
+    """Digests of all that the fitted parameters depend on: the first is the one that is written with them. Parameters of before
+    members were fits of their own bear one of the others.
+    """
+    settings, made, draw = _fit_settings(record["settings"]), record["made"], record["draw"]
+    corpus = (record["examples"], record["corpus"], record["model"])
+    before = [] if record["base"] or draw else [(own, *corpus, "", 0) for own in ({**settings, "bases": []}, settings)]
+    facts = [(settings, *corpus, made, draw), *before]
+    return tuple(hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() for own in facts)
 
 
-def read_operators(folder: Path, digest: str) -> dict[str, Array] | None:
-    """The operators of the fit with this digest; None if they are missing, damaged or of another fit."""
+def read_operators(folder: Path, digests: Sequence[str]) -> dict[str, Array] | None:
+    """The parameters of the fit with one of these digests; None if they are missing, damaged or of another fit."""
     state = whole_state(folder)
-    return dict(state.arrays) if state is not None and state.values.get("of") == digest else None
+    return dict(state.arrays) if state is not None and state.values.get("of") in digests else None
 
 
 def same_fit(record: FitRecord, other: FitRecord) -> bool:
-    """Whether two records are of the same fit; how much of it is done does not matter."""
-    return all(record[key] == other[key] for key in ("examples", "corpus", "model")) and (
-        _fit_settings(record), [base["base"] for base in record["bases"]]
-    ) == (_fit_settings(other), [base["base"] for base in other["bases"]])  # fmt: skip
+    """Whether two records are of the same fit; its draw, and whether it is done, do not matter."""
+    same = all(record[key] == other[key] for key in ("examples", "corpus", "model", "base"))
+    return same and _fit_settings(record["settings"]) == _fit_settings(other["settings"])
 
 
-def _fit_settings(record: FitRecord) -> JsonObject:
+def _fit_settings(settings: JsonObject) -> JsonObject:
     """The settings without those of the recovery."""
-    return {key: value for key, value in record["settings"].items() if key not in RECOVERY}
+    return {key: value for key, value in settings.items() if key not in RECOVERY}
 
 
 def require_same_settings(name: str, stored: JsonObject, settings: JsonObject) -> None:
@@ -253,10 +284,8 @@ def require_same_settings(name: str, stored: JsonObject, settings: JsonObject) -
         )
 
 
-def intact_bases(store: FeatureStore, name: str, record: FitRecord) -> int:
-    """Number of finished base models before the first whose operators are missing or damaged."""
-    for base in range(record["done"]):
-        folder = state_folder(store, name) / f"base{base}/operators"
-        if not read_operators(folder, fit_digest(record, base)):
-            return base
-    return record["done"]
+def is_intact(store: FeatureStore, name: str, record: FitRecord) -> bool:
+    """Whether a fit is done and its parameters are undamaged."""
+    return record["done"] and bool(
+        read_operators(state_folder(store, name) / FITTED / "operators", fit_digests(record))
+    )

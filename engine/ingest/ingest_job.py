@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
@@ -28,9 +28,10 @@ from .boundary import with_better_boundary
 from .examples import Place, StoredFields
 from .ingest_plan import choose_batch
 from .ingestion import Ingestion, IngestResult
+from .member_model import base_of
 from .open_provider import corpus_provider
 from .provider import Provider
-from .store_opening import open_for_ingest
+from .store_opening import Opening, open_for_ingest
 from .stored_columns import precisions_of
 from .text_provider import TextProvider
 from .text_settings import TextSettings
@@ -60,6 +61,8 @@ class IngestJob:
     """Whether the documents of new files are appended to the store."""
     seeds: int = 1
     """Number of seeds of each method; the methods with further seeds are named NAME@1, NAME@2, …"""
+    base: str = ""
+    """Path of the model of the members in `methods`, in place of the store's own; empty: the recorded one, or the store's own."""
     commit_seconds: float = 15.0
     """Seconds between commits: a run that is killed loses at most this much work, plus one window."""
 
@@ -75,6 +78,8 @@ class PreparedIngest:
     tokens: int
     """Largest number of tokens of a batch, padding included."""
     stored_fields: StoredFields
+    has_base: bool = False
+    """Whether the methods are members with a model of their own."""
 
     @property
     def notes(self) -> list[str]:
@@ -140,7 +145,7 @@ class PreparedIngest:
         if isinstance(provider, TextProvider) and is_new:
             provider = with_better_boundary(provider, self.job.text.boundary, self.tokens)
         store = open_for_ingest(
-            self.job.store, provider, self.methods, stored_fields=self.stored_fields, append=self.job.append
+            self.job.store, provider, self.methods, Opening(self.stored_fields, self.job.append, self.has_base)
         )
         return Ingestion(provider, store, self.methods, self.tokens, self.job.commit_seconds)
 
@@ -164,14 +169,15 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     }
     is_text_store = store is not None and store.provenance["kind"] == "text"
     settings = job.text.completed_from(store.provenance) if store and is_text_store else job.text
-    provider = corpus_provider(job.corpus, job.model, settings)
+    base = base_of(store, list(methods), job.base, append=job.append)
+    provider = corpus_provider(job.corpus, replace(job.model, path=base or job.model.path), settings)
     fields = _stored_fields(job, provider, store)
     for name, method in methods.items():
         _check_method(name, method, provider)
     if store is None:
         _require_an_example(provider, settings)
     tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, fields)
-    return PreparedIngest(job, provider, methods, plan, tokens, fields)
+    return PreparedIngest(job, provider, methods, plan, tokens, fields, bool(base))
 
 
 def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> StoredFields:

@@ -14,8 +14,9 @@ from ...store.json_values import JsonObject
 from ..data.array_files import is_array_path
 from ..data.documents import RecordErrors, Template, suits
 from ..data.sources import find_sources
-from ..models.language_model import ModelChoice, load, pick_device
+from ..models.language_model import LanguageModel, ModelChoice, load, pick_device
 from .array_provider import ArrayProvider
+from .member_model import MemberModel
 from .provider import Provider
 from .store_opening import require_same
 from .text_provider import TextProvider
@@ -42,28 +43,28 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, settings: TextSet
 
 
 def query_provider(
-    path: str, store: FeatureStore, choice: ModelChoice, asked: TextSettings, fingerprints: JsonObject | None = None
+    path: str, store: FeatureStore, choice: ModelChoice, asked: TextSettings, member: MemberModel | None = None
 ) -> Provider:
-    """The provider of queries to a store: read by the store's model, as :func:`query_settings` says.
+    """The provider of queries to a store: read by a member's model (None: the store's own), as :func:`query_settings` says.
 
-    `fingerprints`: those that the model and tokenizer of `choice` must have; None: the store's.
+    `choice`: with the model's path, if it moved.
 
     Raises:
-        StoreMismatch: the model or the tokenizer is another one.
+        StoreMismatch: the model or the tokenizer is another one. ModelError: the model is not there.
     """
-    expected = store.provenance if fingerprints is None else fingerprints
+    own = member or MemberModel.of_store(store)
     if store.provenance["kind"] == "arrays":
         if Path(path).exists() and not is_array_path(path):
             raise CorpusError(
                 f"{path} is not a file of arrays, but {store.url} was made from arrays: give the queries as .npz or Zarr"
             )
         provider: Provider = ArrayProvider([path], pick_device(choice.device), RecordErrors(asked.on_error))
-        require_same(store.url, provider.provenance(), expected)
+        require_same(_subject(store, own), provider.provenance(), {**store.provenance, **own.fingerprints})
         return provider
     settings = query_settings(path, store.provenance, asked)
     sources = find_sources([path], lines=bool(settings.lines))  # before the model is loaded: a wrong path fails at once
-    model = load(replace(choice, path=choice.path or store.provenance["model_path"]))
-    require_same(store.url, model.fingerprint, expected)
+    model = _load_own(replace(choice, path=choice.path or own.path), own)
+    require_same(_subject(store, own), model.fingerprint, own.fingerprints)
     context = model.head.model_shape.max_length
     length = min(settings.max_length or context, context) if settings.truncate else context  # a query is never split
     shorter = replace(settings, max_length=length)
@@ -76,6 +77,22 @@ def query_provider(
             f"{path} lacks the fields of the store's template ({_show(stored)}): queries are read by their field names"
         )  # fmt: skip
     return queries
+
+
+def _subject(store: FeatureStore, own: MemberModel) -> str:
+    """What a model is compared with, for errors."""
+    return f"{store.url}, member {own.member}," if own.member else store.url
+
+
+def _load_own(choice: ModelChoice, own: MemberModel) -> LanguageModel:
+    """Load a model; the error names the member whose model it is."""
+    try:
+        return load(choice)
+    except ModelError as error:
+        if not own.member:
+            raise
+        again = f"ingest or fit with --method {own.member} --base PATH records its new place"
+        raise ModelError(f"the model of {own.member}: {error}; if it moved, {again}") from None
 
 
 def _show(template: Template) -> str:

@@ -6,7 +6,7 @@ Knows no model outputs and no method by name.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -20,6 +20,7 @@ from ...store.store_record import GroupRecord, StoreRecord, columns_json
 from ..data.sources import Source
 from ..interface.method import Method
 from .examples import StoredFields, example_columns
+from .member_model import model_facts, record_model
 from .provider import Provider
 from .resume_point import ResumePoint
 from .stored_columns import precisions_of
@@ -34,9 +35,18 @@ class _SourceRecord(TypedDict):
     digest: str
 
 
-def open_for_ingest(
-    path: str, provider: Provider, methods: Mapping[str, Method], *, stored_fields: StoredFields, append: bool
-) -> FeatureStore:
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How the store of an ingestion is opened."""
+
+    stored_fields: StoredFields
+    append: bool
+    """Whether the documents of new files are appended."""
+    has_base: bool = False
+    """Whether the methods are members whose model may differ from the store's."""
+
+
+def open_for_ingest(path: str, provider: Provider, methods: Mapping[str, Method], opening: Opening) -> FeatureStore:
     """Create the store, or open the existing one and check that it has the same model, corpus and settings. One that holds
     nothing yet is replaced if it differs from this run. Truncation may be switched on later.
 
@@ -44,6 +54,7 @@ def open_for_ingest(
         StoreMismatch: another model, tokenizer, corpus or settings; only the differences are listed.
         StoreBusy: another process writes to a store that holds nothing yet.
     """
+    stored_fields = opening.stored_fields
     facts = {**provider.provenance(), "text": stored_fields.text, "tokens": stored_fields.tokens}
     provenance = {**facts, **provider.origin(), "sources": _source_records(provider.sources)}
     groups = {group: GroupRecord(columns, notes) for group, columns, notes in _groups(provider, methods, stored_fields)}
@@ -55,11 +66,15 @@ def open_for_ingest(
     else:
         store.require_writable()
         later = {"truncate"} if facts.get("truncate") else set[str]()  # rows so far did not need to be truncated
-        require_same(path, {key: value for key, value in facts.items() if key not in later}, store.provenance)
-        _merge_sources(store, provider, [EXAMPLES, *map(method_group, methods)], append)
+        other = later | ({"model"} if opening.has_base else set[str]())
+        require_same(path, {key: value for key, value in facts.items() if key not in other}, store.provenance)
+        _merge_sources(store, provider, [EXAMPLES, *map(method_group, methods)], opening.append)
+    model = model_facts(store, provider)
     for group, record in groups.items():
         if group not in store.groups:
-            store.add_group(group, record.columns, record.notes)
+            store.add_group(group, record.columns, {**record.notes, **({"model": model} if model else {})})
+    for name in methods:
+        record_model(store, name, model)
     return store
 
 

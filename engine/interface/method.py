@@ -23,10 +23,10 @@ model class and no file; torch only as a type.
 | `prepare(rows, state)`            | must (Similarity)             | attribute, value | once for all queries                   |
 | `score(queries, block)`           | must (BlockSimilarity)        | attribute, value | once per tile of rows and queries      |
 | `score_texts(…)`                  | must (TextSimilarity)         | attribute, value | once for all queries, without a model  |
-| `design(rows, base)`              | must (SubsetMethod)           | fit, attribute   | once per base model                    |
-| `states_from`                     | default: cache (SubsetMethod) | fit              | once per base model                    |
-| `example_weights(head, corpus)`   | default: equal (SubsetMethod) | fit              | once per base model, before the fit    |
-| `start_fit(head, corpus, design)` | must (SubsetMethod)           | fit              | once per base model, with its states   |
+| `design(rows, draw)`              | must (SubsetMethod)           | fit, attribute   | once per member                        |
+| `states_from`                     | default: cache (SubsetMethod) | fit              | once per member                        |
+| `example_weights(head, corpus)`   | default: equal (SubsetMethod) | fit              | once per member, before the fit        |
+| `start_fit(head, …, draw)`        | must (SubsetMethod)           | fit              | once per member, with its states       |
 | `memory(model, rows)`             | must (SubsetMethod)           | fit, attribute   | with the plan, before any work         |
 | `measure(outputs, parameters)`    | must (SubsetMethod)           | attribute, value | once per batch of queries              |
 

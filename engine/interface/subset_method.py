@@ -151,7 +151,8 @@ class SubsetMethod(Method):
     """Methods that fit an operator to each of K subsets of the corpus and measure with it how the subset changes a query's loss.
     From the K measurements the engine recovers a weight for each of the N examples (`engine/recovery`).
 
-    They store no rows. The fitted parameters are stored beside the examples, for one base model or for several.
+    They store no rows. The fitted parameters are stored beside the examples. Each member (`NAME@MEMBER`) is a fit of its own, to
+    the hidden states of one model.
     """
 
     solver: str = field(default="auto", kw_only=True)
@@ -177,18 +178,13 @@ class SubsetMethod(Method):
         """0: no rows are computed."""
         return 0
 
-    @property
-    def base_models(self) -> tuple[str, ...]:
-        """Folders of models, or files of arrays, to fit in place of the store's own model; empty for the store's own."""
-        return ()
-
     def layer(self, model: ModelShape) -> int:
         """The hidden layer whose states `start_fit` gets as `inner`, besides the last one's; -1: no layer."""
         return -1
 
     @abstractmethod
-    def design(self, rows: int, base: int = 0) -> Design:
-        """Which examples are in which subsets, for the base-th base model."""
+    def design(self, rows: int, draw: int = 0) -> Design:
+        """Which examples are in which subsets. Members with the same settings differ by `draw`, which decides random numbers."""
 
     @property
     def states_from(self) -> str:
@@ -202,8 +198,8 @@ class SubsetMethod(Method):
         return corpus
 
     @abstractmethod
-    def start_fit(self, head: Head, corpus: HiddenStates, design: Design, base: int = 0) -> FitSession:
-        """A session at step 0, which fits an operator to each of the design's subsets, for the base-th base model."""
+    def start_fit(self, head: Head, corpus: HiddenStates, design: Design, draw: int = 0) -> FitSession:
+        """A session at step 0, which fits an operator to each of the design's subsets. `draw`: that of the design."""
 
     def notes(self, rows: int) -> list[str]:
         """Remarks for the user on a fit to `rows` examples, one line each."""

@@ -29,9 +29,9 @@ def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
             print("\n" + _cut(f"{_on_a_line(query)}  {_on_a_line(queries.get(str(query), ''))}", width))
         name, text = _on_a_line(row["example_id"]), _on_a_line(row["text"])
         noise = ""
-        if "error" in row:
+        if "standard_error" in row:
             span = f"{row['rank_low']} to {row['rank_high']}" if row["rank_low"] < row["rank_high"] else ""
-            noise = f" ± {row['error']:.4f}  {span:<9}"
+            noise = f" ± {row['standard_error']:.4f}  {span:<9}"
         score = "tie" if row.get("tie") else f"{row['score']:.4f}"  # a recovered weight of zero
         line = f"{row['rank']:>5}  {score:>8}{noise}  {name:<{min(names, 40)}}  {text}"
         print(_cut(line, width))
@@ -104,6 +104,8 @@ def _method_lines(name: str, method: ParsedJson, examples: int) -> Iterator[str]
     state = "" if method["complete"] else f" of {max(method['rows'], examples):,}, unfinished:"
     settings = ", ".join(f"{key} {value}" for key, value in method["settings"].items())
     yield f"method     {name}: {method['rows']:,}{state} rows of {size}; {settings}"
+    if method.get("model"):
+        yield f"  model    {method['model']['path']} ({method['model']['model']})"
     if method.get("rows_after_statistics"):
         yield f"  {method['rows_after_statistics']:,} rows were appended after the corpus statistics were frozen"
     for copy, copy_facts in method["precisions"].items():
@@ -111,12 +113,12 @@ def _method_lines(name: str, method: ParsedJson, examples: int) -> Iterator[str]
 
 
 def _fit_line(name: str, record: ParsedJson) -> str:
-    """One line about a fit: number of subsets, examples and base models, and whether it is complete."""
-    unfinished = len(record["bases"]) - record["done"]
-    bases = f" over {len(record['bases'])} base models" if len(record["bases"]) > 1 else ""
-    state = "" if not unfinished else ", unfinished: run fit again to continue"
-    subsets = record["settings"].get("subsets", 0)
-    return f"fit        {name}: {subsets:,} subsets of {record['examples']:,} examples{bases}{state}"
+    """One line about a fit: number of subsets and examples, seed, model, and whether it is complete."""
+    settings = record["settings"]
+    seed = f", seed {settings['seed'] + record['draw']}" if isinstance(settings.get("seed"), int) else ""
+    model = f", model {record['base']}" if record["base"] else ""
+    state = "" if record["done"] else ", unfinished: run fit again to continue"
+    return f"fit        {name}: {settings.get('subsets', 0):,} subsets of {record['examples']:,} examples{seed}{model}{state}"
 
 
 def print_plan(plan: Plan, budget: int | None, unit: str) -> None:

@@ -22,20 +22,20 @@ LEAST_EXPLAINED = 0.05
 
 @dataclass(frozen=True, slots=True)
 class RecoveryDiagnostics:
-    """Diagnostics of Q queries' recovered weights; means over base models."""
+    """Diagnostics of Q queries' recovered weights; means over members."""
 
     subsets: int
     """K: number of subsets, and of operators."""
     rows: int
     """N: number of examples."""
     solvers: tuple[str, ...]
-    """Per base model: the solver, and its regularization or sparsity."""
+    """Per member: the solver, and its regularization or sparsity."""
     reliability: Array
     """(Q,) rank correlation of measurements between two fits of the same subsets; NaN where it is not known."""
     explained: Array
     """(Q,) held-out R²."""
     gap: Array
-    """(Q,) relative duality gap, the largest over base models; NaN where a solver has none."""
+    """(Q,) relative duality gap, the largest over members; NaN where a solver has none."""
     converged: Array
     """(Q,) bool: whether the gap is within the tolerance."""
 

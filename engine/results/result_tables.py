@@ -32,7 +32,8 @@ RESULT_FIELDS = {
 }  # fmt: skip
 RECOVERED_FIELDS = {**RESULT_FIELDS, "tie": pa.bool_(), "explained": pa.float32(), "reliability": pa.float32(),
                    "gap": pa.float32()}  # fmt: skip
-SEEDED_FIELDS = {**RESULT_FIELDS, "error": pa.float32(), "rank_low": pa.int32(), "rank_high": pa.int32()}
+SPREAD_FIELDS = {"standard_error": pa.float32(), "rank_low": pa.int32(), "rank_high": pa.int32()}
+"""Columns of combined scores of several members."""
 VALUE_FIELDS = {
     "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
 }  # fmt: skip
@@ -46,8 +47,7 @@ _REPEATED = {"query_id", "source", "method", "subset", "task"}
 def result_rows(results: Results, store: FeatureStore, most: PartSize = PART_SIZES[0]) -> Iterator[Columns]:
     """Results as tables with the columns of :func:`fields_of`, each of a bounded part of some queries' results."""
     examples, k = Examples(store), results.rows.shape[1]
-    of_seeds = {"error": results.error, "rank_low": results.rank_low, "rank_high": results.rank_high}
-    further = {name: value for name, value in of_seeds.items() if value is not None} | dict(results.further_columns)
+    further = _spread(results) | dict(results.further_columns)
     names = ("id", "prompt", "text", "source", "line")
     for start in range(0, len(results.queries), RESULT_QUERIES):
         rows = results.rows[start : start + RESULT_QUERIES].reshape(-1)
@@ -72,9 +72,14 @@ def result_rows(results: Results, store: FeatureStore, most: PartSize = PART_SIZ
 
 def fields_of(results: Results) -> Fields:
     """The columns of the table of results."""
-    if results.further_columns:
-        return RECOVERED_FIELDS
-    return RESULT_FIELDS if results.error is None else SEEDED_FIELDS
+    fields = RECOVERED_FIELDS if results.further_columns else RESULT_FIELDS
+    return {**fields, **{name: SPREAD_FIELDS[name] for name in _spread(results)}}
+
+
+def _spread(results: Results) -> dict[str, Array]:
+    """The columns of `SPREAD_FIELDS`; none for a single member."""
+    columns = {name: getattr(results, name) for name in SPREAD_FIELDS}
+    return {name: value for name, value in columns.items() if value is not None}
 
 
 def value_rows(

@@ -27,11 +27,11 @@ class Results:
     """Whether no other stored row has a higher score; False if candidates were chosen by estimates."""
     recall: float = 1.0
     """Expected fraction of the best rows among these: 1 if exact, NaN if only sign bits are stored, which give estimates."""
-    error: Array | None = None
-    """(Q, k) float32: standard error of mean scores over seeds; None without seeds."""
+    standard_error: Array | None = None
+    """(Q, k) float32: standard error of scores combined over members; None for a single member."""
     rank_low: Array | None = None
-    """(Q, k) int64: the best rank among these k examples that is consistent with the scores of all seeds; None without seeds."""
+    """(Q, k) int64: the best rank among these k examples consistent with the scores of all members; None for one."""
     rank_high: Array | None = None
-    """(Q, k) int64: the worst rank among these k examples that is consistent with the scores of all seeds; None without seeds."""
+    """(Q, k) int64: the worst rank among these k examples consistent with the scores of all members; None for one."""
     further_columns: Mapping[str, Array] = field(default_factory=dict)
     """Name → (Q, k) values, such as `tie`."""

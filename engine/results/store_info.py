@@ -52,7 +52,9 @@ def _fit_facts(record: FitRecord) -> JsonFields:
         "examples": record["examples"],
         "corpus": record["corpus"],
         "model": record["model"],
-        "bases": [{"base": base["base"], "made": base["made"]} for base in record["bases"]],
+        "base": record["base"],
+        "made": record["made"],
+        "draw": record["draw"],
         "done": record["done"],
     }
 
@@ -66,6 +68,7 @@ def _method_facts(store: FeatureStore, name: str) -> JsonFields:
         "bytes_per_example": sum(column.row_bytes for column in columns),
         "columns": {column.name: {"shape": list(column.shape), "dtype": column.dtype} for column in columns},
         "settings": store.groups[group].settings,
+        **({"model": model} if (model := store.groups[group].model) else {}),
         "precisions": {copy: _copy_facts(store, precision_group(name, copy)) for copy in store.copies(name)},
         **({} if unseen is None else {"rows_after_statistics": unseen}),
     }

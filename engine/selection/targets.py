@@ -19,6 +19,7 @@ from ...store.errors import CorpusError, DataError, SettingsError, StoreError
 from ...store.layout import Array
 from ...store.state import whole_state, write_state
 from ..attribution.queries import skipped_clause, skipped_lines
+from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
 from ..ingest.text_settings import TextSettings
@@ -92,7 +93,8 @@ def read_targets(features: LinearFeatures, task: TaskFile) -> Targets:
             lacks the column. StoreMismatch: another model than the store's.
     """
     queries, by = task.queries, task.by
-    provider = query_provider(queries, features.store, task.model, task.text)
+    member = MemberModel.of_rows(features.store, features.name)
+    provider = query_provider(queries, features.store, task.model, task.text, member)
     digests = [_digest(source.path) for source in provider.sources]
     named = queries if task.text.on_error == "skip" else ""  # lines on skipped queries name the file
     content = json.dumps(

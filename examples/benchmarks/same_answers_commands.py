@@ -119,8 +119,8 @@ ASK: list[Command] = [
     Command("predict by", f"predict {{store}} {TASK} --subsets-by source --json", "forms"),
     Command("calibrate", f"calibrate {{store}} {TASK} {TRUTH} --json", "forms"),
     Command("calibrated", f"predict {{store}} {TASK} --subsets {{inputs}}/masks.npy -o {{answer}}", "forms", ".npy"),
-    Command("seeds", f"attribute {{store}} {ASKED} --seeds --json", "seeds"),
-    Command("value seeds", f"value {{store}} {ASKED} --seeds -o {{answer}}", "seeds", ".jsonl"),
+    Command("seeds", f"attribute {{store}} {ASKED} --members all --json", "seeds"),
+    Command("value seeds", f"value {{store}} {ASKED} --members all -o {{answer}}", "seeds", ".jsonl"),
     Command("info", "info {inputs}/{method} --json", "golden", ignored=INFO),
     Command("verify", "verify {inputs}/{method}", "golden", ".err"),
 ]  # fmt: skip

@@ -93,10 +93,14 @@ def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
         "seed": run.seed,
     }
     settings |= {name: value for name, _, value in (one.partition("=") for one in run.choice.split(",") if one)}
+    members: dict[str, list[str]] = {"stride": []}
     if run.bases > 1:
-        settings["bases"] = ",".join(tasks.made(run.task, seed, data, work).model for seed in range(run.bases))
-    options = [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
-    fitted = machine.run([*command, "fit", str(store), "--method", "stride", *options], folder)
+        models = [tasks.made(run.task, seed, data, work).model for seed in range(run.bases)]
+        members = {f"stride@{seed}": ["--base", model] for seed, model in enumerate(models)}
+    fits = []
+    for member, base in members.items():
+        options = [part for name, value in settings.items() for part in ("-o", f"{member}.{name}", str(value))]
+        fits.append(machine.run([*command, "fit", str(store), "--method", member, *base, *options], folder))
     asked = [
         "attribute",
         str(store),
@@ -107,12 +111,14 @@ def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
         *fields,
         "--all-scores",
         str(scores),
+        *(("--members", "all") if run.bases > 1 else ()),
     ]
     queried = machine.run([*command, *asked], folder)
     import zarr
 
     diagnostics = zarr.open_group(str(scores), mode="r").attrs["diagnostics"]
-    took = {"fit": fitted.cpu_seconds, "query": queried.cpu_seconds, "peak": max(fitted.peak_bytes, queried.peak_bytes)}
+    peak = max(run_of.peak_bytes for run_of in (*fits, queried))
+    took = {"fit": sum(fit.cpu_seconds for fit in fits), "query": queried.cpu_seconds, "peak": peak}
     file_bytes = sum(file.stat().st_size for file in store.rglob("operators/**/*") if file.is_file()) // int(
         diagnostics["rows"]
     )

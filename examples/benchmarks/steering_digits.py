@@ -121,7 +121,7 @@ class Base:
 
     def measured(self, store: Path) -> np.ndarray:
         """y (Q, K) of what was fitted."""
-        arrays = read_fit(FeatureStore.open(store), "stride").operators(0)
+        arrays = read_fit(FeatureStore.open(store), "stride").operators()
         operators = Operators(*(torch.from_numpy(arrays[name]) for name in ("basis", "alpha")))
         places = PositionStates(self.queries, self.right, self.queries)
         return measure(self.head, operators, places, torch.arange(QUERIES), QUERIES).double().numpy()
@@ -134,17 +134,26 @@ def asked(
     store, scores = work / "store", work / "scores.zarr"
     for folder in (store, scores):
         shutil.rmtree(folder, ignore_errors=True)
-    if len(files) > 1:
-        settings = {**settings, "bases": ",".join(rows for rows, _ in files)}
+    several = len(files) > 1
+    bases = ["--bases", ",".join(rows for rows, _ in files)] if several else []
     options = [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
     command = machine.headwater()
     machine.run([*command, "ingest", files[0][0], "--store", str(store), "--method", "repsim"], work)
-    taken = machine.run([*command, "fit", str(store), "--method", "stride", *options], work).cpu_seconds
+    taken = machine.run([*command, "fit", str(store), "--method", "stride", *bases, *options], work).cpu_seconds
     queries = ",".join(asked for _, asked in files)
-    machine.run(
-        [*command, "attribute", str(store), "--method", "stride", "--queries", queries, "--all-scores", str(scores)],
-        work,
-    )
+    together = ["--members", "all"] if several else []
+    words = [
+        "attribute",
+        str(store),
+        "--method",
+        "stride",
+        "--queries",
+        queries,
+        *together,
+        "--all-scores",
+        str(scores),
+    ]
+    machine.run([*command, *words], work)
     group = zarr.open_group(str(scores), mode="r")
     diagnostics: Any = group.attrs["diagnostics"]
     return store, np.array(group["scores"]).T, {**diagnostics, "seconds": taken}

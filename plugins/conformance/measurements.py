@@ -17,16 +17,16 @@ _STEPS = 4
 
 
 def a_design_is_the_same_again(method: Method) -> str:
-    """Each example is in d different subsets, no subset is empty, every call gives the same design, and each base model has its
-    own.
+    """Each example is in d different subsets, no subset is empty, every call gives the same design, and another draw gives
+    another one.
     """
     if not isinstance(method, SubsetMethod):
         return _NOT_FITTED
     rows = 3 * method.design(1 << 20).subsets
-    design, repeated, other_base = method.design(rows), method.design(rows), method.design(rows, 1)
+    design, repeated, other_draw = method.design(rows), method.design(rows), method.design(rows, 1)
     ids = design.of(np.arange(rows)).astype(np.int64)
     demand(np.array_equal(ids, repeated.of(np.arange(rows))), "design gives other subsets the second time")
-    demand(not np.array_equal(ids, other_base.of(np.arange(rows))), "base 1 has the design of base 0")
+    demand(not np.array_equal(ids, other_draw.of(np.arange(rows))), "draw 1 has the design of draw 0")
     sorted_ids = np.sort(ids, 1)
     demand((sorted_ids[:, 1:] != sorted_ids[:, :-1]).all(), "an example is in one subset twice")
     sizes = np.bincount(ids.ravel(), minlength=design.subsets)

@@ -116,7 +116,8 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str
     pytest.importorskip("cupy", reason="recovery on a GPU needs CuPy")
     from headwater.engine.attribution.recovered_session import RecoveredSession
     from headwater.engine.data.documents import Template
-    from headwater.engine.fitting.fit_job import FitJob, prepare_fit
+    from headwater.engine.fitting.fit_job import prepare_fit
+    from headwater.engine.fitting.fit_request import FitJob
 
     model, corpus = save_model(tmp_path / "model"), write_corpus(tmp_path / "c.jsonl", sentences(100))
     queries = write_corpus(tmp_path / "q.jsonl", sentences(4, seed=3))
@@ -136,6 +137,6 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str
         prepare_fit(job).run()
         store = FeatureStore.open(tmp_path / "S")
         question = RecoveredSession(store, "stride", str(queries), choice, Template(), 5, None)
-        (base,) = question._recovered().bases
-        found.append(base.centred)
+        (member,) = question._member.weights(scaled=False).members
+        found.append(member.centred)
     assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.99

@@ -86,10 +86,10 @@ class SubsetMeans(SubsetMethod):
     degree: int = 6
     """d: subsets of an example."""
 
-    def design(self, rows, base=0):
-        return Shuffles(rows, self.degree, base)
+    def design(self, rows, draw=0):
+        return Shuffles(rows, self.degree, draw)
 
-    def start_fit(self, head, corpus, design, base=0):
+    def start_fit(self, head, corpus, design, draw=0):
         return MeanFit(corpus, design)
 
     def memory(self, model, rows):

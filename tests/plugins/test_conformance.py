@@ -483,14 +483,14 @@ class StoredFit(Stride):
 
 @dataclass(frozen=True)
 class OneDesign(StoredFit):
-    def design(self, rows, base=0):
+    def design(self, rows, draw=0):
         return super().design(rows, 0)
 
 
 @dataclass(frozen=True)
 class Oblivious(StoredFit):
-    def start_fit(self, head, states, design, base=0):
-        fitting = super().start_fit(head, states, design, base)
+    def start_fit(self, head, states, design, draw=0):
+        fitting = super().start_fit(head, states, design, draw)
         fitting.load_state_dict = lambda arrays: None
         return fitting
 
@@ -506,8 +506,8 @@ class Together(StoredFit):
 class Descending(StoredFit):
     """Gives an example's subsets in falling order."""
 
-    def design(self, rows, base=0):
-        return Falling(super().design(rows, base))
+    def design(self, rows, draw=0):
+        return Falling(super().design(rows, draw))
 
 
 class Falling:
@@ -547,16 +547,16 @@ class Whole(Empty):
 class EmptySubsets(StoredFit):
     """Says that its subsets are empty."""
 
-    def design(self, rows, base=0):
-        return Empty(super().design(rows, base))
+    def design(self, rows, draw=0):
+        return Empty(super().design(rows, draw))
 
 
 @dataclass(frozen=True)
 class WholeSubsets(StoredFit):
     """Ignores the range of members."""
 
-    def design(self, rows, base=0):
-        return Whole(super().design(rows, base))
+    def design(self, rows, draw=0):
+        return Whole(super().design(rows, draw))
 
 
 @dataclass(frozen=True)
@@ -571,8 +571,8 @@ class BareMemory(StoredFit):
 class Silent(StoredFit):
     """Its fit does not say whether it is finished."""
 
-    def start_fit(self, head, states, design, base=0):
-        session = super().start_fit(head, states, design, base)
+    def start_fit(self, head, states, design, draw=0):
+        session = super().start_fit(head, states, design, draw)
         run = session.run
         session.run = lambda *asked: (run(*asked), None)[1]
         return session
@@ -584,7 +584,7 @@ FAULTS = [
     (WholeSubsets, "a_design_says_the_same_by_example_and_by_subset", "is not members(subset)[1:3]"),
     (BareMemory, "memory_is_promised_for_both", "gives int, not a FitMemory"),
     (Silent, "a_stopped_fitting_goes_on", "run gives"),
-    (OneDesign, "a_design_is_the_same_again", "base 1 has the design of base 0"),
+    (OneDesign, "a_design_is_the_same_again", "draw 1 has the design of draw 0"),
     (Oblivious, "a_stopped_fitting_goes_on", "it says that 0 are done"),
     (Together, "measurements_are_each_querys_own", "depend on the other queries"),
     (Undecorated, "is_a_frozen_dataclass", "not decorated with @dataclass(frozen=True)"),

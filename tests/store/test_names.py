@@ -59,7 +59,7 @@ def test_a_store_opens_again_under_every_accepted_name(first: str, second: str) 
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore.create(Path(folder) / "S", {"sources": []}, "test")
         for number, name in enumerate(accepted):
-            for group in (method_group(name), precision_group(name, "sign1048576"), hidden_group(name, 11)):
+            for group in (method_group(name), precision_group(name, "sign1048576"), hidden_group(name)):
                 store.add_group(group, [column("c", (2,), "float32")], {})
             with GroupWriter(store, method_group(name)) as writer:
                 writer.append({"c": np.full((3, 2), number, np.float32)})
@@ -101,7 +101,7 @@ def test_names_are_refused_before_any_work(site: Path, tmp_path: Path, name: str
         ["fit", tmp_path / "S", "--method", name],
         ["fit", tmp_path / "S", "--method", name.replace("rise", "stride")],
         ["attribute", tmp_path / "S", *asked],
-        ["attribute", tmp_path / "S", *asked, "--seeds"],
+        ["attribute", tmp_path / "S", *asked, "--members", "all"],
         ["value", tmp_path / "S", *asked],
         ["self-influence", tmp_path / "S", "--method", name],
         ["compress", tmp_path / "S", "--method", name, "--precision", "int8"],

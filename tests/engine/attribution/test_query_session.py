@@ -1,4 +1,4 @@
-"""Every kind of session answers every question alike: rows in a store, a method's own scores, texts, a fit, several seeds."""
+"""Every kind of session answers every question alike: rows in a store, a method's own scores, texts, a fit, several members."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 from headwater.engine.attribution.open_session import open_session
-from headwater.engine.attribution.query_options import QueryOptions, SearchOptions
+from headwater.engine.attribution.query_options import MemberChoice, QueryOptions, SearchOptions
 from headwater.engine.attribution.query_session import TOGETHER, Capability, QuerySession, require
 from headwater.engine.runtime.run import Progress, Run
 from headwater.store.errors import BudgetError, SettingsError
@@ -24,15 +24,15 @@ KINDS: dict[str, tuple[str, bool]] = {
     "a method's own scores": ("grasp", False),
     "texts": ("bm25", False),
     "recovered": ("stride", False),
-    "seeds": ("rise", True),
+    "members": ("rise", True),
 }
-"""Kind of session → its method, and whether all seeds of it are asked."""
+"""Kind of session → its method, and whether all members of it are asked."""
 CAPABLE: dict[str, set[Capability]] = {
     "stored": {"forecast", "cache"},
     "a method's own scores": {"cache"},
     "texts": set(),
     "recovered": set(),
-    "seeds": {"cache"},
+    "members": {"cache"},
 }
 
 
@@ -51,8 +51,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(work: Path, kind: str, run: Run | None = None, *, all_scores: bool = True) -> QuerySession:
-    method, seeds = KINDS[kind]
-    options = QueryOptions(TOP, search=SearchOptions(all_scores=all_scores, seeds=seeds))
+    method, members = KINDS[kind]
+    choice = MemberChoice(("all",) if members else ())
+    options = QueryOptions(TOP, search=SearchOptions(all_scores=all_scores, members=choice))
     return open_session(str(work / "S"), method, str(work / "queries.jsonl"), options, run or Run())
 
 
@@ -122,8 +123,9 @@ def test_a_plan_above_the_budget_is_refused_and_the_smallest_budget_works(work: 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("by", [False, True])
 def test_every_session_is_planned_by_the_command_with_the_options_that_ask_it(work: Path, kind: str, by: bool) -> None:
-    method, seeds = KINDS[kind]
-    words = [work / "S", "--method", method, "--queries", work / "queries.jsonl", *(["--seeds"] if seeds else [])]
+    method, members = KINDS[kind]
+    words = [work / "S", "--method", method, "--queries", work / "queries.jsonl"]
+    words += ["--members", "all"] if members else []
     words += ["--by", "source"] if by else []
     plan = json.loads(done("plan", "attribute", *words, "--json").stdout)
     assert ("groups of examples" in plan["parts"]) == by and plan["total"] == sum(plan["parts"].values())

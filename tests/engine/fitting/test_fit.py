@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,8 +19,9 @@ import zarr
 from headwater.engine.attribution.query_options import QueryOptions
 from headwater.engine.attribution.recovered_session import RecoveredSession
 from headwater.engine.data.documents import Template
-from headwater.engine.fitting.fit_job import FitJob, prepare_fit
+from headwater.engine.fitting.fit_job import prepare_fit
 from headwater.engine.fitting.fit_record import read_fit
+from headwater.engine.fitting.fit_request import FitJob
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.open_provider import corpus_provider, query_settings
 from headwater.engine.ingest.stored_texts import StoredTexts
@@ -99,12 +101,12 @@ def test_answers_are_those_of_recovery_and_ties_stand_between_help_and_harm(text
     store = FeatureStore.open(texts / "S")
     question = RecoveredSession(store, "stride", str(texts / "queries.jsonl"), QueryOptions(60))
     results = question.attribute()
-    (base,) = question._recovered().bases
-    held = TableMembership.of_design(read_fit(store, "stride").method.design(60))
-    weights = base.weights.dense(held)
+    (member,) = question._member.weights(scaled=False).members
+    held = TableMembership.of_design(read_fit(store, "stride").design())
+    weights = member.weights.dense(held)
     table = np.zeros((60, 24))
     np.put_along_axis(table, held.table.astype(np.int64), 1, 1)
-    projected = table @ base.centred  # (N, Q)
+    projected = table @ member.centred  # (N, Q)
     for query in range(3):
         own, order = weights[query], results.rows[query]
         helped, zero = np.flatnonzero(own > 0), np.flatnonzero(own == 0)
@@ -302,27 +304,193 @@ def test_a_fit_is_of_its_settings_and_examples(texts: Path) -> None:
     assert len(scores_of(texts, "M")) == 65
 
 
-def test_several_bases_have_designs_of_their_own_and_are_averaged(texts: Path) -> None:
-    save_model(texts / "other", seed=5)
+def combined_of(folder: Path, name: str, *words: object, queries: str = "queries.jsonl") -> np.ndarray:
+    """(N, Q) scores of several members together, by the command line."""
+    shutil.rmtree(folder / "together.zarr", ignore_errors=True)
+    files = queries if "," in queries else folder / queries
+    done(
+        "attribute",
+        folder / name,
+        "--method",
+        "stride",
+        "--queries",
+        files,
+        "--all-scores",
+        folder / "together.zarr",
+        *words,
+    )
+    return np.array(zarr.open_group(str(folder / "together.zarr"), mode="r")["scores"])
+
+
+def weights_of(folder: Path, name: str, member: str) -> tuple[np.ndarray, np.ndarray]:
+    """One member's weights (Q, N) float64, zeros included, and the spread of its measurements (Q,)."""
+    question = RecoveredSession(
+        FeatureStore.open(folder / name), member, str(folder / "queries.jsonl"), QueryOptions(1)
+    )
+    (own,) = question._member.weights(scaled=False).members
+    return own.tile(0, 60).astype(np.float64), own.centred.std(0)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(texts: Path) -> Path:
+    """A store B with a fit of each of three models, and of the store's own model under two more seeds."""
+    for seed, name in enumerate(("early", "late"), 5):
+        save_model(texts / name, seed=seed)
     shutil.copytree(texts / "S", texts / "B")
-    done("fit", texts / "B", "--again", *options(QUICK | {"bases": f"{texts / 'model'},{texts / 'other'}"}))
-    both = read_fit(FeatureStore.open(texts / "B"), "stride")
-    assert len(both.bases) == 2 and not np.array_equal(both.operators(0)["basis"], both.operators(1)["basis"])
-    single = [texts / "one", texts / "two"]
-    for place, (model, seed) in zip(single, (("model", 0), ("other", 1)), strict=True):
-        shutil.copytree(texts / "S", place)
-        done("fit", place, "--again", *options(QUICK | {"bases": str(texts / model), "seed": seed}))
-    each = []
-    for place in single:
-        question = RecoveredSession(FeatureStore.open(place), "stride", str(texts / "queries.jsonl"), QueryOptions(1))
-        (base,) = question._recovered().bases
-        each.append(base.tile(0, 60) / base.centred.std(0)[:, None])
-    together = scores_of(texts, "B").T
-    apart = np.mean(each, 0)
-    assert np.allclose(np.where(apart == 0, 0, together), apart, atol=1e-4 * np.abs(apart).max())
-    save_model(texts / "other", seed=6)
-    changed = headwater("attribute", texts / "B", "--method", "stride", "--queries", texts / "queries.jsonl")
-    assert changed.exit_code == 1 and "does not match this run: model is" in changed.stderr
+    shutil.rmtree(texts / "B/methods/stride")
+    lasso = QUICK | {"solver": "lasso", "regularization": 0.5}  # sparse, so that there are ties
+    done("fit", texts / "B", *options(lasso), "--bases", f"{texts / 'model'},{texts / 'early'},{texts / 'late'}")
+    for seed in (7, 8):
+        words = [
+            part for name, value in (lasso | {"seed": seed}).items() for part in ("-o", f"stride@{seed}.{name}", value)
+        ]
+        done("fit", texts / "B", "--method", f"stride@{seed}", *words)
+    return texts
+
+
+def test_each_member_is_a_fit_of_its_own_with_its_own_design(checkpoints: Path) -> None:
+    store = FeatureStore.open(checkpoints / "B")
+    fits = [read_fit(store, f"stride@{label}") for label in ("model", "early", "late", "7", "8")]
+    assert [fit.draw for fit in fits] == [0, 1, 2, 0, 0]  # the sums of seed and draw differ: 0, 1, 2, 7, 8
+    assert [Path(fit.model.path).name for fit in fits] == ["model", "early", "late", "model", "model"]
+    designs = [fit.design().of(np.arange(60)) for fit in fits]
+    assert all(not np.array_equal(one, other) for at, one in enumerate(designs) for other in designs[:at])
+    shutil.copytree(checkpoints / "S", checkpoints / "alone")
+    own = [part for name, value in (QUICK | {"seed": 1}).items() for part in ("-o", f"stride@early.{name}", value)]
+    done("fit", checkpoints / "alone", "--method", "stride@early", "--base", checkpoints / "early", *own)
+    alone = read_fit(FeatureStore.open(checkpoints / "alone"), "stride@early")
+    assert alone.draw == 0  # seed 1 and draw 0 is what seed 0 and draw 1 is
+    for name, array in alone.operators().items():
+        np.testing.assert_array_equal(array, fits[1].operators()[name])
+    facts = json.loads(done("info", checkpoints / "B", "--json").stdout)["fits"]
+    assert facts["stride@early"]["base"] == str(checkpoints / "early") and facts["stride@7"]["settings"]["seed"] == 7
+    told = done("info", checkpoints / "B").stdout
+    assert f"stride@late: 24 subsets of 60 examples, seed 2, model {checkpoints / 'late'}" in told
+    done("verify", checkpoints / "B")
+
+
+@pytest.mark.parametrize("rule", ["mean", "sum"])
+@pytest.mark.parametrize("labels", ["model,early,late", "7,8"])
+def test_combined_weights_are_the_rule_by_hand(checkpoints: Path, labels: str, rule: str) -> None:
+    """The mean divides each member's weights by the spread of the query's measurements, unless only their seeds differ."""
+    together = combined_of(checkpoints, "B", "--members", labels, "--combine", rule).T
+    members = [weights_of(checkpoints, "B", f"stride@{label}") for label in labels.split(",")]
+    is_scaled = rule == "mean" and labels != "7,8"
+    apart = np.stack([weights / (spread[:, None] if is_scaled else 1) for weights, spread in members])
+    expected = apart.sum(0) if rule == "sum" else apart.mean(0)
+    zero = (apart == 0).all(0)
+    assert zero.any() and not zero.all()
+    np.testing.assert_allclose(together[~zero], expected[~zero], rtol=1e-6, atol=1e-7 * abs(expected).max())
+    assert abs(together[zero]).max() < abs(apart[apart != 0]).min() / 100  # ties rank between help and harm
+    words = ["--method", "stride", "--members", labels, "--combine", rule, "--queries", checkpoints / "queries.jsonl"]
+    lines = [
+        json.loads(line)
+        for line in done("attribute", checkpoints / "B", *words, "--top", 60, "--json").stdout.splitlines()
+    ]
+    count = len(members)
+    for line in lines:
+        query, row = int(line["query_id"].rpartition(":")[2]) - 1, line["row"]
+        assert line["tie"] == zero[query, row] and (line["score"] == 0 or not line["tie"])
+        if not line["tie"]:
+            error = apart[:, query, row].std(ddof=1) * (count**0.5 if rule == "sum" else count**-0.5)
+            assert line["standard_error"] == pytest.approx(error, rel=1e-4)
+    assert {"explained", "reliability", "gap", "rank_low", "rank_high"} <= set(lines[0])
+
+
+def test_ties_of_several_members_are_ordered_by_their_mean_back_projection(checkpoints: Path) -> None:
+    together = combined_of(checkpoints, "B", "--members", "model,early,late").T
+    projected, weights = np.zeros((3, 60)), np.zeros((3, 60))
+    for label in ("model", "early", "late"):
+        path = str(checkpoints / "queries.jsonl")
+        question = RecoveredSession(FeatureStore.open(checkpoints / "B"), f"stride@{label}", path, QueryOptions(1))
+        (own,) = question._member.weights(scaled=False).members
+        table = np.zeros((60, 24))
+        held = read_fit(FeatureStore.open(checkpoints / "B"), f"stride@{label}").design().of(np.arange(60))
+        np.put_along_axis(table, held.astype(np.int64), 1, 1)
+        projected += (table @ (own.centred / own.centred.std(0))).T
+        weights += abs(own.tile(0, 60))
+    for query in range(3):
+        ties = np.flatnonzero(weights[query] == 0)
+        order = ties[np.argsort(-together[query, ties], kind="stable")]
+        assert len(ties) > 5 and (np.diff(projected[query, order]) <= 1e-5).all()
+
+
+def test_the_value_of_several_fits_and_their_plan(checkpoints: Path) -> None:
+    words = ["--method", "stride", "--members", "model,early,late", "--queries", checkpoints / "queries.jsonl"]
+    done("value", checkpoints / "B", *words, "-o", checkpoints / "values.jsonl")
+    values = np.array([json.loads(line)["score"] for line in (checkpoints / "values.jsonl").read_text().splitlines()])
+    members = [weights_of(checkpoints, "B", f"stride@{label}") for label in ("model", "early", "late")]
+    expected = np.mean([weights / spread[:, None] for weights, spread in members], (0, 1))
+    np.testing.assert_allclose(values[expected != 0], expected[expected != 0], rtol=1e-5, atol=1e-7)
+    alone = ["--method", "stride@early", *words[4:]]
+    plans = [
+        json.loads(done("plan", "attribute", checkpoints / "B", *asked, "--json").stdout) for asked in (words, alone)
+    ]
+    several, one = (plan["parts"] for plan in plans)
+    assert several["model weights"] == one["model weights"] and several["measurements"] == 3 * one["measurements"]
+    done("attribute", checkpoints / "B", *words, "--memory", plans[0]["total"])
+    assert "smallest budget that works" in headwater("attribute", checkpoints / "B", *words, "--memory", "1MB").stderr
+
+
+def test_fitted_members_that_cannot_answer_are_one_line(checkpoints: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoints / "B", tmp_path / "B")
+    ask = ["attribute", tmp_path / "B", "--queries", checkpoints / "queries.jsonl", "--method"]
+    listed = "its members are stride@7, stride@8, stride@model, stride@early, stride@late: name one, or"
+    for words, told in (
+        ((*ask, "stride"), listed),
+        ((*ask, "stride", "--members", "early,gone"), "stride has no member stride@gone"),
+        ((*ask, "stride", "--members", "early"), "--method stride@early answers from this one"),
+        ((*ask, "bm25", "--members", "all"), "compares texts and has no members"),
+        (("fit", tmp_path / "B", "--method", "stride", "--base", checkpoints / "early"), "--method stride@early"),
+        (
+            ("fit", tmp_path / "B", "--method", "stride@early", "--base", checkpoints / "late"),
+            "whose weights differ from",
+        ),
+        (("fit", tmp_path / "B", "--bases", tmp_path / "nowhere", *options(QUICK)), "nowhere"),
+    ):
+        wrong = headwater(*words)
+        assert wrong.exit_code == 1 and told in wrong.stderr and wrong.stderr.count("\n") == 1, (words, wrong.output)
+    shutil.copytree(checkpoints / "early", tmp_path / "moved")
+    done("fit", tmp_path / "B", "--method", "stride@early", "--base", tmp_path / "moved")
+    assert read_fit(FeatureStore.open(tmp_path / "B"), "stride@early").model.path == str(tmp_path / "moved")
+    done(*ask, "stride", "--members", "early,late")
+    save_model(tmp_path / "moved", seed=6)
+    changed = headwater(*ask, "stride@early")
+    assert changed.exit_code == 1 and "member stride@early, does not match this run: model is" in changed.stderr
+    shutil.rmtree(tmp_path / "moved")
+    gone = headwater(*ask, "stride", "--members", "late,early")
+    assert gone.exit_code == 1 and "the model of stride@early" in gone.stderr and gone.stderr.count("\n") == 1
+
+
+def test_a_fit_of_before_members_is_read_with_one_model_and_refused_with_several(texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(texts / "S", tmp_path / "S")
+    state = tmp_path / "S/methods/stride/state"
+    before, stored = scores_of(texts), read_state(state / "fit")
+    assert stored is not None
+    record = dict(stored.values)
+    settings = {**record["settings"], "bases": []}
+    fitted = {
+        key: value
+        for key, value in settings.items()
+        if key not in ("solver", "regularization", "held_out", "tolerance")
+    }
+    facts = [fitted, record["examples"], record["corpus"], record["model"], "", 0]
+    old = {key: record[key] for key in ("examples", "corpus", "model")} | {"settings": settings, "done": 1}
+    bases = [{"base": "", "made": record["made"]}]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    operators = arrays_of(state / "base0/operators")
+    write_state(state / "base0/operators", {"of": digest}, operators)
+    write_state(state / "fit", {**old, "bases": bases})
+    shutil.copy(texts / "queries.jsonl", tmp_path)
+    np.testing.assert_array_equal(scores_of(tmp_path), before)
+    done("fit", tmp_path / "S", "-o", "stride.solver", "ridge")  # the operators are those of the fit still
+    write_state(state / "fit", {**old, "bases": [*bases, {"base": "late", "made": record["made"]}], "done": 2})
+    refused = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", tmp_path / "queries.jsonl")
+    assert refused.exit_code == 1 and "which are members now: headwater fit" in refused.stderr
+    assert "--bases ,late" in refused.stderr and refused.stderr.count("\n") == 1
+    done("info", tmp_path / "S")
+    done("fit", tmp_path / "S", "--again", *options(QUICK))
+    np.testing.assert_array_equal(scores_of(tmp_path), before)
 
 
 def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
@@ -339,13 +507,12 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
     labels = np.arange(80) % 4
     for query in range(5):
         assert scores[labels == query % 4, query].mean() > scores[labels != query % 4, query].mean()
-    done("fit", tmp_path / "S", "--again", *options(QUICK | {"bases": f"{tmp_path}/rows0.npz,{tmp_path}/rows1.npz"}))
+    done("fit", tmp_path / "S", "--bases", f"{tmp_path}/rows0.npz,{tmp_path}/rows1.npz", *options(QUICK))
     arrays = dict(np.load(tmp_path / "queries1.npz"))
     np.savez(tmp_path / "named.npz", **arrays, id=np.array(["a", "b", "c", "d", "e"]))
     np.savez(tmp_path / "other.npz", **{**arrays, "id": np.array(["b", "a", "c", "d", "e"])})
-    crossed = headwater(
-        "attribute", tmp_path / "S", "--method", "stride", "--queries", f"{tmp_path}/named.npz,{tmp_path}/other.npz"
-    )
+    both = ("attribute", tmp_path / "S", "--method", "stride", "--members", "rows0,rows1", "--queries")
+    crossed = headwater(*both, f"{tmp_path}/named.npz,{tmp_path}/other.npz")
     assert (
         crossed.exit_code == 1 and "does not match this run" in crossed.stderr
     )  # the first has the second base's head
@@ -353,20 +520,17 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
         tmp_path / "first.npz",
         **{**dict(np.load(tmp_path / "queries0.npz")), "id": np.array(["a", "b", "c", "d", "e"])},
     )
-    crossed = headwater(
-        "attribute", tmp_path / "S", "--method", "stride", "--queries", f"{tmp_path}/first.npz,{tmp_path}/other.npz"
-    )
+    crossed = headwater(*both, f"{tmp_path}/first.npz,{tmp_path}/other.npz")
     assert crossed.exit_code == 1 and "has query b where" in crossed.stderr
     rows = dict(np.load(tmp_path / "rows1.npz"))
     np.savez(tmp_path / "renamed.npz", **rows, id=np.array([f"r{at}" for at in range(80)]))
-    wrong = headwater(
-        "fit", tmp_path / "S", "--again", *options(QUICK | {"bases": f"{tmp_path}/rows0.npz,{tmp_path}/renamed.npz"})
-    )
+    wrong = headwater("fit", tmp_path / "S", "--bases", tmp_path / "renamed.npz", *options(QUICK))
     assert wrong.exit_code == 1 and "example r0 differs from the store's" in wrong.stderr
-    done("fit", tmp_path / "S", "--again", *options(QUICK | {"bases": f"{tmp_path}/rows0.npz,{tmp_path}/rows1.npz"}))
-    few = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", tmp_path / "queries0.npz")
-    assert few.exit_code == 1 and "fitted to 2 files of arrays" in few.stderr
-    assert scores_of(tmp_path, queries=f"{tmp_path}/queries0.npz,{tmp_path}/queries1.npz").shape == (80, 5)
+    few = headwater(*both, tmp_path / "queries0.npz")
+    assert few.exit_code == 1 and "stride@rows0, stride@rows1 were fitted to 2 files of arrays" in few.stderr
+    files = f"{tmp_path}/queries0.npz,{tmp_path}/queries1.npz"
+    assert combined_of(tmp_path, "S", "--members", "rows0,rows1", queries=files).shape == (80, 5)
+    assert scores_of(tmp_path, queries="queries0.npz").shape == (80, 5)
     done("fit", tmp_path / "S", "--again", *options(QUICK | {"depth": 0.5}))  # arrays have one layer alone
     assert scores_of(tmp_path, queries=f"{tmp_path}/queries0.npz").shape == (80, 5)
     (tmp_path / "rows0.npz").rename(tmp_path / "moved.npz")
@@ -384,7 +548,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
      ({"depth": 1.5}, "depth is a fraction"), ({"held_out": 2.0}, "0 < held_out < 1"),
      ({"omega": "all"}, "omega is one or example"), ({"updates": 0}, "updates"), ({"rank": -1}, "rank"),
      ({"subsets": "many"}, "subsets must be int"), ({"checked": -1}, "checked and seed"), ({"seed": -1}, "checked and seed"),
-     ({"bases": "[1]"}, "bases are folders"), ({"solver": "iht", "regularization": 2.5}, "must be a number of nonzero weights")],
+     ({"bases": "early"}, "no setting bases"), ({"solver": "iht", "regularization": 2.5}, "must be a number of nonzero weights")],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_before_any_work(texts: Path, settings: dict[str, Any], told: str) -> None:
     shutil.copytree(texts / "S", texts / "refused", dirs_exist_ok=True)
@@ -464,7 +628,7 @@ def test_a_training_goes_on_only_with_the_states_it_began_with(tmp_path: Path) -
                  weight=chance.normal(size=(3, 4)).astype(np.float32))  # fmt: skip
     done("ingest", tmp_path / "a.npz", "--store", tmp_path / "S", "--method", "repsim")
     shutil.copy(tmp_path / "a.npz", tmp_path / "base.npz")
-    job = FitJob(str(tmp_path / "S"), "stride", {**QUICK, "bases": (str(tmp_path / "base.npz"),)})
+    job = FitJob(str(tmp_path / "S"), "stride@m", QUICK, base=str(tmp_path / "base.npz"))
     steps: list[int] = []
 
     def should_stop() -> bool:
@@ -477,13 +641,13 @@ def test_a_training_goes_on_only_with_the_states_it_began_with(tmp_path: Path) -
     assert not prepare_fit(job).run(Run(on_progress=on_progress, should_stop=should_stop))
     shutil.copy(tmp_path / "b.npz", tmp_path / "base.npz")
     assert prepare_fit(job).run()
-    mixed = arrays_of(tmp_path / "S/methods/stride/state/base0/operators")
-    again = FitJob(str(tmp_path / "S"), "stride", {**QUICK, "bases": (str(tmp_path / "b.npz"),)}, again=True)
+    mixed = arrays_of(tmp_path / "S/methods/stride@m/state/base0/operators")
+    again = FitJob(str(tmp_path / "S"), "stride@m", QUICK, base=str(tmp_path / "b.npz"), again=True)
     assert prepare_fit(again).run()
-    pure = arrays_of(tmp_path / "S/methods/stride/state/base0/operators")
+    pure = arrays_of(tmp_path / "S/methods/stride@m/state/base0/operators")
     assert mixed is not None and pure is not None and np.array_equal(mixed["alpha"], pure["alpha"])
     steps.clear()
-    other = FitJob(str(tmp_path / "S"), "stride", {**QUICK, "rank": 2}, again=True)
+    other = FitJob(str(tmp_path / "S"), "stride@m", {**QUICK, "rank": 2}, again=True)
     assert not prepare_fit(other).run(Run(on_progress=on_progress, should_stop=should_stop))
     begun = len(steps)
     assert prepare_fit(other).run(Run(on_progress=on_progress))
@@ -567,7 +731,7 @@ def test_a_state_that_is_not_finite_is_named(texts: Path, tmp_path: Path) -> Non
     done("ingest", tmp_path / "fine.npz", "--store", tmp_path / "S", "--method", "repsim")
     with pytest.raises(DataError, match=r"hidden state of example rows.npz:1 is not finite"):
         prepare_fit(
-            FitJob(str(tmp_path / "S"), "stride", {"subsets": 6, "degree": 2, "bases": (str(tmp_path / "rows.npz"),)})
+            FitJob(str(tmp_path / "S"), "stride@m", {"subsets": 6, "degree": 2}, base=str(tmp_path / "rows.npz"))
         ).run()
 
 
@@ -600,7 +764,8 @@ def test_trust_warns_where_it_must() -> None:
 MEASURE = """
 import sys, numpy as np
 from headwater.engine.runtime.memory import peak_bytes, reset_peak, resident_bytes
-from headwater.engine.fitting.fit_job import FitJob, prepare_fit
+from headwater.engine.fitting.fit_job import prepare_fit
+from headwater.engine.fitting.fit_request import FitJob
 from headwater.engine.attribution.open_session import open_session
 from headwater.engine.attribution.query_options import QueryOptions
 store, queries, more = sys.argv[1:]
@@ -690,7 +855,7 @@ def test_what_was_damaged_is_named_or_made_anew(texts: Path, tmp_path: Path) -> 
     done("fit", tmp_path / "S", "--again", *options(QUICK))
     few = headwater("fit", tmp_path / "S", "--again", *options(QUICK | {"subsets": 4, "degree": 2}))
     assert few.exit_code == 1 and "held_out 0.1 of" in few.stderr
-    gone = headwater("fit", tmp_path / "S", "--again", *options(QUICK | {"bases": f"{texts / 'model'},nowhere"}))
+    gone = headwater("fit", tmp_path / "S", "--again", *options(QUICK), "--bases", f"{texts / 'model'},nowhere")
     assert gone.exit_code == 1 and "nowhere" in gone.stderr
     done(*ask)  # the fit that was there still is
     grown = headwater("ingest", texts / "corpus.jsonl", "--store", tmp_path / "S", "--model", texts / "model", "--append",

@@ -18,7 +18,8 @@ from headwater.engine.data.sources import Source
 from headwater.engine.fitting import stored_states
 from headwater.engine.fitting import streamed_states as streamed
 from headwater.engine.fitting.fit_corpus import base_provider
-from headwater.engine.fitting.fit_job import FitJob, prepare_fit
+from headwater.engine.fitting.fit_job import prepare_fit
+from headwater.engine.fitting.fit_request import FitJob
 from headwater.engine.fitting.hidden_states import MappedStates, parts_in_memory
 from headwater.engine.fitting.stored_states import StoredStates
 from headwater.engine.fitting.streamed_states import StreamedStates
@@ -460,7 +461,8 @@ def test_a_state_that_is_not_finite_is_named_in_every_way(texts: Path, tmp_path:
     weights["model.embed_tokens.weight"][tokenizer(" forest")["input_ids"][0]] = float("nan")
     save_file(weights, tmp_path / "broken/model.safetensors", {"format": "pt"})
     shutil.copytree(texts / "S", tmp_path / "S")
-    told = headwater("fit", tmp_path / "S", *options({**QUICK, **more, "bases": str(tmp_path / "broken")}))
+    settings = [part.replace("stride.", "stride@b.") for part in options({**QUICK, **more})]
+    told = headwater("fit", tmp_path / "S", "--method", "stride@b", *settings, "--base", tmp_path / "broken")
     assert (
         told.exit_code == 1 and "hidden state of example corpus.jsonl:" in told.stderr and "not finite" in told.stderr
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from headwater.engine.attribution.seeded_session import rank_range
+from headwater.engine.attribution.members_session import rank_range
 from headwater.engine.attribution.self_influence import SelfInfluence
 from headwater.engine.runtime.run import Run
 from running import done, headwater
@@ -150,14 +150,14 @@ def test_several_seeds_give_the_mean_with_its_error(work: Path) -> None:
     each = np.stack([every_score(work, name) for name in ("rise", *(f"rise@{seed}" for seed in range(1, SEEDS)))])
     assert all(abs(each[0] - each[at]).max() > 1e-3 for at in range(1, SEEDS))  # seeds differ
     mean, error = each.mean(0, dtype=np.float64), each.astype(np.float64).std(0, ddof=1) / np.sqrt(SEEDS)
-    asked = ["--queries", work / "queries.jsonl", "--seeds", "--top", "8"]
+    asked = ["--queries", work / "queries.jsonl", "--members", "all", "--top", "8"]
     found = [json.loads(line) for line in done("attribute", work / "S", *asked, "--json").stdout.splitlines()]
     for query in range(QUERIES):
         mine = found[8 * query : 8 * query + 8]
         order = np.argsort(-mean[:, query], kind="stable")[:8]
         assert [line["row"] for line in mine] == order.tolist()
         assert np.allclose([line["score"] for line in mine], mean[order, query], atol=1e-6)
-        assert np.allclose([line["error"] for line in mine], error[order, query], atol=1e-6)
+        assert np.allclose([line["standard_error"] for line in mine], error[order, query], atol=1e-6)
         assert all(line["rank_low"] <= line["rank"] <= line["rank_high"] for line in mine)
     done("attribute", work / "S", *asked, "-o", work / "seeds.parquet")
     assert pq.read_table(work / "seeds.parquet")["rank_high"].to_pylist() == [line["rank_high"] for line in found]
@@ -167,8 +167,8 @@ def test_several_seeds_give_the_mean_with_its_error(work: Path) -> None:
 
 def test_seeds_that_are_not_there_or_not_possible_are_one_line(work: Path) -> None:
     asked = ["attribute", work / "S", "--queries", work / "queries.jsonl"]
-    assert "--seeds 5 adds more" in headwater(*asked, "--method", "graddot", "--seeds").stderr
-    assert "leave out --scan" in headwater(*asked, "--seeds", "--certify").stderr
+    assert "--seeds 5 adds more" in headwater(*asked, "--method", "graddot", "--members", "all").stderr
+    assert "leave out --scan" in headwater(*asked, "--members", "all", "--certify").stderr
     reading = [work / "corpus.jsonl", "--store", work / "S", "--model", work / "model"]
     assert "repsim has no setting seed" in headwater("ingest", *reading, "--method", "repsim", "--seeds", "2").stderr
 
@@ -194,8 +194,8 @@ def test_the_true_rank_lies_in_the_range_as_often_as_is_said() -> None:
 
 def test_options_that_exclude_each_other_say_so(work: Path) -> None:
     asked = ["attribute", work / "S", "--queries", work / "queries.jsonl", "--all-scores", work / "never.zarr"]
-    for more in (["--seeds"], ["--by", "source"], ["--columns", work / "corpus.jsonl"]):
-        assert "leave out -o, --json, --by and --seeds" in headwater(*asked, *more).stderr
+    for more in (["--json"], ["--by", "source"], ["--columns", work / "corpus.jsonl"]):
+        assert "leave out -o, --json and --by" in headwater(*asked, *more).stderr
     assert not (work / "never.zarr").exists()
 
 
@@ -206,5 +206,5 @@ def test_seeds_of_unequal_length_are_one_line(work: Path, tmp_path: Path) -> Non
     words = ["--store", tmp_path / "S", "--model", work / "model", *SMALL[:9]]
     done("ingest", corpus, *words, "--seeds", 2)
     done("ingest", more, *words[:4], "--append")
-    asked = headwater("attribute", tmp_path / "S", "--queries", work / "queries.jsonl", "--seeds")
+    asked = headwater("attribute", tmp_path / "S", "--queries", work / "queries.jsonl", "--members", "all")
     assert asked.exit_code == 1 and "for 5 of 10 examples" in asked.stderr

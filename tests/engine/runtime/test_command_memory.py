@@ -16,7 +16,16 @@ from places import BENCHMARKS
 from running import done
 
 ROWS, GROUPS, SUBSETS, LONG = 40_000, 20_000, 100, 60_000
-MOST = {"by": 60, "predict": 25, "calibrate": 30, "top": 35, "texts": 32, "value": 25, "self-influence": 20}
+MOST = {
+    "by": 60,
+    "predict": 25,
+    "calibrate": 30,
+    "top": 35,
+    "texts": 32,
+    "value": 25,
+    "members": 25,
+    "self-influence": 20,
+}
 """Command → megabytes that its smallest budget may have: a plan that is only large enough would prove nothing."""
 REFUSED = 12_000_000
 """Most bytes that a refusal may take: what is read before it is streamed."""
@@ -44,6 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (rows, text) in stores.items():
         corpus = vectors(folder / f"{name}.npz", rows, text)
         done("ingest", corpus, "--store", folder / name, "--method", "vectors")
+        done("ingest", corpus, "--store", folder / name, "--method", "vectors@unit", "-o", "vectors@unit.unit", "true")
     vectors(folder / "few.npz", 2), vectors(folder / "many.npz", 16)
     for name, rows, subsets in (("tiny", 40, 5), ("wide", ROWS, SUBSETS)):
         draw = np.random.default_rng(0)
@@ -73,6 +83,7 @@ def runs(folder: Path) -> dict[str, Any]:
             "top": ["attribute", *queried, "--top", ROWS // 4, "-o", f"{out}.parquet"],
             "texts": ["attribute", *queried, "--top", 200, "-o", f"{out}.parquet"],
             "value": ["value", *queried, "-o", f"{out}.parquet"],
+            "members": ["attribute", *queried, "--members", "all", "--top", 200, "-o", f"{out}.parquet"],
             "self-influence": ["self-influence", "-o", f"{out}.parquet"],
         }
         command, *options = commands[name]

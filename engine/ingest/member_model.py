@@ -1,0 +1,96 @@
+"""The model of a member: the store's own, or another one, whose path and fingerprints the member records. Knows no score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...store.errors import SettingsError, StoreMismatch, StoreMissing
+from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.json_values import JsonObject
+from .provider import Provider
+
+FINGERPRINTS = ("model", "tokenizer")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberModel:
+    """The model that reads a member's examples and queries."""
+
+    path: str
+    """Folder or hub id of a model, or file of arrays; empty for the head in a store's own arrays."""
+    fingerprints: JsonObject
+    """Digests of the model and of its tokenizer."""
+    member: str = ""
+    """Name of the member; empty for the store's own model."""
+
+    @classmethod
+    def of_store(cls, store: FeatureStore) -> MemberModel:
+        """The store's own model."""
+        return cls(str(store.provenance.get("model_path", "")), fingerprints_of(store.provenance))
+
+    @classmethod
+    def of_rows(cls, store: FeatureStore, name: str) -> MemberModel:
+        """The model that made a method's stored rows; the store's own if it has none."""
+        record = store.groups.get(method_group(name))
+        model = record.model if record else {}
+        return cls(model["path"], fingerprints_of(model), name) if model else cls.of_store(store)
+
+
+def fingerprints_of(facts: JsonObject) -> JsonObject:
+    """The fingerprints among the facts of a provenance or a record."""
+    return {key: facts[key] for key in FINGERPRINTS if key in facts}
+
+
+def model_facts(store: FeatureStore, provider: Provider) -> dict[str, str]:
+    """Path and fingerprints of a provider's model, as a member's record holds them; empty for the store's own model."""
+    fingerprints = fingerprints_of(provider.provenance())
+    if fingerprints.get("model") == store.provenance["model"]:
+        return {}
+    return {"path": str(provider.origin()["model_path"]), **{key: str(value) for key, value in fingerprints.items()}}
+
+
+def base_of(store: FeatureStore | None, names: Sequence[str], base: str, *, append: bool) -> str:
+    """The path of the model that reads the examples for these members: `base`, or the recorded one; empty for the store's own.
+
+    Raises:
+        SettingsError: the members have several models, or there is no store of texts yet, or documents are appended.
+        StoreMissing: the store lacks examples.
+    """
+    if not names:
+        return ""
+    own = {} if store is None else {name: MemberModel.of_rows(store, name) for name in names}
+    paths = {base or (own[name].path if name in own and own[name].member else "") for name in names}
+    if len(paths) > 1:
+        name = next(name for name in names if own[name].member)
+        raise SettingsError(f"{name} has a model of its own: ingest it by a command of its own")
+    (path,) = paths
+    if not path:
+        return ""
+    unlabelled = [name for name in names if "@" not in name]
+    if unlabelled:
+        raise SettingsError(f"--base is the model of a member: name it, such as --method {unlabelled[0]}@early")
+    if store is None or store.provenance["kind"] != "text" or EXAMPLES not in store.groups:
+        raise SettingsError("--base needs a store of texts: ingest the corpus with the store's own model first")
+    if append:
+        raise SettingsError(
+            f"appended documents are read by the store's own model first: leave out {names[0]}, then ingest it without --append"
+        )
+    if not store.is_complete(EXAMPLES):
+        raise StoreMissing(f"{store.url} does not hold all of its examples yet: ingest them before {names[0]}")
+    return path
+
+
+def record_model(store: FeatureStore, name: str, facts: dict[str, str]) -> None:
+    """Record the new path of a member's model, if it moved.
+
+    Raises:
+        StoreMismatch: the member's rows were made with another model.
+    """
+    record = store.groups[method_group(name)]
+    if fingerprints_of(record.model) != fingerprints_of(facts):
+        made, path = (model.get("path") or "the store's own model" for model in (record.model, facts))
+        raise StoreMismatch(f"rows of {name} in {store.url} were made with {made}, whose weights differ from {path}: "
+                            "name another member")  # fmt: skip
+    if record.model != facts:
+        store.update(lambda root: root.with_group(method_group(name), record.noted(model=facts)))
