@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     )
     from ..engine.interface.windows import Windows, example_bounds, whole_examples
     from ..engine.sketches.count_sketch import CountSketch, count_sketch, identity
-    from ..engine.sketches.head_fisher import FisherShape, FisherSums, ProjectedResidual, whitening
+    from ..engine.sketches.head_fisher import FisherShape, FisherSums, ProjectedResidual
     from ..engine.sketches.head_gradient import (
         ExactResidual,
         HeadSketch,
@@ -87,7 +87,7 @@ _DEFINED_IN = {
     "..engine.interface.windows": "Windows example_bounds whole_examples",
     "..engine.arrays.linalg": "inverse_root preconditioned",
     "..engine.sketches.count_sketch": "CountSketch count_sketch identity",
-    "..engine.sketches.head_fisher": "FisherShape FisherSums ProjectedResidual whitening",
+    "..engine.sketches.head_fisher": "FisherShape FisherSums ProjectedResidual",
     "..engine.sketches.head_gradient": (
         "ExactResidual HeadSketch SketchedResidual gram_root head_product head_product_bytes"
     ),
@@ -167,7 +167,6 @@ __all__ = [
     "tensor_sketches_of",
     "tile_bytes",
     "unit",
-    "whitening",
     "whole_examples",
     "width_remark",
 ]

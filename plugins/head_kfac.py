@@ -1,14 +1,14 @@
 """`headkfac`: influence through the head by its own curvature, K-FAC's Fisher matrix, fitted by a forward pass without labels.
 
 The head's gradient of an example is g = Σ_t r_t h_tᵀ (V × D), its Fisher matrix B ⊗ A (Martens & Grosse 2015, arXiv 1503.05671;
-`engine/sketches/head_fisher.py`), each side damped by γ times its mean eigenvalue (their section 6.3). The influence of example i
-on query q (Koh & Liang 2017, arXiv 1703.04730, equation 2) is ⟨(B + γb̄)⁻¹ g_q (A + γā)⁻¹, g_i⟩. A row holds the whitened gradient
-Σ_t (B + γb̄)^-½ r_t ⊗ (A + γā)^-½ h_t in the leading eigenvectors of both sides; the score is the inner product of two rows. The
-bases are fitted on a sample of the corpus before the first row. For large vocabularies the error Wᵀ r takes the place of r.
+`engine/sketches/head_fisher.py`). The influence of example i on query q (Koh & Liang 2017, arXiv 1703.04730, equation 2) is
+Σ_{b,a} ĝ_q ĝ_i / (λ_b λ_a + γ λ̄), with ĝ = U_Bᵀ g U_A. A row holds the coordinates ĝ / √(λ_b λ_a + γ λ̄) of the largest λ_b λ_a;
+λ̄ is the mean of these. The bases are fitted on a sample of the corpus before the first row. For vocabularies above 4,096 the
+error Wᵀ r takes the place of r.
 
-Nothing is hashed: a CountSketch of preconditioned gradients loses what the preconditioner gains. From EK-FAC (George et al. 2018,
-arXiv 1806.03884) the corrected eigenvalues are left out: they changed nothing (`examples/benchmarks/head_curvature.py`). Knows no
-store and no text.
+Nothing is hashed: a CountSketch of preconditioned gradients loses what the preconditioner gains. What lowered the LDS, or changed
+nothing, is left out (`examples/benchmarks/head_curvature.py`): EK-FAC's corrected eigenvalues (George et al. 2018, arXiv
+1806.03884); whitening each side by itself, with as many eigenvectors of each. Knows no store and no text.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from . import (
     Similarity,
     Windows,
     column,
+    example_bounds,
     head_product,
     head_product_bytes,
-    outer_sums,
     tile_bytes,
     unit,
-    whitening,
-    width_remark,
 )
-
-_FLOOR = 1e-8  # smallest norm that a position's residual is divided by
 
 
 @dataclass(frozen=True, slots=True)
 class HeadBasis:
-    """Both sides' whitening, ready for batches."""
+    """The eigenbasis, ready for batches."""
 
     residual: ProjectedResidual
-    """Of the residual: (V, V')."""
+    """The eigenvectors of the residuals' side, (V, V'); of the errors' side, W times them."""
     inputs: torch.Tensor
-    """Of the hidden state: (D, D') float32."""
+    """Those of the hidden states' side, (D, D') float32."""
+    places: torch.Tensor
+    """(m,) int64: where the coordinates stand in a flattened (V', D') product."""
+    weights: torch.Tensor
+    """(m,) float32: 1 / √(λ_b λ_a + γ λ̄)."""
 
 
 @dataclass(frozen=True)
@@ -64,51 +64,46 @@ class HeadKfac(Similarity):
 
     api: ClassVar[int] = 2
 
-    outputs: int = 32
-    """Eigenvectors of the residuals' side."""
-    inputs: int = 32
-    """Eigenvectors of the hidden states' side: a row has outputs · inputs numbers, whichever side has fewer of its own."""
+    m: int = 1024
+    """Most coordinates of a row: those with the largest eigenvalues λ_b λ_a."""
+    rank: int = 512
+    """Most eigenvectors of the residuals' side."""
     damping: float = 0.1
-    """γ: each side's eigenvalues are damped by this multiple of their mean."""
-    unit_positions: bool = False
-    """Whether each position's whitened residual has unit norm, so that sure positions count as much as others."""
+    """γ, as a multiple of the mean eigenvalue of the coordinates."""
     cosine: bool = False
     """Whether rows have unit norm: the cosine of whitened gradients in place of the influence."""
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        if self.outputs < 1 or self.inputs < 1:
-            raise SettingsError("headkfac needs outputs ≥ 1 and inputs ≥ 1")
+        if self.m < 1 or self.rank < 1:
+            raise SettingsError("headkfac needs m ≥ 1 and rank ≥ 1")
         if not self.damping > 0:
             raise SettingsError("headkfac needs damping > 0")
 
     def shape(self, model: ModelShape) -> FisherShape:
         """The sizes of the head, and of what is kept."""
-        return FisherShape(model.hidden, model.vocabulary, self.outputs, self.inputs)
+        return FisherShape(model.hidden, model.vocabulary, self.rank, self.m)
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The whitened gradient."""
-        outputs, inputs = self.shape(model).widths
-        return (column("gradient", (outputs * inputs,), "float16"),)
+        """The whitened coordinates."""
+        return (column("coordinates", (self.shape(model).numbers,), "float16"),)
 
     def remarks(self, model: ModelShape) -> tuple[str, ...]:
         """How much of the head's gradient a row holds."""
         shape = self.shape(model)
-        side = "errors" if shape.reads_errors else "residuals"
+        head = f"the head's gradient ({model.vocabulary:,} × {model.hidden:,})"
         if shape.is_whole:
-            return (width_remark(model, *shape.widths),)
-        outputs, inputs = shape.widths
-        return (f"{outputs:,} eigenvectors of the {side} ({shape.output_size:,} numbers each) by {inputs:,} of the hidden states "
-                f"({model.hidden:,})",)  # fmt: skip
+            return (f"{head} is stored exactly",)
+        way = ", read through the head," if shape.reads_errors else ""
+        return (f"{head}{way} is stored in its {shape.numbers:,} leading eigen coordinates",)
 
     def scratch(self, model: ModelShape, positions: int) -> int:
         """Bytes of the bases, a tile's residuals, projected positions, and rows."""
-        outputs, inputs = self.shape(model).widths
-        bases = 12 * outputs * (model.vocabulary + model.hidden) + 8 * model.hidden * inputs
-        projected = positions * 4 * (3 * outputs + 2 * model.hidden + inputs)
-        rows = 12 * outputs * inputs * min(positions, BATCH_EXAMPLES)
-        bases += head_product_bytes(model.hidden, outputs)
-        return bases + 2 * tile_bytes(model.vocabulary) + projected + rows
+        shape, hidden = self.shape(model), model.hidden
+        bases = 12 * shape.width * (model.vocabulary + hidden) + 8 * hidden**2 + 40 * shape.numbers
+        bases += head_product_bytes(hidden, shape.width) + 8 * shape.width * hidden
+        rows = 12 * shape.numbers * min(positions, BATCH_EXAMPLES)
+        return bases + 2 * tile_bytes(model.vocabulary) + positions * 4 * (2 * shape.width + 3 * hidden) + rows
 
     def fit(self, model: ModelShape) -> FisherSums:
         """Sums of both factors of the Fisher matrix."""
@@ -119,36 +114,38 @@ class HeadKfac(Similarity):
         return self.shape(model).bytes()
 
     def precompute(self, head: Head, state: Mapping[str, Array]) -> HeadBasis:
-        """Both sides' whitening, on the model's device; the errors' side is read through the head."""
-        sides = [
-            whitening(state[f"{side}_basis"], state[f"{side}_values"], self.damping) for side in ("output", "input")
-        ]
-        outputs, inputs = (torch.from_numpy(np.ascontiguousarray(side)).to(head.weight.device) for side in sides)
+        """Both bases on the model's device, and the weights of the coordinates."""
+        values, width = state["eigenvalues"], state["input_basis"].shape[1]
+        shift = self.damping * float(values.mean())
+        weights = (1 / np.sqrt(values + shift) if shift > 0 else np.ones_like(values)).astype(np.float32)
+        arrays = state["output_basis"], state["input_basis"], state["output_at"] * width + state["input_at"], weights
+        outputs, inputs, places, scales = (torch.from_numpy(np.array(array)).to(head.weight.device) for array in arrays)
         if self.shape(head.model_shape).reads_errors:
             outputs = head_product(head.weight, outputs)
-        return HeadBasis(ProjectedResidual(outputs), inputs)
+        return HeadBasis(ProjectedResidual(outputs), inputs, places, scales)
 
     def reductions(self, precomputed: HeadBasis) -> tuple[Reduction, ...]:
-        """The whitened residual."""
+        """The residual in the eigenbasis."""
         return (precomputed.residual,)
 
     def sketch(self, outputs: BatchOutputs, precomputed: HeadBasis) -> dict[str, torch.Tensor]:
-        """`gradient` (n, V'·D') float32."""
+        """`coordinates` (n, m) float32: the examples' gradients in the eigenbasis, whitened."""
         (left,) = outputs.reduced(precomputed.residual)  # (P, V')
-        if self.unit_positions:
-            left = left / left.norm(dim=1, keepdim=True).clamp(min=_FLOOR)
         right = outputs.hidden().float() @ precomputed.inputs  # (P, D')
-        return {"gradient": outer_sums(left, right, outputs.example_ids, outputs.examples).flatten(1)}
+        rows = torch.zeros(outputs.examples, len(precomputed.places), device=left.device)
+        for row, (start, stop) in zip(rows, example_bounds(outputs), strict=True):
+            torch.take(left[start:stop].T @ right[start:stop], precomputed.places, out=row)
+        return {"coordinates": rows.mul_(precomputed.weights)}
 
     def normalize(
         self, sums: Mapping[str, torch.Tensor], windows: Windows, parts: Mapping[str, torch.Tensor] | None = None
     ) -> dict[str, torch.Tensor]:
-        """`gradient` (n, V'·D') float32: the sums, of unit norm if `cosine`."""
-        whole, part = sums["gradient"], parts["gradient"] if parts else None
+        """`coordinates` (n, m) float32: the sums, of unit norm if `cosine`."""
+        whole, part = sums["coordinates"], parts["coordinates"] if parts else None
         if self.cosine:
-            return {"gradient": unit(whole, part)}
-        return {"gradient": whole if part is None else part}
+            return {"coordinates": unit(whole, part)}
+        return {"coordinates": whole if part is None else part}
 
     def prepare(self, rows: Mapping[str, Array], state: Mapping[str, Array]) -> QueryMatrix:
         """The queries' rows: the score is their inner product with the stored ones."""
-        return QueryMatrix("gradient", np.ascontiguousarray(rows["gradient"], np.float32))
+        return QueryMatrix("coordinates", np.ascontiguousarray(rows["coordinates"], np.float32))

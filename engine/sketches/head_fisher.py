@@ -22,11 +22,10 @@ import torch
 from ...store.errors import DataError
 from ...store.layout import Array
 from ..interface.model_view import BatchOutputs
-from .widths import side_widths
 
-FULL_VOCABULARY = 1024
-"""Largest vocabulary whose residuals are taken as they are, if it is larger than the hidden state."""
-POSITIONS = 16
+FULL_VOCABULARY = 4096
+"""Largest vocabulary whose residuals are taken as they are."""
+POSITIONS = 8
 """Largest number of positions of one example that are summed: evenly spaced ones, which stand for the others."""
 _TILE_BYTES = 24 << 20  # float64 numbers that are multiplied at once
 
@@ -39,15 +38,15 @@ class FisherShape:
     """D."""
     vocabulary: int
     """V."""
-    outputs: int
+    rank: int
     """Most eigenvectors of B, or of Wᵀ B W."""
-    inputs: int
-    """Most eigenvectors of A."""
+    coordinates: int
+    """Most pairs of an eigenvector of that side and one of A."""
 
     @property
     def reads_errors(self) -> bool:
         """Whether errors δ = Wᵀ r stand for residuals r."""
-        return self.vocabulary > max(self.hidden, FULL_VOCABULARY)
+        return self.vocabulary > FULL_VOCABULARY
 
     @property
     def output_size(self) -> int:
@@ -55,15 +54,19 @@ class FisherShape:
         return self.hidden if self.reads_errors else self.vocabulary
 
     @property
-    def widths(self) -> tuple[int, int]:
-        """Numbers of eigenvectors of both sides. A side that has all of its own leaves what it does not need to the other."""
-        (outputs,), inputs = side_widths([(self.output_size, self.outputs)], (self.hidden, self.inputs))
-        return outputs, inputs
+    def width(self) -> int:
+        """Number of eigenvectors of the residuals' or errors' side."""
+        return min(self.rank, self.output_size)
+
+    @property
+    def numbers(self) -> int:
+        """Number of coordinates."""
+        return min(self.coordinates, self.width * self.hidden)
 
     @property
     def is_whole(self) -> bool:
         """Whether all coordinates of the gradient are kept."""
-        return not self.reads_errors and self.widths == (self.vocabulary, self.hidden)
+        return not self.reads_errors and self.numbers == self.vocabulary * self.hidden
 
     @property
     def tile_rows(self) -> int:
@@ -73,7 +76,8 @@ class FisherShape:
     def bytes(self) -> int:
         """Memory of the sums, of a tile and of the eigendecompositions."""
         tile = self.tile_rows * (20 * self.vocabulary + 16 * self.output_size) + 4 * _TILE_BYTES
-        return tile + 8 * 6 * (self.output_size**2 + self.hidden**2) + 16 * self.vocabulary
+        pairs = 32 * self.width * self.hidden
+        return tile + 8 * 6 * (self.output_size**2 + self.hidden**2) + 16 * self.vocabulary + pairs
 
 
 class FisherSums:
@@ -142,14 +146,20 @@ class FisherSums:
         self.inputs, self.outputs = np.array(arrays["inputs"]), np.array(arrays["outputs"])
 
     def finish(self) -> dict[str, Array]:
-        """The leading eigenvectors and eigenvalues, descending: `input_basis` (D, D') float32, `input_values` (D',) float64,
-        `output_basis` (V or D, V') float32, `output_values` (V',) float64.
+        """The eigenvectors and the pairs of them with the largest λ_b λ_a, descending: `input_basis` (D, D') and `output_basis`
+        (V or D, V') float32, `input_at` and `output_at` (m,) int64, `eigenvalues` (m,) float64.
         """
-        count, (outputs, inputs) = max(self.count, 1.0), self.shape.widths
-        input_values, input_basis = _leading(self.inputs / count, inputs)
-        output_values, output_basis = _leading(self.outputs / count, outputs)
-        return {"input_basis": input_basis, "input_values": input_values, "output_basis": output_basis,
-                "output_values": output_values}  # fmt: skip
+        count = max(self.count, 1.0)
+        input_values, input_basis = _leading(self.inputs / count, self.shape.hidden)
+        output_values, output_basis = _leading(self.outputs / count, self.shape.width)
+        products = np.outer(output_values, input_values)
+        order = np.argsort(-products, axis=None, kind="stable")[: self.shape.numbers]
+        output_at, input_at = np.unravel_index(order, products.shape)
+        return {
+            "input_basis": input_basis[:, : input_at.max() + 1], "output_basis": output_basis[:, : output_at.max() + 1],
+            "input_at": input_at.astype(np.int64), "output_at": output_at.astype(np.int64),
+            "eigenvalues": products[output_at, input_at],
+        }  # fmt: skip
 
 
 def sampled_positions(example_ids: torch.Tensor, examples: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,9 +209,3 @@ class ProjectedResidual:
         residual[at, targets] = 0
         residual[at, targets] = -residual.sum(1)
         return (residual @ self.projection,)
-
-
-def whitening(basis: Array, values: Array, damping: float) -> Array:
-    """(n, k) float32: eigenvectors over √(λ + damping · mean λ); the eigenvectors themselves where all λ are 0."""
-    shift = damping * float(values.mean())
-    return np.asarray(basis / np.sqrt(values + shift if shift > 0 else np.ones_like(values)), np.float32)

@@ -28,8 +28,8 @@ Form: TypeAlias = tuple[Callable[[], Array], Callable[[], int]]
 """Functions that give scores (Q, N), and the bytes of a row."""
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headkfac": ("headkfac", ()),
-    "headkfac, 16 × 16": ("headkfac", ("headkfac.outputs", "16", "headkfac.inputs", "16")),
-    "headkfac, 64 × 64": ("headkfac", ("headkfac.outputs", "64", "headkfac.inputs", "64")),
+    "headkfac, m = 256": ("headkfac", ("headkfac.m", "256")),
+    "headkfac, m = 2,048": ("headkfac", ("headkfac.m", "2048")),
     "headkfac, cosine": ("headkfac", ("headkfac.cosine", "true")),
     "headkfac, int8": ("headkfac", ("headkfac.precision", "int8")),
     "headgn": ("headgn", ()),

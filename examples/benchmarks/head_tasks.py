@@ -1,17 +1,16 @@
-"""Tasks with ground truth for methods of the head, as arrays: MNIST by logistic regression, first names by two language models.
+"""Tasks with ground truth for methods of the head, as arrays: MNIST, and first names by two language models.
 
 | task | corpus | head (V × D) | ground truth |
 |---|---|---|---|
 | mnist | 5,000 images | 10 × 784, logistic regression | 100 halves, 2 trainings each; 500 test images |
 | names | 600 first names in word pieces | 512 × 48, `lds` of `tasks.py` | 64 halves, 5 trainings each; 30 names |
-| characters | 600 first names in characters | 29 × 64, a Llama of 2 layers | 64 halves, 5 trainings each; 30 names |
+| characters | 600 first names in characters | 27 × 100, one hidden layer | 64 halves, 5 trainings each; 30 names |
 
 What is made stays, and is not made again. Knows no method.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 Array: TypeAlias = np.ndarray[Any, Any]
 IMAGES, TEST_IMAGES, HALVES, TRAININGS = 5000, 500, 100, 2
 RATE, BATCH, EPOCHS = 0.01, 64, 20
+LETTERS, STEPS = 27, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,8 @@ class HeadTask:
 
 def made(name: str, data: Path, work: Path) -> HeadTask:
     """A task by its name."""
-    return _mnist(data, work) if name == "mnist" else _language(name, data, work)
+    makers = {"mnist": _mnist, "names": _names, "characters": _characters}
+    return makers[name](data, work)
 
 
 def _mnist(data: Path, work: Path) -> HeadTask:
@@ -117,8 +118,9 @@ def _losses(weight: torch.Tensor, pixels: Array, labels: Array) -> Array:
     return result
 
 
-def _language(name: str, data: Path, work: Path) -> HeadTask:
-    task = tasks.made("lds" if name == "names" else name, 0, data, work) if name == "names" else _characters(data, work)
+def _names(data: Path, work: Path) -> HeadTask:
+    """The task `lds` of `tasks.py`."""
+    task = tasks.made("lds", 0, data, work)
     parts = [_read(Path(task.model), machine.records(Path(path))) for path in (task.corpus, task.queries)]
     from transformers import AutoModelForCausalLM
 
@@ -145,46 +147,89 @@ def _read(folder: Path, records: Sequence[dict[str, Any]]) -> Positions:
     return Positions(np.concatenate(hidden), np.concatenate(targets), np.concatenate(ids), len(records))
 
 
-def _characters(data: Path, work: Path) -> tasks.Task:
-    """As `names`, in characters."""
+class CharacterModel(torch.nn.Module):
+    """The next character of a name from the three before it: embeddings of 10, a hidden layer of 100, a head without bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.hidden = torch.nn.Embedding(LETTERS, 10), torch.nn.Linear(3 * 10, 100)
+        self.head = torch.nn.Linear(100, LETTERS, bias=False)
+
+    def states(self, context: torch.Tensor) -> torch.Tensor:
+        """(P, 3) characters → (P, 100) hidden states."""
+        return torch.tanh(self.hidden(self.embedding(context).flatten(1)))
+
+
+def _characters(data: Path, work: Path) -> HeadTask:
+    """A network of characters: 600 names, 64 halves of them trained five times each, 30 held-out names."""
     folder = work / "characters"
-    record = folder / "task.json"
-    if record.exists():
-        return tasks.Task(**json.loads(record.read_text()))
     folder.mkdir(parents=True, exist_ok=True)
     names = (data / "names/names.txt").read_text().split()
     chosen = [names[at] for at in np.random.default_rng(1).permutation(len(names))[:630].tolist()]
-    files = []
-    for part, texts in (("corpus", chosen[30:]), ("queries", chosen[:30])):
-        files.append(str(folder / f"{part}.jsonl"))
-        Path(files[-1]).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    model = _character_model(folder / "model")
-    truth = folder / "truth"
-    command = ["ground-truth", files[0], "--queries", files[1], "--model-config", str(model), "-o", str(truth)]
-    training = ["--subsets", "64", "--seeds", "5", "--epochs", "10", "--batch", "16", "--learning-rate", "2e-3"]
-    machine.run([*machine.headwater(), *command, *training], folder)
-    tasks.train(model, chosen[30:], folder / "trained", 0, epochs=10)
-    judge = {part: str(truth / f"{part}.npy") for part in ("masks", "outcomes")}
-    values = {"name": "characters", "corpus": files[0], "queries": files[1], "model": str(folder / "trained"),
-              "fields": (), "judge": judge, "figure": "lds"}  # fmt: skip
-    record.write_text(json.dumps(values))
-    return tasks.Task(**values)
+    corpus, queries = _windows(chosen[30:]), _windows(chosen[:30])
+    truth = folder / "truth.npz"
+    if not truth.exists():
+        chance = np.random.default_rng(0)
+        masks = np.stack([_half(600, chance) for _ in range(64)])
+        outcomes = np.stack(
+            [np.stack([_name_losses(_trained(corpus, mask, seed), queries) for mask in masks]) for seed in range(5)]
+        )
+        np.savez(truth, masks=masks, outcomes=outcomes)
+    model, parts = _trained(corpus, np.ones(600, bool), 0), []
+    weight = model.head.weight.detach().numpy()
+    for part, (context, targets, ids) in (("corpus", corpus), ("queries", queries)):
+        hidden = model.states(context).detach().numpy()
+        parts.append(Positions(hidden, targets.numpy(), ids.numpy(), int(ids[-1]) + 1))
+        np.savez(folder / f"{part}.npz", weight=weight, **_padded(parts[-1]))
+    with np.load(truth) as file:
+        masks, outcomes = file["masks"], file["outcomes"]
+    files = str(folder / "corpus.npz"), str(folder / "queries.npz")
+    return HeadTask(weight, parts[0], parts[1], masks, outcomes, (files[0],), ("--queries", files[1]))
 
 
-def _character_model(folder: Path) -> Path:
-    """A Llama's config and a tokenizer of letters, which begins and ends a name by a mark."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
-    from transformers import LlamaConfig, PreTrainedTokenizerFast
+def _windows(names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Contexts (P, 3), next characters (P,) and the names' numbers (P,); 0 stands before and after a name."""
+    context, targets, ids = [], [], []
+    for number, name in enumerate(names):
+        letters = [0, 0, 0, *(ord(letter) - 96 for letter in name), 0]
+        for at in range(3, len(letters)):
+            context.append(letters[at - 3 : at])
+            targets.append(letters[at])
+            ids.append(number)
+    return torch.tensor(context), torch.tensor(targets), torch.tensor(ids)
 
-    letters = {symbol: at for at, symbol in enumerate(["<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz"])}
-    tokenizer = Tokenizer(models.WordLevel(letters, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    LlamaConfig(
-        vocab_size=len(letters), hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=32, bos_token_id=1, eos_token_id=2, architectures=["LlamaForCausalLM"],
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
+
+def _trained(corpus: tuple[torch.Tensor, torch.Tensor, torch.Tensor], mask: Array, seed: int) -> CharacterModel:
+    """The network after 300 steps of AdamW on the names of a subset."""
+    context, targets, ids = corpus
+    own = torch.from_numpy(mask)[ids]
+    context, targets = context[own], targets[own]
+    torch.manual_seed(seed)
+    model = CharacterModel()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=1e-2)
+    for step in range(STEPS):
+        rows = torch.randint(len(targets), (256,))
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * (1 - step / STEPS)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model.head(model.states(context[rows])), targets[rows]).backward()
+        optimizer.step()
+    return model
+
+
+def _name_losses(model: CharacterModel, queries: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> Array:
+    """(Q,): each name's summed loss."""
+    context, targets, ids = queries
+    with torch.inference_mode():
+        each = torch.nn.functional.cross_entropy(model.head(model.states(context)), targets, reduction="none")
+    return np.bincount(ids.numpy(), each.numpy())
+
+
+def _padded(positions: Positions) -> dict[str, Array]:
+    """Hidden states (N, T, D) and labels (N, T), -1 behind each example."""
+    counts = np.bincount(positions.example_ids)
+    within = np.arange(len(positions.targets)) - (counts.cumsum() - counts)[positions.example_ids]
+    hidden = np.zeros((positions.examples, counts.max(), positions.hidden.shape[1]), np.float32)
+    labels = np.full(hidden.shape[:2], -1, np.int64)
+    hidden[positions.example_ids, within], labels[positions.example_ids, within] = positions.hidden, positions.targets
+    return {"hidden": hidden, "labels": labels}

@@ -157,17 +157,19 @@ def formulas(task: Task) -> dict[str, np.ndarray]:
 def _kfac(
     sides: Sequence[tuple[np.ndarray, np.ndarray]], residuals: Sequence[np.ndarray], hidden: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """(Q, N): influence by K-FAC's Fisher matrix of the corpus, all classes by the leading eigenvectors of the hidden states.
-    The arguments are of the corpus and of the queries.
+    """(Q, N): influence by K-FAC's Fisher matrix of the corpus, in its `NUMBERS` leading eigen coordinates. The arguments are
+    of the corpus and of the queries.
     """
     logits = sides[0][0]
     p = np.exp(logits - np.logaddexp.reduce(logits, 1)[:, None])
     (b, output_basis) = np.linalg.eigh(np.diag(p.mean(0)) - p.T @ p / len(p))
     (a, input_basis) = np.linalg.eigh(hidden[0].T @ hidden[0] / len(p))
-    a, input_basis = (part[..., -(NUMBERS // len(b)) :] for part in (a, input_basis))
-    whitened = [(output_basis / np.sqrt(b.clip(0) + DAMPING * b.mean())), input_basis / np.sqrt(a + DAMPING * a.mean())]
-    left, right = ([part @ white for part in parts] for parts, white in zip((residuals, hidden), whitened, strict=True))
-    scores: np.ndarray = (left[1] @ left[0].T) * (right[1] @ right[0].T)
+    values = np.outer(b.clip(0), a.clip(0)).ravel()
+    leading = np.argsort(-values, kind="stable")[:NUMBERS]
+    weights = values[leading] + DAMPING * values[leading].mean()
+    rows = [((r @ output_basis)[:, :, None] * (h @ input_basis)[:, None, :]).reshape(len(r), -1)[:, leading]
+            for r, h in zip(residuals, hidden, strict=True)]  # fmt: skip
+    scores: np.ndarray = (rows[1] / weights) @ rows[0].T
     return scores
 
 

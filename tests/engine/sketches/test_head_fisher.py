@@ -6,16 +6,10 @@ import torch
 from headwater.engine.interface.model_view import ModelShape, OutputSpec
 from headwater.engine.models.batch_outputs import LinearHead, PackedOutputs, TargetPositions
 from headwater.engine.sketches import head_fisher
-from headwater.engine.sketches.head_fisher import (
-    FisherShape,
-    FisherSums,
-    ProjectedResidual,
-    sampled_positions,
-    whitening,
-)
+from headwater.engine.sketches.head_fisher import FisherShape, FisherSums, ProjectedResidual, sampled_positions
 from headwater.store.errors import DataError
 
-COUNTS = (5, 1, 0, 12, 3)
+COUNTS = (5, 1, 0, 8, 3)
 
 
 def batch(counts=COUNTS, width=6, vocabulary=11, seed=0):
@@ -39,7 +33,7 @@ def factors(hidden, p):
 
 
 def shape(**sizes):
-    return FisherShape(**{"hidden": 6, "vocabulary": 11, "outputs": 64, "inputs": 64} | sizes)
+    return FisherShape(**{"hidden": 6, "vocabulary": 11, "rank": 64, "coordinates": 1024} | sizes)
 
 
 def fitted(of, *batches):
@@ -49,50 +43,61 @@ def fitted(of, *batches):
     return sums.finish()
 
 
-def require_eigenpairs(values, basis, matrix):
-    """The leading eigenpairs of a matrix, with positive largest entries."""
-    assert basis.dtype == np.float32 and values.dtype == np.float64
-    expected = np.linalg.eigvalsh(matrix)[::-1][: len(values)]
-    assert np.allclose(values, expected.clip(0), atol=1e-12)
+def require_eigenbasis(basis, matrix):
+    """The leading eigenvectors of a matrix, with positive largest entries."""
+    assert basis.dtype == np.float32
+    values = np.linalg.eigvalsh(matrix)[::-1][: basis.shape[1]]
     assert np.abs(matrix @ basis - basis * values).max() < 1e-6 * max(1, values[0])
     assert np.allclose(basis.T @ basis, np.eye(len(values)), atol=1e-5)
     assert (basis[np.abs(basis).argmax(0), np.arange(len(values))] > 0).all()
 
 
-@pytest.mark.parametrize("sizes", [{}, {"outputs": 4, "inputs": 3}], ids=str)
+def require_factors(state, inputs, residuals, rank=64):
+    """Both bases, and the largest products of eigenvalues where they belong."""
+    require_eigenbasis(state["input_basis"], inputs)
+    require_eigenbasis(state["output_basis"], residuals)
+    a, b = (np.linalg.eigvalsh(matrix)[::-1].clip(0) for matrix in (inputs, residuals))
+    products = np.outer(b[:rank], a)
+    assert np.allclose(state["eigenvalues"], np.sort(products.ravel())[::-1][: len(state["eigenvalues"])], atol=1e-12)
+    assert np.allclose(state["eigenvalues"], products[state["output_at"], state["input_at"]], atol=1e-12)
+    assert len({*zip(state["output_at"], state["input_at"], strict=True)}) == len(state["eigenvalues"])
+
+
+@pytest.mark.parametrize("sizes", [{}, {"coordinates": 9}, {"rank": 4}, {"rank": 4, "coordinates": 7}], ids=str)
 def test_the_eigenbases_are_those_of_both_factors(sizes):
     outputs, hidden, p, _ = batch()
     state = fitted(shape(**sizes), outputs)
-    inputs, residuals = factors(hidden, p)
-    require_eigenpairs(state["input_values"], state["input_basis"], inputs)
-    require_eigenpairs(state["output_values"], state["output_basis"], residuals)
-    assert (state["output_basis"].shape[1], state["input_basis"].shape[1]) == shape(**sizes).widths
+    require_factors(state, *factors(hidden, p), sizes.get("rank", 64))
+    assert len(state["eigenvalues"]) == shape(**sizes).numbers
+    assert state["input_basis"].shape[1] == state["input_at"].max() + 1
+    assert state["output_basis"].shape[1] == state["output_at"].max() + 1
 
 
 def test_of_a_large_vocabulary_residuals_are_read_through_the_head(monkeypatch):
     monkeypatch.setattr(head_fisher, "FULL_VOCABULARY", 10)
     outputs, hidden, p, weight = batch()
-    state = fitted(shape(outputs=5, inputs=4), outputs)
     inputs, residuals = factors(hidden, p)
-    require_eigenpairs(state["input_values"], state["input_basis"], inputs)
-    require_eigenpairs(state["output_values"], state["output_basis"], weight.T @ residuals @ weight)
+    require_factors(fitted(shape(coordinates=20), outputs), inputs, weight.T @ residuals @ weight)
 
 
 def test_sums_go_over_blocks_of_a_large_head(monkeypatch):
     monkeypatch.setattr(head_fisher, "FULL_VOCABULARY", 10)
     outputs = batch((40, 3), width=7, vocabulary=300)[0]
-    sizes = {"hidden": 7, "vocabulary": 300, "outputs": 7, "inputs": 7}
+    sizes = {"hidden": 7, "vocabulary": 300, "coordinates": 30}
     whole = fitted(shape(**sizes), outputs)
     monkeypatch.setattr(head_fisher, "_TILE_BYTES", 8 * 7 * 13)  # 13 rows of the head
     for name, array in fitted(shape(**sizes), outputs).items():
         assert np.allclose(array, whole[name], atol=1e-5)
 
 
-def test_a_side_with_few_numbers_of_its_own_leaves_room_to_the_other():
-    assert FisherShape(784, 10, 32, 32).widths == (10, 102)
-    assert FisherShape(512, 2, 32, 32).widths == (2, 512) and FisherShape(512, 2, 32, 32).is_whole
-    assert FisherShape(576, 49152, 32, 32).widths == (32, 32) and not FisherShape(576, 49152, 32, 32).is_whole
-    assert FisherShape(16, 49152, 32, 32).widths == (16, 16)  # errors have D numbers too
+def test_a_small_head_is_kept_whole():
+    assert FisherShape(512, 2, 512, 1024).is_whole and FisherShape(512, 2, 512, 1024).numbers == 1024
+    assert not FisherShape(784, 10, 512, 1024).is_whole
+    assert FisherShape(576, 49152, 512, 10**6).numbers == 512 * 576
+    assert (
+        FisherShape(16, 49152, 512, 1024).numbers == 16 * 16
+    )  # errors have D numbers too, and are never the whole gradient
+    assert not FisherShape(16, 49152, 512, 1024).is_whole
 
 
 @pytest.mark.parametrize("full", [4096, 5])
@@ -129,25 +134,15 @@ def test_sums_of_another_shape_are_refused():
 def test_positions_of_long_examples_are_sampled_evenly_and_weighted():
     ids = torch.repeat_interleave(torch.arange(4), torch.tensor([3, 0, 100, 16]))
     positions, weights = sampled_positions(ids, 4)
-    assert ids[positions].bincount().tolist() == [3, 0, 16, 16]
-    assert weights.sum() == len(ids) and set(weights[3:19].tolist()) == {100 / 16}
-    assert positions[:3].tolist() == [0, 1, 2] and positions[3].item() == 3 + 3 and positions[18].item() == 3 + 96
+    assert ids[positions].bincount().tolist() == [3, 0, 8, 8]
+    assert weights.sum() == len(ids) and set(weights[3:11].tolist()) == {100 / 8}
+    assert positions[:3].tolist() == [0, 1, 2] and positions[3].item() == 3 + 6 and positions[10].item() == 3 + 93
     assert (positions.diff() > 0).all()
 
 
 def test_a_corpus_without_positions_gives_a_basis():
     state = fitted(shape(), batch((0, 0))[0])
-    assert not state["output_values"].any() and not state["input_values"].any()
-    assert np.array_equal(whitening(state["input_basis"], state["input_values"], 0.1), state["input_basis"])
-
-
-def test_whitening_divides_by_the_damped_root():
-    outputs, hidden, _, _ = batch()
-    state = fitted(shape(), outputs)
-    white = whitening(state["input_basis"], state["input_values"], 0.5).astype(np.float64)
-    inputs = hidden.T @ hidden / len(hidden)
-    damped = inputs + 0.5 * np.trace(inputs) / 6 * np.eye(6)
-    assert np.allclose(white @ white.T, np.linalg.inv(damped), atol=1e-5)
+    assert not state["eigenvalues"].any() and np.isfinite(state["output_basis"]).all()
 
 
 def test_a_sure_position_has_an_exact_residual():
