@@ -48,9 +48,9 @@ tree: $(READY)  ## the tree in ARCHITECTURE.md, made anew from the modules' docs
 
 bench: $(READY)  ## every benchmark, long; see examples/benchmarks/README.md
 	$(PIP) -e '.[bench]'
-	for script in backdoor token_boundary real_corpora bounded_memory ingest_cost beside_bergson recall sign_kernels scan_speed \
-			small_heads digits_subsets text_subsets curation artifact_cost choice_speed recovery_speed steering_digits \
-			steering steering_cost; do \
+	for script in backdoor token_boundary large_vocabulary real_corpora bounded_memory ingest_cost beside_bergson recall \
+			sign_kernels scan_speed small_heads head_curvature digits_subsets text_subsets curation artifact_cost \
+			choice_speed recovery_speed steering_digits steering steering_cost; do \
 		$(BIN)/python examples/benchmarks/$$script.py || exit 1; done
 
 compare: $(READY)  ## every installed method on the same tasks, in one table; resumes

@@ -319,3 +319,37 @@ def test_token_boundary_runs(script: Load, tmp_path: Path, monkeypatch: pytest.M
         0 < value <= 1 for value in precisions[3].values()
     )
     assert "fine-tuned" in (tmp_path / "token_boundary.md").read_text()
+
+
+def test_equal_scores_share_their_mean_rank(script: Load) -> None:
+    large = script("large_vocabulary")
+    scores = np.array([[0.3, 0.9, 0.1, 0.5], [0.0, 2.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    assert large.ranks(scores, [0, 2, 3]) == [3.0, 3.0, 2.5]
+
+
+@needs_data
+def test_questions_are_about_one_row_each_and_copy_none(script: Load, tmp_path: Path) -> None:
+    large = script("large_vocabulary")
+    rows = json.loads((DATA / large.INSTRUCT).read_text("utf-8"))[:500]
+    questions = [json.loads(line) for line in large.QUESTIONS.read_text("utf-8").splitlines()]
+    assert len({question["row"] for question in questions}) == len(questions) == 49
+    texts = {text.strip() for row in rows for text in row.values()}
+    assert not texts & {question[part].strip() for question in questions for part in ("prompt", "completion")}
+    right = large.write_task(DATA, 30, 3, tmp_path)
+    assert ["Indonesia" in rows[right[0]]["instruction"], len(right), max(right) < 30] == [True, 3, True]
+    assert len((tmp_path / "rows.jsonl").read_text("utf-8").splitlines()) == 30
+
+
+@pytest.mark.slow
+@needs_data
+def test_questions_are_ranked_and_what_was_measured_is_kept(script: Load, tmp_path: Path) -> None:
+    large = script("large_vocabulary")
+    small = ["--data", str(DATA), "--out", str(tmp_path), "--model", str(DATA / "models/stories260K"), "--rows", "30"]
+    methods = ["--methods", "tfidf", "rise", "rise, tau=1.0, floor=1.0"]
+    lines = large.main([*small, *methods])
+    assert [line["method"] for line in lines] == methods[1:] and all(len(line["ranks"]) == 7 for line in lines)
+    assert lines[0]["ingest"] == 0 < lines[1]["ingest"] and lines[1]["ranks"] != lines[2]["ranks"]
+    assert all(1 <= rank <= 30 for line in lines for rank in line["ranks"])
+    assert "over RISE's" in (tmp_path / "large_vocabulary.md").read_text()
+    assert large.main([*small, *methods]) == lines  # seconds to the last digit: nothing ran again
+    assert large.main([*small, *methods, "--questions", "2"])[1]["ranks"] == lines[1]["ranks"][:2]
