@@ -147,7 +147,7 @@ def _is_record(values: object) -> bool:
     types = {"settings": dict, "examples": int, "corpus": list, "model": str, "base": str, "made": dict, "draw": int,
              "done": bool}  # fmt: skip
     is_typed = all(isinstance(values[key], kind) for key, kind in types.items())
-    return is_typed and values["draw"] >= 0 and (not values["done"] or "model" in values["made"])
+    return is_typed and 0 <= values["draw"] < 1 << 31 and (not values["done"] or "model" in values["made"])
 
 
 def fits_of(store: FeatureStore) -> dict[str, FitRecord]:

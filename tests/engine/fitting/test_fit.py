@@ -906,12 +906,14 @@ def test_a_fit_that_was_edited_is_told(texts: Path, tmp_path: Path) -> None:
     assert fit is not None
     record, ask = dict(fit.values), ("attribute", tmp_path / "S", "--method", "stride", "--queries",
                                                                  texts / "queries.jsonl")  # fmt: skip
-    for name, value in (("seed", 1), ("depth", 0.5)):
-        write_state(state / "fit", {**record, "settings": {**record["settings"], name: value}})
+    settings = record["settings"]
+    edited = [{"settings": {**settings, "seed": 1}}, {"settings": {**settings, "depth": 0.5}}, {"draw": 1}]
+    for values in edited:
+        write_state(state / "fit", {**record, **values})
         told = headwater(*ask)
         assert told.exit_code == 1 and "of another fit" in told.stderr, told.output
-    for wrong in ("x", None, -1, 9):
-        write_state(state / "fit", {**record, "done": wrong})
+    for name, wrong in (("done", "x"), ("done", None), ("done", 9), ("draw", -1), ("draw", 1 << 40), ("base", None)):
+        write_state(state / "fit", {**record, name: wrong})
         assert headwater(*ask).exit_code == 1
         done("fit", tmp_path / "S", "--again", *options(QUICK))
         done(*ask)
