@@ -27,6 +27,8 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rise, int8": ("rise", ("rise.precision=int8",)),
     "rise, 8,192 signs": ("rise", ("rise.precision=sign",)),
     "rise, τ = 1, floor 1": ("rise", ("rise.tau=1.0", "rise.floor=1.0")),
+    "rise, whitened": ("rise", ("rise.whiten=0.1",)),
+    "rise, τ = 1, floor 1, whitened": ("rise", ("rise.tau=1.0", "rise.floor=1.0", "rise.whiten=0.1")),
     "rise, τ = 1, floor 1, signs": ("rise", ("rise.tau=1.0", "rise.floor=1.0", "rise.precision=sign")),
     "stride": ("stride", ()),
     "stride, ω": ("stride", ("stride.omega=example",)),
