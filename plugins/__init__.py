@@ -55,14 +55,17 @@ if TYPE_CHECKING:
         head_product,
         head_product_bytes,
     )
+    from ..engine.sketches.hidden_moment import HiddenMoment, whitening_matrix
     from ..engine.sketches.projections import (
         Projection,
+        direction,
         outer_sums,
         projected,
         projection_bytes,
         projections,
         require_sketch,
         unit,
+        weighted_rows,
     )
     from ..engine.sketches.residual import Loss, SparseResidual
     from ..engine.sketches.tensor_sketch import (
@@ -91,7 +94,10 @@ _DEFINED_IN = {
     "..engine.sketches.head_gradient": (
         "ExactResidual HeadSketch SketchedResidual gram_root head_product head_product_bytes"
     ),
-    "..engine.sketches.projections": "Projection outer_sums projected projection_bytes projections require_sketch unit",
+    "..engine.sketches.hidden_moment": "HiddenMoment whitening_matrix",
+    "..engine.sketches.projections": (
+        "Projection direction outer_sums projected projection_bytes projections require_sketch unit weighted_rows"
+    ),
     "..engine.sketches.residual": "Loss SparseResidual",
     "..engine.sketches.tensor_sketch": "BucketedResidual tensor_sketch_bytes tensor_sketch_sums tensor_sketches_of",
     "..engine.sketches.widths": "side_widths width_remark",
@@ -122,6 +128,7 @@ __all__ = [
     "Head",
     "HeadSketch",
     "HeadwaterError",
+    "HiddenMoment",
     "HiddenStates",
     "JsonObject",
     "LayerStates",
@@ -149,6 +156,7 @@ __all__ = [
     "Windows",
     "column",
     "count_sketch",
+    "direction",
     "example_bounds",
     "gram_root",
     "head_product",
@@ -167,6 +175,8 @@ __all__ = [
     "tensor_sketches_of",
     "tile_bytes",
     "unit",
+    "weighted_rows",
+    "whitening_matrix",
     "whole_examples",
     "width_remark",
 ]

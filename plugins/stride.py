@@ -7,7 +7,10 @@ how much each operator lowers its loss. From these ℓ1 recovery computes a sign
 
 Differences from the paper, by measurement (`examples/benchmarks`): each operator a_k (r × V numbers) is stored as α_k (r × D)
 times the head's weight, a_k = α_k Wᵀ; all operators take each step; rows outside the subsets are drawn once for all operators;
-no weight decay; stability has weight 10, linearity 0; the basis reads the last hidden state.
+no weight decay; stability has weight 10, linearity 0; the basis reads the last hidden state. It starts at random. Started from
+the leading eigenvectors of E[h hᵀ], a prototype needed half the updates for planted rows (average precision 0.57 after 50, random
+0.41; after 100 0.57, random 0.56), but explained held-out measurements of first names worse (after 50 0.50, random 0.54; K = 200,
+one seed each).
 
 The paper's weights ω of whole examples, for models that have memorised their corpus, are the setting `omega`. The method does not
 see effects outside the last layer's gradient, such as what an example changed in the trunk.

@@ -150,8 +150,8 @@ class FisherSums:
         (V or D, V') float32, `input_at` and `output_at` (m,) int64, `eigenvalues` (m,) float64.
         """
         count = max(self.count, 1.0)
-        input_values, input_basis = _leading(self.inputs / count, self.shape.hidden)
-        output_values, output_basis = _leading(self.outputs / count, self.shape.width)
+        input_values, input_basis = leading_eigenvectors(self.inputs / count, self.shape.hidden)
+        output_values, output_basis = leading_eigenvectors(self.outputs / count, self.shape.width)
         products = np.outer(output_values, input_values)
         order = np.argsort(-products, axis=None, kind="stable")[: self.shape.numbers]
         output_at, input_at = np.unravel_index(order, products.shape)
@@ -183,7 +183,7 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _leading(matrix: Array, count: int) -> tuple[Array, Array]:
+def leading_eigenvectors(matrix: Array, count: int) -> tuple[Array, Array]:
     """The `count` largest eigenvalues (count,) float64 of a symmetric matrix, descending, at least 0, and their eigenvectors in
     columns, float32; the entry of each that is largest in size is positive.
     """

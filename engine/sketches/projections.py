@@ -58,6 +58,21 @@ def outer_sums(left: torch.Tensor, right: torch.Tensor, example_ids: torch.Tenso
     return out
 
 
+def direction(x: torch.Tensor, part: torch.Tensor | None = None) -> torch.Tensor:
+    """A vector x scaled to unit norm, without a floor; 0 stays 0. With a part of x, that part divided by x's norm."""
+    largest = x.abs().max().clamp(min=1e-38)
+    scaled = x / largest
+    norm: torch.Tensor = scaled.norm()
+    return (scaled if part is None else part / largest) / norm.clamp(min=1)
+
+
+def weighted_rows(table: torch.Tensor, index: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Σ_k value[p, k]·table[index[p, k]] → (p, table width), without the (p, k, width) array."""
+    if not index.numel() or not table.shape[1]:
+        return torch.zeros(len(index), table.shape[1], device=table.device)
+    return torch.nn.functional.embedding_bag(index, table, per_sample_weights=value, mode="sum")
+
+
 def projection_bytes(model_shape: ModelShape, maps: Sequence[LinearLayer], k: int, positions: int, numbers: int) -> int:
     """Memory in bytes of the sketches, one layer's sketched tokens (prompt tokens included), and rows of `numbers` values."""
     tables = sum(4 * k * (layer.inputs + layer.outputs) + 48 * max(layer.inputs, layer.outputs) for layer in maps)

@@ -27,11 +27,16 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rise, int8": ("rise", ("rise.precision=int8",)),
     "rise, 8,192 signs": ("rise", ("rise.precision=sign",)),
     "rise, τ = 1, floor 1": ("rise", ("rise.tau=1.0", "rise.floor=1.0")),
+    "rise, whitened": ("rise", ("rise.whiten=0.1",)),
+    "rise, τ = 1, floor 1, whitened": ("rise", ("rise.tau=1.0", "rise.floor=1.0", "rise.whiten=0.1")),
     "rise, τ = 1, floor 1, signs": ("rise", ("rise.tau=1.0", "rise.floor=1.0", "rise.precision=sign")),
     "stride": ("stride", ()),
     "stride, ω": ("stride", ("stride.omega=example",)),
+    "headkfac, cosine": ("headkfac", ("headkfac.cosine=true",)),
 }
-"""RISE comes in several forms, STRIDE with and without weights of examples; every other method with its defaults."""
+"""RISE comes in several forms, STRIDE with and without weights of examples, headkfac also as a cosine; every other method with
+its defaults.
+"""
 SEVERAL = ("backdoor",)
 """Tasks whose seeds are all run; the others are run once."""
 TEXTS = ("tfidf", "bm25")
@@ -156,11 +161,13 @@ def _template(task: tasks.Task) -> Any:
 
 def _typed(given: Sequence[str]) -> dict[str, Any]:
     """Settings as the command line reads them."""
-    found: dict[str, Any] = {}
-    for one in given:
-        name, _, value = one.partition("=")
-        found[name.partition(".")[2]] = float(value) if value.replace(".", "").isdigit() else value
-    return found
+    from headwater.engine.commands.options import method_settings
+
+    names = tuple({one.partition(".")[0] for one in given})
+    pairs = tuple((name, value) for name, _, value in (one.partition("=") for one in given))
+    return {
+        setting: value for settings in method_settings(names, pairs).values() for setting, value in settings.items()
+    }
 
 
 def run(asked: Mapping[str, Sequence[int]], wanted: Sequence[str], data: Path, work: Path) -> list[dict[str, Any]]:

@@ -40,10 +40,11 @@ VARIANTS = [
     {"unit_norms": False, "tau": 1.0, "top": 64, "mass": 1.0, "kr": 32, "kh": 16, "kg": 8},
     {"kg": 0, "kr": 16, "kh": 24},
     {"kr": 0, "kh": 16, "kg": 28},
+    {"kr": 16, "kh": 16, "kg": 8, "whiten": 0.1},
 ]
 
 
-@pytest.mark.parametrize("settings", VARIANTS, ids=["linear", "lexical", "semantic"])
+@pytest.mark.parametrize("settings", VARIANTS, ids=["linear", "lexical", "semantic", "whitened"])
 def test_rise_conforms_with_other_settings(settings):
     for check in checks(models=MODELS[:1], finds_itself=0.95 if settings.get("unit_norms", True) else 0.9):
         if str(check) not in OF_THE_CLASS:

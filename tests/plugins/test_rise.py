@@ -31,7 +31,7 @@ ROUNDING = 3e-6  # of a float32 probability whose exponent is near 40
 def widths_of(rise: Rise, vocabulary: int, hidden: int) -> tuple[int, int, int]:
     """Kr, Kg, Kh: with `exact`, a hidden state of less than Kh numbers leaves its buckets to the left side, and vice versa."""
     if not rise.exact:
-        return rise.kr, rise.kg, rise.kh
+        return rise.kr, rise.kg, min(rise.kh, hidden) if rise.whiten else rise.kh
     kh = min(hidden, rise.kh)
     kr = min(vocabulary, rise.kr * rise.kh // kh)
     kg = min(vocabulary, hidden, rise.kg * rise.kh // kh)
@@ -84,8 +84,12 @@ def direction(x: np.ndarray) -> np.ndarray:
     return x / (np.linalg.norm(x) or 1.0)
 
 
-def signature(h: np.ndarray, z: np.ndarray, y: np.ndarray, weight: np.ndarray, rise: Rise) -> tuple[np.ndarray, float]:
-    """φ of one example, and the error that rounding allows it where sketches of residuals cancel."""
+def signature(
+    h: np.ndarray, z: np.ndarray, y: np.ndarray, weight: np.ndarray, rise: Rise, whitened: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
+    """φ of one example, and the error that rounding allows it where sketches of residuals cancel; `whitened`: states in place
+    of CS_h(h).
+    """
     vocabulary, hidden = weight.shape
     kr, kg, kh = widths_of(rise, vocabulary, hidden)
     tables = [
@@ -97,7 +101,8 @@ def signature(h: np.ndarray, z: np.ndarray, y: np.ndarray, weight: np.ndarray, r
     rh, gh, lost = [], [], []
     for t in range(len(h)):
         r, close = residual(z[t], y[t], rise)
-        hh, rr, gg = unit(h[t] @ tables[1]), (r @ tables[0])[:kr], r @ errors
+        state = h[t] @ tables[1] if whitened is None else whitened[t]
+        hh, rr, gg = unit(state), (r @ tables[0])[:kr], r @ errors
         rh.append(np.outer(unit(rr, rise.floor), hh))
         gh.append(np.outer(unit(gg, rise.floor), hh))
         terms = np.abs(r).sum(), sum(abs(r[v]) * np.linalg.norm(weight[v]) for v in np.flatnonzero(r))
@@ -162,6 +167,35 @@ def test_rows_are_the_formulas(seed, vocabulary, hidden, lengths, spread, model,
         wanted, allowed = signature(h[part], z[part], y[part], weight, rise)
         assert np.linalg.norm(row - wanted) <= 1e-4 + allowed
         assert np.linalg.norm(row) == pytest.approx(np.linalg.norm(wanted), abs=1e-5)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("kh", [5, 40])
+def test_whitened_rows_have_the_inner_products_of_the_formula(kh, exact):
+    rise = Rise(kr=16, kh=kh, kg=8, whiten=0.2, exact=exact)
+    lengths = [4, 9, 300, 1]
+    outputs = random_readout(5, 60, 12, lengths, 2.0, rise)
+    model = outputs.head.model_shape
+    moment = rise.fit(model)
+    moment.accumulate(outputs)
+    found = rise.rows(outputs, rise.precompute(outputs.head, moment.finish()))["signature"].double().numpy()
+    assert found.shape[1] == rise.columns(model)[0].shape[0] == np.prod([sum(rise.widths(model)[:2]), min(kh, 12)])
+    h, z = outputs.hidden().double().numpy(), outputs.head.logits(outputs.hidden()).double().numpy()
+    values, vectors = np.linalg.eigh(h.T @ h / len(h))  # ascending
+    whitened = (h @ vectors / np.sqrt(values + 0.2 * values.mean()))[:, ::-1][:, :kh]
+    cuts = np.cumsum(lengths)[:-1]
+    parts = zip(*(np.split(x, cuts) for x in (h, z, outputs.targets.numpy(), whitened)), strict=True)
+    weight = outputs.head.weight.double().numpy()
+    wanted = np.stack([signature(hs, zs, ys, weight, rise, ws)[0] for hs, zs, ys, ws in parts])
+    assert np.allclose(found @ found.T, wanted @ wanted.T, atol=1e-4)
+
+
+def test_rows_of_stores_before_whitening_are_hashed():
+    settings = Rise(exact=True).settings()
+    older = {name: value for name, value in settings.items() if name != "whiten"}
+    assert Rise.from_settings(older) == Rise()
+    oldest = {name: value for name, value in older.items() if name != "exact"}
+    assert Rise.from_settings(oldest) == Rise(exact=False)
 
 
 def test_ties_go_to_the_lower_token():
@@ -231,6 +265,8 @@ def test_windows_cover_an_example_and_share_their_overlap(positions, bounds):
 def test_settings_out_of_range_are_refused_together():
     with pytest.raises(SettingsError, match=r"rise needs tau > 0, window > overlap ≥ 0"):
         Rise(tau=0.0, window=5, overlap=5)
+    with pytest.raises(SettingsError, match="whiten ≥ 0"):
+        Rise(whiten=-0.1)
     with pytest.raises(SettingsError, match="kr \\+ kg ≥ 1"):
         Rise(kr=0, kg=0)
 
