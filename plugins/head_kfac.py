@@ -1,4 +1,4 @@
-"""`headkfac`: influence through the head by its own curvature, K-FAC's Fisher matrix, fitted by a forward pass without labels.
+"""Influence through the head by its own curvature: K-FAC's Fisher matrix, fitted by a forward pass without labels (`headkfac`).
 
 The head's gradient of an example is g = Σ_t r_t h_tᵀ (V × D), its Fisher matrix B ⊗ A (Martens & Grosse 2015, arXiv 1503.05671;
 `engine/sketches/head_fisher.py`). The influence of example i on query q (Koh & Liang 2017, arXiv 1703.04730, equation 2) is
@@ -81,12 +81,12 @@ class HeadKfac(Similarity):
             raise SettingsError("headkfac needs damping > 0")
 
     def shape(self, model: ModelShape) -> FisherShape:
-        """The sizes of the head, and of what is kept."""
+        """The sizes of the head, and of what is stored."""
         return FisherShape(model.hidden, model.vocabulary, self.rank, self.m)
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
-        """The whitened coordinates."""
-        return (column("coordinates", (self.shape(model).numbers,), "float16"),)
+        """The whitened coordinates. Sums over positions of a sure model may exceed float16."""
+        return (column("coordinates", (self.shape(model).numbers,), "float16" if self.cosine else "float32"),)
 
     def remarks(self, model: ModelShape) -> tuple[str, ...]:
         """How much of the head's gradient a row holds."""

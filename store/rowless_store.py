@@ -15,16 +15,16 @@ from .errors import HeadwaterError, StoreBusy
 from .feature_store import ROOT, FeatureStore
 from .files import refuse_links
 from .layout import FORMAT
-from .state import state_folders
+from .state import is_unfinished, remove_state, state_folders
 from .store_record import METHODS, StoreRecord
 
 _SHARDS = "shards"
 
 
 def is_unused(store: FeatureStore) -> bool:
-    """Whether a store holds neither rows nor anything that was computed for a method, so that nothing is lost with it."""
+    """Whether a store holds neither rows nor a finished computation for a method, so that little is lost with it."""
     has_rows = any(store.rows(group) for group in store.groups)
-    return not has_rows and next(state_folders(store.path / METHODS), None) is None
+    return not has_rows and all(is_unfinished(folder) for folder in state_folders(store.path / METHODS))
 
 
 def replace_unused(store: FeatureStore, provenance: dict[str, Any], version: str) -> None:
@@ -37,6 +37,8 @@ def replace_unused(store: FeatureStore, provenance: dict[str, Any], version: str
         _replace_root(store, StoreRecord(FORMAT, version, provenance))
         for group in groups:
             store.shard.remove_group(group)
+        for folder in list(state_folders(store.path / METHODS)):
+            remove_state(folder)
 
 
 def remove_unused(store: FeatureStore) -> None:

@@ -31,6 +31,8 @@ from .names import require_name
 from .store_record import METHODS
 
 ROOT = "zarr.json"
+UNFINISHED = "unfinished-"
+"""The names of states that are work in progress begin with it."""
 _LAYOUT = 1
 _ATTEMPTS = 3  # at reading a state that others replace meanwhile
 
@@ -102,6 +104,11 @@ def remove_state(folder: Path) -> None:
 def has_state(folder: Path) -> bool:
     """Whether a state was written there. Only reading it tells whether it is undamaged."""
     return (folder / ROOT).is_file()
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a state is work in progress, which a later run continues or drops."""
+    return folder.name.startswith(UNFINISHED)
 
 
 def state_folders(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""A recovered answer: weights of all examples by one member of a subset method or by several, with ties in a fixed order.
+"""Weights of all examples, recovered by one member of a subset method or by several, with ties in a fixed order.
 
 Most weights of a sparse answer are zero. Examples that have weight zero for all members are ordered by back-projection, Mᵀ(y
 − ȳ), scaled to be smaller than any weight: they rank below examples with positive weights and above those with negative

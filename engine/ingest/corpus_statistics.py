@@ -10,6 +10,7 @@ import hashlib
 import heapq
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 from ...store.errors import StoreDamaged
 from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
-from ...store.state import has_state, read_state, remove_state, whole_state, write_state
+from ...store.state import UNFINISHED, has_state, read_state, remove_state, whole_state, write_state
 from ..interface.method import Accumulator, Method, ResumableAccumulator
 from ..interface.model_view import ModelShape, OutputSpec
 from ..models.batch_outputs import PackedOutputs, merge_specs
@@ -72,7 +73,8 @@ def collect_statistics(
     False if stopped before the end. Accumulators that can be resumed are stored now and then: a later run continues from there.
 
     Raises:
-        DataError: NaN or Inf in an example's logits. BrokenMethod: a method's own code fails.
+        DataError: NaN or Inf in an example's logits. BrokenMethod: a method's own code fails. StoreBusy: another process writes
+            the method's rows.
     """
     model = provider.head.model_shape
     fits: dict[str, _Fit] = {}
@@ -80,7 +82,7 @@ def collect_statistics(
         accumulator = method.fit(model)
         is_frozen = store.rows(method_group(name)) or has_state(_folder(store, name))
         if accumulator is not None and not is_frozen:
-            fits[name] = _Fit(name, method.needs(model), accumulator, _folder(store, name, "unfinished-statistics"))
+            fits[name] = _Fit(name, method.needs(model), accumulator, _folder(store, name, f"{UNFINISHED}statistics"))
     if not fits:
         return True
     sample = sample_places(provider)
@@ -91,9 +93,22 @@ def collect_statistics(
     for name, fit in fits.items():
         with plugin_code(name, "finish"):
             arrays = fit.accumulator.finish()
-        write_state(_folder(store, name), {_EXAMPLES: sample.examples}, arrays)
+        _freeze(store, name, sample, arrays)
         remove_state(fit.folder)
     return True
+
+
+def _freeze(store: FeatureStore, name: str, sample: CorpusSample, arrays: Mapping[str, Array]) -> None:
+    """Store a method's statistics, unless another process has done so meanwhile.
+
+    Raises:
+        StoreBusy: another process writes the method's rows.
+    """
+    group = method_group(name)
+    with closing(store.own(group)):
+        store.refresh()
+        if not store.rows(group) and not has_state(_folder(store, name)):
+            write_state(_folder(store, name), {_EXAMPLES: sample.examples}, arrays)
 
 
 @dataclass(frozen=True, slots=True)

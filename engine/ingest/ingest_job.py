@@ -252,7 +252,8 @@ def _check_method(name: str, method: Method, provider: Provider) -> None:
         raise SettingsError(
             f"method {name} needs statistics of its rows, which sign bits cannot give: set -o {name}.precision float16"
         )
-    if model_shape.vocabulary < 2 and method.needs(model_shape).reductions:
+    reads_logits = method.needs(model_shape).reductions or type(method).reductions is not Method.reductions
+    if model_shape.vocabulary < 2 and reads_logits:
         raise SettingsError(
             f"method {name} needs logits of at least 2 classes; this corpus holds only vectors: use --method vectors"
         )

@@ -22,17 +22,18 @@ import torch
 from ...store.errors import DataError
 from ...store.layout import Array
 from ..interface.model_view import BatchOutputs
+from .head_gradient import whole_residual
 
 FULL_VOCABULARY = 4096
 """Largest vocabulary whose residuals are taken as they are."""
 POSITIONS = 8
-"""Largest number of positions of one example that are summed: evenly spaced ones, which stand for the others."""
+"""Largest number of positions of one example whose probabilities are summed: evenly spaced ones, which stand for the others."""
 _TILE_BYTES = 24 << 20  # float64 numbers that are multiplied at once
 
 
 @dataclass(frozen=True, slots=True)
 class FisherShape:
-    """The sizes of the head, and of what is kept of its Fisher matrix."""
+    """The sizes of the head, and of what is stored of its Fisher matrix."""
 
     hidden: int
     """D."""
@@ -65,7 +66,7 @@ class FisherShape:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all coordinates of the gradient are kept."""
+        """Whether all coordinates of the gradient are stored."""
         return not self.reads_errors and self.numbers == self.vocabulary * self.hidden
 
     @property
@@ -77,7 +78,7 @@ class FisherShape:
         """Memory of the sums, of a tile and of the eigendecompositions."""
         tile = self.tile_rows * (20 * self.vocabulary + 16 * self.output_size) + 4 * _TILE_BYTES
         pairs = 32 * self.width * self.hidden
-        return tile + 8 * 6 * (self.output_size**2 + self.hidden**2) + 16 * self.vocabulary + pairs
+        return tile + 8 * (8 * self.output_size**2 + 6 * self.hidden**2) + 32 * self.vocabulary + pairs
 
 
 class FisherSums:
@@ -87,50 +88,48 @@ class FisherSums:
         """All sums are zero."""
         self.shape, self.count = shape, 0.0
         self.inputs = np.zeros((shape.hidden, shape.hidden))
-        self.outputs = np.zeros((shape.output_size, shape.output_size))
+        self.outputs = np.zeros((shape.output_size, shape.output_size))  # of p pᵀ, or of Wᵀp pᵀW
+        self.probabilities = np.zeros(shape.vocabulary)
+        self._weight: torch.Tensor | None = None  # of the head, from the first batch
 
     def accumulate(self, outputs: BatchOutputs) -> None:
-        """Add the batch's positions, at most `POSITIONS` of each example."""
+        """Add the batch's positions; of the probabilities at most `POSITIONS` of each example."""
+        self._weight, states = outputs.head.weight, outputs.hidden()
         positions, weights = sampled_positions(outputs.example_ids, outputs.examples)
-        totals = torch.zeros(self.shape.vocabulary, dtype=torch.float64, device=weights.device)
+        products = weights.new_zeros(self.outputs.shape)
+        totals = weights.new_zeros(self.shape.vocabulary)
         for start in range(0, len(positions), self.shape.tile_rows):
             tile = slice(start, start + self.shape.tile_rows)
-            hidden, weight = outputs.hidden()[positions[tile]].double(), weights[tile]
-            p = torch.softmax(outputs.logits(positions[tile]).double(), 1)
-            read = self._read(p, outputs.head.weight)
-            self.inputs += ((hidden * weight[:, None]).T @ hidden).cpu().numpy()
-            self.outputs -= ((read * weight[:, None]).T @ read).cpu().numpy()
-            totals += weight @ p
-        self._add_diagonal(totals, outputs.head.weight)
-        self.count += float(weights.sum())
+            p = torch.softmax(outputs.logits(positions[tile]), 1)
+            read = self._through_head(p, self._weight).double() if self.shape.reads_errors else p.double()
+            products += (read * weights[tile, None]).T @ read
+            totals += weights[tile] @ p.double()
+        for part in _blocks(*states.shape):
+            hidden = states[part].double()
+            self.inputs += (hidden.T @ hidden).cpu().numpy()
+        self.outputs += products.cpu().numpy()
+        self.probabilities += totals.cpu().numpy()
+        self.count += len(states)
 
-    def _read(self, p: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Probabilities (p, V) as they are, or through the head: (p, D)."""
-        if not self.shape.reads_errors:
-            return p
+    def _through_head(self, p: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """p @ W: (p, D) float32, of probabilities (p, V)."""
         read = p.new_zeros(len(p), self.shape.hidden)
         for part in _blocks(*weight.shape):
-            read += p[:, part] @ weight[part].to(p.dtype)
+            read += p[:, part] @ weight[part].float()
         return read
-
-    def _add_diagonal(self, totals: torch.Tensor, weight: torch.Tensor) -> None:
-        """Add diag(totals), or Wᵀ diag(totals) W; totals (V,) are sums of probabilities."""
-        if not self.shape.reads_errors:
-            self.outputs[np.diag_indices(len(totals))] += totals.cpu().numpy()
-            return
-        for part in _blocks(*weight.shape):
-            rows = weight[part].double()
-            self.outputs += ((rows * totals[part, None]).T @ rows).cpu().numpy()
 
     def merge(self, other: FisherSums) -> None:
         """Add the sums of other examples."""
         self.count += other.count
         self.inputs += other.inputs
         self.outputs += other.outputs
+        self.probabilities += other.probabilities
+        self._weight = other._weight if self._weight is None else self._weight
 
     def state_dict(self) -> dict[str, Array]:
         """The sums, without copies."""
-        return {"count": np.array(self.count), "inputs": self.inputs, "outputs": self.outputs}
+        return {"count": np.array(self.count), "inputs": self.inputs, "outputs": self.outputs,
+                "probabilities": self.probabilities}  # fmt: skip
 
     def load_state_dict(self, arrays: Mapping[str, Array]) -> None:
         """Continue from stored sums.
@@ -144,6 +143,7 @@ class FisherSums:
             raise DataError(f"sums of the head's Fisher matrix have shapes {shapes}, expected {expected}")
         self.count = float(arrays["count"])
         self.inputs, self.outputs = np.array(arrays["inputs"]), np.array(arrays["outputs"])
+        self.probabilities = np.array(arrays["probabilities"])
 
     def finish(self) -> dict[str, Array]:
         """The eigenvectors and the pairs of them with the largest λ_b λ_a, descending: `input_basis` (D, D') and `output_basis`
@@ -151,7 +151,7 @@ class FisherSums:
         """
         count = max(self.count, 1.0)
         input_values, input_basis = leading_eigenvectors(self.inputs / count, self.shape.hidden)
-        output_values, output_basis = leading_eigenvectors(self.outputs / count, self.shape.width)
+        output_values, output_basis = leading_eigenvectors(self._spread() / count, self.shape.width)
         products = np.outer(output_values, input_values)
         order = np.argsort(-products, axis=None, kind="stable")[: self.shape.numbers]
         output_at, input_at = np.unravel_index(order, products.shape)
@@ -160,6 +160,20 @@ class FisherSums:
             "input_at": input_at.astype(np.int64), "output_at": output_at.astype(np.int64),
             "eigenvalues": products[output_at, input_at],
         }  # fmt: skip
+
+    def _spread(self) -> Array:
+        """Σ (diag p − p pᵀ), or Wᵀ Σ (diag p − p pᵀ) W."""
+        spread: Array = -self.outputs
+        if not self.shape.reads_errors:
+            spread[np.diag_indices(len(spread))] += self.probabilities
+        elif self._weight is not None:
+            totals = torch.from_numpy(self.probabilities).to(self._weight.device)
+            diagonal = totals.new_zeros(spread.shape)
+            for part in _blocks(*self._weight.shape):
+                rows = self._weight[part].double()
+                diagonal += (rows * totals[part, None]).T @ rows
+            spread += diagonal.cpu().numpy()
+        return spread
 
 
 def sampled_positions(example_ids: torch.Tensor, examples: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -203,9 +217,5 @@ class ProjectedResidual:
     """(V, k) float32."""
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(p, V), (p,) → ((p, k),). At the target, p − 1 is computed as minus the sum of the others, which is exact near 1."""
-        residual = torch.softmax(logits, 1)
-        at = torch.arange(len(residual), device=residual.device)
-        residual[at, targets] = 0
-        residual[at, targets] = -residual.sum(1)
-        return (residual @ self.projection,)
+        """(p, V), (p,) → ((p, k),)."""
+        return (whole_residual(logits, targets) @ self.projection,)

@@ -19,18 +19,18 @@ from .widths import side_widths, width_remark
 
 @dataclass(frozen=True, slots=True)
 class ExactResidual:
-    """The whole residual at τ = 1: (p, V), for heads of few classes.
-
-    The target's p − 1 is computed as minus the sum of the others: for confident predictions the difference would be rounding
-    error.
-    """
+    """The whole residual at τ = 1: (p, V), for heads of few classes."""
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(p, V), (p,) → ((p, V),)."""
-        residual = torch.softmax(logits, 1)
-        own = targets[:, None]
-        residual.scatter_(1, own, 0.0)
-        return (residual.scatter_(1, own, -residual.sum(1, keepdim=True)),)
+        return (whole_residual(logits, targets),)
+
+
+def whole_residual(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(p, V) float32: softmax − onehot at τ = 1. At the target it is minus the sum of the others, which is exact near p = 1."""
+    residual, own = torch.softmax(logits, 1), targets[:, None]
+    residual.scatter_(1, own, 0.0)
+    return residual.scatter_(1, own, -residual.sum(1, keepdim=True))
 
 
 @dataclass(frozen=True, slots=True)

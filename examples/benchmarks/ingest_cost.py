@@ -35,7 +35,7 @@ METHODS: dict[str, tuple[str, dict[str, int]]] = {
     "headkfac, rank 128": ("headkfac", {"rank": 128}),
 }
 ROWS = 100_000
-"""The share of corpus statistics is told for a corpus of so many texts."""
+"""Number of texts of the corpus that the printed share of corpus statistics is of."""
 
 
 class Clock:
@@ -128,13 +128,16 @@ def cost(
     from headwater.engine.ingest.ingestion import Ingestion
     from headwater.engine.models.language_model import ModelChoice
     from headwater.engine.runtime.run import SILENT
+    from headwater.engine.sketches.head_fisher import FisherSums
 
     shutil.rmtree(store, ignore_errors=True)
     clock = Clock()
     prepared = prepare(IngestJob([corpus], str(store), ModelChoice(model), dict([named])))
     opened = prepared.open()
-    fit = -spent()
+    fit, end = -spent(), Clock()
+    undo_finish = end.watch(FisherSums, "finish", "finish")  # costs the same for any number of texts
     collect_statistics(opened.store, prepared.provider, prepared.methods, Pacing(prepared.tokens, 1e9), SILENT)
+    undo_finish()
     fit += spent()
     ingestion = Ingestion(Beside(prepared.provider, bare, clock), opened.store, prepared.methods, prepared.tokens, 15.0)
     undo = watched(clock)
@@ -148,10 +151,11 @@ def cost(
     ours = total - parts.pop("bare")
     parts["reductions"] -= parts["head product"]
     parts["tokenising and the rest"] = ours - sum(parts.values())
-    samples, texts = min(SAMPLE, ROWS), outcome.rows
+    finish, texts = end.seconds["finish"], outcome.rows
+    whole_fit = finish + (fit - finish) * SAMPLE / min(SAMPLE, texts)
     return {
         "fit": fit,
-        "fit share": fit * samples / min(samples, texts) / (fit + ours * ROWS / texts) if fit > 1 else 0.0,
+        "fit share": whole_fit / (whole_fit + ours * ROWS / texts) if finish else 0.0,
         "tokens": outcome.tokens,
         "bare": total - ours,
         "ours": ours,

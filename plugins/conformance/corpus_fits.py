@@ -103,18 +103,20 @@ def statistics_survive_storing(method: Method, models: Sequence[ModelShape], dev
     for trial in trials(method, models, device):
         if method.fit(trial.model) is None:
             return _NOT_FITTED
-        given = _collected(method, trial, [_ALL_EXAMPLES])
-        wrong = [name for name, values in given.items() if not isinstance(values, np.ndarray) or values.dtype == object]
+        arrays = _collected(method, trial, [_ALL_EXAMPLES])
+        wrong = [
+            name for name, values in arrays.items() if not isinstance(values, np.ndarray) or values.dtype == object
+        ]
         demand(not wrong, f"finish gives {', '.join(wrong)} that are not arrays of numbers")
         with tempfile.TemporaryDirectory() as folder:
-            write_state(Path(folder, "state"), {}, given)
+            write_state(Path(folder, "state"), {}, arrays)
             state = read_state(Path(folder, "state"))
         assert state is not None
         stored = state.arrays
         same = all(
-            stored[name].dtype == each.dtype and np.array_equal(stored[name], each) for name, each in given.items()
+            stored[name].dtype == each.dtype and np.array_equal(stored[name], each) for name, each in arrays.items()
         )
-        demand(same and set(stored) == set(given), "statistics are other ones when they are read back")
+        demand(same and set(stored) == set(arrays), "statistics are other ones when they are read back")
     return ""
 
 

@@ -135,11 +135,11 @@ def is_of_this_api(method: Method) -> str:
 def remarks_are_lines(method: Method, models: Sequence[ModelShape], device: str) -> str:
     """`remarks` gives a tuple of lines of text, which a plan prints behind the method's name."""
     for trial in trials(method, models, device):
-        given = method.remarks(trial.model)
-        are_lines = isinstance(given, tuple) and all(
-            isinstance(line, str) and len(line.splitlines()) == 1 for line in given
+        remarks = method.remarks(trial.model)
+        are_lines = isinstance(remarks, tuple) and all(
+            isinstance(line, str) and len(line.splitlines()) == 1 for line in remarks
         )
-        demand(are_lines, f"remarks gives {given!r}, not a tuple of lines")
+        demand(are_lines, f"remarks gives {remarks!r}, not a tuple of lines")
     return ""
 
 

@@ -11,14 +11,14 @@ from headwater.engine.attribution.query_options import SearchOptions
 from headwater.engine.attribution.stored_scores import StoredScores
 from headwater.engine.data.documents import RecordErrors
 from headwater.engine.ingest.array_provider import ArrayProvider
-from headwater.engine.ingest.corpus_statistics import sample_places
+from headwater.engine.ingest.corpus_statistics import Pacing, collect_statistics, sample_places
 from headwater.engine.ingest.examples import Place
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
 from headwater.engine.models.language_model import ModelChoice
 from headwater.engine.presentation.terminal import print_info
 from headwater.engine.results.store_info import store_facts
-from headwater.engine.runtime.run import Run
-from headwater.store.errors import BrokenMethod, StoreDamaged
+from headwater.engine.runtime.run import SILENT, Run
+from headwater.store.errors import BrokenMethod, DataError, SettingsError, StoreDamaged
 from headwater.store.feature_store import FeatureStore
 from headwater.store.reader import open_column
 from headwater.store.state import has_state, read_state, remove_state
@@ -202,6 +202,45 @@ def test_a_fit_that_was_stopped_continues_and_gives_the_same_bytes(tmp_path):
     assert reports == [1536, 1600]  # the first two windows were not read again
     assert kfac_statistics(stopped) == kfac_statistics(tmp_path / "whole")
     assert not has_state(stopped / "S/methods/headkfac/state/unfinished-statistics")
+
+
+def test_a_fit_that_failed_binds_no_later_run(tmp_path):
+    write(tmp_path / "a.npz", 1600, 0)
+    damaged = dict(np.load(tmp_path / "a.npz"))
+    damaged["hidden"][-1] = np.nan
+    np.savez(tmp_path / "a.npz", **damaged)
+    with pytest.raises(DataError, match="NaN or Inf"):
+        prepare(job(tmp_path, "a.npz", method="headkfac", commit_seconds=0.0)).ingest()
+    assert not (tmp_path / "S").exists()
+    write(tmp_path / "a.npz", 1200, 0)
+    assert prepare(job(tmp_path, "a.npz", method="headkfac")).ingest().finished
+
+
+def test_unfinished_statistics_are_dropped_with_the_settings_that_they_belong_to(tmp_path):
+    write(tmp_path / "a.npz", 1600, 0)
+    asked = iter([False, False, True])
+    prepare(job(tmp_path, "a.npz", method="headkfac")).open().run(Run(should_stop=lambda: next(asked, True)))
+    write(tmp_path / "a.npz", 1200, 5)
+    prepare(job(tmp_path, "a.npz", method="headkfac")).ingest()
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other/a.npz", 1200, 5)
+    prepare(job(tmp_path / "other", "a.npz", method="headkfac")).ingest()
+    assert kfac_statistics(tmp_path) == kfac_statistics(tmp_path / "other")
+
+
+def test_statistics_that_another_process_froze_meanwhile_stay(tmp_path):
+    write(tmp_path / "a.npz", 900, 0)
+    slow = prepare(job(tmp_path, "a.npz", method="headkfac", batch_tokens=64)).open()
+    assert prepare(job(tmp_path, "a.npz", method="headkfac")).ingest().finished
+    frozen = kfac_statistics(tmp_path)
+    collected = collect_statistics(slow.store, slow.provider, slow.methods, Pacing(64, 15.0), SILENT)
+    assert collected and kfac_statistics(tmp_path) == frozen
+
+
+def test_vectors_alone_have_no_head_to_fit(tmp_path):
+    np.savez(tmp_path / "v.npz", vectors=np.ones((4, 3), np.float32))
+    with pytest.raises(SettingsError, match="headkfac needs logits of at least 2 classes"):
+        prepare(job(tmp_path, "v.npz", method="headkfac"))
 
 
 def test_a_fit_that_was_stopped_starts_again_if_the_corpus_has_grown(tmp_path):

@@ -43,23 +43,26 @@ def fitted(of, *batches):
     return sums.finish()
 
 
-def require_eigenbasis(basis, matrix):
+def require_eigenbasis(basis, matrix, tolerance=1e-6):
     """The leading eigenvectors of a matrix, with positive largest entries."""
     assert basis.dtype == np.float32
     values = np.linalg.eigvalsh(matrix)[::-1][: basis.shape[1]]
-    assert np.abs(matrix @ basis - basis * values).max() < 1e-6 * max(1, values[0])
+    assert np.abs(matrix @ basis - basis * values).max() < tolerance * max(1, values[0])
     assert np.allclose(basis.T @ basis, np.eye(len(values)), atol=1e-5)
     assert (basis[np.abs(basis).argmax(0), np.arange(len(values))] > 0).all()
 
 
-def require_factors(state, inputs, residuals, rank=64):
+def require_factors(state, inputs, residuals, rank=64, tolerance=1e-6):
     """Both bases, and the largest products of eigenvalues where they belong."""
     require_eigenbasis(state["input_basis"], inputs)
-    require_eigenbasis(state["output_basis"], residuals)
+    require_eigenbasis(state["output_basis"], residuals, tolerance)
     a, b = (np.linalg.eigvalsh(matrix)[::-1].clip(0) for matrix in (inputs, residuals))
     products = np.outer(b[:rank], a)
-    assert np.allclose(state["eigenvalues"], np.sort(products.ravel())[::-1][: len(state["eigenvalues"])], atol=1e-12)
-    assert np.allclose(state["eigenvalues"], products[state["output_at"], state["input_at"]], atol=1e-12)
+    expected = np.sort(products.ravel())[::-1][: len(state["eigenvalues"])]
+    assert np.allclose(state["eigenvalues"], expected, atol=tolerance * expected[0])
+    assert np.allclose(
+        state["eigenvalues"], products[state["output_at"], state["input_at"]], atol=tolerance * expected[0]
+    )
     assert len({*zip(state["output_at"], state["input_at"], strict=True)}) == len(state["eigenvalues"])
 
 
@@ -77,7 +80,8 @@ def test_of_a_large_vocabulary_residuals_are_read_through_the_head(monkeypatch):
     monkeypatch.setattr(head_fisher, "FULL_VOCABULARY", 10)
     outputs, hidden, p, weight = batch()
     inputs, residuals = factors(hidden, p)
-    require_factors(fitted(shape(coordinates=20), outputs), inputs, weight.T @ residuals @ weight)
+    state = fitted(shape(coordinates=20), outputs)
+    require_factors(state, inputs, weight.T @ residuals @ weight, tolerance=1e-5)  # Wᵀp is computed in float32
 
 
 def test_sums_go_over_blocks_of_a_large_head(monkeypatch):
@@ -90,7 +94,7 @@ def test_sums_go_over_blocks_of_a_large_head(monkeypatch):
         assert np.allclose(array, whole[name], atol=1e-5)
 
 
-def test_a_small_head_is_kept_whole():
+def test_a_small_head_is_stored_whole():
     assert FisherShape(512, 2, 512, 1024).is_whole and FisherShape(512, 2, 512, 1024).numbers == 1024
     assert not FisherShape(784, 10, 512, 1024).is_whole
     assert FisherShape(576, 49152, 512, 10**6).numbers == 512 * 576
@@ -112,7 +116,9 @@ def test_batches_and_the_order_of_merging_change_nothing_but_rounding(monkeypatc
         sums.accumulate(outputs)
     apart[0].merge(apart[1])
     for name, array in together.state_dict().items():
-        assert np.allclose(apart[0].state_dict()[name], array, rtol=1e-12, atol=1e-12)
+        assert np.allclose(apart[0].state_dict()[name], array, rtol=1e-6, atol=1e-6)
+    for name, array in together.finish().items():
+        assert np.allclose(apart[0].finish()[name], array, rtol=1e-4, atol=1e-4)
 
 
 def test_sums_that_are_loaded_continue_to_the_byte():
