@@ -366,8 +366,8 @@ def test_each_member_is_a_fit_of_its_own_with_its_own_design(checkpoints: Path) 
         np.testing.assert_array_equal(array, fits[1].operators()[name])
     facts = json.loads(done("info", checkpoints / "B", "--json").stdout)["fits"]
     assert facts["stride@early"]["base"] == str(checkpoints / "early") and facts["stride@7"]["settings"]["seed"] == 7
-    told = done("info", checkpoints / "B").stdout
-    assert f"stride@late: 24 subsets of 60 examples, seed 2, model {checkpoints / 'late'}" in told
+    printed = done("info", checkpoints / "B").stdout
+    assert f"stride@late: 24 subsets of 60 examples, seed 2, model {checkpoints / 'late'}" in printed
     done("verify", checkpoints / "B")
 
 
@@ -438,7 +438,7 @@ def test_fitted_members_that_cannot_answer_are_one_line(checkpoints: Path, tmp_p
     shutil.copytree(checkpoints / "B", tmp_path / "B")
     ask = ["attribute", tmp_path / "B", "--queries", checkpoints / "queries.jsonl", "--method"]
     listed = "its members are stride@7, stride@8, stride@model, stride@early, stride@late: name one, or"
-    for words, told in (
+    for words, message in (
         ((*ask, "stride"), listed),
         ((*ask, "stride", "--members", "early,gone"), "stride has no member stride@gone"),
         ((*ask, "stride", "--members", "early"), "--method stride@early answers from this one"),
@@ -451,7 +451,7 @@ def test_fitted_members_that_cannot_answer_are_one_line(checkpoints: Path, tmp_p
         (("fit", tmp_path / "B", "--bases", tmp_path / "nowhere", *options(QUICK)), "nowhere"),
     ):
         wrong = headwater(*words)
-        assert wrong.exit_code == 1 and told in wrong.stderr and wrong.stderr.count("\n") == 1, (words, wrong.output)
+        assert wrong.exit_code == 1 and message in wrong.stderr and wrong.stderr.count("\n") == 1, (words, wrong.output)
     shutil.copytree(checkpoints / "early", tmp_path / "moved")
     done("fit", tmp_path / "B", "--method", "stride@early", "--base", tmp_path / "moved")
     assert read_fit(FeatureStore.open(tmp_path / "B"), "stride@early").model.path == str(tmp_path / "moved")
