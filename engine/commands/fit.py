@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...store.json_values import JsonFields, JsonObject
+from .comma_lists import parts_of
 from .options import MODEL_PATH, RUN, RunArguments, command_of, echo, method_settings, options
 
 if TYPE_CHECKING:
@@ -55,11 +56,9 @@ class FitArguments(RunArguments):
         """
         from ..data.array_files import is_array_path
 
-        if not self.bases:
+        paths = parts_of("--bases", self.bases)
+        if not paths:
             return [self]
-        paths = self.bases.split(",")
-        if not all(paths):
-            raise click.UsageError("--bases has an empty path: --method NAME alone fits the store's own model")
         names = [f"{self.method}@{path.stem if is_array_path(str(path)) else path.name}" for path in map(Path, paths)]
         if self.base or "@" in self.method:
             raise click.UsageError("--bases names the members: give a method without a member, and leave out --base")

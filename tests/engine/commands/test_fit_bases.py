@@ -39,5 +39,5 @@ def test_a_setting_of_no_member_is_refused(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize("bases", [",", "a,", ",a", "a,,b"])
 def test_an_empty_path_is_refused(bases: str) -> None:
-    with pytest.raises(click.UsageError, match="--bases has an empty path"):
+    with pytest.raises(click.UsageError, match=f"--bases {bases}: nothing"):
         fits_of(bases)
