@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from ...store.errors import SettingsError
 from ...store.json_values import JsonObject
+from ..interface.registry import EVERY_MEMBER
 
-ALL = ("all",)
+ALL = (EVERY_MEMBER,)
 """The labels that stand for all members."""
 
 

@@ -83,16 +83,23 @@ def open_session(
 
 
 def _members_session(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> MembersSession:
-    """A session over several members of a method."""
-    choice = options.search.members
+    """A session over several members of a method.
+
+    Raises:
+        HeadwaterError: there is no such method, or it has no members that answer together.
+    """
+    choice, kind = options.search.members, load(method)
     if text_method_of(method, store):
         raise SettingsError(f"method {method} compares texts and has no members: leave out --members")
     if replace(options.search, all_scores=False, partial=False, members=MemberChoice(), device=None) != ONE_SCAN:
         raise SettingsError("--members scans the rows as they are stored: leave out --scan, --candidates and --certify")
     name, fitted = method_of(method), is_fitted(method, store)
-    more = (
-        f"headwater fit {store.url} --method {name}@MEMBER" if fitted else f"headwater ingest --method {name} --seeds 5"
-    )
+    if fitted:
+        more = f"headwater fit {store.url} --method {name}@MEMBER"
+    elif isinstance(kind.from_settings({}).settings().get("seed"), int):
+        more = f"headwater ingest --method {name} --seeds 5"
+    else:
+        more = f"headwater ingest --method {name}@MEMBER, with another setting or --base,"
     available = members_of(list(fits_of(store)) if fitted else store.methods, method)
     names = chosen_members(available, method, choice.labels, f"{more} adds more")
     members: MemberScores = (FittedMembers if fitted else StoredMembers)(store, names, queries, options, run)

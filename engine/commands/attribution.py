@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ..results.printable import printable_json
+from .comma_lists import parts_of
 from .options import (
     COLUMNS,
     EXAMPLES_PRINTED,
@@ -263,11 +264,12 @@ def _session(
     a = arguments
     if a.combine != "mean" and not a.members:
         raise click.UsageError("--combine needs --members")
-    members = MemberChoice(tuple(label for label in a.members.split(",") if label), a.combine)
+    members = MemberChoice(parts_of("--members", a.members), a.combine)
     search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, members, a.partial)
-    run = Run(arguments.budget, arguments.device, silent if display is None else display.show)
-    query_options = QueryOptions(top, arguments.model_choice, arguments.query_text, search, output)
-    return open_session(arguments.store, arguments.method, arguments.queries, query_options, run)
+    run = Run(a.budget, a.device, silent if display is None else display.show)
+    return open_session(
+        a.store, a.method, a.queries, QueryOptions(top, a.model_choice, a.query_text, search, output), run
+    )
 
 
 @click.command("attribute")

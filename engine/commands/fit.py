@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...store.json_values import JsonObject
+from ...store.json_values import JsonFields, JsonObject
+from .comma_lists import parts_of
 from .options import MODEL_PATH, RUN, RunArguments, command_of, echo, method_settings, options
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ FITTING = options(
     click.option("--base", default="", metavar="PATH", help="Model of the member that --method names (NAME@MEMBER), or file of "
                  "arrays, in place of the store's own. [default: the recorded one]"),
     click.option("--bases", default="", metavar="PATHS", help="Several of these, separated by commas; each member is named after "
-                 "its folder or file."),
+                 "its folder or file. A setting of NAME is one of every member, a setting of NAME@MEMBER of this one."),
     MODEL_PATH,
     click.option("--corpus", multiple=True, metavar="FILE", help="Path of a corpus file, if it moved. Only stores of arrays "
                  "and stores without texts read their corpus again."),
@@ -47,24 +49,33 @@ class FitArguments(RunArguments):
     bases: str = ""
 
     def members(self) -> list[FitArguments]:
-        """The arguments of each fit: one for each of `bases`, or these."""
+        """The arguments of each fit: one for each of `bases`, or these. A setting of the method is one of each member.
+
+        Raises:
+            click.UsageError: a path is empty, two members have one name, or a setting is of neither.
+        """
         from ..data.array_files import is_array_path
 
-        paths = [path for path in self.bases.split(",") if path]
+        paths = parts_of("--bases", self.bases)
+        if not paths:
+            return [self]
         names = [f"{self.method}@{path.stem if is_array_path(str(path)) else path.name}" for path in map(Path, paths)]
-        if paths and (self.base or "@" in self.method):
+        if self.base or "@" in self.method:
             raise click.UsageError("--bases names the members: give a method without a member, and leave out --base")
         if len(set(names)) < len(names):
             raise click.UsageError("--bases has two models of one name: fit each by --method NAME@MEMBER --base PATH")
-        if not paths:
-            return [self]
-        own = [(key.rpartition(".")[2], value) for key, value in self.settings if key.rpartition(".")[0] == self.method]
+        settings = method_settings((self.method, *names), self.settings)
         return [
             replace(
-                self, method=name, base=path, bases="", settings=tuple((f"{name}.{key}", value) for key, value in own)
+                self, method=name, base=path, bases="", settings=_pairs(name, settings[self.method] | settings[name])
             )
             for name, path in zip(names, paths, strict=True)
         ]
+
+
+def _pairs(name: str, settings: JsonFields) -> tuple[tuple[str, str], ...]:
+    """Settings as the values of `-o`."""
+    return tuple((f"{name}.{key}", json.dumps(value)) for key, value in settings.items())
 
 
 @click.command()

@@ -9,14 +9,12 @@ shards/0/hidden_states/NAME.base0/         the hidden states that the model comp
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 from ...store.errors import BrokenMethod, SettingsError, StoreDamaged, StoreMismatch, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
@@ -28,13 +26,20 @@ from ..ingest.member_model import MemberModel
 from ..interface.registry import load
 from ..interface.subset_method import Design, SubsetMethod
 from ..recovery.recover import PURSUITS, Recovery
+from .earlier_fit import converted
+from .fit_digest import RECOVERY, digest_of, fit_settings
 
 RECORD = "fit"
-RECOVERY = ("solver", "regularization", "held_out", "tolerance")
-"""Settings of the recovery: they may change after the fit."""
 
 
-class FitRecord(TypedDict):
+class _OfBefore(TypedDict, total=False):
+    """What only a record has that was made before members were fits of their own."""
+
+    of: str
+    """The digest that its parameters bear."""
+
+
+class FitRecord(_OfBefore):
     """The record of a fit, as JSON values."""
 
     settings: JsonObject
@@ -115,38 +120,20 @@ def read_record(store: FeatureStore, name: str) -> FitRecord | None:
         state = read_state(folder)
         if state is None:
             return None
-        values = _converted(state.values, name, store.url)
+        values = converted(state.values, name, store.url)
     if not _is_record(values):
         raise StoreDamaged(f"{folder} is not a record of a fit: run headwater fit --again to make a new one")
     return cast(FitRecord, values)
 
 
-def _converted(values: Mapping[str, Any], name: str, url: str) -> dict[str, Any]:
-    """A record as it is now, from one of before members were fits of their own: it lists base models.
-
-    Raises:
-        StoreMismatch: there are several, or another one than the store's own.
-    """
-    bases, settings = values.get("bases"), values.get("settings")
-    if not isinstance(bases, list) or not all(isinstance(base, dict) for base in bases) or not bases:
-        return dict(values)
-    if len(bases) > 1 or bases[0].get("base"):
-        paths = ",".join(str(base.get("base")) for base in bases)
-        raise StoreMismatch(f"the fit of {name} holds base models ({len(bases)}), which are members now: "
-                            f"headwater fit {url} --method {name} --bases {paths} fits them again")  # fmt: skip
-    if isinstance(settings, dict):
-        settings = {key: value for key, value in settings.items() if key != "bases"}
-    now = {key: value for key, value in values.items() if key not in ("bases", "done")}
-    return {**now, "settings": settings, **bases[0], "draw": 0, "done": bool(values.get("done"))}
-
-
 def _is_record(values: object) -> bool:
     """Whether JSON values are a record of a fit."""
-    if not isinstance(values, dict) or set(values) != FitRecord.__required_keys__:
+    if not isinstance(values, dict) or set(values) - {"of"} != FitRecord.__required_keys__:
         return False
     types = {"settings": dict, "examples": int, "corpus": list, "model": str, "base": str, "made": dict, "draw": int,
              "done": bool}  # fmt: skip
     is_typed = all(isinstance(values[key], kind) for key, kind in types.items())
+    is_typed = is_typed and isinstance(values.get("of", ""), str)
     return is_typed and 0 <= values["draw"] < 1 << 31 and (not values["done"] or "model" in values["made"])
 
 
@@ -250,11 +237,11 @@ def fit_digests(record: FitRecord) -> tuple[str, ...]:
     """Digests of all that the fitted parameters depend on: the first is the one that is written with them. Parameters of before
     members were fits of their own bear one of the others.
     """
-    settings, made, draw = _fit_settings(record["settings"]), record["made"], record["draw"]
+    settings, made, draw = fit_settings(record["settings"]), record["made"], record["draw"]
     corpus = (record["examples"], record["corpus"], record["model"])
     before = [] if record["base"] or draw else [(own, *corpus, "", 0) for own in ({**settings, "bases": []}, settings)]
-    facts = [(settings, *corpus, made, draw), *before]
-    return tuple(hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() for own in facts)
+    digests = [digest_of(facts) for facts in [(settings, *corpus, made, draw), *before]]
+    return (*digests, record["of"]) if "of" in record else tuple(digests)
 
 
 def read_operators(folder: Path, digests: Sequence[str]) -> dict[str, Array] | None:
@@ -266,12 +253,7 @@ def read_operators(folder: Path, digests: Sequence[str]) -> dict[str, Array] | N
 def same_fit(record: FitRecord, other: FitRecord) -> bool:
     """Whether two records are of the same fit; its draw, and whether it is done, do not matter."""
     same = all(record[key] == other[key] for key in ("examples", "corpus", "model", "base"))
-    return same and _fit_settings(record["settings"]) == _fit_settings(other["settings"])
-
-
-def _fit_settings(settings: JsonObject) -> JsonObject:
-    """The settings without those of the recovery."""
-    return {key: value for key, value in settings.items() if key not in RECOVERY}
+    return same and fit_settings(record["settings"]) == fit_settings(other["settings"])
 
 
 def require_same_settings(name: str, stored: JsonObject, settings: JsonObject) -> None:

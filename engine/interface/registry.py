@@ -18,11 +18,13 @@ from importlib.metadata import Distribution, EntryPoint, distributions, entry_po
 from importlib.util import find_spec
 from types import CodeType
 
-from ...store.errors import BrokenMethod, ClashingMethods, OutdatedMethod, UnknownMethod
+from ...store.errors import BrokenMethod, ClashingMethods, DataError, OutdatedMethod, UnknownMethod
 from ...store.names import require_method
 from .method import API, Method
 
 GROUP = "headwater.methods"
+EVERY_MEMBER = "all"
+"""The label that stands for all members of a method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,7 @@ def load(name: str) -> type[Method]:
 
     Raises:
         UnknownMethod: no installed package has it; the message lists the installed methods.
-        DataError: a store cannot hold rows under the name.
+        DataError: a store cannot hold rows under the name, or the label is the one that stands for all members.
         ClashingMethods: two distributions have it.
         BrokenMethod: its import fails, or it is not a concrete Method.
         OutdatedMethod: it was written for another number of the contract.
@@ -227,6 +229,8 @@ def load(name: str) -> type[Method]:
     if not entries:
         raise UnknownMethod(_unknown(name, installed))
     require_method(given)
+    if given == f"{name}@{EVERY_MEMBER}":
+        raise DataError(f"{given} cannot name a member: {EVERY_MEMBER} stands for all members of {name}")
     if len(entries) > 1:
         owners = " and by ".join(entry.distribution for entry in entries)
         raise ClashingMethods(f"method {name} is provided by {owners}: uninstall all but one")

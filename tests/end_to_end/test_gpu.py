@@ -114,8 +114,8 @@ def test_a_recovery_on_the_device_is_the_cpus() -> None:
 )
 def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str, Any]) -> None:
     pytest.importorskip("cupy", reason="recovery on a GPU needs CuPy")
+    from headwater.engine.attribution.query_options import QueryOptions
     from headwater.engine.attribution.recovered_session import RecoveredSession
-    from headwater.engine.data.documents import Template
     from headwater.engine.fitting.fit_job import prepare_fit
     from headwater.engine.fitting.fit_request import FitJob
 
@@ -136,7 +136,7 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str
         )
         prepare_fit(job).run()
         store = FeatureStore.open(tmp_path / "S")
-        question = RecoveredSession(store, "stride", str(queries), choice, Template(), 5, None)
+        question = RecoveredSession(store, "stride", str(queries), QueryOptions(5, choice))
         (member,) = question._member.weights(scaled=False).members
         found.append(member.centred)
     assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.99

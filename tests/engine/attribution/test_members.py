@@ -114,11 +114,11 @@ def test_a_value_is_the_mean_of_combined_scores_over_queries(
 ) -> None:
     combined = expected(each, MEMBERS, "mean").mean(0)
     words = ["value", *asked(work), "--members", "all"]
-    told = done(*words, "-o", tmp_path / "v.parquet")
+    printed = done(*words, "-o", tmp_path / "v.parquet")
     np.testing.assert_allclose(
         pq.read_table(tmp_path / "v.parquet")["score"].to_numpy(), combined.mean(1), rtol=1e-5, atol=1e-6
     )
-    assert "differ by more than their seed" in told.stderr
+    assert "differ by more than their seed" in printed.stderr
     assert "differ by" not in done(*words[:-1], "rise,1").stderr
     first = json.loads(done(*words, "--json", "--top", 1).stdout)
     over_queries = expected(each, MEMBERS, "mean").mean(2)[:, first["row"]]
@@ -160,13 +160,29 @@ def test_members_that_cannot_be_combined_are_one_line(work: Path) -> None:
             "no member rise@late: its members are rise, rise@1, rise@2, rise@small, rise@early",
         ),
         (("--members", "early"), "--method rise@early answers from this one"),
-        (("--method", "headcos", "--members", "all"), "headcos, which has none"),
+        (
+            ("--method", "headcos", "--members", "all"),
+            "headcos, which has none: headwater ingest --method headcos --seeds 5 adds more",
+        ),
+        (("--method", "repsim", "--members", "all"), "repsim, which has none: headwater ingest --method repsim@MEMBER"),
+        (("--method", "risse", "--members", "all"), "no method risse (did you mean rise?)"),
         (("--members", "all", "--certify"), "leave out --scan"),
         (("--members", "all", "--memory", "1kB"), "smallest budget that works"),
     ):
         wrong = headwater("attribute", *asked(work), *words)
         assert wrong.exit_code == 1 and text in wrong.stderr and wrong.stderr.count("\n") == 1, wrong.output
     assert headwater("attribute", *asked(work), "--combine", "sum").exit_code == 2
+    for labels in (",", "rise,", ",1", "rise,,1"):
+        empty = headwater("attribute", *asked(work), "--members", labels)
+        assert empty.exit_code == 2 and f"--members {labels}: nothing" in empty.stderr
+
+
+def test_no_member_is_labelled_as_all_of_them(work: Path) -> None:
+    reading = ["ingest", work / "corpus.jsonl", "--store", work / "S", "--model", work / "model", "--method"]
+    for words in ([*reading, "rise@all"], [*reading, "stride@all"], ["fit", work / "S", "--bases", work / "all"]):
+        refused = headwater(*words)
+        assert refused.exit_code == 1 and "@all cannot name a member" in refused.stderr
+        assert refused.stderr.count("\n") == 1
 
 
 def test_a_method_of_which_there_are_labelled_members_alone_lists_them(work: Path, tmp_path: Path) -> None:
@@ -239,5 +255,10 @@ def test_blocks_that_end_at_different_rows_are_aligned() -> None:
 
 
 def test_a_label_may_be_unknown_to_a_method_with_one_member() -> None:
+    with pytest.raises(SettingsError, match="rise has no member rise@early: its members are rise"):
+        chosen_members(["rise"], "rise", ("rise", "early"), "add")
+
+
+def test_one_member_is_not_several() -> None:
     with pytest.raises(SettingsError, match="rise, which has rise: add"):
         chosen_members(["rise"], "rise", ("all",), "add")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -364,8 +366,8 @@ def test_each_member_is_a_fit_of_its_own_with_its_own_design(checkpoints: Path) 
         np.testing.assert_array_equal(array, fits[1].operators()[name])
     facts = json.loads(done("info", checkpoints / "B", "--json").stdout)["fits"]
     assert facts["stride@early"]["base"] == str(checkpoints / "early") and facts["stride@7"]["settings"]["seed"] == 7
-    told = done("info", checkpoints / "B").stdout
-    assert f"stride@late: 24 subsets of 60 examples, seed 2, model {checkpoints / 'late'}" in told
+    printed = done("info", checkpoints / "B").stdout
+    assert f"stride@late: 24 subsets of 60 examples, seed 2, model {checkpoints / 'late'}" in printed
     done("verify", checkpoints / "B")
 
 
@@ -436,7 +438,7 @@ def test_fitted_members_that_cannot_answer_are_one_line(checkpoints: Path, tmp_p
     shutil.copytree(checkpoints / "B", tmp_path / "B")
     ask = ["attribute", tmp_path / "B", "--queries", checkpoints / "queries.jsonl", "--method"]
     listed = "its members are stride@7, stride@8, stride@model, stride@early, stride@late: name one, or"
-    for words, told in (
+    for words, message in (
         ((*ask, "stride"), listed),
         ((*ask, "stride", "--members", "early,gone"), "stride has no member stride@gone"),
         ((*ask, "stride", "--members", "early"), "--method stride@early answers from this one"),
@@ -449,7 +451,7 @@ def test_fitted_members_that_cannot_answer_are_one_line(checkpoints: Path, tmp_p
         (("fit", tmp_path / "B", "--bases", tmp_path / "nowhere", *options(QUICK)), "nowhere"),
     ):
         wrong = headwater(*words)
-        assert wrong.exit_code == 1 and told in wrong.stderr and wrong.stderr.count("\n") == 1, (words, wrong.output)
+        assert wrong.exit_code == 1 and message in wrong.stderr and wrong.stderr.count("\n") == 1, (words, wrong.output)
     shutil.copytree(checkpoints / "early", tmp_path / "moved")
     done("fit", tmp_path / "B", "--method", "stride@early", "--base", tmp_path / "moved")
     assert read_fit(FeatureStore.open(tmp_path / "B"), "stride@early").model.path == str(tmp_path / "moved")
@@ -462,35 +464,87 @@ def test_fitted_members_that_cannot_answer_are_one_line(checkpoints: Path, tmp_p
     assert gone.exit_code == 1 and "the model of stride@early" in gone.stderr and gone.stderr.count("\n") == 1
 
 
-def test_a_fit_of_before_members_is_read_with_one_model_and_refused_with_several(texts: Path, tmp_path: Path) -> None:
-    shutil.copytree(texts / "S", tmp_path / "S")
-    state = tmp_path / "S/methods/stride/state"
-    before, stored = scores_of(texts), read_state(state / "fit")
+def as_before_members(state: Path, bases: list[dict[str, Any]], setting: list[str]) -> None:
+    """Make a fit one of before members were fits of their own, of these base models. `setting`: its setting `bases`."""
+    stored = read_state(state / "fit")
     assert stored is not None
-    record = dict(stored.values)
-    settings = {**record["settings"], "bases": []}
-    fitted = {
-        key: value
-        for key, value in settings.items()
-        if key not in ("solver", "regularization", "held_out", "tolerance")
-    }
-    facts = [fitted, record["examples"], record["corpus"], record["model"], "", 0]
-    old = {key: record[key] for key in ("examples", "corpus", "model")} | {"settings": settings, "done": 1}
-    bases = [{"base": "", "made": record["made"]}]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    operators = arrays_of(state / "base0/operators")
-    write_state(state / "base0/operators", {"of": digest}, operators)
-    write_state(state / "fit", {**old, "bases": bases})
+    settings = {**stored.values["settings"], "bases": setting}
+    recovery = ("solver", "regularization", "held_out", "tolerance")
+    fitted = {key: value for key, value in settings.items() if key not in recovery}
+    record = {key: stored.values[key] for key in ("examples", "corpus", "model")}
+    for number, base in enumerate(bases):
+        digest = hashlib.sha256(json.dumps([fitted, *record.values(), base["base"], number], sort_keys=True).encode())
+        operators = arrays_of(state / "base0/operators")
+        write_state(state / f"base{number}/operators", {"of": digest.hexdigest()}, operators)
+    write_state(state / "fit", {**record, "settings": settings, "bases": bases, "done": len(bases)})
+
+
+def made_of(state: Path) -> dict[str, str]:
+    """Fingerprints of a fit's model."""
+    stored = read_state(state / "fit")
+    assert stored is not None
+    return dict(stored.values["made"])
+
+
+def test_a_fit_of_before_members_is_read_with_one_model(texts: Path, tmp_path: Path) -> None:
+    shutil.copytree(texts / "S", tmp_path / "S")
     shutil.copy(texts / "queries.jsonl", tmp_path)
+    state, before = tmp_path / "S/methods/stride/state", scores_of(texts)
+    as_before_members(state, [{"base": "", "made": made_of(state)}], [])
     np.testing.assert_array_equal(scores_of(tmp_path), before)
     done("fit", tmp_path / "S", "-o", "stride.solver", "ridge")  # the operators are those of the fit still
-    write_state(state / "fit", {**old, "bases": [*bases, {"base": "late", "made": record["made"]}], "done": 2})
-    refused = headwater("attribute", tmp_path / "S", "--method", "stride", "--queries", tmp_path / "queries.jsonl")
-    assert refused.exit_code == 1 and "which are members now: headwater fit" in refused.stderr
-    assert "--bases ,late" in refused.stderr and refused.stderr.count("\n") == 1
-    done("info", tmp_path / "S")
-    done("fit", tmp_path / "S", "--again", *options(QUICK))
+    assert not np.array_equal(scores_of(tmp_path), before)
+
+
+def test_a_fit_of_before_members_is_read_with_one_model_that_is_not_the_stores(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    """Of the same design as a member with draw 0."""
+    shutil.copytree(checkpoints / "S", tmp_path / "S")
+    shutil.copy(checkpoints / "queries.jsonl", tmp_path)
+    shutil.rmtree(tmp_path / "S/methods/stride")
+    own = [part for name, value in QUICK.items() for part in ("-o", f"stride@early.{name}", value)]
+    done("fit", tmp_path / "S", "--method", "stride@early", "--base", checkpoints / "early", *own)
+    member, state = tmp_path / "S/methods/stride@early/state", tmp_path / "S/methods/stride/state"
+    asked = ["attribute", tmp_path / "S", "--queries", tmp_path / "queries.jsonl", "--json", "--method"]
+    expected = [json.loads(line)["score"] for line in done(*asked, "stride@early").stdout.splitlines()]
+    shutil.move(member.parent, state.parent)
+    as_before_members(state, [{"base": str(checkpoints / "early"), "made": made_of(state)}], ["early"])
+    assert [json.loads(line)["score"] for line in done(*asked, "stride").stdout.splitlines()] == expected
+    written = (state / "base0/operators").stat().st_mtime_ns
+    done("fit", tmp_path / "S")  # writes the record as one of now, of the same operators
+    rewritten = read_state(state / "fit")
+    assert rewritten is not None and "bases" not in rewritten.values
+    assert (state / "base0/operators").stat().st_mtime_ns == written
+    assert [json.loads(line)["score"] for line in done(*asked, "stride").stdout.splitlines()] == expected
+
+
+def test_a_fit_of_before_members_with_several_models_names_commands_that_replace_it(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    store, early = tmp_path / "the store", tmp_path / "of another day/early"
+    shutil.copytree(checkpoints / "S", store)
+    shutil.copytree(checkpoints / "early", early)
+    state, before = store / "methods/stride/state", scores_of(checkpoints)
+    own = made_of(state)
+    stored = FeatureStore.open(store)
+    stored.add_group("hidden_states/stride.base1", stored.groups["hidden_states/stride.base0"].columns, {})
+    assert hidden_of(store, 1).exists()
+    as_before_members(state, [{"base": "", "made": own}, {"base": str(early), "made": own}], ["", str(early)])
+    asked = ["attribute", store, "--queries", checkpoints / "queries.jsonl", "--method"]
+    refused = headwater(*asked, "stride")
+    assert refused.exit_code == 1 and refused.stderr.count("\n") == 1
+    commands = re.findall(r"headwater (fit .*?) (?:replaces|fits)", refused.stderr)
+    assert len(commands) == 2, refused.stderr
+    done("info", store)
+    done(*shlex.split(commands[0]), *options(QUICK))
+    assert not (state / "base1").exists() and not hidden_of(store, 1).exists()
+    shutil.copytree(store, tmp_path / "S")
+    shutil.copy(checkpoints / "queries.jsonl", tmp_path)
     np.testing.assert_array_equal(scores_of(tmp_path), before)
+    done(*shlex.split(commands[1]), *options(QUICK))
+    assert read_fit(FeatureStore.open(store), "stride@early").model.path == str(early)
+    done(*asked, "stride", "--members", "all")
 
 
 def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
@@ -599,9 +653,9 @@ def test_an_operator_that_measures_nothing_finite_is_named(texts: Path, tmp_path
     assert torn.exit_code == 1 and "missing, damaged" in torn.stderr
 
 
-def hidden_of(store: Path) -> Path:
+def hidden_of(store: Path, base: int = 0) -> Path:
     """Where the columns of a fit's hidden states lie."""
-    return store / "shards/0/hidden_states/stride.base0/columns"
+    return store / f"shards/0/hidden_states/stride.base{base}/columns"
 
 
 def test_files_that_are_gone_or_of_something_else_are_made_anew(texts: Path, tmp_path: Path) -> None:
