@@ -66,7 +66,7 @@ class HeadKfac(Similarity):
 
     m: int = 1024
     """Most coordinates of a row: those with the largest eigenvalues λ_b λ_a."""
-    rank: int = 512
+    rank: int = 256
     """Most eigenvectors of the residuals' side."""
     damping: float = 0.1
     """γ, as a multiple of the mean eigenvalue of the coordinates."""

@@ -32,7 +32,7 @@ METHODS: dict[str, tuple[str, dict[str, int]]] = {
     "rise, default": ("rise", {}),
     "rise 48/64/16": ("rise", {"kr": 48, "kh": 64, "kg": 16}),
     "headkfac": ("headkfac", {}),
-    "headkfac, rank 128": ("headkfac", {"rank": 128}),
+    "headkfac, rank 512": ("headkfac", {"rank": 512}),
 }
 ROWS = 100_000
 """Number of texts of the corpus that the printed share of corpus statistics is of."""
