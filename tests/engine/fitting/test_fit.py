@@ -582,6 +582,13 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
     assert wrong.exit_code == 1 and "example r0 differs from the store's" in wrong.stderr
     few = headwater(*both, tmp_path / "queries0.npz")
     assert few.exit_code == 1 and "stride@rows0, stride@rows1 were fitted to 2 files of arrays" in few.stderr
+    np.savez(tmp_path / "turned.npz", **{**dict(np.load(tmp_path / "rows0.npz")), "hidden": -rows["hidden"]})
+    turned = [part for name, value in QUICK.items() for part in ("-o", f"stride@turned.{name}", value)]
+    done("fit", tmp_path / "S", "--method", "stride@turned", "--base", tmp_path / "turned.npz", *turned)
+    same_head = ("--members", "rows0,turned", "--queries")  # the head alone does not say which hidden states are meant
+    one = headwater(*both[:4], *same_head, tmp_path / "queries0.npz")
+    assert one.exit_code == 1 and "stride@rows0, stride@turned were fitted to 2 files of arrays" in one.stderr
+    done(*both[:4], *same_head, f"{tmp_path}/queries0.npz,{tmp_path}/queries0.npz")
     files = f"{tmp_path}/queries0.npz,{tmp_path}/queries1.npz"
     assert combined_of(tmp_path, "S", "--members", "rows0,rows1", queries=files).shape == (80, 5)
     assert scores_of(tmp_path, queries="queries0.npz").shape == (80, 5)
