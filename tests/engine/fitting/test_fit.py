@@ -715,6 +715,24 @@ def test_a_training_goes_on_only_with_the_states_it_began_with(tmp_path: Path) -
     assert steps[begun] == begun + 1  # the same command goes on
 
 
+def test_a_training_goes_on_after_its_checkpoint_has_moved(checkpoints: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoints / "S", tmp_path / "S")
+    steps: list[int] = []
+
+    def on_progress(progress: Progress) -> None:
+        if "operators" in progress.stage:
+            steps.append(progress.done)
+
+    job = FitJob(str(tmp_path / "S"), "stride@m", QUICK, base=str(checkpoints / "early"))
+    assert not prepare_fit(job).run(Run(on_progress=on_progress, should_stop=lambda: len(steps) == 3))
+    begun = len(steps)
+    shutil.copytree(checkpoints / "early", tmp_path / "moved")
+    moved = FitJob(str(tmp_path / "S"), "stride@m", base=str(tmp_path / "moved"))
+    assert prepare_fit(moved).run(Run(on_progress=on_progress))
+    assert steps[begun] == begun + 1
+    assert read_fit(FeatureStore.open(tmp_path / "S"), "stride@m").model.path == str(tmp_path / "moved")
+
+
 @pytest.fixture
 def arrays_job(tmp_path: Path) -> FitJob:
     """A fit to a store of arrays, whose examples are weighted."""
