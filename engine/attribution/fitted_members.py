@@ -76,16 +76,21 @@ class FittedMembers:
         self.diagnostics: RecoveryDiagnostics | None = None
 
     def _query_files(self, queries: str) -> list[str]:
-        """The query file of each member: one file for all, or one file of arrays for each, separated by commas."""
+        """The query file of each member: one file for all, or one file of arrays for each, separated by commas.
+
+        Raises:
+            SettingsError: members were fitted to several files of arrays, and `queries` are not one file for each. That the heads
+            in these files are equal says nothing of their hidden states.
+        """
         count = len(self._fits)
         files = queries.split(",") if self.store.provenance["kind"] == "arrays" and count > 1 else [queries]
-        heads = {str(fit.model.fingerprints["model"]) for fit in self._fits}
-        if len(files) == 1 and (len(heads) == 1 or self.store.provenance["kind"] == "text"):
+        bases = {fit.model.path for fit in self._fits}
+        if len(files) == 1 and (len(bases) == 1 or self.store.provenance["kind"] == "text"):
             return files * count
         if len(files) != count:
             raise SettingsError(
-                f"{', '.join(self.names)} were fitted to {count} files of arrays: give --queries {count} files in this order, "
-                "separated by commas"
+                f"{', '.join(self.names)} were fitted to {len(bases)} files of arrays: give --queries {count} files, "
+                "one for each in this order, separated by commas"
             )
         return files
 

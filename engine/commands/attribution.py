@@ -261,15 +261,13 @@ def _session(
     from ..attribution.query_options import MemberChoice, QueryOptions, SearchOptions
     from ..runtime.run import Run, silent
 
-    a = arguments
-    if a.combine != "mean" and not a.members:
+    if (a := arguments).combine != "mean" and not a.members:
         raise click.UsageError("--combine needs --members")
     members = MemberChoice(parts_of("--members", a.members), a.combine)
     search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, members, a.partial)
+    asked = QueryOptions(top, a.model_choice, a.query_text, search, output)
     run = Run(a.budget, a.device, silent if display is None else display.show)
-    return open_session(
-        a.store, a.method, a.queries, QueryOptions(top, a.model_choice, a.query_text, search, output), run
-    )
+    return open_session(a.store, a.method, a.queries, asked, run)
 
 
 @click.command("attribute")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -116,10 +117,31 @@ def _prepared(arguments: IngestArguments) -> PreparedIngest:
     settings = method_settings(a.methods, a.settings)
     for name in fitted:
         check_settings(name, settings[name], a.store if a.append else "")
+    _check_base(a, fitted)
     methods = {name: own for name, own in settings.items() if name not in fitted}
     job = IngestJob(a.corpus, a.store, a.model_choice, methods, text_settings, a.batch_tokens, with_text, with_tokens,
                     a.append, a.seeds, a.base, a.commit_seconds)  # fmt: skip
     return prepare(job, Run(a.budget))
+
+
+def _check_base(arguments: IngestArguments, fitted: list[str]) -> None:
+    """Check that --base can be the model of the fitted methods, before a row is read.
+
+    Raises:
+        SettingsError: one of them is no member, or nothing else is ingested and the store's own model is not given.
+    """
+    from ...store.errors import SettingsError
+
+    base, store = arguments.base, arguments.store
+    unlabelled = [name for name in fitted if "@" not in name]
+    if base and unlabelled:
+        raise SettingsError(f"--base is the model of a member: name it, such as --method {unlabelled[0]}@early")
+    if base and len(fitted) == len(arguments.methods) and not arguments.model:
+        fit = shlex.join(["headwater", "fit", store, "--method", fitted[0], "--base", base])
+        raise SettingsError(
+            f"--base is the model of {fitted[0]}, and the store's own reads the corpus: give it by --model, or, if the corpus is "
+            f"ingested, run {fit}"
+        )
 
 
 @click.command("ingest")

@@ -10,11 +10,11 @@ import numpy as np
 
 from ...store.errors import CorpusError, DataError, SettingsError, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.json_values import JsonObject
 from ...store.reader import open_column
 from ..data.documents import RecordErrors
 from ..ingest.array_provider import ArrayProvider
 from ..ingest.examples import Place, example_windows
+from ..ingest.member_model import fingerprints_of
 from ..ingest.open_provider import corpus_provider
 from ..ingest.provider import Provider
 from ..ingest.store_opening import require_same
@@ -41,7 +41,7 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
         model = replace(choice, path=base or choice.path or provenance["model_path"])
         provider = corpus_provider(_files(store, corpus), model, text_settings_of(provenance))
     if not base:
-        require_same(store.url, fingerprints(provider), provenance)
+        require_same(store.url, fingerprints_of(provider.provenance()), provenance)
     digests = [source.digest for source in provider.sources]
     stored_digests = [source["digest"] for source in provenance["sources"]]
     if not (base and provenance["kind"] == "arrays") and digests != stored_digests:
@@ -53,12 +53,6 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
 def absolute(base: str) -> str:
     """The absolute path of a folder or file, so that queries in another working directory find it; a hub id unchanged."""
     return str(Path(base).resolve()) if base and Path(base).exists() else base
-
-
-def fingerprints(provider: Provider) -> JsonObject:
-    """Fingerprints of the model and tokenizer; queries must be read by the same ones."""
-    provenance = provider.provenance()
-    return {key: provenance[key] for key in ("model", "tokenizer") if key in provenance}
 
 
 def require_source(store: FeatureStore, name: str, method: SubsetMethod) -> None:

@@ -27,6 +27,7 @@ from ...store.reader import open_column
 from ...store.state import remove_state, write_state
 from ...store.store_record import FITTED, HIDDEN, hidden_group
 from ..ingest.ingest_plan import TEXT_BYTES, TOKEN_BYTES, layers_part
+from ..ingest.member_model import fingerprints_of
 from ..ingest.method_code import fit_memory, plugin_code
 from ..ingest.outputs import BATCH_TOKENS
 from ..ingest.provider import Provider, RandomAccessProvider
@@ -36,7 +37,7 @@ from ..interface.subset_method import FitSession, HiddenStates, SubsetMethod
 from ..runtime.memory import Part, Plan, show_bytes
 from ..runtime.run import SILENT, Run
 from .checkpoint import Checkpoint
-from .fit_corpus import base_provider, fingerprints, require_rows
+from .fit_corpus import base_provider, require_rows
 from .fit_record import (
     RECORD,
     FitRecord,
@@ -136,7 +137,7 @@ class FitRun:
             self._write_record(record)  # settings of the recovery may have changed
             return True
         self._remove_other_fit(record)
-        record["made"] = fingerprints(provider)
+        record["made"] = fingerprints_of(provider.provenance())
         with locked(self.store.path):  # so that two members that begin together have different draws
             if readable_record(self.store, self.job.method) is None:
                 record["draw"] = next_draw(self.store, self.job.method, record["settings"])

@@ -251,8 +251,12 @@ def read_operators(folder: Path, digests: Sequence[str]) -> dict[str, Array] | N
 
 
 def same_fit(record: FitRecord, other: FitRecord) -> bool:
-    """Whether two records are of the same fit; its draw, and whether it is done, do not matter."""
-    same = all(record[key] == other[key] for key in ("examples", "corpus", "model", "base"))
+    """Whether two records are of the same fit; its draw, and whether it is done, do not matter. Nor does the path of the model,
+    where both records have its fingerprints.
+    """
+    has_made = record["made"] and other["made"]
+    same_model = record["made"] == other["made"] if has_made else record["base"] == other["base"]
+    same = same_model and all(record[key] == other[key] for key in ("examples", "corpus", "model"))
     return same and fit_settings(record["settings"]) == fit_settings(other["settings"])
 
 

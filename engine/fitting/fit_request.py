@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from ...store.errors import SettingsError, StoreMismatch, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.json_values import JsonObject
+from ..ingest.member_model import fingerprints_of
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..models.language_model import ModelChoice
-from .fit_corpus import absolute, base_provider, fingerprints, require_source
+from .fit_corpus import absolute, base_provider, require_source
 from .fit_record import (
     FitRecord,
     is_intact,
@@ -82,6 +83,7 @@ def _require_same_model(store: FeatureStore, job: FitJob, stored: FitRecord, rec
     """Raise StoreMismatch unless the model at a new path is the one that the fit was made with."""
     if record["base"] == stored["base"] or not stored["made"]:
         return
-    if fingerprints(base_provider(store, record["base"], job.model, job.corpus)) != stored["made"]:
+    provider = base_provider(store, record["base"], job.model, job.corpus)
+    if fingerprints_of(provider.provenance()) != stored["made"]:
         raise StoreMismatch(f"{job.method} was fitted with {stored['base'] or 'the model of the store'}, whose weights differ "
                             f"from {record['base']}: name another member, or replace the fit by --again")  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...store.errors import SettingsError, StoreMismatch, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.json_values import JsonObject
+from ...store.state import remove_state, state_folders
 from .provider import Provider
 
 FINGERPRINTS = ("model", "tokenizer")
@@ -79,6 +80,22 @@ def base_of(store: FeatureStore | None, names: Sequence[str], base: str, *, appe
     if not store.is_complete(EXAMPLES):
         raise StoreMissing(f"{store.url} does not hold all of its examples yet: ingest them before {names[0]}")
     return path
+
+
+def remove_unread(store: FeatureStore, name: str, facts: dict[str, str]) -> None:
+    """Remove a member that another model began and of which there is no row yet: nothing is lost, and its model may have been
+    named by mistake.
+
+    Raises:
+        StoreBusy: another process writes to it.
+    """
+    group = method_group(name)
+    record = store.groups.get(group)
+    if record is None or store.rows(group) or fingerprints_of(record.model) == fingerprints_of(facts):
+        return
+    store.remove_group(group)
+    for folder in list(state_folders(store.path / group)):  # such as statistics of what the other model computes
+        remove_state(folder)
 
 
 def record_model(store: FeatureStore, name: str, facts: dict[str, str]) -> None:

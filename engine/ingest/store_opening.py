@@ -20,7 +20,7 @@ from ...store.store_record import GroupRecord, StoreRecord, columns_json
 from ..data.sources import Source
 from ..interface.method import Method
 from .examples import StoredFields, example_columns
-from .member_model import model_facts, record_model
+from .member_model import model_facts, record_model, remove_unread
 from .provider import Provider
 from .resume_point import ResumePoint
 from .stored_columns import precisions_of
@@ -70,6 +70,8 @@ def open_for_ingest(path: str, provider: Provider, methods: Mapping[str, Method]
         require_same(path, {key: value for key, value in facts.items() if key not in other}, store.provenance)
         _merge_sources(store, provider, [EXAMPLES, *map(method_group, methods)], opening.append)
     model = model_facts(store, provider)
+    for name in methods:
+        remove_unread(store, name, model)
     for group, record in groups.items():
         if group not in store.groups:
             store.add_group(group, record.columns, {**record.notes, **({"model": model} if model else {})})

@@ -582,6 +582,13 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
     assert wrong.exit_code == 1 and "example r0 differs from the store's" in wrong.stderr
     few = headwater(*both, tmp_path / "queries0.npz")
     assert few.exit_code == 1 and "stride@rows0, stride@rows1 were fitted to 2 files of arrays" in few.stderr
+    np.savez(tmp_path / "turned.npz", **{**dict(np.load(tmp_path / "rows0.npz")), "hidden": -rows["hidden"]})
+    turned = [part for name, value in QUICK.items() for part in ("-o", f"stride@turned.{name}", value)]
+    done("fit", tmp_path / "S", "--method", "stride@turned", "--base", tmp_path / "turned.npz", *turned)
+    same_head = ("--members", "rows0,turned", "--queries")  # the head alone does not say which hidden states are meant
+    one = headwater(*both[:4], *same_head, tmp_path / "queries0.npz")
+    assert one.exit_code == 1 and "stride@rows0, stride@turned were fitted to 2 files of arrays" in one.stderr
+    done(*both[:4], *same_head, f"{tmp_path}/queries0.npz,{tmp_path}/queries0.npz")
     files = f"{tmp_path}/queries0.npz,{tmp_path}/queries1.npz"
     assert combined_of(tmp_path, "S", "--members", "rows0,rows1", queries=files).shape == (80, 5)
     assert scores_of(tmp_path, queries="queries0.npz").shape == (80, 5)
@@ -706,6 +713,24 @@ def test_a_training_goes_on_only_with_the_states_it_began_with(tmp_path: Path) -
     begun = len(steps)
     assert prepare_fit(other).run(Run(on_progress=on_progress))
     assert steps[begun] == begun + 1  # the same command goes on
+
+
+def test_a_training_goes_on_after_its_checkpoint_has_moved(checkpoints: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoints / "S", tmp_path / "S")
+    steps: list[int] = []
+
+    def on_progress(progress: Progress) -> None:
+        if "operators" in progress.stage:
+            steps.append(progress.done)
+
+    job = FitJob(str(tmp_path / "S"), "stride@m", QUICK, base=str(checkpoints / "early"))
+    assert not prepare_fit(job).run(Run(on_progress=on_progress, should_stop=lambda: len(steps) == 3))
+    begun = len(steps)
+    shutil.copytree(checkpoints / "early", tmp_path / "moved")
+    moved = FitJob(str(tmp_path / "S"), "stride@m", base=str(tmp_path / "moved"))
+    assert prepare_fit(moved).run(Run(on_progress=on_progress))
+    assert steps[begun] == begun + 1
+    assert read_fit(FeatureStore.open(tmp_path / "S"), "stride@m").model.path == str(tmp_path / "moved")
 
 
 @pytest.fixture

@@ -10,12 +10,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import zarr
+from headwater.engine.ingest.ingest_job import IngestJob, prepare
+from headwater.engine.models.language_model import ModelChoice
 from headwater.store.feature_store import FeatureStore
+from headwater.store.state import has_state, write_state
 from running import done, headwater
 from small import save_model, save_tokenizer, sentences, write_corpus
 
 ROWS, QUERIES = 30, 3
 SIZES = {"kr": 16, "kh": 16, "kg": 8}
+QUICK = {"subsets": 24, "degree": 3, "updates": 6, "checked": 5, "shared": 16, "members": 4}
 METHODS = {"rise": SIZES, "graddot": {}, "headgn": {"k": 8}}
 
 
@@ -107,6 +111,42 @@ def test_what_a_members_model_cannot_be_is_refused_in_one_line(work: Path, tmp_p
         assert wrong.exit_code == 1 and text in wrong.stderr and wrong.stderr.count("\n") == 1, (words, wrong.output)
     absent = headwater("self-influence", work / "S", "--method", "graddot@late")
     assert absent.exit_code == 1 and "no rows of method graddot@late" in absent.stderr
+
+
+def test_a_base_that_no_fit_can_have_is_refused_before_a_row_is_read(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work / "S", tmp_path / "S")
+    reading = ["ingest", work / "corpus.jsonl", "--store", tmp_path / "S", "--base", work / "early", "--method"]
+    mixed = headwater(*reading, "rise@b", "--method", "stride")
+    assert mixed.exit_code == 1 and "--method stride@early" in mixed.stderr and mixed.stderr.count("\n") == 1
+    assert "rise@b" not in FeatureStore.open(tmp_path / "S").methods
+    alone = headwater(*reading, "stride@early")
+    command = f"headwater fit {tmp_path / 'S'} --method stride@early --base {work / 'early'}"
+    assert alone.exit_code == 1 and command in alone.stderr and alone.stderr.count("\n") == 1
+    quick = [part for name, value in QUICK.items() for part in ("-o", f"stride@early.{name}", value)]
+    done(*reading, "stride@early", "--model", work / "model", *quick)
+    assert str(work / "early") in done("info", tmp_path / "S").stdout
+
+
+def test_a_member_without_rows_may_begin_again_with_another_model(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work / "S", tmp_path / "S")
+    corpus, store = work / "corpus.jsonl", FeatureStore.open(tmp_path / "S")
+    methods = {"rise@b": SIZES, "repsim@b": {}}
+    save_model(tmp_path / "narrow", seed=4, hidden_size=16)  # its columns are others
+    prepare(IngestJob([str(corpus)], str(store.path), ModelChoice(""), methods, base=str(tmp_path / "narrow"))).open()
+    statistics = store.path / "methods/rise@b/state/statistics"
+    write_state(statistics, {"of": "the other model"}, {})
+    assert FeatureStore.open(store.path).groups["methods/rise@b"].model["path"] == str(tmp_path / "narrow")
+    words = [part for key, value in SIZES.items() for part in ("-o", f"rise@b.{key}", value)]
+    reading = ["ingest", corpus, "--store", store.path, "--method", "rise@b", "--method", "repsim@b", *words, "--base"]
+    done(*reading, work / "early")
+    assert not has_state(statistics)
+    shutil.copy(work / "queries.jsonl", tmp_path)
+    own = all_scores(tmp_path, "S", "rise@b", tmp_path / "b.zarr")
+    np.testing.assert_array_equal(own, all_scores(work, "E", "rise", tmp_path / "E.zarr"))
+    assert all_scores(tmp_path, "S", "repsim@b", tmp_path / "r.zarr").shape == (ROWS, QUERIES)
+    later = headwater(*reading, work / "other")
+    assert later.exit_code == 1 and "were made with" in later.stderr
+    done("verify", store.path)
 
 
 def test_appended_documents_reach_a_member_by_a_run_of_its_own(work: Path, tmp_path: Path) -> None:
