@@ -4,8 +4,8 @@ SmolLM2-135M-Instruct, not trained on the rows; 500 rows of `instruct`; 49 quest
 one row says and answers it in other words (`large_vocabulary_questions.jsonl`). Each method runs by the command line, in a store
 of its own; BM25 and TF-IDF, which read no rows, share one. Reported: the mean reciprocal rank of the right row with its bootstrap
 interval over questions, the shares of questions whose row is first and among the first ten, and the CPU seconds of ingestion,
-start included, also as multiples of RISE's. Rows with equal scores share their mean rank. What was measured is kept, and a run
-that was stopped goes on:
+start included, also as multiples of RISE's. Rows with equal scores share their mean rank. What was measured stays, and a run that
+was stopped goes on:
 
     python examples/benchmarks/large_vocabulary.py --model-cache /scratch/models --out /scratch
     python examples/benchmarks/large_vocabulary.py --methods rise "rise, tau=1.0, floor=0.1"
@@ -124,14 +124,14 @@ def run(methods: Sequence[str], model: Path, right: Sequence[int], folder: Path)
     files = (folder / "rows.jsonl", folder / "questions.jsonl")
     task = {"model": str(model), **{file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}}
     for label in methods:
-        kept = folder / "figures" / f"{label.replace(', ', '_')}.json"
-        line = json.loads(kept.read_text()) if kept.exists() else {}
+        file = folder / "figures" / f"{label.replace(', ', '_')}.json"
+        line = json.loads(file.read_text()) if file.exists() else {}
         if line.get("task") != task:
             scores, took = measure(label, model, folder)
             line = {"method": label, "task": task, "ranks": ranks(scores, right), **took}
-            kept.parent.mkdir(exist_ok=True)
-            kept.with_suffix(".part").write_text(json.dumps(line))
-            kept.with_suffix(".part").replace(kept)
+            file.parent.mkdir(exist_ok=True)
+            file.with_suffix(".part").write_text(json.dumps(line))
+            file.with_suffix(".part").replace(file)
             print(f"{label}: {np.mean(1 / np.array(line['ranks'])):.3f}", flush=True)
         lines.append(line)
     return lines

@@ -89,13 +89,13 @@ def outcomes(task: Task, masks: np.ndarray) -> np.ndarray:
     """(S, Q): the queries' losses after training on each of the subsets (S, N)."""
     from threadpoolctl import threadpool_limits
 
-    found = []
+    losses = []
     for mask in masks:
         with threadpool_limits(1):  # fits of milliseconds, which threads slow down
             weight, bias = trained(task.hidden[mask], task.labels[mask], len(task.weight))
         logits = task.query_hidden.astype(np.float64) @ weight.T + bias
-        found.append(np.logaddexp.reduce(logits, 1) - logits[np.arange(len(logits)), task.query_labels])
-    return np.array(found)
+        losses.append(np.logaddexp.reduce(logits, 1) - logits[np.arange(len(logits)), task.query_labels])
+    return np.array(losses)
 
 
 def _residuals(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -190,11 +190,11 @@ def stored(task: Task, folder: Path) -> dict[str, np.ndarray]:
     corpus, queries, store = (str(folder / name) for name in ("corpus.npz", "queries.npz", "S"))
     prepare(IngestJob([corpus], store, ModelChoice(""), settings)).ingest()
     options = QueryOptions(search=SearchOptions(all_scores=True))
-    found = {}
+    all_scores = {}
     for name in settings:
         blocks = open_session(store, name, queries, options).scores()
-        found[name] = np.concatenate([scores.astype(np.float64) for _, scores in blocks]).T
-    return found
+        all_scores[name] = np.concatenate([scores.astype(np.float64) for _, scores in blocks]).T
+    return all_scores
 
 
 def measured(name: str, data: Path, sizes: tuple[int, int, int], folder: Path, seed: int) -> dict[str, list[float]]:
@@ -219,10 +219,10 @@ def measured(name: str, data: Path, sizes: tuple[int, int, int], folder: Path, s
     }
 
 
-def table(found: dict[str, dict[str, list[list[float]]]]) -> str:
+def table(figures_by_task: dict[str, dict[str, list[list[float]]]]) -> str:
     """A line for each task and method: means over draws, and over the sketch's seeds."""
     rows = []
-    for task, methods in found.items():
+    for task, methods in figures_by_task.items():
         for method, draws in methods.items():
             figures = np.array(draws)
             formula, default = figures[:, :2].mean(0)
@@ -241,14 +241,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--sizes", nargs=3, type=int, default=[500, 200, 512], metavar=("ROWS", "QUERIES", "WIDTH"))
     given = parser.parse_args(arguments)
     data = machine.data_folder(given.data, "backdoor_sst2_badnet", "mnist/mnist.npz")
-    found: dict[str, Any] = {}
+    figures_by_task: dict[str, Any] = {}
     for task in given.tasks:
         draws = [
             measured(task, data, tuple(given.sizes), given.out.resolve() / "small_heads", seed) for seed in range(DRAWS)
         ]
-        found[task] = {method: [draw[method] for draw in draws] for method in METHODS}
-    machine.save(given.out, "small_heads", {"machine": machine.describe(), "found": found}, table(found))
-    return found
+        figures_by_task[task] = {method: [draw[method] for draw in draws] for method in METHODS}
+    machine.save(
+        given.out, "small_heads", {"machine": machine.describe(), "figures": figures_by_task}, table(figures_by_task)
+    )
+    return figures_by_task
 
 
 if __name__ == "__main__":

@@ -62,10 +62,10 @@ def cut(parts: Sequence[Positions], weight: Array) -> tuple[list[Positions], Arr
     for start in range(0, len(parts[0].hidden), 256):
         likely += softmax(parts[0].hidden[start : start + 256] @ weight.T).sum(0)
     likely[own] = -1
-    kept = np.concatenate([own, np.argsort(-likely)[: TOKENS - len(own)]])
+    tokens = np.concatenate([own, np.argsort(-likely)[: TOKENS - len(own)]])
     number = np.zeros(len(weight), np.int64)
-    number[kept] = np.arange(len(kept))
-    return [Positions(p.hidden, number[p.targets], p.example_ids, p.examples) for p in parts], weight[kept]
+    number[tokens] = np.arange(len(tokens))
+    return [Positions(p.hidden, number[p.targets], p.example_ids, p.examples) for p in parts], weight[tokens]
 
 
 def sides(p: Array, weight: Array) -> dict[str, tuple[Array, Array]]:

@@ -69,9 +69,9 @@ class Batch:
         ])  # fmt: skip
 
 
-def close(found: np.ndarray, expected: np.ndarray) -> None:
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= 3e-6 * np.abs(expected).max()
+def close(values: np.ndarray, expected: np.ndarray) -> None:
+    assert values.shape == expected.shape
+    assert np.abs(values - expected).max() <= 3e-6 * np.abs(expected).max()
 
 
 sides = st.tuples(st.integers(1, 5000), st.integers(1, 200))
@@ -160,9 +160,9 @@ def test_the_root_is_symmetric_and_does_not_depend_on_the_basis(
 
 def test_a_confident_predictions_residual_is_no_rounding_error() -> None:
     logits = torch.tensor([[40.0, 0.0, 1.0]])
-    (found,) = ExactResidual()(logits, torch.tensor([0]))
+    (values,) = ExactResidual()(logits, torch.tensor([0]))
     others = np.exp([-40.0, -39.0])
-    np.testing.assert_allclose(found[0].double().numpy(), [-others.sum(), *others], rtol=1e-5)
+    np.testing.assert_allclose(values[0].double().numpy(), [-others.sum(), *others], rtol=1e-5)
     assert torch.equal(logits, torch.tensor([[40.0, 0.0, 1.0]]))
 
 
@@ -235,8 +235,8 @@ def test_scores_are_those_of_whole_gradients(arrays: Path, tmp_path: Path) -> No
     for name in METHODS:
         scores = tmp_path / f"{name}.zarr"
         done("attribute", store, "--queries", arrays / "queries.npz", "--method", name, "--all-scores", scores)
-        found = np.asarray(zarr.open_array(str(scores / "scores"), mode="r")[:]).T
-        assert np.abs(found - expected[name]).max() <= 1e-4 * np.abs(expected[name]).max(), name
+        values = np.asarray(zarr.open_array(str(scores / "scores"), mode="r")[:]).T
+        assert np.abs(values - expected[name]).max() <= 1e-4 * np.abs(expected[name]).max(), name
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -247,11 +247,11 @@ def unit(x: np.ndarray) -> np.ndarray:
 def test_the_plan_says_what_is_exact(arrays: Path, tmp_path: Path) -> None:
     methods = [part for name in METHODS for part in ("--method", name)]
     words = ["plan", "ingest", arrays / "corpus.npz", "--store", tmp_path / "S", *methods]
-    told = done(*words, "-o", "headgn.k", "6", "-o", "grasp.m", "47").stdout
+    printed = done(*words, "-o", "headgn.k", "6", "-o", "grasp.m", "47").stdout
     for name in ("rise", "headcos"):
-        assert f"{name}: the head's gradient (2 × 24) is not sketched\n" in told
-    assert "headgn: the head's gradient (2 × 24) is sketched to 2 × 18 numbers\n" in told
-    assert "grasp: the head's gradient (2 × 24) is sketched to 47 numbers\n" in told
+        assert f"{name}: the head's gradient (2 × 24) is not sketched\n" in printed
+    assert "headgn: the head's gradient (2 × 24) is sketched to 2 × 18 numbers\n" in printed
+    assert "grasp: the head's gradient (2 × 24) is sketched to 47 numbers\n" in printed
     assert not (tmp_path / "S").exists()
 
 

@@ -178,16 +178,16 @@ def test_whitened_rows_have_the_inner_products_of_the_formula(kh, exact):
     model = outputs.head.model_shape
     moment = rise.fit(model)
     moment.accumulate(outputs)
-    found = rise.rows(outputs, rise.precompute(outputs.head, moment.finish()))["signature"].double().numpy()
-    assert found.shape[1] == rise.columns(model)[0].shape[0] == np.prod([sum(rise.widths(model)[:2]), min(kh, 12)])
+    signatures = rise.rows(outputs, rise.precompute(outputs.head, moment.finish()))["signature"].double().numpy()
+    assert signatures.shape[1] == rise.columns(model)[0].shape[0] == np.prod([sum(rise.widths(model)[:2]), min(kh, 12)])
     h, z = outputs.hidden().double().numpy(), outputs.head.logits(outputs.hidden()).double().numpy()
     values, vectors = np.linalg.eigh(h.T @ h / len(h))  # ascending
     whitened = (h @ vectors / np.sqrt(values + 0.2 * values.mean()))[:, ::-1][:, :kh]
     cuts = np.cumsum(lengths)[:-1]
     parts = zip(*(np.split(x, cuts) for x in (h, z, outputs.targets.numpy(), whitened)), strict=True)
     weight = outputs.head.weight.double().numpy()
-    wanted = np.stack([signature(hs, zs, ys, weight, rise, ws)[0] for hs, zs, ys, ws in parts])
-    assert np.allclose(found @ found.T, wanted @ wanted.T, atol=1e-4)
+    expected = np.stack([signature(hs, zs, ys, weight, rise, ws)[0] for hs, zs, ys, ws in parts])
+    assert np.allclose(signatures @ signatures.T, expected @ expected.T, atol=1e-4)
 
 
 def test_rows_of_stores_before_whitening_are_hashed():

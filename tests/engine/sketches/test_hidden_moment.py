@@ -41,8 +41,8 @@ def test_inner_products_of_whitened_states_are_those_of_the_damped_inverse(dampi
 
 def test_eigenvalues_are_those_of_the_second_moment_in_descending_order():
     outputs, hidden = batch([40], 1)
-    found = moment(outputs).finish()["eigenvalues"]
-    assert np.allclose(found, np.linalg.eigvalsh(hidden.T @ hidden / len(hidden))[::-1], rtol=1e-9)
+    eigenvalues = moment(outputs).finish()["eigenvalues"]
+    assert np.allclose(eigenvalues, np.linalg.eigvalsh(hidden.T @ hidden / len(hidden))[::-1], rtol=1e-9)
 
 
 def test_fewer_columns_are_those_of_the_largest_eigenvalues():
