@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from headwater.engine.sketches.count_sketch import count_sketch
+from headwater.engine.sketches.head_gradient import whole_residual
 from headwater.engine.sketches.residual import Loss, SparseResidual
 from headwater.engine.sketches.tensor_sketch import BucketedResidual
 from hypothesis import assume, given, settings
@@ -224,3 +225,17 @@ def test_a_sure_models_residual_keeps_its_digits() -> None:
     logits[0, 2] = float(np.log(7e9))
     found = BucketedResidual(64, 0)(logits, torch.tensor([2]))[0].numpy()[0]
     assert np.isclose(np.abs(found).max(), 1e-9, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [2, 15, 16, 17, 4096, 4113, 9000])
+def test_the_whole_residual_is_that_of_float64(width: int) -> None:
+    draw = torch.Generator().manual_seed(width)
+    logits = 6 * torch.randn(5, width, generator=draw)
+    targets = torch.randint(width, (5,), generator=draw)
+    targets[0] = logits[0].argmax()
+    before, residual = logits.clone(), whole_residual(logits, targets).double()
+    expected = torch.softmax(before.double(), 1) - torch.nn.functional.one_hot(targets, width)
+    assert torch.equal(logits, before)
+    assert (residual - expected).abs().max() < 5e-7 and residual.sum(1).abs().max() < 1e-5
+    alone = torch.cat([whole_residual(logits[i : i + 1], targets[i : i + 1]) for i in range(5)])
+    assert torch.equal(alone.double(), residual)
