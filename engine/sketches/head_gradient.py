@@ -11,13 +11,11 @@ from typing import Self
 
 import numpy as np
 import torch
-from numba import njit, prange
 
-from ...store.layout import Array
 from ..interface.model_view import BATCH_EXAMPLES, BatchOutputs, ModelShape
 from .count_sketch import count_sketch
 from .projections import outer_sums
-from .residual import exp
+from .residual_kernels import whole_residuals
 from .widths import side_widths, width_remark
 
 
@@ -34,47 +32,11 @@ def whole_residual(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """(p, V) float32: softmax − onehot at τ = 1. At the target it is minus the sum of the others, which is exact near p = 1."""
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
         result = np.empty(tuple(logits.shape), np.float32)
-        _residuals(logits.numpy(), targets.numpy(), result)
+        whole_residuals(logits.numpy(), targets.numpy(), result)
         return torch.from_numpy(result)
     residual, own = torch.softmax(logits, 1), targets[:, None]
     residual.scatter_(1, own, 0.0)
     return residual.scatter_(1, own, -residual.sum(1, keepdim=True))
-
-
-_LANES = 16  # sums side by side, in a fixed order
-
-
-@njit(cache=True, parallel=True)
-def _residuals(logits: Array, targets: Array, out: Array) -> None:
-    """out[i] = softmax(logits[i]) − onehot(targets[i]); float32 partial sums of 4,096 terms are added in float64."""
-    width = logits.shape[1]
-    for i in prange(len(logits)):
-        row, residual, target = logits[i], out[i], targets[i]
-        peaks = np.full(_LANES, row[0])
-        for j in range(0, width - _LANES + 1, _LANES):
-            for lane in range(_LANES):
-                peaks[lane] = max(peaks[lane], row[j + lane])
-        peak = peaks.max()
-        for j in range(width - width % _LANES, width):
-            peak = max(peak, row[j])
-        for j in range(width):
-            residual[j] = exp(row[j] - peak)
-        own, others = np.float64(residual[target]), 0.0
-        residual[target] = 0
-        for first in range(0, width, 4096):
-            last = min(first + 4096, width)
-            lanes = np.zeros(_LANES, np.float32)
-            for j in range(first, last - _LANES + 1, _LANES):
-                for lane in range(_LANES):
-                    lanes[lane] += residual[j + lane]
-            for j in range(last - (last - first) % _LANES, last):
-                lanes[0] += residual[j]
-            for lane in range(_LANES):
-                others += np.float64(lanes[lane])
-        over = np.float32(1 / (others + own))
-        for j in range(width):
-            residual[j] *= over
-        residual[target] = -np.float32(others) * over
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numba import njit, prange
 
-from ...store.layout import Array
 from ..interface.model_view import BatchOutputs
 from .count_sketch import CountSketch, count_sketch
-from .residual import exp
+from .residual_kernels import bucketed_residuals
 
 _POSITIONS = 512  # positions per Fourier transform
 
@@ -37,7 +35,7 @@ class BucketedResidual:
             return (self.by_torch(logits, targets, sketch),)
         result = np.empty((len(targets), self.buckets), np.float32)
         bucket, sign = sketch.bucket.numpy().astype(np.int32), sketch.sign.numpy()
-        _bucketed(logits.numpy(), targets.numpy(), bucket, sign, result)
+        bucketed_residuals(logits.numpy(), targets.numpy(), bucket, sign, result)
         return (torch.from_numpy(result),)
 
     def by_torch(self, logits: torch.Tensor, targets: torch.Tensor, sketch: CountSketch) -> torch.Tensor:
@@ -47,50 +45,6 @@ class BucketedResidual:
         signed = residual.mul_(sketch.sign).T.contiguous()  # so that index_add_ adds contiguous rows
         result = torch.zeros(self.buckets, len(targets), device=logits.device)
         return result.index_add_(0, sketch.bucket, signed).T.contiguous()
-
-
-_LANES = 16  # sums side by side, in a fixed order: fast-math sums differ between a kernel compiled now and one from the cache
-
-
-@njit(cache=True, parallel=True)
-def _bucketed(logits: Array, targets: Array, bucket: Array, sign: Array, out: Array) -> None:
-    """out[i] = CountSketch of softmax(logits[i]) − onehot; four copies of the buckets avoid dependent additions.
-
-    The target's p − 1 is computed as minus the sum of the others: for confident predictions the difference would be
-    rounding error.
-    """
-    rows, width = logits.shape
-    whole = width // 4 * 4
-    for i in prange(rows):
-        row, target, probabilities = logits[i], targets[i], np.empty(width, np.float32)
-        peak = row[0]
-        for j in range(width):
-            peak = max(peak, row[j])
-        for j in range(width):
-            probabilities[j] = exp(row[j] - peak)
-        own = np.float64(probabilities[target])
-        probabilities[target] = 0
-        others = 0.0
-        for first in range(0, width, 4096):
-            last = min(first + 4096, width)
-            lanes = np.zeros(_LANES, np.float32)
-            for j in range(first, last - _LANES + 1, _LANES):
-                for lane in range(_LANES):
-                    lanes[lane] += probabilities[j + lane]
-            for j in range(last - (last - first) % _LANES, last):
-                lanes[0] += probabilities[j]
-            for lane in range(_LANES):
-                others += float(lanes[lane])
-        sums = np.zeros((4, out.shape[1]), np.float32)
-        for j in range(0, whole, 4):
-            for lane in range(4):
-                sums[lane, bucket[j + lane]] += sign[j + lane] * probabilities[j + lane]
-        for j in range(whole, width):
-            sums[0, bucket[j]] += sign[j] * probabilities[j]
-        sums[0, bucket[target]] -= sign[target] * np.float32(others)
-        over = np.float32(1 / (others + own))
-        for k in range(out.shape[1]):
-            out[i, k] = ((sums[0, k] + sums[1, k]) + (sums[2, k] + sums[3, k])) * over
 
 
 def tensor_sketch_sums(outputs: BatchOutputs, residual: BucketedResidual) -> torch.Tensor:

@@ -23,6 +23,7 @@ import machine
 import numpy as np
 import torch
 import zarr
+from closed_forms import closed_forms
 from headwater.engine.fitting.fit_record import read_fit
 from headwater.engine.fitting.hidden_states import PositionStates
 from headwater.engine.interface.model_view import ModelShape
@@ -36,7 +37,7 @@ from networks import Networks
 from scipy.stats import spearmanr
 
 ROWS, QUERIES, WIDTH, HALVES, SEEDS, STEPS, PART = 1000, 100, 64, 100, 5, 150, 40
-SIZES, BASES, MANY, DRAWS, PROJECTED = (10, 33, 100, 300, 1000), 5, 300, 3, 512
+SIZES, BASES, MANY, DRAWS = (10, 33, 100, 300, 1000), 5, 300, 3
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -172,33 +173,6 @@ def summed_up(each: Sequence[np.ndarray]) -> tuple[float, float, float]:
     drawn = chance.integers(0, bases, (1000, bases, 1)), chance.integers(0, queries, (1000, 1, queries))
     means = values[drawn].mean((1, 2))
     return float(values.mean()), *(float(one) for one in np.percentile(means, (2.5, 97.5)))
-
-
-def closed_forms(base: Base) -> dict[str, np.ndarray]:
-    """What needs no operators: weights (Q, N) of each. TRAK's gradients are of the margin log p/(1 − p), at one checkpoint."""
-    queries, rows = base.gradients(base.queries, base.right), base.gradients(base.rows, base.labels)
-    every = base.whole(1), base.whole(0)
-    chance = np.random.default_rng(0).normal(size=(every[0].shape[1], PROJECTED)) / PROJECTED**0.5
-    small = [one @ chance for one in every]
-    left = [base.left(which) for which in (1, 0)]  # 1 − p
-    margins = [one / share[:, None] for one, share in zip(small, left, strict=True)]
-    states = base.queries.double().numpy(), base.rows.double().numpy()
-    return {"head Gauss–Newton": damped(queries, rows), "head cosine": cosine(queries, rows),
-            "head inner product": queries @ rows.T, "all gradients projected, Gauss–Newton (LoGra's form)": damped(*small),
-            "TRAK's form": damped(*margins) * left[1], "cosine of all gradients": cosine(*every),
-            "representation cosine": cosine(*states)}  # fmt: skip
-
-
-def damped(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Inner products by the inverse of the rows' damped second moment."""
-    moment = rows.T @ rows / len(rows)
-    return queries @ np.linalg.solve(moment + 0.1 * np.trace(moment) / len(moment) * np.eye(len(moment)), rows.T)
-
-
-def cosine(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Of every query with every row."""
-    one, other = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (queries, rows))
-    return one @ other.T
 
 
 def rise(work: Path, files: tuple[str, str], tau: float) -> np.ndarray:

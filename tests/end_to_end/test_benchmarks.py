@@ -301,9 +301,9 @@ def test_rows_of_small_heads_predict_as_their_formulas_do(
     for name, value in {"DRAWS": 1, "HALVES": 12, "SKETCHES": 1}.items():
         monkeypatch.setattr(heads, name, value)
     words = ["--data", str(DATA), "--out", str(tmp_path), "--sizes", "120", "20", "60", "--tasks"]
-    found = heads.main([*words, "reviews"])["reviews"]
-    assert set(found) == set(heads.METHODS)
-    for name, (formula, rows, *sketched) in ((name, draws[0]) for name, draws in found.items()):
+    figures = heads.main([*words, "reviews"])["reviews"]
+    assert set(figures) == set(heads.METHODS)
+    for name, (formula, rows, *sketched) in ((name, draws[0]) for name, draws in figures.items()):
         assert abs(formula - rows) < 0.01 and formula > 0.4
         assert len(sketched) == (name in heads.SKETCHED) and all(abs(formula - lds) > 0.01 for lds in sketched)
     assert "| reviews | headcos |" in (tmp_path / "small_heads.md").read_text()

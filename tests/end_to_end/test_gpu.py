@@ -124,7 +124,7 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str
     prepare(
         IngestJob([str(corpus)], str(tmp_path / "S"), ModelChoice(str(model), dtype="float32"), {"repsim": {}})
     ).ingest()
-    found = []
+    measurements = []
     for device in ("cpu", "cuda"):
         choice = ModelChoice("", device, "float32")
         job = FitJob(
@@ -138,5 +138,5 @@ def test_a_fit_on_the_device_measures_as_the_cpus(tmp_path: Path, more: dict[str
         store = FeatureStore.open(tmp_path / "S")
         question = RecoveredSession(store, "stride", str(queries), QueryOptions(5, choice))
         (member,) = question._member.weights(scaled=False).members
-        found.append(member.centred)
-    assert np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] > 0.99
+        measurements.append(member.centred)
+    assert np.corrcoef(measurements[0].ravel(), measurements[1].ravel())[0, 1] > 0.99

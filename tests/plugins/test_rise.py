@@ -153,12 +153,12 @@ def random_readout(
 def test_rows_are_the_formulas(seed, vocabulary, hidden, lengths, spread, model, tau, top, mass, least, weights, exact):
     rise = Rise(*model, *weights, tau=tau, top=top, mass=mass, least=least, seed=seed % 3, exact=exact)
     outputs = random_readout(seed, vocabulary, hidden, lengths, spread, rise)
-    found = rise.rows(outputs, rise.precompute(outputs.head, {}))["signature"].double().numpy()
+    signatures = rise.rows(outputs, rise.precompute(outputs.head, {}))["signature"].double().numpy()
     z, h = outputs.head.logits(outputs.hidden()).double().numpy(), outputs.hidden().double().numpy()
     weight, y, first = outputs.head.weight.double().numpy(), outputs.targets.numpy(), 0
     kr, kg, kh = widths_of(rise, vocabulary, hidden)
-    assert found.shape == (len(lengths), kh * (kr + kg)) and kh * (kr + kg) <= model[1] * (model[0] + model[2])
-    for row, length in zip(found, lengths, strict=True):
+    assert signatures.shape == (len(lengths), kh * (kr + kg)) and kh * (kr + kg) <= model[1] * (model[0] + model[2])
+    for row, length in zip(signatures, lengths, strict=True):
         part = slice(first, first + length)
         first += length
         if not length:

@@ -462,9 +462,11 @@ def test_a_state_that_is_not_finite_is_named_in_every_way(texts: Path, tmp_path:
     save_file(weights, tmp_path / "broken/model.safetensors", {"format": "pt"})
     shutil.copytree(texts / "S", tmp_path / "S")
     settings = [part.replace("stride.", "stride@b.") for part in options({**QUICK, **more})]
-    told = headwater("fit", tmp_path / "S", "--method", "stride@b", *settings, "--base", tmp_path / "broken")
+    result = headwater("fit", tmp_path / "S", "--method", "stride@b", *settings, "--base", tmp_path / "broken")
     assert (
-        told.exit_code == 1 and "hidden state of example corpus.jsonl:" in told.stderr and "not finite" in told.stderr
+        result.exit_code == 1
+        and "hidden state of example corpus.jsonl:" in result.stderr
+        and "not finite" in result.stderr
     )
 
 
