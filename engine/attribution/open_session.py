@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ...store.errors import SettingsError, UnknownMethod
 from ...store.feature_store import FeatureStore
+from ..data.record_source import Data
 from ..fitting.fit_record import fits_of
 from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
@@ -52,7 +53,7 @@ def text_method_of(name: str, store: FeatureStore) -> TextSimilarity | None:
 
 
 def open_session(
-    store: str, method: str, queries: str, options: QueryOptions = TEN_BEST, run: Run = SILENT
+    store: str, method: str, queries: Data, options: QueryOptions = TEN_BEST, run: Run = SILENT
 ) -> QuerySession:
     """Open the store, load its model (if the method needs one), read the queries, make the memory plan.
 
@@ -82,7 +83,9 @@ def open_session(
     return StoredSession(stored, provider, options, run)
 
 
-def _members_session(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> MembersSession:
+def _members_session(
+    store: FeatureStore, method: str, queries: Data, options: QueryOptions, run: Run
+) -> MembersSession:
     """A session over several members of a method.
 
     Raises:

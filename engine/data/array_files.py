@@ -15,13 +15,14 @@ import numpy as np
 from ...store.errors import CorpusError
 from .bergson_index import is_bergson_index, open_bergson_index
 from .npz_files import open_npz
+from .record_source import Data
 from .sources import Source
 from .stored_arrays import Arrays, StoredArray, reading
 
 
-def is_array_path(path: str) -> bool:
-    """Whether a path is a file or folder of arrays (.npz, Zarr group, bergson index) instead of text."""
-    return (
+def is_array_path(path: Data) -> bool:
+    """Whether data are a file or folder of arrays (.npz, Zarr group, bergson index) instead of text."""
+    return isinstance(path, str) and (
         path.endswith(".npz")
         or is_bergson_index(path)
         or (Path(path) / "zarr.json").is_file()

@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ...store.errors import CorpusError
 from .conversations import FIELD_NAMES, Chat, Conversation, Turns, conversation_in, left_out, plain_rendering
-from .formats import BadRecord, Fields, Record, read_records
+from .formats import BadRecord, Fields, Record
 from .pretokenised import FIELD_NAMES as TOKEN_FIELDS
 from .pretokenised import TokenRecord, tokens_in
-from .sources import Source
+from .sources import Source, read_source
 from .unread_files import escaped
 
 MAX_LISTED = 20  # messages kept by RecordErrors, and field names listed in a message, so that they fit on a screen
@@ -131,7 +131,7 @@ def read_documents(
             (truncated, corrupt, a `.json` file above 1 GiB or not JSON).
     """
     to_text, field_names = _from_template(template) if template.names_fields else _from_field_names(chat, template)
-    for record in read_records(source.path, source.format, start, field_names | {"id"}):
+    for record in read_source(source, start, field_names | {"id"}):
         try:
             if record.error:
                 raise BadRecord(record.error)
@@ -151,7 +151,7 @@ def suits(template: Template, source: Source) -> bool:
         CorpusError: the file cannot be read.
     """
     _, names = _from_template(template)
-    for record in read_records(source.path, source.format, 0, names | {"id"}):
+    for record in read_source(source, 0, names | {"id"}):
         if not record.error:
             return all(isinstance(record.fields.get(name), str) for name in names)
     return True

@@ -6,7 +6,7 @@ Knows the files' formats by their names alone, and nothing of records, tokens or
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ...store.errors import CorpusError
 from .decompression import COMPRESSIONS, split_suffix
-from .formats import SUFFIXES
+from .formats import SUFFIXES, Record, read_records
+from .record_source import Data, RecordSource
 from .unread_files import ZARR, describe, escaped, format_of, unread_files
 
 DIGEST_SPAN = 64 << 10  # bytes at each end of a file that enter its digest; hashing 100 GB would take too long
@@ -29,17 +30,20 @@ class Source:
     name: str
     """Name in messages and ids: the base name, or the path relative to the folder that was given."""
     format: str
-    """How it is read: jsonl, json, text, lines, csv, parquet, npz, zarr, bergson; store: from the rows of a store; absent: not at
-    all, because the store was made from this file, but the present command does not name it.
+    """How it is read: jsonl, json, text, lines, csv, parquet, npz, zarr, bergson; records: from memory; store: from the rows of a
+    store; absent: not at all, because the store was made from this file, but the present command does not name it.
     """
     size: int
     """Bytes on disk."""
     digest: str
-    """Hex BLAKE2b of its size and its first and last `DIGEST_SPAN` bytes."""
+    """Hex BLAKE2b of its size and its first and last `DIGEST_SPAN` bytes; or the digest of `content`."""
+    content: RecordSource | None = None
+    """The records, if they do not lie in a file; `path` is then their name."""
 
 
-def find_sources(paths: Sequence[str], *, lines: bool = False) -> list[Source]:
-    """The files that `paths` (files, folders, globs) stand for, each once; with `lines`, every line of a text file is a record.
+def find_sources(data: Sequence[Data], *, lines: bool = False) -> list[Source]:
+    """The files that paths (files, folders, globs) stand for, each once, and records; with `lines`, every line of a text file is
+    a record. Records come after the files.
 
     Of a folder or glob, files are left out that no reader takes, that are empty, or that describe the data beside them:
     `left_out_notes` names them.
@@ -50,16 +54,34 @@ def find_sources(paths: Sequence[str], *, lines: bool = False) -> list[Source]:
     """
     named_files: dict[Path, tuple[str, Path]] = {}
     try:
-        for path in [paths] if isinstance(paths, str) else paths:
+        for path in (item for item in data if isinstance(item, str)):
             for name, file in _expand(path)[0]:
                 named_files.setdefault(file.absolute(), (name, file))
         names = _unique_names(list(named_files), [name for name, _ in named_files.values()])
         sources = [_source(file, name, lines) for (_, file), name in zip(named_files.values(), names, strict=True)]
     except OSError as error:
         raise CorpusError(f"{error.filename}: cannot read: {error.strerror or error}") from error
+    sources += [_source_of_records(item) for item in data if isinstance(item, RecordSource)]
     if not sources:
         raise CorpusError("no corpus file given: name a file, a folder or a glob")
     return sources
+
+
+def read_source(source: Source, start: int, columns: Container[str] | None) -> Iterator[Record]:
+    """The records of a source from number `start` on; of a columnar file only `columns` are read (None: all).
+
+    Raises:
+        CorpusError: the file cannot be read to its end.
+    """
+    if source.content is None:
+        yield from read_records(source.path, source.format, start, columns)
+        return
+    for ordinal, fields in enumerate(source.content.records(start), start):
+        yield Record(ordinal + 1, ordinal, dict(fields))
+
+
+def _source_of_records(content: RecordSource) -> Source:
+    return Source(content.name, content.name, "records", content.size, content.digest, content)
 
 
 def left_out_notes(paths: Sequence[str]) -> list[str]:

@@ -12,8 +12,7 @@ from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..data.documents import scalar_text
-from ..data.formats import read_records
-from ..data.sources import find_sources
+from ..data.sources import find_sources, read_source
 from ..data.stored_arrays import reading
 from ..results.example_table import Examples, joined_texts
 from .matrices import read_array
@@ -33,7 +32,7 @@ def read_answers(path: str) -> Iterator[Ranking]:
     """
     rows_of_query: dict[str, list[ParsedJson]] = {}
     for source in find_sources([path]):
-        for record in read_records(source.path, source.format, 0, None):
+        for record in read_source(source, 0, None):
             if record.error:
                 raise CorpusError(f"{path}:{record.line}: {record.error}")
             missing = [name for name in FIELDS if name not in record.fields]

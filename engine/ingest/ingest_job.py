@@ -17,6 +17,7 @@ from ...store.rowless_store import is_unused
 from ..arrays.precision.precisions import Sign
 from ..data.array_files import is_array_path
 from ..data.documents import RecordErrors
+from ..data.record_source import Data
 from ..data.sources import left_out_notes
 from ..interface.method import Method, Similarity, TextSimilarity
 from ..interface.registry import load
@@ -41,8 +42,8 @@ from .text_settings import TextSettings
 class IngestJob:
     """What to ingest, with which model and methods, and into which store."""
 
-    corpus: Sequence[str]
-    """Files, folders or globs of text; or .npz files and Zarr groups of arrays."""
+    corpus: Sequence[Data]
+    """Files, folders or globs of text, or records; or .npz files and Zarr groups of arrays."""
     store: str
     """Folder of the store, created if it does not exist."""
     model: ModelChoice
@@ -84,7 +85,7 @@ class PreparedIngest:
     @property
     def notes(self) -> list[str]:
         """What the user should know before the start, one per line."""
-        paths = [path for path in self.job.corpus if not is_array_path(path)]
+        paths = [item for item in self.job.corpus if isinstance(item, str) and not is_array_path(item)]
         own = (self._skipped_weights_notes(), self._stored_fields_notes(), self._reading_notes())
         return [*left_out_notes(paths), *itertools.chain.from_iterable(own)]
 

@@ -17,8 +17,8 @@ from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..data.array_files import is_array_path, open_arrays
 from ..data.documents import record_name, scalar_text
-from ..data.formats import read_records
-from ..data.sources import find_sources
+from ..data.record_source import Data, name_of_data
+from ..data.sources import find_sources, read_source
 from ..data.stored_arrays import StoredArray
 from ..runtime.memory import Part, Plan
 from .example_table import Examples
@@ -105,7 +105,7 @@ class GroupColumn:
             yield np.arange(first, min(rows, first + TEXT_CHUNK_ROWS))
 
 
-def counts_of_table(table: str, column: str) -> LabelCounts:
+def counts_of_table(table: Data, column: str) -> LabelCounts:
     """The number and size of the values of a column of a table, in a pass that keeps none of them.
 
     Raises:
@@ -152,7 +152,7 @@ class _Record(NamedTuple):
     line: int
 
 
-def labels_of_table(table: str, column: str) -> dict[str, str]:
+def labels_of_table(table: Data, column: str) -> dict[str, str]:
     """Example id → value of a column, or of an array (N,) of a file of arrays. A record without an id is named by its line, as
     in a corpus.
 
@@ -166,17 +166,17 @@ def labels_of_table(table: str, column: str) -> dict[str, str]:
         if labels.setdefault(name, label) != label and not is_array_path(table):
             raise DataError(f"{path}:{line}: id {name} has {column} {label}, but an earlier line has {labels[name]}")
     if is_array_path(table) and len(labels) != count:
-        raise DataError(f"{table}: expected {count} distinct ids, one per value")
+        raise DataError(f"{name_of_data(table)}: expected {count} distinct ids, one per value")
     return labels
 
 
-def _records(table: str, column: str) -> Iterator[_Record]:
+def _records(table: Data, column: str) -> Iterator[_Record]:
     """The records of a table, one at a time."""
-    if is_array_path(table):
+    if isinstance(table, str) and is_array_path(table):
         yield from _records_of_arrays(table, column)
         return
     for source in find_sources([table], lines=True):
-        for record in read_records(source.path, source.format, 0, None):
+        for record in read_source(source, 0, None):
             if record.error:
                 raise CorpusError(f"{source.path}:{record.line}: {record.error}")
             if column not in record.fields:

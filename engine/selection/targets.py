@@ -19,6 +19,7 @@ from ...store.errors import CorpusError, DataError, SettingsError, StoreError
 from ...store.layout import Array
 from ...store.state import whole_state, write_state
 from ..attribution.queries import skipped_clause, skipped_lines
+from ..data.record_source import Data, name_of_data
 from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
@@ -67,8 +68,8 @@ class Targets:
 class TaskFile:
     """A file of the examples of one task or several."""
 
-    queries: str
-    """Its path."""
+    queries: Data
+    """Its path, or the records."""
     by: str = ""
     """The column whose values are the tasks; empty: the whole file is one task."""
     model: ModelChoice = field(default_factory=lambda: ModelChoice(""))
@@ -95,8 +96,8 @@ def read_targets(features: LinearFeatures, task: TaskFile) -> Targets:
     queries, by = task.queries, task.by
     member = MemberModel.of_rows(features.store, features.name)
     provider = query_provider(queries, features.store, task.model, task.text, member)
-    digests = [_digest(source.path) for source in provider.sources]
-    named = queries if task.text.on_error == "skip" else ""  # lines on skipped queries name the file
+    digests = [source.content.digest if source.content else _digest(source.path) for source in provider.sources]
+    named = name_of_data(queries) if task.text.on_error == "skip" else ""  # lines on skipped queries name the file
     content = json.dumps(
         [digests, provider.provenance(), asdict(task.text), by, features.column, named], sort_keys=True
     )
