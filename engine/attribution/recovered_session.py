@@ -51,6 +51,11 @@ class RecoveredSession:
         return self._member.notes
 
     @property
+    def estimated(self) -> bool:
+        """False."""
+        return False
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """No capabilities: there are no stored rows, and the time depends on how sparse the weights are."""
         return self._member.capabilities

@@ -111,6 +111,11 @@ class TextSession:
         return {query.id: query.text for query in self._queries}
 
     @property
+    def estimated(self) -> bool:
+        """False."""
+        return False
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """No capabilities: there are no stored rows, and the time of comparing texts is not known beforehand."""
         return frozenset()
