@@ -85,10 +85,13 @@ def _spread(results: Results) -> dict[str, Array]:
 def value_rows(
     scores: Iterable[tuple[int, Array]], store: FeatureStore, most: PartSize = PART_SIZES[0]
 ) -> Iterator[Columns]:
-    """Values with their examples, as tables of `VALUE_FIELDS`, each of bounded size."""
+    """Values with their examples, as tables of `VALUE_FIELDS`, each of bounded size; without examples whose value is NaN, which
+    a filter has left out.
+    """
     examples = Examples(store)
     for first, values in _joined(scores, most.rows // 2):
-        rows = np.arange(first, first + len(values))
+        ranked = np.flatnonzero(~np.isnan(values))
+        rows, values = first + ranked, values[ranked]
         for part, columns in examples.parts(("id", "source", "line"), rows, most):
             yield {
                 "example_id": columns["id"],

@@ -10,6 +10,9 @@ from headwater.engine.attribution.open_session import open_session
 from headwater.engine.attribution.query_options import QueryOptions, SearchOptions
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
 from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.results.group_labels import GroupColumn
+from headwater.engine.results.groups import Groups
+from headwater.engine.results.result_tables import value_rows
 from headwater.engine.results.row_filter import RowFilter
 from headwater.engine.runtime.run import Run
 from headwater.store.errors import BudgetError, DataError, SettingsError
@@ -106,3 +109,24 @@ def test_what_cannot_be_derived_is_refused(work: Path):
         RowFilter.parsed(["source"])
     with pytest.raises(BudgetError):
         opened(work, "rise", Run(1000), lowest=True)
+
+
+def test_values_and_groups_are_of_the_ranked_examples_alone(work: Path, tmp_path: Path):
+    ids = [f"{name}:{line}" for name, lines in (("a.jsonl", 25), ("b.jsonl", 35)) for line in range(1, lines + 1)]
+    table = tmp_path / "kinds.jsonl"
+    table.write_text(
+        "".join(f'{{"id": "{name}", "kind": "{n % 2}", "third": "{n % 3}"}}\n' for n, name in enumerate(ids))
+    )
+    session = opened(work, "rise", where=RowFilter((("kind", "1"), ("third", "0"), ("third", "1")), str(table)))
+    rows = [row for row in range(ROWS) if row % 2 and row % 3 < 2]
+    parts = list(value_rows(session.value(), session.store))
+    assert [row for part in parts for row in part["row"]] == rows
+    groups = Groups(GroupColumn(session.store, "third", str(table), ROWS))
+    (first, *_) = groups.tables(groups.sums(session.scores(), QUERIES), session.query_ids)
+    scores = scores_of(opened(work, "rise"))[:, 0]
+    expected = {name: scores[[row for row in rows if row % 3 == int(name)]] for name in ("0", "1")}
+    assert dict(zip(first["group"], first["examples"], strict=True)) == {
+        name: len(own) for name, own in expected.items()
+    }
+    for name, mean in zip(first["group"], first["mean"], strict=True):
+        assert mean == pytest.approx(expected[name].mean(dtype=np.float64))
