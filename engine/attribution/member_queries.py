@@ -79,4 +79,4 @@ def release_others(readers: Iterable[MemberQueries], reader: MemberQueries | Non
 
 def options_of(model: MemberModel, options: QueryOptions) -> QueryOptions:
     """The options with which one of several members reads queries: --model is the place of the store's own model alone."""
-    return replace(options, model=replace(options.model, path="")) if model.member else options
+    return replace(options, model=options.model.other("")) if model.member else options

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +30,14 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
         CorpusError: a file is missing. StoreMismatch: a file or the model differs from those of the store.
     """
     provenance = store.provenance
+    model = choice.other(base) if base else choice.of_store(str(provenance.get("model_path", "")))
     if provenance["kind"] == "arrays":
         provider: Provider = ArrayProvider(
             [base] if base else _files(store, corpus), pick_device(choice.device), RecordErrors("fail")
         )
     elif provenance.get("text") or (provenance.get("tokens") and not base):
-        provider = StoredTexts(store, load(replace(choice, path=base or choice.path or provenance["model_path"])))
+        provider = StoredTexts(store, load(model))
     else:
-        model = replace(choice, path=base or choice.path or provenance["model_path"])
         provider = corpus_provider(_files(store, corpus), model, text_settings_of(provenance))
     if not base:
         require_same(store.url, fingerprints_of(provider.provenance()), provenance)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ...store.errors import CorpusError, SettingsError, StoreMismatch
 from ...store.feature_store import FeatureStore, method_group
@@ -171,7 +171,7 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     is_text_store = store is not None and store.provenance["kind"] == "text"
     settings = job.text.completed_from(store.provenance) if store and is_text_store else job.text
     base = base_of(store, list(methods), job.base, append=job.append)
-    provider = corpus_provider(job.corpus, replace(job.model, path=base or job.model.path), settings)
+    provider = corpus_provider(job.corpus, job.model.other(base) if base else job.model, settings)
     fields = _stored_fields(job, provider, store)
     for name, method in methods.items():
         _check_method(name, method, provider)

@@ -37,7 +37,7 @@ def corpus_provider(data: Sequence[Data], choice: ModelChoice, settings: TextSet
             raise CorpusError("one corpus cannot hold both arrays and texts: ingest them into two stores")
         return ArrayProvider(arrays, pick_device(choice.device), RecordErrors(settings.on_error))
     sources = find_sources(data, lines=bool(settings.lines))
-    if not choice.path:
+    if not choice.path and choice.loaded is None:
         raise ModelError("a corpus of texts needs a model: --model FOLDER_OR_HUB_ID")
     model = load(choice)
     resolved = settings.resolved(model.head.model_shape)
@@ -66,7 +66,7 @@ def query_provider(
         return provider
     settings = query_settings(data, store.provenance, asked)
     sources = find_sources([data], lines=bool(settings.lines))  # before the model is loaded: a wrong path fails at once
-    model = _load_own(replace(choice, path=choice.path or own.path), own)
+    model = _load_own(own.chosen(choice), own)
     require_same(_subject(store, own), model.fingerprint, own.fingerprints)
     context = model.head.model_shape.max_length
     length = min(settings.max_length or context, context) if settings.truncate else context  # a query is never split
@@ -95,6 +95,8 @@ def _load_own(choice: ModelChoice, own: MemberModel) -> LanguageModel:
     except ModelError as error:
         if not own.member:
             raise
+        if not own.path:
+            raise ModelError(f"the model of {own.member} was an object in memory: give it again") from None
         again = f"ingest or fit with --method {own.member} --base PATH records its new place"
         raise ModelError(f"the model of {own.member}: {error}; if it moved, {again}") from None
 

@@ -67,7 +67,7 @@ class StoredTexts:
             Source(store.url, source["name"], "store", source["size"], source["digest"])
             for source in provenance["sources"]
         ]
-        self.record_errors, self.notes = RecordErrors("fail"), list[str]()
+        self.record_errors, self.notes = RecordErrors("fail"), list(model.notes)
         self._texts = TextProvider(model, self.sources, settings, self.record_errors)
         self._store = store
         names = {column.name for column in store.columns(EXAMPLES)}

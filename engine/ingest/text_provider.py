@@ -48,7 +48,7 @@ class TextProvider:
     ) -> None:
         """`settings`: as :meth:`TextSettings.resolved` returns them for the model."""
         self.model, self.sources, self.settings, self.record_errors = model, sources, settings, record_errors
-        self.notes: list[str] = []
+        self.notes: list[str] = list(model.notes)
         """Remarks on how texts are read, for the user."""
         self._upper_layers_checked = False
         self._tokenizer = DocumentTokenizer(model.tokenizer, model.prefix, apart=settings.boundary == "apart")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .transformers_types import HfTokenizer
@@ -22,14 +24,20 @@ def weights_digest(base: str, path: str, computation: str) -> str:
     `path` is `base`, or the folder of a LoRA adapter of `base`, whose scaling settings enter the hash; `computation` is the
     part of the config that decides what the weights compute.
     """
-    folders = [_snapshot(base)] + ([Path(path)] if path != base else [])
-    entries = [entry for folder in folders for file in folder.glob("*.safetensors") for entry in _samples(file)]
+    folders = [snapshot(base)] + ([Path(path)] if path != base else [])
+    samples = [(name, sampled) for folder in folders for name, sampled in _samples(folder)]
+    if path == base:
+        return samples_digest(samples, computation)
+    config = json.loads((Path(path) / "adapter_config.json").read_text())
+    return samples_digest(samples, computation, json.dumps([config.get(key) for key in _SCALING], sort_keys=True))
+
+
+def samples_digest(samples: Iterable[tuple[str, bytes]], computation: str, scaling: str = "") -> str:
+    """Hash of the samples of tensors, in any order, and of what they compute; `scaling` is an adapter's."""
     digest = hashlib.sha256(computation.encode())
-    for name, sample in sorted(entries):
+    for name, sample in sorted(samples):
         digest.update(name.encode() + b"\0" + sample)
-    if path != base:
-        config = json.loads((Path(path) / "adapter_config.json").read_text())
-        digest.update(json.dumps([config.get(key) for key in _SCALING], sort_keys=True).encode())
+    digest.update(scaling.encode())
     return digest.hexdigest()[:32]
 
 
@@ -42,7 +50,7 @@ def tokenizer_digest(tokenizer: HfTokenizer) -> str:
     return hashlib.sha256(description.encode()).hexdigest()[:32]
 
 
-def _snapshot(path: str) -> Path:
+def snapshot(path: str) -> Path:
     """Folder of a model that was loaded before: the path itself, or the hub's local copy."""
     if Path(path).is_dir():
         return Path(path)
@@ -51,19 +59,50 @@ def _snapshot(path: str) -> Path:
     return Path(snapshot_download(path, local_files_only=True))
 
 
-def _samples(file: Path) -> list[tuple[str, bytes]]:
-    """(name; dtype, shape and sampled bytes) of each tensor of one file."""
-    samples = []
-    with file.open("rb") as handle:
-        (size,) = struct.unpack("<Q", handle.read(8))
-        for name, entry in json.loads(handle.read(size)).items():
-            if name == "__metadata__":
-                continue
-            start, stop = entry["data_offsets"]
-            sample = f"{entry['dtype']}{entry['shape']}".encode()
-            for step in range(_SAMPLES):
-                position = start + (stop - start) * step // _SAMPLES
-                handle.seek(8 + size + position)
-                sample += handle.read(min(_SAMPLE, stop - position))
-            samples.append((name, sample))
-    return samples
+@dataclass(frozen=True, slots=True)
+class FileTensor:
+    """Where a tensor lies in a safetensors file."""
+
+    file: Path
+    dtype: str
+    """The format's name of the dtype, such as F32."""
+    shape: tuple[int, ...]
+    begin: int
+    """First byte in the file."""
+    end: int
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The tensor's bytes from `start` to `stop`."""
+        with self.file.open("rb") as handle:
+            handle.seek(self.begin + start)
+            return handle.read(stop - start)
+
+
+def file_tensors(folder: Path) -> Iterator[tuple[str, FileTensor]]:
+    """(name, tensor) of all safetensors files of a folder; two files may have tensors of one name."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as handle:
+            (size,) = struct.unpack("<Q", handle.read(8))
+            header = json.loads(handle.read(size))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                begin, end = (8 + size + offset for offset in entry["data_offsets"])
+                yield name, FileTensor(file, entry["dtype"], tuple(entry["shape"]), begin, end)
+
+
+def sampled_ranges(size: int) -> list[tuple[int, int]]:
+    """(start, stop) of each sample of a tensor of `size` bytes."""
+    starts = (size * step // _SAMPLES for step in range(_SAMPLES))
+    return [(start, min(start + _SAMPLE, size)) for start in starts]
+
+
+def sample(dtype: str, shape: Sequence[int], parts: Iterable[bytes]) -> bytes:
+    """What enters the hash of a tensor: the format's name of its dtype, its shape, and the bytes of its sampled ranges."""
+    return f"{dtype}{list(shape)}".encode() + b"".join(parts)
+
+
+def _samples(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """(name; dtype, shape and sampled bytes) of each tensor of a folder."""
+    for name, tensor in file_tensors(folder):
+        ranges = sampled_ranges(tensor.end - tensor.begin)
+        yield name, sample(tensor.dtype, tensor.shape, (tensor.read(start, stop) for start, stop in ranges))

@@ -34,7 +34,8 @@ def silence_libraries() -> None:
     verbosity.disable_progress_bar()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The message of another library's error, in one line of at most 300 characters."""
     return " ".join(str(error).split())[:300]
 
 
@@ -58,7 +59,7 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
     except Exception as error:  # transformers raises many kinds of exceptions for a config that it does not take
         if "trust_remote_code" in str(error):
             raise ModelError(f"{path} needs Python code of its own: --trust-remote-code allows it to run") from None
-        raise ModelError(f"{path} is neither a model folder nor a model on the hub: {_one_line(error)}") from None
+        raise ModelError(f"{path} is neither a model folder nor a model on the hub: {one_line(error)}") from None
     names = getattr(config, "architectures", None) or []
     if names and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         raise ModelError(f"{path} is a {', '.join(names)}; headwater supports causal language models only")
@@ -101,7 +102,7 @@ def read_weights(path: str, config: HfConfig, dtype: torch.dtype, remote_code: b
                 output_loading_info=True,
             )  # fmt: skip
     except Exception as error:  # transformers raises many kinds of exceptions for a damaged or foreign checkpoint
-        raise ModelError(f"{path} does not load as a causal language model: {_one_line(error)}") from None
+        raise ModelError(f"{path} does not load as a causal language model: {one_line(error)}") from None
     missing = sorted(loading_info["missing_keys"])
     if missing:
         raise ModelError(
@@ -130,7 +131,7 @@ def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
                 f"{path} has no tokenizer (no tokenizer.json): save there, with save_pretrained, the one that the model was "
                 "trained with"
             ) from None
-        raise ModelError(f"{path} has no tokenizer that loads: {_one_line(error)}") from None
+        raise ModelError(f"{path} has no tokenizer that loads: {one_line(error)}") from None
     if not tokenizer.is_fast:
         raise ModelError(
             f"{path} has no fast tokenizer (tokenizer.json), which reports the text span of each token: save one there"

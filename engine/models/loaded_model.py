@@ -1,0 +1,124 @@
+"""Language models that a user has in memory: a causal LM of transformers, or one with a PEFT adapter, and its tokenizer.
+
+Knows no method, no corpus, no store.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+
+from ...store.errors import DeviceError, ModelError
+from .fingerprint import tokenizer_digest
+from .language_model import LanguageModel, pick_device
+from .model_files import one_line, prefix_tokens, read_tokenizer, silence_libraries
+from .output_head import activation_bytes, check_head, output_head, weight_bytes
+from .tensor_digest import model_digest
+from .transformers_types import HfModel, HfTokenizer
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "auto") -> LanguageModel:
+    """A causal LM of transformers that is in memory, with its fast tokenizer, as headwater reads models.
+
+    The object stays as it is: its device, its training mode, its hooks and which of its weights require gradients. headwater
+    computes with copies of its modules that share the weights and are always in evaluation mode, so a model that is trained
+    further must be given again. With `tokenizer` None it is read from the folder that the model was loaded from.
+
+    The fingerprint is that of the folder or hub id that the model was loaded from, if the weights are the same there, or else
+    that of the files that `save_pretrained` would write: see :func:`model_digest`, also for what it does not notice.
+
+    Raises:
+        ModelError: the object is no causal LM of transformers with a linear head in float32, bfloat16 or float16; its weights lie
+            on several devices; or there is no fast tokenizer.
+        DeviceError: `device` is not where the model is.
+    """
+    silence_libraries()
+    _require_model(model)
+    place = _place(model, device)
+    tokenizer = _tokenizer(model, tokenizer)
+    own = shared_copy(model)
+    head = output_head(own, own.config)
+    name = f"the {type(own).__name__} in memory"
+    if head.weight.dtype not in _DTYPES:
+        raise ModelError(f"{name} has a head in {_name(head.weight.dtype)}: use float32, bfloat16 or float16")
+    try:
+        check_head(own, head, name)
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{name} does not run as a causal language model: {one_line(error)}") from None
+    path, digest = model_digest(own)
+    return LanguageModel(
+        path=path,
+        trunk=own.base_model,
+        head=head,
+        tokenizer=tokenizer,
+        prefix=prefix_tokens(tokenizer),
+        fingerprint={"model": digest, "tokenizer": tokenizer_digest(tokenizer)},
+        memory={"weights": weight_bytes(own), "activations": activation_bytes(own.config, head.weight.dtype)},
+        device=place,
+    )
+
+
+def shared_copy(model: HfModel) -> HfModel:
+    """Copies of a model's modules that share its weights, in evaluation mode and without gradients of weights.
+
+    Raises:
+        ModelError: a module cannot be copied.
+    """
+    shared: dict[int, object] = {id(buffer): buffer for buffer in model.buffers()}
+    for weight in model.parameters():
+        plain = type(weight) is torch.nn.Parameter  # quantised ones have classes and attributes of their own
+        shared[id(weight)] = torch.nn.Parameter(weight.detach(), requires_grad=False) if plain else weight
+    try:
+        own = copy.deepcopy(model, shared)
+    except Exception as error:  # an attribute of any kind
+        raise ModelError(f"the {type(model).__name__} in memory cannot be copied: {one_line(error)}") from None
+    return own.eval()
+
+
+def _require_model(model: HfModel) -> None:
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        raise ModelError(
+            f"a {type(model).__name__} is not a model of transformers: give the causal LM itself, such as "
+            "AutoModelForCausalLM.from_pretrained(…), not a wrapper of it"
+        )
+
+
+def _place(model: HfModel, device: str) -> torch.device:
+    """The device of all weights, which must be the one asked for."""
+    places = sorted({str(weight.device) for weight in model.parameters()})
+    if len(places) != 1 or places == ["meta"]:
+        raise ModelError(
+            f"the weights of the model in memory are on {', '.join(places)}: load it whole onto one device"
+        )
+    own = torch.device(places[0])
+    if device != "auto" and pick_device(device).type != own.type:
+        raise DeviceError(f"the model in memory is on {own}, not on {device}: move it there, or leave the device out")
+    return own
+
+
+def _tokenizer(model: HfModel, tokenizer: HfTokenizer) -> HfTokenizer:
+    if tokenizer is None:
+        source = str(getattr(model.config, "_name_or_path", "") or "")
+        if not source or not Path(source).is_dir():
+            raise ModelError(
+                "a model in memory needs its tokenizer: pass the one that AutoTokenizer.from_pretrained gives"
+            )
+        return read_tokenizer(source, False)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"the {type(tokenizer).__name__} in memory is not a fast tokenizer, which reports the text span of each token: pass "
+            "the one that AutoTokenizer.from_pretrained gives"
+        )
+    return tokenizer
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

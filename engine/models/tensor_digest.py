@@ -1,0 +1,112 @@
+"""The fingerprint of a model in memory: that of the files it was loaded from, or of those that `save_pretrained` would write.
+
+Knows no tokenizer, no head, no store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ...store.errors import ModelError
+from .fingerprint import FileTensor, file_tensors, sample, sampled_ranges, samples_digest, snapshot, weights_digest
+from .model_files import computation_settings, read_config
+from .transformers_types import HfClass, HfConfig, HfModel
+
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+}  # fmt: skip
+"""Names of dtypes in safetensors files."""
+_BY_NAME = {name: dtype for dtype, name in _DTYPES.items()}
+
+
+def model_digest(model: HfModel) -> tuple[str, str]:
+    """(path, digest) of a model in memory.
+
+    If the folder or hub id that the model was loaded from has the same weights and settings, then these are its path and its
+    digest, even if the object has another dtype than the files. Otherwise the path is "", and the digest is that of the files
+    that `save_pretrained` would write now. As for files, 16 samples of 4 KiB of each tensor are compared or hashed: a change
+    that touches none of these bytes is not noticed.
+
+    Raises:
+        ModelError: a tensor has no counterpart in safetensors.
+    """
+    state, computation = saved_tensors(model), computation_settings(as_saved(model.config))
+    source = str(getattr(model.config, "_name_or_path", "") or "")
+    if source and _is_same(source, state, computation):
+        return str(Path(source).resolve()) if Path(source).is_dir() else source, weights_digest(
+            source, source, computation
+        )
+    return "", samples_digest(((name, tensor_sample(name, tensor)) for name, tensor in state.items()), computation)
+
+
+def saved_tensors(model: HfModel) -> dict[str, torch.Tensor]:
+    """The tensors that `save_pretrained` would write, by the names that it would give them; tied ones once."""
+    from transformers import core_model_loading, modeling_utils
+
+    state = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    for name in getattr(model, "_keys_to_ignore_on_save", None) or ():
+        state.pop(name, None)
+    saving: HfClass = modeling_utils
+    loading: HfClass = core_model_loading
+    untied = saving.remove_tied_weights_from_state_dict(state, model)
+    named: dict[str, torch.Tensor] = loading.revert_weight_conversion(model, untied)
+    return named
+
+
+def as_saved(config: HfConfig) -> HfConfig:
+    """A config as it is after saving and loading, which drops values that files do not hold."""
+    return type(config).from_dict(json.loads(config.to_json_string(use_diff=True)))
+
+
+def tensor_sample(name: str, tensor: torch.Tensor) -> bytes:
+    """What enters the hash of a tensor: the same as if it were in a safetensors file.
+
+    Raises:
+        ModelError: safetensors has no such dtype.
+    """
+    if tensor.dtype not in _DTYPES:
+        raise ModelError(f"the model's weight {name} is of dtype {tensor.dtype}, which headwater does not read")
+    item, flat = tensor.element_size(), tensor.detach().reshape(-1)
+    parts = []
+    for start, stop in sampled_ranges(flat.numel() * item):
+        first = start // item
+        elements = flat[first : -(-stop // item)].cpu().contiguous()
+        parts.append(elements.view(torch.uint8).numpy().tobytes()[start - first * item :][: stop - start])
+    return sample(_DTYPES[tensor.dtype], tensor.shape, parts)
+
+
+def _is_same(source: str, state: Mapping[str, torch.Tensor], computation: str) -> bool:
+    """Whether the files of a folder or of a hub id that is in the cache hold these tensors, at all sampled places."""
+    try:
+        folder = snapshot(source)
+        stored, settings = list(file_tensors(folder)), computation_settings(read_config(str(folder), False))
+    except Exception:  # whatever is wrong with that folder, it is not this model
+        return False
+    if not state or settings != computation:
+        return False
+    by_name: dict[str, list[FileTensor]] = {}
+    for name, in_file in stored:
+        by_name.setdefault(name, []).append(in_file)
+    return all(any(_equal(part, tensor) for part in by_name.get(name, ())) for name, tensor in state.items())
+
+
+def _equal(stored: FileTensor, tensor: torch.Tensor) -> bool:
+    """Whether a tensor equals one in a file that is cast to its dtype, at the sampled places."""
+    dtype = _BY_NAME.get(stored.dtype)
+    if dtype is None or tuple(tensor.shape) != stored.shape:
+        return False
+    flat, item = tensor.detach().reshape(-1), dtype.itemsize
+    for start, stop in sampled_ranges(stored.end - stored.begin):
+        first, last = start // item, -(-stop // item)
+        if first == last:
+            continue
+        elements = torch.frombuffer(bytearray(stored.read(first * item, last * item)), dtype=dtype).to(tensor.dtype)
+        if not torch.equal(elements.view(torch.uint8), flat[first:last].cpu().contiguous().view(torch.uint8)):
+            return False
+    return True
