@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..runtime.progress import ProgressDisplay
 
 ALL_VALUES = click.option(
-    "-o", "--output", metavar="FILE", help="Write all scores, in the store's order: .jsonl, .csv or .parquet."
+    "-o", "--output", metavar="FILE", help="Output file: all scores, in the store's order, as .jsonl, .csv or .parquet."
 )
 GROUPING = options(
     click.option("--members", default="", metavar="LABELS", help="Combine the scores of several members of the method (seeds, "
@@ -76,10 +76,17 @@ class QueryArguments(RunArguments, FieldArguments):
 
 @click.command()
 @QUERIES
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
+@click.option(
+    "--top",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="K",
+    help="Number of top examples, for each query.",
+)
 @SEARCH
 @GROUPING
-@click.option("-o", "--output", metavar="FILE", help="Write the answers to a file: .jsonl, .csv or .parquet.")
+@click.option("-o", "--output", metavar="FILE", help="Output file: the answers, as .jsonl, .csv or .parquet.")
 @click.option(
     "--all-scores",
     metavar="DIR.zarr",
@@ -272,10 +279,17 @@ def _session(
 
 @click.command("attribute")
 @QUERIES
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
+@click.option(
+    "--top",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="K",
+    help="Number of top examples, for each query.",
+)
 @SEARCH
 @GROUPING
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object.")
 @RUN
 @command_of(QueryArguments)
 def plan_attribute(arguments: QueryArguments) -> None:

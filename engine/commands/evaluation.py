@@ -50,7 +50,9 @@ class AgreementArguments(FigureArguments):
 
 
 @evaluate.command("lds")
-@click.option("--scores", required=True, metavar="FILE", help="Scores, (queries, examples): .npy, .parquet or .zarr.")
+@click.option(
+    "--scores", required=True, metavar="FILE", help="Scores, (queries, examples), as .npy, .parquet or .zarr."
+)
 @click.option("--masks", required=True, metavar="FILE", help="Subsets, (subsets, examples) of 0 and 1.")
 @OUTCOMES
 @FIGURES
@@ -110,7 +112,7 @@ class BrittlenessArguments(FigureArguments):
 
 @evaluate.command("brittleness")
 @click.option("--outcomes", required=True, metavar="FILE",
-              help="Outcomes of `ground-truth --without`: (seeds, 2 queries, queries).")  # fmt: skip
+              help="Outcomes of training: (seeds, 2 queries, queries), of `ground-truth --without`.")  # fmt: skip
 @FIGURES
 @command_of(BrittlenessArguments)
 def evaluate_brittleness(arguments: BrittlenessArguments) -> None:
@@ -148,10 +150,13 @@ class RetrievalArguments(FigureArguments):
 @evaluate.command("retrieval")
 @click.option("--results", default="", metavar="FILE", help="Results, as attribute -o writes them.")
 @click.option(
-    "--scores", default="", metavar="FILE", help="Instead: all scores, as attribute --all-scores writes them."
+    "--scores",
+    default="",
+    metavar="FILE",
+    help="Scores, as attribute --all-scores writes them; in place of --results.",
 )
-@click.option("--store", default="", metavar="DIR", help="The store of --scores; with it, ids of --labels and --results that it "
-              "does not hold are refused.")  # fmt: skip
+@click.option("--store", default="", metavar="DIR", help="Folder of the store, of --scores; with it, ids of --labels and "
+              "--results that it does not hold are refused.")  # fmt: skip
 @PARTIAL
 @click.option("--labels", default="", metavar="FILE", help="Relevant examples: ids (.txt), a table of query_id and "
               "example_id, or a table of id and --column.")  # fmt: skip

@@ -60,7 +60,7 @@ def ingest(arguments: IngestArguments) -> None:
 
     \b
     headwater ingest data/*.jsonl.zst --store S --model EleutherAI/pythia-1b
-    headwater ingest train.csv --store S --model ./tuned --prompt '{q}\\n' --completion '{a}'
+    headwater ingest train.csv --store S --model ./tuned --prompt-template '{q}\\n' --completion-template '{a}'
     headwater ingest features.npz --store S
     headwater ingest corpus.jsonl --store S --model M --method rise --method stride
     headwater ingest corpus.jsonl --store S --method rise@early --base ./early-checkpoint

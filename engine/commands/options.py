@@ -34,9 +34,9 @@ EXAMPLES_PRINTED = click.option(
     show_default=True,
     type=click.IntRange(1),
     metavar="K",
-    help="Number of examples to print, if -o is not given.",
+    help="Number of top examples, printed if there is no -o.",
 )
-JSON_LINES = click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
+JSON_LINES = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 MEMORY = click.option(
     "--memory",
     metavar="BYTES",
@@ -47,13 +47,13 @@ COLUMNS = click.option(
     "--columns",
     default="",
     metavar="FILE",
-    help="File with each example's id and the column that --by names; the corpus file itself, if it has that column.",
+    help="File with each example's id and further columns; the corpus file itself, if it has them.",
 )
 MODEL_PATH = click.option(
     "--model",
     default="",
     metavar="PATH",
-    help="Where the store's model is now, if it moved. [default: its path at ingestion]",
+    help="Model, if the store's has moved: its folder. [default: its path at ingestion]",
 )
 
 
@@ -137,9 +137,9 @@ class RunArguments:
 class FieldArguments:
     """Values of `FIELDS`."""
 
-    text_field: str
-    prompt_field: str
-    completion_field: str
+    text_template: str
+    prompt_template: str
+    completion_template: str
     response: str | None
     turns: Turns | None
     on_error: Literal["fail", "skip"] = "fail"
@@ -149,7 +149,7 @@ class FieldArguments:
         """How a record becomes text."""
         from ..data.documents import Template
 
-        return Template(self.text_field, self.prompt_field, self.completion_field, self.response, self.turns)
+        return Template(self.text_template, self.prompt_template, self.completion_template, self.response, self.turns)
 
     @property
     def query_text(self) -> TextSettings:
@@ -167,25 +167,25 @@ RUN = options(
 )
 FIELDS = options(
     click.option(
-        "--text",
-        "text_field",
+        "--text-template",
+        "text_template",
         default="",
         metavar="TEMPLATE",
-        help="Template of a record's text, with its fields in braces: '{title}: {body}'.",
+        help="A record's text, with its fields in braces: '{title}: {body}'.",
     ),
     click.option(
-        "--prompt",
-        "prompt_field",
+        "--prompt-template",
+        "prompt_template",
         default="",
         metavar="TEMPLATE",
-        help="Template of a record's prompt, such as '{question}\\n'.",
+        help="A record's prompt, with its fields in braces: '{question}\\n'.",
     ),
     click.option(
-        "--completion",
-        "completion_field",
+        "--completion-template",
+        "completion_template",
         default="",
         metavar="TEMPLATE",
-        help="Template of a record's completion, such as '{answer}'.",
+        help="A record's completion, with its fields in braces: '{answer}'.",
     ),
     click.option(
         "--response",
@@ -203,20 +203,20 @@ FIELDS = options(
 CORPUS = options(
     click.argument("corpus", nargs=-1, required=True),
     click.option("--store", required=True, metavar="DIR", help="Folder of the store; created if it does not exist."),
-    click.option("--model", default="", metavar="PATH", help="Folder or hub id of a causal LM, or of a LoRA adapter."),
+    click.option("--model", default="", metavar="PATH", help="Model: folder or hub id of a causal LM, or of a LoRA adapter."),
     click.option("--method", "methods", multiple=True, default=("rise",), show_default=True, metavar="NAME",
-                 help="Attribution method; give it several times to store several in one forward pass."),
-    click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
-                 help="A method's setting, such as -o rise.tau 1.0."),
+                 help="Attribution method; several of them are stored in one forward pass."),
+    click.option("--set", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
+                 help="A setting of a method, such as rise.tau 1.0."),
     click.option("--seeds", type=click.IntRange(1), default=1, show_default=True,
-                 help="Number of seeds of each method's sketch: members NAME, NAME@1, …; `attribute --members all` then gives "
-                 "standard errors."),
-    click.option("--base", default="", metavar="PATH", help="Model of the members that --method names (NAME@MEMBER), in place of "
+                 help="Number of seeds, each with a sketch of every method: members NAME, NAME@1, …; `attribute --members all` "
+                 "then gives standard errors."),
+    click.option("--base", default="", metavar="PATH", help="Model of the member that --method names (NAME@MEMBER), in place of "
                  "the store's own: another checkpoint with the same tokenizer. [default: the recorded one]"),
     FIELDS,
-    click.option("--max-length", type=int, metavar="TOKENS", help="Length of the longest example; longer texts are split. "
+    click.option("--max-length", type=int, metavar="TOKENS", help="Tokens of the longest example; longer texts are split. "
                  "[default: the model's context, at most 1024]"),
-    click.option("--attribute", type=click.Choice(["completion", "all"]), default=None,
+    click.option("--targets", "attribute", type=click.Choice(["completion", "all"]), default=None,
                  help="Tokens whose loss counts, if an example has a prompt: the completion's, or all. [default: completion]"),
     click.option("--boundary", type=click.Choice(["joined", "apart", "auto"]), default=None,
                  help="Tokenise a prompt and its completion joined as one text, or apart; auto: apart if that clearly lowers the "
@@ -241,7 +241,7 @@ CORPUS = options(
 QUERY_FIELDS = options(
     FIELDS,
     click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
-                 help="Whether a bad query is an error, or is skipped and counted."),
+                 help="Whether a bad record is an error, or is skipped and counted."),
 )  # fmt: skip
 QUERIES = options(
     click.argument("store"),
@@ -261,16 +261,18 @@ SEARCH = options(
                  help="Scan the int8 copy, then score every row again that may be among the best: the answer is exact."),
 )  # fmt: skip
 FIGURES = options(
-    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
-    click.option("-o", "--output", metavar="FILE.json", help="Write all numbers, those of single queries included."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON, one object."),
+    click.option(
+        "-o", "--output", metavar="FILE", help="Output file: .json, with all numbers, those of single queries included."
+    ),
     click.option("--plot", metavar="FILE", help="Plot the numbers: .png, .svg or .pdf."),
 )
 OUTCOMES = options(
-    click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training, (subsets, queries) or "
-                 "(seeds, subsets, queries): .npy, .parquet or .zarr."),
+    click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training: (subsets, queries) or "
+                 "(seeds, subsets, queries); .npy, .parquet or .zarr."),
     click.option("--outcome", "kind", type=click.Choice(["loss", "gain"]), default="loss", show_default=True,
                  help="Whether outcomes are losses, which fall where training helps, or gains, which rise."),
-    click.option("--subsets", default="", metavar="FROM:TO", help="Use these subsets only, such as 80:100."),
+    click.option("--subset-range", "subsets", default="", metavar="FROM:TO", help="Subsets that are used, such as 80:100."),
     click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Bootstrap resamples."),
 )  # fmt: skip
 
@@ -283,12 +285,12 @@ def budget_of(memory: str | None) -> int | None:
 
 
 def method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) -> dict[str, JsonFields]:
-    """Method → setting → value, from `-o NAME.SETTING VALUE`; a value that is not JSON is taken as a string."""
+    """Method → setting → value, from `--set NAME.SETTING VALUE`; a value that is not JSON is taken as a string."""
     settings: dict[str, JsonFields] = {name: {} for name in names}
     for key, text in pairs:
         name, dot, setting = key.rpartition(".")  # a member's name may hold a dot, a setting's does not
         if not dot or name not in settings:
-            raise click.UsageError(f"-o {key}: write NAME.SETTING, where NAME is one of {', '.join(names)}")
+            raise click.UsageError(f"--set {key}: write NAME.SETTING, where NAME is one of {', '.join(names)}")
         try:
             settings[name][setting] = json.loads(text)
         except (ValueError, RecursionError):

@@ -30,8 +30,8 @@ class SelfInfluenceArguments(RunArguments):
 @click.argument("store")
 @click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Attribution method. "
               "If the store has no rows of it, they are computed by a pass of the model over the store's examples.")  # fmt: skip
-@click.option("--model", default="", metavar="PATH", help="Path of the store's model, or of an array file of the corpus. "
-              "[default: the path at ingestion]")  # fmt: skip
+@click.option("--model", default="", metavar="PATH", help="Model, if the store's has moved: its folder, or an array file of the "
+              "corpus. [default: its path at ingestion]")  # fmt: skip
 @PARTIAL
 @ALL_VALUES
 @EXAMPLES_PRINTED

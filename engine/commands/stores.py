@@ -25,7 +25,9 @@ class CompressArguments:
 
 @click.command()
 @click.argument("store")
-@click.option("--method", default="rise", show_default=True, metavar="NAME", help="Method whose rows are compressed.")
+@click.option(
+    "--method", default="rise", show_default=True, metavar="NAME", help="Attribution method, whose rows are compressed."
+)
 @click.option("--precision", required=True, type=click.Choice(["float16", "bf16", "int8", "sign"]),
               help="Precision of the copy.")  # fmt: skip
 @click.option("--bits", default=8192, show_default=True, help="Sign bits per row, with --precision sign.")
@@ -64,7 +66,7 @@ def compress(arguments: CompressArguments) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def methods(as_json: bool) -> None:
     """List the installed attribution methods.
 
@@ -87,7 +89,7 @@ def methods(as_json: bool) -> None:
 
 @click.command()
 @click.argument("store")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object.")
 def info(store: str, as_json: bool) -> None:
     """Show what a store holds and what it was made from.
 
@@ -109,8 +111,8 @@ def info(store: str, as_json: bool) -> None:
     metavar="ROWS",
     help="Row numbers and ranges, such as 0,5,10-12. [default: the first three]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
-@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that ships with the model's tokenizer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that ships with the model.")
 def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
     """Print examples as the model reads them, with the target tokens marked.
 
