@@ -10,10 +10,26 @@ import click
 
 from ...store.json_values import JsonFields
 from ..results.printable import printable_json
-from .options import FIGURES, OUTCOMES, PARTIAL, command_of, echo
+from .options import JSON, PARTIAL, command_of, echo, options
 
 if TYPE_CHECKING:
     from ..evaluation.agreement import Agreement
+
+FIGURES = options(
+    JSON,
+    click.option(
+        "-o", "--output", metavar="FILE", help="Output file: .json, with all numbers, those of single queries included."
+    ),
+    click.option("--plot", metavar="FILE", help="Plot the numbers: .png, .svg or .pdf."),
+)
+OUTCOMES = options(
+    click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training: (subsets, queries) or "
+                 "(seeds, subsets, queries); .npy, .parquet or .zarr."),
+    click.option("--outcome", "kind", type=click.Choice(["loss", "gain"]), default="loss", show_default=True,
+                 help="Whether outcomes are losses, which fall where training helps, or gains, which rise."),
+    click.option("--subset-range", "subsets", default="", metavar="FROM:TO", help="Subsets that are used, such as 80:100."),
+    click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Bootstrap resamples."),
+)  # fmt: skip
 
 
 @click.group()

@@ -8,7 +8,8 @@ from typing import Literal
 
 import click
 
-from .options import FIELDS, MEMORY, FieldArguments, budget_of, command_of, echo, options, print_left_out_files
+from .corpus_options import FIELDS, FieldArguments
+from .options import MEMORY, budget_of, command_of, echo, options, print_left_out_files
 
 
 @dataclass(frozen=True, kw_only=True)

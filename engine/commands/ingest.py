@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from .corpus_options import CORPUS, FieldArguments
 from .fit import FitArguments, check_settings, fit_now, subset_methods_among
-from .options import CORPUS, RUN, FieldArguments, RunArguments, command_of, echo, method_settings
+from .options import RUN, RunArguments, command_of, echo, method_settings
 
 if TYPE_CHECKING:
     from ..ingest.ingest_job import PreparedIngest

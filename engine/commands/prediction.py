@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ..results.printable import printable_json
-from .options import COLUMNS, JSON_LINES, PARTIAL, command_of, echo, options
+from .options import COLUMNS, JSON, JSON_LINES, PARTIAL, command_of, echo, options
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class CalibrateArguments(SubsetArguments):
 @click.option("--calibrate", "first", type=int, metavar="N", help="Choose λ by the first N subsets, and evaluate it on the "
               "others. [default: all]")  # fmt: skip
 @click.option("--grid", multiple=True, type=float, metavar="λ", help="A value of λ to try. [default: 0, 1/16, … 4]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object.")
+@JSON
 @command_of(CalibrateArguments)
 def calibrate(arguments: CalibrateArguments) -> None:
     """Choose λ by subsets that were really trained on.

@@ -8,7 +8,7 @@ import click
 
 from ...store.json_values import ParsedJson
 from ..results.printable import printable_json
-from .options import COLUMNS, PARTIAL, command_of, echo
+from .options import COLUMNS, JSON, PARTIAL, command_of, echo
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
 
@@ -58,7 +58,7 @@ class SelectArguments(TaskArguments):
     metavar="FILE",
     help="Output file: the selected examples as .jsonl, ready for training.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object.")
+@JSON
 @command_of(SelectArguments)
 def select(arguments: SelectArguments) -> None:
     """Select training examples for a task.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .attribution import ALL_VALUES, print_notes, print_results, write_parts
+from .answer_output import ALL_VALUES, print_notes, print_results, write_parts
 from .options import EXAMPLES_PRINTED, JSON_LINES, PARTIAL, RUN, RunArguments, command_of, echo
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from ..results.printable import printable_json
-from .options import MEMORY, PARTIAL, budget_of, command_of, echo
+from .options import JSON, JSON_LINES, MEMORY, PARTIAL, budget_of, command_of, echo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def compress(arguments: CompressArguments) -> None:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+@JSON_LINES
 def methods(as_json: bool) -> None:
     """List the installed attribution methods.
 
@@ -89,7 +89,7 @@ def methods(as_json: bool) -> None:
 
 @click.command()
 @click.argument("store")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object.")
+@JSON
 def info(store: str, as_json: bool) -> None:
     """Show what a store holds and what it was made from.
 
@@ -111,7 +111,7 @@ def info(store: str, as_json: bool) -> None:
     metavar="ROWS",
     help="Row numbers and ranges, such as 0,5,10-12. [default: the first three]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+@JSON_LINES
 @click.option("--trust-remote-code", is_flag=True, help="Run the Python code that ships with the model.")
 def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
     """Print examples as the model reads them, with the target tokens marked.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import MODEL_PATH, QUERY_FIELDS, RUN, FieldArguments, RunArguments, echo, options
+from .corpus_options import QUERY_FIELDS, FieldArguments
+from .options import MODEL_PATH, RUN, RunArguments, echo, options
 
 if TYPE_CHECKING:
     from ..runtime.run import Run
