@@ -9,6 +9,7 @@ import click
 
 from ..results.printable import printable_json
 from .answer_output import ALL_VALUES, print_notes, print_results, refuse_outputs, write_parts
+from .grouped_help import command
 from .options import EXAMPLES_PRINTED, JSON, JSON_LINES, RUN, command_of, echo
 from .query_arguments import (
     EXAMPLES_PER_QUERY,
@@ -21,7 +22,7 @@ from .query_arguments import (
 )
 
 
-@click.command()
+@command()
 @QUERIES
 @EXAMPLES_PER_QUERY
 @SEARCH
@@ -36,7 +37,9 @@ from .query_arguments import (
 @RUN
 @command_of(QueryArguments)
 def attribute(arguments: QueryArguments) -> None:
-    """Rank the training examples by their influence on each query's completion.
+    """Rank training examples by influence on each completion.
+
+    Each query is a prompt with the completion that the model gave, or a text.
 
     \b
     headwater attribute S --queries questions.jsonl --top 5
@@ -86,7 +89,7 @@ def _export(arguments: QueryArguments, path: str) -> None:
     echo(f"{path}: {session.rows:,} examples × {len(session.query_ids)} queries", err=True)
 
 
-@click.command()
+@command()
 @QUERIES
 @ALL_VALUES
 @EXAMPLES_PRINTED
@@ -149,7 +152,7 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
         write_jsonl(sys.stdout, table) if arguments.as_json else print_groups(table, arguments.top)
 
 
-@click.command("attribute")
+@command("attribute")
 @QUERIES
 @EXAMPLES_PER_QUERY
 @SEARCH

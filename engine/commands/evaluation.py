@@ -10,6 +10,7 @@ import click
 
 from ...store.json_values import JsonFields
 from ..results.printable import printable_json
+from .grouped_help import HelpfulGroup
 from .options import JSON, PARTIAL, command_of, echo, options
 
 if TYPE_CHECKING:
@@ -32,9 +33,14 @@ OUTCOMES = options(
 )  # fmt: skip
 
 
-@click.group()
+@click.group(cls=HelpfulGroup)
 def evaluate() -> None:
-    """Compare scores with retraining or with labels."""
+    """Compare scores with retraining or with labels.
+
+    \b
+    headwater evaluate retrieval --results answers.jsonl --labels gold.jsonl
+    headwater evaluate lds --scores scores.zarr --masks truth/masks.npy --outcomes truth/outcomes.npy
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

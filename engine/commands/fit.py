@@ -14,6 +14,7 @@ import click
 
 from ...store.json_values import JsonFields, JsonObject
 from .comma_lists import parts_of
+from .grouped_help import command
 from .options import MODEL_PATH, RUN, RunArguments, command_of, echo, method_settings, options
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _pairs(name: str, settings: JsonFields) -> tuple[tuple[str, str], ...]:
     return tuple((f"{name}.{key}", json.dumps(value)) for key, value in settings.items())
 
 
-@click.command()
+@command()
 @FITTING
 @click.option("--commit-seconds", type=click.FloatRange(0), default=15.0, show_default=True,
               help="Seconds between commits; a kill loses at most this much work.")  # fmt: skip
@@ -106,7 +107,7 @@ def fit(arguments: FitArguments) -> None:
         _run(_prepared(member))
 
 
-@click.command("fit")
+@command("fit")
 @FITTING
 @RUN
 @command_of(FitArguments)

@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from .corpus_options import FIELDS, FieldArguments
+from .grouped_help import command
 from .options import MEMORY, budget_of, command_of, echo, options, print_left_out_files
 
 
@@ -66,7 +67,7 @@ _TRAINING = (
 )  # fmt: skip
 
 
-@click.command("ground-truth")
+@command("ground-truth")
 @click.argument("corpus", nargs=-1, required=True)
 @click.option("--queries", required=True, metavar="FILE", help="Queries, whose losses are the outcomes.")
 @click.option("--model-config", "model", required=True, metavar="PATH",

@@ -7,10 +7,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import click
-
 from .corpus_options import CORPUS, FieldArguments
 from .fit import FitArguments, check_settings, fit_now, subset_methods_among
+from .grouped_help import command
 from .options import RUN, RunArguments, command_of, echo, method_settings
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class IngestArguments(RunArguments, FieldArguments):
         )  # fmt: skip
 
 
-@click.command()
+@command()
 @CORPUS
 @RUN
 @command_of(IngestArguments)
@@ -145,7 +144,7 @@ def _check_base(arguments: IngestArguments, fitted: list[str]) -> None:
         )
 
 
-@click.command("ingest")
+@command("ingest")
 @CORPUS
 @RUN
 @command_of(IngestArguments)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ..results.printable import printable_json
+from .grouped_help import command
 from .options import COLUMNS, JSON, JSON_LINES, PARTIAL, command_of, echo, options
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
@@ -43,7 +44,7 @@ class PredictArguments(SubsetArguments):
     as_json: bool
 
 
-@click.command()
+@command()
 @TASK
 @PARTIAL
 @_SUBSETS
@@ -103,7 +104,7 @@ class CalibrateArguments(SubsetArguments):
     as_json: bool
 
 
-@click.command()
+@command()
 @TASK
 @_SUBSETS
 @click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training: (subsets,), "

@@ -8,6 +8,7 @@ import click
 
 from ...store.json_values import ParsedJson
 from ..results.printable import printable_json
+from .grouped_help import command
 from .options import COLUMNS, JSON, PARTIAL, command_of, echo
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
@@ -32,7 +33,7 @@ class SelectArguments(TaskArguments):
     as_json: bool
 
 
-@click.command()
+@command()
 @TASK
 @PARTIAL
 @click.option("--count", type=int, metavar="N", help="Number of examples to select.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .answer_output import ALL_VALUES, print_notes, print_results, write_parts
+from .grouped_help import command
 from .options import EXAMPLES_PRINTED, JSON_LINES, PARTIAL, RUN, RunArguments, command_of, echo
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class SelfInfluenceArguments(RunArguments):
     as_json: bool
 
 
-@click.command("self-influence")
+@command("self-influence")
 @click.argument("store")
 @click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Attribution method. "
               "If the store has no rows of it, they are computed by a pass of the model over the store's examples.")  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import click
 
 from ..results.printable import printable_json
+from .grouped_help import command
 from .options import JSON, JSON_LINES, MEMORY, PARTIAL, budget_of, command_of, echo
 
 
@@ -23,7 +24,7 @@ class CompressArguments:
     memory: str | None
 
 
-@click.command()
+@command()
 @click.argument("store")
 @click.option(
     "--method", default="rise", show_default=True, metavar="NAME", help="Attribution method, whose rows are compressed."
@@ -65,7 +66,7 @@ def compress(arguments: CompressArguments) -> None:
         sys.exit(130)
 
 
-@click.command()
+@command()
 @JSON_LINES
 def methods(as_json: bool) -> None:
     """List the installed attribution methods.
@@ -87,7 +88,7 @@ def methods(as_json: bool) -> None:
             echo(f"{method.name:<12} {method.distribution:<24} {summary}")
 
 
-@click.command()
+@command()
 @click.argument("store")
 @JSON
 def info(store: str, as_json: bool) -> None:
@@ -103,7 +104,7 @@ def info(store: str, as_json: bool) -> None:
     echo(printable_json(facts, indent=1)) if as_json else print_info(facts)
 
 
-@click.command()
+@command()
 @click.argument("store")
 @click.option(
     "--rows",
@@ -114,7 +115,9 @@ def info(store: str, as_json: bool) -> None:
 @JSON_LINES
 @click.option("--trust-remote-code", is_flag=True, help="Run the Python code that ships with the model.")
 def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
-    """Print examples as the model reads them, with the target tokens marked.
+    """Print examples as the model reads them.
+
+    The target tokens are marked.
 
     \b
     headwater show S
@@ -144,7 +147,7 @@ def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
         print_examples(examples)
 
 
-@click.command()
+@command()
 @click.argument("store")
 def verify(store: str) -> None:
     """Compare all chunks of a store with their checksums.
@@ -176,10 +179,10 @@ def verify(store: str) -> None:
     sys.exit(1 if damaged else 0)
 
 
-@click.command()
+@command()
 @click.argument("store")
 def upgrade(store: str) -> None:
-    """Bring a store of an older format to the newest one, in place.
+    """Bring an older store to the newest format, in place.
 
     Every chunk is read once; nothing is copied where the file system has hard links. It may be stopped and run again.
 

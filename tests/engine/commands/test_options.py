@@ -1,13 +1,16 @@
-"""One option, one meaning: a flag has the same metavar, type and first clause of help in every command."""
+"""One option, one meaning: a flag has the same metavar, type and first clause of help in every command. Help is grouped."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import click
+import pytest
+from click.testing import CliRunner
 from headwater.cli import main
+from headwater.engine.commands.grouped_help import SUMMARY_WIDTH, TOPICS
 
 DIFFERING = {
     ("--boundary", "type"): "ground-truth trains as it is said to, hence has no auto",
@@ -54,3 +57,47 @@ def test_every_option_says_what_it_is() -> None:
         if isinstance(option, click.Option) and not option.help
     ]
     assert bare == []
+
+
+def test_every_flag_has_one_topic_and_no_topic_an_unknown_flag() -> None:
+    listed = Counter(flag for flags in TOPICS.values() for flag in flags)
+    flags = {
+        option.opts[-1]
+        for _, command in commands()
+        for option in command.get_params(click.Context(command))
+        if isinstance(option, click.Option)
+    }
+    assert [flag for flag, times in listed.items() if times > 1] == []
+    assert set(listed) ^ (flags | {"--help"}) == set()
+
+
+def test_help_lists_options_by_topic_after_the_examples() -> None:
+    told = CliRunner().invoke(main, ["attribute", "--help"]).stdout
+    headings = re.findall(r"^(\S.*):$", told, re.MULTILINE)
+    assert headings == ["Examples", "Input", "Method", "Memory and device", "Output"]
+    assert re.search(r"Memory and device:\n  --memory BYTES .*\n", told) and "\b" not in told
+
+
+def everything(group: click.Group = main, prefix: str = "headwater") -> Iterator[tuple[str, click.Command]]:
+    """Every command and group."""
+    yield prefix, group
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from everything(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", command
+
+
+@pytest.mark.parametrize(("name", "command"), list(everything()))
+def test_every_command_has_a_short_summary_and_an_example_of_itself(name: str, command: click.Command) -> None:
+    assert 10 < len(command.get_short_help_str(500)) <= SUMMARY_WIDTH
+    told = CliRunner().invoke(main, [*name.split()[1:], "--help"]).stdout
+    examples = told.partition("\nExamples:\n")[2].partition("\n\n")[0]
+    assert re.search(rf"^  {name} \S", examples, re.MULTILINE)
+    assert max(map(len, told.splitlines())) <= 130
+
+
+def test_the_commands_are_listed_by_purpose() -> None:
+    told = CliRunner().invoke(main, ["--help"]).stdout
+    assert sorted(name for names in type(main).purposes.values() for name in names) == sorted(main.commands)
+    assert re.search(r"Ask it:\n  attribute +Rank training examples by influence on each completion\.\n", told)
