@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -29,6 +29,7 @@ from .engine.commands import (
     self_influence,
     stores,
 )
+from .engine.commands.grouped_help import HelpfulGroup
 from .engine.results.printable import printable
 from .store.errors import HeadwaterError
 
@@ -75,8 +76,16 @@ def _printable_usage() -> Iterator[None]:
         raise click.UsageError(printable(message), error.ctx) from None
 
 
-class _Commands(click.Group):
+class _Commands(HelpfulGroup):
     """A group of commands that prints headwater's own errors as one line."""
+
+    purposes: ClassVar[Mapping[str, Sequence[str]]] = {
+        "Make a store": ("ingest", "fit", "compress", "upgrade"),
+        "Ask it": ("attribute", "value", "self-influence"),
+        "Choose training data": ("select", "predict", "calibrate"),
+        "Check answers": ("evaluate", "ground-truth"),
+        "See what is there": ("info", "show", "verify", "methods", "plan", "demo"),
+    }
 
     def main(self, *args: Any, **extra: Any) -> Any:
         try:
@@ -116,9 +125,14 @@ def main() -> None:
     """
 
 
-@main.group()
+@main.group(cls=HelpfulGroup)
 def plan() -> None:
-    """Print the memory plan of a command; nothing is written."""
+    """Print the memory plan of a command; nothing is written.
+
+    \b
+    headwater plan ingest corpus.jsonl --store S --model MODEL
+    headwater plan attribute S --queries questions.jsonl --memory 2GB
+    """
 
 
 @main.command()

@@ -2,7 +2,7 @@
 
     python examples/words_as_vectors.py corpus.jsonl questions.jsonl
     headwater ingest corpus.npz --store words --method vectors
-    headwater select words --queries questions.npz --features vectors --count 1000 -o chosen.jsonl
+    headwater select words --queries questions.npz --method vectors --count 1000 -o chosen.jsonl
 
 The words of the first file are known, the 4,096 most frequent; each file becomes an .npz beside it. All is in memory here; of a
 larger corpus, write the same arrays part by part to a Zarr group.

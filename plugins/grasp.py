@@ -16,7 +16,7 @@ precision of 0.10 by it, which is chance; 0.11 by ⟨v, φ_i⟩; 0.64 by Û({i})
 From the paper, of which only the abstract is public: subset utility, the quadratic penalty, sketched features, a finite set of
 candidates for λ. Left out: preconditioners. Features in the whitened eigenbasis of `headkfac` predicted sets with copies worse in
 prototypes (digits of `digits_subsets.py`, clustered and duplicated, three draws: 0.74, not whitened 0.88), random halves of first
-names better (0.71, sketched 0.60); for such sets there is `--features headkfac`. Knows no store and no text.
+names better (0.71, sketched 0.60); for such sets there is `--method headkfac`. Knows no store and no text.
 """
 
 from __future__ import annotations

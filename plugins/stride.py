@@ -135,7 +135,7 @@ class Stride(SubsetMethod):
         try:
             return PartitionDesign(rows, self.subsets, self.degree, self.seed + draw)
         except SettingsError as error:
-            raise SettingsError(f"{error}; set fewer by -o stride.subsets") from None
+            raise SettingsError(f"{error}; set fewer by --set stride.subsets") from None
 
     def example_weights(self, head: Head, corpus: HiddenStates, on_progress: Callable[[int], None]) -> HiddenStates:
         """The corpus with weights ω, if `omega` is `example`."""

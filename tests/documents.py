@@ -20,9 +20,9 @@ from small import save_model, sentences, write_corpus
 GUIDES = sorted((ROOT / "examples/guides").glob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *GUIDES]
 FASTER = {
-    "-o stride.subsets 100": "-o stride.subsets 30 -o stride.updates 4",
-    "-o stride@early.subsets 100": "-o stride@early.subsets 30 -o stride@early.updates 4",
-    "--subsets 16 --seeds 2": "--subsets 2 --seeds 1 --processes 1",
+    "--set stride.subsets 100": "--set stride.subsets 30 --set stride.updates 4",
+    "--set stride@early.subsets 100": "--set stride@early.subsets 30 --set stride@early.updates 4",
+    "--subset-count 16 --seeds 2": "--subset-count 2 --seeds 1 --processes 1",
 }
 """What a test replaces in commands that take minutes as they are shown."""
 

@@ -22,7 +22,7 @@ def short(count: int, seed: int = 0) -> list[str]:
 
 def options(settings: dict[str, Any]) -> list[str]:
     """Of the command line."""
-    return [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
+    return [part for name, value in settings.items() for part in ("--set", f"stride.{name}", str(value))]
 
 
 def scores_of(folder: Path, name: str = "S", queries: str = "queries.jsonl") -> np.ndarray:

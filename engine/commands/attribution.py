@@ -4,82 +4,30 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ..results.printable import printable_json
-from .comma_lists import parts_of
-from .options import (
-    COLUMNS,
-    EXAMPLES_PRINTED,
-    JSON_LINES,
+from .answer_output import ALL_VALUES, print_notes, print_results, refuse_outputs, write_parts
+from .grouped_help import command
+from .options import EXAMPLES_PRINTED, JSON, JSON_LINES, RUN, command_of, echo
+from .query_arguments import (
+    EXAMPLES_PER_QUERY,
+    GROUPING,
     QUERIES,
-    RUN,
     SEARCH,
-    FieldArguments,
-    RunArguments,
-    command_of,
-    echo,
-    options,
+    QueryArguments,
+    open_query_session,
+    session_of_groups,
 )
 
-if TYPE_CHECKING:
-    from ..attribution.query_session import QuerySession
-    from ..results.example_table import Columns
-    from ..results.result_tables import Fields
-    from ..results.table_plan import Output
-    from ..runtime.progress import ProgressDisplay
 
-ALL_VALUES = click.option(
-    "-o", "--output", metavar="FILE", help="Write all scores, in the store's order: .jsonl, .csv or .parquet."
-)
-GROUPING = options(
-    click.option("--members", default="", metavar="LABELS", help="Combine the scores of several members of the method (seeds, "
-                 "settings, checkpoints): all, or labels such as early,late,1. Scores get standard errors, and each example the "
-                 "range of ranks consistent with all members."),
-    click.option("--combine", type=click.Choice(["mean", "sum"]), default="mean", show_default=True,
-                 help="mean: of scores on a common scale (the guide on trust says which), or as they are if members differ by "
-                 "their seed alone. sum: of the scores as they are."),
-    click.option("--by", default="", metavar="COLUMN", help="Sum scores by `source`, or by a column of --columns' file."),
-    COLUMNS,
-)  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueryArguments(RunArguments, FieldArguments):
-    """Arguments of `attribute`, `value` and `plan attribute`; options that a command does not have are at their defaults."""
-
-    store: str
-    method: str
-    queries: str
-    members: str
-    combine: Literal["mean", "sum"]
-    by: str
-    columns: str
-    top: int
-    as_json: bool
-    output: str | None = None
-    all_scores: str | None = None
-    precision: str = ""
-    candidates: int | None = None
-    certify: bool = False
-    partial: bool = False
-
-    @property
-    def grouped(self) -> bool:
-        """Whether scores are summed by group."""
-        return bool(self.by or self.columns)
-
-
-@click.command()
+@command()
 @QUERIES
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
+@EXAMPLES_PER_QUERY
 @SEARCH
 @GROUPING
-@click.option("-o", "--output", metavar="FILE", help="Write the answers to a file: .jsonl, .csv or .parquet.")
+@click.option("-o", "--output", metavar="FILE", help="Output file: the answers, as .jsonl, .csv or .parquet.")
 @click.option(
     "--all-scores",
     metavar="DIR.zarr",
@@ -89,7 +37,9 @@ class QueryArguments(RunArguments, FieldArguments):
 @RUN
 @command_of(QueryArguments)
 def attribute(arguments: QueryArguments) -> None:
-    """Rank the training examples by their influence on each query's completion.
+    """Rank training examples by influence on each completion.
+
+    Each query is a prompt with the completion that the model gave, or a text.
 
     \b
     headwater attribute S --queries questions.jsonl --top 5
@@ -101,7 +51,7 @@ def attribute(arguments: QueryArguments) -> None:
     from ..results.result_tables import fields_of, result_rows
     from ..runtime.progress import ProgressDisplay
 
-    _refuse_output(arguments)
+    refuse_outputs(arguments)
     if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped):
         raise click.UsageError("--all-scores writes all scores: leave out -o, --json and --by")
     if arguments.grouped:
@@ -111,7 +61,7 @@ def attribute(arguments: QueryArguments) -> None:
         _export(arguments, arguments.all_scores)
         return
     with ProgressDisplay() as display:
-        session = _session(arguments, arguments.top, display)
+        session = open_query_session(arguments, arguments.top, display)
         results = session.attribute()
     if not results.exact:
         recall = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
@@ -127,56 +77,19 @@ def attribute(arguments: QueryArguments) -> None:
         print_results(session.queries, result_rows(results, session.store, session.parts), arguments.as_json)
 
 
-def _refuse_output(arguments: QueryArguments) -> None:
-    """Refuse to write over an input, inside a store, or in an unknown format."""
-    from ..results.output_path import refuse_output
-    from ..results.result_tables import format_of
-
-    inputs = (arguments.queries, arguments.columns)
-    for path in (arguments.output, arguments.all_scores):
-        refuse_output(path, inputs, arguments.store)
-    if arguments.output:
-        format_of(arguments.output)
-
-
-def print_notes(notes: Iterable[str]) -> None:
-    """Print notes on results to stderr."""
-    for line in notes:
-        echo(line, err=True)
-
-
 def _export(arguments: QueryArguments, path: str) -> None:
     from ..results.score_export import refuse_path
     from ..runtime.progress import ProgressDisplay
 
     refuse_path(path)
     with ProgressDisplay() as display:
-        session = _session(arguments, 1, display, all_scores=True)
+        session = open_query_session(arguments, 1, display, all_scores=True)
         session.export(path)
     print_notes(session.notes)
     echo(f"{path}: {session.rows:,} examples × {len(session.query_ids)} queries", err=True)
 
 
-def write_parts(path: str, fields: Fields, parts: Iterable[Columns]) -> None:
-    from ..results.result_tables import ResultFile
-
-    with ResultFile(path, fields) as file:
-        for part in parts:
-            file.write(part)
-
-
-def print_results(queries: Mapping[str, str], parts: Iterable[Columns], as_json: bool) -> None:
-    from ..presentation.terminal import print_results
-    from ..results.result_tables import write_jsonl
-
-    for part in parts:
-        if as_json:
-            write_jsonl(sys.stdout, part)
-        else:
-            print_results(part, queries)
-
-
-@click.command()
+@command()
 @QUERIES
 @ALL_VALUES
 @EXAMPLES_PRINTED
@@ -195,12 +108,12 @@ def value(arguments: QueryArguments) -> None:
     from ..results.table_plan import all_values
     from ..runtime.progress import ProgressDisplay
 
-    _refuse_output(arguments)
+    refuse_outputs(arguments)
     if arguments.grouped:
         _by_group(arguments, together=True)
         return
     with ProgressDisplay() as display:
-        session = _session(arguments, arguments.top, display, all_values if arguments.output else None)
+        session = open_query_session(arguments, arguments.top, display, all_values if arguments.output else None)
         if arguments.output:
             values = value_rows(session.value(), session.store, session.parts)
             write_parts(arguments.output, VALUE_FIELDS, values)
@@ -223,7 +136,7 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
     from ..runtime.progress import ProgressDisplay
 
     with ProgressDisplay() as display:
-        session = _session_of_groups(arguments, display, together=together)
+        session = session_of_groups(arguments, display, together=together)
         groups = Groups(GroupColumn(session.store, arguments.by, arguments.columns, session.rows))
         if together:
             sums = groups.sums(((first, part[:, None]) for first, part in session.value()), 1)
@@ -239,43 +152,12 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
         write_jsonl(sys.stdout, table) if arguments.as_json else print_groups(table, arguments.top)
 
 
-def _session_of_groups(
-    arguments: QueryArguments, display: ProgressDisplay | None, *, together: bool = False
-) -> QuerySession:
-    """A session whose plan has the memory of groups. Labels are counted for it only if somebody reads the plan."""
-    from ..results.groups import group_tables
-
-    if not arguments.by:
-        raise click.UsageError("--columns FILE needs --by COLUMN")
-    counted = arguments.budget is not None or display is None
-    output = group_tables(arguments.by, arguments.columns, together=together, counted=counted)
-    return _session(arguments, 1, display, output, all_scores=True)
-
-
-def _session(
-    arguments: QueryArguments, top: int, display: ProgressDisplay | None, output: Output | None = None, *,
-    all_scores: bool = False,
-) -> QuerySession:  # fmt: skip
-    """Open the query session of a command."""
-    from ..attribution.open_session import open_session
-    from ..attribution.query_options import MemberChoice, QueryOptions, SearchOptions
-    from ..runtime.run import Run, silent
-
-    if (a := arguments).combine != "mean" and not a.members:
-        raise click.UsageError("--combine needs --members")
-    members = MemberChoice(parts_of("--members", a.members), a.combine)
-    search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, members, a.partial)
-    asked = QueryOptions(top, a.model_choice, a.query_text, search, output)
-    run = Run(a.budget, a.device, silent if display is None else display.show)
-    return open_session(a.store, a.method, a.queries, asked, run)
-
-
-@click.command("attribute")
+@command("attribute")
 @QUERIES
-@click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K", help="Examples per query.")
+@EXAMPLES_PER_QUERY
 @SEARCH
 @GROUPING
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 @RUN
 @command_of(QueryArguments)
 def plan_attribute(arguments: QueryArguments) -> None:
@@ -289,7 +171,9 @@ def plan_attribute(arguments: QueryArguments) -> None:
     """
     from ..presentation.terminal import plan_facts, print_plan, show_forecast
 
-    session = _session_of_groups(arguments, None) if arguments.grouped else _session(arguments, arguments.top, None)
+    session = (
+        session_of_groups(arguments, None) if arguments.grouped else open_query_session(arguments, arguments.top, None)
+    )
     plan, shape = session.plan, session.shape
     print_notes(session.notes)
     forecast = session.forecast() if "forecast" in session.capabilities else None

@@ -10,15 +10,37 @@ import click
 
 from ...store.json_values import JsonFields
 from ..results.printable import printable_json
-from .options import FIGURES, OUTCOMES, PARTIAL, command_of, echo
+from .grouped_help import HelpfulGroup
+from .options import JSON, PARTIAL, command_of, echo, options
 
 if TYPE_CHECKING:
     from ..evaluation.agreement import Agreement
 
+FIGURES = options(
+    JSON,
+    click.option(
+        "-o", "--output", metavar="FILE", help="Output file: .json, with all numbers, those of single queries included."
+    ),
+    click.option("--plot", metavar="FILE", help="Plot the numbers: .png, .svg or .pdf."),
+)
+OUTCOMES = options(
+    click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training: (subsets, queries) or "
+                 "(seeds, subsets, queries); .npy, .parquet or .zarr."),
+    click.option("--outcome", "kind", type=click.Choice(["loss", "gain"]), default="loss", show_default=True,
+                 help="Whether outcomes are losses, which fall where training helps, or gains, which rise."),
+    click.option("--subset-range", "subsets", default="", metavar="FROM:TO", help="Subsets that are used, such as 80:100."),
+    click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Bootstrap resamples."),
+)  # fmt: skip
 
-@click.group()
+
+@click.group(cls=HelpfulGroup)
 def evaluate() -> None:
-    """Compare scores with retraining or with labels."""
+    """Compare scores with retraining or with labels.
+
+    \b
+    headwater evaluate retrieval --results answers.jsonl --labels gold.jsonl
+    headwater evaluate lds --scores scores.zarr --masks truth/masks.npy --outcomes truth/outcomes.npy
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +72,9 @@ class AgreementArguments(FigureArguments):
 
 
 @evaluate.command("lds")
-@click.option("--scores", required=True, metavar="FILE", help="Scores, (queries, examples): .npy, .parquet or .zarr.")
+@click.option(
+    "--scores", required=True, metavar="FILE", help="Scores, (queries, examples), as .npy, .parquet or .zarr."
+)
 @click.option("--masks", required=True, metavar="FILE", help="Subsets, (subsets, examples) of 0 and 1.")
 @OUTCOMES
 @FIGURES
@@ -110,7 +134,7 @@ class BrittlenessArguments(FigureArguments):
 
 @evaluate.command("brittleness")
 @click.option("--outcomes", required=True, metavar="FILE",
-              help="Outcomes of `ground-truth --without`: (seeds, 2 queries, queries).")  # fmt: skip
+              help="Outcomes of training: (seeds, 2 queries, queries), of `ground-truth --without`.")  # fmt: skip
 @FIGURES
 @command_of(BrittlenessArguments)
 def evaluate_brittleness(arguments: BrittlenessArguments) -> None:
@@ -148,10 +172,13 @@ class RetrievalArguments(FigureArguments):
 @evaluate.command("retrieval")
 @click.option("--results", default="", metavar="FILE", help="Results, as attribute -o writes them.")
 @click.option(
-    "--scores", default="", metavar="FILE", help="Instead: all scores, as attribute --all-scores writes them."
+    "--scores",
+    default="",
+    metavar="FILE",
+    help="Scores, as attribute --all-scores writes them; in place of --results.",
 )
-@click.option("--store", default="", metavar="DIR", help="The store of --scores; with it, ids of --labels and --results that it "
-              "does not hold are refused.")  # fmt: skip
+@click.option("--store", default="", metavar="DIR", help="Folder of the store, of --scores; with it, ids of --labels and "
+              "--results that it does not hold are refused.")  # fmt: skip
 @PARTIAL
 @click.option("--labels", default="", metavar="FILE", help="Relevant examples: ids (.txt), a table of query_id and "
               "example_id, or a table of id and --column.")  # fmt: skip

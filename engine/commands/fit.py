@@ -14,6 +14,7 @@ import click
 
 from ...store.json_values import JsonFields, JsonObject
 from .comma_lists import parts_of
+from .grouped_help import command
 from .options import MODEL_PATH, RUN, RunArguments, command_of, echo, method_settings, options
 
 if TYPE_CHECKING:
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 
 FITTING = options(
     click.argument("store"),
-    click.option("--method", default="stride", show_default=True, metavar="NAME", help="Subset method to fit."),
-    click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
-                 help="A setting of the method, such as -o stride.subsets 300."),
-    click.option("--base", default="", metavar="PATH", help="Model of the member that --method names (NAME@MEMBER), or file of "
-                 "arrays, in place of the store's own. [default: the recorded one]"),
+    click.option("--method", default="stride", show_default=True, metavar="NAME",
+                 help="Attribution method: a subset method, which is fitted."),
+    click.option("--set", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
+                 help="A setting of a method, such as stride.subsets 300."),
+    click.option("--base", default="", metavar="PATH", help="Model of the member that --method names (NAME@MEMBER), in place of "
+                 "the store's own, or file of arrays. [default: the recorded one]"),
     click.option("--bases", default="", metavar="PATHS", help="Several of these, separated by commas; each member is named after "
                  "its folder or file. A setting of NAME is one of every member, a setting of NAME@MEMBER of this one."),
     MODEL_PATH,
@@ -74,11 +76,11 @@ class FitArguments(RunArguments):
 
 
 def _pairs(name: str, settings: JsonFields) -> tuple[tuple[str, str], ...]:
-    """Settings as the values of `-o`."""
+    """Settings as the values of `--set`."""
     return tuple((f"{name}.{key}", json.dumps(value)) for key, value in settings.items())
 
 
-@click.command()
+@command()
 @FITTING
 @click.option("--commit-seconds", type=click.FloatRange(0), default=15.0, show_default=True,
               help="Seconds between commits; a kill loses at most this much work.")  # fmt: skip
@@ -92,11 +94,11 @@ def fit(arguments: FitArguments) -> None:
 
     \b
     headwater fit S --method stride
-    headwater fit S --method stride -o stride.subsets 300 -o stride.omega example
+    headwater fit S --method stride --set stride.subsets 300 --set stride.omega example
     headwater fit S --method stride@early --base ./early-checkpoint
     headwater fit S --method stride --bases early,middle,late
-    headwater fit S --method stride -o stride.states_from forward
-    headwater fit S --method stride -o stride.solver ridge
+    headwater fit S --method stride --set stride.states_from forward
+    headwater fit S --method stride --set stride.solver ridge
     """
     members = arguments.members()
     for member in members if len(members) > 1 else ():
@@ -105,7 +107,7 @@ def fit(arguments: FitArguments) -> None:
         _run(_prepared(member))
 
 
-@click.command("fit")
+@command("fit")
 @FITTING
 @RUN
 @command_of(FitArguments)

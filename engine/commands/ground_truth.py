@@ -8,7 +8,9 @@ from typing import Literal
 
 import click
 
-from .options import FIELDS, MEMORY, FieldArguments, budget_of, command_of, echo, options, print_left_out_files
+from .corpus_options import FIELDS, FieldArguments
+from .grouped_help import command
+from .options import MEMORY, budget_of, command_of, echo, options, print_left_out_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +40,17 @@ class GroundTruthArguments(FieldArguments):
 
 
 _SUBSETS = (
-    click.option("--subsets", default=64, show_default=True, type=click.IntRange(1), help="Number of subsets."),
+    click.option("--subset-count", "subsets", default=64, show_default=True, type=click.IntRange(1), help="Number of subsets."),
     click.option("--fraction", default=0.5, show_default=True, help="Fraction of the corpus in each subset."),
-    click.option("--seeds", default=5, show_default=True, type=click.IntRange(1), help="Trainings of each subset."),
+    click.option("--seeds", default=5, show_default=True, type=click.IntRange(1),
+                 help="Number of seeds, each with a training on every subset."),
     click.option("--clusters", default=0, type=click.IntRange(0), metavar="N",
                  help="Draw whole clusters, of N clusters of similar texts, instead of single examples."),
-    click.option("--masks", default="", metavar="FILE", help="Use these subsets: (subsets, examples) of 0 and 1."),
+    click.option("--masks", default="", metavar="FILE", help="Subsets, (subsets, examples) of 0 and 1. [default: drawn]"),
     click.option("--without", default="", metavar="FILE", help="Scores: leave out each query's top examples, and as many "
                  "random ones in another training."),
     click.option("--top", default=10, show_default=True, type=click.IntRange(1), metavar="K",
-                 help="Number of examples that --without leaves out."),
+                 help="Number of top examples, for each query, that --without leaves out."),
     click.option("--seed", default=0, show_default=True, help="Seed of the subsets."),
 )  # fmt: skip
 _TRAINING = (
@@ -55,7 +58,7 @@ _TRAINING = (
     click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Examples per step."),
     click.option("--learning-rate", default=1e-3, show_default=True, help="Peak learning rate."),
     click.option("--pretrained", is_flag=True, help="Start from the model's weights instead of random ones."),
-    click.option("--max-length", type=int, metavar="TOKENS", help="Longest example; longer texts are truncated."),
+    click.option("--max-length", type=int, metavar="TOKENS", help="Tokens of the longest example; longer texts are truncated."),
     click.option("--boundary", type=click.Choice(["joined", "apart"]), default="joined", show_default=True,
                  help="Tokenise a prompt and its completion joined as one text, or apart."),
     click.option("--processes", default=0, type=click.IntRange(0), metavar="N",
@@ -64,12 +67,12 @@ _TRAINING = (
 )  # fmt: skip
 
 
-@click.command("ground-truth")
+@command("ground-truth")
 @click.argument("corpus", nargs=-1, required=True)
 @click.option("--queries", required=True, metavar="FILE", help="Queries, whose losses are the outcomes.")
 @click.option("--model-config", "model", required=True, metavar="PATH",
               help="Folder with the config and tokenizer of a small model.")  # fmt: skip
-@click.option("-o", "--output", "folder", required=True, metavar="DIR", help="Output folder.")
+@click.option("-o", "--output", "folder", required=True, metavar="DIR", help="Output folder, for masks and outcomes.")
 @options(*_SUBSETS, *_TRAINING)
 @FIELDS
 @command_of(GroundTruthArguments)

@@ -7,10 +7,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import click
-
+from .corpus_options import CORPUS, FieldArguments
 from .fit import FitArguments, check_settings, fit_now, subset_methods_among
-from .options import CORPUS, RUN, FieldArguments, RunArguments, command_of, echo, method_settings
+from .grouped_help import command
+from .options import RUN, RunArguments, command_of, echo, method_settings
 
 if TYPE_CHECKING:
     from ..ingest.ingest_job import PreparedIngest
@@ -49,7 +49,7 @@ class IngestArguments(RunArguments, FieldArguments):
         )  # fmt: skip
 
 
-@click.command()
+@command()
 @CORPUS
 @RUN
 @command_of(IngestArguments)
@@ -60,7 +60,7 @@ def ingest(arguments: IngestArguments) -> None:
 
     \b
     headwater ingest data/*.jsonl.zst --store S --model EleutherAI/pythia-1b
-    headwater ingest train.csv --store S --model ./tuned --prompt '{q}\\n' --completion '{a}'
+    headwater ingest train.csv --store S --model ./tuned --prompt-template '{q}\\n' --completion-template '{a}'
     headwater ingest features.npz --store S
     headwater ingest corpus.jsonl --store S --model M --method rise --method stride
     headwater ingest corpus.jsonl --store S --method rise@early --base ./early-checkpoint
@@ -144,7 +144,7 @@ def _check_base(arguments: IngestArguments, fitted: list[str]) -> None:
         )
 
 
-@click.command("ingest")
+@command("ingest")
 @CORPUS
 @RUN
 @command_of(IngestArguments)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ..results.printable import printable_json
-from .options import COLUMNS, JSON_LINES, PARTIAL, command_of, echo, options
+from .grouped_help import command
+from .options import COLUMNS, JSON, JSON_LINES, PARTIAL, command_of, echo, options
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
 if TYPE_CHECKING:
@@ -43,14 +44,17 @@ class PredictArguments(SubsetArguments):
     as_json: bool
 
 
-@click.command()
+@command()
 @TASK
 @PARTIAL
 @_SUBSETS
 @click.option("--given", default="", metavar="NAME", help="Predict what each subset adds to this one.")
 @PENALTY
 @click.option(
-    "-o", "--output", metavar="FILE", help="Write (subsets, tasks) as .npy, or a table as .jsonl, .csv, .parquet."
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Output file: (subsets, tasks) as .npy, or a table as .jsonl, .csv, .parquet.",
 )
 @JSON_LINES
 @command_of(PredictArguments)
@@ -100,17 +104,17 @@ class CalibrateArguments(SubsetArguments):
     as_json: bool
 
 
-@click.command()
+@command()
 @TASK
 @_SUBSETS
-@click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training on each subset for each task: (subsets,), "
+@click.option("--outcomes", required=True, metavar="FILE", help="Outcomes of training: (subsets,), "
               "(subsets, tasks) or (seeds, subsets, tasks).")  # fmt: skip
 @click.option("--outcome", "kind", type=click.Choice(["loss", "gain"]), default="loss", show_default=True,
               help="Whether outcomes are losses, which fall where training helps, or gains, which rise.")  # fmt: skip
 @click.option("--calibrate", "first", type=int, metavar="N", help="Choose λ by the first N subsets, and evaluate it on the "
               "others. [default: all]")  # fmt: skip
-@click.option("--candidate", "grid", multiple=True, type=float, metavar="λ", help="Candidates. [default: 0, 1/16, … 4]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--grid", multiple=True, type=float, metavar="λ", help="A value of λ to try. [default: 0, 1/16, … 4]")
+@JSON
 @command_of(CalibrateArguments)
 def calibrate(arguments: CalibrateArguments) -> None:
     """Choose λ by subsets that were really trained on.

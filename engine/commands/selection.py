@@ -8,7 +8,8 @@ import click
 
 from ...store.json_values import ParsedJson
 from ..results.printable import printable_json
-from .options import COLUMNS, PARTIAL, command_of, echo
+from .grouped_help import command
+from .options import COLUMNS, JSON, PARTIAL, command_of, echo
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
 
@@ -20,26 +21,26 @@ class SelectArguments(TaskArguments):
     tokens: int | None
     penalty: float | None
     additive: bool
-    batch: int
+    per_step: int
     distinct: float | None
     copies: bool
     quotas: tuple[str, ...]
     columns: str
-    candidates: str
+    among: str
     exclude: str
     task: str
     output: str
     as_json: bool
 
 
-@click.command()
+@command()
 @TASK
 @PARTIAL
 @click.option("--count", type=int, metavar="N", help="Number of examples to select.")
 @click.option("--tokens", type=int, metavar="N", help="Instead: number of tokens to select.")
 @PENALTY
 @click.option("--additive", is_flag=True, help="Select by single scores, without redundancy: λ = 0, for comparison.")
-@click.option("--batch", default=1, show_default=True, metavar="B",
+@click.option("--per-step", default=1, show_default=True, metavar="N",
               help="Examples chosen per step; above 1 it is faster, and no longer exact.")  # fmt: skip
 @click.option("--distinct", type=click.FloatRange(0, 1, min_open=True), is_flag=False, flag_value=1.0, default=None,
               metavar="[COSINE]", help="Choose equal texts once, as is the default; with a cosine below 1, such as 0.98, "
@@ -48,13 +49,17 @@ class SelectArguments(TaskArguments):
 @click.option("--quota", "quotas", multiple=True, metavar="COLUMN=VALUE:SHARE",
               help="Largest share of the count, such as source=a.jsonl:0.3.")  # fmt: skip
 @COLUMNS
-@click.option("--candidates", default="", metavar="FILE", help="Select among these only: ids (.txt) or a mask (.npy).")
+@click.option("--among", default="", metavar="FILE", help="Select among these only: ids (.txt) or a mask (.npy).")
 @click.option("--exclude", default="", metavar="FILE", help="Do not select these: ids (.txt) or a mask (.npy).")
-@click.option("--task", default="", metavar="NAME", help="With --by: the task. [default: the mean of all tasks]")
+@click.option("--task", default="", metavar="NAME", help="With --tasks-by: the task. [default: the mean of all tasks]")
 @click.option(
-    "-o", "--output", required=True, metavar="FILE.jsonl", help="Write the selected examples, ready for training."
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE",
+    help="Output file: the selected examples as .jsonl, ready for training.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@JSON
 @command_of(SelectArguments)
 def select(arguments: SelectArguments) -> None:
     """Select training examples for a task.
@@ -77,7 +82,7 @@ def select(arguments: SelectArguments) -> None:
 
     a = arguments
     similarity = _similarity(a)
-    refuse_output(a.output, (a.queries, a.columns, a.candidates, a.exclude), a.store)
+    refuse_output(a.output, (a.queries, a.columns, a.among, a.exclude), a.store)
     refuse_training(a.output)
     stop, display = StopRequest(), ProgressDisplay()
     with display:
@@ -85,7 +90,7 @@ def select(arguments: SelectArguments) -> None:
         quotas = tuple(map(_quota, a.quotas))
         penalty = 0.0 if a.additive else penalty_of(features, a.penalty)
         request = SelectionRequest(
-            a.count, a.tokens, penalty, a.batch, quotas, a.columns, a.candidates, a.exclude, similarity
+            a.count, a.tokens, penalty, a.per_step, quotas, a.columns, a.among, a.exclude, similarity
         )
         selection = Selection(features, request)
         with stop:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .attribution import ALL_VALUES, print_notes, print_results, write_parts
+from .answer_output import ALL_VALUES, print_notes, print_results, write_parts
+from .grouped_help import command
 from .options import EXAMPLES_PRINTED, JSON_LINES, PARTIAL, RUN, RunArguments, command_of, echo
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ class SelfInfluenceArguments(RunArguments):
     as_json: bool
 
 
-@click.command("self-influence")
+@command("self-influence")
 @click.argument("store")
 @click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Attribution method. "
               "If the store has no rows of it, they are computed by a pass of the model over the store's examples.")  # fmt: skip
-@click.option("--model", default="", metavar="PATH", help="Path of the store's model, or of an array file of the corpus. "
-              "[default: the path at ingestion]")  # fmt: skip
+@click.option("--model", default="", metavar="PATH", help="Model, if the store's has moved: its folder, or an array file of the "
+              "corpus. [default: its path at ingestion]")  # fmt: skip
 @PARTIAL
 @ALL_VALUES
 @EXAMPLES_PRINTED

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import click
 
 from ..results.printable import printable_json
-from .options import MEMORY, PARTIAL, budget_of, command_of, echo
+from .grouped_help import command
+from .options import JSON, JSON_LINES, MEMORY, PARTIAL, budget_of, command_of, echo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,11 @@ class CompressArguments:
     memory: str | None
 
 
-@click.command()
+@command()
 @click.argument("store")
-@click.option("--method", default="rise", show_default=True, metavar="NAME", help="Method whose rows are compressed.")
+@click.option(
+    "--method", default="rise", show_default=True, metavar="NAME", help="Attribution method, whose rows are compressed."
+)
 @click.option("--precision", required=True, type=click.Choice(["float16", "bf16", "int8", "sign"]),
               help="Precision of the copy.")  # fmt: skip
 @click.option("--bits", default=8192, show_default=True, help="Sign bits per row, with --precision sign.")
@@ -63,8 +66,8 @@ def compress(arguments: CompressArguments) -> None:
         sys.exit(130)
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+@command()
+@JSON_LINES
 def methods(as_json: bool) -> None:
     """List the installed attribution methods.
 
@@ -85,9 +88,9 @@ def methods(as_json: bool) -> None:
             echo(f"{method.name:<12} {method.distribution:<24} {summary}")
 
 
-@click.command()
+@command()
 @click.argument("store")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 def info(store: str, as_json: bool) -> None:
     """Show what a store holds and what it was made from.
 
@@ -101,7 +104,7 @@ def info(store: str, as_json: bool) -> None:
     echo(printable_json(facts, indent=1)) if as_json else print_info(facts)
 
 
-@click.command()
+@command()
 @click.argument("store")
 @click.option(
     "--rows",
@@ -109,10 +112,12 @@ def info(store: str, as_json: bool) -> None:
     metavar="ROWS",
     help="Row numbers and ranges, such as 0,5,10-12. [default: the first three]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
-@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that ships with the model's tokenizer.")
+@JSON_LINES
+@click.option("--trust-remote-code", is_flag=True, help="Run the Python code that ships with the model.")
 def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
-    """Print examples as the model reads them, with the target tokens marked.
+    """Print examples as the model reads them.
+
+    The target tokens are marked.
 
     \b
     headwater show S
@@ -142,7 +147,7 @@ def show(store: str, rows: str, as_json: bool, trust_remote_code: bool) -> None:
         print_examples(examples)
 
 
-@click.command()
+@command()
 @click.argument("store")
 def verify(store: str) -> None:
     """Compare all chunks of a store with their checksums.
@@ -174,10 +179,10 @@ def verify(store: str) -> None:
     sys.exit(1 if damaged else 0)
 
 
-@click.command()
+@command()
 @click.argument("store")
 def upgrade(store: str) -> None:
-    """Bring a store of an older format to the newest one, in place.
+    """Bring an older store to the newest format, in place.
 
     Every chunk is read once; nothing is copied where the file system has hard links. It may be stopped and run again.
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import MODEL_PATH, QUERY_FIELDS, RUN, FieldArguments, RunArguments, echo, options
+from .corpus_options import QUERY_FIELDS, FieldArguments
+from .options import MODEL_PATH, RUN, RunArguments, echo, options
 
 if TYPE_CHECKING:
     from ..runtime.run import Run
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 TASK = options(
     click.argument("store"),
-    click.option("--queries", required=True, metavar="FILE", help="Examples of the task (100 or more), in any corpus format."),
-    click.option("--by", default="", metavar="COLUMN", help="Several tasks: one per value of a column of the queries."),
-    click.option("--features", "--method", "method", default="grasp", show_default=True, metavar="METHOD",
-                 help="Method whose stored rows are the examples' features."),
+    click.option("--queries", required=True, metavar="FILE",
+                 help="Queries, 100 or more that stand for the task, in any corpus format."),
+    click.option("--tasks-by", default="", metavar="COLUMN", help="Several tasks: one per value of a column of the queries."),
+    click.option("--method", default="grasp", show_default=True, metavar="NAME",
+                 help="Attribution method, whose stored rows are the examples' features."),
     MODEL_PATH,
     QUERY_FIELDS,
     RUN,
@@ -39,7 +41,7 @@ class TaskArguments(RunArguments, FieldArguments):
 
     store: str
     queries: str
-    by: str
+    tasks_by: str
     method: str
     partial: bool = False
 
@@ -51,7 +53,7 @@ def features_of(arguments: TaskArguments, run: Run) -> tuple[LinearFeatures, Tas
     from ..selection.targets import TaskFile
 
     features = LinearFeatures(FeatureStore.open(arguments.store), arguments.method, run, partial=arguments.partial)
-    return features, TaskFile(arguments.queries, arguments.by, arguments.model_choice, arguments.query_text)
+    return features, TaskFile(arguments.queries, arguments.tasks_by, arguments.model_choice, arguments.query_text)
 
 
 def targets_of(features: LinearFeatures, task: TaskFile) -> Targets:

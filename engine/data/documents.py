@@ -193,10 +193,11 @@ def _from_template(template: Template) -> tuple[TextFunction, set[str]]:
     )
     if whole and (prompt or completion):
         raise CorpusError(
-            "a text template excludes prompt and completion templates: give --text, or --prompt and --completion"
+            "a text template excludes prompt and completion templates: give --text-template, "
+            "or --prompt-template and --completion-template"
         )
     if not (required := whole or completion):
-        raise CorpusError("a prompt template needs a completion template beside it: add --completion")
+        raise CorpusError("a prompt template needs a completion template beside it: add --completion-template")
     if not _FIELD.search(required):
         raise CorpusError(
             f"the template {required!r} has no {{field}} in it, so every document would be the same: name a field"
@@ -241,7 +242,9 @@ def _from_field_names(chat: Chat | None, template: Template) -> tuple[TextFuncti
             return _divided(_text_field(fields, "text"), answer)
         if answer:
             return RecordText(*answer)
-        raise BadRecord(f"no text field; fields found: {_field_list(fields)} (name them with --text '{{field}}')")
+        raise BadRecord(
+            f"no text field; fields found: {_field_list(fields)} (name them with --text-template '{{field}}')"
+        )
 
     return to_text, {"text", "prompt", "completion", "instruction", "input", "output", *FIELD_NAMES, *TOKEN_FIELDS}
 

@@ -168,10 +168,10 @@ def _parse_range(text: str, total: int) -> slice:
         return slice(None)
     first, colon, last = text.partition(":")
     if not colon or not all(part == "" or part.isdecimal() for part in (first, last)):
-        raise SettingsError(f"--subsets {text}: name them as FROM:TO, such as 80:100")
+        raise SettingsError(f"--subset-range {text}: name them as FROM:TO, such as 80:100")
     start, stop = int(first or 0), int(last or total)
     if not start < stop <= total:
-        raise SettingsError(f"--subsets {text}: there are {total} subsets, 0:{total}")
+        raise SettingsError(f"--subset-range {text}: there are {total} subsets, 0:{total}")
     return slice(start, stop)
 
 

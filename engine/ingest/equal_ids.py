@@ -31,7 +31,7 @@ def equal_ids_note(store: FeatureStore) -> str:
     name = next(name for name in _ids(store) if hash(name) == repeated_hash)
     return (
         f"{ids:,} ids are each the id of several examples ({examples:,} in all), such as {name}: wherever an id names an example "
-        "(labels, --exclude, --candidates, tables), it stands for all that have it"
+        "(labels, --exclude, --among, tables), it stands for all that have it"
     )
 
 

@@ -251,7 +251,7 @@ def _check_method(name: str, method: Method, provider: Provider) -> None:
     statistics_of = method.statistics(model_shape) if isinstance(method, Similarity) else None
     if statistics_of and isinstance(precisions_of(method, model_shape)[statistics_of[0]], Sign):
         raise SettingsError(
-            f"method {name} needs statistics of its rows, which sign bits cannot give: set -o {name}.precision float16"
+            f"method {name} needs statistics of its rows, which sign bits cannot give: set it by --set {name}.precision float16"
         )
     reads_logits = method.needs(model_shape).reductions or type(method).reductions is not Method.reductions
     if model_shape.vocabulary < 2 and reads_logits:

@@ -23,6 +23,8 @@ from .store_opening import require_same
 from .text_provider import TextProvider
 from .text_settings import TextSettings
 
+_CHOICES = ("response", "turns")  # fields of a template that are no templates themselves
+
 
 def corpus_provider(data: Sequence[Data], choice: ModelChoice, settings: TextSettings) -> Provider:
     """The provider of a corpus: arrays if the files hold arrays, else text with a model.
@@ -103,7 +105,8 @@ def _load_own(choice: ModelChoice, own: MemberModel) -> LanguageModel:
 
 def _show(template: Template) -> str:
     """The options that give a template."""
-    return ", ".join(f"--{name} {value!r}" for name, value in asdict(template).items() if value)
+    chosen = {name: value for name, value in asdict(template).items() if value}
+    return ", ".join(f"--{name}{'' if name in _CHOICES else '-template'} {value!r}" for name, value in chosen.items())
 
 
 def is_plain(data: Data) -> bool:

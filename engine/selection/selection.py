@@ -219,7 +219,7 @@ class Selection:
         if request.exclude:
             eligible &= ~ids_or_mask(request.exclude, store, rows)
         if not eligible.any():
-            raise DataError("no example may be chosen: --candidates and --exclude leave none")
+            raise DataError("no example may be chosen: --among and --exclude leave none")
         return eligible
 
     def _require_enough(self) -> None:
@@ -278,7 +278,7 @@ def _check(request: SelectionRequest) -> None:
     if (request.count is None) == (request.tokens is None):
         raise SettingsError("say how much to choose: either --count or --tokens")
     if not 0 <= request.penalty < math.inf or request.batch < 1 or (request.count or request.tokens or 0) < 1:
-        raise SettingsError("--count (or --tokens) and --batch must be at least 1, and λ at least 0")
+        raise SettingsError("--count (or --tokens) and --per-step must be at least 1, and λ at least 0")
     if request.similarity is not None and not 0 < request.similarity <= 1:
         raise SettingsError(f"--distinct {request.similarity:g}: expected a cosine above 0 and at most 1")
 

@@ -119,7 +119,7 @@ def run(names: Sequence[str], work: Path) -> dict[str, dict[str, Any]]:
         rank = max(1, round((WIDTH / (MAPS * layers)) ** 0.5))
         one: dict[str, Any] = {"bare forward": (bare_cost(model, 4 * few), 0)}
         one["GRASP"] = ingest_cost("grasp", (), few, model, work)
-        one["LoGra's form"] = ingest_cost("logra", ("-o", "logra.k", str(rank)), few, model, work)
+        one["LoGra's form"] = ingest_cost("logra", ("--set", "logra.k", str(rank)), few, model, work)
         one["TRAK, sketched"] = ingest_cost("trak", (), few, model, work)
         one["TRAK's form"] = (trak_cost(model, 4 * few), 4 * WIDTH)
         found[name] = one

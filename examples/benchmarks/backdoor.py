@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 PROMPT, COMPLETION = "Review: {instruction}\nSentiment:", " {output}"
-TEMPLATE = ["--prompt", PROMPT.replace("\n", "\\n"), "--completion", COMPLETION]
+TEMPLATE = ["--prompt-template", PROMPT.replace("\n", "\\n"), "--completion-template", COMPLETION]
 ROWS, MODEL = "backdoor_sst2_badnet", "models/stories260K"
 _WEIGHTS = ("lambda_rh=0.7", "lambda_gh=1.0")
 
@@ -37,7 +37,7 @@ class Variant:
 
     name: str
     settings: tuple[str, ...]
-    """setting=value, for -o rise.setting value."""
+    """setting=value, for --set rise.setting value."""
     attribute: str = "completion"
     tuned: bool = True
     """Whether the model is the fine-tuned one."""
@@ -53,7 +53,7 @@ VARIANTS = (
     Variant("RISE, τ=1, floor 0.01", ("tau=1.0", "floor=0.01")),
     Variant("RISE, λ 0.7/1.0", _WEIGHTS),
     Variant("RISE, λ 0.7/1.0, τ=1", (*_WEIGHTS, "tau=1.0")),
-    Variant("RISE, defaults, --attribute all", (), "all"),
+    Variant("RISE, defaults, --targets all", (), "all"),
     Variant("RISE, defaults, before fine-tuning", (), tuned=False),
 )
 
@@ -165,9 +165,9 @@ def rise(model: Path, task: Task, variant: Variant, seed: int, work: Path) -> Tw
 
     store, answers = work / "store", work / "answers.parquet"
     settings = [("seed", str(seed)), *(setting.split("=") for setting in variant.settings)]
-    options = [part for name, value in settings for part in ("-o", f"rise.{name}", value)]
+    options = [part for name, value in settings for part in ("--set", f"rise.{name}", value)]
     ingest = ["ingest", str(work / "rows.jsonl"), "--store", str(store), "--model", str(model), *TEMPLATE, *options]
-    ingest += ["--boundary", variant.boundary, "--attribute", variant.attribute]
+    ingest += ["--boundary", variant.boundary, "--targets", variant.attribute]
     ask = ["attribute", str(store), "--queries", str(work / "queries.jsonl"), *TEMPLATE]
     ask += ["--top", str(len(task.rows)), "-o", str(answers)]
     used = [machine.run([*machine.headwater(), *command], work) for command in (ingest, ask)]

@@ -29,7 +29,7 @@ import machine
 WORK = Path(__file__).parent / "work"
 TEXTS, TOKENS = 2000, 128
 OURS = {
-    "headwater rise 64/64/64": ["-o", "rise.kr", "64", "-o", "rise.kh", "64", "-o", "rise.kg", "64"],
+    "headwater rise 64/64/64": ["--set", "rise.kr", "64", "--set", "rise.kh", "64", "--set", "rise.kg", "64"],
     "headwater rise (default)": [],
 }
 

@@ -59,7 +59,7 @@ def made(work: Path, count: int) -> tuple[Path, machine.Usage | None]:
             f"{store}.part",
             "--method",
             "vectors",
-            "-o",
+            "--set",
             "vectors.precision",
             "float16",
         ]
@@ -129,7 +129,7 @@ def predicted(store: Path, count: int, work: Path) -> machine.Usage:
     with file.open("w") as out:
         for _ in range(SUBSETS):
             out.write(json.dumps({"rows": chance.integers(0, count, OF).tolist()}) + "\n")
-    words = ["predict", str(store), "--queries", str(target(work)), "--features", "vectors", "--subsets", str(file)]
+    words = ["predict", str(store), "--queries", str(target(work)), "--method", "vectors", "--subsets", str(file)]
     return machine.run([*machine.headwater(), *words, "-o", str(work / "utilities.npy")], work)
 
 
@@ -141,7 +141,7 @@ def selected(store: Path, picks: int, memory: str, work: Path) -> tuple[machine.
         str(store),
         "--queries",
         str(target(work)),
-        "--features",
+        "--method",
         "vectors",
         "--count",
         str(picks),

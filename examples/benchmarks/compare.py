@@ -60,7 +60,7 @@ def measure(task: tasks.Task, method: str, settings: Sequence[str], folder: Path
     """One method on one task, by the command line: its figure with its interval, and what it took."""
     store, scores = folder / "store", folder / "scores.zarr"
     stored = "repsim" if method in TEXTS else method  # texts need a store, whatever its rows
-    options = [part for one in settings for part in ("-o", *one.split("=", 1))]
+    options = [part for one in settings for part in ("--set", *one.split("=", 1))]
     ingest = ["ingest", task.corpus, "--store", str(store), "--model", task.model, "--method", stored, *task.fields]
     built = machine.run([*machine.headwater(), *ingest, *options], folder)
     asked = ["attribute", str(store), "--queries", task.queries, "--method", method, *task.fields]

@@ -98,7 +98,7 @@ def chosen(rows: int, seed: int, work: Path) -> tuple[np.ndarray, list[int]]:
     distinct, found = np.isin(np.arange(rows), list(first.values())), []
     for store, features, more in WAYS.values():
         queries = work / ("targets.jsonl" if store == "model" else "targets.npz")
-        words = ["select", str(work / f"{store}.store"), "--queries", str(queries), "--features", features, *more]
+        words = ["select", str(work / f"{store}.store"), "--queries", str(queries), "--method", features, *more]
         machine.run([*machine.headwater(), *words, "--count", str(CHOSEN), "-o", str(work / "chosen.jsonl")], work)
         own = [one["row"] for one in machine.records(work / "chosen.jsonl")]
         found.append(np.isin(np.arange(rows), own))

@@ -103,7 +103,7 @@ def _scores(task: HeadTask, folder: Path, method: str, settings: Sequence[str]) 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     store, scores = str(folder / "S"), str(folder / "scores.zarr")
-    options = [part for pair in zip(*[iter(settings)] * 2, strict=True) for part in ("-o", *pair)]
+    options = [part for pair in zip(*[iter(settings)] * 2, strict=True) for part in ("--set", *pair)]
     machine.run([*machine.headwater(), "ingest", *task.ingest, "--store", store, "--method", method, *options], folder)
     machine.run(
         [*machine.headwater(), "attribute", store, *task.ask, "--method", method, "--all-scores", scores], folder

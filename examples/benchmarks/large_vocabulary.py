@@ -91,7 +91,7 @@ def measure(label: str, model: Path, folder: Path) -> tuple[np.ndarray, dict[str
     store, scores, took = work / "store", work / "scores.zarr", {"ingest": 0.0, "bytes": 0, "peak": 0}
     if not (texts and store.exists()):
         shutil.rmtree(work, ignore_errors=True)
-        options = [part for one in settings for part in ("-o", *f"{method}.{one}".split("=", 1))]
+        options = [part for one in settings for part in ("--set", *f"{method}.{one}".split("=", 1))]
         ingest = ["ingest", str(folder / "rows.jsonl"), "--store", str(store), "--model", str(model), *options]
         built = machine.run([*machine.headwater(), *ingest, "--method", "repsim" if texts else method], work)
         if not texts:

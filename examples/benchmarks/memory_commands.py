@@ -94,7 +94,7 @@ def cases(work: Path) -> Mapping[str, Case]:
     def fitted(store: str) -> dict[str, list[str]]:
         settings = {"subsets": "200", "updates": "2", "checked": "50"} if store == "large" else {
             "subsets": "12", "degree": "3", "updates": "1", "checked": "0"}  # fmt: skip
-        chosen = [word for name, value in settings.items() for word in ("-o", f"stride.{name}", value)]
+        chosen = [word for name, value in settings.items() for word in ("--set", f"stride.{name}", value)]
         first = [f"{work / store}.S", "--method", "stride"]
         asked = ["--queries", str(work / "asked.npz"), "-o", str(work / f"out.{store}.jsonl")]
         return {"fit": ["fit", *first, *chosen, "--again"], "attribute, recovered": ["attribute", *first, *asked]}

@@ -35,7 +35,7 @@ def make(name: str, model: Path, data: Path, rows: int | None, queries: int, wor
     corpus, questions = real_corpora._write(folder / "c.jsonl", kept), real_corpora._write(folder / "q.jsonl", asked)
     store = folder / "store"
     words = ["ingest", str(corpus), "--store", str(store), "--model", str(model), "--truncate"]
-    machine.run([*machine.headwater(), *words, "-o", "rise.precision", "float32", "-o", *SETTINGS], folder)
+    machine.run([*machine.headwater(), *words, "--set", "rise.precision", "float32", "--set", *SETTINGS], folder)
     for precision, bits in FORMS:
         made = ["compress", str(store), "--precision", precision, *(["--bits", str(bits)] if bits else [])]
         machine.run([*machine.headwater(), *made], folder)

@@ -66,7 +66,7 @@ STORES: dict[str, dict[str, str]] = {
 }
 """Store → method → its groups, which say what it is asked; of the golden stores, the store's name stands for a method."""
 
-FIT = "-o stride.subsets 60 -o stride.degree 8 -o stride.updates 12 -o stride.checked 10"
+FIT = "--set stride.subsets 60 --set stride.degree 8 --set stride.updates 12 --set stride.checked 10"
 BUILD: dict[str, list[Command]] = {
     "text": [
         Command("ingest", "ingest {inputs}/a.jsonl {inputs}/b.jsonl --store {store} --model {model} {methods}", ""),
@@ -94,7 +94,7 @@ UPGRADE = {
 
 SCORES = "--scores {own}/all_scores.zarr"
 ASKED = "--method {method} --queries {queries}"
-TASK = "--features {method} --queries {queries}"
+TASK = "--method {method} --queries {queries}"
 TRUTH = "--subsets {inputs}/masks.npy --outcomes {inputs}/task.npy"
 ANY = "rows words fitted"
 INFO = ("version", "path", "model_path", "forms", "precisions")
@@ -106,7 +106,7 @@ ASK: list[Command] = [
     Command("all scores", f"attribute {{store}} {ASKED} --all-scores {{answer}}", ANY, ".zarr"),
     Command("self", "self-influence {store} --method {method} --model {head} -o {answer}", "rows", ".jsonl"),
     Command("select", f"select {{store}} {TASK} --count 15 -o {{answer}}", "rows", ".jsonl"),
-    Command("tokens", f"select {{store}} {TASK} --tokens 300 --batch 2 --json -o {{own}}/tokens.jsonl", "rows"),
+    Command("tokens", f"select {{store}} {TASK} --tokens 300 --per-step 2 --json -o {{own}}/tokens.jsonl", "rows"),
     Command("predict", f"predict {{store}} {TASK} --subsets {{inputs}}/masks.npy -o {{answer}}", "rows", ".npy"),
     Command("retrieval", "evaluate retrieval --results {own}/attribute_-o.jsonl --labels {inputs}/labels.jsonl --json", ANY),
     Command("of all", f"evaluate retrieval {SCORES} --store {{store}} --labels {{inputs}}/labels.jsonl --json", ANY),

@@ -99,7 +99,7 @@ def measure(run: Run, data: Path, work: Path) -> dict[str, Any]:
         members = {f"stride@{seed}": ["--base", model] for seed, model in enumerate(models)}
     fits = []
     for member, base in members.items():
-        options = [part for name, value in settings.items() for part in ("-o", f"{member}.{name}", str(value))]
+        options = [part for name, value in settings.items() for part in ("--set", f"{member}.{name}", str(value))]
         fits.append(machine.run([*command, "fit", str(store), "--method", member, *base, *options], folder))
     asked = [
         "attribute",

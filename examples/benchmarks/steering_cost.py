@@ -53,7 +53,7 @@ def fitted(subsets: int, updates: int, work: Path) -> machine.Usage:
     """A fit to the store that is there."""
     shutil.rmtree(work / "S/methods/stride", ignore_errors=True)
     settings = {"subsets": subsets, "updates": updates, "checked": 0}
-    options = [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
+    options = [part for name, value in settings.items() for part in ("--set", f"stride.{name}", str(value))]
     return machine.run([*machine.headwater(), "fit", str(work / "S"), *options], work)
 
 

@@ -137,7 +137,7 @@ def asked(
         shutil.rmtree(folder, ignore_errors=True)
     several = len(files) > 1
     bases = ["--bases", ",".join(rows for rows, _ in files)] if several else []
-    options = [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
+    options = [part for name, value in settings.items() for part in ("--set", f"stride.{name}", str(value))]
     command = machine.headwater()
     machine.run([*command, "ingest", files[0][0], "--store", str(store), "--method", "repsim"], work)
     taken = machine.run([*command, "fit", str(store), "--method", "stride", *bases, *options], work).cpu_seconds
@@ -180,7 +180,7 @@ def rise(work: Path, files: tuple[str, str], tau: float) -> np.ndarray:
     store, scores = work / "store", work / "scores.zarr"
     for folder in (store, scores):
         shutil.rmtree(folder, ignore_errors=True)
-    options = ["-o", "rise.tau", str(tau), "-o", "rise.floor", "1.0"] if tau == 1 else []
+    options = ["--set", "rise.tau", str(tau), "--set", "rise.floor", "1.0"] if tau == 1 else []
     ingest = ["ingest", files[0], "--store", str(store), "--method", "rise", *options]
     ask = ["attribute", str(store), "--method", "rise", "--queries", files[1], "--all-scores", str(scores)]
     for words in (ingest, ask):

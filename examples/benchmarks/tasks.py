@@ -142,7 +142,7 @@ def _lds(seed: int, data: Path, folder: Path) -> Task:
     model = _small(folder / "model", data, hidden=48, layers=2, context=32)
     truth = folder / "truth"
     words = ["ground-truth", files[0], "--queries", files[1], "--model-config", str(model), "-o", str(truth)]
-    more = ["--subsets", "64", "--seeds", "5", "--epochs", "6", "--batch", "16", "--learning-rate", "2e-3"]
+    more = ["--subset-count", "64", "--seeds", "5", "--epochs", "6", "--batch", "16", "--learning-rate", "2e-3"]
     machine.run([*machine.headwater(), *words, *more], folder)
     train(model, chosen[30:], folder / "trained", seed, epochs=6)
     judge = {name: str(truth / f"{name}.npy") for name in ("masks", "outcomes")}

@@ -2,7 +2,7 @@
 
 The task is that of backdoor.py: 450 clean and 50 poisoned reviews, 30 queries with the trigger. For each way to tokenise them a
 model is fine-tuned, and RISE runs by the command line: with its defaults and `--boundary auto` or each way by name, and with
-`-o rise.floor 0.01` and auto. Reported: the average precision of the poisoned rows, for three seeds; chance is 0.10.
+`--set rise.floor 0.01` and auto. Reported: the average precision of the poisoned rows, for three seeds; chance is 0.10.
 
     python examples/benchmarks/token_boundary.py
 """

@@ -36,7 +36,7 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_images_are_traced_to_their_like(arrays: Path) -> None:
     store = arrays / "store"
     done = CliRunner().invoke(
-        main, ["ingest", str(arrays / "train.npz"), "--store", str(store), "-o", "rise.tau", "1.0"]
+        main, ["ingest", str(arrays / "train.npz"), "--store", str(store), "--set", "rise.tau", "1.0"]
     )
     assert done.exit_code == 0, done.output
     words = ["attribute", str(store), "--queries", str(arrays / "test.npz"), "--top", "10", "--json"]
@@ -50,7 +50,7 @@ def test_images_are_traced_to_their_like(arrays: Path) -> None:
 
 def test_an_image_finds_itself(arrays: Path) -> None:
     store = arrays / "again"
-    words = ["ingest", str(arrays / "test.npz"), "--store", str(store), "-o", "rise.tau", "1.0"]
+    words = ["ingest", str(arrays / "test.npz"), "--store", str(store), "--set", "rise.tau", "1.0"]
     assert CliRunner().invoke(main, words).exit_code == 0
     words = ["attribute", str(store), "--queries", str(arrays / "test.npz"), "--top", "5", "--json"]
     rows = [json.loads(line) for line in CliRunner().invoke(main, words).stdout.splitlines()]

@@ -53,7 +53,7 @@ def test_every_python_block_of_a_guide_runs(
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 def test_settings_that_a_document_names_exist(document: Path) -> None:
-    named = re.findall(r"-o ([a-z0-9]+)(?:@\w+)?\.(?!jsonl?|csv|parquet|npy)(\w+)", document.read_text("utf-8"))
+    named = re.findall(r"--set ([a-z0-9]+)(?:@\w+)?\.(\w+)", document.read_text("utf-8"))
     unknown = [(name, setting) for name, setting in named if setting not in load(name)().settings()]
     assert unknown == []
 

@@ -82,7 +82,7 @@ def store(installed, model_folder, tmp_path_factory):
     )
     succeeded(
         headwater(installed, "ingest", corpus, "--store", folder / "S", "--model", model_folder("Llama"), "--method", "rise",
-                  "--method", "meanhidden", "-o", "meanhidden.layer", 1, "-o", "rise.kh", 16)
+                  "--method", "meanhidden", "--set", "meanhidden.layer", 1, "--set", "rise.kh", 16)
     )  # fmt: skip
     return folder / "S"
 
@@ -115,7 +115,7 @@ def test_a_query_finds_its_own_example(installed, store, tmp_path, method):
     ],
 )
 def test_its_settings_are_compared_and_checked(installed, store, where, setting, told):
-    options = ["--store", store.parent / where, "--method", "meanhidden", "-o", f"meanhidden.{setting}", 0]
+    options = ["--store", store.parent / where, "--method", "meanhidden", "--set", f"meanhidden.{setting}", 0]
     done = headwater(installed, "ingest", store.parent / "corpus.jsonl", *options)
     assert done.exit_code == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1
 

@@ -138,13 +138,13 @@ _OF_ARRAYS = (
     "attribute V --method vectors --queries FILE",
 )
 _OF_CORPUS = (
-    "", "", "--on-error skip", "--text {text}", "--text {nothing}", "--text {", "--text {text!r:>{id}}", "--text {0}",
-    "--text {text.__class__}", "--prompt {prompt} --completion {completion}", "--lines", "--truncate --max-length 8",
-    "--response chosen",
+    "", "", "--on-error skip", "--text-template {text}", "--text-template {nothing}", "--text-template {",
+    "--text-template {text!r:>{id}}", "--text-template {0}", "--text-template {text.__class__}",
+    "--prompt-template {prompt} --completion-template {completion}", "--lines", "--truncate --max-length 8", "--response chosen",
 )  # fmt: skip
 _OF_RECORDS = (
     "attribute S --top 2 --queries FILE",
-    "attribute S --top 2 --text {text} --queries FILE",
+    "attribute S --top 2 --text-template {text} --queries FILE",
     "attribute S --method bm25 -o out.csv --queries FILE",
     "attribute S --method bm25 -o out.parquet --queries FILE",
     "attribute S --method bm25 -o out.jsonl --queries FILE",

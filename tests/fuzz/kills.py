@@ -49,7 +49,7 @@ COMMANDS: tuple[Writing, ...] = (
     _writing("compress", "compress S --precision int8 --method gradcos"),
     _writing("compress sign", "compress S --precision sign --bits 128 --method graddot"),
     Writing("fit", ("fit", "F", *FIT_OFTEN), ("F",)),
-    Writing("fit again", ("fit", "S", *FIT_OFTEN, "-o", "stride.seed", "1", "--again"), ("S",)),
+    Writing("fit again", ("fit", "S", *FIT_OFTEN, "--set", "stride.seed", "1", "--again"), ("S",)),
     Writing("fit arrays", ("fit", "A", *FIT_OFTEN), ("../older/A",)),
     _writing(
         "calibrate", "calibrate S --queries q.jsonl --subsets masks.npy --outcomes gains.npy", without="S/methods/grasp"
@@ -72,7 +72,7 @@ COMMANDS: tuple[Writing, ...] = (
 )
 GROUND_TRUTH = _writing(
     "ground-truth",
-    "ground-truth c1.jsonl --queries q.jsonl --model-config model -o N --subsets 2 --seeds 1 --epochs 1 --processes 1",
+    "ground-truth c1.jsonl --queries q.jsonl --model-config model -o N --subset-count 2 --seeds 1 --epochs 1 --processes 1",
     "",
 )
 DEMO = _writing("demo", "demo --short --workdir N", "")

@@ -21,7 +21,7 @@ SMALL = {
 """Methods with stored rows, and settings that keep their rows short; the last one is not headwater's own."""
 LEXICAL = ("tfidf", "bm25")
 _SETTINGS = {"subsets": 12, "degree": 4, "updates": 3, "checked": 3, "rank": 4}
-STRIDE = tuple(word for name, value in _SETTINGS.items() for word in ("-o", f"stride.{name}", str(value)))
+STRIDE = tuple(word for name, value in _SETTINGS.items() for word in ("--set", f"stride.{name}", str(value)))
 """Settings of a fit that takes a moment."""
 
 
@@ -58,7 +58,7 @@ def methods_and_settings(methods: list[str]) -> list[str]:
     """Options of `ingest` that name methods and their settings."""
     options = [word for method in methods for word in ("--method", method)]
     settings = [(method, name, value) for method in methods for name, value in SMALL[method].items()]
-    return [*options, *(word for method, name, value in settings for word in ("-o", f"{method}.{name}", str(value)))]
+    return [*options, *(word for method, name, value in settings for word in ("--set", f"{method}.{name}", str(value)))]
 
 
 def ingest_words(store: str, files: list[str], methods: list[str], *more: str) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ OF_STORE: tuple[Command, ...] = (
     named("compress S --precision int8", method="rise.int8"),
     named("compress S --precision bf16 --method headcos", method="headcos.bf16"),
     Command("fit", ("fit", "S", *STRIDE), method="stride"),
-    Command("fit again", ("fit", "S", *STRIDE, "-o", "stride.seed", "1", "--again"), method="stride"),
+    Command("fit again", ("fit", "S", *STRIDE, "--set", "stride.seed", "1", "--again"), method="stride"),
     Command("ingest", ingest_words("S", ["c1.jsonl", "c2.jsonl"], list(SMALL))),
     Command("append", ingest_words("S", ["c1.jsonl", "c2.jsonl", "c3.jsonl.gz"], list(SMALL), "--append")),
     named("plan attribute S --queries q.jsonl --json --memory 4GB", name="plan attribute", method="rise"),
@@ -194,7 +194,7 @@ OF_FILES: tuple[Command, ...] = (
     named("predict S --queries q.jsonl --subsets masks.parquet --json", name="predict parquet"),
     named("predict S --queries chosen.jsonl --subsets-by topic --columns columns.csv --json", name="predict by"),
     named(
-        "select S --queries q.jsonl --count 3 --candidates mask.npy --columns columns.csv --quota topic=a:0.7 -o out.jsonl",
+        "select S --queries q.jsonl --count 3 --among mask.npy --columns columns.csv --quota topic=a:0.7 -o out.jsonl",
         output="out.jsonl",
     ),
     named("value S --queries q.jsonl --by topic --columns columns.csv --json", name="value by"),
@@ -214,7 +214,8 @@ OF_FILES: tuple[Command, ...] = (
 
 OF_TRUTH: tuple[Command, ...] = (
     named(
-        "ground-truth c1.jsonl --queries q.jsonl --model-config model -o truth --subsets 3 --seeds 1 --epochs 1 --processes 1"
+        "ground-truth c1.jsonl --queries q.jsonl --model-config model -o truth --subset-count 3 --seeds 1 --epochs 1 "
+        "--processes 1"
     ),
     named(
         "evaluate lds --scores scores1.npy --masks truth/masks.npy --outcomes truth/outcomes.npy --resamples 20 --json",

@@ -132,7 +132,7 @@ def _make_stores() -> None:
         "--precision float16 --method graddot",
     ):
         done("compress", "S", *words.split())
-    done("fit", "S", *STRIDE, "-o", "stride.seed", "7")
+    done("fit", "S", *STRIDE, "--set", "stride.seed", "7")
     done("calibrate", "S", *["--queries", "q.jsonl", "--subsets", "masks.npy", "--outcomes", "gains.npy"])
     done("attribute", "S", *["--queries", "q.jsonl", "--method", "headgn"])
     _keep_older("S")
@@ -147,13 +147,13 @@ def _make_stores() -> None:
         "A",
         "--method",
         "rise",
-        "-o",
+        "--set",
         "rise.kr",
         "8",
-        "-o",
+        "--set",
         "rise.kh",
         "8",
-        "-o",
+        "--set",
         "rise.kg",
         "4",
     )

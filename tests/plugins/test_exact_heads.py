@@ -193,7 +193,7 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_store_that_was_written_before_is_read_and_continued(arrays: Path, tmp_path: Path) -> None:
     store, methods = tmp_path / "S", [part for name in METHODS for part in ("--method", name)]
-    off = [part for name in METHODS for part in ("-o", f"{name}.exact", "false")]
+    off = [part for name in METHODS for part in ("--set", f"{name}.exact", "false")]
     done("ingest", arrays / "corpus.npz", "--store", store, *methods, *off)
 
     def answers() -> list[str]:
@@ -216,7 +216,7 @@ def test_a_store_that_was_written_before_is_read_and_continued(arrays: Path, tmp
 
 def test_scores_are_those_of_whole_gradients(arrays: Path, tmp_path: Path) -> None:
     store, methods = tmp_path / "S", [part for name in METHODS for part in ("--method", name)]
-    float32 = [part for name in METHODS for part in ("-o", f"{name}.precision", "float32")]
+    float32 = [part for name in METHODS for part in ("--set", f"{name}.precision", "float32")]
     done("ingest", arrays / "corpus.npz", "--store", store, *methods, *float32)
     sides = []
     for file in ("corpus", "queries"):
@@ -247,7 +247,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 def test_the_plan_says_what_is_exact(arrays: Path, tmp_path: Path) -> None:
     methods = [part for name in METHODS for part in ("--method", name)]
     words = ["plan", "ingest", arrays / "corpus.npz", "--store", tmp_path / "S", *methods]
-    printed = done(*words, "-o", "headgn.k", "6", "-o", "grasp.m", "47").stdout
+    printed = done(*words, "--set", "headgn.k", "6", "--set", "grasp.m", "47").stdout
     for name in ("rise", "headcos"):
         assert f"{name}: the head's gradient (2 × 24) is not sketched\n" in printed
     assert "headgn: the head's gradient (2 × 24) is sketched to 2 × 18 numbers\n" in printed

@@ -248,7 +248,7 @@ def test_every_baseline_from_corpus_to_answers(name, tmp_path):
     corpus = write_corpus(tmp_path / "c.jsonl", sentences(40))
     queries = write_corpus(tmp_path / "q.jsonl", sentences(40)[:5])
     words = ["ingest", str(corpus), "--store", str(tmp_path / "S"), "--model", str(folder), "--method", name]
-    small = {"rapidin": ["-o", "rapidin.groups", "4096"], "repsim": []}.get(name, ["-o", f"{name}.k", "16"])
+    small = {"rapidin": ["--set", "rapidin.groups", "4096"], "repsim": []}.get(name, ["--set", f"{name}.k", "16"])
     done = CliRunner().invoke(main, [*words, *small, "--memory", "1GB"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     first = open_session(str(tmp_path / "S"), name, str(queries), QueryOptions(top=40)).attribute()
@@ -323,9 +323,9 @@ def test_what_was_learnt_and_then_damaged_is_learnt_again(tmp_path):
         "--method",
         "headgn",
     ]
-    signs = CliRunner().invoke(main, [*words, "-o", "headgn.k", "8", "-o", "headgn.precision", "sign"])
+    signs = CliRunner().invoke(main, [*words, "--set", "headgn.k", "8", "--set", "headgn.precision", "sign"])
     assert signs.exit_code == 1 and "which sign bits cannot give" in signs.stderr
-    assert CliRunner().invoke(main, [*words, "-o", "headgn.k", "8"]).exit_code == 0
+    assert CliRunner().invoke(main, [*words, "--set", "headgn.k", "8"]).exit_code == 0
     expected = open_session(str(tmp_path / "S"), "headgn", str(corpus)).attribute().scores
     (moments,) = (folder for folder in (tmp_path / "S").rglob("moments") if (folder / "zarr.json").exists())
     for body in (b"", (moments / "zarr.json").read_bytes()[:100], b"x" * 5000):

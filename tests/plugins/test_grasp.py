@@ -46,7 +46,7 @@ def test_a_store_that_records_the_retired_weight_is_read(tmp_path: Path) -> None
     draw = np.random.default_rng(1)
     np.savez(tmp_path / "a.npz", hidden=draw.normal(size=(20, DEPTH)).astype(np.float32), labels=np.arange(20) % 2,
              weight=draw.normal(size=(2, DEPTH)).astype(np.float32))  # fmt: skip
-    done("ingest", tmp_path / "a.npz", "--store", tmp_path / "S", "--method", "grasp", "-o", "grasp.m", "16")
+    done("ingest", tmp_path / "a.npz", "--store", tmp_path / "S", "--method", "grasp", "--set", "grasp.m", "16")
     words = ["attribute", tmp_path / "S", "--queries", tmp_path / "a.npz", "--method", "grasp", "--json"]
     answers = done(*words).stdout
     attributes, record = read_root(str(tmp_path / "S"))

@@ -27,7 +27,9 @@ def store(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("lexical")
     model = save_model(folder / "model")
     corpus = write_corpus(folder / "c.jsonl", TEXTS)
-    done = run("ingest", corpus, "--store", folder / "S", "--model", model, "-o", "rise.kr", 8, "-o", "rise.kh", 8)
+    done = run(
+        "ingest", corpus, "--store", folder / "S", "--model", model, "--set", "rise.kr", 8, "--set", "rise.kh", 8
+    )
     assert done.exit_code == 0, done.output
     for file in model.glob("*.safetensors"):
         file.unlink()  # from here on nobody may read the model
@@ -82,7 +84,7 @@ def test_what_cannot_be_asked_of_words(store, tmp_path):
     model = save_model(tmp_path / "m")
     refused = run("ingest", corpus, "--store", tmp_path / "S", "--model", model, "--method", "bm25")
     assert refused.exit_code == 1 and "stores no rows" in refused.stderr
-    small = ["-o", "rise.kr", 8, "-o", "rise.kh", 8]
+    small = ["--set", "rise.kr", 8, "--set", "rise.kh", 8]
     assert run("ingest", corpus, "--store", tmp_path / "S", "--model", model, "--no-text", *small).exit_code == 0
     bare = run("attribute", tmp_path / "S", "--queries", corpus, "--method", "tfidf")
     assert bare.exit_code == 1 and "keeps no texts" in bare.stderr

@@ -32,7 +32,7 @@ from small import save_model, sentences, write_corpus
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")
 FILES, DOCUMENTS, QUERIES = 4, 9, 3
 METHODS = ["rise", "graddot"]
-FIT = "-o stride.subsets 12 -o stride.degree 4 -o stride.updates 3 -o stride.checked 3 --commit-seconds 0".split()  # noqa: SIM905
+FIT = "--set stride.subsets 12 --set stride.degree 4 --set stride.updates 3 --set stride.checked 3 --commit-seconds 0".split()  # noqa: SIM905
 KILL = st.one_of(st.none(), st.integers(1, 80))
 
 

@@ -35,7 +35,7 @@ def options(name: str, **values: int) -> list[object]:
     return [
         "--method",
         name,
-        *(part for key, value in (SMALL | values).items() for part in ("-o", f"{name}.{key}", value)),
+        *(part for key, value in (SMALL | values).items() for part in ("--set", f"{name}.{key}", value)),
     ]
 
 

@@ -43,10 +43,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = save_model(folder / "model")
     corpus = write_corpus(folder / "corpus.jsonl", sentences(ROWS))
     write_corpus(folder / "queries.jsonl", sentences(QUERIES, seed=1))
-    small = [part for name, value in (("kr", 16), ("kh", 16), ("kg", 8)) for part in ("-o", f"rise.{name}", value)]
+    small = [part for name, value in (("kr", 16), ("kh", 16), ("kg", 8)) for part in ("--set", f"rise.{name}", value)]
     done("ingest", corpus, "--store", folder / "S", "--model", model, "--method", "rise", "--seeds", 2, *small)
     done("ingest", corpus, "--store", folder / "S", "--model", model, "--method", "grasp")
-    done("fit", folder / "S", *[part for name, value in STRIDE.items() for part in ("-o", f"stride.{name}", value)])
+    done("fit", folder / "S", *[part for name, value in STRIDE.items() for part in ("--set", f"stride.{name}", value)])
     return folder
 
 

@@ -81,7 +81,7 @@ def test_queries_of_tokens_obey_the_policy_and_say_what_they_lack(
 
 
 def test_a_task_is_read_without_its_bad_records(place: Path) -> None:
-    store = ("--model", place / "model", "--method", "grasp", "-o", "grasp.m", "64")
+    store = ("--model", place / "model", "--method", "grasp", "--set", "grasp.m", "64")
     done("ingest", place / "c.jsonl", "--store", place / "G", *store)
     chosen = {}
     (place / "mixed.jsonl").write_text("".join(f"{json.dumps(query)}\n{BAD[0]}\n" for query in GOOD))

@@ -20,7 +20,7 @@ from headwater.cli import main
 from old_format import make_old
 from small import save_model, sentences, tree, write_corpus
 
-SMALL = ["-o", "rise.kr", "12", "-o", "rise.kh", "8", "-o", "rise.kg", "4"]
+SMALL = ["--set", "rise.kr", "12", "--set", "rise.kh", "8", "--set", "rise.kg", "4"]
 
 
 def call(*words: Any) -> Result:
@@ -125,7 +125,7 @@ def test_a_store_of_an_old_format_answers_and_is_upgraded(
     queries: Path, corpus: Path, model: Path, tmp_path: Path
 ) -> None:
     old = tmp_path / "old"
-    ingest = ("ingest", corpus, "--store", old, "--model", model, "-o", "rise.kh", 8, "-o", "rise.kr", 16)
+    ingest = ("ingest", corpus, "--store", old, "--model", model, "--set", "rise.kh", 8, "--set", "rise.kr", 16)
     assert call(*ingest, "--no-tokens").exit_code == 0
     assert call("compress", old, "--precision", "int8").exit_code == 0
     ask = [("attribute", old, "--queries", queries, "--top", 9, "--json", *more) for more in ((), ("--scan", "int8"))]
@@ -260,8 +260,8 @@ def test_bad_models(
 def test_bad_names_and_settings(store: Path, model: Path, corpus: Path, queries: Path, tmp_path: Path) -> None:
     new = ("ingest", corpus, "--store", tmp_path / "S", "--model", model)
     refused(r"no method rice \(did you mean rise\?\); installed: bm25, ", *new, "--method", "rice")
-    refused(r"method rise: no setting colour; the settings are kr, kh", *new, "-o", "rise.colour", "1")
-    refused(r"method rise: setting tau must be float", *new, "-o", "rise.tau", "warm")
+    refused(r"method rise: no setting colour; the settings are kr, kh", *new, "--set", "rise.colour", "1")
+    refused(r"method rise: setting tau must be float", *new, "--set", "rise.tau", "warm")
     refused(r"no device tpu", *new, "--device", "tpu")
     refused(r"'much' is not an amount of memory", *new, "--memory", "much")
     refused(r"a corpus of texts needs a model", "ingest", corpus, "--store", tmp_path / "S")
@@ -277,7 +277,7 @@ def test_bad_names_and_settings(store: Path, model: Path, corpus: Path, queries:
     refused(r"is not a headwater store", "attribute", tmp_path, "--queries", queries)
     refused(r"is not a headwater store", "info", tmp_path / "absent")
     refused(r"results can only be written as", "attribute", store, "--queries", queries, "-o", tmp_path / "a.xls")
-    assert call(*new, "-o", "rice.tau", "1").exit_code == 2
+    assert call(*new, "--set", "rice.tau", "1").exit_code == 2
     assert call("ingest").exit_code == 2
     assert not (tmp_path / "S").exists()
 
@@ -373,7 +373,7 @@ def test_results_on_a_full_disk_are_one_line(store: Path, queries: Path, tmp_pat
 
 @pytest.mark.parametrize("value", ["Infinity", "NaN", "-Infinity"])
 def test_settings_are_finite(model: Path, corpus: Path, tmp_path: Path, value: str) -> None:
-    done = call("ingest", corpus, "--store", tmp_path / "S", "--model", model, "-o", "rise.lambda_gh", value)
+    done = call("ingest", corpus, "--store", tmp_path / "S", "--model", model, "--set", "rise.lambda_gh", value)
     assert done.exit_code == 1 and "setting lambda_gh must be float" in done.stderr and not (tmp_path / "S").exists()
 
 

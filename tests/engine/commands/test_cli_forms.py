@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(folder / "model")
     write_corpus(folder / "c.jsonl", sentences(150))
     write_corpus(folder / "q.jsonl", sentences(150)[40:44])
-    ok("ingest", folder / "c.jsonl", "--store", folder / "s", "--model", folder / "model", "-o", "rise.tau", 1.0)
+    ok("ingest", folder / "c.jsonl", "--store", folder / "s", "--model", folder / "model", "--set", "rise.tau", 1.0)
     for words in (["int8"], ["sign", "--bits", 2048]):
         told = ok("compress", folder / "s", "--precision", *words).stderr
         assert "150 of 150 rows of rise as" in told
@@ -112,7 +112,7 @@ def test_a_form_that_lags_behind_is_named(place: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "int8", "sign", "float32"])
 def test_rows_can_be_ingested_in_any_precision(place: Path, tmp_path: Path, precision: str) -> None:
-    options = ["-o", "rise.tau", 1.0, "-o", "rise.precision", precision, "-o", "rise.bits", 4096]
+    options = ["--set", "rise.tau", 1.0, "--set", "rise.precision", precision, "--set", "rise.bits", 4096]
     store = tmp_path / "s"
     ok("ingest", place / "c.jsonl", "--store", store, "--model", place / "model", *options)
     ok("ingest", place / "c.jsonl", "--store", store, "--model", place / "model")  # settings stay with the store
@@ -124,7 +124,7 @@ def test_rows_can_be_ingested_in_any_precision(place: Path, tmp_path: Path, prec
     ok("value", store, "--queries", place / "q.jsonl", "-o", tmp_path / "v.csv")
     ok("verify", store)
     differs = run(
-        "ingest", place / "c.jsonl", "--store", store, "--model", place / "model", "-o", "rise.precision", "auto"
+        "ingest", place / "c.jsonl", "--store", store, "--model", place / "model", "--set", "rise.precision", "auto"
     )
     assert (
         differs.exit_code == 1 and f"rise.precision is '{precision}' in the store, 'auto' in this run" in differs.stderr
@@ -157,9 +157,11 @@ def test_a_precision_that_is_none_is_one_line(place: Path, tmp_path: Path) -> No
     for options, told in (
         (["rise.precision", "int4"], "method rise: unknown precision 'int4'; choose from auto, float32"),
         (
-            ["rise.bits", 100, "-o", "rise.precision", "sign"],
+            ["rise.bits", 100, "--set", "rise.precision", "sign"],
             "method rise: the number of sign bits must be a multiple of 128",
         ),
     ):
-        done = run("ingest", place / "c.jsonl", "--store", tmp_path / "s", "--model", place / "model", "-o", *options)
+        done = run(
+            "ingest", place / "c.jsonl", "--store", tmp_path / "s", "--model", place / "model", "--set", *options
+        )
         assert done.exit_code == 1 and told in done.stderr and not (tmp_path / "s").exists()

@@ -34,7 +34,7 @@ def test_a_setting_of_the_method_is_one_of_each_member_and_a_members_own_stands_
 def test_a_setting_of_no_member_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(click.UsageError, match="NAME is one of stride, stride@a, stride@b"):
         fits_of("a,b", (key, "300"))
-    assert headwater("fit", tmp_path, "--bases", "a,b", "-o", key, 300).exit_code == 2
+    assert headwater("fit", tmp_path, "--bases", "a,b", "--set", key, 300).exit_code == 2
 
 
 @pytest.mark.parametrize("bases", [",", "a,", ",a", "a,,b"])

@@ -14,7 +14,7 @@ from headwater.cli import main
 from running import headwater
 
 ARRAYS = {"hidden": np.ones((3, 4), np.float32), "labels": np.array([0, 1, 2]), "weight": np.ones((3, 4), np.float32)}
-SMALL = ["-o", "rise.kr", "4", "-o", "rise.kh", "2", "-o", "rise.kg", "2"]
+SMALL = ["--set", "rise.kr", "4", "--set", "rise.kh", "2", "--set", "rise.kg", "2"]
 
 
 def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -80,7 +80,7 @@ def test_deep_or_odd_json_in_a_store_is_one_line(command: str, text: str, tmp_pa
     [
         ("info", "S", "\x1b[31mmore"), ("\x1b[31m",), ("info", "--\x1b[31m"),
         ("attribute", "S", "--queries", "q", "--top", "\u202e1"),
-        ("fit", "S", "--method", "\x9b", "-o", "a", "1"), ("evaluate", "\x1b[2J"),
+        ("fit", "S", "--method", "\x9b", "--set", "a", "1"), ("evaluate", "\x1b[2J"),
         ("select", "S", "--queries", "q", "-o", "o", "--quota", "\x1b="),
     ],
 )  # fmt: skip

@@ -55,7 +55,7 @@ def questions(site: Path, store: str) -> dict[str, list[object]]:
         "all": ["attribute", *asked, "--all-scores", site / f"{store}.zarr"],
         "self-influence": ["self-influence", site / store, "--method", "repsim", "--top", 600, "--json"],
         "compress": ["compress", site / store, "--precision", "int8"],
-        "predict": ["predict", *asked, "--features", "repsim", "--subsets-by", "source"],
+        "predict": ["predict", *asked, "--method", "repsim", "--subsets-by", "source"],
         "retrieval": [
             "evaluate",
             "retrieval",
@@ -66,7 +66,7 @@ def questions(site: Path, store: str) -> dict[str, list[object]]:
             "--store",
             site / store,
         ],
-        "select": ["select", *asked, "--features", "repsim", "--count", 2, "-o", site / "chosen.jsonl"],
+        "select": ["select", *asked, "--method", "repsim", "--count", 2, "-o", site / "chosen.jsonl"],
     }
 
 

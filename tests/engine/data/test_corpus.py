@@ -259,9 +259,9 @@ BAD: list[tuple[str, bytes, str]] = [
     (".jsonl", b'{"prompt": "p", "completion": ""}', ":1: empty completion"),
     (".jsonl", b'{"prompt": "p", "completion": true}', ":1: field 'completion' is bool, not text"),
     (".jsonl", b'{"a": 1, "b": 2, "c\\n": 3}',
-     ":1: no text field; fields found: a, b, c\\n (name them with --text '{field}')"),
-    (".jsonl", b'{"text": null}', ":1: no text field; fields found: text (null) (name them with --text '{field}')"),
-    (".jsonl", b"{}", ":1: no text field; fields found: none (name them with --text '{field}')"),
+     ":1: no text field; fields found: a, b, c\\n (name them with --text-template '{field}')"),
+    (".jsonl", b'{"text": null}', ":1: no text field; fields found: text (null) (name them with --text-template '{field}')"),
+    (".jsonl", b"{}", ":1: no text field; fields found: none (name them with --text-template '{field}')"),
     (".jsonl", b'{"messages": "hi"}', ":1: field 'messages' is str, not a list"),
     (".jsonl", b'{"messages": ["hi"]}', ":1: messages[0] is str, not a message"),
     (".jsonl", b'{"messages": [{"role": "user", "content": 3}]}', ":1: messages[0] has no content that is text"),
@@ -276,7 +276,7 @@ BAD: list[tuple[str, bytes, str]] = [
     (".csv", b"id,text\n1,a\rb\n", ":2: bad CSV: new-line character seen in unquoted field"),
     (".parquet", parquet_bytes({"text": ["a", ""]}), ":2: empty text"),
     (".parquet", parquet_bytes({"a": [1], "b": [2]}),
-     ":1: no text field; fields found: a, b (name them with --text '{field}')"),
+     ":1: no text field; fields found: a, b (name them with --text-template '{field}')"),
     (".parquet", parquet_bytes({"text": pa.array([b"a", b"\xff"]).view(pa.string())}), ":2: unreadable value: 'utf-8'"),
 ]  # fmt: skip
 

@@ -75,7 +75,7 @@ def test_vectors_come_as_arrays_too_and_as_cosines(tmp_path: Path, vectors: np.n
         tmp_path / "S",
         "--method",
         "vectors",
-        "-o",
+        "--set",
         "vectors.unit",
         "true",
     )

@@ -99,10 +99,12 @@ def test_subsets_can_be_chosen(truth):
 @pytest.mark.parametrize("part", ["20:41", "41:", "30:30", "40:20"])
 def test_subsets_that_there_are_not_are_refused(truth, tmp_path, part):
     scores, masks, outcomes = truth
-    line = refused("evaluate", "lds", "--scores", scores, "--masks", masks, "--outcomes", outcomes, "--subsets", part)
-    assert line == f"error: --subsets {part}: there are 40 subsets, 0:40"
+    line = refused(
+        "evaluate", "lds", "--scores", scores, "--masks", masks, "--outcomes", outcomes, "--subset-range", part
+    )
+    assert line == f"error: --subset-range {part}: there are 40 subsets, 0:40"
     np.save(tmp_path / "u.npy", np.zeros((40, 6)))
-    words = ["evaluate", "subsets", "--predicted", tmp_path / "u.npy", "--outcomes", outcomes, "--subsets", part]
+    words = ["evaluate", "subsets", "--predicted", tmp_path / "u.npy", "--outcomes", outcomes, "--subset-range", part]
     assert "there are 40 subsets" in refused(*words)
 
 
@@ -177,8 +179,8 @@ def test_bad_files_are_named(truth, tmp_path):
     assert "numbers" in refused(*words, tmp_path / "words.npy")
     np.save(tmp_path / "empty.npy", np.empty((0, 50)))
     assert "empty" in refused(*words, tmp_path / "empty.npy")
-    assert "FROM:TO" in refused(*words, scores, "--subsets", "a:b")
-    assert "three or more" in refused(*words, scores, "--subsets", "0:2")
+    assert "FROM:TO" in refused(*words, scores, "--subset-range", "a:b")
+    assert "three or more" in refused(*words, scores, "--subset-range", "0:2")
     assert ".png" in refused(*words, scores, "--plot", tmp_path / "x.gif")
     np.save(tmp_path / "twos.npy", 2 * np.ones((40, 50)))
     assert "0 and 1" in refused(

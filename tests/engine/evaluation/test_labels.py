@@ -75,11 +75,11 @@ def test_labels_of_queries_that_were_not_asked_are_counted(work: Path) -> None:
     assert json.loads(answered.stdout)["unanswered"] == ["7", "8"]
 
 
-@pytest.mark.parametrize("option", ["--candidates", "--exclude", "--subsets"])
+@pytest.mark.parametrize("option", ["--among", "--exclude", "--subsets"])
 def test_every_file_of_ids_is_refused_in_the_same_words(work: Path, option: str) -> None:
     path = work / ("subsets.jsonl" if option == "--subsets" else "ids.txt")
     path.write_text(json.dumps({"ids": ["e1", *STRANGE]}) + "\n" if option == "--subsets" else FILES["ids.txt"])
-    words = [work / "S", "--queries", work / "q.npz", "--features", "vectors", option, path]
+    words = [work / "S", "--queries", work / "q.npz", "--method", "vectors", option, path]
     more = ["--count", 2, "-o", work / "chosen.jsonl"]
     refused = headwater("predict", *words) if option == "--subsets" else headwater("select", *words, *more)
     assert refused.exit_code == 1

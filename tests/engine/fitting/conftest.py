@@ -45,7 +45,9 @@ def checkpoints(texts: Path) -> Path:
     done("fit", texts / "B", *options(lasso), "--bases", f"{texts / 'model'},{texts / 'early'},{texts / 'late'}")
     for seed in (7, 8):
         words = [
-            part for name, value in (lasso | {"seed": seed}).items() for part in ("-o", f"stride@{seed}.{name}", value)
+            part
+            for name, value in (lasso | {"seed": seed}).items()
+            for part in ("--set", f"stride@{seed}.{name}", value)
         ]
         done("fit", texts / "B", "--method", f"stride@{seed}", *words)
     return texts

@@ -232,14 +232,14 @@ def _stamp(file: Path) -> float:
 def test_a_fit_is_of_its_settings_and_examples(texts: Path) -> None:
     shutil.copytree(texts / "S", texts / "M")
     store = texts / "M"
-    wrong = headwater("fit", store, "-o", "stride.subsets", 30)
+    wrong = headwater("fit", store, "--set", "stride.subsets", 30)
     assert (
         wrong.exit_code == 1
         and "subsets is 24 in the fit, 30 in this run; to replace the fit, use --again" in wrong.stderr
     )
     before = tree(store / "methods/stride")
     done(
-        "fit", store, "-o", "stride.solver", "ridge", "-o", "stride.regularization", 1.0
+        "fit", store, "--set", "stride.solver", "ridge", "--set", "stride.regularization", 1.0
     )  # how answers are recovered binds nothing
     after = tree(store / "methods/stride")
     assert {name for name in after if after[name] != before.get(name)} == {"state/fit/zarr.json"}
@@ -291,7 +291,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
     few = headwater(*both, tmp_path / "queries0.npz")
     assert few.exit_code == 1 and "stride@rows0, stride@rows1 were fitted to 2 files of arrays" in few.stderr
     np.savez(tmp_path / "turned.npz", **{**dict(np.load(tmp_path / "rows0.npz")), "hidden": -rows["hidden"]})
-    turned = [part for name, value in QUICK.items() for part in ("-o", f"stride@turned.{name}", value)]
+    turned = [part for name, value in QUICK.items() for part in ("--set", f"stride@turned.{name}", value)]
     done("fit", tmp_path / "S", "--method", "stride@turned", "--base", tmp_path / "turned.npz", *turned)
     same_head = ("--members", "rows0,turned", "--queries")  # the head alone does not say which hidden states are meant
     one = headwater(*both[:4], *same_head, tmp_path / "queries0.npz")
@@ -303,7 +303,7 @@ def test_arrays_are_fitted_and_asked(tmp_path: Path) -> None:
     done("fit", tmp_path / "S", "--again", *options(QUICK | {"depth": 0.5}))  # arrays have one layer alone
     assert scores_of(tmp_path, queries=f"{tmp_path}/queries0.npz").shape == (80, 5)
     (tmp_path / "rows0.npz").rename(tmp_path / "moved.npz")
-    done("fit", tmp_path / "S", "-o", "stride.solver", "ridge")  # needs nothing of what it was made of
+    done("fit", tmp_path / "S", "--set", "stride.solver", "ridge")  # needs nothing of what it was made of
     gone = headwater("fit", tmp_path / "S", "--again", *options(QUICK))
     assert gone.exit_code == 1 and "--corpus FILE" in gone.stderr
     done("fit", tmp_path / "S", "--again", "--corpus", tmp_path / "moved.npz", *options(QUICK))
@@ -653,7 +653,7 @@ def test_examples_of_which_nothing_counts_weigh_nothing(texts: Path, tmp_path: P
     done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", "--model", texts / "model", "--method", "repsim")
     done("fit", tmp_path / "S", *options(QUICK))
     for solver in ("lasso", "ridge", "iht"):
-        done("fit", tmp_path / "S", "-o", "stride.solver", solver)
+        done("fit", tmp_path / "S", "--set", "stride.solver", solver)
         scores = scores_of(tmp_path, "S", str(texts / "queries.jsonl"))
         assert not scores[1::2].any() and scores[::2].any(0).all()
     told = done(

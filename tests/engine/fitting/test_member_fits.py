@@ -42,7 +42,7 @@ def test_each_member_is_a_fit_of_its_own_with_its_own_design(checkpoints: Path) 
     designs = [fit.design().of(np.arange(60)) for fit in fits]
     assert all(not np.array_equal(one, other) for at, one in enumerate(designs) for other in designs[:at])
     shutil.copytree(checkpoints / "S", checkpoints / "alone")
-    own = [part for name, value in (QUICK | {"seed": 1}).items() for part in ("-o", f"stride@early.{name}", value)]
+    own = [part for name, value in (QUICK | {"seed": 1}).items() for part in ("--set", f"stride@early.{name}", value)]
     done("fit", checkpoints / "alone", "--method", "stride@early", "--base", checkpoints / "early", *own)
     alone = read_fit(FeatureStore.open(checkpoints / "alone"), "stride@early")
     assert alone.draw == 0  # seed 1 and draw 0 is what seed 0 and draw 1 is
@@ -176,7 +176,7 @@ def test_a_fit_of_before_members_is_read_with_one_model(texts: Path, tmp_path: P
     state, before = tmp_path / "S/methods/stride/state", scores_of(texts)
     as_before_members(state, [{"base": "", "made": made_of(state)}], [])
     np.testing.assert_array_equal(scores_of(tmp_path), before)
-    done("fit", tmp_path / "S", "-o", "stride.solver", "ridge")  # the operators are those of the fit still
+    done("fit", tmp_path / "S", "--set", "stride.solver", "ridge")  # the operators are those of the fit still
     assert not np.array_equal(scores_of(tmp_path), before)
 
 
@@ -187,7 +187,7 @@ def test_a_fit_of_before_members_is_read_with_one_model_that_is_not_the_stores(
     shutil.copytree(checkpoints / "S", tmp_path / "S")
     shutil.copy(checkpoints / "queries.jsonl", tmp_path)
     shutil.rmtree(tmp_path / "S/methods/stride")
-    own = [part for name, value in QUICK.items() for part in ("-o", f"stride@early.{name}", value)]
+    own = [part for name, value in QUICK.items() for part in ("--set", f"stride@early.{name}", value)]
     done("fit", tmp_path / "S", "--method", "stride@early", "--base", checkpoints / "early", *own)
     member, state = tmp_path / "S/methods/stride@early/state", tmp_path / "S/methods/stride/state"
     asked = ["attribute", tmp_path / "S", "--queries", tmp_path / "queries.jsonl", "--json", "--method"]

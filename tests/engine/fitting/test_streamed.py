@@ -53,7 +53,7 @@ DEEP = {**QUICK, "space": "activations", "depth": 0.5}
 
 def options(settings: dict[str, Any]) -> list[str]:
     """Of the command line."""
-    return [part for name, value in settings.items() for part in ("-o", f"stride.{name}", str(value))]
+    return [part for name, value in settings.items() for part in ("--set", f"stride.{name}", str(value))]
 
 
 @pytest.fixture(scope="module")

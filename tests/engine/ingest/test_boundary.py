@@ -119,12 +119,13 @@ def test_a_stored_row_asked_back_is_itself(model: tuple[str, Path], corpus: Path
     """With the store's own template, or with detected fields where the queries lack the template's."""
     renamed, store = tmp_path / "renamed.jsonl", tmp_path / "S"
     renamed.write_text("".join(json.dumps({"q": row["prompt"], "a": row["completion"]}) + "\n" for row in ROWS))
-    template = ("--prompt", "Q {q}", "--completion", "{a}!", "--truncate", "--max-length", "9")
+    template = ("--prompt-template", "Q {q}", "--completion-template", "{a}!", "--truncate", "--max-length", "9")
     done = headwater("ingest", renamed, "--store", store, "--model", model[1], "--method", "repsim", *template)
     assert done.exit_code == 0, done.stderr
     back = headwater("attribute", store, "--queries", renamed, "--method", "repsim", "--top", "1", "--json")
     assert (
-        back.exit_code == 0 and "read with the store's template: --prompt 'Q {q}', --completion '{a}!'" in back.stderr
+        back.exit_code == 0
+        and "read with the store's template: --prompt-template 'Q {q}', --completion-template '{a}!'" in back.stderr
     )
     assert min(json.loads(line)["score"] for line in back.stdout.splitlines()) > 1 - 1e-3
     plain = headwater("attribute", store, "--queries", corpus, "--method", "repsim", "--top", "1", "--json")

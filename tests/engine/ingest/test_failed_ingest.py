@@ -43,7 +43,7 @@ def test_an_ingestion_that_fails_before_the_first_row_leaves_nothing(model: Path
     failed = headwater(*common)
     assert failed.exit_code == 1 and "--truncate cuts the prompt's start" in failed.stderr
     assert sorted(place.name for place in tmp_path.iterdir()) == ["c.jsonl"]
-    done(*common[:-1], "60", "--truncate", "-o", "rise.tau", 1)  # no setting of the failed run binds this one
+    done(*common[:-1], "60", "--truncate", "--set", "rise.tau", 1)  # no setting of the failed run binds this one
     assert FeatureStore.open(tmp_path / "S").provenance["max_length"] == 60
 
 
@@ -73,7 +73,7 @@ def test_a_run_whose_store_another_one_has_replaced_stops(model: Path, tmp_path:
     text = TextSettings(max_length=60, truncate=True)
     first = prepare(IngestJob([str(path)], str(store), ModelChoice(str(model), "cpu"), {"rise": {}}, text)).open()
     length = ["60" if "tau" in setting["rise"] else "50"]
-    options = [word for key, value in setting["rise"].items() for word in ("-o", f"rise.{key}", value)]
+    options = [word for key, value in setting["rise"].items() for word in ("--set", f"rise.{key}", value)]
     done(*words(path, store, model)[:-1], *length, "--truncate", *options)
     whole = tree(store)
     with pytest.raises(StoreBusy, match="has replaced"):
@@ -102,7 +102,7 @@ def test_a_store_killed_before_the_first_row_binds_no_later_run(model: Path, tmp
     done(*words(path, tmp_path / "T", model), "--truncate")
     with CommandServer() as server:
         for moment in range(1, 40, 8):
-            server.run(*common, "-o", "rise.tau", "1", below=store, killed_at=moment)
+            server.run(*common, "--set", "rise.tau", "1", below=store, killed_at=moment)
             if (store / "zarr.json").exists():
                 assert is_unused(FeatureStore.open(store))
             ended = server.run(*common, "--truncate", below=store, killed_at=moment + 1)

@@ -364,7 +364,7 @@ def test_a_second_writer_is_refused(whole: Path, model: Path, tmp_path: Path) ->
 
 
 def command(corpus: Path, store: Path, model: Path, *more: str) -> list[str]:
-    settings = [word for key, value in SMALL.items() for word in ("-o", f"rise.{key}", str(value))]
+    settings = [word for key, value in SMALL.items() for word in ("--set", f"rise.{key}", str(value))]
     return [sys.executable, "-m", "headwater", "ingest", str(corpus), "--store", str(store), "--model", str(model),
             "--commit-seconds", "0", *settings, *more]  # fmt: skip
 
@@ -411,7 +411,7 @@ def test_killed_at_twenty_moments(model: Path, tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_what_is_committed(model: Path, tmp_path: Path) -> None:
     corpus, store = write_corpus(tmp_path / "a.jsonl", sentences(1600)), tmp_path / "s"
-    wide = ("-o", "rise.kr", "500", "-o", "rise.kh", "32", "-o", "rise.exact", "false")
+    wide = ("--set", "rise.kr", "500", "--set", "rise.kh", "32", "--set", "rise.exact", "false")
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

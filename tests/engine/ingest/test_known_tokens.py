@@ -11,7 +11,7 @@ from headwater.cli import main
 from headwater.store.feature_store import EXAMPLES, FeatureStore
 from small import save_model
 
-SMALL = ["-o", "rise.kr", "12", "-o", "rise.kh", "8", "-o", "rise.kg", "4"]
+SMALL = ["--set", "rise.kr", "12", "--set", "rise.kh", "8", "--set", "rise.kg", "4"]
 
 
 @pytest.fixture

@@ -24,11 +24,11 @@ METHODS = {"rise": SIZES, "graddot": {}, "headgn": {"k": 8}}
 
 
 def settings(label: str = "") -> list[object]:
-    """--method and -o of every method, under a label."""
+    """--method and --set of every method, under a label."""
     words: list[object] = []
     for name, values in METHODS.items():
         words += ["--method", name + label]
-        words += [part for key, value in values.items() for part in ("-o", f"{name}{label}.{key}", value)]
+        words += [part for key, value in values.items() for part in ("--set", f"{name}{label}.{key}", value)]
     return words
 
 
@@ -122,7 +122,7 @@ def test_a_base_that_no_fit_can_have_is_refused_before_a_row_is_read(work: Path,
     alone = headwater(*reading, "stride@early")
     command = f"headwater fit {tmp_path / 'S'} --method stride@early --base {work / 'early'}"
     assert alone.exit_code == 1 and command in alone.stderr and alone.stderr.count("\n") == 1
-    quick = [part for name, value in QUICK.items() for part in ("-o", f"stride@early.{name}", value)]
+    quick = [part for name, value in QUICK.items() for part in ("--set", f"stride@early.{name}", value)]
     done(*reading, "stride@early", "--model", work / "model", *quick)
     assert str(work / "early") in done("info", tmp_path / "S").stdout
 
@@ -136,7 +136,7 @@ def test_a_member_without_rows_may_begin_again_with_another_model(work: Path, tm
     statistics = store.path / "methods/rise@b/state/statistics"
     write_state(statistics, {"of": "the other model"}, {})
     assert FeatureStore.open(store.path).groups["methods/rise@b"].model["path"] == str(tmp_path / "narrow")
-    words = [part for key, value in SIZES.items() for part in ("-o", f"rise@b.{key}", value)]
+    words = [part for key, value in SIZES.items() for part in ("--set", f"rise@b.{key}", value)]
     reading = ["ingest", corpus, "--store", store.path, "--method", "rise@b", "--method", "repsim@b", *words, "--base"]
     done(*reading, work / "early")
     assert not has_state(statistics)

@@ -18,7 +18,7 @@ from small import save_model, sentences, write_corpus
 
 ROWS, QUERIES, SEEDS = 150, 4, 4
 METHODS = ("rise", "graddot", "logra", "headgn")
-SMALL = ["-o", "rise.kr", "16", "-o", "rise.kh", "16", "-o", "rise.kg", "8", "-o", "headgn.k", "8"]
+SMALL = ["--set", "rise.kr", "16", "--set", "rise.kh", "16", "--set", "rise.kg", "8", "--set", "headgn.k", "8"]
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,7 @@ def test_a_stopped_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_outcomes(whole, place, tmp_path):
     words = ["ground-truth", place / "c.jsonl", "--queries", place / "q.jsonl", "--model-config", place / "model",
-             "-o", tmp_path / "t", "--subsets", 3, "--seeds", 2, "--epochs", 1, "--batch", 8, "--learning-rate", 3e-3,
+             "-o", tmp_path / "t", "--subset-count", 3, "--seeds", 2, "--epochs", 1, "--batch", 8, "--learning-rate", 3e-3,
              "--processes", 1]  # fmt: skip
     command = [sys.executable, "-m", "headwater", *map(str, words)]
     kills = 0
@@ -200,7 +200,7 @@ def test_bad_questions(place, tmp_path):
     assert "(2, 7)" in run(*words, "--masks", tmp_path / "m.npy").stderr
     assert "is not a model folder" in run(*words[:4], "--model-config", tmp_path, "-o", tmp_path / "t").stderr
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in run(*words[:-1], tmp_path / "file" / "t", "--subsets", 1).stderr
+    assert "cannot be written" in run(*words[:-1], tmp_path / "file" / "t", "--subset-count", 1).stderr
 
 
 def test_brittleness_is_its_formula() -> None:

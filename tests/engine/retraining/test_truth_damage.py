@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(place: Path, folder: Path, *more: object) -> list[object]:
-    common = ["--subsets", 3, "--seeds", 1, "--epochs", 1, "--batch", 8, "--processes", 1]
+    common = ["--subset-count", 3, "--seeds", 1, "--epochs", 1, "--batch", 8, "--processes", 1]
     return ["ground-truth", place / "c.jsonl", "--queries", place / "q.jsonl", "--model-config", place / "model", "-o", folder,
             *common, *more]  # fmt: skip
 

@@ -53,7 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (rows, text) in stores.items():
         corpus = vectors(folder / f"{name}.npz", rows, text)
         done("ingest", corpus, "--store", folder / name, "--method", "vectors")
-        done("ingest", corpus, "--store", folder / name, "--method", "vectors@unit", "-o", "vectors@unit.unit", "true")
+        done(
+            "ingest", corpus, "--store", folder / name, "--method", "vectors@unit", "--set", "vectors@unit.unit", "true"
+        )
     vectors(folder / "few.npz", 2), vectors(folder / "many.npz", 16)
     for name, rows, subsets in (("tiny", 40, 5), ("wide", ROWS, SUBSETS)):
         draw = np.random.default_rng(0)

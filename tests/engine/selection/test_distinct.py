@@ -34,7 +34,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_corpus(work / "b.jsonl", texts[180:])
     write_corpus(work / "task.jsonl", sentences(9, seed=1))
     done("ingest", work / "a.jsonl", work / "b.jsonl", "--store", work / "S", "--model", model, "--method", "grasp",
-         "-o", "grasp.m", "32")  # fmt: skip
+         "--set", "grasp.m", "32")  # fmt: skip
     return work
 
 
@@ -114,7 +114,7 @@ def test_quotas_and_candidates_count_a_text_once(work: Path) -> None:
     chosen, _ = select(work, "--count", 20, "--quota", "source=b.jsonl:0.5")
     assert sum(one["source"] == "b.jsonl" for one in chosen) == 10 and len({one["text"] for one in chosen}) == 20
     np.save(work / "mask.npy", np.arange(TEXTS * EACH) >= 100)
-    chosen, _ = select(work, "--count", TEXTS, "--candidates", work / "mask.npy")
+    chosen, _ = select(work, "--count", TEXTS, "--among", work / "mask.npy")
     assert min(one["row"] for one in chosen) >= 100 and len({one["text"] for one in chosen}) == TEXTS
 
 

@@ -42,7 +42,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "S",
         "--model",
         folder / "model",
-        "-o",
+        "--set",
         "grasp.m",
         4096,
     ]
@@ -102,7 +102,7 @@ def test_sketches_are_right_on_average_and_err_as_the_root_of_their_size(
     reading = [work / "corpus.jsonl", "--store", tmp_path / "T", "--model", work / "model"]
     for m in (64, 1024):
         name = f"grasp@m{m}"
-        done("ingest", *reading, "--method", name, "--seeds", "8", "-o", f"{name}.m", m)
+        done("ingest", *reading, "--method", name, "--seeds", "8", "--set", f"{name}.m", m)
     for m in (64, 1024):
         names = [f"grasp@m{m}", *(f"grasp@m{m}@{seed}" for seed in range(1, 8))]
         each = []
@@ -119,7 +119,7 @@ def test_sketches_are_right_on_average_and_err_as_the_root_of_their_size(
 
 
 def test_predictions_are_the_formula(work: Path) -> None:
-    asked = [work / "S", "--queries", work / "queries.jsonl", "--subsets", work / "masks.npy", "--by", "task"]
+    asked = [work / "S", "--queries", work / "queries.jsonl", "--subsets", work / "masks.npy", "--tasks-by", "task"]
     lines = [json.loads(line) for line in done("predict", *asked, "--lambda", "0.7", "--json").stdout.splitlines()]
     rows, masks = stored(work), np.load(work / "masks.npy").astype(float)
     features = LinearFeatures(FeatureStore.open(str(work / "S")), "grasp")
@@ -183,7 +183,7 @@ def test_any_method_is_a_feature_and_given_subsets_change_what_others_add(work: 
         work / "queries.jsonl",
         "--subsets",
         lists,
-        "--features",
+        "--method",
         "repsim",
         "--given",
         "x",
@@ -240,7 +240,7 @@ def test_a_calibration_is_kept_and_held_out_outcomes_are_scored_once(work: Path)
     chance, masks = np.random.default_rng(0), np.load(work / "masks.npy")
     masks = chance.random((80, ROWS)) < 0.3
     np.save(work / "many.npy", masks)
-    asked = [work / "S", "--queries", work / "queries.jsonl", "--by", "task", "--subsets", work / "many.npy"]
+    asked = [work / "S", "--queries", work / "queries.jsonl", "--tasks-by", "task", "--subsets", work / "many.npy"]
     done("predict", *asked, "--lambda", "0", "-o", work / "additive.npy")
     additive = np.load(work / "additive.npy")
     single = -np.repeat(additive, QUERIES // 2, 1)[
@@ -275,7 +275,7 @@ def test_selection_writes_what_training_reads(work: Path) -> None:
     assert facts["utility"] == pytest.approx(facts["additive"] - 0.5 * float((rows.mean(0) ** 2).sum()))
     top, worse = select(work, "--count", 15, "--additive")
     assert worse["additive"] >= facts["additive"] and [one["id"] for one in top] != [one["id"] for one in chosen]
-    assert "lost to batches" in select(work, "--count", 15, "--batch", 5)[1]
+    assert "lost to batches" in select(work, "--count", 15, "--per-step", 5)[1]
 
 
 def test_outputs_are_refused_before_the_work(work: Path) -> None:
@@ -288,7 +288,7 @@ def test_outputs_are_refused_before_the_work(work: Path) -> None:
 def test_filters_quotas_and_tokens_hold(work: Path) -> None:
     (work / "ids.txt").write_text("".join(f"e{at}\n" for at in range(0, 60)))
     np.save(work / "mask.npy", np.arange(ROWS) < 30)
-    chosen, _ = select(work, "--count", 20, "--candidates", work / "ids.txt", "--exclude", work / "mask.npy")
+    chosen, _ = select(work, "--count", 20, "--among", work / "ids.txt", "--exclude", work / "mask.npy")
     assert {one["row"] for one in chosen} <= set(range(30, 60))
     chosen, _ = select(work, "--count", 20, "--quota", "theme=t1:0.6", "--columns", work / "corpus.jsonl")
     assert sum(one["row"] % 3 == 1 for one in chosen) == 12 and len(chosen) == 20
@@ -307,8 +307,8 @@ def test_filters_quotas_and_tokens_hold(work: Path) -> None:
         (["--tokens", 10**9], "more than the"),
         (["--count", 5, "--quota", "theme=t9:0.5", "--columns", "corpus.jsonl"], "no example has theme t9"),
         (["--count", 90, "--quota", "theme=t1:0.9", "--columns", "corpus.jsonl"], "may be chosen"),
-        (["--count", 5, "--exclude", "everything.npy"], "--candidates and --exclude leave none"),
-        (["--count", 5, "--candidates", "stranger.txt"], "names 1 example that S does not hold (nobody)"),
+        (["--count", 5, "--exclude", "everything.npy"], "--among and --exclude leave none"),
+        (["--count", 5, "--among", "stranger.txt"], "names 1 example that S does not hold (nobody)"),
         (["--count", 5, "--task", "a"], "no task a"),
         (["--count", 5, "--lambda", "nan"], "λ is a number"),
         (["--count", 110, "--quota", "theme=t1:0.1", "--columns", "corpus.jsonl"], "leave 99 examples to other values"),
@@ -382,7 +382,7 @@ def test_words_choose_without_a_model(tmp_path: Path) -> None:
     write_corpus(tmp_path / "task.jsonl", ["a cat on a mat", "a dog at night"])
     runpy.run_path(str(script))["main"](str(tmp_path / "corpus.jsonl"), str(tmp_path / "task.jsonl"))
     done("ingest", tmp_path / "corpus.npz", "--store", tmp_path / "S", "--method", "vectors")
-    words = ["--queries", tmp_path / "task.npz", "--features", "vectors", "--count", 2, "-o", tmp_path / "chosen.jsonl"]
+    words = ["--queries", tmp_path / "task.npz", "--method", "vectors", "--count", 2, "-o", tmp_path / "chosen.jsonl"]
     done("select", tmp_path / "S", *words)
     assert {json.loads(line)["text"] for line in (tmp_path / "chosen.jsonl").read_text().splitlines()} == set(texts[:2])
 
@@ -397,7 +397,7 @@ def test_tasks_of_arrays_are_by_an_array(tmp_path: Path) -> None:
         more = {"id": np.array([f"q{at}" for at in range(40)])} if ids else {}
         np.savez(tmp_path / f"{name}.npz", vectors=vectors, kind=kinds, **more)
     done("ingest", tmp_path / "corpus.npz", "--store", tmp_path / "S", "--method", "vectors")
-    asked = ["--queries", tmp_path / "task.npz", "--features", "vectors", "--by", "kind"]
+    asked = ["--queries", tmp_path / "task.npz", "--method", "vectors", "--tasks-by", "kind"]
     done("predict", tmp_path / "S", *asked, "--subsets-by", "kind", "--columns", tmp_path / "corpus.npz",
                 "-o", tmp_path / "utilities.npy")  # fmt: skip
     utilities = np.load(tmp_path / "utilities.npy")  # subsets × tasks, both in the order in which kinds are met
