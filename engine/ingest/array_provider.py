@@ -42,6 +42,8 @@ _ROWS = 256
 class ArrayProvider:
     """Reads examples from files of arrays, which share the head of the first file."""
 
+    by_row = False
+
     def __init__(self, paths: list[str], device: torch.device, record_errors: RecordErrors) -> None:
         """Open the files.
 

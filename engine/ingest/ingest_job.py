@@ -10,7 +10,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...store.errors import CorpusError, SettingsError, StoreMismatch
+from ...store.completeness import require_whole
+from ...store.errors import CorpusError, SettingsError, StoreMismatch, StoreMissing
 from ...store.feature_store import FeatureStore, method_group
 from ...store.json_values import JsonObject
 from ...store.rowless_store import is_unused
@@ -20,9 +21,9 @@ from ..data.documents import RecordErrors
 from ..data.record_source import Data
 from ..data.sources import left_out_notes
 from ..interface.method import Method, Similarity, TextSimilarity
-from ..interface.registry import load
+from ..interface.registry import load as load_method
 from ..interface.subset_method import SubsetMethod
-from ..models.language_model import ModelChoice
+from ..models.language_model import ModelChoice, load
 from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
 from .boundary import with_better_boundary
@@ -34,6 +35,7 @@ from .open_provider import corpus_provider
 from .provider import Provider
 from .store_opening import Opening, open_for_ingest
 from .stored_columns import precisions_of
+from .stored_texts import StoredTexts
 from .text_provider import TextProvider
 from .text_settings import TextSettings
 
@@ -43,7 +45,9 @@ class IngestJob:
     """What to ingest, with which model and methods, and into which store."""
 
     corpus: Sequence[Data]
-    """Files, folders or globs of text, or records; or .npz files and Zarr groups of arrays."""
+    """Files, folders or globs of text, or records; or .npz files and Zarr groups of arrays. Empty: the examples of the
+    store, which must be there.
+    """
     store: str
     """Folder of the store, created if it does not exist."""
     model: ModelChoice
@@ -171,7 +175,10 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     is_text_store = store is not None and store.provenance["kind"] == "text"
     settings = job.text.completed_from(store.provenance) if store and is_text_store else job.text
     base = base_of(store, list(methods), job.base, append=job.append)
-    provider = corpus_provider(job.corpus, job.model.other(base) if base else job.model, settings)
+    if job.corpus:
+        provider = corpus_provider(job.corpus, job.model.other(base) if base else job.model, settings)
+    else:
+        provider = stored_provider(store, job, base)
     fields = _stored_fields(job, provider, store)
     for name, method in methods.items():
         _check_method(name, method, provider)
@@ -179,6 +186,25 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
         _require_an_example(provider, settings)
     tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, fields)
     return PreparedIngest(job, provider, methods, plan, tokens, fields, bool(base))
+
+
+def stored_provider(store: FeatureStore | None, job: IngestJob, base: str) -> StoredTexts:
+    """The provider of a store's own examples, read by the store's model, or by the model `base` of members.
+
+    Raises:
+        SettingsError: the store keeps neither texts nor token ids. StoreMissing: it is not there, or lacks examples.
+    """
+    if store is None:
+        raise StoreMissing(f"{job.store}: no store is there: headwater ingest CORPUS --store {job.store} makes one")
+    if store.provenance["kind"] != "text":
+        files = " ".join(str(source.get("path", "FILE")) for source in store.provenance["sources"][:3])
+        raise SettingsError(
+            f"{store.url} was made from arrays, which it does not keep: run headwater ingest {files} --store {store.url} "
+            "with the method"
+        )
+    require_whole(store)
+    own = job.model.other(base) if base else job.model.of_store(str(store.provenance.get("model_path", "")))
+    return StoredTexts(store, load(own))
 
 
 def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> StoredFields:
@@ -198,7 +224,7 @@ def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | Non
 
 def _method(name: str, settings: JsonObject, store: FeatureStore | None) -> Method:
     """The method with these settings; those left out are the store's if the store has the method, else the defaults."""
-    method_class = load(name)
+    method_class = load_method(name)
     try:
         if store is None or method_group(name) not in store.groups:
             return method_class.from_settings(settings)

@@ -37,6 +37,8 @@ _FIELDS = ("id", "source", "line", "prompt", "text")
 class StoredTexts:
     """Reads the examples of a store through a language model."""
 
+    by_row = True
+
     def __init__(self, store: FeatureStore, model: LanguageModel) -> None:
         """`model`: the store's model, or another one for the same texts.
 
@@ -80,8 +82,9 @@ class StoredTexts:
         return self._texts.head
 
     def provenance(self) -> ParsedJson:
-        """Fingerprints of the model, and the text settings."""
-        return self._texts.provenance()
+        """Fingerprints of the model, and the store's text settings."""
+        own = self._texts.provenance()
+        return {**self._store.provenance, **{key: own[key] for key in ("model", "tokenizer", "dtype")}}
 
     def origin(self) -> ParsedJson:
         """The model's path."""

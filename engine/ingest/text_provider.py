@@ -43,6 +43,8 @@ tokenizer's library and Python hold."""
 class TextProvider:
     """Reads files of text through a language model."""
 
+    by_row = False
+
     def __init__(
         self, model: LanguageModel, sources: list[Source], settings: TextSettings, record_errors: RecordErrors
     ) -> None:
