@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,19 +25,25 @@ def weights_digest(base: str, path: str, computation: str) -> str:
     part of the config that decides what the weights compute.
     """
     folders = [snapshot(base)] + ([Path(path)] if path != base else [])
-    samples = [(name, sampled) for folder in folders for name, sampled in _samples(folder)]
+    samples = [(name, sampled) for folder in folders for name, sampled in folder_samples(folder)]
     if path == base:
         return samples_digest(samples, computation)
-    config = json.loads((Path(path) / "adapter_config.json").read_text())
-    return samples_digest(samples, computation, json.dumps([config.get(key) for key in _SCALING], sort_keys=True))
+    return samples_digest(samples, computation, scaling(json.loads((Path(path) / "adapter_config.json").read_text())))
 
 
-def samples_digest(samples: Iterable[tuple[str, bytes]], computation: str, scaling: str = "") -> str:
-    """Hash of the samples of tensors, in any order, and of what they compute; `scaling` is an adapter's."""
+def scaling(adapter_config: Mapping[str, object]) -> str:
+    """The part of an adapter's config that decides what its weights compute."""
+    return json.dumps([adapter_config.get(key) for key in _SCALING], sort_keys=True)
+
+
+def samples_digest(samples: Iterable[tuple[str, bytes]], computation: str, adapter: str = "") -> str:
+    """Hash of the samples of tensors, in any order, and of what they compute; `adapter`: the :func:`scaling` of
+    one that is not merged.
+    """
     digest = hashlib.sha256(computation.encode())
     for name, sample in sorted(samples):
         digest.update(name.encode() + b"\0" + sample)
-    digest.update(scaling.encode())
+    digest.update(adapter.encode())
     return digest.hexdigest()[:32]
 
 
@@ -101,7 +107,7 @@ def sample(dtype: str, shape: Sequence[int], parts: Iterable[bytes]) -> bytes:
     return f"{dtype}{list(shape)}".encode() + b"".join(parts)
 
 
-def _samples(folder: Path) -> Iterator[tuple[str, bytes]]:
+def folder_samples(folder: Path) -> Iterator[tuple[str, bytes]]:
     """(name; dtype, shape and sampled bytes) of each tensor of a folder."""
     for name, tensor in file_tensors(folder):
         ranges = sampled_ranges(tensor.end - tensor.begin)

@@ -6,16 +6,18 @@ Knows no method, no corpus, no store.
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 
 import torch
 
 from ...store.errors import DeviceError, ModelError
+from .adapters import merged
 from .fingerprint import tokenizer_digest
 from .language_model import LanguageModel, pick_device
 from .model_files import one_line, prefix_tokens, read_tokenizer, silence_libraries
 from .output_head import activation_bytes, check_head, output_head, weight_bytes
-from .tensor_digest import model_digest
+from .tensor_digest import adapter_digest, model_digest
 from .transformers_types import HfModel, HfTokenizer
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -26,10 +28,12 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
 
     The object stays as it is: its device, its training mode, its hooks and which of its weights require gradients. headwater
     computes with copies of its modules that share the weights and are always in evaluation mode, so a model that is trained
-    further must be given again. With `tokenizer` None it is read from the folder that the model was loaded from.
+    further must be given again. Of a model of peft all weights are copied, and its adapter is merged into the copy. With
+    `tokenizer` None it is read from the folder that the model was loaded from.
 
     The fingerprint is that of the folder or hub id that the model was loaded from, if the weights are the same there, or else
-    that of the files that `save_pretrained` would write: see :func:`model_digest`, also for what it does not notice.
+    that of the files that `save_pretrained` would write: see :func:`model_digest` and :func:`adapter_digest`, also for what they
+    do not notice.
 
     Raises:
         ModelError: the object is no causal LM of transformers with a linear head in float32, bfloat16 or float16; its weights lie
@@ -37,10 +41,11 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
         DeviceError: `device` is not where the model is.
     """
     silence_libraries()
-    _require_model(model)
+    adapted = _is_adapted(model)
+    _require_model(model.get_base_model() if adapted else model)
     place = _place(model, device)
     tokenizer = _tokenizer(model, tokenizer)
-    own = shared_copy(model)
+    own = merged(_copied(model, {}), "the adapter in memory").requires_grad_(False) if adapted else shared_copy(model)
     head = output_head(own, own.config)
     name = f"the {type(own).__name__} in memory"
     if head.weight.dtype not in _DTYPES:
@@ -51,7 +56,8 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{name} does not run as a causal language model: {one_line(error)}") from None
-    path, digest = model_digest(own)
+    adapter = adapter_digest(model) if adapted else ""
+    path, digest = ("", adapter) if adapter else model_digest(own)
     return LanguageModel(
         path=path,
         trunk=own.base_model,
@@ -74,11 +80,21 @@ def shared_copy(model: HfModel) -> HfModel:
     for weight in model.parameters():
         plain = type(weight) is torch.nn.Parameter  # quantised ones have classes and attributes of their own
         shared[id(weight)] = torch.nn.Parameter(weight.detach(), requires_grad=False) if plain else weight
+    return _copied(model, shared).eval()
+
+
+def _copied(model: HfModel, shared: dict[int, object]) -> HfModel:
+    """A deep copy, except of objects whose replacement is given by their id."""
     try:
-        own = copy.deepcopy(model, shared)
+        return copy.deepcopy(model, shared)
     except Exception as error:  # an attribute of any kind
         raise ModelError(f"the {type(model).__name__} in memory cannot be copied: {one_line(error)}") from None
-    return own.eval()
+
+
+def _is_adapted(model: HfModel) -> bool:
+    """Whether a model is one of peft, which is imported already if it is."""
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
 
 
 def _require_model(model: HfModel) -> None:
@@ -88,6 +104,10 @@ def _require_model(model: HfModel) -> None:
         raise ModelError(
             f"a {type(model).__name__} is not a model of transformers: give the causal LM itself, such as "
             "AutoModelForCausalLM.from_pretrained(…), not a wrapper of it"
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            "the model in memory has an adapter that transformers added: give peft.PeftModel.from_pretrained(base, adapter)"
         )
 
 

@@ -6,13 +6,24 @@ Knows no tokenizer, no head, no store.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from ...store.errors import ModelError
-from .fingerprint import FileTensor, file_tensors, sample, sampled_ranges, samples_digest, snapshot, weights_digest
+from .fingerprint import (
+    FileTensor,
+    file_tensors,
+    folder_samples,
+    sample,
+    sampled_ranges,
+    samples_digest,
+    scaling,
+    snapshot,
+    weights_digest,
+)
 from .model_files import computation_settings, read_config
 from .transformers_types import HfClass, HfConfig, HfModel
 
@@ -43,6 +54,46 @@ def model_digest(model: HfModel) -> tuple[str, str]:
             source, source, computation
         )
     return "", samples_digest(((name, tensor_sample(name, tensor)) for name, tensor in state.items()), computation)
+
+
+def adapter_digest(adapted: HfModel) -> str:
+    """The digest of an adapter of peft in memory, with its base model: that of the folder which `save_pretrained` would write.
+
+    It is "" if the adapter's base model differs from the folder or hub id that its config names, if several adapters are active
+    or if one is merged already: then the merged weights are the model.
+    """
+    from peft import get_peft_model_state_dict
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    names, model = list(adapted.active_adapters), adapted.get_base_model()
+    config = adapted.peft_config[names[0]] if len(names) == 1 else None
+    source, computation = (
+        str(getattr(config, "base_model_name_or_path", "") or ""),
+        computation_settings(as_saved(model.config)),
+    )
+    if config is None or not source or not _is_same(source, _base_tensors(adapted, names[0]), computation):
+        return ""
+    layer: HfClass = BaseTunerLayer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        adapter = get_peft_model_state_dict(
+            adapted, adapter_name=names[0], save_embedding_layers=any(isinstance(end, layer) for end in ends)
+        )
+    samples = [(name, tensor_sample(name, tensor)) for name, tensor in adapter.items()]
+    return samples_digest([*folder_samples(snapshot(source)), *samples], computation, scaling(config.to_dict()))
+
+
+def _base_tensors(adapted: HfModel, adapter: str) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter's base model, by their names before the adapter was added."""
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(adapted.peft_config[adapter].peft_type, "lora_")
+    return {
+        name.replace(".base_layer.", ".").replace(".original_module.", "."): tensor
+        for name, tensor in adapted.get_base_model().state_dict().items()
+        if f".{prefix}" not in name and ".modules_to_save." not in name
+    }
 
 
 def saved_tensors(model: HfModel) -> dict[str, torch.Tensor]:
@@ -93,7 +144,9 @@ def _is_same(source: str, state: Mapping[str, torch.Tensor], computation: str) -
     by_name: dict[str, list[FileTensor]] = {}
     for name, in_file in stored:
         by_name.setdefault(name, []).append(in_file)
-    return all(any(_equal(part, tensor) for part in by_name.get(name, ())) for name, tensor in state.items())
+    equal = {name for name, tensor in state.items() if any(_equal(part, tensor) for part in by_name.get(name, ()))}
+    known = {state[name].data_ptr() for name in equal}  # a tied weight is written once
+    return all(name in equal or tensor.data_ptr() in known for name, tensor in state.items())
 
 
 def _equal(stored: FileTensor, tensor: torch.Tensor) -> bool:
