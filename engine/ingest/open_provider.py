@@ -58,8 +58,8 @@ def query_provider(
     if store.provenance["kind"] == "arrays":
         if isinstance(data, RecordSource) or (Path(data).exists() and not is_array_path(data)):
             raise CorpusError(
-                f"{name_of_data(data)} is not a file of arrays, but {store.url} was made from arrays: give the queries as .npz or "
-                "Zarr"
+                f"{name_of_data(data)} is not a file of arrays, but {store.url} was made from arrays: give the queries as .npz "
+                "or Zarr"
             )
         provider: Provider = ArrayProvider([data], pick_device(choice.device), RecordErrors(asked.on_error))
         require_same(_subject(store, own), provider.provenance(), {**store.provenance, **own.fingerprints})
