@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from .formats import SUFFIXES, Record, read_records
 from .record_source import Data, RecordSource
 from .unread_files import ZARR, describe, escaped, format_of, unread_files
 
+_DIGITS = 6  # of a digest in a name
 DIGEST_SPAN = 64 << 10  # bytes at each end of a file that enter its digest; hashing 100 GB would take too long
 
 
@@ -45,8 +46,8 @@ def find_sources(data: Sequence[Data], *, lines: bool = False) -> list[Source]:
     """The files that paths (files, folders, globs) stand for, each once, and records; with `lines`, every line of a text file is
     a record. Records come after the files.
 
-    Of a folder or glob, files are left out that no reader takes, that are empty, or that describe the data beside them:
-    `left_out_notes` names them.
+    Records that are given twice are read once. Of a folder or glob, files are left out that no reader takes, that are empty, or
+    that describe the data beside them: `left_out_notes` names them.
 
     Raises:
         CorpusError: a path does not exist, or has no corpus file, or a file is unreadable, or a file that is named itself is
@@ -61,7 +62,10 @@ def find_sources(data: Sequence[Data], *, lines: bool = False) -> list[Source]:
         sources = [_source(file, name, lines) for (_, file), name in zip(named_files.values(), names, strict=True)]
     except OSError as error:
         raise CorpusError(f"{error.filename}: cannot read: {error.strerror or error}") from error
-    sources += [_source_of_records(item) for item in data if isinstance(item, RecordSource)]
+    taken = {source.name for source in sources}
+    for content in {item.digest: item for item in data if isinstance(item, RecordSource)}.values():
+        sources.append(renamed(_source_of_records(content), taken))
+        taken.add(sources[-1].name)
     if not sources:
         raise CorpusError("no corpus file given: name a file, a folder or a glob")
     return sources
@@ -82,6 +86,17 @@ def read_source(source: Source, start: int, columns: Container[str] | None) -> I
 
 def _source_of_records(content: RecordSource) -> Source:
     return Source(content.name, content.name, "records", content.size, content.digest, content)
+
+
+def renamed(source: Source, taken: Container[str]) -> Source:
+    """A source under a name that is not taken: a file's is lengthened by parent folders, that of records by their digest."""
+    name, length = source.name, 1
+    parts = (*source.digest,) if source.content else Path(source.path).absolute().parts
+    while name in taken and length < len(parts):
+        length += 1
+        more = "".join(parts[: max(_DIGITS, length)]) if source.content else ""
+        name = f"{source.content.name}-{more}" if source.content else "/".join(parts[-length:])
+    return replace(source, name=name)
 
 
 def left_out_notes(paths: Sequence[str]) -> list[str]:

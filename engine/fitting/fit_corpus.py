@@ -67,9 +67,10 @@ def require_source(store: FeatureStore, name: str, method: SubsetMethod) -> None
 def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:
     """The corpus's files at the paths that the user gives, or at their paths at the ingestion."""
     paths = list(corpus) or [source["path"] for source in store.provenance["sources"]]
-    missing = [path for path in paths if not corpus and not Path(path).exists()]
+    missing = [path for path in paths if not corpus and (not path or not ("://" in path or Path(path).exists()))]
     if missing:
-        raise CorpusError(f"{missing[0]} no longer exists: give the files of {store.url} with --corpus FILE")
+        gone = f"{missing[0]} no longer exists" if missing[0] else "records that lay in no file are needed again"
+        raise CorpusError(f"{gone}: give the files of {store.url} with --corpus FILE")
     return paths
 
 
