@@ -38,6 +38,7 @@ ORDER = (
     "engine/selection",
     "engine/retraining",
     "engine/presentation",
+    "engine/api",
     "engine/demo",
     "engine/commands",
     "plugins",

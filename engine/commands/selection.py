@@ -74,11 +74,13 @@ def select(arguments: SelectArguments) -> None:
     headwater select S --queries task.jsonl --count 1000 --distinct 0.98 -o chosen.jsonl
     """
     from ..results.output_path import refuse_output
+    from ..results.row_filter import RowFilter
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
     from ..selection.prediction import penalty_of
-    from ..selection.selection import Selection, SelectionRequest, refuse_training, write_training
+    from ..selection.selection import GreedySelection, refuse_training, write_training
+    from ..selection.selection_request import SelectionRequest
 
     a = arguments
     similarity = _similarity(a)
@@ -90,9 +92,9 @@ def select(arguments: SelectArguments) -> None:
         quotas = tuple(map(_quota, a.quotas))
         penalty = 0.0 if a.additive else penalty_of(features, a.penalty)
         request = SelectionRequest(
-            a.count, a.tokens, penalty, a.per_step, quotas, a.columns, a.among, a.exclude, similarity
+            a.count, a.tokens, penalty, a.per_step, quotas, a.columns, RowFilter(), a.among, a.exclude, similarity
         )
-        selection = Selection(features, request)
+        selection = GreedySelection(features, request)
         with stop:
             selected = selection.run(targets_of(features, task).vector(a.task))
     write_training(a.output, selection.rows(selected))

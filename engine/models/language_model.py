@@ -50,8 +50,10 @@ class ModelChoice:
         return self if self.path or self.loaded else replace(self, path=path)
 
     def other(self, path: str) -> ModelChoice:
-        """Another model than the chosen one, such as a member's own, loaded in the same way; "" chooses none."""
-        return replace(self, path=path, loaded=None)
+        """The model at another path, such as a member's own, loaded in the same way; "" chooses none. A model in memory stays the
+        choice if it was loaded from this path.
+        """
+        return self if path and path == self.path else replace(self, path=path, loaded=None)
 
 
 @dataclass(slots=True)
