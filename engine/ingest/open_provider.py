@@ -34,7 +34,7 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, settings: TextSet
     """
     if any(is_array_path(path) for path in paths):
         if not all(is_array_path(path) for path in paths):
-            raise CorpusError("one corpus cannot hold both arrays and texts: ingest them into two stores")
+            raise CorpusError("one corpus cannot hold both arrays and texts", hint="ingest them into two stores")
         return ArrayProvider(list(paths), pick_device(choice.device), RecordErrors(settings.on_error))
     sources = find_sources(paths, lines=bool(settings.lines))
     if not choice.path:
@@ -58,7 +58,8 @@ def query_provider(
     if store.provenance["kind"] == "arrays":
         if Path(path).exists() and not is_array_path(path):
             raise CorpusError(
-                f"{path} is not a file of arrays, but {store.url} was made from arrays: give the queries as .npz or Zarr"
+                f"{path} is not a file of arrays, but {store.url} was made from arrays",
+                hint="give the queries as .npz or Zarr",
             )
         provider: Provider = ArrayProvider([path], pick_device(choice.device), RecordErrors(asked.on_error))
         require_same(_subject(store, own), provider.provenance(), {**store.provenance, **own.fingerprints})
