@@ -5,26 +5,10 @@ import headwater as hw
 store = hw.ingest("corpus.jsonl", "my-store", model="./my-model")
 answers = store.attribute([{"prompt": "45 km in m?", "completion": "450"}], top=10)
 
-The names below are imported when they are first used: `import headwater` itself is light.
+The names below are imported when they are first used: `import headwater` itself is light. `__init__.pyi` has their types.
 """
 
-from __future__ import annotations
-
 __version__ = "0.1.0"
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # a name of this value, so that no module is imported for it
-    from .engine.api import evaluations as evaluate
-    from .engine.api.attributions import Answer, Attributions, ScoredExample
-    from .engine.api.capture import Capture
-    from .engine.api.comparison import Comparison
-    from .engine.api.evaluations import Evaluation
-    from .engine.api.ingesting import ingest, method
-    from .engine.api.ingesting import open as open
-    from .engine.api.opened_store import Store
-    from .engine.api.selections import Selection
-    from .engine.api.values import Values
-    from .store.errors import HeadwaterError
 
 __all__ = [  # without `open`, so that `from headwater import *` does not hide Python's own
     "Answer",

@@ -1,9 +1,9 @@
-"""The command line: collects the commands and turns errors into one line. Knows nothing of how anything is computed.
+"""The command line: collects the commands and turns errors into one line and a hint. Knows nothing of how anything is computed.
 
 Commands are in engine/commands. Those modules and this one import no third-party library but click at their top; a command
 imports what it needs when it runs, so that `--help` and `methods` answer at once.
-Every `HeadwaterError` is printed as one line, in one place: :class:`_Commands`. Exit codes: 0 done, 1 a `HeadwaterError`, 2 wrong
-usage, 130 stopped.
+Every `HeadwaterError` is printed as a line `error:`, and its hint as a line `hint:`, in one place: :class:`_Commands`. Exit
+codes: 0 done, 1 a `HeadwaterError`, 2 wrong usage, 130 stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import click
 
@@ -30,7 +30,6 @@ from .engine.commands import (
     stores,
 )
 from .engine.commands.grouped_help import HelpfulGroup
-from .engine.results.printable import printable
 from .store.errors import HeadwaterError
 
 
@@ -58,22 +57,46 @@ def _discard_output() -> None:
             os.close(nowhere)
 
 
-def _print_error(message: str) -> None:
-    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
-    with suppress(OSError):  # stderr may be full, too
-        click.echo(f"error: {line}", err=True)
+def _print_error(message: str, hint: str = "") -> None:
+    for kind, text in (("error", message), ("hint", hint)):
+        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        with suppress(OSError):  # stderr may be full, too
+            click.echo(f"{kind}: {line}" * bool(line), err=True, nl=bool(line))
+
+
+class _UsageError(click.UsageError):
+    """An error of click's, printed in the same style as ours."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it to stderr."""
+        _print_error(self.message, self.hint)
+
+    hint: str = ""
+    """What to do about it."""
 
 
 @contextmanager
-def _printable_usage() -> Iterator[None]:
-    """Let click print its errors without the control characters that an argument may have."""
+def _one_style() -> Iterator[None]:
+    """Print click's errors as ours."""
     try:
         yield
+    except (_UsageError, click.exceptions.NoArgsIsHelpError):
+        raise
     except click.UsageError as error:
-        message = error.format_message()
-        if printable(message) == message:
-            raise
-        raise click.UsageError(printable(message), error.ctx) from None
+        known = isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand)
+        message = (error.message if known else error.format_message()).rstrip(".")
+        styled = _UsageError(message[:1].lower() + message[1:], error.ctx)
+        styled.hint = _hint_of(error)
+        raise styled from None
+
+
+def _hint_of(error: click.UsageError) -> str:
+    """What to do about wrong usage: our own hint, the closest name, or where help is."""
+    close = getattr(error, "possibilities", None)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    path = error.ctx.command_path if error.ctx else "headwater"
+    return getattr(error, "hint", "") or f"{path} --help lists options and examples"
 
 
 class _Commands(HelpfulGroup):
@@ -98,22 +121,27 @@ class _Commands(HelpfulGroup):
             sys.exit(1)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        with _printable_usage():
+        with _one_style():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            with _printable_usage():
+            with _one_style():
                 return super().invoke(ctx)
         except HeadwaterError as error:
-            _print_error(str(error))
+            _print_error(str(error), error.hint)
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             ctx.exit(130)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    "headwater",
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 an error, 2 wrong usage, 130 stopped: the same command continues.",
+)
 @click.version_option(package_name="headwater")
 def main() -> None:
     """Trace what a language model does back to training examples.

@@ -124,7 +124,7 @@ class Stride(SubsetMethod):
         layer = self.layer(model)
         if self.space == "activations":
             if layer < 0:
-                raise SettingsError("arrays have no layers: use space logits")
+                raise SettingsError("arrays have no layers", hint="use space logits")
             return OutputSpec(upper_layers=layer)
         return OutputSpec(layers=() if layer < 0 else (layer,))
 
@@ -135,7 +135,7 @@ class Stride(SubsetMethod):
         try:
             return PartitionDesign(rows, self.subsets, self.degree, self.seed + draw)
         except SettingsError as error:
-            raise SettingsError(f"{error}; set fewer by --set stride.subsets") from None
+            raise SettingsError(f"{error}", hint="set fewer by --set stride.subsets") from None
 
     def example_weights(self, head: Head, corpus: HiddenStates, on_progress: Callable[[int], None]) -> HiddenStates:
         """The corpus with weights ω, if `omega` is `example`."""
@@ -256,7 +256,7 @@ def _require_fit(parameters: Mapping[str, Array], method: Stride, widths: tuple[
     if wrong or any(parameters[name].dtype != np.float32 for name in shapes):
         differences = ", ".join(f"{name} {shapes.get(name, '')}" for name in wrong) or "numbers of another kind"
         raise StoreDamaged(
-            f"the stored operators do not match the fit's settings ({differences}): run headwater fit --again"
+            f"the stored operators do not match the fit's settings ({differences})", hint="run headwater fit --again"
         )
 
 

@@ -106,7 +106,7 @@ class ColumnReader(ABC):
 
     def damage_error(self, chunk: int, why: str) -> StoreDamaged:
         """The error for one damaged chunk."""
-        error = StoreDamaged(f"{self.damage(chunk, why)}: run headwater verify")
+        error = StoreDamaged(str(self.damage(chunk, why)), hint="run headwater verify")
         error.why = why
         return error
 

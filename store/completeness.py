@@ -43,8 +43,8 @@ def require_whole(store: FeatureStore, method: str = "", *, partial: bool = Fals
     if partial:
         return [f"partial: the store has {count}; scores are of these alone"]
     raise StoreMissing(
-        f"{store.url} is unfinished, it has {count}: run {finishing_command(store, method)} to continue, "
-        "or use what is there with --partial"
+        f"{store.url} is unfinished, it has {count}",
+        hint=f"run {finishing_command(store, method)} to continue, or use what is there with --partial",
     )
 
 

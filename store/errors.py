@@ -1,4 +1,5 @@
-"""Every failure that a user can cause or cure, as one tree of classes. The command line prints each as one line.
+"""Every failure that a user can cause or cure, as one tree of classes. The command line prints each as a line `error:`, and its
+hint as a line `hint:`.
 
 HeadwaterError
 ├── InputError            an input is wrong: correct it and run again
@@ -26,7 +27,16 @@ Knows nothing of what raises them.
 
 
 class HeadwaterError(Exception):
-    """Root of everything headwater raises on purpose."""
+    """Root of everything headwater raises on purpose. Its text says what is wrong, in one line."""
+
+    hint: str = ""
+    """What to do about it, such as a command to run; a traceback shows it below the text. Empty if there is nothing to say."""
+
+    def __init__(self, *arguments: object, hint: str = "") -> None:
+        super().__init__(*arguments)
+        if hint:
+            self.hint = hint
+            self.add_note(f"hint: {hint}")
 
 
 class InputError(HeadwaterError, ValueError):

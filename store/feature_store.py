@@ -176,7 +176,9 @@ class FeatureStore:
                 return self._manifests[entry.manifest]
             except StoreMissing:
                 entry = FeatureStore.open(self.url).entry(group)
-        raise StoreDamaged(f"{self.url} lacks the manifest {entry.manifest} of {group}: restore it from a backup")
+        raise StoreDamaged(
+            f"{self.url} lacks the manifest {entry.manifest} of {group}", hint="restore it from a backup"
+        )
 
     def checksums(self, group: str, array: str, column: Column, rows: int) -> Array | None:
         """Checksums of the chunks that hold an array's first `rows` rows, (chunks,) uint32; None where the store has none.
@@ -240,14 +242,16 @@ class FeatureStore:
     def require_local(self) -> None:
         """Raise StoreError if the store is behind a URL: such a store is only read."""
         if self.remote:
-            raise StoreError(f"{self.url} is remote, and so read only: write to a local folder and copy it")
+            raise StoreError(f"{self.url} is remote, and so read only", hint="write to a local folder and copy it")
 
     def require_writable(self) -> None:
         """Raise StoreError if the store is behind a URL, StoreMismatch if it has an older format: such stores are only read."""
         self.require_local()
         if self.root.format < SHARDED:
-            raise StoreMismatch(f"{self.url} has format {self.root.format}, which is only read: "
-                                f"run headwater upgrade {self.url} to make it format {FORMAT}")  # fmt: skip
+            raise StoreMismatch(
+                f"{self.url} has format {self.root.format}, which is only read",
+                hint=f"run headwater upgrade {self.url} to make it format {FORMAT}",
+            )
 
     def add_group(self, group: str, columns: Sequence[Column], notes: Mapping[str, Any]) -> None:
         """Declare a group and make its empty arrays; `notes` are kept in its record. A group that exists already is unchanged.

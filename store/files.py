@@ -103,7 +103,7 @@ def refuse_links(root: Path, path: Path) -> None:
             return
         if place.is_symlink():
             raise StoreDamaged(
-                f"{place} is a symbolic link: replace it by what it leads to before the store is written to"
+                f"{place} is a symbolic link", hint="replace it by what it leads to before the store is written to"
             )
 
 
@@ -155,8 +155,10 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in FULL:
-            raise StoreFull(f"no room left on the device while writing {path}; what was committed is whole: "
-                            "free some space and run the same command again") from None  # fmt: skip
+            raise StoreFull(
+                f"no room left on the device while writing {path}; what was committed is whole",
+                hint="free some space and run the same command again",
+            ) from None
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -185,7 +187,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise StoreMissing(f"{path.parent} is not a headwater store: it has no {path.name}") from None
+        hint = f"headwater ingest CORPUS --store {path.parent} --model MODEL makes one"
+        raise StoreMissing(f"{path.parent} is not a headwater store: it has no {path.name}", hint=hint) from None
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -33,7 +33,7 @@ class OwnerLock:
             self.close()
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise StoreError(f"cannot lock {folder}: {error.strerror}") from error
-            raise StoreBusy(f"another process {work}: wait for it, or stop it") from None
+            raise StoreBusy(f"another process {work}", hint="wait for it, or stop it") from None
 
     def close(self) -> None:
         """Release the lock."""

@@ -50,7 +50,7 @@ def array_metadata_at(place: str) -> dict[str, Any]:
         try:
             return read_json(Path(place) / ROOT)
         except StoreMissing:
-            raise StoreDamaged(f"{place}/{ROOT} is missing: run headwater verify") from None
+            raise StoreDamaged(f"{place}/{ROOT} is missing", hint="run headwater verify") from None
     import zarr
 
     try:

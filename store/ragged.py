@@ -36,7 +36,7 @@ class RaggedColumn:
         both = self.offsets.gather(np.concatenate([asked, asked + 1]))
         first, stop = both[: len(asked)], both[len(asked) :]
         if (first > stop).any() or (first < 0).any() or (stop > self.values.rows).any():
-            raise StoreDamaged(f"{self.offsets.name} does not ascend: run headwater verify")
+            raise StoreDamaged(f"{self.offsets.name} does not ascend", hint="run headwater verify")
         return first, stop
 
     def gather(self, rows: Sequence[int] | Array) -> list[Array]:

@@ -29,11 +29,13 @@ def read_root(store: str) -> tuple[Mapping[str, Any], StoreRecord]:
     if not isinstance(values, dict) or type(values.get("format")) is not int:
         raise StoreDamaged(f"{store}/{ROOT} has no 'format' entry: it does not describe a store")
     if values["format"] > FORMAT:
-        raise StoreMismatch(f"{store} has format {values['format']}; this version reads up to {FORMAT}: "
-                            f"upgrade headwater (the store was made by {values.get('version')})")  # fmt: skip
+        raise StoreMismatch(
+            f"{store} has format {values['format']}; this version reads up to {FORMAT}",
+            hint=f"upgrade headwater (the store was made by {values.get('version')})",
+        )
     try:
         if not is_sealed(values):
-            raise StoreDamaged(f"{store}/{ROOT} differs from its seal: it was edited; restore it from a backup")
+            raise StoreDamaged(f"{store}/{ROOT} differs from its seal: it was edited", hint="restore it from a backup")
         return attributes, StoreRecord.from_json(values)
     except (KeyError, TypeError, ValueError, AttributeError):  # ValueError includes DataError
         raise StoreDamaged(f"{store}/{ROOT} does not describe a store's groups and where they came from") from None
@@ -46,16 +48,18 @@ def create_root(folder: Path, record: StoreRecord) -> None:
         StoreMismatch: the folder exists and holds something else, or lies inside another store.
     """
     if folder.exists() and not folder.is_dir():
-        raise StoreMismatch(f"{folder} is a file; name another place for the store")
+        raise StoreMismatch(f"{folder} is a file", hint="name another place for the store")
     outer = store_around(folder.absolute().parent)
     if outer is not None:
-        raise StoreMismatch(f"{folder} lies inside the store {outer}; name another place for the new one")
+        raise StoreMismatch(f"{folder} lies inside the store {outer}", hint="name another place for the new one")
     make_folder(folder)
     with locked(folder):
         if (folder / ROOT).is_file():
-            raise StoreMismatch(f"{folder} holds a store already; name another place for a new one")
+            raise StoreMismatch(f"{folder} holds a store already", hint="name another place for a new one")
         if any(file != hidden_name(folder / ROOT) for file in folder.iterdir()):
-            raise StoreMismatch(f"{folder} exists and is not a headwater store; name another place for the store")
+            raise StoreMismatch(
+                f"{folder} exists and is not a headwater store", hint="name another place for the store"
+            )
         write_root(folder, {}, record)
 
 

@@ -62,7 +62,7 @@ def _replace_root(store: FeatureStore, record: StoreRecord) -> None:
 
     def change(root: StoreRecord) -> StoreRecord:
         if set(root.groups) != groups:
-            raise StoreBusy(f"another process writes to {store.url}: wait for it, or stop it")
+            raise StoreBusy(f"another process writes to {store.url}", hint="wait for it, or stop it")
         return record
 
     store.update(change)
@@ -81,5 +81,5 @@ def _owned(store: FeatureStore) -> Iterator[list[str]]:
             stack.enter_context(closing(store.own(group)))
         store.refresh()
         if set(store.groups) != set(groups) or not is_unused(store):
-            raise StoreBusy(f"another process writes to {store.url}: wait for it, or stop it")
+            raise StoreBusy(f"another process writes to {store.url}", hint="wait for it, or stop it")
         yield groups

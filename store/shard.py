@@ -73,11 +73,15 @@ class Shard:
             return ShardEntry.from_json({**attributes[KEY], "complete": False})
         except StoreMissing:
             if Path(place, ROOT).is_symlink():
-                raise StoreDamaged(f"{place}/{ROOT} is a link that leads nowhere: restore what it led to") from None
+                raise StoreDamaged(
+                    f"{place}/{ROOT} is a link that leads nowhere", hint="restore what it led to"
+                ) from None
             return None
         except (KeyError, TypeError, ValueError):
-            raise StoreDamaged(f"{place}/{ROOT} is not a progress record: remove it, and the unfinished rows of {group} "
-                               "are written again") from None  # fmt: skip
+            raise StoreDamaged(
+                f"{place}/{ROOT} is not a progress record",
+                hint=f"remove it, and the unfinished rows of {group} are written again",
+            ) from None
 
     def write_progress(self, group: str, entry: ShardEntry) -> None:
         """Replace a group's progress record, which commits what its owner has written so far."""

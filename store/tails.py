@@ -77,8 +77,10 @@ class _Tail(ColumnTail):
         """Checksum of the rows in the unfinished chunk; as last read or written; valid only if the chunk holds rows."""
         sums = np.zeros(0, np.uint32) if committed.sums is None else committed.sums
         if len(sums) != -(-committed.rows // column.chunk_rows):
-            raise StoreDamaged(f"the manifest of {committed.folder} lists {len(sums)} chunks for {committed.rows} rows: "
-                               "run headwater verify")  # fmt: skip
+            raise StoreDamaged(
+                f"the manifest of {committed.folder} lists {len(sums)} chunks for {committed.rows} rows",
+                hint="run headwater verify",
+            )
         self._committed_sums, self._sums = sums, [int(crc) for crc in sums[: self.chunk]]
 
     def write_metadata(self, rows: int) -> None:
@@ -98,8 +100,9 @@ class _Tail(ColumnTail):
     def require_listed(self, chunk: int, crc: int) -> None:
         """Raise StoreDamaged unless a committed chunk has the checksum that the manifest lists."""
         if int(self._committed_sums[chunk]) != crc:
-            raise StoreDamaged(f"{self.folder / self.column.chunk_key(chunk)} does not match its manifest: "
-                               "run headwater verify")  # fmt: skip
+            raise StoreDamaged(
+                f"{self.folder / self.column.chunk_key(chunk)} does not match its manifest", hint="run headwater verify"
+            )
 
     def committed_chunk(self, chunk: int) -> bytes:
         """The bytes of a chunk's file without the checksum at its end, which is verified."""
@@ -108,7 +111,7 @@ class _Tail(ColumnTail):
         body, stored = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
         whole = self.column.is_text or len(body) == self.column.chunk_bytes
         if not whole or checksum_bytes(crc32c(body)) != stored:
-            raise StoreDamaged(f"{path} is missing or differs from its checksum: run headwater verify")
+            raise StoreDamaged(f"{path} is missing or differs from its checksum", hint="run headwater verify")
         return body
 
 

@@ -58,7 +58,7 @@ def upgrade(path: str, on_progress: Callable[[int], None] = lambda chunks: None)
     make_folder(store.path / "shards")
     if (store.path / "shards").is_symlink():
         raise StoreDamaged(
-            f"{store.path / 'shards'} leads out of the store: remove it, and run headwater upgrade again"
+            f"{store.path / 'shards'} leads out of the store", hint="remove it, and run headwater upgrade again"
         )
     with closing(OwnerLock(store.path / "shards", f"upgrades {path}")):
         store = FeatureStore.open(path)  # another upgrade may have just ended
@@ -111,7 +111,7 @@ def _replace_root(store: FeatureStore, entries: dict[str, ShardEntry]) -> None:
     with locked(store.path):
         attributes, now = read_root(store.url)
         if now != before:
-            raise StoreBusy(f"another process has written to {store.url} meanwhile: run headwater upgrade again")
+            raise StoreBusy(f"another process has written to {store.url} meanwhile", hint="run headwater upgrade again")
         write_root(store.path, attributes, StoreRecord(FORMAT, before.version, provenance, groups, entries))
 
 

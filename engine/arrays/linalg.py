@@ -27,7 +27,8 @@ def preconditioned(matrix: Array, gram: Array, damping: float) -> Array:
         factor = scipy.linalg.cho_factor(damped(gram, damping), check_finite=True)
     except (np.linalg.LinAlgError, ValueError):
         raise DataError(
-            f"the second-moment matrix of size {len(gram)} is not positive definite at damping {damping}: use a larger damping"
+            f"the second-moment matrix of size {len(gram)} is not positive definite at damping {damping}",
+            hint="use a larger damping",
         ) from None
     result: Array = scipy.linalg.cho_solve(factor, np.asarray(matrix, np.float64).T).T
     return result

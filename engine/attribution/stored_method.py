@@ -21,12 +21,12 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
     if group not in store.groups:
         if _is_fitted(name):
             raise StoreMissing(
-                f"method {name} is fitted and stores no rows in {store.url}: use it with attribute or value"
+                f"method {name} is fitted and stores no rows in {store.url}", hint="use it with attribute or value"
             )
         stored = ", ".join(store.methods) or "none"
         together = hint(members_of(store.methods, name)) if "@" not in name else ""
         raise StoreMissing(
-            f"{store.url} has no rows of method {name} (it has rows of: {stored}): ingest adds them{together}"
+            f"{store.url} has no rows of method {name} (it has rows of: {stored})", hint=f"ingest adds them{together}"
         )
     method = load(name).from_settings(store.groups[group].settings)
     if not isinstance(method, Similarity):

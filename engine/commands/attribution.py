@@ -10,7 +10,7 @@ import click
 from ..results.printable import printable_json
 from .answer_output import ALL_VALUES, print_notes, print_results, refuse_outputs, write_parts
 from .grouped_help import command
-from .options import EXAMPLES_PRINTED, JSON, JSON_LINES, RUN, command_of, echo
+from .options import EXAMPLES_PRINTED, JSON, JSON_LINES, RUN, WrongUsage, command_of, echo
 from .query_arguments import (
     EXAMPLES_PER_QUERY,
     GROUPING,
@@ -53,7 +53,7 @@ def attribute(arguments: QueryArguments) -> None:
 
     refuse_outputs(arguments)
     if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped):
-        raise click.UsageError("--all-scores writes all scores: leave out -o, --json and --by")
+        raise WrongUsage("--all-scores writes all scores", "leave out -o, --json and --by")
     if arguments.grouped:
         _by_group(arguments, together=False)
         return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import click
+from .options import WrongUsage
 
 
 def parts_of(option: str, text: str) -> tuple[str, ...]:
     """The parts of an option's value that are separated by commas; none of an empty value."""
     parts = tuple(text.split(",")) if text else ()
     if not all(parts):
-        raise click.UsageError(f"{option} {text}: nothing stands before or after a comma")
+        raise WrongUsage(f"{option} {text}: nothing stands before or after a comma")
     return parts

@@ -15,7 +15,7 @@ import click
 from ...store.json_values import JsonFields, JsonObject
 from .comma_lists import parts_of
 from .grouped_help import command
-from .options import MODEL_PATH, RUN, RunArguments, command_of, echo, method_settings, options
+from .options import MODEL_PATH, RUN, RunArguments, WrongUsage, command_of, echo, method_settings, options
 
 if TYPE_CHECKING:
     from ..fitting.fit_job import FitRun
@@ -54,7 +54,7 @@ class FitArguments(RunArguments):
         """The arguments of each fit: one for each of `bases`, or these. A setting of the method is one of each member.
 
         Raises:
-            click.UsageError: a path is empty, two members have one name, or a setting is of neither.
+            WrongUsage: a path is empty, two members have one name, or a setting is of neither.
         """
         from ..data.array_files import is_array_path
 
@@ -63,9 +63,9 @@ class FitArguments(RunArguments):
             return [self]
         names = [f"{self.method}@{path.stem if is_array_path(str(path)) else path.name}" for path in map(Path, paths)]
         if self.base or "@" in self.method:
-            raise click.UsageError("--bases names the members: give a method without a member, and leave out --base")
+            raise WrongUsage("--bases names the members", "give a method without a member, and leave out --base")
         if len(set(names)) < len(names):
-            raise click.UsageError("--bases has two models of one name: fit each by --method NAME@MEMBER --base PATH")
+            raise WrongUsage("--bases has two models of one name", "fit each by --method NAME@MEMBER --base PATH")
         settings = method_settings((self.method, *names), self.settings)
         return [
             replace(
@@ -184,9 +184,9 @@ def check_settings(name: str, settings: JsonObject, appended_store: str) -> None
         assert isinstance(method, SubsetMethod)
         recovery_of(method)
     except SettingsError as error:
-        raise SettingsError(f"method {name}: {error}") from None
+        raise SettingsError(f"method {name}: {error}", hint=error.hint) from None
     if appended_store and (Path(appended_store) / "methods" / name / "state").exists():
         raise SettingsError(
-            f"the store has a fit of {name} to all its examples, and appending cannot extend a fit: append without "
-            f"--method {name}, then run headwater fit {appended_store} --method {name} --again"
+            f"the store has a fit of {name} to all its examples, and appending cannot extend a fit",
+            hint=f"append without --method {name}, then run headwater fit {appended_store} --method {name} --again",
         )

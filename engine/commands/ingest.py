@@ -135,12 +135,12 @@ def _check_base(arguments: IngestArguments, fitted: list[str]) -> None:
     base, store = arguments.base, arguments.store
     unlabelled = [name for name in fitted if "@" not in name]
     if base and unlabelled:
-        raise SettingsError(f"--base is the model of a member: name it, such as --method {unlabelled[0]}@early")
+        raise SettingsError("--base is the model of a member", hint=f"name it, such as --method {unlabelled[0]}@early")
     if base and len(fitted) == len(arguments.methods) and not arguments.model:
         fit = shlex.join(["headwater", "fit", store, "--method", fitted[0], "--base", base])
         raise SettingsError(
-            f"--base is the model of {fitted[0]}, and the store's own reads the corpus: give it by --model, or, if the corpus is "
-            f"ingested, run {fit}"
+            f"--base is the model of {fitted[0]}, and the store's own reads the corpus",
+            hint=f"give it by --model, or, if the corpus is ingested, run {fit}",
         )
 
 

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from ..models.language_model import ModelChoice
 
 A = TypeVar("A")
+
+
+class WrongUsage(click.UsageError):
+    """Options that do not go together, or a value that is not of the form that its option needs."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """`hint`: what to do about it."""
+        super().__init__(message)
+        self.hint = hint
+        self.add_note(f"hint: {hint}")
+
+
 Callback = Callable[..., None]
 """A function that click calls."""
 Decorator = Callable[[Callback], Callback]
@@ -152,7 +164,10 @@ def method_settings(names: tuple[str, ...], pairs: tuple[tuple[str, str], ...]) 
     for key, text in pairs:
         name, dot, setting = key.rpartition(".")  # a member's name may hold a dot, a setting's does not
         if not dot or name not in settings:
-            raise click.UsageError(f"--set {key}: write NAME.SETTING, where NAME is one of {', '.join(names)}")
+            raise WrongUsage(
+                f"--set {key}: it names no method of this command",
+                f"write NAME.SETTING, where NAME is one of {', '.join(names)}",
+            )
         try:
             settings[name][setting] = json.loads(text)
         except (ValueError, RecursionError):

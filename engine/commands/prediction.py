@@ -9,7 +9,7 @@ import click
 
 from ..results.printable import printable_json
 from .grouped_help import command
-from .options import COLUMNS, JSON, JSON_LINES, PARTIAL, command_of, echo, options
+from .options import COLUMNS, JSON, JSON_LINES, PARTIAL, WrongUsage, command_of, echo, options
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
 if TYPE_CHECKING:
@@ -151,6 +151,6 @@ def _subsets(arguments: SubsetArguments, features: LinearFeatures) -> SubsetSour
     from ..selection.subsets import SubsetSource
 
     if bool(arguments.subsets) == bool(arguments.subsets_by):
-        raise click.UsageError("give either --subsets FILE or --subsets-by COLUMN")
+        raise WrongUsage("give either --subsets FILE or --subsets-by COLUMN")
     a = arguments
     return SubsetSource(features.store, features.rows, a.subsets, a.subsets_by, a.columns)

@@ -9,7 +9,7 @@ import click
 
 from .comma_lists import parts_of
 from .corpus_options import QUERY_FIELDS, FieldArguments
-from .options import COLUMNS, MODEL_PATH, PARTIAL, RunArguments, options
+from .options import COLUMNS, MODEL_PATH, PARTIAL, RunArguments, WrongUsage, options
 
 if TYPE_CHECKING:
     from ..attribution.query_session import QuerySession
@@ -86,7 +86,7 @@ def session_of_groups(
     from ..results.groups import group_tables
 
     if not arguments.by:
-        raise click.UsageError("--columns FILE needs --by COLUMN")
+        raise WrongUsage("--columns FILE needs --by COLUMN")
     counted = arguments.budget is not None or display is None
     output = group_tables(arguments.by, arguments.columns, together=together, counted=counted)
     return open_query_session(arguments, 1, display, output, all_scores=True)
@@ -102,7 +102,7 @@ def open_query_session(
     from ..runtime.run import Run, silent
 
     if (a := arguments).combine != "mean" and not a.members:
-        raise click.UsageError("--combine needs --members")
+        raise WrongUsage("--combine needs --members")
     members = MemberChoice(parts_of("--members", a.members), a.combine)
     search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, members, a.partial)
     asked = QueryOptions(top, a.model_choice, a.query_text, search, output)

@@ -9,7 +9,7 @@ import click
 from ...store.json_values import ParsedJson
 from ..results.printable import printable_json
 from .grouped_help import command
-from .options import COLUMNS, JSON, PARTIAL, command_of, echo
+from .options import COLUMNS, JSON, PARTIAL, WrongUsage, command_of, echo
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
 
@@ -121,7 +121,7 @@ def _print_selected(arguments: SelectArguments, facts: ParsedJson, *, stopped: b
 def _similarity(arguments: SelectArguments) -> float | None:
     """The cosine from which on examples are copies; None if copies are chosen."""
     if arguments.copies and arguments.distinct is not None:
-        raise click.UsageError("give either --distinct or --copies")
+        raise WrongUsage("give either --distinct or --copies")
     return None if arguments.copies else arguments.distinct or 1.0
 
 
@@ -133,5 +133,5 @@ def _quota(text: str) -> tuple[str, str, float]:
     except ValueError:
         share = -1
     if not (equals and colon and column and value and 0 < share <= 1):
-        raise click.UsageError(f"--quota {text}: write COLUMN=VALUE:SHARE, such as source=a.jsonl:0.3")
+        raise WrongUsage(f"--quota {text} is no quota", "write COLUMN=VALUE:SHARE, such as source=a.jsonl:0.3")
     return column, value, share

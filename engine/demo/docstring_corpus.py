@@ -89,7 +89,8 @@ def docstrings(root: Path) -> list[Docstring]:
                 texts.add(normalized)
     if not by_id:
         raise CorpusError(
-            f"{root} holds no documented Python source to build the demo's corpus from: use a Python with sources"
+            f"{root} holds no documented Python source to build the demo's corpus from",
+            hint="use a Python with sources",
         )
     return [by_id[name] for name in sorted(by_id)]
 

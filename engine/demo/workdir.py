@@ -40,7 +40,7 @@ class Workdir:
         """
         note = self.path / _NOTE
         if store_around(self.path) is not None:
-            raise SettingsError(f"{self.path} lies inside a store: name another --workdir")
+            raise SettingsError(f"{self.path} lies inside a store", hint="name another --workdir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not note.exists():
@@ -53,14 +53,14 @@ class Workdir:
         except OSError as error:
             raise SettingsError(f"{self.path} cannot be used as a folder: {error.strerror or error}") from None
         except (ValueError, RecursionError):
-            raise SettingsError(f"{note} is not the note of a demo: name another --workdir") from None
+            raise SettingsError(f"{note} is not the note of a demo", hint="name another --workdir") from None
         if not isinstance(recorded, dict):
-            raise SettingsError(f"{note} is not the note of a demo: name another --workdir")
+            raise SettingsError(f"{note} is not the note of a demo", hint="name another --workdir")
         differences = [f"{key} is {recorded.get(key)!r} in the folder, {value!r} in this run" for key, value in made_with.items()
                  if recorded.get(key) != value]  # fmt: skip
         if differences:
             raise StoreMismatch(
-                f"{self.path} holds a demo with other settings: {'; '.join(differences)}; name another --workdir"
+                f"{self.path} holds a demo with other settings: {'; '.join(differences)}", hint="name another --workdir"
             )
 
     def _refuse_foreign_files(self) -> None:

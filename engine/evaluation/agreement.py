@@ -141,7 +141,7 @@ def agreement(measure: str, predicted: Array, by_seed: Array, kind: str, resampl
         raise SettingsError(f"outcomes are {' or '.join(OUTCOMES)}, not {kind!r}")
     subsets, sign = len(predicted), -1.0 if kind == "loss" else 1.0
     if subsets < 3:
-        raise DataError(f"{subsets} subsets are too few for a rank correlation: give three or more")
+        raise DataError(f"{subsets} subsets are too few for a rank correlation", hint="give three or more")
     outcomes = sign * by_seed.mean(0)
     between, ceiling = noise_ceiling(by_seed)
     return Agreement(

@@ -149,7 +149,7 @@ def select_labels(path: str, column: str, queries: str, pattern: str) -> Labels:
     if pattern:
         return TextMatch(pattern)
     if queries and not column:
-        raise SettingsError("--query-labels needs --column: name the column that holds the labels")
+        raise SettingsError("--query-labels needs --column", hint="name the column that holds the labels")
     return read_labels(path, column, queries)
 
 
@@ -168,7 +168,7 @@ def _parse_range(text: str, total: int) -> slice:
         return slice(None)
     first, colon, last = text.partition(":")
     if not colon or not all(part == "" or part.isdecimal() for part in (first, last)):
-        raise SettingsError(f"--subset-range {text}: name them as FROM:TO, such as 80:100")
+        raise SettingsError(f"--subset-range {text}", hint="name them as FROM:TO, such as 80:100")
     start, stop = int(first or 0), int(last or total)
     if not start < stop <= total:
         raise SettingsError(f"--subset-range {text}: there are {total} subsets, 0:{total}")

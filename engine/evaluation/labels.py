@@ -102,7 +102,7 @@ class SameLabel(Labels):
 
     def _query_label(self, query: str) -> str:
         if self._queries.get(query) is None:
-            raise DataError(f"query {query} has no label: add it to the file of --query-labels")
+            raise DataError(f"query {query} has no label", hint="add it to the file of --query-labels")
         return str(self._queries[query])
 
     @property
@@ -177,7 +177,7 @@ def _column(path: str, name: str) -> ParsedJson:
 
 def _id(fields: ParsedJson, name: str, path: str) -> str:
     if not (text := scalar_text(value := _cell(fields, name, path))):
-        raise DataError(f"{path} has a row whose {name} is {value!r}: give a number or a text")
+        raise DataError(f"{path} has a row whose {name} is {value!r}", hint="give a number or a text")
     return text
 
 
@@ -196,4 +196,4 @@ def _records(path: str) -> Iterator[ParsedJson]:
             any_record = True
             yield record.fields
     if not any_record:
-        raise DataError(f"{path} holds no label: give one id or row per line")
+        raise DataError(f"{path} holds no label", hint="give one id or row per line")

@@ -51,7 +51,7 @@ def require_array_file(path: str, what: str) -> None:
     if Path(path).suffix not in FORMATS:
         raise SettingsError(f"{path}: {what} are read from {', '.join(FORMATS)}")
     if not Path(path).exists():
-        raise SettingsError(f"{path} does not exist: give a file of {what}")
+        raise SettingsError(f"{path} does not exist", hint=f"give a file of {what}")
 
 
 def array_file_bytes(path: str, what: str) -> int:

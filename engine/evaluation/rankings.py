@@ -56,7 +56,7 @@ def _answer(path: str, query: str, rows: Sequence[ParsedJson]) -> Ranking:
     order = np.argsort(-scores, kind="stable")
     names = [scalar_text(rows[at]["example_id"]) for at in order]
     if len({str(row.get("row", row["example_id"])) for row in rows}) < len(rows):
-        raise DataError(f"{path}: an example comes twice for query {query}: remove one of the rows")
+        raise DataError(f"{path}: an example comes twice for query {query}", hint="remove one of the rows")
     ranks = [row["rank"] for row in rows if "rank" in row]
     if len(set(map(str, ranks))) < len(ranks):
         raise DataError(
@@ -84,7 +84,8 @@ class AllScores:
         self.examples = self.names_of(store)
         if texts and not store.provenance.get("text"):
             raise SettingsError(
-                f"{store.url} keeps no texts (--no-text), which --match searches: use --labels, or ingest with texts"
+                f"{store.url} keeps no texts (--no-text), which --match searches",
+                hint="use --labels, or ingest with texts",
             )
         parts = examples.parts(("prompt", "text"), np.arange(rows)) if texts else ()
         self._texts = [text for _, columns in parts for text in joined_texts(columns)] or [""] * rows

@@ -51,9 +51,9 @@ def removal_masks(scores: Array, top: int, seed: int = 0) -> Array:
     """
     queries, examples = scores.shape
     if queries < 2:
-        raise DataError(f"got {queries} query; removals are compared between queries: give two or more")
+        raise DataError(f"got {queries} query; removals are compared between queries", hint="give two or more")
     if not 0 < top < examples:
-        raise DataError(f"{top} of {examples} examples cannot be removed: give --top from 1 to {examples - 1}")
+        raise DataError(f"{top} of {examples} examples cannot be removed", hint=f"give --top from 1 to {examples - 1}")
     generator, masks = np.random.default_rng(seed), np.ones((2 * queries, examples), bool)
     scores = scores.astype(np.float64)
     for query in range(queries):

@@ -126,7 +126,7 @@ def evaluate_retrieval(
     if not any(total for *_, total, _ in evaluated):
         query_count = skipped + len(evaluated)
         reason = f"none of {query_count} queries has a relevant example" if query_count else "no query was answered"
-        raise DataError(f"{reason}: there is nothing to measure; check the labels and the ids")
+        raise DataError(f"{reason}: there is nothing to measure", hint="check the labels and the ids")
     names = dict.fromkeys(name for *_, figures in evaluated for name in figures)
     return Retrieval(
         tuple(query for query, *_ in evaluated), skipped, max(len(hits) for _, hits, *_ in evaluated),

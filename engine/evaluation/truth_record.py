@@ -89,5 +89,5 @@ def require_undamaged(path: Path) -> None:
     record = TruthRecord.read(folder)
     if record is not None and record.files.get(path.name, "") not in ("", file_digest(path)):
         raise StoreDamaged(
-            f"{path} differs from its digest in {TRUTH}: run headwater ground-truth again, which writes it again"
+            f"{path} differs from its digest in {TRUTH}", hint="run headwater ground-truth again, which writes it again"
         )

@@ -45,7 +45,9 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
     stored_digests = [source["digest"] for source in provenance["sources"]]
     if not (base and provenance["kind"] == "arrays") and digests != stored_digests:
         paths = ", ".join(source.path for source in provider.sources[:3])
-        raise StoreMismatch(f"{store.url} was made from other files than {paths}: give its own files with --corpus")
+        raise StoreMismatch(
+            f"{store.url} was made from other files than {paths}", hint="give its own files with --corpus"
+        )
     return provider
 
 
@@ -60,7 +62,8 @@ def require_source(store: FeatureStore, name: str, method: SubsetMethod) -> None
         store.provenance["kind"] == "arrays" or store.provenance.get("text") or store.provenance.get("tokens")
     ):
         raise SettingsError(
-            f"{store.url} keeps no texts, and {name} with these settings reads them at each step: ingest without --no-text"
+            f"{store.url} keeps no texts, and {name} with these settings reads them at each step",
+            hint="ingest without --no-text",
         )
 
 
@@ -70,7 +73,7 @@ def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:
     missing = [path for path in paths if not corpus and (not path or not ("://" in path or Path(path).exists()))]
     if missing:
         gone = f"{missing[0]} no longer exists" if missing[0] else "records that lay in no file are needed again"
-        raise CorpusError(f"{gone}: give the files of {store.url} with --corpus FILE")
+        raise CorpusError(gone, hint=f"give the files of {store.url} with --corpus FILE")
     return paths
 
 

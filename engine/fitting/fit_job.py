@@ -117,7 +117,8 @@ class FitRun:
             with closing(self._locked()):
                 if record_bytes(self.store, self.job.method) != self._record_bytes:
                     raise StoreBusy(
-                        f"another process fitted {self.job.method} to {self.store.url} meanwhile: run the command again"
+                        f"another process fitted {self.job.method} to {self.store.url} meanwhile",
+                        hint="run the command again",
                     )
                 for unfinished in self.folder.rglob(".*.new"):
                     unfinished.unlink()  # a killed run left it

@@ -122,7 +122,7 @@ def read_record(store: FeatureStore, name: str) -> FitRecord | None:
             return None
         values = converted(state.values, name, store.url)
     if not _is_record(values):
-        raise StoreDamaged(f"{folder} is not a record of a fit: run headwater fit --again to make a new one")
+        raise StoreDamaged(f"{folder} is not a record of a fit", hint="run headwater fit --again to make a new one")
     return cast(FitRecord, values)
 
 
@@ -173,7 +173,9 @@ class StoredFit:
         folder = self.folder / FITTED / "operators"
         arrays = read_operators(folder, self.digests)
         if arrays is None:
-            raise StoreDamaged(f"{folder} is missing, damaged, or of another fit: run headwater fit to make it again")
+            raise StoreDamaged(
+                f"{folder} is missing, damaged, or of another fit", hint="run headwater fit to make it again"
+            )
         return arrays
 
 
@@ -193,7 +195,7 @@ def read_fit(store: FeatureStore, name: str) -> StoredFit:
     require_same_corpus(store, name, record)
     if not record["done"]:
         raise StoreMissing(
-            f"the fit of {name} is not finished: run headwater fit {store.url} --method {name} to continue"
+            f"the fit of {name} is not finished", hint=f"run headwater fit {store.url} --method {name} to continue"
         )
     model = MemberModel(record["base"], record["made"], name) if record["base"] else MemberModel.of_store(store)
     method, folder = kind.from_settings(record["settings"]), state_folder(store, name)
@@ -212,8 +214,8 @@ def require_same_corpus(store: FeatureStore, name: str, record: FitRecord) -> No
         differences.append("another model")
     if differences:
         raise StoreMismatch(
-            f"the fit of {name} is not of this store's contents ({'; '.join(differences)}): "
-            f"run headwater fit {store.url} --method {name} --again"
+            f"the fit of {name} is not of this store's contents ({'; '.join(differences)})",
+            hint=f"run headwater fit {store.url} --method {name} --again",
         )
 
 

@@ -54,18 +54,18 @@ def requested(store: FeatureStore, job: FitJob) -> tuple[SubsetMethod, FitRecord
     """
     kind = load(job.method)
     if job.base and "@" not in job.method:
-        raise SettingsError(f"--base is the model of a member: name it, such as --method {job.method}@early")
+        raise SettingsError("--base is the model of a member", hint=f"name it, such as --method {job.method}@early")
     if not issubclass(kind, SubsetMethod):
         raise SettingsError(
             f"method {job.method} has nothing to fit: headwater ingest --method {job.method} stores its rows"
         )
     if EXAMPLES not in store.groups or not store.rows(EXAMPLES) or not store.is_complete(EXAMPLES):
-        raise StoreMissing(f"{store.url} does not hold all of its examples yet: run ingest again to continue")
+        raise StoreMissing(f"{store.url} does not hold all of its examples yet", hint="run ingest again to continue")
     stored = readable_record(store, job.method) if job.again else read_record(store, job.method)
     try:
         method = kind.from_settings({**(stored["settings"] if stored and not job.again else {}), **job.settings})
     except SettingsError as error:
-        raise SettingsError(f"method {job.method}: {error}") from None
+        raise SettingsError(f"method {job.method}: {error}", hint=error.hint) from None
     require_source(store, job.method, method)
     record = new_record(store, job.method, method, absolute(job.base) or (stored["base"] if stored else ""))
     if stored and not job.again:
@@ -85,5 +85,8 @@ def _require_same_model(store: FeatureStore, job: FitJob, stored: FitRecord, rec
         return
     provider = base_provider(store, record["base"], job.model, job.corpus)
     if fingerprints_of(provider.provenance()) != stored["made"]:
-        raise StoreMismatch(f"{job.method} was fitted with {stored['base'] or 'the model of the store'}, whose weights differ "
-                            f"from {record['base']}: name another member, or replace the fit by --again")  # fmt: skip
+        raise StoreMismatch(
+            f"{job.method} was fitted with {stored['base'] or 'the model of the store'}, whose weights differ from "
+            f"{record['base']}",
+            hint="name another member, or replace the fit by --again",
+        )

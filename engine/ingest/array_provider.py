@@ -191,7 +191,7 @@ class _File:
             kind = np.dtype(self._arrays[name].dtype).kind if name in shapes else "i"
             if name not in ("weight", "bias") and getattr(self._arrays.get(name), "fortran", False):
                 raise DataError(
-                    f"{path}: {name} is in Fortran order, column by column; save np.ascontiguousarray of it"
+                    f"{path}: {name} is in Fortran order, column by column", hint="save np.ascontiguousarray of it"
                 )
             if kind not in ("iu" if name == "labels" else "fiu"):
                 raise DataError(

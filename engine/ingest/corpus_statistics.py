@@ -50,7 +50,8 @@ def frozen_statistics(store: FeatureStore, name: str, method: Method, model: Mod
     state = whole_state(_folder(store, name))
     if state is None:
         raise StoreDamaged(
-            f"{_folder(store, name)} is missing or damaged, and rows of {name} were computed with it: ingest into a new store"
+            f"{_folder(store, name)} is missing or damaged, and rows of {name} were computed with it",
+            hint="ingest into a new store",
         )
     return dict(state.arrays)
 

@@ -162,7 +162,9 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
         HeadwaterError: one of these fails; nothing is written.
     """
     if "://" in job.store:
-        raise SettingsError(f"{job.store}: a store can only be written to a local folder: write it there, then copy it")
+        raise SettingsError(
+            f"{job.store}: a store can only be written to a local folder", hint="write it there, then copy it"
+        )
     store = FeatureStore.open(job.store) if FeatureStore.exists(job.store) else None
     if store is not None:
         store.require_writable()
@@ -216,7 +218,7 @@ def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | Non
         SettingsError: the job asks for token ids of arrays.
     """
     if job.with_tokens and provider.provenance()["kind"] != "text":
-        raise SettingsError("arrays have no token ids to store: leave out with_tokens")
+        raise SettingsError("arrays have no token ids to store", hint="leave out with_tokens")
     text = job.with_text if job.with_text is not None else bool(store.provenance["text"]) if store else True
     default = bool(store.provenance.get("tokens")) if store else text and provider.provenance()["kind"] == "text"
     return StoredFields(text, default if job.with_tokens is None else job.with_tokens)
@@ -231,7 +233,7 @@ def _method(name: str, settings: JsonObject, store: FeatureStore | None) -> Meth
         stored = method_class.from_settings(store.groups[method_group(name)].settings).settings()
         method = method_class.from_settings({**stored, **settings})
     except SettingsError as error:
-        raise SettingsError(f"method {name}: {error}") from None
+        raise SettingsError(f"method {name}: {error}", hint=error.hint) from None
     differences = [f"{name}.{key} is {stored[key]!r} in the store, {value!r} in this run"
                    for key, value in method.settings().items() if stored.get(key) != value]  # fmt: skip
     if differences:
@@ -246,7 +248,7 @@ def _with_seeds(name: str, method: Method, seeds: int, store: FeatureStore | Non
     settings = method.settings()
     seed = settings.get("seed")
     if not isinstance(seed, int):
-        raise SettingsError(f"method {name} has no setting seed: leave out --seeds")
+        raise SettingsError(f"method {name} has no setting seed", hint="leave out --seeds")
     return {name: method} | {
         f"{name}@{offset}": _method(f"{name}@{offset}", {**settings, "seed": seed + offset}, store)
         for offset in range(1, seeds)
@@ -273,16 +275,18 @@ def _check_method(name: str, method: Method, provider: Provider) -> None:
     try:
         precisions_of(method, model_shape)
     except SettingsError as error:
-        raise SettingsError(f"method {name}: {error}") from None
+        raise SettingsError(f"method {name}: {error}", hint=error.hint) from None
     statistics_of = method.statistics(model_shape) if isinstance(method, Similarity) else None
     if statistics_of and isinstance(precisions_of(method, model_shape)[statistics_of[0]], Sign):
         raise SettingsError(
-            f"method {name} needs statistics of its rows, which sign bits cannot give: set it by --set {name}.precision float16"
+            f"method {name} needs statistics of its rows, which sign bits cannot give",
+            hint=f"set it by --set {name}.precision float16",
         )
     reads_logits = method.needs(model_shape).reductions or type(method).reductions is not Method.reductions
     if model_shape.vocabulary < 2 and reads_logits:
         raise SettingsError(
-            f"method {name} needs logits of at least 2 classes; this corpus holds only vectors: use --method vectors"
+            f"method {name} needs logits of at least 2 classes; this corpus holds only vectors",
+            hint="use --method vectors",
         )
     missing_layers = method.needs(model_shape).beyond(model_shape)
     if missing_layers:

@@ -186,12 +186,15 @@ class Ingestion:
                 writers.append(GroupWriter(self.store, group))
             self.store.refresh()
             if _identity(self.store, self._groups()) != self._identity:
-                raise StoreBusy(f"another process has replaced {self.store.path}: name another store, or wait for it")
+                raise StoreBusy(
+                    f"another process has replaced {self.store.path}", hint="name another store, or wait for it"
+                )
             if (
                 len({writer.rows for writer in writers}) != 1
             ):  # they were equal before the locks were taken, so another process has written rows
                 raise StoreBusy(
-                    f"another process is writing to {self.store.path}: run the same command again when it is done"
+                    f"another process is writing to {self.store.path}",
+                    hint="run the same command again when it is done",
                 )
         except BaseException:
             for writer in writers:

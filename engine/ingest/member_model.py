@@ -74,21 +74,22 @@ def base_of(store: FeatureStore | None, names: Sequence[str], base: str, *, appe
     paths = {base or (own[name].path if name in own and own[name].member else "") for name in names}
     if len(paths) > 1:
         name = next(name for name in names if own[name].member)
-        raise SettingsError(f"{name} has a model of its own: ingest it by a command of its own")
+        raise SettingsError(f"{name} has a model of its own", hint="ingest it by a command of its own")
     (path,) = paths
     if not path:
         return ""
     unlabelled = [name for name in names if "@" not in name]
     if unlabelled:
-        raise SettingsError(f"--base is the model of a member: name it, such as --method {unlabelled[0]}@early")
+        raise SettingsError("--base is the model of a member", hint=f"name it, such as --method {unlabelled[0]}@early")
     if store is None or store.provenance["kind"] != "text" or EXAMPLES not in store.groups:
-        raise SettingsError("--base needs a store of texts: ingest the corpus with the store's own model first")
+        raise SettingsError("--base needs a store of texts", hint="ingest the corpus with the store's own model first")
     if append:
         raise SettingsError(
-            f"appended documents are read by the store's own model first: leave out {names[0]}, then ingest it without --append"
+            "appended documents are read by the store's own model first",
+            hint=f"leave out {names[0]}, then ingest it without --append",
         )
     if not store.is_complete(EXAMPLES):
-        raise StoreMissing(f"{store.url} does not hold all of its examples yet: ingest them before {names[0]}")
+        raise StoreMissing(f"{store.url} does not hold all of its examples yet", hint=f"ingest them before {names[0]}")
     return path
 
 
@@ -117,7 +118,9 @@ def record_model(store: FeatureStore, name: str, facts: dict[str, str]) -> None:
     record = store.groups[method_group(name)]
     if fingerprints_of(record.model) != fingerprints_of(facts):
         made, path = (model.get("path") or "the store's own model" for model in (record.model, facts))
-        raise StoreMismatch(f"rows of {name} in {store.url} were made with {made}, whose weights differ from {path}: "
-                            "name another member")  # fmt: skip
+        raise StoreMismatch(
+            f"rows of {name} in {store.url} were made with {made}, whose weights differ from {path}",
+            hint="name another member",
+        )
     if record.model != facts:
         store.update(lambda root: root.with_group(method_group(name), record.noted(model=facts)))

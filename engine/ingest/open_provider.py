@@ -36,7 +36,7 @@ def corpus_provider(data: Sequence[Data], choice: ModelChoice, settings: TextSet
     arrays = [item for item in data if isinstance(item, str) and is_array_path(item)]
     if arrays:
         if len(arrays) < len(data):
-            raise CorpusError("one corpus cannot hold both arrays and texts: ingest them into two stores")
+            raise CorpusError("one corpus cannot hold both arrays and texts", hint="ingest them into two stores")
         return ArrayProvider(arrays, pick_device(choice.device), RecordErrors(settings.on_error))
     sources = find_sources(data, lines=bool(settings.lines))
     if not choice.path and choice.loaded is None:
@@ -60,8 +60,8 @@ def query_provider(
     if store.provenance["kind"] == "arrays":
         if isinstance(data, RecordSource) or (Path(data).exists() and not is_array_path(data)):
             raise CorpusError(
-                f"{name_of_data(data)} is not a file of arrays, but {store.url} was made from arrays: give the queries "
-                "as .npz or Zarr"
+                f"{name_of_data(data)} is not a file of arrays, but {store.url} was made from arrays",
+                hint="give the queries as .npz or Zarr",
             )
         provider: Provider = ArrayProvider([data], pick_device(choice.device), RecordErrors(asked.on_error))
         require_same(_subject(store, own), provider.provenance(), {**store.provenance, **own.fingerprints})

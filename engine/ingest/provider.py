@@ -69,6 +69,6 @@ def remaining(sources: Sequence[Source], start: Place) -> Iterator[tuple[int, So
             continue
         if source.format == "absent":
             raise CorpusError(
-                f"{source.name} belongs to the store's corpus and must be read again: add it to the command"
+                f"{source.name} belongs to the store's corpus and must be read again", hint="add it to the command"
             )
         yield source_index, source

@@ -132,7 +132,9 @@ def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str
         done = min((_finished_sources(store, group) if group in root.groups else 0 for group in groups), default=0)
         absent = [source.name for source in ordered[done:] if source.format == "absent"]
         if absent:
-            raise StoreMismatch(f"{store.path} was made from further files: add {', '.join(absent[:3])} to the command")
+            raise StoreMismatch(
+                f"{store.path} was made from further files", hint=f"add {', '.join(absent[:3])} to the command"
+            )
         provider.sources[:] = ordered + new
         reopened = {name: replace(entry, complete=entry.complete and not new) for name, entry in root.entries.items()}
         provenance = {**root.provenance, "sources": stored + _source_records(new)}

@@ -52,14 +52,15 @@ class StoredTexts:
         tokens = bool(provenance.get("tokens")) and same_tokenizer and long_enough
         if not provenance.get("text") and not tokens:
             raise SettingsError(
-                f"{store.url} keeps neither texts nor token ids of this model: ingest into a new store without --no-text"
+                f"{store.url} keeps neither texts nor token ids of this model",
+                hint="ingest into a new store without --no-text",
             )
         spans = provenance["template"].get("turns") == "all" or provenance.get("marked_targets")
         if spans and not tokens:
             raise SettingsError(
-                f"{store.url} has targets within its texts (--turns all, or marks of the chat template), and only token ids of "
-                "its own tokenizer say where they are: ingest into a new store without --no-tokens, or give the model that it "
-                "was made with"
+                f"{store.url} has targets within its texts (--turns all, or marks of the chat template), and only "
+                "token ids of its own tokenizer say where they are",
+                hint="ingest into a new store without --no-tokens, or give the model that it was made with",
             )
         length = min(int(provenance["max_length"]), shape.max_length)
         boundary = provenance.get("boundary")

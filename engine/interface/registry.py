@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +21,7 @@ from types import CodeType
 from ...store.errors import BrokenMethod, ClashingMethods, DataError, OutdatedMethod, UnknownMethod
 from ...store.names import require_method
 from .method import API, Method
+from .settings import close_name
 
 GROUP = "headwater.methods"
 EVERY_MEMBER = "all"
@@ -227,13 +228,17 @@ def load(name: str) -> type[Method]:
     given, name = name, name.partition("@")[0]
     entries = installed.get(name, [])
     if not entries:
-        raise UnknownMethod(_unknown(name, installed))
+        close = close_name(name, installed)
+        raise UnknownMethod(
+            f"no method {name}; installed: {', '.join(installed) or 'none'}",
+            hint=close or "headwater methods lists them",
+        )
     require_method(given)
     if given == f"{name}@{EVERY_MEMBER}":
         raise DataError(f"{given} cannot name a member: {EVERY_MEMBER} stands for all members of {name}")
     if len(entries) > 1:
         owners = " and by ".join(entry.distribution for entry in entries)
-        raise ClashingMethods(f"method {name} is provided by {owners}: uninstall all but one")
+        raise ClashingMethods(f"method {name} is provided by {owners}", hint="uninstall all but one")
     entry = entries[0]
     if entry.fault:
         raise BrokenMethod(f"method {name} of {entry.distribution} cannot be loaded: {entry.fault}")
@@ -265,18 +270,9 @@ def _checked(name: str, owner: str, loaded: object) -> type[Method]:
     if loaded.api != API:
         who = f"upgrade {owner}" if loaded.api < API else "upgrade headwater"
         raise OutdatedMethod(
-            f"method {name} of {owner} is written for plugin API {loaded.api}, this headwater has API {API}: {who}"
+            f"method {name} of {owner} is written for plugin API {loaded.api}, this headwater has API {API}", hint=who
         )
     if inspect.isabstract(loaded):
         missing = ", ".join(sorted(loaded.__abstractmethods__))
         raise BrokenMethod(f"method {name} of {owner} lacks {missing}")
     return loaded
-
-
-def _unknown(name: str, installed: Iterable[str]) -> str:
-    import difflib
-
-    names = list(installed)
-    close = difflib.get_close_matches(name, names, 1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"no method {name}{hint}; installed: {', '.join(names) or 'none'}"

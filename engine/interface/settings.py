@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -30,7 +31,8 @@ class Settings:
         fields = {field.name: field for field in _fields(cls)}
         unknown = sorted(set(settings) - set(fields))
         if unknown:
-            raise SettingsError(f"no setting {', '.join(unknown)}; the settings are {', '.join(fields)}")
+            text = f"no setting {', '.join(unknown)}; the settings are {', '.join(fields)}"
+            raise SettingsError(text, hint=close_name(unknown[0], fields))
         return cls(**{name: _typed(name, value, fields[name].default) for name, value in settings.items()})
 
     @classmethod
@@ -41,6 +43,14 @@ class Settings:
         for older rows.
         """
         return {field.name for field in _fields(cls)} - set(settings) == set(names)
+
+
+def close_name(name: str, names: Iterable[str]) -> str:
+    """A hint at the one of `names` that is most like a wrong name; empty if none is."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(names), 1)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def _fields(kind: type[Settings]) -> list[dataclasses.Field[Any]]:

@@ -50,10 +50,10 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
     folder = Path(path)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(
-            f"{path} is not a model folder (it has no config.json): give a Hugging Face model folder or hub id"
+            f"{path} is not a model folder (it has no config.json)", hint="give a Hugging Face model folder or hub id"
         )
     if not folder.exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise ModelError(f"{path}: no such folder; give a Hugging Face model folder or hub id")
+        raise ModelError(f"{path}: no such folder", hint="give a Hugging Face model folder or hub id")
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
     except Exception as error:  # transformers raises many kinds of exceptions for a config that it does not take

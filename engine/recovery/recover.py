@@ -56,7 +56,7 @@ class Recovery:
     def __post_init__(self) -> None:
         """Raise SettingsError for settings out of range."""
         if self.solver not in SOLVERS:
-            raise SettingsError(f"unknown solver {self.solver}; choose from {', '.join(SOLVERS)}")
+            raise SettingsError(f"unknown solver {self.solver}", hint=f"choose from {', '.join(SOLVERS)}")
         most = np.inf if self.solver == "ridge" else 1
         if not (
             0 <= self.regularization < most and 0 < self.held_out < 1 and 0 < self.tolerance < 1 and self.causes >= 0

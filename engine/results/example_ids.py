@@ -43,6 +43,7 @@ def require_known_ids(names: Collection[str], known: Collection[str], source: st
     own = Examples(store).strings("id", np.arange(1))[0] if store.rows(EXAMPLES) else "none"
     finish = "" if is_whole(store) else f", or run {finishing_command(store)} first, since the store is unfinished"
     raise DataError(
-        f"{source} names {len(unknown)} example{'s' * (len(unknown) > 1)} that {store.url} does not hold ({some}); its ids are "
-        f"such as {own}: correct these ids or remove them{finish}"
+        f"{source} names {len(unknown)} example{'s' * (len(unknown) > 1)} that {store.url} does not hold ({some}); "
+        f"its ids are such as {own}",
+        hint=f"correct these ids or remove them{finish}",
     )

@@ -96,7 +96,8 @@ class GroupColumn:
     def _check(self) -> None:
         if not self.table and self.name != "source":
             raise DataError(
-                f"a store has no column {self.name}: give a file that has it (--columns FILE), or use --by source"
+                f"a store has no column {self.name}",
+                hint="give a file that has it (--columns FILE), or use --by source",
             )
 
     def _parts(self) -> Iterator[Array]:

@@ -26,7 +26,7 @@ def refuse_output(path: str | None, inputs: Iterable[str], store: str = "") -> N
     outer = store_around(Path(path))
     if outer is not None:
         raise SettingsError(
-            f"{path} lies inside the store {outer}, whose files are headwater's own: write to another folder"
+            f"{path} lies inside the store {outer}, whose files are headwater's own", hint="write to another folder"
         )
     target = Path(path)
     if not target.exists():
@@ -34,7 +34,7 @@ def refuse_output(path: str | None, inputs: Iterable[str], store: str = "") -> N
     for name in [*_files_of(inputs), *_corpus_of(store)]:
         source = Path(name)
         if source.exists() and _is_in(target, source):
-            raise SettingsError(f"{path} is an input of this command ({name}): write to another file")
+            raise SettingsError(f"{path} is an input of this command ({name})", hint="write to another file")
 
 
 def _files_of(inputs: Iterable[str]) -> Iterator[str]:

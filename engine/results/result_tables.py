@@ -126,7 +126,7 @@ def format_of(path: str) -> str:
     if suffix not in FORMATS:
         raise SettingsError(f"{path}: results can only be written as .{', .'.join(FORMATS)}")
     if Path(path).is_dir():
-        raise SettingsError(f"{path} is a folder: give the path of a file for the results")
+        raise SettingsError(f"{path} is a folder", hint="give the path of a file for the results")
     return suffix
 
 

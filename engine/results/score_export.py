@@ -24,9 +24,9 @@ def export_parts(queries: int, rows: int) -> Plan:
 def refuse_path(path: str) -> None:
     """Raise SettingsError if the path exists, or is not the name of a Zarr group."""
     if Path(path).exists():
-        raise SettingsError(f"{path} exists: give another path for the scores")
+        raise SettingsError(f"{path} exists", hint="give another path for the scores")
     if Path(path).suffix != ".zarr":
-        raise SettingsError(f"{path}: all scores are written as a Zarr group: give a path that ends in .zarr")
+        raise SettingsError(f"{path}: all scores are written as a Zarr group", hint="give a path that ends in .zarr")
 
 
 def export(

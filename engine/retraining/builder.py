@@ -169,7 +169,9 @@ class GroundTruth:
                         future.result()
                         yield
             except BrokenProcessPool:
-                raise HeadwaterError("a training process was killed; run the same command again to continue") from None
+                raise HeadwaterError(
+                    "a training process was killed", hint="run the same command again to continue"
+                ) from None
             except BaseException:  # do not wait for running trainings
                 for process in multiprocessing.active_children():
                     process.terminate()
@@ -269,5 +271,6 @@ def _require_same(record: TruthRecord, settings: ParsedJson, folder: str) -> Non
         existing = record.settings.get(key)
         if existing != value:
             raise StoreMismatch(
-                f"{folder} was begun with another {key}: {existing} in the folder, {value} in this run; use a new folder"
+                f"{folder} was begun with another {key}: {existing} in the folder, {value} in this run",
+                hint="use a new folder",
             )

@@ -80,7 +80,7 @@ def prepare_ground_truth(job: GroundTruthJob, run: Run = SILENT) -> GroundTruth:
             f"got {job.subsets} subsets and {job.seeds} seeds; ground truth needs one subset and one seed at least"
         )
     if sum(map(bool, (job.masks, job.without, job.clusters))) > 1:
-        raise SettingsError("--masks, --without and --clusters each say which subsets: give one of them")
+        raise SettingsError("--masks, --without and --clusters each say which subsets", hint="give one of them")
     model, record = load_untrained(job.model), TruthRecord.read(Path(job.folder))
     clock = str(record.settings.get("clock") or "") if record else ""
     settings = TextSettings(

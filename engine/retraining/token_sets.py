@@ -81,7 +81,7 @@ class TokenSet:
         state = read_state(folder)
         if state is None or set(state.arrays) != {"ids", "ends", "is_target"}:
             raise StoreDamaged(
-                f"{folder} holds no tokens: remove the folder above it and run headwater ground-truth again"
+                f"{folder} holds no tokens", hint="remove the folder above it and run headwater ground-truth again"
             )
         return cls(**state.arrays)
 

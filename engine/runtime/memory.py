@@ -61,7 +61,8 @@ class Plan:
             raise BudgetError(
                 f"the plan needs {show_bytes(self.total)}, --memory allows {show_bytes(budget)}; the largest part is "
                 f"{largest.name} ({show_bytes(largest.bytes)}); the smallest budget that works is "
-                f"{show_bytes(smallest, up=True)}"
+                f"{show_bytes(smallest, up=True)}",
+                hint=f"give --memory {show_bytes(smallest, up=True)} or more",
             )
 
 
@@ -77,7 +78,7 @@ def parse_bytes(text: str) -> int:
             raise ValueError
         return round(float(match[1]) * _UNITS[match[2]])
     except (ValueError, KeyError, OverflowError):
-        raise SettingsError(f"{text!r} is not an amount of memory; write 512MB, 2GB or 1.5GiB") from None
+        raise SettingsError(f"{text!r} is not an amount of memory", hint="write 512MB, 2GB or 1.5GiB") from None
 
 
 def show_bytes(count: int, *, up: bool = False) -> str:

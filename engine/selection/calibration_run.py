@@ -99,7 +99,8 @@ def _require_unscored(calibration: Calibration | None, folder: Path) -> None:
         figures = f"λ = {calibration.penalty:g} ({calibration.held_out:.3f})"
         raise DataError(
             f"held-out outcomes were scored with {figures}, and another choice would depend on them; "
-            f"{folder}/{STATE} holds that choice: remove it to choose again"
+            f"{folder}/{STATE} holds that choice",
+            hint="remove it to choose again",
         )
 
 

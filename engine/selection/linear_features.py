@@ -52,7 +52,7 @@ class LinearFeatures:
         self.form = self.stored.widest
         if isinstance(self.form, Sign):
             raise SettingsError(
-                f"rows of {name} are sign bits, which have no mean: ingest with --set {name}.precision float16"
+                f"rows of {name} are sign bits, which have no mean", hint=f"ingest with --set {name}.precision float16"
             )
         self.column, self.rows, self.depth = self.form.declared.name, self.stored.rows, self.form.depth
 

@@ -112,7 +112,7 @@ def refuse_table(path: str) -> None:
     if Path(path).suffix != ".npy":
         format_of(path)
     elif Path(path).is_dir():
-        raise SettingsError(f"{path} is a folder: name a file for the utilities")
+        raise SettingsError(f"{path} is a folder", hint="name a file for the utilities")
 
 
 def write_utilities(path: str, utilities_of_subsets: Utilities) -> None:

@@ -218,7 +218,7 @@ class GreedySelection:
         if not request.quotas:
             return None, None
         if request.count is None:
-            raise SettingsError("--quota is a fraction of --count: give --count")
+            raise SettingsError("--quota is a fraction of --count", hint="give --count")
         columns = {column for column, _, _ in request.quotas}
         if len(columns) > 1 or sum(share for _, _, share in request.quotas) > 1 + 1e-9:
             raise SettingsError("all quotas must be of one column, and add up to at most 1")

@@ -202,7 +202,8 @@ def _rows(record: ParsedJson, rows_of_id: dict[str, list[int]], rows: int, subse
         if wrong:
             more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise DataError(
-                f"{subset} names row {wrong[0]}{more}; the store has rows 0 to {rows - 1}: correct or remove these rows"
+                f"{subset} names row {wrong[0]}{more}; the store has rows 0 to {rows - 1}",
+                hint="correct or remove these rows",
             )
         row_numbers = list(record["rows"])
     else:

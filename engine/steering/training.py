@@ -140,8 +140,8 @@ class Training:
         finite = torch.isfinite(alpha.flatten(1).sum(1))
         if not finite.all():
             raise DataError(
-                f"operator {int(finite.int().argmin())} is no longer finite after step {self.step + 1}: "
-                "set a lower rate or basis_rate"
+                f"operator {int(finite.int().argmin())} is no longer finite after step {self.step + 1}",
+                hint="set a lower rate or basis_rate",
             )
         return fidelity.loss, drift.loss
 

@@ -117,7 +117,7 @@ def test_a_query_finds_its_own_example(installed, store, tmp_path, method):
 def test_its_settings_are_compared_and_checked(installed, store, where, setting, told):
     options = ["--store", store.parent / where, "--method", "meanhidden", "--set", f"meanhidden.{setting}", 0]
     done = headwater(installed, "ingest", store.parent / "corpus.jsonl", *options)
-    assert done.exit_code == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.exit_code == 1 and told in done.stderr and len(done.stderr.splitlines()) <= 2
 
 
 def test_without_the_package_the_store_says_who_is_missing(store, tmp_path):

@@ -18,7 +18,7 @@ FAULTS = (TRACEBACK, WRONG, NOISE, LEFT, HANG)
 """Outcomes that must not be. `noise`: more than one line for an error, or a warning of a library; `left over`: a file that a run
 which failed left or changed."""
 _QUIET = re.compile(
-    r"(note|warning|skipped|error|Error): |Usage: |Try '|$|approximate: |stopp|\S.*: [\d,]+ |all examples have the same|"
+    r"(note|warning|skipped|error|hint): |$|approximate: |stopp|\S.*: [\d,]+ |all examples have the same|"
     r"skipped \d+ bad records|ids? .* shared|(ingest|fit|verify|scan|compress|hidden states|\w[\w ]*): [\d,]+"
 )
 """Lines that headwater's own commands write to stderr."""
@@ -71,7 +71,7 @@ def outcome(answer: Answer, expected: Expected) -> tuple[str, str]:
         return NOISE, answer.err
     left = _other_files(answer, calm, expected.damaged)
     if answer.code:
-        errors = [line for line in answer.err.splitlines() if line.lower().startswith("error: ")]
+        errors = [line for line in answer.err.splitlines() if line.startswith("error: ")]
         if answer.out and "damaged: restore" in answer.err and not errors:
             return ONE_LINE, ""  # verify
         if len(errors) != 1:

@@ -102,7 +102,7 @@ CALM = Answer(0, "answer\n", "note: this\n")
         (Answer(0, "answer\n", "", files={"damaged": "1"}), SAME),
         (Answer(1, "", "error: one\n"), "one line"),
         (Answer(1, "", "note: this\nerror: one\n"), "one line"),
-        (Answer(2, "", "Usage: main\nTry 'main -h'\n\nError: one\n"), "one line"),
+        (Answer(2, "", "error: one\nhint: headwater --help\n"), "one line"),
         (Answer(1, "", "error: one\nerror: two\n"), "noise"),
         (Answer(1, "", "error: one\nand more\n"), "noise"),
         (Answer(1, "", "error: one\n", files={"out.csv": "1"}), "left over"),

@@ -71,7 +71,7 @@ def refused(error: type[HeadwaterError], action: Callable[[], object]) -> str:
         action()
     assert type(caught.value) is error
     assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
 
 
 def test_what_is_no_store_is_not_opened(tmp_path):

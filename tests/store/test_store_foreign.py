@@ -126,7 +126,7 @@ def test_damage_behind_a_url_is_found(in_memory):
     assert first == "shards/0/examples/x chunk 2 (rows 16 to 23) is missing"
     assert second.startswith("shards/0/examples/text chunk 1 (rows 8 to 15) cannot be decoded (")
     with pytest.raises(
-        StoreDamaged, match=r"shards/0/examples/x chunk 2 \(rows 16 to 23\) is missing: run headwater verify"
+        StoreDamaged, match=r"shards/0/examples/x chunk 2 \(rows 16 to 23\) is missing\nhint: run headwater verify"
     ):
         list(read_blocks([open_column(in_memory, EXAMPLES, "x")], 100))
 

@@ -65,7 +65,7 @@ def process(path: Path, rows: int) -> subprocess.Popen[str]:
 def test_a_group_has_one_owner_and_a_killed_one_frees_it(tmp_path):
     store = empty(tmp_path)
     child = process(tmp_path, 21)
-    with pytest.raises(StoreBusy, match=r"another process writes examples of .*: wait for it, or stop it"):
+    with pytest.raises(StoreBusy, match=r"another process writes examples of .*\nhint: wait for it, or stop it"):
         GroupWriter(store, EXAMPLES)
     require_rows(FeatureStore.open(tmp_path), 21)
     child.kill()

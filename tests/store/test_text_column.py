@@ -71,7 +71,7 @@ def test_damage_is_found_however_a_chunk_is_read(reader: TextColumn, tmp_path: P
     body = bytearray((reader.folder / "c/1").read_bytes())
     body[len(body) // 2] ^= 1
     (tmp_path / "c/1").write_bytes(body)
-    with pytest.raises(StoreDamaged, match=r"text chunk 1 .* differs from its checksum: run headwater verify"):
+    with pytest.raises(StoreDamaged, match=r"text chunk 1 .* differs from its checksum\nhint: run headwater verify"):
         damaged.gather([1030])
     with pytest.raises(StoreDamaged, match=r"text chunk 0 .* is missing"):
         damaged.gather([3])

@@ -229,7 +229,7 @@ def test_two_do_not_upgrade_at_once(old: Path, monkeypatch: pytest.MonkeyPatch) 
                 text.replace('"0.1.0"', '"0.1.1"')
             )  # as an older version would, which commits
 
-    with pytest.raises(StoreBusy, match="meanwhile: run headwater upgrade again"):
+    with pytest.raises(StoreBusy, match="meanwhile\nhint: run headwater upgrade again"):
         upgrade(str(old), meanwhile)
     upgrade(str(old))
     assert FeatureStore.open(old).version == "0.1.1"

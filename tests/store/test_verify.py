@@ -59,7 +59,7 @@ def raised(path: Path, name: str, block_rows: int) -> str:
                 pass
         else:
             reader.gather(range(ROWS))
-    return str(caught.value)
+    return "\n".join([str(caught.value), *caught.value.__notes__])
 
 
 def test_a_whole_store_has_no_damage(whole):
@@ -80,7 +80,7 @@ def test_every_byte_counts(path, column):
             assert [named(damage) for damage in damages] == [(*place[:3], place[3] - 1)], at
             if at % 5 == 0 or at > len(data) - 5:
                 for block_rows in (1, 3, 8, 100):
-                    assert raised(path, column.name, block_rows) == f"{damages[0]}: run headwater verify"
+                    assert raised(path, column.name, block_rows) == f"{damages[0]}\nhint: run headwater verify"
         file.write_bytes(data)
     assert found(path) == []
 
@@ -106,7 +106,7 @@ def test_a_chunk_cut_short_extended_or_gone(path, column, change):
     assert named(damage) == (f"shards/0/examples/{column.name}", 2, first, end - 1)
     assert "\n" not in str(damage)
     for block_rows in (1, 3, 8, 100):
-        assert raised(path, column.name, block_rows) == f"{damage}: run headwater verify"
+        assert raised(path, column.name, block_rows) == f"{damage}\nhint: run headwater verify"
     with pytest.raises(StoreDamaged, match="run headwater verify"):
         open_column(FeatureStore.open(path), EXAMPLES, column.name).gather([0, ROWS - 1, first])
 
@@ -188,7 +188,7 @@ def test_chunks_that_changed_places_are_found(path, column, large, monkeypatch):
     for chunk in (0, 1):
         rows = range(*column.rows_of(chunk, ROWS))
         for message in read_every_way(path, column.name, rows)[:2]:
-            assert f"chunk {chunk} " in message and message.endswith(f"{EXCHANGED}: run headwater verify")
+            assert f"chunk {chunk} " in message and message.endswith(EXCHANGED)
     assert all(EXCHANGED in message for message in read_every_way(path, column.name, range(ROWS)))
 
 

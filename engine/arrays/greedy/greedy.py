@@ -38,7 +38,7 @@ def greedy(source: RowSource, objective: Objective, limits: Limits, room: Room, 
     """
     if limits.batch > max(1, min(room.pool, source.rows)):
         raise SettingsError(
-            f"batch {limits.batch} exceeds the pool of {room.pool} rows: use a smaller batch or more memory"
+            f"batch {limits.batch} exceeds the pool of {room.pool} rows", hint="use a smaller batch or more memory"
         )
     return _Greedy(source, objective, limits, room).run(stage)
 

@@ -193,7 +193,7 @@ def precision_of(precision: str, declared: Column, bits: int = 8192) -> Precisio
         SettingsError: unknown precision name, or an invalid number of bits.
     """
     if precision not in ("auto", *PRECISIONS):
-        raise SettingsError(f"unknown precision {precision!r}; choose from auto, {', '.join(PRECISIONS)}")
+        raise SettingsError(f"unknown precision {precision!r}", hint=f"choose from auto, {', '.join(PRECISIONS)}")
     if precision == "sign" and (bits < signs.BITS or bits % signs.BITS or bits > 1 << 20):
         raise SettingsError(
             f"the number of sign bits must be a multiple of {signs.BITS}, at most {1 << 20}; got {bits}"

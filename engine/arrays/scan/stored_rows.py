@@ -30,7 +30,9 @@ class StoredRows:
         self.rows = store.rows(group)
         self._cached: dict[str, CachedColumn] = {}
         if not self.rows:
-            raise StoreMissing(f"{store.url} has no rows of {group} yet: run ingest (or compress) again to continue")
+            raise StoreMissing(
+                f"{store.url} has no rows of {group} yet", hint="run ingest (or compress) again to continue"
+            )
 
     def open(self, names: Iterable[str]) -> list[ColumnReader]:
         """Readers of stored columns."""

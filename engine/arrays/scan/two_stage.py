@@ -104,7 +104,7 @@ def require_same_rows(small: StoredRows, fine: StoredRows) -> None:
                 f"{small.group} holds rows of {name} {precision.declared.shape}, which {fine.group} does not"
             )
     if small.rows != fine.rows:
-        raise DataError(f"{small.group} has {small.rows} of {fine.rows} rows: run headwater compress again")
+        raise DataError(f"{small.group} has {small.rows} of {fine.rows} rows", hint="run headwater compress again")
 
 
 def ranked(scores: Array, rows: Array, k: int) -> TopK:
@@ -143,7 +143,7 @@ def _gathered(column: CompressedColumn, row_numbers: Array) -> Iterator[tuple[Bl
         parts = {reader.column.name: reader.gather(rows) for reader in readers}
         bad = rows[row_checks(parts[column.name]) != check.gather(rows)]
         if len(bad):
-            raise StoreDamaged(f"{readers[0].name} row {bad[0]} differs from its checksum: run headwater verify")
+            raise StoreDamaged(f"{readers[0].name} row {bad[0]} differs from its checksum", hint="run headwater verify")
         yield Block(0, {**parts, _ROW: rows}), slice(int(ends[start]), int(ends[start + len(rows)]))
 
 

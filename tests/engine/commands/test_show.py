@@ -49,7 +49,7 @@ def test_targets_are_marked(store: Path, tokenizer: str) -> None:
 @pytest.mark.parametrize("rows", ["5", "2-1", "a", "1-", ",", "0,9"])
 def test_rows_that_are_not_there_are_refused(store: Path, rows: str) -> None:
     refused = headwater("show", store, "--rows", rows)
-    assert refused.exit_code == 1 and refused.stderr.startswith("error: --rows") and refused.stderr.count("\n") == 1
+    assert refused.exit_code == 1 and refused.stderr.startswith("error: --rows") and refused.stderr.count("\n") <= 2
 
 
 def test_the_mean_loss_counts_tokens(store: Path) -> None:

@@ -352,7 +352,7 @@ def test_what_cannot_be_is_said_before_any_work(texts: Path, tmp_path: Path) -> 
         ("S", {**QUICK, "states_from": "nowhere"}, "states_from is cache or forward"),
     ):
         told = headwater("fit", texts / store, *options(settings))
-        assert told.exit_code == 1 and words in told.stderr and told.stderr.count("\n") == 1, told.output
+        assert told.exit_code == 1 and words in told.stderr and told.stderr.count("\n") <= 2, told.output
         assert not (texts / store / "methods/stride").exists()
     np.savez(
         tmp_path / "a.npz",

@@ -173,7 +173,7 @@ def test_a_method_added_to_an_appended_store_needs_all_files(model: Path, tmp_pa
     store, both = tmp_path / "s", {"rise": SMALL, "second": {"kr": 5, "kh": 6, "kg": 0}}
     run(prepare(job([str(first), str(second)], store, model)))
     with entry_points(tmp_path, second="headwater.plugins.rise:Rise"):
-        with pytest.raises(StoreMismatch, match=r"made from further files: add b.jsonl to the command"):
+        with pytest.raises(StoreMismatch, match=r"made from further files\nhint: add b.jsonl to the command"):
             run(prepare(job(first, store, model, methods=both)))
         assert run(prepare(job([str(first), str(second)], store, model, methods=both))).added == 69
 

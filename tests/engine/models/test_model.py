@@ -223,7 +223,8 @@ def test_what_is_no_folder_is_no_model(where, tmp_path):
     if where == "a file":
         path.write_text("hello")
     with pytest.raises(
-        ModelError, match=r"neither a model folder nor|x: no such folder; give a Hugging Face model folder or hub id$"
+        ModelError,
+        match=r"neither a model folder nor|x: no such folder\nhint: give a Hugging Face model folder or hub id$",
     ) as caught:
         opened(path)
     assert "\n" not in str(caught.value)

@@ -85,7 +85,7 @@ def test_the_default_answers_from_a_store_that_ingest_makes_by_default(
     assert "rows of rise have unit norm; without --method, graddot tells them apart" in told
     plan = SelfInfluence(str(tmp_path / "S"), "graddot").plan
     assert SelfInfluence(str(tmp_path / "S"), "graddot", run=Run(plan.total)).plan.total <= plan.total
-    (line,) = headwater("self-influence", tmp_path / "S", "--memory", "1MB").stderr.splitlines()
+    line, _ = headwater("self-influence", tmp_path / "S", "--memory", "1MB").stderr.splitlines()
     advice = re.search(r"--memory allows 1MB; .* the smallest budget that works is (\S+)$", line)
     assert advice, line
     done("self-influence", tmp_path / "S", "--memory", advice[1])

@@ -97,7 +97,7 @@ def test_evaluate_refuses_damaged_ground_truth(place: Path, tmp_path: Path, name
     done(*command)
     flip(folder / name, -8)  # the lowest bit: a mask stays one of 0 and 1
     refused = headwater(*command)
-    assert refused.exit_code == 1 and len(refused.stderr.splitlines()) == 1 and "ground-truth again" in refused.stderr
+    assert refused.exit_code == 1 and len(refused.stderr.splitlines()) <= 2 and "ground-truth again" in refused.stderr
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "not JSON", '{"seal": "of another program"}', "{}"])

@@ -141,7 +141,7 @@ def test_what_cannot_be_chosen_is_said_with_the_copies(
     texts, ids = examples.strings("text", rows), examples.strings("id", rows)
     Path("half.txt").write_text("".join(f"{ids[row]}\n" for row in rows if row < 180 and texts[row] == texts[0]))
     result = headwater("select", "S", "--queries", "task.jsonl", "-o", "none.jsonl", *words)
-    assert result.exit_code != 0 and message in result.stderr.splitlines()[-1], result.stderr
+    assert result.exit_code != 0 and message in result.stderr, result.stderr
 
 
 WHOLE, PARTS = {"text": "the river runs"}, {"prompt": "the river", "completion": " runs"}
