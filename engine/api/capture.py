@@ -21,8 +21,9 @@ from ..data.python_data import data_of
 from ..ingest.ingest_job import IngestJob, prepare
 from ..models.language_model import ModelChoice
 from ..models.loaded_model import from_objects
+from .adding import Methods, divided
 from .arguments import PathLike, checked
-from .ingesting import IngestKeywords, Methods, divided, memory_of, text_settings
+from .ingesting import IngestKeywords, memory_of, text_settings
 from .progress_choice import shown_run
 
 if TYPE_CHECKING:

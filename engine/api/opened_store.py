@@ -24,6 +24,7 @@ from ..models.language_model import ModelChoice
 from ..results.shown_examples import ShownExample, shown_examples
 from ..results.store_info import store_facts
 from ..runtime.run import Run
+from .adding import added
 from .arguments import PathLike, checked
 from .attributions import Attributions
 from .comparison import Comparison, compared
@@ -176,8 +177,6 @@ class Store:
     @checked
     def add(self, *methods: str | MethodChoice, seeds: int = 1) -> Store:
         """Add methods from what the store keeps: no corpus is read. Methods that are fitted, such as stride, are fitted."""
-        from .ingesting import added
-
         self._store = added(self._opened, self._model, methods, seeds, self._memory, progress=self._progress)
         return self
 

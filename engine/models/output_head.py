@@ -1,4 +1,4 @@
-"""The output head of a transformers model, the check that it reproduces the model's logits, and what a forward pass takes.
+"""The output head of a transformers model, and the check that it reproduces the logits.
 
 Knows no file, no tokenizer and no store.
 """
