@@ -1,6 +1,6 @@
-"""The output head of a transformers model, the check that it reproduces the model's logits, and what a forward pass takes.
+"""The output head of a transformers model, and the check that it reproduces the model's logits.
 
-Knows no file, no tokenizer and no store.
+Also the memory of weights and of a forward pass. Knows no file, no tokenizer and no store.
 """
 
 from __future__ import annotations
