@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..results.printable import printable
-
-if TYPE_CHECKING:
-    from .attributions import Answer
 
 _SHOWN_QUERIES = 5
 _SHOWN_CHARACTERS = 300
@@ -17,15 +14,41 @@ _WIDTH = 110
 _CELL = "text-align:left;vertical-align:top;white-space:pre-wrap"
 
 
-def answers_text(answers: Sequence[Answer]) -> str:
+class DisplayedExample(Protocol):
+    """What is shown of one example of an answer."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def completion(self) -> str: ...
+
+
+class DisplayedAnswer(Protocol):
+    """What is shown of one query's answer."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def completion(self) -> str: ...
+    @property
+    def examples(self) -> Sequence[DisplayedExample]: ...
+
+
+def answers_text(answers: Sequence[DisplayedAnswer]) -> str:
     """The first answers as lines: a heading per query, and a line per example with its score and completion."""
     blocks = []
     for answer in answers[:_SHOWN_QUERIES]:
         lines = [_cut(f"{answer.prompt} → {answer.completion}" if answer.prompt else answer.completion)]
-        width = max((len(example.id) for example in answer), default=0)
+        width = max((len(example.id) for example in answer.examples), default=0)
         lines += [
             _cut(f"{example.rank:>4}  {example.score:>9.4f}  {example.id:<{min(width, 30)}}  {example.completion}")
-            for example in answer
+            for example in answer.examples
         ]
         blocks.append("\n".join(lines))
     if len(answers) > _SHOWN_QUERIES:
@@ -33,14 +56,14 @@ def answers_text(answers: Sequence[Answer]) -> str:
     return "\n\n".join(blocks)
 
 
-def answers_html(answers: Sequence[Answer]) -> str:
+def answers_html(answers: Sequence[DisplayedAnswer]) -> str:
     """The first answers as tables, prompt and completion apart; every text is escaped."""
     parts = []
     for answer in answers[:_SHOWN_QUERIES]:
         prompt = f"<span style='opacity:.6'>{_escaped(answer.prompt)}</span>" if answer.prompt else ""
         rows = [
             (str(example.rank), f"{example.score:.4f}", example.id, example.prompt, example.completion)
-            for example in answer
+            for example in answer.examples
         ]
         heading = f"<p style='white-space:pre-wrap'>{prompt}<b>{_escaped(answer.completion)}</b></p>"
         parts.append(heading + table_html(("rank", "score", "id", "prompt", "completion"), rows))

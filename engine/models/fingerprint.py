@@ -1,6 +1,6 @@
 """Fingerprints of models and tokenizers, which depend on their contents, not on their paths.
 
-Knows the byte layout of safetensors; knows no model class, no method, no store.
+Knows the byte layout of safetensors, and GGUF by its library; knows no model class, no method, no store.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def tokenizer_digest(tokenizer: HfTokenizer) -> str:
 
 
 def snapshot(path: str) -> Path:
-    """Folder of a model that was loaded before: the path itself, or the hub's local copy."""
-    if Path(path).is_dir():
+    """Folder or GGUF file of a model that was loaded before: the path itself, or the hub's local copy."""
+    if Path(path).exists():
         return Path(path)
     from huggingface_hub import snapshot_download
 
@@ -67,11 +67,11 @@ def snapshot(path: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class FileTensor:
-    """Where a tensor lies in a safetensors file."""
+    """Where a tensor lies in a file."""
 
     file: Path
     dtype: str
-    """The format's name of the dtype, such as F32."""
+    """The format's name of the dtype, such as F32, or of a quantised type of GGUF."""
     shape: tuple[int, ...]
     begin: int
     """First byte in the file."""
@@ -85,7 +85,10 @@ class FileTensor:
 
 
 def file_tensors(folder: Path) -> Iterator[tuple[str, FileTensor]]:
-    """(name, tensor) of all safetensors files of a folder; two files may have tensors of one name."""
+    """(name, tensor) of all safetensors files of a folder, where two files may have tensors of one name, or of a GGUF file."""
+    if folder.is_file():
+        yield from _gguf_tensors(folder)
+        return
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as handle:
             (size,) = struct.unpack("<Q", handle.read(8))
@@ -94,6 +97,14 @@ def file_tensors(folder: Path) -> Iterator[tuple[str, FileTensor]]:
             if name != "__metadata__":
                 begin, end = (8 + size + offset for offset in entry["data_offsets"])
                 yield name, FileTensor(file, entry["dtype"], tuple(entry["shape"]), begin, end)
+
+
+def _gguf_tensors(file: Path) -> Iterator[tuple[str, FileTensor]]:
+    from gguf import GGUFReader
+
+    for tensor in GGUFReader(file).tensors:
+        begin, shape = int(tensor.data_offset), tuple(int(length) for length in tensor.shape)
+        yield tensor.name, FileTensor(file, tensor.tensor_type.name, shape, begin, begin + int(tensor.n_bytes))
 
 
 def sampled_ranges(size: int) -> list[tuple[int, int]]:
@@ -108,7 +119,7 @@ def sample(dtype: str, shape: Sequence[int], parts: Iterable[bytes]) -> bytes:
 
 
 def folder_samples(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """(name; dtype, shape and sampled bytes) of each tensor of a folder."""
+    """(name; dtype, shape and sampled bytes) of each tensor of a folder or of a GGUF file."""
     for name, tensor in file_tensors(folder):
         ranges = sampled_ranges(tensor.end - tensor.begin)
         yield name, sample(tensor.dtype, tensor.shape, (tensor.read(start, stop) for start, stop in ranges))

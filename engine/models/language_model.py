@@ -17,6 +17,7 @@ from ..interface.model_view import ModelShape
 from .adapters import base_model_of, with_adapter
 from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest, weights_digest
+from .gguf_files import is_gguf
 from .model_files import (
     computation_settings,
     dtype_of,
@@ -27,6 +28,7 @@ from .model_files import (
     silence_libraries,
 )
 from .output_head import activation_bytes, check_head, output_head, weight_bytes
+from .quantised import note_on, quantisation_of
 from .transformers_types import HfClass, HfModel, HfTokenizer
 
 
@@ -35,7 +37,7 @@ class ModelChoice:
     """Which model to load, on which device and in which dtype."""
 
     path: str
-    """Folder or hub id of a Hugging Face causal LM, or folder of a LoRA adapter of one."""
+    """Folder or hub id of a Hugging Face causal LM, folder of a LoRA adapter of one, or GGUF file."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:i."""
     dtype: str = "auto"
@@ -61,7 +63,7 @@ class LanguageModel:
     """A loaded model, split into its trunk and its output head."""
 
     path: str
-    """Absolute folder, or hub id; empty if the weights are in memory alone."""
+    """Absolute folder or GGUF file, or hub id; empty if the weights are in memory alone."""
     trunk: HfModel
     """Module: token ids (n, T) → last hidden state (n, T, D), final norm included."""
     head: LinearHead
@@ -113,17 +115,17 @@ def load(choice: ModelChoice) -> LanguageModel:
     silence_libraries()
     base = base_model_of(choice.path)
     config = read_config(base, choice.trust_remote_code)
-    dtype = dtype_of(choice.dtype, config, device)
-    model = read_weights(base, config, dtype, choice.trust_remote_code)
+    dtype = torch.float32 if is_gguf(base) and choice.dtype == "auto" else dtype_of(choice.dtype, config, device)
+    model, kind = read_weights(base, config, dtype, choice.trust_remote_code, device), quantisation_of(config)
     if base != choice.path:
         model = with_adapter(model, choice.path)
-    model = model.to(device).eval().requires_grad_(False)
+    model = (model if kind else model.to(device)).eval().requires_grad_(False)
     has_tokenizer = (Path(choice.path) / "tokenizer.json").is_file()
     tokenizer = read_tokenizer(choice.path if has_tokenizer else base, choice.trust_remote_code)
     head = output_head(model, config)
-    check_head(model, head, choice.path)
+    check_head(model, head, choice.path, quantised=bool(kind))
     return LanguageModel(
-        path=str(Path(choice.path).resolve()) if Path(choice.path).is_dir() else choice.path,
+        path=str(Path(choice.path).resolve()) if Path(choice.path).exists() else choice.path,
         trunk=model.base_model,
         head=head,
         tokenizer=tokenizer,
@@ -134,7 +136,16 @@ def load(choice: ModelChoice) -> LanguageModel:
         },
         memory={"weights": weight_bytes(model), "activations": activation_bytes(config, dtype)},
         device=device,
+        notes=_notes(base, head, kind),
     )
+
+
+def _notes(base: str, head: LinearHead, kind: str) -> tuple[str, ...]:
+    """What the user should know of how the weights of a model are read."""
+    if kind:
+        return (note_on(kind, head),)
+    dtype = str(head.weight.dtype).removeprefix("torch.")
+    return (f"GGUF weights are dequantised to {dtype}; the head is read as {dtype}",) if is_gguf(base) else ()
 
 
 def _as_chosen(model: LanguageModel, choice: ModelChoice) -> LanguageModel:
@@ -163,6 +174,10 @@ def load_trainable(choice: ModelChoice) -> HfModel:
     """
     silence_libraries()
     config = read_config(choice.path, choice.trust_remote_code)
+    if kind := quantisation_of(config):
+        raise ModelError(
+            f"{choice.path} is quantised ({kind}) and cannot be trained: give the model that it was made from"
+        )
     return read_weights(
         choice.path, config, dtype_of(choice.dtype, config, torch.device("cpu")), choice.trust_remote_code
     )

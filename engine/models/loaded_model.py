@@ -13,10 +13,12 @@ import torch
 
 from ...store.errors import DeviceError, ModelError
 from .adapters import merged
+from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest
 from .language_model import LanguageModel, pick_device
 from .model_files import one_line, prefix_tokens, read_tokenizer, silence_libraries
 from .output_head import activation_bytes, check_head, output_head, weight_bytes
+from .quantised import note_on, quantisation_of
 from .tensor_digest import adapter_digest, model_digest
 from .transformers_types import HfModel, HfTokenizer
 
@@ -28,8 +30,8 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
 
     The object stays as it is: its device, its training mode, its hooks and which of its weights require gradients. headwater
     computes with copies of its modules that share the weights and are always in evaluation mode, so a model that is trained
-    further must be given again. Of a model of peft all weights are copied, and its adapter is merged into the copy. With
-    `tokenizer` None it is read from the folder that the model was loaded from.
+    further must be given again. Quantised weights are copied, and those of a model of peft, whose adapter is merged into the
+    copy. With `tokenizer` None it is read from the folder that the model was loaded from.
 
     The fingerprint is that of the folder or hub id that the model was loaded from, if the weights are the same there, or else
     that of the files that `save_pretrained` would write: see :func:`model_digest` and :func:`adapter_digest`, also for what they
@@ -45,19 +47,11 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
     _require_model(model.get_base_model() if adapted else model)
     place = _place(model, device)
     tokenizer = _tokenizer(model, tokenizer)
+    path, digest = ("", adapter_digest(model)) if adapted else model_digest(model)
     own = merged(_copied(model, {}), "the adapter in memory").requires_grad_(False) if adapted else shared_copy(model)
-    head = output_head(own, own.config)
-    name = f"the {type(own).__name__} in memory"
-    if head.weight.dtype not in _DTYPES:
-        raise ModelError(f"{name} has a head in {_name(head.weight.dtype)}: use float32, bfloat16 or float16")
-    try:
-        check_head(own, head, name)
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{name} does not run as a causal language model: {one_line(error)}") from None
-    adapter = adapter_digest(model) if adapted else ""
-    path, digest = ("", adapter) if adapter else model_digest(own)
+    if not digest:
+        path, digest = model_digest(own)
+    head, kind = _checked_head(own), quantisation_of(own.config)
     return LanguageModel(
         path=path,
         trunk=own.base_model,
@@ -67,19 +61,38 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
         fingerprint={"model": digest, "tokenizer": tokenizer_digest(tokenizer)},
         memory={"weights": weight_bytes(own), "activations": activation_bytes(own.config, head.weight.dtype)},
         device=place,
+        notes=(note_on(kind, head),) if kind else (),
     )
+
+
+def _checked_head(model: HfModel) -> LinearHead:
+    """The head of a model in memory, which gives the model's own logits in a dtype that headwater computes in."""
+    head, name = output_head(model, model.config), f"the {type(model).__name__} in memory"
+    if head.weight.dtype not in _DTYPES:
+        dtype = str(head.weight.dtype).removeprefix("torch.")
+        raise ModelError(f"{name} has a head in {dtype}: use float32, bfloat16 or float16")
+    try:
+        check_head(model, head, name, quantised=bool(quantisation_of(model.config)))
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{name} does not run as a causal language model: {one_line(error)}") from None
+    return head
 
 
 def shared_copy(model: HfModel) -> HfModel:
     """Copies of a model's modules that share its weights, in evaluation mode and without gradients of weights.
 
+    Quantised weights are copied, since their libraries pack them in another way at the first product.
+
     Raises:
         ModelError: a module cannot be copied.
     """
+    if quantisation_of(model.config):
+        return _copied(model, {}).eval().requires_grad_(False)
     shared: dict[int, object] = {id(buffer): buffer for buffer in model.buffers()}
     for weight in model.parameters():
-        plain = type(weight) is torch.nn.Parameter  # quantised ones have classes and attributes of their own
-        shared[id(weight)] = torch.nn.Parameter(weight.detach(), requires_grad=False) if plain else weight
+        shared[id(weight)] = torch.nn.Parameter(weight.detach(), requires_grad=False)
     return _copied(model, shared).eval()
 
 
@@ -138,7 +151,3 @@ def _tokenizer(model: HfModel, tokenizer: HfTokenizer) -> HfTokenizer:
             "the one that AutoTokenizer.from_pretrained gives"
         )
     return tokenizer
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -1,7 +1,7 @@
 """Reads a model's files safely: config, weights, tokenizer. Knows no head, no method and no store.
 
-Weights are read from safetensors only (no pickle is ever loaded), code that ships with a model runs only if it is allowed, and
-missing weights are an error instead of random numbers.
+Weights are read from safetensors and GGUF files only (no pickle is ever loaded), code that ships with a model runs only if it is
+allowed, and missing weights are an error instead of random numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 
 from ...store.errors import ModelError
+from .gguf_files import dequantised, is_gguf, location, require_gguf
+from .quantised import quantisation_of, silence_kernels
 from .tokenizer_check import checked_tokenizer, tokenizer_file
 from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
 
@@ -28,6 +30,7 @@ def silence_libraries() -> None:
 
     hub_verbosity: HfClass = hub_logging
     hub_verbosity.set_verbosity_error()
+    silence_kernels()
 
     verbosity: HfClass = logging
     verbosity.set_verbosity_error()
@@ -48,14 +51,22 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
     from transformers import AutoConfig
 
     folder = Path(path)
+    require_gguf(path)
     if folder.is_dir() and not (folder / "config.json").is_file():
+        files = sorted(file.name for file in folder.glob("*.gguf"))
+        hint = f"name the file, {folder / files[0]}" if files else "give a Hugging Face model folder or hub id"
+        raise ModelError(f"{path} is not a model folder (it has no config.json)", hint=hint)
+    if folder.is_file() and not is_gguf(path):
+        raise ModelError(f"{path} is a file", hint="give a Hugging Face model folder, a hub id or a GGUF file")
+    if not folder.exists() and (
+        path.startswith((".", "/", "~")) or path.count("/") > 1 or path.lower().endswith(".gguf")
+    ):
         raise ModelError(
-            f"{path} is not a model folder (it has no config.json)", hint="give a Hugging Face model folder or hub id"
+            f"{path}: no such folder or file", hint="give a Hugging Face model folder, a hub id or a GGUF file"
         )
-    if not folder.exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise ModelError(f"{path}: no such folder", hint="give a Hugging Face model folder or hub id")
+    place, further = location(path)
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=remote_code, **further)
     except Exception as error:  # transformers raises many kinds of exceptions for a config that it does not take
         if "trust_remote_code" in str(error):
             raise ModelError(f"{path} needs Python code of its own: --trust-remote-code allows it to run") from None
@@ -66,27 +77,39 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
     return config
 
 
-def dtype_of(name: str, config: HfConfig, device: torch.device) -> torch.dtype:
-    """The torch dtype of a name; auto is float32 on a CPU, and the checkpoint's own dtype on other devices."""
+def dtype_of(
+    name: str,
+    config: HfConfig,
+    device: torch.device,
+) -> torch.dtype:
+    """The torch dtype of a name; auto is float32 on a CPU, and the checkpoint's own dtype on other devices and for
+    quantised checkpoints.
+    """
     if name != "auto":
         if name not in _DTYPES:
             raise ModelError(f"no dtype {name}; there are auto, {', '.join(_DTYPES)}: choose one with --dtype")
         return _DTYPES[name]
-    if device.type == "cpu":  # half precision is several times slower than float32 on most CPUs
+    if device.type == "cpu" and not quantisation_of(
+        config
+    ):  # half precision is several times slower than float32 on most CPUs
         return torch.float32
     checkpoint_dtype = getattr(config, "dtype", None)
     return checkpoint_dtype if isinstance(checkpoint_dtype, torch.dtype) else torch.bfloat16
 
 
-def read_weights(path: str, config: HfConfig, dtype: torch.dtype, remote_code: bool) -> HfModel:
-    """Load the model with its weights, from safetensors only.
+def read_weights(
+    path: str, config: HfConfig, dtype: torch.dtype, remote_code: bool, device: torch.device | None = None
+) -> HfModel:
+    """Load the model with its weights, from safetensors or a GGUF file only.
+
+    `device`: where quantised weights are put, which cannot be moved later; others are put into the CPU's memory.
 
     Raises:
         ModelError: there is no safetensors file, weights are missing, or the checkpoint does not load.
     """
     from transformers import AutoModelForCausalLM
 
-    folder = Path(path)
+    folder, (place, which), kind = Path(path), location(path), quantisation_of(config)
     if folder.is_dir() and not list(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         if pickled:
@@ -94,14 +117,18 @@ def read_weights(path: str, config: HfConfig, dtype: torch.dtype, remote_code: b
                              "save the model again with safe_serialization=True")  # fmt: skip
         raise ModelError(f"{path} has no weights: no *.safetensors is there; save the model with save_pretrained")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), dequantised(path) as further:
             warnings.simplefilter("ignore")
             auto: HfClass = AutoModelForCausalLM
             model, loading_info = auto.from_pretrained(
-                path, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=remote_code,
-                output_loading_info=True,
+                place, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=remote_code,
+                output_loading_info=True, **which, **further, **({"device_map": {"": device}} if kind and device else {}),
             )  # fmt: skip
     except Exception as error:  # transformers raises many kinds of exceptions for a damaged or foreign checkpoint
+        if kind and isinstance(error, ImportError):
+            raise ModelError(
+                f"{path} is quantised ({kind}), and what loads it is not installed: {one_line(error)}"
+            ) from None
         raise ModelError(f"{path} does not load as a causal language model: {one_line(error)}") from None
     missing = sorted(loading_info["missing_keys"])
     if missing:
@@ -121,7 +148,8 @@ def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote_code)
+        place, further = location(path)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=remote_code, **further)
         tokenizer("a")  # settings of a wrong type fail only here
     except Exception as error:  # transformers raises many kinds of exceptions
         if "trust_remote_code" in str(error):

@@ -1,6 +1,6 @@
-"""The output head of a transformers model, and the check that it reproduces the logits.
+"""The output head of a transformers model, and the check that it reproduces the model's logits.
 
-Knows no file, no tokenizer and no store.
+Also the memory of weights and of a forward pass. Knows no file, no tokenizer and no store.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from ...store.errors import ModelError
 from ..interface.model_view import ModelShape
 from .batch_outputs import LinearHead
 from .linear_io import linear_layers_of, skipped_weights
+from .quantised import quantisation_of, require_float_head
 from .transformers_types import HfConfig, HfModel
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
+
+_ROUNDED = 0.1
+"""Largest mean change of hidden states by the rounding of quantised layers, as a part of their mean."""
 
 
 def output_head(model: HfModel, config: HfConfig) -> LinearHead:
@@ -25,6 +29,9 @@ def output_head(model: HfModel, config: HfConfig) -> LinearHead:
     output = model.get_output_embeddings()
     if output is None or not hasattr(output, "weight"):
         raise ModelError(f"{type(model).__name__} has no linear language-model head")
+    kind = quantisation_of(config)
+    if kind:
+        require_float_head(output.weight, type(model).__name__, kind)
     text = config.get_text_config()
     context = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 2048
     layers = int(getattr(text, "num_hidden_layers", 0))
@@ -42,8 +49,11 @@ def output_head(model: HfModel, config: HfConfig) -> LinearHead:
     return LinearHead(model_shape, output.weight.detach(), getattr(output, "bias", None), scale, softcap)
 
 
-def check_head(model: HfModel, head: LinearHead, path: str) -> None:
-    """Raise ModelError if the head does not reproduce the model's own logits, or if the trunk is not causal."""
+def check_head(model: HfModel, head: LinearHead, path: str, *, quantised: bool = False) -> None:
+    """Raise ModelError if the head does not reproduce the model's own logits, or if the trunk is not causal.
+
+    `quantised`: later tokens may change hidden states by as much as rounding to 8 bits, whose scales depend on the batch.
+    """
     length = min(8, head.model_shape.max_length)
     ids = torch.arange(2 * length, device=head.weight.device).reshape(2, length) % head.model_shape.vocabulary
     with torch.inference_mode():
@@ -58,7 +68,8 @@ def check_head(model: HfModel, head: LinearHead, path: str) -> None:
     if not torch.isfinite(model_logits).all():
         return  # the first batch raises an error that names the example
     tolerance = _TOLERANCE[head.weight.dtype]
-    if float((hidden[:, : shorter.shape[1]] - shorter).abs().mean()) > tolerance * float(hidden.abs().mean()):
+    causal = _ROUNDED if quantised else tolerance
+    if float((hidden[:, : shorter.shape[1]] - shorter).abs().mean()) > causal * float(hidden.abs().mean()):
         raise ModelError(
             f"{path} is not causal: its states depend on later tokens; headwater supports causal language models only"
         )

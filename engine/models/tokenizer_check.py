@@ -78,6 +78,8 @@ def tokenizer_file(path: str) -> Path | None:
     if Path(path).is_dir():
         file = Path(path) / "tokenizer.json"
         return file if file.is_file() else None
+    if Path(path).exists():  # a GGUF file, which holds its tokenizer
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(path, "tokenizer.json")
