@@ -92,7 +92,7 @@ def test_what_is_no_gguf_file_is_refused_in_one_line(work, tmp_path, monkeypatch
     shutil.copy(work / "corpus.jsonl", tmp_path / "corpus.jsonl")
     cases = {
         "cut.gguf": "cut.gguf", "other.gguf": "other.gguf", "empty.gguf": "empty.gguf", "absent.gguf": "no such folder or file",
-        "folder": "name the file, .*m.gguf", "corpus.jsonl": "is a file: give .* a GGUF file",
+        "folder": "name the file, .*m.gguf", "corpus.jsonl": "is a file\nhint: give .* a GGUF file",
     }  # fmt: skip
     for name, message in cases.items():
         with pytest.raises(ModelError, match=message) as caught:

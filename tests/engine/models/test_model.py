@@ -224,7 +224,7 @@ def test_what_is_no_folder_is_no_model(where, tmp_path):
         path.write_text("hello")
     with pytest.raises(
         ModelError,
-        match=r"neither a model folder nor|x: no such folder\nhint: give a Hugging Face model folder or hub id$",
+        match=r"x(: no such folder or file| is a file)\nhint: give a Hugging Face model folder, a hub id or a GGUF file$",
     ) as caught:
         opened(path)
     assert "\n" not in str(caught.value)
