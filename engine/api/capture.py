@@ -8,7 +8,7 @@ Knows no method by name.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -28,7 +28,7 @@ from .progress_choice import shown_run
 
 if TYPE_CHECKING:
     from ..models.language_model import LanguageModel
-    from ..models.transformers_types import HfModel
+    from ..models.transformers_types import HfModel, HfTokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -61,13 +61,25 @@ class Capture(TrainerCallback):
         self.members: list[str] = []
         """Names of the members that were captured, in order."""
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
+        """Called by the Trainer before the first step: refuse a training that would capture nothing.
+
+        Raises:
+            SettingsError: the Trainer saves no checkpoints. ModelError: there is no tokenizer.
+        """
+        if str(getattr(args.save_strategy, "value", args.save_strategy)) == "no":
+            raise SettingsError(
+                "Capture ingests the checkpoints that the Trainer saves, and it saves none: set save_strategy"
+            )
+        self._tokenizer(objects)
+
     def on_save(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Called by the Trainer when it has saved a checkpoint."""
         step = int(state.global_step)
         if state.is_world_process_zero and (self._steps is None or step in self._steps):
             self.capture(Path(args.output_dir) / f"checkpoint-{step}", objects["model"], f"step-{step}", objects)
 
-    def capture(self, folder: Path, model: HfModel, label: str, objects: dict[str, Any]) -> None:
+    def capture(self, folder: Path, model: HfModel, label: str, objects: Mapping[str, Any]) -> None:
         """Ingest the training set by the model that was saved in a folder, as members with a label.
 
         Raises:
@@ -86,8 +98,11 @@ class Capture(TrainerCallback):
         self.members += methods
         _log.info("captured %s in %s", ", ".join(methods), self._store)
 
-    def _loaded(self, folder: Path, model: HfModel, objects: dict[str, Any]) -> LanguageModel:
+    def _loaded(self, folder: Path, model: HfModel, objects: Mapping[str, Any]) -> LanguageModel:
+        return replace(from_objects(model, self._tokenizer(objects)), path=str(folder.resolve()))
+
+    def _tokenizer(self, objects: Mapping[str, Any]) -> HfTokenizer:
         tokenizer = self._options.get("tokenizer") or objects.get("processing_class") or objects.get("tokenizer")
         if tokenizer is None:
             raise ModelError("Capture needs the tokenizer: give the Trainer processing_class, or Capture tokenizer")
-        return replace(from_objects(model, tokenizer), path=str(folder.resolve()))
+        return tokenizer

@@ -95,6 +95,13 @@ def lds(
 
     Raises:
         DataError: shapes do not match, or there are fewer than three subsets.
+
+    >>> import numpy as np
+    >>> scores, masks = store.scores("questions.jsonl"), np.random.default_rng(0).random((20, len(store))) < 0.5
+    >>> losses = -(masks @ scores.T)
+    >>> figures = hw.evaluate.lds(scores, masks, losses)
+    >>> round(figures.value, 2)
+    1.0
     """
     return Evaluation(
         evaluate_lds(array_of(scores, "scores"), _masks(masks), array_of(outcomes, "outcomes"), outcome, resamples)
@@ -125,6 +132,10 @@ def retrieval(answers: Any, relevant: Any) -> Evaluation:
 
     Raises:
         DataError: there is no query with a relevant example.
+
+    >>> answers = store.attribute("questions.jsonl", top=5)
+    >>> hw.evaluate.retrieval(answers, relevant=["corpus.jsonl:4", "corpus.jsonl:9"]).facts()["queries"]
+    ['questions.jsonl:1', 'questions.jsonl:2']
     """
     if isinstance(relevant, dict):
         labels: Labels = RelevantPairs({query: frozenset(map(str, ids)) for query, ids in relevant.items()})

@@ -95,6 +95,11 @@ def ingest(
 
     Raises:
         HeadwaterError: the data, the model or a setting cannot be used, or the plan exceeds the memory budget.
+
+    >>> import headwater as hw
+    >>> store = hw.ingest("corpus.jsonl", "my-store", model="./my-model", methods=["rise", hw.method("grasp", m=512)])
+    >>> store.methods
+    ['rise', 'grasp']
     """
     holder = ModelHolder(model_choice(model, options))
     memory, progress = memory_of(options), options.get("progress", True)
@@ -117,6 +122,12 @@ def open_store(store: PathLike, *, model: object = None, **options: Unpack[Model
 
     Raises:
         StoreMissing: no store is there. StoreMismatch: the model object is another one than the store's.
+
+    >>> store = hw.open("my-store")
+    >>> len(store)
+    24
+    >>> print(store[3].id, store.complete)
+    corpus.jsonl:4 True
     """
     opened, choice = FeatureStore.open(str(store)), model_choice(model, options)
     if choice.loaded is not None:
@@ -132,6 +143,9 @@ def method(name: str, **settings: object) -> MethodChoice:
 
     Raises:
         UnknownMethod: no such method is installed. SettingsError: a setting is unknown or of the wrong type.
+
+    >>> hw.method("grasp", m=2048)
+    method('grasp', m=2048)
     """
     return method_choice(name, settings)  # type: ignore[arg-type]
 

@@ -108,6 +108,14 @@ class Store:
 
         Raises:
             HeadwaterError: the queries, the model or an option cannot be used, or the plan exceeds the memory budget.
+
+        >>> question = {"prompt": "river stone ", "completion": "light"}
+        >>> answers = store.attribute(question, top=3)
+        >>> answers.rows.shape, len(answers[0].texts)
+        ((1, 3), 3)
+        >>> opponents = store.attribute("a bare text", bottom=3)
+        >>> contrast = store.attribute(question, minus={"prompt": "river stone ", "completion": "winter"})
+        >>> of_one_file = store.attribute(question, where={"source": "corpus.jsonl"})
         """
         if bottom < 0 or top < 1:
             raise SettingsError("attribute: top and bottom are numbers of examples, at least 1")
@@ -117,7 +125,12 @@ class Store:
 
     @checked
     def value(self, queries: object, method: str | None = None, **options: Unpack[QueryKeywords]) -> Values:
-        """The mean score of each example over all queries: how much it is worth for them together."""
+        """The mean score of each example over all queries: how much it is worth for them together.
+
+        >>> values = store.value("questions.jsonl")
+        >>> values.scores.shape, values.best(2).shape
+        ((24,), (2,))
+        """
         with self._run() as run:
             session = self._session(queries, method, 1, run, options, every=True)
             return Values(session, np.concatenate([part.copy() for _, part in session.value()]))
@@ -131,6 +144,10 @@ class Store:
 
         out: a new path that ends in .zarr; the scores are streamed there instead, and the Zarr array (N, Q) is returned, which
         reads from disk.
+
+        >>> scores = store.scores("questions.jsonl")
+        >>> scores.shape, scores.dtype
+        ((2, 24), dtype('float32'))
         """
         with self._run() as run:
             session = self._session(queries, method, 1, run, options, every=True)
@@ -145,13 +162,22 @@ class Store:
     def iter_scores(
         self, queries: object, method: str | None = None, **options: Unpack[QueryKeywords]
     ) -> Iterator[tuple[int, Array]]:
-        """(first row, (Q, rows) float32) for consecutive blocks of examples; each array is a copy of the caller's own."""
+        """(first row, (Q, rows) float32) for consecutive blocks of examples; each array is a copy of the caller's own.
+
+        >>> sum(part.shape[1] for first, part in store.iter_scores("questions.jsonl"))
+        24
+        """
         session = self._session(queries, method, 1, Run(self._memory), options, every=True)
         return ((first, np.ascontiguousarray(part.T)) for first, part in session.scores())
 
     @checked
     def compare(self, queries: object, methods: Sequence[str], *, top: int = 10) -> Comparison:
-        """Several methods on the same queries: overlap of their best examples, their rank correlation, and what each costs."""
+        """Several methods on the same queries: overlap of their best examples, their rank correlation, and what each costs.
+
+        >>> comparison = store.compare("questions.jsonl", ["rise", "grasp", "bm25"], top=5)
+        >>> 0 <= comparison.pair("rise", "bm25").overlap <= 1
+        True
+        """
         with self._run() as run:
 
             def session(name: str) -> QuerySession:
@@ -170,13 +196,21 @@ class Store:
         task: examples of the task, as queries are given. count: how many, or a part such as "10%". method: whose rows are the
         examples' features; "grasp" by default if the store has it. `tokens`, `quotas`, `distinct` and others: see
         :class:`SelectKeywords`.
+
+        >>> chosen = store.select("questions.jsonl", count="25%")
+        >>> len(chosen), sorted(chosen.records()[0])
+        (6, ['gain', 'id', 'order', 'row', 'source', 'text', 'tokens'])
         """
         with self._run() as run:
             return selected(self._opened, self._model, query_data(task, "task"), count, method, options, run)
 
     @checked
     def add(self, *methods: str | MethodChoice, seeds: int = 1) -> Store:
-        """Add methods from what the store keeps: no corpus is read. Methods that are fitted, such as stride, are fitted."""
+        """Add methods from what the store keeps: no corpus is read. Methods that are fitted, such as stride, are fitted.
+
+        >>> store.add("graddot").methods
+        ['rise', 'grasp', 'graddot']
+        """
         self._store = added(self._opened, self._model, methods, seeds, self._memory, progress=self._progress)
         return self
 

@@ -14,7 +14,7 @@ from small import save_model, sentences
 RISE = {"kr": 16, "kh": 16, "kg": 8}
 
 
-def trained(folder: Path, capture: hw.Capture, *, tokenizer: bool = True):
+def trained(folder: Path, capture: hw.Capture, *, tokenizer: bool = True, save: str = "steps"):
     """A training of six steps that saves every second one."""
     from transformers import (
         AutoModelForCausalLM,
@@ -31,7 +31,7 @@ def trained(folder: Path, capture: hw.Capture, *, tokenizer: bool = True):
     data = [{"input_ids": ids, "labels": [-100, *ids[1:]]} for ids in rows]
     arguments = TrainingArguments(
         str(folder / "out"), max_steps=6, save_steps=2, per_device_train_batch_size=4, learning_rate=1e-2,
-        report_to=[], disable_tqdm=True, use_cpu=True, logging_steps=1000,
+        save_strategy=save, report_to=[], disable_tqdm=True, use_cpu=True, logging_steps=1000,
     )  # fmt: skip
     trainer = Trainer(
         model, arguments, DataCollatorForSeq2Seq(own, padding=True), data, callbacks=[capture],
@@ -83,3 +83,5 @@ def test_what_cannot_be_captured_is_refused(folder: Path, tmp_path: Path):
         hw.Capture(tmp_path / "S", step=3)
     with pytest.raises(ModelError, match="tokenizer"):
         trained(folder, hw.Capture(tmp_path / "S", methods=hw.method("rise", **RISE), progress=False), tokenizer=False)
+    with pytest.raises(SettingsError, match="save_strategy"):
+        trained(folder, hw.Capture(tmp_path / "S", methods=hw.method("rise", **RISE), progress=False), save="no")
