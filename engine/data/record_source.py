@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .urls import shown
+
 
 @dataclass(frozen=True, slots=True)
 class RecordSource:
@@ -30,5 +32,5 @@ Data: TypeAlias = str | RecordSource
 
 
 def name_of_data(data: Data) -> str:
-    """The path of data, or the name of records, for messages."""
-    return data if isinstance(data, str) else data.name
+    """The path or URL of data without its secrets, or the name of records, for messages."""
+    return shown(data) if isinstance(data, str) else data.name
