@@ -19,6 +19,7 @@ class HubServer(RangeServer):
     """Every revision has the same files."""
 
     headers = {"X-Repo-Commit": SHA, "ETag": '"tag"'}  # noqa: RUF012
+    absent_headers = {"X-Error-Code": "EntryNotFound"}  # noqa: RUF012
 
     def api(self, handler: BaseHTTPRequestHandler) -> bool:
         asked = _API.match(unquote(handler.path))

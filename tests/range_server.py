@@ -15,6 +15,7 @@ class RangeServer(ThreadingHTTPServer):
 
     daemon_threads = True
     headers: dict[str, str] = {}  # noqa: RUF012 — further headers of each file
+    absent_headers: dict[str, str] = {}  # noqa: RUF012 — of an answer that there is none
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -67,6 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         if status > 200 or not file.is_file():
             self.send_response(status if status > 200 else 404)
             self.send_header("Content-Length", "0")
+            for name, value in server.absent_headers.items():
+                self.send_header(name, value)
             self.end_headers()
             return
         data, asked = file.read_bytes(), re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))

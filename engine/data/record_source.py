@@ -25,6 +25,8 @@ class RecordSource:
     """The records from a 0-based number on, each as field name → value."""
     plain: bool = False
     """Whether the records are texts that stand for themselves: {"text": …}, read by no template."""
+    address: str = ""
+    """Where the same records can be opened again, such as `hf:NAME?split=train`; empty: nowhere."""
 
 
 Data: TypeAlias = str | RecordSource

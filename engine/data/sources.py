@@ -17,6 +17,7 @@ from ...store.errors import CorpusError
 from .decompression import split_suffix
 from .file_listing import expand, known_suffixes
 from .formats import Record, read_records
+from .hub_datasets import hub_dataset, is_hub_dataset
 from .record_source import Data, RecordSource
 from .unread_files import ListedFile, escaped, format_of
 from .urls import is_url, shown
@@ -66,7 +67,7 @@ def find_sources(data: Sequence[Data], *, lines: bool = False) -> list[Source]:
     """
     named_files: dict[str, ListedFile] = {}
     try:
-        for path in (item for item in data if isinstance(item, str)):
+        for path in (item for item in data if isinstance(item, str) and _is_file(item)):
             for file in expand(path)[0]:
                 named_files.setdefault(file.path if is_url(file.path) else str(Path(file.path).absolute()), file)
         files = _with_unique_names(named_files)
@@ -74,7 +75,8 @@ def find_sources(data: Sequence[Data], *, lines: bool = False) -> list[Source]:
     except OSError as error:
         raise CorpusError(f"{error.filename}: cannot read: {error.strerror or error}") from error
     taken = {source.name for source in sources}
-    for content in {item.digest: item for item in data if isinstance(item, RecordSource)}.values():
+    records = [hub_dataset(item) if isinstance(item, str) else item for item in data if not _is_file(item)]
+    for content in {item.digest: item for item in records}.values():
         sources.append(renamed(_source_of_records(content), taken))
         taken.add(sources[-1].name)
     if not sources:
@@ -100,6 +102,11 @@ def read_source(source: Source, start: int, columns: Container[str] | None) -> I
         yield Record(ordinal + 1, ordinal, dict(fields))
 
 
+def _is_file(data: Data) -> bool:
+    """Whether data are files: no records, and no data set's name."""
+    return isinstance(data, str) and not is_hub_dataset(data)
+
+
 def _source_of_records(content: RecordSource) -> Source:
     return Source(content.name, content.name, "records", content.size, content.digest, content)
 
@@ -118,7 +125,9 @@ def renamed(source: Source, taken: Container[str]) -> Source:
 def left_out_notes(paths: Sequence[str]) -> list[str]:
     """One line for each folder or glob of which `find_sources` leaves out files: how many, which and why."""
     with suppress(OSError):  # such as a folder without permission, which `find_sources` reports
-        return [escaped(f"{shown(path)}: {left_out}") for path in paths if (left_out := expand(path)[1])]
+        return [
+            escaped(f"{shown(path)}: {left_out}") for path in paths if _is_file(path) and (left_out := expand(path)[1])
+        ]
     return []
 
 
