@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .urls import shown
+
 
 @dataclass(frozen=True, slots=True)
 class RecordSource:
@@ -23,6 +25,8 @@ class RecordSource:
     """The records from a 0-based number on, each as field name → value."""
     plain: bool = False
     """Whether the records are texts that stand for themselves: {"text": …}, read by no template."""
+    address: str = ""
+    """Where the same records can be opened again, such as `hf:NAME?split=train`; empty: nowhere."""
 
 
 Data: TypeAlias = str | RecordSource
@@ -30,5 +34,5 @@ Data: TypeAlias = str | RecordSource
 
 
 def name_of_data(data: Data) -> str:
-    """The path of data, or the name of records, for messages."""
-    return data if isinstance(data, str) else data.name
+    """The path or URL of data without its secrets, or the name of records, for messages."""
+    return shown(data) if isinstance(data, str) else data.name

@@ -149,14 +149,8 @@ def _of_dataset(dataset: Any) -> TableRecords:
 def _of_iterable_dataset(dataset: Any) -> TableRecords:
     """Of a data set that is streamed, each time from its beginning or, where its files allow it, from a later record on."""
     info = dataset.info
-    facts = (
-        info.builder_name,
-        info.dataset_name,
-        info.config_name,
-        str(info.version),
-        str(dataset.split),
-        repr(info.features),
-    )
+    sizes = [(name, split.num_examples, split.num_bytes) for name, split in (info.splits or {}).items()]
+    facts = (info.builder_name, info.config_name, str(info.version), str(dataset.split), repr(info.features), sizes)
     return TableRecords(lambda start: iter(dataset.skip(start) if start else dataset), repr(facts))
 
 

@@ -11,6 +11,8 @@ from ...store.errors import CorpusError, DataError, SettingsError, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.reader import open_column
 from ..data.documents import RecordErrors
+from ..data.hub_datasets import is_hub_dataset
+from ..data.urls import is_url
 from ..ingest.array_provider import ArrayProvider
 from ..ingest.examples import Place, example_windows
 from ..ingest.member_model import fingerprints_of
@@ -70,7 +72,8 @@ def require_source(store: FeatureStore, name: str, method: SubsetMethod) -> None
 def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:
     """The corpus's files at the paths that the user gives, or at their paths at the ingestion."""
     paths = list(corpus) or [source["path"] for source in store.provenance["sources"]]
-    missing = [path for path in paths if not corpus and (not path or not ("://" in path or Path(path).exists()))]
+    local = [path for path in paths if not (is_url(path) or is_hub_dataset(path))]
+    missing = [path for path in local if not corpus and (not path or not Path(path).exists())]
     if missing:
         gone = f"{missing[0]} no longer exists" if missing[0] else "records that lay in no file are needed again"
         raise CorpusError(gone, hint=f"give the files of {store.url} with --corpus FILE")

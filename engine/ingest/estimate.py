@@ -8,6 +8,7 @@ from pathlib import Path
 from ...store.errors import HeadwaterError
 from ..data.decompression import split_suffix
 from ..data.sources import Source, read_source
+from ..data.urls import is_url
 from .examples import Place
 
 _SAMPLE = 2000
@@ -28,6 +29,8 @@ def _estimate_or_zero(source: Source) -> float:
 def _estimate(source: Source) -> float:
     if source.content is not None:
         return float(source.size)
+    if is_url(source.path):  # each look takes requests
+        return 0.0
     if source.format == "parquet":
         import pyarrow.parquet as pq
 

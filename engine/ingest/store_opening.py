@@ -27,8 +27,8 @@ from .stored_columns import precisions_of
 
 
 class _SourceRecord(TypedDict):
-    """A file of the corpus, as the store's provenance records it; or records that lie in no file, whose path is empty and whose
-    size is their number.
+    """A file of the corpus, as the store's provenance records it; or records that lie in no file, whose path says how they are
+    opened again, empty if they cannot be, and whose size is their number.
     """
 
     name: str
@@ -112,7 +112,10 @@ def require_same(path: str, facts: JsonObject, stored: JsonObject) -> None:
 
 
 def _source_records(sources: Sequence[Source]) -> list[_SourceRecord]:
-    return [{"name": s.name, "path": "" if s.content else s.path, "size": s.size, "digest": s.digest} for s in sources]
+    return [
+        {"name": s.name, "path": s.content.address if s.content else s.path, "size": s.size, "digest": s.digest}
+        for s in sources
+    ]
 
 
 def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str], append: bool) -> None:
@@ -181,7 +184,7 @@ def _is_same_place(record: _SourceRecord, source: Source) -> bool:
     """Whether a source is at the path of a recorded file, or has the name of recorded records."""
     path = record.get("path", "")
     if source.content:
-        return not path and source.content.name == record["name"]
+        return path == source.content.address and source.content.name == record["name"]
     return bool(path) and Path(source.path).absolute() == Path(path).absolute()
 
 
