@@ -68,7 +68,7 @@ def test_a_store_of_an_object_is_asked_with_it_or_with_its_folder(work: tuple[Pa
     by_object = scores(folder, "S", ModelChoice("", loaded=loaded))
     np.testing.assert_array_equal(by_object, scores(folder, "S", ModelChoice(str(folder / "tuned"), "cpu")))
     done("ingest", folder / "corpus.jsonl", "--store", folder / "F", "--model", folder / "tuned", "--method", "rise",
-         *(word for key, value in METHODS["rise"].items() for word in ("-o", f"rise.{key}", value)))  # fmt: skip
+         *(word for key, value in METHODS["rise"].items() for word in ("--set", f"rise.{key}", value)))  # fmt: skip
     np.testing.assert_array_equal(by_object, scores(folder, "F", ModelChoice("")))
     np.testing.assert_array_equal(by_object, scores(folder, "F", ModelChoice("", loaded=loaded)))
 
@@ -87,7 +87,7 @@ def test_another_model_is_refused(work: tuple[Path, LanguageModel]) -> None:
 def test_commands_that_need_the_object_say_so(work: tuple[Path, LanguageModel]) -> None:
     folder, loaded = work
     asked = ["--queries", folder / "queries.jsonl"]
-    quick = [part for key, value in QUICK.items() for part in ("-o", f"stride.{key}", value)]
+    quick = [part for key, value in QUICK.items() for part in ("--set", f"stride.{key}", value)]
     for words in (
         ["attribute", folder / "S", "--method", "rise", *asked],
         ["fit", folder / "S", "--method", "stride", *quick],
