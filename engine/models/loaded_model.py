@@ -16,7 +16,8 @@ from .adapters import merged
 from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest
 from .language_model import LanguageModel, pick_device
-from .model_files import one_line, prefix_tokens, read_tokenizer, silence_libraries
+from .library_errors import one_line
+from .model_files import prefix_tokens, read_tokenizer, silence_libraries
 from .output_head import activation_bytes, check_head, output_head, weight_bytes
 from .quantised import note_on, quantisation_of
 from .tensor_digest import adapter_digest, model_digest

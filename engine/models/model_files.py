@@ -14,6 +14,7 @@ import torch
 
 from ...store.errors import ModelError
 from .gguf_files import dequantised, is_gguf, location, require_gguf
+from .library_errors import one_line
 from .quantised import quantisation_of, silence_kernels
 from .tokenizer_check import checked_tokenizer, tokenizer_file
 from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
@@ -37,11 +38,6 @@ def silence_libraries() -> None:
     verbosity.disable_progress_bar()
 
 
-def one_line(error: BaseException) -> str:
-    """The message of another library's error, in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300]
-
-
 def read_config(path: str, remote_code: bool) -> HfConfig:
     """The config of a causal language model.
 
@@ -58,17 +54,13 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
         raise ModelError(f"{path} is not a model folder (it has no config.json): {hint}")
     if folder.is_file() and not is_gguf(path):
         raise ModelError(f"{path} is a file: give a Hugging Face model folder, a hub id or a GGUF file")
-    if not folder.exists() and (
-        path.startswith((".", "/", "~")) or path.count("/") > 1 or path.lower().endswith(".gguf")
-    ):
-        raise ModelError(f"{path}: no such folder or file; give a Hugging Face model folder, a hub id or a GGUF file")
     place, further = location(path)
     try:
         config = AutoConfig.from_pretrained(place, trust_remote_code=remote_code, **further)
     except Exception as error:  # transformers raises many kinds of exceptions for a config that it does not take
         if "trust_remote_code" in str(error):
             raise ModelError(f"{path} needs Python code of its own: --trust-remote-code allows it to run") from None
-        raise ModelError(f"{path} is neither a model folder nor a model on the hub: {one_line(error)}") from None
+        raise ModelError(f"{path} has no config that loads: {one_line(error)}") from None
     names = getattr(config, "architectures", None) or []
     if names and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         raise ModelError(f"{path} is a {', '.join(names)}; headwater supports causal language models only")

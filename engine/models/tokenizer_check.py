@@ -74,13 +74,6 @@ def _differing_text(tokenizer: HfTokenizer, file: Path) -> str | None:
 
 
 def tokenizer_file(path: str) -> Path | None:
-    """The `tokenizer.json` of a folder, or of the local copy of a model on the hub; None if there is none."""
-    if Path(path).is_dir():
-        file = Path(path) / "tokenizer.json"
-        return file if file.is_file() else None
-    if Path(path).exists():  # a GGUF file, which holds its tokenizer
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(path, "tokenizer.json")
-    return Path(cached) if isinstance(cached, str) else None
+    """The `tokenizer.json` of a folder; None if there is none, or if the path is a GGUF file, which holds its tokenizer."""
+    file = Path(path) / "tokenizer.json"
+    return file if file.is_file() else None

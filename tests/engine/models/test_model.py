@@ -174,10 +174,10 @@ def transposed_norm(tensors: dict[str, torch.Tensor]) -> None:
 
 DAMAGE: dict[str, tuple[Any, str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
-    "a config that is no JSON": (lambda f: (f / "config.json").write_text("{"), "neither a model folder"),
-    "a width that is a list": (lambda f: edited_config(f, vocab_size=[[]]), "neither a model folder"),
-    "a negative width": (lambda f: edited_config(f, hidden_size=-1), "neither a model folder"),
-    "an unknown kind": (lambda f: edited_config(f, model_type="nonesuch"), "neither a model folder"),
+    "a config that is no JSON": (lambda f: (f / "config.json").write_text("{"), "has no config that loads"),
+    "a width that is a list": (lambda f: edited_config(f, vocab_size=[[]]), "has no config that loads"),
+    "a negative width": (lambda f: edited_config(f, hidden_size=-1), "has no config that loads"),
+    "an unknown kind": (lambda f: edited_config(f, model_type="nonesuch"), "has no config that loads"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"no \*.safetensors"),
     "pickled weights": (pickled, "pytorch_model.bin, a pickle"),
     "a missing tensor": (lambda f: rewritten(f, lambda t: t.pop("model.norm.weight")), "model.norm.weight"),
@@ -223,7 +223,8 @@ def test_what_is_no_folder_is_no_model(where, tmp_path):
     if where == "a file":
         path.write_text("hello")
     with pytest.raises(
-        ModelError, match=r"neither a model folder nor|x: no such folder; give a Hugging Face model folder or hub id$"
+        ModelError,
+        match=r"x: no such folder or file; give .* a GGUF file$|x is a file: give .* a GGUF file$",
     ) as caught:
         opened(path)
     assert "\n" not in str(caught.value)
