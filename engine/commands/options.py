@@ -203,7 +203,7 @@ FIELDS = options(
 CORPUS = options(
     click.argument("corpus", nargs=-1, required=True),
     click.option("--store", required=True, metavar="DIR", help="Folder of the store; created if it does not exist."),
-    click.option("--model", default="", metavar="PATH", help="Folder or hub id of a causal LM, or of a LoRA adapter."),
+    click.option("--model", default="", metavar="PATH", help="Folder, hub id or GGUF file of a causal LM or its adapter."),
     click.option("--method", "methods", multiple=True, default=("rise",), show_default=True, metavar="NAME",
                  help="Attribution method; give it several times to store several in one forward pass."),
     click.option("-o", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ...store.errors import ModelError
 from .library_errors import one_line, without_credentials
+from .transformers_types import HfClass
 
 _SMALL = (".json", ".txt", ".model", ".jinja", ".py")
 """Endings of the files beside the weights: config, tokenizer, templates, code."""
@@ -90,9 +91,9 @@ def _downloaded(path: str, weights: bool) -> Path:
     return folder
 
 
-def _weight_files(folder: Path, names: Iterator[str] | list[str]) -> list[str]:
+def _weight_files(folder: Path, file_names: Iterable[str]) -> list[str]:
     """Names of the files of weights that transformers reads, of a model whose small files are there."""
-    names = set(names)
+    names = set(file_names)
     if "config.json" not in names:
         return [_ADAPTER]
     if _WEIGHTS in names or _INDEX not in names:
@@ -139,13 +140,14 @@ def _explained(path: str, error: Exception, copy: Path | None) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the library's progress bars, unless a person sees them."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub import utils
 
-    hidden = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    bars: HfClass = utils
+    hidden = not sys.stderr.isatty() and not bars.are_progress_bars_disabled()
     if hidden:
-        disable_progress_bars()
+        bars.disable_progress_bars()
     try:
         yield
     finally:
         if hidden:
-            enable_progress_bars()
+            bars.enable_progress_bars()
