@@ -61,14 +61,11 @@ def cached_copy(path: str) -> Path | None:
 
 
 def missing_files(folder: Path, weights: bool) -> list[str]:
-    """Names of the files that a copy lacks: weights that its index lists, or its only file of weights."""
+    """Names of the files of weights that a model's folder lacks: those that its index lists, or the only one."""
     if not weights:
         return []
-    return [
-        name
-        for name in _weight_files(folder, (file.name for file in folder.iterdir()))
-        if not (folder / name).is_file()
-    ]
+    needed = _weight_files(folder, (file.name for file in folder.iterdir()))
+    return [name for name in needed if not (folder / name).is_file()]
 
 
 def _downloaded(path: str, weights: bool) -> Path:
@@ -94,7 +91,7 @@ def _downloaded(path: str, weights: bool) -> Path:
 def _weight_files(folder: Path, file_names: Iterable[str]) -> list[str]:
     """Names of the files of weights that transformers reads, of a model whose small files are there."""
     names = set(file_names)
-    if "config.json" not in names:
+    if "adapter_config.json" in names:
         return [_ADAPTER]
     if _WEIGHTS in names or _INDEX not in names:
         return [_WEIGHTS]
