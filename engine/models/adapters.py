@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ...store.errors import ModelError
+from .library_errors import one_line
 from .transformers_types import HfClass, HfModel
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 2e-2}
@@ -93,7 +94,7 @@ def _reason(error: Exception) -> str:
             "a size differs from the base model's, as after resize_token_embeddings: merge the adapter into the model that it "
             "was trained on (merge_and_unload), save this with save_pretrained, and give that folder"
         )
-    return " ".join(str(error).split())[:300]
+    return one_line(error)
 
 
 def _logits(model: HfModel) -> torch.Tensor:

@@ -21,10 +21,10 @@ _SCALING = ("lora_alpha", "r", "alpha_pattern", "rank_pattern", "use_rslora", "u
 def weights_digest(base: str, path: str, computation: str) -> str:
     """Hash of each tensor's name, dtype, shape and 16 samples of 4 KiB (not of all bytes), however they are split into files.
 
-    `path` is `base`, or the folder of a LoRA adapter of `base`, whose scaling settings enter the hash; `computation` is the
-    part of the config that decides what the weights compute.
+    `base`: folder or GGUF file of a model. `path` is `base`, or the folder of a LoRA adapter of `base`, whose scaling settings
+    enter the hash; `computation` is the part of the config that decides what the weights compute.
     """
-    folders = [snapshot(base)] + ([Path(path)] if path != base else [])
+    folders = [Path(base)] + ([Path(path)] if path != base else [])
     samples = [(name, sampled) for folder in folders for name, sampled in folder_samples(folder)]
     if path == base:
         return samples_digest(samples, computation)
@@ -54,15 +54,6 @@ def tokenizer_digest(tokenizer: HfTokenizer) -> str:
     state.pop("padding", None)
     description = json.dumps([state, tokenizer.bos_token_id, tokenizer.chat_template], sort_keys=True)
     return hashlib.sha256(description.encode()).hexdigest()[:32]
-
-
-def snapshot(path: str) -> Path:
-    """Folder or GGUF file of a model that was loaded before: the path itself, or the hub's local copy."""
-    if Path(path).exists():
-        return Path(path)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(path, local_files_only=True))
 
 
 @dataclass(frozen=True, slots=True)

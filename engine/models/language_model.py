@@ -18,6 +18,7 @@ from .adapters import base_model_of, with_adapter
 from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest, weights_digest
 from .gguf_files import is_gguf
+from .hub_copy import local_copy
 from .model_files import (
     computation_settings,
     dtype_of,
@@ -29,6 +30,7 @@ from .model_files import (
 )
 from .output_head import activation_bytes, check_head, output_head, weight_bytes
 from .quantised import note_on, quantisation_of
+from .tokenizer_check import tokenizer_file
 from .transformers_types import HfClass, HfModel, HfTokenizer
 
 
@@ -113,17 +115,25 @@ def load(choice: ModelChoice) -> LanguageModel:
         return _as_chosen(choice.loaded, choice)
     _require_path(choice.path)
     silence_libraries()
-    base = base_model_of(choice.path)
+    place = local_copy(choice.path)
+    try:
+        return _loaded(place, choice, device)
+    except ModelError as error:
+        raise ModelError(str(error).replace(place, choice.path)) from None
+
+
+def _loaded(place: str, choice: ModelChoice, device: torch.device) -> LanguageModel:
+    """The model at a path on this machine."""
+    base = _base_of(place)
     config = read_config(base, choice.trust_remote_code)
     dtype = torch.float32 if is_gguf(base) and choice.dtype == "auto" else dtype_of(choice.dtype, config, device)
     model, kind = read_weights(base, config, dtype, choice.trust_remote_code, device), quantisation_of(config)
-    if base != choice.path:
-        model = with_adapter(model, choice.path)
+    if base != place:
+        model = with_adapter(model, place)
     model = (model if kind else model.to(device)).eval().requires_grad_(False)
-    has_tokenizer = (Path(choice.path) / "tokenizer.json").is_file()
-    tokenizer = read_tokenizer(choice.path if has_tokenizer else base, choice.trust_remote_code)
+    tokenizer = read_tokenizer(place if tokenizer_file(place) else base, choice.trust_remote_code)
     head = output_head(model, config)
-    check_head(model, head, choice.path, quantised=bool(kind))
+    check_head(model, head, place, quantised=bool(kind))
     return LanguageModel(
         path=str(Path(choice.path).resolve()) if Path(choice.path).exists() else choice.path,
         trunk=model.base_model,
@@ -131,13 +141,19 @@ def load(choice: ModelChoice) -> LanguageModel:
         tokenizer=tokenizer,
         prefix=prefix_tokens(tokenizer),
         fingerprint={
-            "model": weights_digest(base, choice.path, computation_settings(config)),
+            "model": weights_digest(base, place, computation_settings(config)),
             "tokenizer": tokenizer_digest(tokenizer),
         },
         memory={"weights": weight_bytes(model), "activations": activation_bytes(config, dtype)},
         device=device,
         notes=_notes(base, head, kind),
     )
+
+
+def _base_of(place: str, *, weights: bool = True) -> str:
+    """The path on this machine of an adapter's base model; the path itself if it is no adapter's."""
+    base = base_model_of(place)
+    return place if base == place else local_copy(base, weights=weights)
 
 
 def _notes(base: str, head: LinearHead, kind: str) -> tuple[str, ...]:
@@ -173,14 +189,13 @@ def load_trainable(choice: ModelChoice) -> HfModel:
         ModelError: see :func:`load`.
     """
     silence_libraries()
-    config = read_config(choice.path, choice.trust_remote_code)
+    place = local_copy(choice.path)
+    config = read_config(place, choice.trust_remote_code)
     if kind := quantisation_of(config):
         raise ModelError(
             f"{choice.path} is quantised ({kind}) and cannot be trained: give the model that it was made from"
         )
-    return read_weights(
-        choice.path, config, dtype_of(choice.dtype, config, torch.device("cpu")), choice.trust_remote_code
-    )
+    return read_weights(place, config, dtype_of(choice.dtype, config, torch.device("cpu")), choice.trust_remote_code)
 
 
 def init_from_config(path: str, seed: int, trust_remote_code: bool = False) -> HfModel:
@@ -192,7 +207,8 @@ def init_from_config(path: str, seed: int, trust_remote_code: bool = False) -> H
     from transformers import AutoModelForCausalLM
 
     silence_libraries()
-    config, auto = read_config(path, trust_remote_code), cast(HfClass, AutoModelForCausalLM)
+    place, auto = local_copy(path, weights=False), cast(HfClass, AutoModelForCausalLM)
+    config = read_config(place, trust_remote_code)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return auto.from_config(config, trust_remote_code=trust_remote_code).float()
@@ -205,7 +221,7 @@ def load_untrained(path: str, trust_remote_code: bool = False) -> LanguageModel:
         ModelError: no config, or no fast tokenizer.
     """
     model = init_from_config(path, 0, trust_remote_code).eval().requires_grad_(False)
-    tokenizer = read_tokenizer(path, trust_remote_code)
+    tokenizer = read_tokenizer(local_copy(path, weights=False), trust_remote_code)
     return LanguageModel(
         path=str(Path(path).resolve()),
         trunk=model.base_model,
@@ -228,7 +244,8 @@ def model_shape_of(path: str) -> ModelShape:
 
     _require_path(path)
     silence_libraries()
-    config, auto = read_config(base_model_of(path), False), cast(HfClass, AutoModelForCausalLM)
+    base = _base_of(local_copy(path, weights=False), weights=False)
+    config, auto = read_config(base, False), cast(HfClass, AutoModelForCausalLM)
     with torch.device("meta"):
         model = auto.from_config(config)
     return output_head(model, config).model_shape
@@ -236,8 +253,9 @@ def model_shape_of(path: str) -> ModelShape:
 
 def config_digest(path: str, *, weights: bool) -> str:
     """Digest of what decides a model's computation: its config and, with `weights`, its weights."""
-    config = computation_settings(read_config(path, False))
-    return weights_digest(path, path, config) if weights else hashlib.sha256(config.encode()).hexdigest()[:32]
+    place = local_copy(path, weights=weights)
+    config = computation_settings(read_config(place, False))
+    return weights_digest(place, place, config) if weights else hashlib.sha256(config.encode()).hexdigest()[:32]
 
 
 def tokenizer_of(path: str, remote_code: bool, digest: str) -> HfTokenizer:
@@ -247,8 +265,8 @@ def tokenizer_of(path: str, remote_code: bool, digest: str) -> HfTokenizer:
         ModelError: it is not there any more, does not load, or is another one.
     """
     silence_libraries()
-    own = (Path(path) / "tokenizer.json").is_file()
-    tokenizer = read_tokenizer(path if own else base_model_of(path), remote_code)
+    place = local_copy(path, weights=False)
+    tokenizer = read_tokenizer(place if tokenizer_file(place) else _base_of(place, weights=False), remote_code)
     if tokenizer_digest(tokenizer) != digest:
         raise ModelError(f"{path} has another tokenizer now")
     return tokenizer

@@ -16,10 +16,12 @@ from .adapters import merged
 from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest
 from .language_model import LanguageModel, pick_device
-from .model_files import one_line, prefix_tokens, read_tokenizer, silence_libraries
+from .library_errors import one_line
+from .model_files import prefix_tokens, read_tokenizer, silence_libraries
 from .output_head import activation_bytes, check_head, output_head, weight_bytes
 from .quantised import note_on, quantisation_of
 from .tensor_digest import adapter_digest, model_digest
+from .tokenizer_check import checked_tokenizer, differing_text, tokenizer_file
 from .transformers_types import HfModel, HfTokenizer
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -150,4 +152,18 @@ def _tokenizer(model: HfModel, tokenizer: HfTokenizer) -> HfTokenizer:
             f"the {type(tokenizer).__name__} in memory is not a fast tokenizer, which reports the text span of each token: pass "
             "the one that AutoTokenizer.from_pretrained gives"
         )
-    return tokenizer
+    return _as_read(tokenizer)
+
+
+def _as_read(tokenizer: HfTokenizer) -> HfTokenizer:
+    """A tokenizer in memory; or the one that headwater reads in its folder, if it is what transformers loads there, and the
+    folder's `tokenizer.json` gives other tokens.
+    """
+    from transformers import AutoTokenizer
+
+    source = str(getattr(tokenizer, "name_or_path", "") or "")
+    file = tokenizer_file(source) if source else None
+    if file is None or differing_text(tokenizer, file) is None:
+        return tokenizer
+    unchanged = tokenizer_digest(AutoTokenizer.from_pretrained(source)) == tokenizer_digest(tokenizer)
+    return checked_tokenizer(tokenizer, source) if unchanged else tokenizer

@@ -14,10 +14,13 @@ import torch
 
 from ...store.errors import ModelError
 from .gguf_files import dequantised, is_gguf, location, require_gguf
+from .hub_copy import missing_files
+from .library_errors import one_line
 from .quantised import quantisation_of, silence_kernels
 from .tokenizer_check import checked_tokenizer, tokenizer_file
 from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
 
+_LFS = b"version https://git-lfs"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # keys of a config that do not change what the weights compute
 _NOT_COMPUTED_WITH = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
@@ -37,11 +40,6 @@ def silence_libraries() -> None:
     verbosity.disable_progress_bar()
 
 
-def one_line(error: BaseException) -> str:
-    """The message of another library's error, in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300]
-
-
 def read_config(path: str, remote_code: bool) -> HfConfig:
     """The config of a causal language model.
 
@@ -58,19 +56,13 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
         raise ModelError(f"{path} is not a model folder (it has no config.json)", hint=hint)
     if folder.is_file() and not is_gguf(path):
         raise ModelError(f"{path} is a file", hint="give a Hugging Face model folder, a hub id or a GGUF file")
-    if not folder.exists() and (
-        path.startswith((".", "/", "~")) or path.count("/") > 1 or path.lower().endswith(".gguf")
-    ):
-        raise ModelError(
-            f"{path}: no such folder or file", hint="give a Hugging Face model folder, a hub id or a GGUF file"
-        )
     place, further = location(path)
     try:
         config = AutoConfig.from_pretrained(place, trust_remote_code=remote_code, **further)
     except Exception as error:  # transformers raises many kinds of exceptions for a config that it does not take
         if "trust_remote_code" in str(error):
             raise ModelError(f"{path} needs Python code of its own: --trust-remote-code allows it to run") from None
-        raise ModelError(f"{path} is neither a model folder nor a model on the hub: {one_line(error)}") from None
+        raise ModelError(f"{path} has no config that loads: {one_line(error)}") from None
     names = getattr(config, "architectures", None) or []
     if names and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         raise ModelError(f"{path} is a {', '.join(names)}; headwater supports causal language models only")
@@ -116,6 +108,7 @@ def read_weights(
             raise ModelError(f"{path} has its weights in {pickled[0]}, a pickle, which can run code when read: "
                              "save the model again with safe_serialization=True")  # fmt: skip
         raise ModelError(f"{path} has no weights: no *.safetensors is there; save the model with save_pretrained")
+    _require_whole(folder)
     try:
         with warnings.catch_warnings(), dequantised(path) as further:
             warnings.simplefilter("ignore")
@@ -136,6 +129,19 @@ def read_weights(
             f"{path} lacks {len(missing)} of its weights, among them {missing[0]}; save the full model again"
         )
     return model
+
+
+def _require_whole(folder: Path) -> None:
+    """Raise ModelError if a model's folder was downloaded in part: a file of weights is absent, or only a pointer."""
+    if not folder.is_dir():
+        return
+    missing = [] if (folder / "adapter_config.json").exists() else missing_files(folder, weights=True)
+    if missing:
+        raise ModelError(f"{folder} lacks {missing[0]}: download the model again, or save it with save_pretrained")
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as handle:
+            if handle.read(len(_LFS)) == _LFS:
+                raise ModelError(f"{file} is a pointer of Git LFS instead of weights: run git lfs pull in its folder")
 
 
 def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:

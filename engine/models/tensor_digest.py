@@ -21,9 +21,9 @@ from .fingerprint import (
     sampled_ranges,
     samples_digest,
     scaling,
-    snapshot,
     weights_digest,
 )
+from .hub_copy import cached_copy
 from .model_files import computation_settings, read_config
 from .transformers_types import HfClass, HfConfig, HfModel
 
@@ -50,9 +50,9 @@ def model_digest(model: HfModel) -> tuple[str, str]:
     state, computation = saved_tensors(model), computation_settings(as_saved(model.config))
     source = str(getattr(model.config, "_name_or_path", "") or "")
     if source and _is_same(source, state, computation):
-        return str(Path(source).resolve()) if Path(source).is_dir() else source, weights_digest(
-            source, source, computation
-        )
+        files = str(_files_of(source))
+        path = str(Path(source).resolve()) if Path(source).is_dir() else source
+        return path, weights_digest(files, files, computation)
     return "", samples_digest(((name, tensor_sample(name, tensor)) for name, tensor in state.items()), computation)
 
 
@@ -81,7 +81,7 @@ def adapter_digest(adapted: HfModel) -> str:
             adapted, adapter_name=names[0], save_embedding_layers=any(isinstance(end, layer) for end in ends)
         )
     samples = [(name, tensor_sample(name, tensor)) for name, tensor in adapter.items()]
-    return samples_digest([*folder_samples(snapshot(source)), *samples], computation, scaling(config.to_dict()))
+    return samples_digest([*folder_samples(_files_of(source)), *samples], computation, scaling(config.to_dict()))
 
 
 def _base_tensors(adapted: HfModel, adapter: str) -> dict[str, torch.Tensor]:
@@ -135,10 +135,18 @@ def tensor_sample(name: str, tensor: torch.Tensor) -> bytes:
     return sample(_DTYPES[tensor.dtype], tensor.shape, parts)
 
 
+def _files_of(source: str) -> Path:
+    """The folder that a model's config names, or the copy of a hub id in the cache."""
+    folder = Path(source) if Path(source).is_dir() else cached_copy(source)
+    if folder is None:
+        raise ModelError(f"{source} is not on this machine")
+    return folder
+
+
 def _is_same(source: str, state: Mapping[str, torch.Tensor], computation: str) -> bool:
     """Whether the files of a folder or of a hub id that is in the cache hold these tensors, at all sampled places."""
     try:
-        folder = snapshot(source)
+        folder = _files_of(source)
         stored, settings = list(file_tensors(folder)), computation_settings(read_config(str(folder), False))
     except Exception:  # whatever is wrong with that folder, it is not this model
         return False

@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2, tied": ("GPT2", {}),
     "llama, untied": ("Llama", {"tie_word_embeddings": False}),
     "llama, tied": ("Llama", {"tie_word_embeddings": True}),
+    "qwen2, whose class of tokenizers does not follow the file": ("Qwen2", {}),
     "mixtral, whose files name experts": ("Mixtral", {"num_local_experts": 2, "num_experts_per_tok": 1}),
 }
 
