@@ -232,6 +232,8 @@ CORPUS = options(
                  help="Store neither texts nor token ids, only ids, file names and line numbers."),
     click.option("--no-tokens", is_flag=True, default=None,
                  help="Store no token ids; a fit then tokenises the stored texts again."),
+    click.option("--keep", multiple=True, metavar="COLUMN", help="Column of the corpus to store as text beside each example, for "
+                 "--by, --quota and the like; meta.topic is a field in an object. Give it several times."),
     click.option("--append", is_flag=True, help="Add new files to an existing store."),
     click.option("--batch-tokens", type=click.IntRange(1), metavar="N",
                  help="Tokens per batch, padding included. [default: 4096, or fewer to fit --memory]"),
