@@ -35,6 +35,7 @@ class IngestArguments(RunArguments, FieldArguments):
     on_error: Literal["fail", "skip"]
     no_text: bool | None
     no_tokens: bool | None
+    keep: tuple[str, ...]
     append: bool
     batch_tokens: int | None
     commit_seconds: float
@@ -120,7 +121,7 @@ def _prepared(arguments: IngestArguments) -> PreparedIngest:
     _check_base(a, fitted)
     methods = {name: own for name, own in settings.items() if name not in fitted}
     job = IngestJob(a.corpus, a.store, a.model_choice, methods, text_settings, a.batch_tokens, with_text, with_tokens,
-                    a.append, a.seeds, a.base, a.commit_seconds)  # fmt: skip
+                    a.append, a.seeds, a.base, a.commit_seconds, a.keep)  # fmt: skip
     return prepare(job, Run(a.budget))
 
 

@@ -60,12 +60,13 @@ def json_line(fields: Fields, *, sort: bool = False) -> bytes:
     another type only the type's name is written.
     """
     try:
-        return json.dumps(fields, sort_keys=sort, separators=(",", ":"), default=_as_json).encode() + b"\n"
+        return json.dumps(fields, sort_keys=sort, separators=(",", ":"), default=as_json).encode() + b"\n"
     except (ValueError, RecursionError) as error:  # a list that holds itself; nested too deeply
         raise CorpusError(f"a record cannot be written as JSON: {error}") from None
 
 
-def _as_json(value: object) -> object:
+def as_json(value: object) -> object:
+    """A value that JSON lacks, for `json.dumps`: bytes as text, dates and the like as `str` has them, others by their type."""
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
     return str(value) if isinstance(value, _AS_TEXT) else f"<{type(value).__qualname__}>"
@@ -90,3 +91,13 @@ class RecordDigest:
     def hexdigest(self) -> str:
         """The digest of the records so far."""
         return self._state.hexdigest()
+
+
+def scalar_text(value: object) -> str:
+    """A scalar as the text that ids are compared by: true and false as JSON writes them; "" for null, NaN, lists and objects."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    no_scalar = value is None or value is ... or isinstance(value, (list, dict)) or value != value
+    return "" if no_scalar else str(value)

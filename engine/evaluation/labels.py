@@ -15,7 +15,7 @@ import numpy as np
 from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
-from ..data.documents import scalar_text
+from ..data.record_values import scalar_text
 from ..data.sources import find_sources, read_source
 
 

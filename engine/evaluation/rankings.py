@@ -11,7 +11,7 @@ from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
-from ..data.documents import scalar_text
+from ..data.record_values import scalar_text
 from ..data.sources import find_sources, read_source
 from ..data.stored_arrays import reading
 from ..results.example_table import Examples, joined_texts

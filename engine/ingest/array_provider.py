@@ -28,7 +28,8 @@ from ...store.errors import CorpusError, DataError, HeadwaterError
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..data.array_files import open_arrays
-from ..data.documents import RecordErrors, scalar_text
+from ..data.documents import RecordErrors
+from ..data.record_values import scalar_text
 from ..data.sources import Source
 from ..interface.model_view import ModelShape, OutputSpec
 from ..models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions

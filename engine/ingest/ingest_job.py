@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...store.completeness import require_whole
 from ...store.errors import CorpusError, SettingsError, StoreMismatch, StoreMissing
@@ -18,6 +18,7 @@ from ...store.rowless_store import is_unused
 from ..arrays.precision.precisions import Sign
 from ..data.array_files import is_array_path
 from ..data.documents import RecordErrors
+from ..data.kept_columns import require_columns
 from ..data.record_source import Data
 from ..data.sources import left_out_notes
 from ..interface.method import Method, Similarity, TextSimilarity
@@ -34,7 +35,7 @@ from .member_model import base_of
 from .open_provider import corpus_provider
 from .provider import Provider
 from .store_opening import Opening, open_for_ingest
-from .stored_columns import precisions_of
+from .stored_columns import columns_to_keep, precisions_of
 from .stored_texts import StoredTexts
 from .text_provider import TextProvider
 from .text_settings import TextSettings
@@ -70,6 +71,10 @@ class IngestJob:
     """Path of the model of the members in `methods`, in place of the store's own; empty: the recorded one, or the store's own."""
     commit_seconds: float = 15.0
     """Seconds between commits: a run that is killed loses at most this much work, plus one window."""
+    keep: Sequence[str] = ()
+    """Columns of the corpus whose values are stored as text; none: those of the existing store. `meta.topic` is the field `topic`
+    of the object `meta`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +181,15 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     }
     is_text_store = store is not None and store.provenance["kind"] == "text"
     settings = job.text.completed_from(store.provenance) if store and is_text_store else job.text
+    settings = replace(settings, keep=columns_to_keep(job.keep, store))
     base = base_of(store, list(methods), job.base, append=job.append)
     if job.corpus:
         provider = corpus_provider(job.corpus, job.model.other(base) if base else job.model, settings)
     else:
         provider = stored_provider(store, job, base)
-    fields = _stored_fields(job, provider, store)
+    fields = _stored_fields(job, provider, store, settings.keep)
+    if job.corpus and (store is None or job.append):
+        require_columns(provider.sources, settings.keep)
     for name, method in methods.items():
         _check_method(name, method, provider)
     if store is None:
@@ -209,19 +217,23 @@ def stored_provider(store: FeatureStore | None, job: IngestJob, base: str) -> St
     return StoredTexts(store, load(own))
 
 
-def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> StoredFields:
-    """The fields that the job asks for; where it does not say, those of the existing store.
+def _stored_fields(
+    job: IngestJob, provider: Provider, store: FeatureStore | None, keep: tuple[str, ...]
+) -> StoredFields:
+    """The fields that the job asks for, with the columns that are kept; where it does not say, those of the existing store.
 
     By default a new store gets texts, and token ids with them unless the corpus is of arrays.
 
     Raises:
-        SettingsError: the job asks for token ids of arrays.
+        SettingsError: the job asks for token ids or columns of arrays.
     """
+    if keep and provider.provenance()["kind"] != "text":
+        raise SettingsError("--keep is of records: arrays beside the examples are read with --columns FILE.npz")
     if job.with_tokens and provider.provenance()["kind"] != "text":
         raise SettingsError("arrays have no token ids to store", hint="leave out with_tokens")
     text = job.with_text if job.with_text is not None else bool(store.provenance["text"]) if store else True
     default = bool(store.provenance.get("tokens")) if store else text and provider.provenance()["kind"] == "text"
-    return StoredFields(text, default if job.with_tokens is None else job.with_tokens)
+    return StoredFields(text, default if job.with_tokens is None else job.with_tokens, keep)
 
 
 def _method(name: str, settings: JsonObject, store: FeatureStore | None) -> Method:

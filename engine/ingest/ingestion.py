@@ -29,12 +29,12 @@ from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.run import SILENT, Progress, Run, silent
 from .corpus_statistics import Pacing, collect_statistics, frozen_statistics
 from .estimate import estimate_records, fraction
-from .examples import TOKEN_IDS, Example, Place, example_rows, example_windows
+from .examples import Example, Place, example_rows, example_windows
 from .method_code import MethodRows
 from .outputs import Batching, named, outputs
 from .provider import Provider
 from .resume_point import ResumePoint
-from .stored_columns import precisions_of
+from .stored_columns import precisions_of, stored_fields_of
 from .writer_thread import WriterThread
 
 
@@ -232,8 +232,7 @@ class Ingestion:
                     columns[name][stored_column][batch] = encoded
         groups_rows: dict[str, Rows] = {method_group(name): columns[name] for name in names}
         if EXAMPLES in groups:
-            with_tokens = any(column.name == TOKEN_IDS for column in self.store.columns(EXAMPLES))
-            groups_rows[EXAMPLES] = example_rows(window, losses.numpy(), with_tokens=with_tokens)
+            groups_rows[EXAMPLES] = example_rows(window, losses.numpy(), fields=stored_fields_of(self.store))
         return groups_rows
 
     def _losses_and_rows(

@@ -57,7 +57,8 @@ def open_for_ingest(path: str, provider: Provider, methods: Mapping[str, Method]
         StoreBusy: another process writes to a store that holds nothing yet.
     """
     stored_fields = opening.stored_fields
-    facts = {**provider.provenance(), "text": stored_fields.text, "tokens": stored_fields.tokens}
+    keep = {"keep": list(stored_fields.keep)} if stored_fields.keep else {}
+    facts = {**provider.provenance(), "text": stored_fields.text, "tokens": stored_fields.tokens, **keep}
     provenance = {**facts, **provider.origin(), "sources": _source_records(provider.sources)}
     groups = {group: GroupRecord(columns, notes) for group, columns, notes in _groups(provider, methods, stored_fields)}
     if not FeatureStore.exists(path):

@@ -102,8 +102,9 @@ class TextProvider:
         for source_index, source in remaining(self.sources, start):
             first = start if source_index == start.source else Place(source_index)
             documents = read_documents(
-                source, self.settings.template, self.record_errors, start=max(0, first.record), chat=self.chat
-            )
+                source, self.settings.template, self.record_errors, start=max(0, first.record), chat=self.chat,
+                keep=self.settings.keep,
+            )  # fmt: skip
             for example in self.encoded(documents, source_index):
                 if (example.place.record, example.place.piece) > (first.record, first.piece) or first.record < 0:
                     yield example
@@ -291,5 +292,5 @@ def _example(document: Document, offset: int, payload: TextPayload, place: Place
     payload = payload._replace(first=max(1, min(payload.first, len(payload.ids))))
     return Example(
         document.id, document.source, document.line, offset, document.prompt, document.text,
-        len(payload.ids), len(payload.target_positions), payload, place,
+        len(payload.ids), len(payload.target_positions), payload, place, document.kept,
     )  # fmt: skip
