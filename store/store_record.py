@@ -242,6 +242,11 @@ class StoreRecord:
                   "groups": groups, "shards": shards}  # fmt: skip
         return {**values, "seal": seal_of(values)}
 
+    @property
+    def digest(self) -> str:
+        """Digest of all that the record says: its seal, also of formats that have none on disk."""
+        return str(self.to_json()["seal"])
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StoreRecord:
         """Inverse of :meth:`to_json`; reads formats 1 and 2, too. The seal is not checked.

@@ -14,6 +14,7 @@ from ..ingest.examples import Example
 from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
+from ..results.results import QueryText
 from .queries import read_queries
 from .query_options import QueryOptions
 
@@ -55,9 +56,9 @@ class MemberQueries:
         return [query.id for query in self.examples]
 
     @property
-    def texts(self) -> dict[str, str]:
-        """Query id → prompt and text; if ids repeat, those of the last query."""
-        return {query.id: query.prompt + query.text for query in self.examples}
+    def texts(self) -> list[QueryText]:
+        """(Q,) texts, in the file's order."""
+        return [QueryText(query.prompt, query.text) for query in self.examples]
 
     def require_same(self, other: MemberQueries) -> None:
         """Raise DataError unless another member's queries are these, in the same order."""

@@ -21,7 +21,7 @@ from ..arrays.kernels.heaps import Heaps, merged
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
 from ..results.example_table import PartSize
-from ..results.results import Results
+from ..results.results import QueryText, Results
 from ..results.score_export import export
 from ..runtime.memory import Plan
 from ..runtime.run import Stage
@@ -57,8 +57,8 @@ class QuerySession(Protocol):
         """N: number of scored examples."""
 
     @property
-    def queries(self) -> dict[str, str]:
-        """Query id → prompt and text; if ids repeat, those of the last query."""
+    def queries(self) -> list[QueryText]:
+        """(Q,) texts, in the order of `query_ids`."""
 
     @property
     def query_ids(self) -> list[str]:

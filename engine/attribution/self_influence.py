@@ -27,7 +27,7 @@ from ..interface.method import BlockSimilarity, Similarity
 from ..interface.model_view import ModelShape
 from ..models.language_model import ModelChoice, model_shape_of, pick_device
 from ..results.example_table import PartSize
-from ..results.results import Results
+from ..results.results import QueryText, Results
 from ..results.table_plan import Scored, all_values, with_output
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, SILENT_STAGE, Run
@@ -101,7 +101,7 @@ class SelfInfluence:
         """
         self.store, self.name, self._run = FeatureStore.open(store), method, run
         self._lowest, self._highest = np.inf, -np.inf
-        self.queries: dict[str, str] = {}
+        self.queries: list[QueryText] = []
         computed = None if "@" in method else computable(self.store, method)  # a member is what its rows are
         self._source: StoredTiles | ComputedRows
         if computed is None:

@@ -8,7 +8,7 @@ from ..arrays.scan.scan_loop import ScanShape
 from ..ingest.provider import Provider
 from ..interface.method import QueryMatrix
 from ..results.example_table import PartSize
-from ..results.results import Results
+from ..results.results import QueryText, Results
 from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
 from .queries import read_queries
@@ -59,9 +59,9 @@ class StoredSession:
         return [query.id for query in self._queries]
 
     @property
-    def queries(self) -> dict[str, str]:
-        """Query id → prompt and text."""
-        return {query.id: query.prompt + query.text for query in self._queries}
+    def queries(self) -> list[QueryText]:
+        """(Q,) texts, in the file's order."""
+        return [QueryText(query.prompt, query.text) for query in self._queries]
 
     @property
     def notes(self) -> list[str]:

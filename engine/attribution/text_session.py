@@ -22,7 +22,7 @@ from ..ingest.open_provider import query_settings
 from ..ingest.text_settings import TextSettings
 from ..interface.method import TextSimilarity
 from ..results.example_table import Examples, PartSize, joined_texts
-from ..results.results import Results
+from ..results.results import QueryText, Results
 from ..results.table_plan import Scored, with_output
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
@@ -47,7 +47,12 @@ _COPIES = 10  # of a byte of UTF-8: strings of at most four bytes, prompt and te
 @dataclass(frozen=True, slots=True)
 class _Query:
     id: str
-    text: str
+    asked: QueryText
+
+    @property
+    def text(self) -> str:
+        """Prompt and completion, joined."""
+        return str(self.asked)
 
 
 class TextSession:
@@ -106,9 +111,9 @@ class TextSession:
         return [query.id for query in self._queries]
 
     @property
-    def queries(self) -> dict[str, str]:
-        """Query id → text."""
-        return {query.id: query.text for query in self._queries}
+    def queries(self) -> list[QueryText]:
+        """(Q,) texts, in the file's order."""
+        return [query.asked for query in self._queries]
 
     @property
     def estimated(self) -> bool:
@@ -179,7 +184,7 @@ def _read(data: Data, settings: TextSettings, record_errors: RecordErrors) -> li
                     f"{source.path}:{document.line}: the query is token ids, but the method compares texts"
                 )
             else:
-                queries.append(_Query(document.id, document.prompt + document.text))
+                queries.append(_Query(document.id, QueryText(document.prompt, document.text)))
     if not queries:
         raise CorpusError(f"no query in {name_of_data(data)}{skipped_clause(record_errors)}")
     return queries

@@ -8,7 +8,7 @@ import sys
 import click
 
 from ..results.printable import printable_json
-from .answer_output import ALL_VALUES, print_notes, print_results, refuse_outputs, write_parts
+from .answer_output import ALL_VALUES, about_answers, print_notes, print_results, refuse_outputs, write_parts
 from .grouped_help import command
 from .options import EXAMPLES_PRINTED, JSON, JSON_LINES, RUN, WrongUsage, command_of, echo
 from .query_arguments import (
@@ -27,7 +27,9 @@ from .query_arguments import (
 @EXAMPLES_PER_QUERY
 @SEARCH
 @GROUPING
-@click.option("-o", "--output", metavar="FILE", help="Output file: the answers, as .jsonl, .csv or .parquet.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Output file: the answers, as .jsonl, .json, .csv, .parquet or .html."
+)
 @click.option(
     "--all-scores",
     metavar="DIR.zarr",
@@ -69,12 +71,14 @@ def attribute(arguments: QueryArguments) -> None:
             f"approximate: the examples were chosen by scores of compressed rows, which are estimates{recall}", err=True
         )
     print_notes(session.notes)
+    about = about_answers(session)
+    rows = result_rows(results, session.store, session.parts, about)
     if arguments.output:
-        write_parts(arguments.output, fields_of(results), result_rows(results, session.store, session.parts))
+        write_parts(arguments.output, fields_of(results), rows, about)
         counts = f"{len(results.queries)} queries, {results.rows.shape[1]} examples each"
         echo(f"{arguments.output}: {counts}", err=True)
     else:
-        print_results(session.queries, result_rows(results, session.store, session.parts), arguments.as_json)
+        print_results(rows, arguments.as_json)
 
 
 def _export(arguments: QueryArguments, path: str) -> None:
@@ -115,15 +119,17 @@ def value(arguments: QueryArguments) -> None:
     with ProgressDisplay() as display:
         session = open_query_session(arguments, arguments.top, display, all_values if arguments.output else None)
         if arguments.output:
-            values = value_rows(session.value(), session.store, session.parts)
-            write_parts(arguments.output, VALUE_FIELDS, values)
+            about = about_answers(session, together=True)
+            values = value_rows(session.value(), session.store, session.parts, about)
+            write_parts(arguments.output, VALUE_FIELDS, values, about)
         else:
             results = session.most_valuable()
     print_notes(session.notes)
     if arguments.output:
         echo(f"{arguments.output}: {session.rows:,} examples", err=True)
     else:
-        print_results(session.queries, result_rows(results, session.store, session.parts), arguments.as_json)
+        rows = result_rows(results, session.store, session.parts, about_answers(session, together=True))
+        print_results(rows, arguments.as_json)
 
 
 def _by_group(arguments: QueryArguments, *, together: bool) -> None:
@@ -132,7 +138,7 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
     from ..presentation.terminal import print_groups
     from ..results.group_labels import GroupColumn
     from ..results.groups import GROUP_FIELDS, Groups
-    from ..results.result_tables import write_jsonl
+    from ..results.result_files import write_jsonl
     from ..runtime.progress import ProgressDisplay
 
     with ProgressDisplay() as display:
@@ -145,7 +151,7 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
     print_notes(session.notes)
     tables = groups.tables(sums, [TOGETHER] if together else session.query_ids, session.parts)
     if arguments.output:
-        write_parts(arguments.output, GROUP_FIELDS, tables)
+        write_parts(arguments.output, GROUP_FIELDS, tables, about_answers(session, together=together))
         echo(f"{arguments.output}: {len(groups.names)} groups", err=True)
         return
     for table in tables:

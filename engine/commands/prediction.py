@@ -54,7 +54,7 @@ class PredictArguments(SubsetArguments):
     "-o",
     "--output",
     metavar="FILE",
-    help="Output file: (subsets, tasks) as .npy, or a table as .jsonl, .csv, .parquet.",
+    help="Output file: (subsets, tasks) as .npy, or a table as .jsonl, .json, .csv, .parquet.",
 )
 @JSON_LINES
 @command_of(PredictArguments)

@@ -51,8 +51,10 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
     headwater self-influence S --method graddot -o self.parquet
     """
     from ..attribution.self_influence import SelfInfluence
+    from ..results.answers_origin import origin_of
     from ..results.output_path import refuse_output
-    from ..results.result_tables import VALUE_FIELDS, format_of, result_rows, value_rows
+    from ..results.result_files import format_of
+    from ..results.result_tables import VALUE_FIELDS, About, result_rows, value_rows
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
 
@@ -64,15 +66,18 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
         choice = arguments.model_choice
         influence = SelfInfluence(arguments.store, arguments.method, choice, run, partial=arguments.partial)
         scores = influence.scores()
+        about = About(origin=origin_of(influence.store, influence.name, influence.rows))
         if arguments.output:
-            write_parts(arguments.output, VALUE_FIELDS, value_rows(scores, influence.store, influence.parts))
+            write_parts(
+                arguments.output, VALUE_FIELDS, value_rows(scores, influence.store, influence.parts, about), about
+            )
         else:
             best = influence.best(arguments.top, scores)
     print_notes(_notes(influence))
     if arguments.output:
         echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
     else:
-        print_results({}, result_rows(best, influence.store, influence.parts), arguments.as_json)
+        print_results(result_rows(best, influence.store, influence.parts, about), arguments.as_json)
 
 
 def _notes(influence: SelfInfluence) -> list[str]:

@@ -9,7 +9,7 @@ import click
 
 from ..results.printable import printable_json
 from .grouped_help import command
-from .options import JSON, JSON_LINES, MEMORY, PARTIAL, budget_of, command_of, echo
+from .options import JSON, JSON_LINES, MEMORY, PARTIAL, WrongUsage, budget_of, command_of, echo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,19 +89,44 @@ def methods(as_json: bool) -> None:
 
 
 @command()
-@click.argument("store")
+@click.argument("paths", nargs=-1, required=True, metavar="[ANSWERS] STORE")
 @JSON
-def info(store: str, as_json: bool) -> None:
-    """Show what a store holds and what it was made from.
+def info(paths: tuple[str, ...], as_json: bool) -> None:
+    """Show what a store holds, or what answers are of.
+
+    With a file that `attribute -o` has written it says whether the answers are of the store as it is now.
 
     \b
     headwater info S
+    headwater info answers.parquet S
     """
     from ..presentation.terminal import print_info
     from ..results.store_info import store_facts
 
-    facts = store_facts(store)
+    if len(paths) > 2:
+        raise WrongUsage(f"info takes a store, or a file of answers and a store, not {len(paths)} paths")
+    if len(paths) == 2:
+        _print_relation(*paths, as_json)
+        return
+    facts = store_facts(paths[0])
     echo(printable_json(facts, indent=1)) if as_json else print_info(facts)
+
+
+def _print_relation(answers: str, store: str, as_json: bool) -> None:
+    from ...store.feature_store import FeatureStore
+    from ..results.answers_file import relation
+
+    facts = relation(answers, FeatureStore.open(store))
+    if as_json:
+        echo(printable_json(facts, indent=1))
+        return
+    echo(f"{answers}: answers of {facts['method']}, {facts['relation']}")
+    origin = facts.get("origin")
+    if isinstance(origin, dict):
+        some = "" if origin["complete"] else f", a part of its corpus: {origin['rows']:,} examples"
+        echo(f"computed by headwater {origin['version']} from {origin['store']}, digest {origin['digest']}{some}")
+        echo(f"settings {printable_json(origin['settings'])}")
+        echo(f"model    {origin['model'] or 'none'}")
 
 
 @command()

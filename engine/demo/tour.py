@@ -23,7 +23,8 @@ from ..ingest.ingest_job import IngestJob, prepare
 from ..ingest.text_settings import TextSettings
 from ..models.language_model import ModelChoice
 from ..results.printable import printable
-from ..results.result_tables import RESULT_FIELDS, ResultFile, result_rows
+from ..results.result_files import ResultFile
+from ..results.result_tables import RESULT_FIELDS, result_rows
 from ..runtime.progress import ProgressDisplay, clock
 from ..runtime.run import Progress, Run
 from . import docstring_corpus as texts

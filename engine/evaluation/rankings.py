@@ -22,7 +22,8 @@ FIELDS = ("query_id", "example_id", "score")
 
 
 def read_answers(path: str) -> Iterator[Ranking]:
-    """Rankings from a table of answers (.jsonl, .csv, .parquet) with columns query_id, example_id, score and optionally text.
+    """Rankings from a table of answers (.jsonl, .csv, .parquet) with columns query_id, example_id, score and optionally
+    prompt and completion, or text.
 
     The rows of a query may be in any order; they are ranked by score, ties in the order of the file.
 
@@ -62,7 +63,13 @@ def _answer(path: str, query: str, rows: Sequence[ParsedJson]) -> Ranking:
         raise DataError(
             f"{path}: two examples of query {query} have one rank: do two queries have this id? Rename one of them"
         )
-    return Ranking(query, names, [str(rows[at].get("text") or "") for at in order], scores[order])
+    return Ranking(query, names, [_text(rows[at]) for at in order], scores[order])
+
+
+def _text(row: ParsedJson) -> str:
+    """An example's text: prompt and completion, joined; earlier versions wrote it so."""
+    parts = (row.get(name) or "" for name in ("prompt", "completion", "text"))
+    return "".join(map(str, parts))
 
 
 class AllScores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from ...store.json_values import JsonFields, ParsedJson
@@ -16,8 +16,8 @@ from ..runtime.memory import Plan, resident_bytes, show_bytes
 from ..runtime.progress import clock
 
 
-def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
-    """Print a table of `RESULT_FIELDS`: a heading per query (id, and text from `queries`), a line per example.
+def print_results(columns: Columns) -> None:
+    """Print a table of `RESULT_FIELDS`: a heading per query (its id and text), a line per example.
 
     Texts are cut to the terminal's width.
     """
@@ -25,9 +25,9 @@ def print_results(columns: Columns, queries: Mapping[str, str]) -> None:
     names = max(len(printable(str(name))) for name in columns["example_id"])
     for row in (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)):
         if row["rank"] == 1:
-            query = row["query_id"]
-            print("\n" + _cut(f"{_on_a_line(query)}  {_on_a_line(queries.get(str(query), ''))}", width))
-        name, text = _on_a_line(row["example_id"]), _on_a_line(row["text"])
+            query = f"{row['query_prompt']}{row['query_completion']}"
+            print("\n" + _cut(f"{_on_a_line(row['query_id'])}  {_on_a_line(query)}", width))
+        name, text = _on_a_line(row["example_id"]), _on_a_line(row["completion"])
         noise = ""
         if "standard_error" in row:
             span = f"{row['rank_low']} to {row['rank_high']}" if row["rank_low"] < row["rank_high"] else ""

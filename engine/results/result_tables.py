@@ -1,34 +1,26 @@
-"""Result tables: results with the examples' ids and texts, written as JSONL, CSV or Parquet in parts of bounded size. Knows no
-method and no model.
-"""
+"""Result tables: results with the examples' ids and texts, as columns in parts of bounded size. Knows no method and no file."""
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Protocol, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.layout import Array
-from ..runtime.output_files import error_of_writing, whole_file
-from .example_table import PART_SIZES, Cell, Columns, Examples, PartSize, joined_texts
-from .printable import printable_json, spreadsheet_cell
-from .results import RESULT_QUERIES, Results
+from .answers_origin import Origin
+from .example_table import PART_SIZES, Columns, Examples, PartSize
+from .result_files import Fields
+from .results import RESULT_QUERIES, QueryText, Results
 
-Fields: TypeAlias = dict[str, pa.DataType]
-"""Column name → type."""
+_REPEATED_TEXT = pa.dictionary(pa.int32(), pa.string())  # in memory once, however many rows have it
 RESULT_FIELDS = {
-    "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(), "text": pa.string(),
-    "row": pa.int64(), "source": pa.string(), "line": pa.int64(), "method": pa.string(), "exact": pa.bool_(),
+    "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(),
+    "completion": pa.string(), "prompt": pa.string(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
+    "query_prompt": _REPEATED_TEXT, "query_completion": _REPEATED_TEXT,
+    "method": _REPEATED_TEXT, "store": _REPEATED_TEXT, "exact": pa.bool_(),
 }  # fmt: skip
 RECOVERED_FIELDS = {**RESULT_FIELDS, "tie": pa.bool_(), "explained": pa.float32(), "reliability": pa.float32(),
                    "gap": pa.float32()}  # fmt: skip
@@ -36,15 +28,32 @@ SPREAD_FIELDS = {"standard_error": pa.float32(), "rank_low": pa.int32(), "rank_h
 """Columns of combined scores of several members."""
 VALUE_FIELDS = {
     "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
+    "method": _REPEATED_TEXT, "store": _REPEATED_TEXT,
 }  # fmt: skip
-FORMATS = ("jsonl", "csv", "parquet")
-ROW_GROUP_BYTES = 1 << 19
-"""Bytes of a row group of a Parquet file, about."""
-_PAGE_BYTES = 1 << 16
-_REPEATED = {"query_id", "source", "method", "subset", "task"}
 
 
-def result_rows(results: Results, store: FeatureStore, most: PartSize = PART_SIZES[0]) -> Iterator[Columns]:
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a file of answers says besides the answers: what was asked, and of what."""
+
+    queries: Sequence[QueryText] = ()
+    """(Q,) texts of the queries, in the results' order; none if the results are of no single query."""
+    origin: Origin | None = None
+    """Method, store and model of the answers."""
+
+    def record(self, rows: int) -> dict[str, list[str]]:
+        """The columns of the origin, for `rows` rows."""
+        values = self.origin.record() if self.origin else {"method": "", "store": ""}
+        return {name: [value] * rows for name, value in values.items()}
+
+
+_NO_TEXT = QueryText("", "")
+_NOTHING = About()
+
+
+def result_rows(
+    results: Results, store: FeatureStore, most: PartSize = PART_SIZES[0], about: About = _NOTHING
+) -> Iterator[Columns]:
     """Results as tables with the columns of :func:`fields_of`, each of a bounded part of some queries' results."""
     examples, k = Examples(store), results.rows.shape[1]
     further = _spread(results) | dict(results.further_columns)
@@ -55,15 +64,21 @@ def result_rows(results: Results, store: FeatureStore, most: PartSize = PART_SIZ
         scores = results.scores[start : start + RESULT_QUERIES]
         for part, columns in examples.parts(names, rows, most):
             query, rank = np.divmod(np.arange(part.start, part.stop), k)
+            ids = [results.queries[start + number] for number in query.tolist()]
+            asked = [about.queries[start + number] if about.queries else _NO_TEXT for number in query.tolist()]
             yield {
-                "query_id": [results.queries[start + number] for number in query.tolist()],
+                "query_id": ids,
                 "rank": (rank + 1).tolist(),
                 "example_id": columns["id"],
                 "score": scores[query, rank].tolist(),
-                "text": joined_texts(columns),
+                "completion": columns["text"],
+                "prompt": columns["prompt"],
                 "row": rows[part].tolist(),
                 "source": columns["source"],
                 "line": columns["line"],
+                "query_prompt": [text.prompt for text in asked],
+                "query_completion": [text.completion for text in asked],
+                **about.record(len(rank)),
                 "method": [results.method] * len(rank),
                 "exact": [results.exact] * len(rank),
                 **{name: value[query, rank].tolist() for name, value in values.items()},
@@ -83,7 +98,7 @@ def _spread(results: Results) -> dict[str, Array]:
 
 
 def value_rows(
-    scores: Iterable[tuple[int, Array]], store: FeatureStore, most: PartSize = PART_SIZES[0]
+    scores: Iterable[tuple[int, Array]], store: FeatureStore, most: PartSize = PART_SIZES[0], about: About = _NOTHING
 ) -> Iterator[Columns]:
     """Values with their examples, as tables of `VALUE_FIELDS`, each of bounded size; without examples whose value is NaN, which
     a filter has left out.
@@ -99,6 +114,7 @@ def value_rows(
                 "row": rows[part].tolist(),
                 "source": columns["source"],
                 "line": columns["line"],
+                **about.record(part.stop - part.start),
             }
 
 
@@ -114,124 +130,3 @@ def _joined(scores: Iterable[tuple[int, Array]], size: int) -> Iterator[tuple[in
             parts = []
     if parts:
         yield start, np.concatenate(parts)
-
-
-def format_of(path: str) -> str:
-    """The format of a file's suffix.
-
-    Raises:
-        SettingsError: results cannot be written in it, or the path is a folder.
-    """
-    suffix = Path(path).suffix.lstrip(".").lower()
-    if suffix not in FORMATS:
-        raise SettingsError(f"{path}: results can only be written as .{', .'.join(FORMATS)}")
-    if Path(path).is_dir():
-        raise SettingsError(f"{path} is a folder", hint="give the path of a file for the results")
-    return suffix
-
-
-class ResultFile:
-    """A file of results that appears complete, after all parts are written, or not at all."""
-
-    def __init__(self, path: str, fields: Fields) -> None:
-        """The suffix of `path` is the format."""
-        self.path, self.fields, self._format = Path(path), fields, format_of(path)
-
-    def __enter__(self) -> ResultFile:
-        with ExitStack() as stack:
-            hidden = stack.enter_context(whole_file(self.path))
-            self._sink = _SINKS[self._format](hidden, self.fields)
-            stack.callback(self._sink.close)  # before the file takes its name
-            self._stack = stack.pop_all()
-        return self
-
-    def write(self, columns: Columns) -> None:
-        """Append a table."""
-        try:
-            self._sink.write(columns)
-        except OSError as error:
-            raise error_of_writing(self.path, error) from None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-
-class _Sink(Protocol):
-    """A file that is open for writing, of one format."""
-
-    def write(self, columns: Columns) -> None:
-        """Append a table."""
-
-    def close(self) -> None:
-        """Flush and close the file."""
-
-
-class _Jsonl:
-    def __init__(self, path: Path, fields: Fields) -> None:
-        self._file: IO[str] = path.open("w", encoding="utf-8")
-
-    def write(self, columns: Columns) -> None:
-        write_jsonl(self._file, columns)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Csv:
-    def __init__(self, path: Path, fields: Fields) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(fields)
-
-    def write(self, columns: Columns) -> None:
-        cells = (
-            [spreadsheet_cell(cell) if isinstance(cell, str) else cell for cell in values]
-            for values in columns.values()
-        )
-        self._writer.writerows(zip(*cells, strict=True))
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Parquet:
-    """Writes row groups of about `ROW_GROUP_BYTES`: the file's index, which is in memory until the end, stays small."""
-
-    def __init__(self, path: Path, fields: Fields) -> None:
-        self._schema = pa.schema(list(fields.items()))
-        repeated = [name for name in fields if name in _REPEATED]  # dictionaries of other values only take memory
-        self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=repeated, data_page_size=_PAGE_BYTES)
-        self._tables: list[pa.Table] = []
-
-    def write(self, columns: Columns) -> None:
-        self._tables.append(pa.table(columns, schema=self._schema))
-        if sum(table.nbytes for table in self._tables) >= ROW_GROUP_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._tables:
-            self._writer.write_table(pa.concat_tables(self._tables))
-        self._tables = []
-
-    def close(self) -> None:
-        try:
-            self._flush()
-        finally:
-            self._writer.close()
-
-
-_SINKS: dict[str, Callable[[Path, Fields], _Sink]] = {"jsonl": _Jsonl, "csv": _Csv, "parquet": _Parquet}
-
-
-def _without_nan(values: Sequence[Cell]) -> list[Cell]:
-    """The values, None for NaN and Inf, which JSON lacks."""
-    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
-
-
-def write_jsonl(file: IO[str], columns: Columns) -> None:
-    """Write a table as one JSON object per line; characters that are not printable are escaped."""
-    columns = {name: _without_nan(values) for name, values in columns.items()}
-    for values in zip(*columns.values(), strict=True):
-        file.write(printable_json(dict(zip(columns, values, strict=True))) + "\n")

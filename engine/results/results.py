@@ -12,6 +12,19 @@ RESULT_QUERIES = 32
 
 
 @dataclass(frozen=True, slots=True)
+class QueryText:
+    """The text of a query."""
+
+    prompt: str
+    """Empty if the query is a text."""
+    completion: str
+    """What is asked about: the completion, or the text."""
+
+    def __str__(self) -> str:
+        return self.prompt + self.completion
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """The best examples of each query."""
 

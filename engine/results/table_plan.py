@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 from ...store.feature_store import FeatureStore
 from ..runtime.memory import Part, Plan
 from .example_table import PART_SIZES, ROW_ARROW_BYTES, ROW_BYTES, TEXT_COPIES, TEXTS, Examples, PartSize
-from .result_tables import ROW_GROUP_BYTES
+from .result_files import ROW_GROUP_BYTES
 from .score_export import export_parts
 
 _INDEX_BYTES = 40_000  # of a Parquet file's index: one row group

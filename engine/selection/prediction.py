@@ -14,7 +14,7 @@ import pyarrow as pa
 from ...store.errors import SettingsError
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
-from ..results.result_tables import ResultFile, format_of
+from ..results.result_files import TABLE_FORMATS, ResultFile, format_of
 from ..runtime.memory import Part, Plan
 from ..runtime.output_files import whole_file
 from .calibration import read_calibration
@@ -110,7 +110,7 @@ def penalty_of(features: LinearFeatures, penalty: float | None) -> float:
 def refuse_table(path: str) -> None:
     """Raise SettingsError for a file name that utilities cannot be written to."""
     if Path(path).suffix != ".npy":
-        format_of(path)
+        format_of(path, TABLE_FORMATS)
     elif Path(path).is_dir():
         raise SettingsError(f"{path} is a folder", hint="name a file for the utilities")
 
@@ -125,7 +125,7 @@ def write_utilities(path: str, utilities_of_subsets: Utilities) -> None:
         with whole_file(Path(path)) as hidden, hidden.open("wb") as opened:
             np.save(opened, utilities_of_subsets.values)
         return
-    format_of(path)
+    format_of(path, TABLE_FORMATS)
     fields = {
         name: kind for name, kind in UTILITY_FIELDS.items() if name != "adds" or utilities_of_subsets.adds is not None
     }

@@ -77,7 +77,8 @@ def attribute_here(store: str, queries: str, memory: str, answers: str) -> dict[
     share = interpreter_share()
     from headwater.engine.attribution.open_session import open_session
     from headwater.engine.attribution.query_options import QueryOptions
-    from headwater.engine.results.result_tables import RESULT_FIELDS, ResultFile, result_rows
+    from headwater.engine.results.result_files import ResultFile
+    from headwater.engine.results.result_tables import RESULT_FIELDS, result_rows
     from headwater.engine.runtime.memory import parse_bytes, peak_bytes
     from headwater.engine.runtime.run import Run
 

@@ -103,7 +103,7 @@ def test_a_query_finds_its_own_example(installed, store, tmp_path, method):
     told = headwater(installed, "attribute", store, "--method", method, "--queries", asked, "--top", 3, "--json")
     rows = [json.loads(line) for line in succeeded(told).splitlines()]
     assert [row["rank"] for row in rows] == [1, 2, 3]
-    assert (rows[0]["text"], rows[0]["row"], rows[0]["method"]) == (f"5 {CORPUS[5]}", 5, method)
+    assert (rows[0]["completion"], rows[0]["row"], rows[0]["method"]) == (f"5 {CORPUS[5]}", 5, method)
     assert rows[0]["score"] == pytest.approx(1, abs=2e-3)
 
 

@@ -60,7 +60,7 @@ def test_every_command_answers_without_a_model(store, tmp_path):
     words = [store / "S", "--queries", store / "q.jsonl", "--method", "tfidf"]
     done = run("attribute", *words, "--json", "--top", 2)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.exit_code == 0 and len(lines) == 8 and lines[0]["text"] == TEXTS[0] and lines[0]["exact"]
+    assert done.exit_code == 0 and len(lines) == 8 and lines[0]["completion"] == TEXTS[0] and lines[0]["exact"]
     assert run("attribute", *words, "--all-scores", tmp_path / "all.zarr").exit_code == 0
     assert run("value", *words, "-o", tmp_path / "v.csv").exit_code == 0
     assert run("value", *words, "--top", 3).exit_code == 0

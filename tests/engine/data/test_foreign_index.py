@@ -109,7 +109,7 @@ def test_texts_that_the_index_kept_are_shown(tmp_path: Path, vectors: np.ndarray
     queries = written(tmp_path / "queries", vectors[60:61])
     assert headwater("ingest", index, "--store", tmp_path / "S", "--method", "vectors").exit_code == 0
     asked = headwater("attribute", tmp_path / "S", "--method", "vectors", "--queries", queries, "--top", 1, "--json")
-    assert json.loads(asked.stdout)["text"] == "text 60"
+    assert json.loads(asked.stdout)["completion"] == "text 60"
 
 
 @pytest.mark.parametrize(

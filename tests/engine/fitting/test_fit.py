@@ -181,7 +181,7 @@ def test_conversations_with_several_answers_are_read_again_from_token_ids_alone(
     assert settings.template.turns == "all"  # queries follow the store
     (read,) = corpus_provider([str(tmp_path / "c.jsonl")], choice, settings).examples(Place())
     assert stored.payload == read.payload and len(stored.payload.ignored) > 2
-    with pytest.raises(SettingsError, match=r"--turns all.*without --no-tokens"):
+    with pytest.raises(SettingsError, match=r"(?s)--turns all.*without --no-tokens"):
         StoredTexts(FeatureStore.open(tmp_path / "bare"), load(choice))
 
 
@@ -660,7 +660,10 @@ def test_examples_of_which_nothing_counts_weigh_nothing(texts: Path, tmp_path: P
         "attribute", tmp_path / "S", "--method", "stride", "--queries", texts / "queries.jsonl", "--top", 80, "--json"
     )
     rows = [json.loads(line) for line in told.stdout.splitlines()]
-    assert all(row["tie"] for row in rows if row["text"] == "s") and sum(row["text"] == "s" for row in rows) == 120
+    assert (
+        all(row["tie"] for row in rows if row["completion"] == "s")
+        and sum(row["completion"] == "s" for row in rows) == 120
+    )
 
 
 def test_a_fit_that_was_edited_is_told(texts: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from headwater.engine.results.printable import printable, printable_json, spreadsheet_cell
-from headwater.engine.results.result_tables import VALUE_FIELDS, ResultFile, write_jsonl
+from headwater.engine.results.result_files import ResultFile, write_jsonl
+from headwater.engine.results.result_tables import VALUE_FIELDS
 
 HOSTILE = 'a\x1b[31m\u202e\x7f\x9b\ud83d\U000e0041 é漢🙂\n\t"\\'
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from headwater.engine.results import result_tables
+from headwater.engine.results import result_files
 from headwater.engine.results.example_table import PART_SIZES, Examples, PartSize
 from headwater.engine.results.group_labels import GroupColumn, counts_of_table, labels_of_table
 from headwater.engine.results.groups import Groups
-from headwater.engine.results.result_tables import RESULT_FIELDS, VALUE_FIELDS, ResultFile, result_rows, value_rows
+from headwater.engine.results.result_files import ResultFile
+from headwater.engine.results.result_tables import RESULT_FIELDS, VALUE_FIELDS, result_rows, value_rows
 from headwater.engine.results.results import Results
 from headwater.engine.results.table_plan import Scored, table_plan
 from headwater.store.feature_store import FeatureStore
@@ -49,11 +50,14 @@ def joined(parts: list[dict[str, list[object]]]) -> dict[str, list[object]]:
 @pytest.mark.parametrize("most", [PART_SIZES[0], PartSize(7, 1 << 20), PartSize(1000, 900), PartSize(1000, 1)])
 def test_results_do_not_depend_on_the_size_of_parts(store: FeatureStore, results: Results, most: PartSize) -> None:
     parts = [dict(part) for part in result_rows(results, store, most)]
-    bytes_of = [sum(len(str(text).encode()) for text in (*part["text"], *part["example_id"])) for part in parts]
+    bytes_of = [
+        sum(len(str(text).encode()) for text in (*part["prompt"], *part["completion"], *part["example_id"]))
+        for part in parts
+    ]
     assert all(len(part["rank"]) <= most.rows for part in parts)
     assert all(size <= most.text_bytes or len(part["rank"]) == 1 for size, part in zip(bytes_of, parts, strict=True))
     table, rows = joined(parts), results.rows.reshape(-1).tolist()
-    assert table["text"] == [TEXTS[row] for row in rows] and table["example_id"] == [f"e{row}" for row in rows]
+    assert table["completion"] == [TEXTS[row] for row in rows] and table["example_id"] == [f"e{row}" for row in rows]
     assert table["query_id"] == [query for query in results.queries for _ in range(TOP)]
     assert table["rank"] == [*range(1, TOP + 1)] * QUERIES and table["row"] == rows
     assert table["score"] == results.scores.reshape(-1).tolist() and set(table) == set(RESULT_FIELDS)
@@ -88,7 +92,7 @@ def test_values_of_blocks_are_one_table(store: FeatureStore) -> None:
 def test_a_parquet_file_has_row_groups_of_bounded_size(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_tables, "ROW_GROUP_BYTES", 10_000)
+    monkeypatch.setattr(result_files, "ROW_GROUP_BYTES", 10_000)
     values = np.arange(ROWS, dtype=np.float32)
     with ResultFile(str(tmp_path / "v.parquet"), VALUE_FIELDS) as file:
         for part in value_rows([(0, values)], store, PartSize(50, 1 << 20)):

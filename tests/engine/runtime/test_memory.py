@@ -36,7 +36,7 @@ def test_amounts_are_read(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "lots", "1.2.3GB", "-1GB", "5XB", "1 2GB", ".", "1e999", "nan", "2GBs"])
 def test_what_is_no_amount_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(repr(text)) + ".*512MB"):
+    with pytest.raises(SettingsError, match=re.escape(repr(text)) + " is not an amount of memory\nhint: write 512MB"):
         parse_bytes(text)
 
 

@@ -4,7 +4,8 @@ import errno
 from pathlib import Path
 
 import pytest
-from headwater.engine.results.result_tables import VALUE_FIELDS, ResultFile
+from headwater.engine.results.result_files import ResultFile
+from headwater.engine.results.result_tables import VALUE_FIELDS
 from headwater.engine.runtime.output_files import whole_file
 from headwater.store.errors import SettingsError, StoreDamaged, StoreFull
 
@@ -58,9 +59,17 @@ def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "parquet"])
 def test_results_of_a_failed_run_are_not_there(tmp_path: Path, suffix: str) -> None:
-    line = {"example_id": ["a"], "score": [1.0], "row": [0], "source": ["s"], "line": [1]}
+    line = {
+        "example_id": ["a"],
+        "score": [1.0],
+        "row": [0],
+        "source": ["s"],
+        "line": [1],
+        "method": ["m"],
+        "store": [""],
+    }
     with pytest.raises(RuntimeError), ResultFile(str(tmp_path / f"r.{suffix}"), VALUE_FIELDS) as file:
         file.write(line)
         raise RuntimeError

@@ -1,0 +1,146 @@
+"""Where answers come from: method, settings, store, model, completeness. Knows no score and no format of a file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+
+from ...store.completeness import is_whole
+from ...store.errors import HeadwaterError
+from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.json_values import JsonFields, JsonObject
+from ..fitting.fit_record import fits_of
+
+SHORT = 12
+"""Digits of a digest that each record of a file carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What answers were computed from."""
+
+    version: str
+    """Version of headwater that computed them."""
+    method: str
+    """The method's name."""
+    settings: JsonFields
+    """Its settings; of several members, by the member's name."""
+    store: str
+    """The store's path."""
+    store_version: str
+    """Version of headwater that created the store."""
+    digest: str
+    """Digest of the store's root."""
+    corpus: tuple[str, ...]
+    """Digests of the corpus's files, in order."""
+    model: str
+    """Fingerprint of the model that the rows are of."""
+    rows: int
+    """Number of scored examples."""
+    examples: int
+    """Number of examples in the store."""
+    complete: bool
+    """Whether the store held all of its corpus, and each example was scored."""
+
+    def to_json(self) -> JsonFields:
+        """JSON values."""
+        return {**asdict(self), "corpus": list(self.corpus)}
+
+    @classmethod
+    def from_json(cls, values: JsonObject) -> Origin:
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError, TypeError: the values are no origin.
+        """
+        own = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**{**own, "corpus": tuple(own["corpus"])})
+
+    def record(self) -> dict[str, str]:
+        """The columns that each record of a table carries."""
+        return {"method": self.method, "store": self.digest[:SHORT]}
+
+
+def origin_of(store: FeatureStore, method: str, rows: int) -> Origin:
+    """The origin of scores of `rows` examples of a store by a method, or by several members of it."""
+    examples = store.rows(EXAMPLES) if EXAMPLES in store.groups else rows
+    settings = _settings(store, method)
+    complete = rows == examples and (EXAMPLES not in store.groups or is_whole(store))
+    return Origin(
+        version=metadata.version("headwater"),
+        method=method,
+        settings=settings,
+        store=store.url,
+        store_version=store.version,
+        digest=store.root.digest,
+        corpus=_corpus(store),
+        model=_model(store, method),
+        rows=rows,
+        examples=examples,
+        complete=complete,
+    )
+
+
+def _corpus(store: FeatureStore) -> tuple[str, ...]:
+    return tuple(str(source.get("digest", "")) for source in store.provenance.get("sources", ()))
+
+
+def _model(store: FeatureStore, method: str) -> str:
+    """The fingerprint of a member's own model, else of the store's."""
+    group = store.groups.get(method_group(method))
+    own = group.model.get("model", "") if group else ""
+    return own or str(store.provenance.get("model", ""))
+
+
+def _settings(store: FeatureStore, method: str) -> JsonFields:
+    """The recorded settings of stored rows or of a fit; of a method without either, its defaults."""
+    if (group := store.groups.get(method_group(method))) is not None:
+        return group.settings
+    fits = fits_of(store)
+    if method in fits:
+        return dict(fits[method]["settings"])
+    members = {name for name in (*store.methods, *fits) if name.partition("@")[0] == method}
+    if members:
+        return {name: _settings(store, name) for name in sorted(members)}
+    return _defaults(method)
+
+
+def _defaults(method: str) -> JsonFields:
+    from ..interface.registry import load
+
+    try:
+        return load(method)().settings()
+    except HeadwaterError:
+        return {}
+
+
+def compared(origin: Origin, store: FeatureStore) -> str:
+    """How answers relate to a store as it is now, in a few words that complete "these answers are …"."""
+    if origin.digest == store.root.digest and _rows(store) == origin.examples:
+        return "of this store, as it is now"
+    if origin.model != _model(store, origin.method):
+        return (
+            f"of another model: {origin.model or 'none'}, and the store's is {_model(store, origin.method) or 'none'}"
+        )
+    now, before = _corpus(store), origin.corpus
+    if now[: len(before)] != before:
+        return "of another store: its corpus has other files"
+    if _rows(store) > origin.examples:
+        return f"of this store before examples were added: {origin.examples:,} then, {_rows(store):,} now"
+    if now == before and _rows(store) == origin.examples:
+        same = "the same" if _settings(store, origin.method) == origin.settings else "other"
+        return f"of a store with the same examples and model, and {same} settings of {origin.method}; its root has changed since"
+    return "of another store: it holds fewer examples"
+
+
+def compared_short(short: str, store: FeatureStore) -> str:
+    """The same for answers of which only the first digits of the digest are known."""
+    if store.root.digest.startswith(short):
+        return "of this store, as it is now"
+    return (
+        "of another store, or of this one before it changed: .parquet, .json and .html files of answers would say which"
+    )
+
+
+def _rows(store: FeatureStore) -> int:
+    return store.rows(EXAMPLES) if EXAMPLES in store.groups else 0
