@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, cast
 
 from ...store.errors import SettingsError
 from ...store.layout import Array
+from ..results.answers_origin import Origin, origin_of
 from ..results.example_table import Cell
-from ..results.result_tables import ResultFile, fields_of, result_rows
+from ..results.result_files import ResultFile
+from ..results.result_tables import About, fields_of, result_rows
 from .display import answers_html, answers_text
 
 if TYPE_CHECKING:
@@ -95,7 +97,10 @@ class Attributions:
 
     def __init__(self, session: QuerySession, results: Results) -> None:
         """Read the examples' ids and texts."""
-        parts = list(result_rows(results, session.store, session.parts))
+        self.origin: Origin = origin_of(session.store, session.name, session.rows)
+        """Store, model, method, settings and version that the answers are of."""
+        about = About(session.queries, self.origin)
+        parts = list(result_rows(results, session.store, session.parts, about))
         self._columns: dict[str, list[Cell]] = {
             name: [cell for part in parts for cell in part[name]] for name in (parts[0] if parts else ())
         }
@@ -129,15 +134,13 @@ class Attributions:
         at = range(len(self))[number]
         k = self.rows.shape[1]
         examples = tuple(self._example(index) for index in range(at * k, (at + 1) * k))
-        return Answer(self.queries[at], "", self._texts.get(self.queries[at], ""), examples)
+        return Answer(self.queries[at], self._texts[at].prompt, self._texts[at].completion, examples)
 
     def _example(self, index: int) -> ScoredExample:
         cells = {name: values[index] for name, values in self._columns.items()}
         rank, row, score = cast(int, cells["rank"]), cast(int, cells["row"]), cast(float, cells["score"])
-        return ScoredExample(
-            rank, score, row, str(cells["example_id"]), str(cells["source"]), str(cells.get("prompt", "")),
-            str(cells.get("completion", cells.get("text", ""))),
-        )  # fmt: skip
+        texts = [str(cells[name]) for name in ("example_id", "source", "prompt", "completion")]
+        return ScoredExample(rank, score, row, *texts)
 
     def to_arrow(self) -> pa.Table:
         """A pyarrow.Table with a row per query and example."""
@@ -163,7 +166,9 @@ class Attributions:
         Raises:
             SettingsError: another suffix, or the path is a folder.
         """
-        with ResultFile(str(path), self._fields) as file:
+        from ..presentation.html_page import HtmlPage
+
+        with ResultFile(str(path), self._fields, self.origin.to_json(), {"html": HtmlPage}) as file:
             file.write(self._columns)
 
     def __repr__(self) -> str:

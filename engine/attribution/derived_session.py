@@ -17,7 +17,7 @@ from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
 from ..results.example_table import PartSize
-from ..results.results import Results
+from ..results.results import QueryText, Results
 from ..runtime.memory import Part, Plan
 from .query_session import (
     TOGETHER,
@@ -76,8 +76,8 @@ class DerivedSession:
         return self._session.rows
 
     @property
-    def queries(self) -> dict[str, str]:
-        """Query id → prompt and text."""
+    def queries(self) -> list[QueryText]:
+        """(Q,) texts of the queries."""
         return self._session.queries
 
     @property

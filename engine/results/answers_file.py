@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,8 +27,9 @@ def relation(path: str, store: FeatureStore) -> JsonFields:
     Raises:
         DataError: the file is missing, or names no origin. SettingsError: it is of no format of answers.
     """
+    read = _READERS[format_of(path)]
     try:
-        origin = _READERS[format_of(path)](Path(path))
+        origin = read(Path(path))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, ValueError, KeyError, TypeError, StopIteration, pa.ArrowException):
@@ -80,4 +81,6 @@ def _of_record(record: Mapping[str, str]) -> Mapping[str, str]:
     return {name: str(record[name]) for name in ("method", "store")}
 
 
-_READERS = {"parquet": _parquet, "json": _json, "html": _html, "jsonl": _jsonl, "csv": _csv}
+_READERS: dict[str, Callable[[Path], Origin | Mapping[str, str]]] = {
+    "parquet": _parquet, "json": _json, "html": _html, "jsonl": _jsonl, "csv": _csv,
+}  # fmt: skip

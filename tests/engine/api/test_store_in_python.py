@@ -74,11 +74,20 @@ def test_answers_are_the_engine_s_with_texts_apart(store: hw.Store, work: Path, 
     np.testing.assert_array_equal(answers.scores, expected.scores)
     assert len(answers) == 2 and answers[1].rows == expected.rows[1].tolist()
     assert answers[0].texts == [sentences(ROWS)[row] for row in expected.rows[0]]
+    assert [one.prompt for one in answers] == ["river stone ", "paper "]
+    assert [one.completion for one in answers] == ["light garden", "winter"]
     table = answers.to_arrow()
     assert table.num_rows == 10 and table["row"].to_pylist() == expected.rows.ravel().tolist()
     assert answers.to_pandas().shape[0] == 10
     answers.save(tmp_path / "answers.parquet")
     assert pq.read_table(tmp_path / "answers.parquet")["row"].to_pylist() == table["row"].to_pylist()
+    for suffix in ("jsonl", "json", "csv", "html"):
+        answers.save(tmp_path / f"answers.{suffix}")
+    from headwater.engine.results.answers_file import relation
+    from headwater.store.feature_store import FeatureStore
+
+    said = relation(str(tmp_path / "answers.json"), FeatureStore.open(str(work / "S")))
+    assert said["relation"] == "of this store, as it is now" and answers.origin.settings["kr"] == 16
     assert "light garden" in repr(answers) and "<table>" in answers._repr_html_()
 
 
@@ -98,6 +107,8 @@ def test_a_bare_string_is_a_completion_that_no_template_reads(work: Path, tmp_pa
     answers = opened.attribute("river stone", top=2)
     assert (answers[0].prompt, answers[0].completion) == ("", "river stone")
     assert "template" in repr(opened)
+    by_template = opened.attribute({"q": "river ", "a": "stone"}, top=2)
+    assert (by_template[0].prompt, by_template[0].completion) == ("river ", "stone")
 
 
 def test_scores_are_the_caller_s_and_stream_to_disk(store: hw.Store, tmp_path: Path):
