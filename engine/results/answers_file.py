@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -80,4 +80,10 @@ def _of_record(record: Mapping[str, str]) -> Mapping[str, str]:
     return {name: str(record[name]) for name in ("method", "store")}
 
 
-_READERS = {"parquet": _parquet, "json": _json, "html": _html, "jsonl": _jsonl, "csv": _csv}
+_READERS: dict[str, Callable[[Path], Origin | Mapping[str, str]]] = {
+    "parquet": _parquet,
+    "json": _json,
+    "html": _html,
+    "jsonl": _jsonl,
+    "csv": _csv,
+}

@@ -8,7 +8,7 @@ from importlib import metadata
 from ...store.completeness import is_whole
 from ...store.errors import HeadwaterError
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
-from ...store.json_values import JsonFields, JsonObject
+from ...store.json_values import JsonFields, ParsedJson
 from ..fitting.fit_record import fits_of
 
 SHORT = 12
@@ -47,7 +47,7 @@ class Origin:
         return {**asdict(self), "corpus": list(self.corpus)}
 
     @classmethod
-    def from_json(cls, values: JsonObject) -> Origin:
+    def from_json(cls, values: ParsedJson) -> Origin:
         """Inverse of :meth:`to_json`.
 
         Raises:
