@@ -14,6 +14,7 @@ from .options import echo
 
 if TYPE_CHECKING:
     from ..attribution.query_session import QuerySession
+    from ..presentation.answer_lines import AnswerView
     from ..results.example_table import Columns
     from ..results.result_files import Fields, Sink
     from ..results.result_tables import About
@@ -70,12 +71,35 @@ def _page(path: Path, fields: Fields, origin: JsonObject) -> Sink:
     return HtmlPage(path, fields, origin)
 
 
-def print_results(parts: Iterable[Columns], as_json: bool) -> None:
-    from ..presentation.terminal import print_results
+def print_results(parts: Iterable[Columns], as_json: bool, view: AnswerView) -> None:
+    """Print tables of examples, as JSON lines or as lines for people."""
+    from ..presentation.answer_lines import answer_lines
+    from ..presentation.paging import show
     from ..results.result_files import write_jsonl
 
+    if not as_json:
+        show(answer_lines(parts, view))
+        return
     for part in parts:
-        if as_json:
-            write_jsonl(sys.stdout, part)
-        else:
-            print_results(part)
+        write_jsonl(sys.stdout, part)
+
+
+def print_groups(tables: Iterable[Columns], arguments: QueryArguments, view: AnswerView) -> None:
+    """Print tables of groups, as JSON lines or as lines for people."""
+    from ..presentation.answer_lines import group_lines
+    from ..presentation.paging import show
+    from ..results.result_files import write_jsonl
+
+    if not arguments.as_json:
+        show(group_lines(tables, arguments.top, view))
+        return
+    for table in tables:
+        write_jsonl(sys.stdout, table)
+
+
+def view_of(queries: int, *, limit: int = 1, prompts: bool = False) -> AnswerView:
+    """What is printed of answers to so many queries."""
+    from ..presentation.answer_lines import AnswerView
+    from ..presentation.paging import is_terminal
+
+    return AnswerView(queries, limit, prompts, is_terminal())

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import click
 
 from ..results.printable import printable_json
-from .answer_output import ALL_VALUES, about_answers, print_notes, print_results, refuse_outputs, write_parts
+from .answer_output import (
+    ALL_VALUES,
+    about_answers,
+    print_groups,
+    print_notes,
+    print_results,
+    refuse_outputs,
+    view_of,
+    write_parts,
+)
 from .grouped_help import command
-from .options import EXAMPLES_PRINTED, JSON, JSON_LINES, RUN, WrongUsage, command_of, echo
+from .options import EXAMPLES_PRINTED, JSON, JSON_LINES, PROMPTS, RUN, WrongUsage, command_of, echo
 from .query_arguments import (
     EXAMPLES_PER_QUERY,
     GROUPING,
+    LIMIT,
     QUERIES,
     SEARCH,
     QueryArguments,
@@ -25,6 +34,8 @@ from .query_arguments import (
 @command()
 @QUERIES
 @EXAMPLES_PER_QUERY
+@LIMIT
+@PROMPTS
 @SEARCH
 @GROUPING
 @click.option(
@@ -78,7 +89,8 @@ def attribute(arguments: QueryArguments) -> None:
         counts = f"{len(results.queries)} queries, {results.rows.shape[1]} examples each"
         echo(f"{arguments.output}: {counts}", err=True)
     else:
-        print_results(rows, arguments.as_json)
+        view = view_of(len(results.queries), limit=arguments.limit, prompts=arguments.prompts)
+        print_results(rows, arguments.as_json, view)
 
 
 def _export(arguments: QueryArguments, path: str) -> None:
@@ -97,6 +109,7 @@ def _export(arguments: QueryArguments, path: str) -> None:
 @QUERIES
 @ALL_VALUES
 @EXAMPLES_PRINTED
+@PROMPTS
 @JSON_LINES
 @GROUPING
 @RUN
@@ -129,16 +142,14 @@ def value(arguments: QueryArguments) -> None:
         echo(f"{arguments.output}: {session.rows:,} examples", err=True)
     else:
         rows = result_rows(results, session.store, session.parts, about_answers(session, together=True))
-        print_results(rows, arguments.as_json)
+        print_results(rows, arguments.as_json, view_of(1, prompts=arguments.prompts))
 
 
 def _by_group(arguments: QueryArguments, *, together: bool) -> None:
     """Print or write scores summed by group, for each query or for all together."""
     from ..attribution.query_session import TOGETHER
-    from ..presentation.terminal import print_groups
     from ..results.group_labels import GroupColumn
     from ..results.groups import GROUP_FIELDS, Groups
-    from ..results.result_files import write_jsonl
     from ..runtime.progress import ProgressDisplay
 
     with ProgressDisplay() as display:
@@ -154,8 +165,8 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
         write_parts(arguments.output, GROUP_FIELDS, tables, about_answers(session, together=together))
         echo(f"{arguments.output}: {len(groups.names)} groups", err=True)
         return
-    for table in tables:
-        write_jsonl(sys.stdout, table) if arguments.as_json else print_groups(table, arguments.top)
+    count = 1 if together else len(session.query_ids)
+    print_groups(tables, arguments, view_of(count, limit=arguments.limit))
 
 
 @command("attribute")

@@ -29,8 +29,8 @@ TOPICS: Mapping[str, Sequence[str]] = {
         "--memory", "--device", "--dtype", "--batch-tokens", "--processes", "--trust-remote-code",
     ),
     "Output": (
-        "--output", "--top", "--all-scores", "--json", "--plot", "--no-text", "--no-tokens", "--commit-seconds", "--workdir",
-        "--help",
+        "--output", "--top", "--limit", "--prompts", "--all-scores", "--json", "--plot", "--no-text", "--no-tokens",
+        "--commit-seconds", "--workdir", "--help",
     ),
 }  # fmt: skip
 """Topic → the flags under it. A flag has one meaning, hence one topic."""

@@ -45,6 +45,7 @@ EXAMPLES_PRINTED = click.option(
     metavar="K",
     help="Number of top examples, printed if there is no -o.",
 )
+PROMPTS = click.option("--prompts", is_flag=True, help="Print the examples' prompts, too.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object.")
 JSON_LINES = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 MEMORY = click.option(

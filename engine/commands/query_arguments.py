@@ -32,6 +32,14 @@ EXAMPLES_PER_QUERY = click.option(
     metavar="K",
     help="Number of top examples, for each query.",
 )
+LIMIT = click.option(
+    "--limit",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Number of queries to print; files and --json have all.",
+)
 SEARCH = options(
     click.option("--scan", "precision", default="", metavar="PRECISION", help="Scan the copy in this precision first, such as "
                  "int8 or sign8192 (`headwater compress` makes it), then score the best candidates again from the rows as "
@@ -66,6 +74,8 @@ class QueryArguments(RunArguments, FieldArguments):
     columns: str
     top: int
     as_json: bool
+    limit: int = 10
+    prompts: bool = False
     output: str | None = None
     all_scores: str | None = None
     precision: str = ""

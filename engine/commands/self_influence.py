@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .answer_output import ALL_VALUES, print_notes, print_results, write_parts
+from .answer_output import ALL_VALUES, print_notes, print_results, view_of, write_parts
 from .grouped_help import command
-from .options import EXAMPLES_PRINTED, JSON_LINES, PARTIAL, RUN, RunArguments, command_of, echo
+from .options import EXAMPLES_PRINTED, JSON_LINES, PARTIAL, PROMPTS, RUN, RunArguments, command_of, echo
 
 if TYPE_CHECKING:
     from ..attribution.self_influence import SelfInfluence
@@ -24,6 +24,7 @@ class SelfInfluenceArguments(RunArguments):
     partial: bool
     output: str | None
     top: int
+    prompts: bool
     as_json: bool
 
 
@@ -36,6 +37,7 @@ class SelfInfluenceArguments(RunArguments):
 @PARTIAL
 @ALL_VALUES
 @EXAMPLES_PRINTED
+@PROMPTS
 @JSON_LINES
 @RUN
 @command_of(SelfInfluenceArguments)
@@ -77,7 +79,8 @@ def self_influence(arguments: SelfInfluenceArguments) -> None:
     if arguments.output:
         echo(f"{arguments.output}: {influence.rows:,} examples", err=True)
     else:
-        print_results(result_rows(best, influence.store, influence.parts, about), arguments.as_json)
+        view = view_of(1, prompts=arguments.prompts)
+        print_results(result_rows(best, influence.store, influence.parts, about), arguments.as_json, view)
 
 
 def _notes(influence: SelfInfluence) -> list[str]:

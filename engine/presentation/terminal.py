@@ -1,66 +1,17 @@
-"""Tables of answers, store contents and memory plans for a terminal. Knows no method and computes nothing."""
+"""Store contents, examples and memory plans for a terminal. Knows no method and computes nothing."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from ...store.json_values import JsonFields, ParsedJson
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
-from ..results.example_table import Cell, Columns
 from ..results.printable import printable
 from ..results.shown_examples import ShownExample
 from ..runtime.memory import Plan, resident_bytes, show_bytes
 from ..runtime.progress import clock
-
-
-def print_results(columns: Columns) -> None:
-    """Print a table of `RESULT_FIELDS`: a heading per query (its id and text), a line per example.
-
-    Texts are cut to the terminal's width.
-    """
-    width = max(60, shutil.get_terminal_size((120, 24)).columns)
-    names = max(len(printable(str(name))) for name in columns["example_id"])
-    for row in (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)):
-        if row["rank"] == 1:
-            query = f"{row['query_prompt']}{row['query_completion']}"
-            print("\n" + _cut(f"{_on_a_line(row['query_id'])}  {_on_a_line(query)}", width))
-        name, text = _on_a_line(row["example_id"]), _on_a_line(row["completion"])
-        noise = ""
-        if "standard_error" in row:
-            span = f"{row['rank_low']} to {row['rank_high']}" if row["rank_low"] < row["rank_high"] else ""
-            noise = f" ± {row['standard_error']:.4f}  {span:<9}"
-        score = "tie" if row.get("tie") else f"{row['score']:.4f}"  # a recovered weight of zero
-        line = f"{row['rank']:>5}  {score:>8}{noise}  {name:<{min(names, 40)}}  {text}"
-        print(_cut(line, width))
-
-
-def print_groups(columns: Columns, top: int) -> None:
-    """Print a part of a table of `GROUP_FIELDS` of one query: a line for each of the first `top` groups, a heading above them."""
-    first, count = int(columns["rank"][0] or 1), len(columns["rank"])
-    if first > top:
-        return
-    width = max(60, shutil.get_terminal_size((120, 24)).columns)
-    names = min(40, max(len(printable(str(name))) for name in columns["group"]))
-    if first == 1:
-        print("\n" + _cut(_on_a_line(columns["query_id"][0]), width))
-        print(f"{'':>5}  {'mean':>8}  {'total':>10}  {'examples':>8}  {'group':<{names}}  best")
-    for row_number in range(min(top - first + 1, count)):
-        row = {key: values[row_number] for key, values in columns.items()}
-        best = f"{row['best']:.4f} {_on_a_line(row['best_example'])}"
-        print(_cut(f"{row['rank']:>5}  {row['mean']:>8.4f}  {row['total']:>10.4f}  {row['examples']:>8}  "
-                   f"{_on_a_line(row['group']):<{names}}  {best}", width))  # fmt: skip
-
-
-def _cut(line: str, width: int) -> str:
-    line = line.rstrip()
-    return line if len(line) <= width else line[: width - 1] + "…"
-
-
-def _on_a_line(text: Cell) -> str:
-    return " ".join(printable(str(text)).split())
 
 
 def print_info(facts: ParsedJson) -> None:

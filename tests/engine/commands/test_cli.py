@@ -64,7 +64,9 @@ def test_an_example_finds_itself(store: Path, queries: Path) -> None:
 
 def test_the_table_is_for_people(store: Path, queries: Path) -> None:
     told = call("attribute", store, "--queries", queries, "--top", 2)
-    assert re.search(r"q\.jsonl:1  3 \w+ .*\n +1 +1\.0000 +corpus\.jsonl:4 +3 ", told.stdout)
+    assert re.search(
+        r"q\.jsonl:1  3 \w+ .*\n +rank +score +example +completion\n +1 +1\.0000 +corpus\.jsonl:4 +3 ", told.stdout
+    )
 
 
 def test_files_agree_with_each_other(store: Path, queries: Path, tmp_path: Path) -> None:
