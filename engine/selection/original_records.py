@@ -87,7 +87,7 @@ class _Chosen:
         for part, columns in Examples(store).parts(("id", "source", "line"), rows, _PART):
             self.ids += map(str, columns["id"])
             self._sources[part] = [numbers[name] for name in columns["source"]]
-            self._lines[part] = columns["line"]
+            self._lines[part] = np.array(columns["line"], np.int64)
         _, first = np.unique(np.stack([self._sources, self._lines], 1), axis=0, return_index=True)
         self._first = np.sort(first)  # of several pieces of a document the one that was chosen first
         self.offsets = np.full(len(rows), -1, np.int64)
