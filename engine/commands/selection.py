@@ -29,6 +29,8 @@ class SelectArguments(TaskArguments):
     among: str
     exclude: str
     task: str
+    records: bool
+    corpus: tuple[str, ...]
     output: str
     as_json: bool
 
@@ -59,6 +61,9 @@ class SelectArguments(TaskArguments):
     metavar="FILE",
     help="Output file: the selected examples as .jsonl, ready for training.",
 )
+@click.option("--records", is_flag=True, help="Write the corpus's own records, all fields, each once; the field `headwater` "
+              "adds order, gain, row and id.")  # fmt: skip
+@click.option("--corpus", multiple=True, metavar="PATH", help="With --records: where the corpus is now, if it moved.")
 @JSON
 @command_of(SelectArguments)
 def select(arguments: SelectArguments) -> None:
@@ -72,19 +77,23 @@ def select(arguments: SelectArguments) -> None:
     headwater select S --queries task.jsonl --tokens 1000000 --exclude held-out.txt -o chosen.jsonl
     headwater select S --queries task.jsonl --count 500 --quota source=web.jsonl:0.5 -o chosen.jsonl
     headwater select S --queries task.jsonl --count 1000 --distinct 0.98 -o chosen.jsonl
+    headwater select S --queries task.jsonl --count 1000 --records -o chosen.jsonl
     """
     from ..results.output_path import refuse_output
     from ..results.row_filter import RowFilter
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
+    from ..selection.original_records import write_records
     from ..selection.prediction import penalty_of
     from ..selection.selection import GreedySelection, refuse_training, write_training
     from ..selection.selection_request import SelectionRequest
 
     a = arguments
     similarity = _similarity(a)
-    refuse_output(a.output, (a.queries, a.columns, a.among, a.exclude), a.store)
+    if a.corpus and not a.records:
+        raise WrongUsage("--corpus is read for --records alone", "give both")
+    refuse_output(a.output, (a.queries, a.columns, a.among, a.exclude, *a.corpus), a.store)
     refuse_training(a.output)
     stop, display = StopRequest(), ProgressDisplay()
     with display:
@@ -97,7 +106,13 @@ def select(arguments: SelectArguments) -> None:
         selection = GreedySelection(features, request)
         with stop:
             selected = selection.run(targets_of(features, task).vector(a.task))
-    write_training(a.output, selection.rows(selected))
+    if a.records:
+        for note in write_records(
+            a.output, features.store, selected.choice.rows, selected.choice.gains, a.corpus
+        ).notes:
+            echo(f"note: {note}", err=True)
+    else:
+        write_training(a.output, selection.rows(selected))
     _print_selected(a, selected.facts, stopped=stop.requested())
     if stop.requested():
         echo("stopped: these are the first examples of the selection", err=True)

@@ -28,6 +28,7 @@ _LOGINS = {
     "hf": "set HF_TOKEN, or run hf auth login",
     "http": "a signed URL may have expired: make a new one",
 }
+_DENIED = {"s3": (400, 401, 403)}  # S3 answers an expired token with 400, and a HEAD request has no further words
 _SAME = {"s3a": "s3", "gcs": "gs", "https": "http"}
 _EXTRAS = ("s3", "gs", "http")
 
@@ -42,7 +43,7 @@ def reason_of(error: BaseException, url: str) -> str:
         return f"the package that reads {scheme}:// is not installed: {package}"
     if names & _CREDENTIALS:
         return f"credentials are missing: {login}"
-    if status in (401, 403) or any(isinstance(cause, PermissionError) for cause in _causes(error)):
+    if status in _DENIED.get(scheme, (401, 403)) or any(isinstance(cause, PermissionError) for cause in _causes(error)):
         code = _code(error) or (str(status) if status else "denied")
         return f"access was denied ({code}); credentials may be missing, expired or not enough: {login}"
     if status in (404, 410):

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from headwater.engine.data import remote_bytes
+from headwater.engine.data.array_files import is_array_path, open_arrays
 from headwater.engine.data.sources import Source, find_sources, read_source
 from headwater.engine.data.urls import is_url, name_in, shown
 from headwater.store.errors import CorpusError
@@ -208,6 +209,20 @@ def test_folders_and_globs_are_listed_as_local_ones(tmp_path: Path) -> None:
     assert remote[0].path == "memory:///corpus/b/c.txt"
     with pytest.raises(CorpusError, match=r"memory://corpus/\*.csv: no corpus file there"):
         find_sources(["memory://corpus/*.csv"])
+
+
+def test_arrays_at_a_url(server: RangeServer) -> None:
+    arrays = {"vectors": np.arange(60_000.0).reshape(6000, 10), "id": np.arange(6000)}
+    np.savez(server.folder / "a.npz", **arrays)
+    url = f"{server.url}/a.npz?signature=secret"
+    assert is_array_path(url) and not is_array_path(f"{server.url}/a.jsonl")
+    (local, _), (remote, opened) = open_arrays(str(server.folder / "a.npz")), open_arrays(url)
+    assert (remote.path, remote.name, remote.digest) == (f"{server.url}/a.npz", local.name, local.digest)
+    assert np.array_equal(opened["vectors"][5990:6000], arrays["vectors"][5990:])
+    (server.folder / "a.npz").write_bytes(b"no archive at all")
+    with pytest.raises(CorpusError, match=r"/a\.npz cannot be read as arrays") as refused:
+        open_arrays(url)
+    assert "secret" not in str(refused.value)
 
 
 HUB = """

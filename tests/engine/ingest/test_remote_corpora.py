@@ -15,8 +15,11 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 import zstandard
+from click.testing import CliRunner
 from command_server import CommandServer
+from headwater.cli import main
 from headwater.engine.data import remote_bytes
 from headwater.engine.data.sources import find_sources
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
@@ -158,8 +161,15 @@ def test_refusals_of_s3_are_one_line(bucket: str, monkeypatch: pytest.MonkeyPatc
     }.items():
         with pytest.raises(CorpusError, match=rf"^{url}: {words}"):
             find_sources([url])
-    import s3fs
-
+    with serving(tmp_path) as server:  # S3 answers so for an expired token
+        server.status = 400
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", server.url)
+            s3fs.S3FileSystem.clear_instance_cache()
+            with pytest.raises(
+                CorpusError, match=r"^s3://texts/a.jsonl: access was denied \(400\).*expired.*AWS_PROFILE"
+            ):
+                find_sources(["s3://texts/a.jsonl"])
     s3fs.S3FileSystem.clear_instance_cache()
     monkeypatch.setattr(remote_bytes, "WAITS", (0.0, 0.0))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -168,3 +178,28 @@ def test_refusals_of_s3_are_one_line(bucket: str, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(CorpusError, match=r"^s3://texts/corpus: credentials are missing: set AWS_ACCESS_KEY_ID"):
         find_sources([bucket])
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_queries_at_a_signed_url_are_answered_and_the_url_is_nowhere(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(PARTS["b/1.jsonl"])
+    store, output = str(tmp_path / "store"), str(tmp_path / "answers.jsonl")
+    job_of_both = IngestJob(
+        [str(tmp_path / "a.jsonl")], store, ModelChoice(str(model), device="cpu"), {"rise": {}, "grasp": {}}
+    )
+    prepare(job_of_both).ingest()
+    with serving(tmp_path) as server:
+        url = f"{server.url}/a.jsonl?sig=Zx81"
+        for words in (["attribute", store, "--queries", url, "--top", "1", "-o", output, "--json"],
+                      ["select", store, "--queries", url, "--count", "3", "-o", str(tmp_path / "chosen.jsonl")]):  # fmt: skip
+            done = CliRunner().invoke(main, words)
+            assert done.exit_code == 0, done.output
+            assert "Zx81" not in done.output
+        absent = CliRunner().invoke(main, ["attribute", store, "--queries", f"{server.url}/b.jsonl?sig=Zx81"])
+        assert absent.exit_code == 1 and absent.output.startswith(
+            f"error: {server.url}/b.jsonl: no such file or folder (404)"
+        )
+        assert "Zx81" not in absent.output
+    answers = [json.loads(line) for line in Path(output).read_text().splitlines()]
+    assert [answer["example_id"] for answer in answers] == [f"a.jsonl:{line}" for line in range(1, 201)]
+    assert "Zx81" not in Path(output).read_text()
+    assert not any(b"Zx81" in content for content in tree(Path(store)).values())
