@@ -19,6 +19,7 @@ from typing import IO, Any, ClassVar
 import click
 
 from .engine.commands import (
+    add,
     attribution,
     evaluation,
     fit,
@@ -103,7 +104,7 @@ class _Commands(HelpfulGroup):
     """A group of commands that prints headwater's own errors as one line."""
 
     purposes: ClassVar[Mapping[str, Sequence[str]]] = {
-        "Make a store": ("ingest", "fit", "compress", "upgrade"),
+        "Make a store": ("ingest", "add", "fit", "compress", "upgrade"),
         "Ask it": ("attribute", "value", "self-influence"),
         "Choose training data": ("select", "predict", "calibrate"),
         "Check answers": ("evaluate", "ground-truth"),
@@ -183,7 +184,7 @@ def demo(workdir: str, short: bool) -> None:
     tour(workdir, "rise", short, {"kr": 96, "kh": 64, "kg": 32, "tau": 1.0, "floor": 1.0})
 
 
-for _command in (ingest.ingest, fit.fit, attribution.attribute, attribution.value, self_influence.self_influence,
+for _command in (ingest.ingest, add.add, fit.fit, attribution.attribute, attribution.value, self_influence.self_influence,
                  stores.compress, stores.methods, stores.info, stores.show, stores.verify, stores.upgrade,
                  ground_truth.ground_truth, evaluation.evaluate, prediction.predict, prediction.calibrate,
                  selection.select):  # fmt: skip

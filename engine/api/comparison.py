@@ -15,6 +15,7 @@ from ...store.feature_store import FeatureStore, method_group
 from ...store.layout import Array
 from ..arrays.ranks import spearman
 from ..attribution.query_session import QuerySession, ScoreBlocks, best_examples
+from ..results.results import shared
 from ..runtime.memory import show_bytes
 from .attributions import as_pandas
 from .display import table_html, table_text
@@ -117,7 +118,7 @@ def compared(session: Callable[[str], QuerySession], methods: Sequence[str], top
         best[name], scores[name] = _asked(opened, top)
         costs.append(MethodCost(name, _row_bytes(opened.store, name), time.perf_counter() - start))
     pairs = [
-        PairAgreement(first, second, overlap(best[first], best[second]), _correlation(scores[first], scores[second]))
+        PairAgreement(first, second, shared(best[first], best[second]), _correlation(scores[first], scores[second]))
         for first, second in combinations(methods, 2)
     ]
     return Comparison(costs, pairs, top)
@@ -135,12 +136,6 @@ def _asked(session: QuerySession, top: int) -> tuple[Array, Array]:
 
     _, rows = best_examples(blocks(), len(session.query_ids), min(top, session.rows))
     return rows, np.concatenate(sampled)
-
-
-def overlap(first: Array, second: Array) -> float:
-    """Mean over queries of the fraction of the rows (Q, k) that are in both."""
-    shared = [len(np.intersect1d(a, b)) / max(1, len(a)) for a, b in zip(first, second, strict=True)]
-    return float(np.mean(shared))
 
 
 def _correlation(first: Array, second: Array) -> float:

@@ -79,7 +79,7 @@ FIELDS = options(
 CORPUS = options(
     click.argument("corpus", nargs=-1, required=True),
     click.option("--store", required=True, metavar="DIR", help="Folder of the store; created if it does not exist."),
-    click.option("--model", default="", metavar="PATH", help="Folder, hub id or GGUF file of a causal LM, or of an adapter."),
+    click.option("--model", default="", metavar="PATH", help="Model: folder, hub id or GGUF file of a causal LM, or adapter."),
     click.option("--method", "methods", multiple=True, default=("rise",), show_default=True, metavar="NAME",
                  help="Attribution method; several of them are stored in one forward pass."),
     click.option("--set", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
@@ -87,7 +87,7 @@ CORPUS = options(
     click.option("--seeds", type=click.IntRange(1), default=1, show_default=True,
                  help="Number of seeds, each with a sketch of every method: members NAME, NAME@1, …; `attribute --members all` "
                  "then gives standard errors."),
-    click.option("--base", default="", metavar="PATH", help="Model of the member that --method names (NAME@MEMBER), in place of "
+    click.option("--base", default="", metavar="PATH", help="Model of the member (NAME@MEMBER), in place of "
                  "the store's own: another checkpoint with the same tokenizer. [default: the recorded one]"),
     FIELDS,
     click.option("--max-length", type=int, metavar="TOKENS", help="Tokens of the longest example; longer texts are split. "

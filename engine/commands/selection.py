@@ -10,6 +10,7 @@ from ...store.json_values import ParsedJson
 from ..results.printable import printable_json
 from .grouped_help import command
 from .options import COLUMNS, JSON, PARTIAL, WrongUsage, command_of, echo
+from .questions import WHERE
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
 
@@ -17,7 +18,7 @@ from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 class SelectArguments(TaskArguments):
     """Arguments of `select`."""
 
-    count: int | None
+    count: str | None
     tokens: int | None
     penalty: float | None
     additive: bool
@@ -28,6 +29,7 @@ class SelectArguments(TaskArguments):
     columns: str
     among: str
     exclude: str
+    where: tuple[str, ...]
     task: str
     records: bool
     corpus: tuple[str, ...]
@@ -38,7 +40,7 @@ class SelectArguments(TaskArguments):
 @command()
 @TASK
 @PARTIAL
-@click.option("--count", type=int, metavar="N", help="Number of examples to select.")
+@click.option("--count", metavar="N", help="Number of examples to select, or a part of all such as 10%.")
 @click.option("--tokens", type=int, metavar="N", help="Instead: number of tokens to select.")
 @PENALTY
 @click.option("--additive", is_flag=True, help="Select by single scores, without redundancy: λ = 0, for comparison.")
@@ -50,6 +52,7 @@ class SelectArguments(TaskArguments):
 @click.option("--copies", is_flag=True, help="Choose a text as often as it stands in the corpus.")
 @click.option("--quota", "quotas", multiple=True, metavar="COLUMN=VALUE:SHARE",
               help="Largest share of the count, such as source=a.jsonl:0.3.")  # fmt: skip
+@WHERE
 @COLUMNS
 @click.option("--among", default="", metavar="FILE", help="Select among these only: ids (.txt) or a mask (.npy).")
 @click.option("--exclude", default="", metavar="FILE", help="Do not select these: ids (.txt) or a mask (.npy).")
@@ -63,7 +66,7 @@ class SelectArguments(TaskArguments):
 )
 @click.option("--records", is_flag=True, help="Write the corpus's own records, all fields, each once; the field `headwater` "
               "adds order, gain, row and id.")  # fmt: skip
-@click.option("--corpus", multiple=True, metavar="PATH", help="With --records: where the corpus is now, if it moved.")
+@click.option("--corpus", multiple=True, metavar="FILE", help="Path of a corpus file, if it moved; for --records.")
 @JSON
 @command_of(SelectArguments)
 def select(arguments: SelectArguments) -> None:
@@ -87,7 +90,7 @@ def select(arguments: SelectArguments) -> None:
     from ..selection.original_records import write_records
     from ..selection.prediction import penalty_of
     from ..selection.selection import GreedySelection, refuse_training, write_training
-    from ..selection.selection_request import SelectionRequest
+    from ..selection.selection_request import SelectionRequest, count_of
 
     a = arguments
     similarity = _similarity(a)
@@ -101,7 +104,16 @@ def select(arguments: SelectArguments) -> None:
         quotas = tuple(map(_quota, a.quotas))
         penalty = 0.0 if a.additive else penalty_of(features, a.penalty)
         request = SelectionRequest(
-            a.count, a.tokens, penalty, a.per_step, quotas, a.columns, RowFilter(), a.among, a.exclude, similarity
+            count_of(a.count, features.rows),
+            a.tokens,
+            penalty,
+            a.per_step,
+            quotas,
+            a.columns,
+            RowFilter.parsed(a.where, a.columns),
+            a.among,
+            a.exclude,
+            similarity,
         )
         selection = GreedySelection(features, request)
         with stop:
@@ -113,21 +125,21 @@ def select(arguments: SelectArguments) -> None:
             echo(f"note: {note}", err=True)
     else:
         write_training(a.output, selection.rows(selected))
-    _print_selected(a, selected.facts, stopped=stop.requested())
+    _print_selected(a, selected.facts, None if stop.requested() else request.count)
     if stop.requested():
         echo("stopped: these are the first examples of the selection", err=True)
         raise SystemExit(130)
 
 
-def _print_selected(arguments: SelectArguments, facts: ParsedJson, *, stopped: bool) -> None:
-    """Print the figures of a selection, and why it ended early if it did and was not stopped."""
+def _print_selected(arguments: SelectArguments, facts: ParsedJson, asked: int | None) -> None:
+    """Print the figures of a selection, and why it has fewer examples than the number asked for, if there is one."""
     if arguments.as_json:
         echo(printable_json(facts))
     else:
         figures = ", ".join(f"{name} {value:,.6g}" for name, value in facts.items())
         echo(f"{arguments.output}: {figures}", err=True)
-    if not stopped and arguments.count and int(facts["examples"]) < arguments.count:
-        count = f"{facts['examples']} of {arguments.count}"
+    if asked and int(facts["examples"]) < asked:
+        count = f"{facts['examples']} of {asked}"
         echo(
             f"{count}: every other example is a copy of a chosen one, left out by a file, or beyond its quota", err=True
         )

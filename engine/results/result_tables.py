@@ -91,6 +91,17 @@ def fields_of(results: Results) -> Fields:
     return {**fields, **{name: SPREAD_FIELDS[name] for name in _spread(results)}}
 
 
+def merged_fields(results: Iterable[Results]) -> Fields:
+    """The columns of one table of several results: all that one of them has."""
+    return {name: kind for own in results for name, kind in fields_of(own).items()}
+
+
+def padded(columns: Columns, fields: Fields) -> Columns:
+    """A table with all of these columns, in their order; those that it lacks are empty."""
+    rows = len(columns["query_id"])
+    return {name: columns.get(name, [None] * rows) for name in fields}
+
+
 def _spread(results: Results) -> dict[str, Array]:
     """The columns of `SPREAD_FIELDS`; none for a single member."""
     columns = {name: getattr(results, name) for name in SPREAD_FIELDS}
