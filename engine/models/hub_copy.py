@@ -124,7 +124,9 @@ def _explained(path: str, error: Exception, copy: Path | None) -> str:
         )
     if status == 403:
         return f"{hub} forbids access to {path} (403): give {token}, with the right to read it"
-    if copy and status not in (429,):
+    if status != 429 and (
+        copy or (isinstance(error, OSError) and not status)
+    ):  # it began, or this machine's disk refuses it
         reason = f"it answers {status}" if status else one_line(error)
         return f"the download of {path} from {hub} stopped ({reason}): run the command again to continue it"
     if status:
