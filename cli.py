@@ -29,7 +29,8 @@ from .engine.commands import (
     self_influence,
     stores,
 )
-from .engine.commands.grouped_help import HelpfulGroup
+from .engine.commands.grouped_help import HelpfulGroup, message_options
+from .engine.runtime import messages
 from .store.errors import HeadwaterError
 
 
@@ -57,11 +58,15 @@ def _discard_output() -> None:
             os.close(nowhere)
 
 
-def _print_error(message: str, hint: str = "") -> None:
-    for kind, text in (("error", message), ("hint", hint)):
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        with suppress(OSError):  # stderr may be full, too
-            click.echo(f"{kind}: {line}" * bool(line), err=True, nl=bool(line))
+def _print_error(text: str, hint: str = "") -> None:
+    """Print an error and its hint, each on a line; in JSON both in one object."""
+    line, advice = (" ".join("".join(c if c.isprintable() else " " for c in part).split()) for part in (text, hint))
+    if messages.style().as_json:
+        messages.message("error", line, hint=advice)
+        return
+    messages.message("error", line)
+    if advice:
+        messages.message("hint", advice)
 
 
 class _UsageError(click.UsageError):
@@ -69,10 +74,13 @@ class _UsageError(click.UsageError):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it to stderr."""
-        _print_error(self.message, self.hint)
+        with messages.using(self.style):
+            _print_error(self.message, self.hint)
 
     hint: str = ""
     """What to do about it."""
+    style = messages.PLAIN
+    """That of the command, which has ended when the error is printed."""
 
 
 @contextmanager
@@ -86,7 +94,7 @@ def _one_style() -> Iterator[None]:
         known = isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand)
         message = (error.message if known else error.format_message()).rstrip(".")
         styled = _UsageError(message[:1].lower() + message[1:], error.ctx)
-        styled.hint = _hint_of(error)
+        styled.hint, styled.style = _hint_of(error), messages.style()
         raise styled from None
 
 
@@ -132,7 +140,7 @@ class _Commands(HelpfulGroup):
             _print_error(str(error), error.hint)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("stopped", err=True)
+            messages.say("stopped")
             ctx.exit(130)
 
 
@@ -183,6 +191,7 @@ def demo(workdir: str, short: bool) -> None:
     tour(workdir, "rise", short, {"kr": 96, "kh": 64, "kg": 32, "tau": 1.0, "floor": 1.0})
 
 
+main.params.extend(message_options())
 for _command in (ingest.ingest, fit.fit, attribution.attribute, attribution.value, self_influence.self_influence,
                  stores.compress, stores.methods, stores.info, stores.show, stores.verify, stores.upgrade,
                  ground_truth.ground_truth, evaluation.evaluate, prediction.predict, prediction.calibrate,
