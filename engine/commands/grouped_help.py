@@ -23,7 +23,7 @@ TOPICS: Mapping[str, Sequence[str]] = {
         "--method", "--set", "--seeds", "--members", "--combine", "--by", "--scan", "--candidates", "--certify",
         "--precision", "--bits", "--lambda", "--grid", "--calibrate", "--given", "--again", "--subset-count", "--fraction",
         "--clusters", "--seed", "--epochs", "--batch", "--learning-rate", "--pretrained", "--subset-range", "--resamples",
-        "--at", "--short",
+        "--at", "--short", "--finds-itself",
     ),
     "Choice of examples": (
         "--count", "--tokens", "--additive", "--per-step", "--distinct", "--copies", "--quota", "--among", "--exclude",

@@ -84,6 +84,13 @@ def echo(text: str, *, err: bool = False) -> None:
         click.echo(printable(text))
 
 
+def method_names(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """Completions of the name of a method, for the shell."""
+    from ..interface.registry import entries_by_name
+
+    return [name for name in entries_by_name() if name.startswith(begun)]
+
+
 def options(*decorators: Decorator) -> Decorator:
     """Several decorators as one, applied so that help lists them in this order."""
 

@@ -9,7 +9,7 @@ import click
 
 from .comma_lists import parts_of
 from .corpus_options import QUERY_FIELDS, FieldArguments
-from .options import COLUMNS, MODEL_PATH, PARTIAL, RunArguments, WrongUsage, options
+from .options import COLUMNS, MODEL_PATH, PARTIAL, RunArguments, WrongUsage, method_names, options
 
 if TYPE_CHECKING:
     from ..attribution.query_session import QuerySession
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 QUERIES = options(
     click.argument("store"),
-    click.option("--method", default="rise", show_default=True, metavar="NAME", help="Attribution method."),
+    click.option(
+        "--method",
+        default="rise",
+        show_default=True,
+        metavar="NAME",
+        shell_complete=method_names,
+        help="Attribution method.",
+    ),
     click.option("--queries", required=True, metavar="FILE", help="Queries, in any corpus format."),
     PARTIAL,
     MODEL_PATH,
