@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -30,8 +30,12 @@ from .engine.commands import (
     self_influence,
     stores,
 )
-from .engine.commands.grouped_help import HelpfulGroup
-from .store.errors import HeadwaterError
+from .engine.commands.grouped_help import HelpfulGroup, message_options
+from .engine.runtime import messages
+from .store.errors import BrokenMethod, HeadwaterError, SettingsError
+
+if TYPE_CHECKING:
+    from .engine.interface.method import Method
 
 
 @contextmanager
@@ -58,11 +62,15 @@ def _discard_output() -> None:
             os.close(nowhere)
 
 
-def _print_error(message: str, hint: str = "") -> None:
-    for kind, text in (("error", message), ("hint", hint)):
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        with suppress(OSError):  # stderr may be full, too
-            click.echo(f"{kind}: {line}" * bool(line), err=True, nl=bool(line))
+def _print_error(text: str, hint: str = "") -> None:
+    """Print an error and its hint, each on a line; in JSON both in one object."""
+    line, advice = (" ".join("".join(c if c.isprintable() else " " for c in part).split()) for part in (text, hint))
+    if messages.style().as_json:
+        messages.message("error", line, hint=advice)
+        return
+    messages.message("error", line)
+    if advice:
+        messages.message("hint", advice)
 
 
 class _UsageError(click.UsageError):
@@ -70,10 +78,13 @@ class _UsageError(click.UsageError):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it to stderr."""
-        _print_error(self.message, self.hint)
+        with messages.using(self.style):
+            _print_error(self.message, self.hint)
 
     hint: str = ""
     """What to do about it."""
+    style = messages.PLAIN
+    """That of the command, which has ended when the error is printed."""
 
 
 @contextmanager
@@ -87,7 +98,7 @@ def _one_style() -> Iterator[None]:
         known = isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand)
         message = (error.message if known else error.format_message()).rstrip(".")
         styled = _UsageError(message[:1].lower() + message[1:], error.ctx)
-        styled.hint = _hint_of(error)
+        styled.hint, styled.style = _hint_of(error), messages.style()
         raise styled from None
 
 
@@ -109,6 +120,7 @@ class _Commands(HelpfulGroup):
         "Choose training data": ("select", "predict", "calibrate"),
         "Check answers": ("evaluate", "ground-truth"),
         "See what is there": ("info", "show", "verify", "methods", "plan", "demo"),
+        "Write a method": ("check",),
     }
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -133,7 +145,7 @@ class _Commands(HelpfulGroup):
             _print_error(str(error), error.hint)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("stopped", err=True)
+            messages.say("stopped")
             ctx.exit(130)
 
 
@@ -184,6 +196,71 @@ def demo(workdir: str, short: bool) -> None:
     tour(workdir, "rise", short, {"kr": 96, "kh": 64, "kg": 32, "tau": 1.0, "floor": 1.0})
 
 
+@main.command()
+@click.argument("target", metavar="MODULE:CLASS")
+@click.option(
+    "--finds-itself",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of examples that must rank first for themselves; lower it for scores that are no similarity.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
+def check(target: str, finds_itself: float, device: str) -> None:
+    """Check a method that you write, by the conformance suite.
+
+    The class need not be installed: its module is imported from the current folder, or from Python's path. A line says of each
+    check whether it holds, does not apply, or fails and why. Exits with 1 if one fails.
+
+    \b
+    headwater check my_module:MyMethod
+    """
+    from .engine.commands.options import echo
+    from .engine.models.language_model import pick_device
+    from .plugins.conformance import checks
+
+    method = _class_at(target)()
+    failed = 0
+    for one in checks(finds_itself=finds_itself, device=str(pick_device(device))):
+        name = str(one).replace("_", " ")
+        try:
+            reason = one(method)
+            echo(f"{'-' if reason else 'ok':<6}  {name}{f' (does not apply: {reason})' if reason else ''}")
+        except Exception as error:  # an author's code may raise anything; each check is one line
+            failed += 1
+            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+            echo(f"FAILED  {name}: {kind}{' '.join(str(error).split())}")
+    echo(f"{failed} checks failed" if failed else f"{target} conforms", err=True)
+    sys.exit(1 if failed else 0)
+
+
+def _class_at(target: str) -> type[Method]:
+    """The class that `module:Class` names.
+
+    Raises:
+        SettingsError: it is no such name. BrokenMethod: its module cannot be imported, or it is no method.
+    """
+    from importlib import import_module
+
+    from .engine.interface.method import Method
+
+    module, _, name = target.partition(":")
+    if not (module and name.isidentifier()):
+        raise SettingsError(f"{target} is not MODULE:CLASS", hint="write headwater check my_module:MyMethod")
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 — as python -m does
+    try:
+        found = getattr(import_module(module), name)
+    except (Exception, SystemExit) as error:  # an author's module may raise anything
+        raise BrokenMethod(f"{target} cannot be imported: {type(error).__name__}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise BrokenMethod(
+            f"{target} is not a method", hint="let the class extend headwater.plugins.Similarity, or another base"
+        )
+    return found
+
+
+main.params.extend(message_options())
 for _command in (ingest.ingest, add.add, fit.fit, attribution.attribute, attribution.value, self_influence.self_influence,
                  stores.compress, stores.methods, stores.info, stores.show, stores.verify, stores.upgrade,
                  ground_truth.ground_truth, evaluation.evaluate, prediction.predict, prediction.calibrate,

@@ -38,7 +38,11 @@ from . import (
 
 @dataclass(frozen=True)
 class GradDot(Similarity):
-    """Settings of the gradient dot product."""
+    """Settings of the gradient dot product.
+
+    Use it for self-influence, and where the size of an example's gradient should count: long and hard examples score
+    high.
+    """
 
     api: ClassVar[int] = 2
 
@@ -83,7 +87,10 @@ class GradDot(Similarity):
 
 @dataclass(frozen=True)
 class GradCos(GradDot):
-    """Settings of the gradient cosine."""
+    """Settings of the gradient cosine.
+
+    Use it in place of `graddot` where long and hard examples should not rank first by the size of their gradients.
+    """
 
     def columns(self, model: ModelShape) -> tuple[Column, ...]:
         """The sketched gradient, of unit norm."""

@@ -53,7 +53,10 @@ from . import (
 
 @dataclass(frozen=True)
 class Grasp(BlockSimilarity):
-    """Settings of GRASP."""
+    """Settings of GRASP.
+
+    Use it for sets of examples: `select`, `predict` and `calibrate` read its rows.
+    """
 
     api: ClassVar[int] = 2
 

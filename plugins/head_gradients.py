@@ -40,7 +40,11 @@ from . import (
 
 @dataclass(frozen=True)
 class HeadGn(Similarity):
-    """Settings of `headgn`."""
+    """Settings of `headgn`.
+
+    Use it for influence through the output layer without a backward pass, where `headkfac`'s fit before the first row
+    is not affordable.
+    """
 
     api: ClassVar[int] = 2
 
@@ -104,7 +108,10 @@ class HeadGn(Similarity):
 
 @dataclass(frozen=True)
 class HeadCos(HeadGn):
-    """Settings of `headcos`; `damping` is not used."""
+    """Settings of `headcos`; `damping` is not used.
+
+    Use it as the plain cosine of the output layer's gradients, to see what RISE's weights and windows add.
+    """
 
     k: int = 64
     """Buckets per side: a row has at most k² numbers."""

@@ -60,7 +60,10 @@ class HeadBasis:
 
 @dataclass(frozen=True)
 class HeadKfac(Similarity):
-    """Settings of `headkfac`."""
+    """Settings of `headkfac`.
+
+    Use it for influence through the output layer, by its curvature, without a backward pass.
+    """
 
     api: ClassVar[int] = 2
 

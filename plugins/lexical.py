@@ -22,7 +22,10 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class TfIdf(TextSimilarity):
-    """Settings of TF-IDF."""
+    """Settings of TF-IDF.
+
+    Use it as a second measure of common words beside `bm25`.
+    """
 
     api: ClassVar[int] = 2
 
@@ -53,7 +56,11 @@ class TfIdf(TextSimilarity):
 
 @dataclass(frozen=True)
 class Bm25(TextSimilarity):
-    """Settings of BM25."""
+    """Settings of BM25.
+
+    Use it beside any other method: it needs no model, and where an example's words give the answer away, it is hard to
+    beat.
+    """
 
     api: ClassVar[int] = 2
 

@@ -37,7 +37,11 @@ from . import (
 
 @dataclass(frozen=True)
 class LoGra(Similarity):
-    """Settings of LoGra."""
+    """Settings of LoGra.
+
+    Use it for influence through the trunk's linear layers, which sees what the output layer does not, where a backward
+    pass over the corpus is affordable.
+    """
 
     api: ClassVar[int] = 2
 

@@ -38,7 +38,10 @@ _EXAMPLES = 8  # examples whose whole gradients of one layer are in memory at a 
 
 @dataclass(frozen=True)
 class RapidIn(Similarity):
-    """Settings of RapidIn's index."""
+    """Settings of RapidIn's index.
+
+    Use it to compare with RapidIn: whole gradients of the layers that `layers` names.
+    """
 
     api: ClassVar[int] = 2
 

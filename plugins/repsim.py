@@ -31,7 +31,10 @@ from . import (
 
 @dataclass(frozen=True)
 class RepSim(Similarity):
-    """Settings of RepSim."""
+    """Settings of RepSim.
+
+    Use it for examples that the model represents alike: one short row, by a forward pass alone.
+    """
 
     api: ClassVar[int] = 2
 

@@ -99,7 +99,10 @@ class RiseWidths(NamedTuple):
 
 @dataclass(frozen=True)
 class Rise(Similarity):
-    """Settings of RISE; the defaults are the published values."""
+    """Settings of RISE; the defaults are the published values.
+
+    Use it by default: a forward pass alone, and scores that are cosines.
+    """
 
     api: ClassVar[int] = 2
 

@@ -51,7 +51,11 @@ WORDS = {"omega": ("one", "example"), "space": ("logits", "activations"), "state
 
 @dataclass(frozen=True)
 class Stride(SubsetMethod):
-    """Settings of STRIDE."""
+    """Settings of STRIDE.
+
+    Use it to simulate training on subsets of the corpus, where a fit to the whole store is affordable. Its diagnostics
+    say how far to trust an answer.
+    """
 
     api: ClassVar[int] = 2
 

@@ -18,7 +18,10 @@ from .gradients import GradDot
 
 @dataclass(frozen=True)
 class TrackStar(GradDot, BlockSimilarity):
-    """Settings of TrackStar."""
+    """Settings of TrackStar.
+
+    Use it where directions that all gradients have in common should not decide.
+    """
 
     k: int = 32
     """Buckets per side: a row has k² numbers."""

@@ -34,7 +34,10 @@ from .gradients import GradDot
 
 @dataclass(frozen=True)
 class Trak(GradDot, BlockSimilarity):
-    """Settings of TRAK."""
+    """Settings of TRAK.
+
+    Use it to compare with TRAK: the gradient of the margin instead of the loss.
+    """
 
     k: int = 32
     """Buckets per side: a row has k² numbers."""

@@ -18,7 +18,10 @@ from . import BATCH_EXAMPLES, Array, BatchOutputs, Column, ModelShape, QueryMatr
 
 @dataclass(frozen=True)
 class Vectors(Similarity):
-    """Settings of the comparison of vectors."""
+    """Settings of the comparison of vectors.
+
+    Use it for vectors that another tool has computed.
+    """
 
     api: ClassVar[int] = 2
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from .options import options
+from .options import method_names, options
 
 if TYPE_CHECKING:
     from ..data.conversations import Turns
@@ -81,6 +81,7 @@ CORPUS = options(
     click.option("--store", required=True, metavar="DIR", help="Folder of the store; created if it does not exist."),
     click.option("--model", default="", metavar="PATH", help="Model: folder, hub id or GGUF file of a causal LM, or adapter."),
     click.option("--method", "methods", multiple=True, default=("rise",), show_default=True, metavar="NAME",
+                 shell_complete=method_names,
                  help="Attribution method; several of them are stored in one forward pass."),
     click.option("--set", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
                  help="A setting of a method, such as rise.tau 1.0."),

@@ -15,14 +15,14 @@ import click
 from ...store.json_values import JsonFields, JsonObject
 from .comma_lists import parts_of
 from .grouped_help import command
-from .options import MODEL_PATH, RUN, RunArguments, WrongUsage, command_of, echo, method_settings, options
+from .options import MODEL_PATH, RUN, RunArguments, WrongUsage, command_of, echo, method_names, method_settings, options
 
 if TYPE_CHECKING:
     from ..fitting.fit_job import FitRun
 
 FITTING = options(
     click.argument("store"),
-    click.option("--method", default="stride", show_default=True, metavar="NAME",
+    click.option("--method", default="stride", show_default=True, metavar="NAME", shell_complete=method_names,
                  help="Attribution method: a subset method, which is fitted."),
     click.option("--set", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
                  help="A setting of a method, such as stride.subsets 300."),

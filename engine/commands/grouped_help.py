@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import click
+
+from ..runtime.messages import style, using
 
 TOPICS: Mapping[str, Sequence[str]] = {
     "Input": (
@@ -21,7 +24,7 @@ TOPICS: Mapping[str, Sequence[str]] = {
         "--method", "--set", "--seeds", "--where", "--members", "--combine", "--by", "--scan", "--candidates", "--certify",
         "--precision", "--bits", "--lambda", "--grid", "--calibrate", "--given", "--again", "--subset-count", "--fraction",
         "--clusters", "--seed", "--epochs", "--batch", "--learning-rate", "--pretrained", "--subset-range", "--resamples",
-        "--at", "--short",
+        "--at", "--short", "--finds-itself",
     ),
     "Choice of examples": (
         "--count", "--tokens", "--additive", "--per-step", "--distinct", "--copies", "--quota", "--among", "--exclude",
@@ -31,7 +34,7 @@ TOPICS: Mapping[str, Sequence[str]] = {
     ),
     "Output": (
         "--output", "--top", "--bottom", "--limit", "--prompts", "--all-scores", "--records", "--json", "--plot", "--no-text",
-        "--no-tokens", "--commit-seconds", "--workdir", "--help",
+        "--no-tokens", "--commit-seconds", "--workdir", "--quiet", "--log-format", "--help",
     ),
 }  # fmt: skip
 """Topic → the flags under it. A flag has one meaning, hence one topic."""
@@ -57,6 +60,11 @@ class _WithExamples(click.Command):
 
 class HelpfulCommand(_WithExamples):
     """A command whose help lists its options by topic, after its examples."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        """As click's, with the options that every command has."""
+        super().__init__(*arguments, **more)
+        self.params.extend(message_options())
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One list of options for each topic."""
@@ -92,6 +100,26 @@ class HelpfulGroup(_WithExamples, click.Group):
 
 def _summary(command: click.Command) -> str:
     return command.get_short_help_str(SUMMARY_WIDTH)
+
+
+def _be_quiet(ctx: click.Context, parameter: click.Parameter, chosen: bool) -> None:
+    if chosen:
+        ctx.find_root().with_resource(using(replace(style(), quiet=True)))
+
+
+def _log_json(ctx: click.Context, parameter: click.Parameter, form: str | None) -> None:
+    if form:
+        ctx.find_root().with_resource(using(replace(style(), as_json=form == "json")))
+
+
+def message_options() -> list[click.Option]:
+    """The options of every command, and of the group of all: they hold for what is printed to stderr."""
+    return [
+        click.Option(["--quiet"], is_flag=True, expose_value=False, is_eager=True, callback=_be_quiet,
+                     help="Print no progress and no notes, only warnings and errors."),
+        click.Option(["--log-format"], type=click.Choice(["text", "json"]), expose_value=False, is_eager=True,
+                     callback=_log_json, help="Form of progress, notes and errors on stderr. [default: text]"),
+    ]  # fmt: skip
 
 
 def command(name: str | None = None) -> Callable[[Callable[..., object]], HelpfulCommand]:

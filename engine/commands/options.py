@@ -17,6 +17,7 @@ import click
 
 from ...store.json_values import JsonFields
 from ..results.printable import printable
+from ..runtime.messages import say
 
 if TYPE_CHECKING:
     from ..models.language_model import ModelChoice
@@ -77,7 +78,17 @@ PARTIAL = click.option(
 
 def echo(text: str, *, err: bool = False) -> None:
     """Print a line without control characters, which names, paths and texts may have, to stdout, or with `err` to stderr."""
-    click.echo(printable(text), err=err)
+    if err:
+        say(printable(text))
+    else:
+        click.echo(printable(text))
+
+
+def method_names(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """Completions of the name of a method, for the shell."""
+    from ..interface.registry import entries_by_name
+
+    return [name for name in entries_by_name() if name.startswith(begun)]
 
 
 def options(*decorators: Decorator) -> Decorator:
@@ -118,7 +129,7 @@ def print_left_out_files(paths: Sequence[str]) -> None:
 
         with suppress(CorpusError):  # reading the path reports it
             for line in left_out_notes([path for path in folders if not is_array_path(path)]):
-                click.echo(f"note: {line}", err=True)
+                say(f"note: {line}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import click
 
 from .comma_lists import parts_of
 from .corpus_options import QUERY_FIELDS
-from .options import COLUMNS, MODEL_PATH, PARTIAL, WrongUsage, echo, options
+from .options import COLUMNS, MODEL_PATH, PARTIAL, WrongUsage, echo, method_names, options
 from .questions import QUESTIONS, WHERE, QuestionArguments, question_data
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..results.table_plan import Output
     from ..runtime.progress import ProgressDisplay
 
-METHODS = click.option("--method", "methods", multiple=True, metavar="NAME", help="Attribution method; `attribute` takes "
+METHODS = click.option("--method", "methods", multiple=True, metavar="NAME", shell_complete=method_names, help="Attribution method; `attribute` takes "
                        "several, side by side. [default: the store's only one, or rise]")  # fmt: skip
 QUERIES = options(
     click.argument("store"),

@@ -9,7 +9,7 @@ import click
 
 from .answer_output import ALL_VALUES, print_notes, print_results, view_of, write_parts
 from .grouped_help import command
-from .options import EXAMPLES_PRINTED, JSON_LINES, PARTIAL, PROMPTS, RUN, RunArguments, command_of, echo
+from .options import EXAMPLES_PRINTED, JSON_LINES, PARTIAL, PROMPTS, RUN, RunArguments, command_of, echo, method_names
 
 if TYPE_CHECKING:
     from ..attribution.self_influence import SelfInfluence
@@ -30,7 +30,8 @@ class SelfInfluenceArguments(RunArguments):
 
 @command("self-influence")
 @click.argument("store")
-@click.option("--method", default="graddot", show_default=True, metavar="NAME", help="Attribution method. "
+@click.option("--method", default="graddot", show_default=True, metavar="NAME", shell_complete=method_names,
+              help="Attribution method. "
               "If the store has no rows of it, they are computed by a pass of the model over the store's examples.")  # fmt: skip
 @click.option("--model", default="", metavar="PATH", help="Model, if the store's has moved: its folder, or an array file of the "
               "corpus. [default: its path at ingestion]")  # fmt: skip

@@ -9,7 +9,7 @@ import click
 
 from ..results.printable import printable_json
 from .grouped_help import command
-from .options import JSON, JSON_LINES, MEMORY, PARTIAL, WrongUsage, budget_of, command_of, echo
+from .options import JSON, JSON_LINES, MEMORY, PARTIAL, WrongUsage, budget_of, command_of, echo, method_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,12 @@ class CompressArguments:
 @command()
 @click.argument("store")
 @click.option(
-    "--method", default="rise", show_default=True, metavar="NAME", help="Attribution method, whose rows are compressed."
+    "--method",
+    default="rise",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=method_names,
+    help="Attribution method, whose rows are compressed.",
 )
 @click.option("--precision", required=True, type=click.Choice(["float16", "bf16", "int8", "sign"]),
               help="Precision of the copy.")  # fmt: skip
@@ -67,25 +72,38 @@ def compress(arguments: CompressArguments) -> None:
 
 
 @command()
+@click.argument("name", default="", metavar="[NAME]", shell_complete=method_names)
 @JSON_LINES
-def methods(as_json: bool) -> None:
-    """List the installed attribution methods.
+def methods(name: str, as_json: bool) -> None:
+    """List the installed attribution methods, or describe one.
 
-    A method whose module or class is missing is listed with the reason.
+    A method whose module or class is missing is listed with the reason. With a NAME: when to use it, what it needs, its settings.
 
     \b
-    headwater methods --json
+    headwater methods
+    headwater methods rise
     """
     from dataclasses import asdict
 
     from ..interface.registry import list_methods
 
+    if name:
+        _print_method(name, as_json)
+        return
     for method in list_methods():
         if as_json:
             echo(printable_json(asdict(method)))
         else:
             summary = f"BROKEN: {method.fault}" if method.fault else method.about
             echo(f"{method.name:<12} {method.distribution:<24} {summary}")
+
+
+def _print_method(name: str, as_json: bool) -> None:
+    from ..interface.method_description import description
+    from ..presentation.terminal import print_method
+
+    facts = description(name)
+    echo(printable_json(facts)) if as_json else print_method(facts)
 
 
 @command()

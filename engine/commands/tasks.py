@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .corpus_options import QUERY_FIELDS, FieldArguments
-from .options import MODEL_PATH, RUN, RunArguments, echo, options
+from .options import MODEL_PATH, RUN, RunArguments, echo, method_names, options
 
 if TYPE_CHECKING:
     from ..runtime.run import Run
@@ -20,7 +20,7 @@ TASK = options(
     click.option("--queries", required=True, metavar="FILE",
                  help="Queries, 100 or more that stand for the task, in any corpus format."),
     click.option("--tasks-by", default="", metavar="COLUMN", help="Several tasks: one per value of a column of the queries."),
-    click.option("--method", default="grasp", show_default=True, metavar="NAME",
+    click.option("--method", default="grasp", show_default=True, metavar="NAME", shell_complete=method_names,
                  help="Attribution method, whose stored rows are the examples' features."),
     MODEL_PATH,
     QUERY_FIELDS,

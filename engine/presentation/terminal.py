@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
@@ -12,6 +13,33 @@ from ..results.printable import printable
 from ..results.shown_examples import ShownExample
 from ..runtime.memory import Plan, resident_bytes, show_bytes
 from ..runtime.progress import clock
+
+
+def print_method(facts: ParsedJson) -> None:
+    """Print the facts of a method's `description`."""
+    size = facts["bytes_per_example"]
+    lines = [
+        f"{facts['name']}  ({facts['distribution']})",
+        *_indented(facts["about"]),
+        *_indented(facts["use"]),
+        "",
+        f"  kind      {facts['kind']}",
+        f"  needs     {'; '.join(facts['needs'])}",
+        *(
+            []
+            if size is None
+            else [f"  stores    {show_bytes(size)} per example, of a model of 24 layers, width 1,024"]
+        ),
+        "",
+        "  settings (--set NAME.SETTING VALUE)",
+    ]
+    for setting in facts["settings"]:
+        lines += [f"    {setting['name']:<14} {setting['default']!s}", *_indented(setting["about"], 19)]
+    print(printable("\n".join(lines)))
+
+
+def _indented(text: str, columns: int = 2) -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent=" " * columns, subsequent_indent=" " * columns)
 
 
 def print_info(facts: ParsedJson) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-import sys
+
+from .messages import say
 
 
 class StopRequest:
@@ -25,7 +26,7 @@ class StopRequest:
         if self._requested:
             raise KeyboardInterrupt
         self._requested = True
-        print("stopping after the current step; a second signal stops at once", file=sys.stderr)
+        say("stopping after the current step; a second signal stops at once")
 
     def __exit__(self, *_: object) -> None:
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), self._previous, strict=True):

@@ -7,11 +7,15 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .messages import PLAIN, message, style
 from .run import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
+
+RATE_SECONDS, RATE_SHARE = 3.0, 0.02
+"""How long a stage must have been seen, and which fraction of it must be done, before its end is foretold."""
 
 
 def clock(seconds: float) -> str:
@@ -24,7 +28,8 @@ def clock(seconds: float) -> str:
 class ProgressDisplay:
     """Shows the progress of a run, one stage after the other. Call :meth:`show` with each report.
 
-    On a terminal a progress bar, by the library rich; elsewhere a line every few seconds, so that a log stays readable.
+    On a terminal a progress bar, by the library rich; elsewhere a line every few seconds, so that a log stays readable: text, or
+    JSON if the messages' style is so.
     """
 
     def __init__(self, interval: float = 5.0) -> None:
@@ -32,37 +37,52 @@ class ProgressDisplay:
         self._interval, self._stage = interval, ""
         self._bars: Bars | None = None
         self._task: TaskID | None = None
-        self._stage_start = self._last_print = time.monotonic()
+        self._first_share: float | None = None  # of the stage, at its first report
+        self._first_time = self._last_print = time.monotonic()
         self.started: float | None = None
         """Time of the first report, by the monotonic clock."""
 
     def __enter__(self) -> ProgressDisplay:
-        self._stage_start = self._last_print = time.monotonic()
+        self._last_print = time.monotonic()
         return self
 
     def show(self, progress: Progress) -> None:
         """Show one report."""
         if progress.stage != self._stage:
             self._open(progress)
-        seconds = time.monotonic() - self._stage_start
         share = progress.done / progress.total if progress.total else progress.fraction
-        left = f" · {clock(seconds * (1 - share) / share)} left" if share and share < 1 and seconds > 1 else ""
+        left = self._seconds_left(share)
         percent = f" · {share:.0%}" if share is not None else ""
-        line = f"{progress.done:,}{f' {progress.note}' if progress.note else ''}{percent}{left}"
+        until = "" if left is None else f" · {clock(left)} left"
+        line = f"{progress.done:,}{f' {progress.note}' if progress.note else ''}{percent}{until}"
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=share or 0.0, note=line)
         elif time.monotonic() - self._last_print >= self._interval:
             self._last_print = time.monotonic()
-            print(f"{progress.stage}: {line}", file=sys.stderr, flush=True)
+            message("progress", f"{progress.stage}: {line}", stage=progress.stage, done=progress.done,
+                    total=progress.total, share=share, seconds_left=left)  # fmt: skip
+
+    def _seconds_left(self, share: float | None) -> float | None:
+        """Seconds until the stage ends, at the rate since its first report; None until that is known."""
+        if share is None:
+            return None
+        now = time.monotonic()
+        if self._first_share is None:
+            self._first_share, self._first_time = share, now
+        seconds, gained = now - self._first_time, share - self._first_share
+        if seconds < RATE_SECONDS or share < RATE_SHARE or share >= 1 or gained <= 0:
+            return None
+        return seconds * (1 - share) / gained
 
     def _open(self, progress: Progress) -> None:
         """Begin another stage, and close the one before."""
         self._close()
         now = time.monotonic()
         if self._stage:
-            self._stage_start = self._last_print = now  # the first stage began with the display
+            self._last_print = now  # the first stage began with the display
+        self._first_share = None
         self._stage, self.started = progress.stage, self.started or now
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and style() == PLAIN:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bars
