@@ -29,6 +29,10 @@ class RangeServer(ThreadingHTTPServer):
         """Status of the next answers to GET; 0: half of the body is sent."""
         self.cut_at: int | None = None
         """Byte of a file from which on nothing is sent, although it was promised."""
+        self.head = True
+        """Whether HEAD is allowed; of a URL that is signed for GET it is not."""
+        self.length = True
+        """Whether an answer says how long it is; otherwise it ends with the connection."""
         self.status = 0
         """Status of every answer; 0: the file's own."""
 
@@ -64,7 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.api(self):
             return
         file = server.folder / server.name_of(self.path.partition("?")[0])
-        status = server.status or (server.failures.pop(0) if with_body and server.failures else 200)
+        refused = 403 if not (with_body or server.head) else 0
+        status = server.status or refused or (server.failures.pop(0) if with_body and server.failures else 200)
         if status > 200 or not file.is_file():
             self.send_response(status if status > 200 else 404)
             self.send_header("Content-Length", "0")
@@ -82,7 +87,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Accept-Ranges", "bytes")
         if asked and server.ranges:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
-        self.send_header("Content-Length", str(len(body)))
+        if server.length:
+            self.send_header("Content-Length", str(len(body)))
+        else:
+            self.close_connection = True
         for name, value in server.headers.items():
             self.send_header(name, value)
         self.end_headers()

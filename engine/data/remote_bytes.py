@@ -16,14 +16,18 @@ from typing import Any, TypeVar, cast
 
 from ...store.errors import CorpusError
 from .remote_errors import is_transient, lacks_ranges, reason_of
-from .urls import shown
+from .urls import is_web, shown
 
 STREAM_BLOCK = 4 << 20
 """Bytes of a request for a file that is read from beginning to end."""
 PLACES_BLOCK, PLACES_BLOCKS = 1 << 20, 32
 """Bytes of a request for a file that is read in places, and how many of these blocks stay in memory."""
+MOST_BYTES = PLACES_BLOCK * PLACES_BLOCKS + STREAM_BLOCK
+"""Upper bound of the memory of a file at a URL while it is read."""
 WAITS = (0.5, 2.0)
 """Seconds before the second and the third try."""
+SECONDS = 60
+"""Seconds that a web server may take for a connection, and between two pieces of an answer."""
 T = TypeVar("T")
 
 
@@ -58,8 +62,20 @@ def file_system(url: str) -> tuple[Any, str]:
     """The file system of fsspec for a URL, and the path in it."""
     from fsspec.core import url_to_fs
 
-    system, path = url_to_fs(url)
+    system, path = url_to_fs(url, **(_web_options() if is_web(url) else {}))
     return system, path
+
+
+def _web_options() -> dict[str, Any]:
+    """Options of requests to web servers: bytes as they lie in the file, not compressed for the transfer; and no limit on the
+    time of a whole file, only on that of a connection and of a silence.
+    """
+    try:
+        from aiohttp import ClientTimeout
+    except ImportError:
+        return {}  # fsspec says what is missing
+    timeout = ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)
+    return {"headers": {"Accept-Encoding": "identity"}, "client_kwargs": {"timeout": timeout, "auto_decompress": False}}
 
 
 def open_url(url: str, *, places: bool = False) -> io.RawIOBase:

@@ -17,7 +17,9 @@ import torch
 from ...store.json_values import ParsedJson
 from ..data.documents import Document, RecordErrors, read_documents
 from ..data.pretokenised import TokenRecord
+from ..data.remote_bytes import MOST_BYTES
 from ..data.sources import Source
+from ..data.urls import is_url
 from ..interface.model_view import LinearIO, OutputSpec
 from ..models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
 from ..models.chat_template import ChatTemplate
@@ -91,6 +93,7 @@ class TextProvider:
             Part("hidden states", tokens * head.model_shape.hidden * 8),
             Part("logits tile", copies * tile),
             Part("texts being tokenised", ENCODED_BYTES * self._characters_at_once),
+            Part("blocks of a file at a URL", MOST_BYTES * any(is_url(source.path) for source in self.sources)),
         )
 
     def longest(self) -> int:

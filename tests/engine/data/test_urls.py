@@ -100,6 +100,21 @@ def test_a_file_longer_than_a_block_is_read_without_ranges_too(
     assert len(server.requests) - ranged < 12
 
 
+def test_servers_of_many_kinds(server: RangeServer) -> None:
+    """Without HEAD, as of signed URLs; that compress for the transfer, or say so of a .gz; that do not say how long a file is."""
+    (server.folder / "corpus.jsonl").write_bytes(LINES)
+    (server.folder / "corpus.jsonl.gz").write_bytes(gzip.compress(LINES))
+    url = f"{server.url}/corpus.jsonl"
+    server.head = False
+    assert rows_of(url) == ROWS
+    server.headers = {"Content-Encoding": "gzip"}
+    assert rows_of(f"{url}.gz") == ROWS
+    assert source_of(f"{url}.gz").digest == source_of(str(server.folder / "corpus.jsonl.gz")).digest
+    server.headers, server.length, server.ranges = {}, False, False
+    assert rows_of(url) == ROWS
+    assert source_of(url).digest == source_of(str(server.folder / "corpus.jsonl")).digest
+
+
 def write_table(folder: Path) -> Path:
     """12 MB in 12 row groups: `text` is a twentieth of it."""
     draw = np.random.default_rng(0)

@@ -105,6 +105,7 @@ def test_a_corpus_on_s3_gives_the_local_store_and_notes_what_is_left_out(
 ) -> None:
     prepared = prepare(job([bucket], tmp_path / "store", model))
     assert any("README.md" in note and bucket in note for note in prepared.notes)
+    assert "blocks of a file at a URL" in [part.name for part in prepared.plan.parts]
     prepared.ingest()
     assert_same_but_paths(tmp_path / "store", whole)
     paths = [source["path"] for source in FeatureStore.open(str(tmp_path / "store")).provenance["sources"]]
