@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from ..results.table_plan import Output
     from ..runtime.progress import ProgressDisplay
 
-METHODS = click.option("--method", "methods", multiple=True, metavar="NAME", shell_complete=method_names, help="Attribution method; `attribute` takes "
-                       "several, side by side. [default: the store's only one, or rise]")  # fmt: skip
+METHODS = click.option("--method", "methods", multiple=True, metavar="NAME", shell_complete=method_names,
+                       help="Attribution method; `attribute` takes several, side by side. [default: the store's only one, or "
+                       "rise]")  # fmt: skip
 QUERIES = options(
     click.argument("store"),
     METHODS,
