@@ -145,11 +145,11 @@ def open_query_sessions(
 
     if (a := arguments).combine != "mean" and not a.members:
         raise WrongUsage("--combine needs --members")
+    run = Run(a.budget, a.device, silent if display is None else display.show)
     store, model = FeatureStore.open(a.store), ModelHolder(a.model_choice)
     data = question_data(a, model.loaded(store) if a.generate else a.model_choice)
     members = MemberChoice(parts_of("--members", a.members), a.combine)
     search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, members, a.partial)
-    run = Run(a.budget, a.device, silent if display is None else display.show)
     for name in a.methods or (chosen_method(store, None),):
         choice = model.for_method(store, name) if a.several or a.generate or a.minus else model.choice
         asked = QueryOptions(
