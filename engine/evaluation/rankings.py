@@ -15,8 +15,8 @@ from ..data.documents import scalar_text
 from ..data.formats import read_records
 from ..data.sources import find_sources
 from ..data.stored_arrays import reading
+from ..results.answers_origin import KEY
 from ..results.example_table import Examples, joined_texts
-from ..results.result_files import KEY
 from .matrices import read_array
 from .retrieval import Ranking
 
