@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 import click
 
 from .engine.commands import (
+    add,
     attribution,
     evaluation,
     fit,
@@ -114,7 +115,7 @@ class _Commands(HelpfulGroup):
     """A group of commands that prints headwater's own errors as one line."""
 
     purposes: ClassVar[Mapping[str, Sequence[str]]] = {
-        "Make a store": ("ingest", "fit", "compress", "upgrade"),
+        "Make a store": ("ingest", "add", "fit", "compress", "upgrade"),
         "Ask it": ("attribute", "value", "self-influence"),
         "Choose training data": ("select", "predict", "calibrate"),
         "Check answers": ("evaluate", "ground-truth"),
@@ -260,7 +261,7 @@ def _class_at(target: str) -> type[Method]:
 
 
 main.params.extend(message_options())
-for _command in (ingest.ingest, fit.fit, attribution.attribute, attribution.value, self_influence.self_influence,
+for _command in (ingest.ingest, add.add, fit.fit, attribution.attribute, attribution.value, self_influence.self_influence,
                  stores.compress, stores.methods, stores.info, stores.show, stores.verify, stores.upgrade,
                  ground_truth.ground_truth, evaluation.evaluate, prediction.predict, prediction.calibrate,
                  selection.select):  # fmt: skip

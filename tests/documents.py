@@ -76,6 +76,7 @@ def fill(folder: Path) -> None:
     write_corpus(folder / "corpus.jsonl", [*sentences(60)[:59], planted])
     write_corpus(folder / "more.jsonl", sentences(9, seed=1))
     write_corpus(folder / "questions.jsonl", [*sentences(60)[:3], planted])
+    (folder / "topics.jsonl").write_text('{"text": "the river runs down to the sea", "topic": "water"}\n')
     (folder / "faq.jsonl").write_text(json.dumps({"question": "where is the sea", "answer": "at the river's end"}))
     (folder / "articles.csv").write_text("title,body\nrivers,the river runs down to the sea\n")
     draw = np.random.default_rng(0)

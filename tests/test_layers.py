@@ -38,6 +38,7 @@ ORDER = (
     "engine/selection",
     "engine/retraining",
     "engine/presentation",
+    "engine/api",
     "engine/demo",
     "engine/commands",
     "plugins",
@@ -190,4 +191,14 @@ def test_the_package_lists_the_folders_there_are():
 def test_the_root_imports_nothing():
     root = parsed(ROOT / "__init__.py")
     assert ast.get_docstring(root)
-    assert not any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(root))
+    assert not any(isinstance(node, ast.Import | ast.ImportFrom) for node in root.body)
+
+
+def test_the_root_s_types_are_of_its_names():
+    stub = ast.parse((ROOT / "__init__.pyi").read_text("utf-8"))
+    typed = {
+        alias.asname or alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    namespace: dict[str, object] = {"__name__": "headwater"}
+    exec(compile((ROOT / "__init__.py").read_text("utf-8"), "__init__.py", "exec"), namespace)
+    assert typed == set(namespace["_WHERE"]) == {*namespace["__all__"], "open"}

@@ -21,6 +21,7 @@ MODULES = {
         *(file for layer in ("engine", "plugins", "store") for file in (ROOT / layer).rglob("*.py")),
     ]
 }
+TYPES = {"headwater/py.typed", "headwater/__init__.pyi"}
 PAPERS = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt", "licenses/LICENSE")
 HEAVY = ("torch", "zarr", "numba", "numpy", "transformers", "pyarrow", "rich")
 
@@ -55,7 +56,7 @@ def test_the_wheel_holds_the_package_and_its_licence(built):
     info = f"headwater-{VERSION}.dist-info"
     names = set(zipfile.ZipFile(built / f"headwater-{VERSION}-py3-none-any.whl").namelist())
     papers = {f"{info}/{name}" for name in PAPERS}
-    assert names == MODULES | papers
+    assert names == MODULES | TYPES | papers
 
 
 def test_the_sdist_holds_the_same_and_how_to_build_it(built):
@@ -64,7 +65,7 @@ def test_the_sdist_holds_the_same_and_how_to_build_it(built):
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     added = {name for name in names if name.startswith("headwater.egg-info/") or PurePath(name).match("tests/test*.py")}
     papers = {"LICENSE", "README.md", "pyproject.toml", "setup.cfg", "PKG-INFO"}
-    assert names - added == {name.removeprefix("headwater/") for name in MODULES} | papers
+    assert names - added == {name.removeprefix("headwater/") for name in MODULES | TYPES} | papers
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from ...store.layout import Array
 from ...store.reader import open_column
 from ..arrays.scan.scan_loop import ScanShape, cores
 from ..arrays.scan.stored_rows import first_plan_within_budget
+from ..data.record_source import Data
 from ..fitting.fit_record import StoredFit, fits_of, read_fit, read_record, recovery_of
 from ..ingest.method_code import DeclaredOutputs, checked_measurements, plugin_code
 from ..ingest.outputs import outputs
@@ -48,7 +49,7 @@ class FittedMembers:
     block_rows = BLOCK
 
     def __init__(
-        self, store: FeatureStore, names: Sequence[str], queries: str, options: QueryOptions, run: Run
+        self, store: FeatureStore, names: Sequence[str], queries: Data, options: QueryOptions, run: Run
     ) -> None:
         """Read the queries, by one model after the other.
 
@@ -63,8 +64,8 @@ class FittedMembers:
         self.alike = same_but_seed((fit.method.settings(), fit.model.fingerprints) for fit in self._fits)
         self._readers = list[MemberQueries]()
         sizes = list[MemberRecovery]()
-        for fit, file in zip(self._fits, self._query_files(queries), strict=True):
-            reader = self._reader(fit, file, options)
+        for fit, data in zip(self._fits, self._query_data(queries), strict=True):
+            reader = self._reader(fit, data, options)
             release_others(self._readers, reader)
             self._readers.append(reader)
             sizes.append(MemberRecovery.of(fit, reader.provider(), reader.examples))
@@ -75,7 +76,7 @@ class FittedMembers:
         self._weights = list[MemberWeights]()
         self.diagnostics: RecoveryDiagnostics | None = None
 
-    def _query_files(self, queries: str) -> list[str]:
+    def _query_data(self, queries: Data) -> list[Data]:
         """The query file of each member: one file for all, or one file of arrays for each, separated by commas.
 
         Raises:
@@ -83,7 +84,8 @@ class FittedMembers:
             in these files are equal says nothing of their hidden states.
         """
         count = len(self._fits)
-        files = queries.split(",") if self.store.provenance["kind"] == "arrays" and count > 1 else [queries]
+        several = isinstance(queries, str) and self.store.provenance["kind"] == "arrays" and count > 1
+        files: list[Data] = list(queries.split(",")) if isinstance(queries, str) and several else [queries]
         bases = {fit.model.path for fit in self._fits}
         if len(files) == 1 and (len(bases) == 1 or self.store.provenance["kind"] == "text"):
             return files * count
@@ -94,14 +96,14 @@ class FittedMembers:
             )
         return files
 
-    def _reader(self, fit: StoredFit, file: str, options: QueryOptions) -> MemberQueries:
+    def _reader(self, fit: StoredFit, data: Data, options: QueryOptions) -> MemberQueries:
         """The queries of a member; members of one model read them once, and of several models one is in memory."""
         for fit_before, reader in zip(self._fits, self._readers, strict=False):
-            if fit_before.model.fingerprints == fit.model.fingerprints and reader.path == file:
+            if fit_before.model.fingerprints == fit.model.fingerprints and reader.data == data:
                 return reader
         release_others(self._readers)
         own_options = options if len(self._fits) == 1 else options_of(fit.model, options)
-        reader = MemberQueries(file, self.store, fit.model, own_options)
+        reader = MemberQueries(data, self.store, fit.model, own_options)
         if self._readers:
             self._readers[0].require_same(reader)
         return reader

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ...store.errors import DataError, InputError
 from ...store.feature_store import FeatureStore
+from ..data.record_source import Data, name_of_data
 from ..ingest.examples import Example
 from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
@@ -19,15 +20,15 @@ from .query_options import QueryOptions
 
 
 class MemberQueries:
-    """A file of queries, read by a model that is loaded when it is needed and freed by :meth:`release`."""
+    """Queries, read by a model that is loaded when it is needed and freed by :meth:`release`."""
 
-    def __init__(self, path: str, store: FeatureStore, model: MemberModel, options: QueryOptions) -> None:
+    def __init__(self, data: Data, store: FeatureStore, model: MemberModel, options: QueryOptions) -> None:
         """Load the model and read the queries.
 
         Raises:
             CorpusError: a query cannot be used, or there is none. StoreMismatch, ModelError: the model is another one, or gone.
         """
-        self.path, self._store, self._model, self._options = path, store, model, options
+        self.data, self._store, self._model, self._options = data, store, model, options
         self._provider: Provider | None = None
         provider = self.provider()
         try:
@@ -42,7 +43,7 @@ class MemberQueries:
         """The provider of the queries, whose model is loaded."""
         if self._provider is None:
             options = self._options
-            self._provider = query_provider(self.path, self._store, options.model, options.text, self._model)
+            self._provider = query_provider(self.data, self._store, options.model, options.text, self._model)
         return self._provider
 
     def release(self) -> None:
@@ -62,11 +63,12 @@ class MemberQueries:
     def require_same(self, other: MemberQueries) -> None:
         """Raise DataError unless another member's queries are these, in the same order."""
         if len(other.examples) != len(self.examples):
-            counts = f"{len(other.examples)} queries, but {self.path} has {len(self.examples)}"
-            raise DataError(f"{other.path} has {counts}")
+            counts = f"{len(other.examples)} queries, but {name_of_data(self.data)} has {len(self.examples)}"
+            raise DataError(f"{name_of_data(other.data)} has {counts}")
         for own, query in zip(self.examples, other.examples, strict=True):
             if own.id.removeprefix(own.source) != query.id.removeprefix(query.source):
-                raise DataError(f"{other.path} has query {query.id} where {self.path} has {own.id}")
+                names = name_of_data(other.data), name_of_data(self.data)
+                raise DataError(f"{names[0]} has query {query.id} where {names[1]} has {own.id}")
 
 
 def release_others(readers: Iterable[MemberQueries], reader: MemberQueries | None = None) -> None:
@@ -78,4 +80,4 @@ def release_others(readers: Iterable[MemberQueries], reader: MemberQueries | Non
 
 def options_of(model: MemberModel, options: QueryOptions) -> QueryOptions:
     """The options with which one of several members reads queries: --model is the place of the store's own model alone."""
-    return replace(options, model=replace(options.model, path="")) if model.member else options
+    return replace(options, model=options.model.other("")) if model.member else options

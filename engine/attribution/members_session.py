@@ -117,6 +117,11 @@ class MembersSession:
         return [*self._members.notes, *([scaled] if self._scaled else [])]
 
     @property
+    def estimated(self) -> bool:
+        """Whether scores are estimates; members with sign bits are not distinguished."""
+        return False
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """Whether rows of all members can be cached in memory."""
         return self._members.capabilities

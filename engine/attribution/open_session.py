@@ -10,6 +10,8 @@ from dataclasses import replace
 
 from ...store.errors import SettingsError, UnknownMethod
 from ...store.feature_store import FeatureStore
+from ..arrays.scan.stored_rows import first_plan_within_budget
+from ..data.record_source import Data
 from ..fitting.fit_record import fits_of
 from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
@@ -17,7 +19,11 @@ from ..interface.method import TextSimilarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..models.language_model import pick_device
+from ..results.row_filter import RowFilter
+from ..results.table_plan import no_output
+from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
+from .derived_session import Derivation, DerivedSession
 from .fitted_members import FittedMembers
 from .members import chosen_members, members_of, method_of
 from .members_session import MemberScores, MembersSession
@@ -52,13 +58,41 @@ def text_method_of(name: str, store: FeatureStore) -> TextSimilarity | None:
 
 
 def open_session(
-    store: str, method: str, queries: str, options: QueryOptions = TEN_BEST, run: Run = SILENT
+    store: str, method: str, queries: Data, options: QueryOptions = TEN_BEST, run: Run = SILENT
 ) -> QuerySession:
     """Open the store, load its model (if the method needs one), read the queries, make the memory plan.
 
     Raises:
         HeadwaterError: the store, the model, the queries or an option cannot be used, or the plan exceeds the budget.
     """
+    if not options.derived:
+        return _open(store, method, queries, options, run)
+    return _derived(store, method, queries, options, run)
+
+
+def _derived(store: str, method: str, queries: Data, options: QueryOptions, run: Run) -> DerivedSession:
+    """A session over another one; the budget bounds the plan of both, that of contrasting queries included.
+
+    Raises:
+        SettingsError: the search is not one scan of the rows as they are stored.
+    """
+    search, minus = options.search, options.minus
+    if search.precision or search.certify or search.device is not None:
+        raise SettingsError(
+            "--bottom, --minus and --where scan the rows as they are stored: leave out --scan, --certify and --device cuda"
+        )
+    plain = replace(options, minus=None, lowest=False, where=RowFilter(), search=replace(search, all_scores=True))
+    plain = replace(plain, further=options.output)
+    session = _open(store, method, queries, plain, run)
+    contrast = None if minus is None else _open(store, method, minus, replace(plain, further=no_output), run)
+    eligible = options.where.mask(session.store, session.rows)
+    derived = DerivedSession(session, Derivation(contrast, options.lowest, eligible), options.top)
+    first_plan_within_budget([(derived.plan, None)], Plan(()), run.budget)
+    return derived
+
+
+def _open(store: str, method: str, queries: Data, options: QueryOptions, run: Run) -> QuerySession:
+    """A session whose scores are the method's own."""
     search, device = options.search, options.model.device
     if device.startswith("cuda"):  # with --device auto, the scan runs on the CPU
         search = replace(search, device=pick_device(device).index or 0)
@@ -82,7 +116,9 @@ def open_session(
     return StoredSession(stored, provider, options, run)
 
 
-def _members_session(store: FeatureStore, method: str, queries: str, options: QueryOptions, run: Run) -> MembersSession:
+def _members_session(
+    store: FeatureStore, method: str, queries: Data, options: QueryOptions, run: Run
+) -> MembersSession:
     """A session over several members of a method.
 
     Raises:

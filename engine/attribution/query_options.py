@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..data.record_source import Data
 from ..ingest.text_settings import TextSettings
 from ..models.language_model import ModelChoice
+from ..results.row_filter import RowFilter
 from ..results.table_plan import Output, best_results, exported
 
 
@@ -64,6 +66,17 @@ class QueryOptions:
     """What becomes of the scores, whose memory is a part of the plan; None: a table of the best examples, or with `all_scores` an
     array of all scores.
     """
+    minus: Data | None = None
+    """Contrasting queries: a score is that of a query minus that of the contrasting query in its place, or of the only one."""
+    lowest: bool = False
+    """Whether the examples with the lowest scores are returned, lowest first, in place of those with the highest."""
+    where: RowFilter = field(default_factory=RowFilter)
+    """Conditions that the ranked examples meet."""
+
+    @property
+    def derived(self) -> bool:
+        """Whether scores are derived from those of another session: see `derived_session.py`."""
+        return self.minus is not None or self.lowest or bool(self.where.conditions)
 
     @property
     def output(self) -> Output:

@@ -70,6 +70,10 @@ class QuerySession(Protocol):
         """Remarks on the results for the user, one line each; complete once results were computed."""
 
     @property
+    def estimated(self) -> bool:
+        """Whether scores are estimates, as those of sign bits are."""
+
+    @property
     def plan(self) -> Plan:
         """Upper bound of the memory of any of the computations."""
 

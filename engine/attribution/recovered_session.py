@@ -12,6 +12,7 @@ import numpy as np
 from ...store.feature_store import FeatureStore
 from ...store.layout import Array
 from ..arrays.scan.forecast import Forecast
+from ..data.record_source import Data
 from ..results.results import Results
 from ..results.table_plan import Scored
 from ..runtime.memory import Plan
@@ -24,7 +25,7 @@ from .query_session import TOGETHER, Capability, ScoreBlocks, best_examples, bes
 class RecoveredSession:
     """A :class:`QuerySession` of a subset method that was fitted to the store: of one member."""
 
-    def __init__(self, store: FeatureStore, name: str, queries: str, options: QueryOptions, run: Run = SILENT) -> None:
+    def __init__(self, store: FeatureStore, name: str, queries: Data, options: QueryOptions, run: Run = SILENT) -> None:
         """Read the queries, make the memory plan.
 
         Raises:
@@ -48,6 +49,11 @@ class RecoveredSession:
         once there are results.
         """
         return self._member.notes
+
+    @property
+    def estimated(self) -> bool:
+        """False."""
+        return False
 
     @property
     def capabilities(self) -> frozenset[Capability]:

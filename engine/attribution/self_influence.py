@@ -46,7 +46,7 @@ _EQUAL = 1e-3
 class StoredTiles:
     """The stored rows of a method, decoded some at a time, with their statistics."""
 
-    def __init__(self, store: FeatureStore, name: str, model: str, run: Run, *, partial: bool) -> None:
+    def __init__(self, store: FeatureStore, name: str, model: ModelChoice, run: Run, *, partial: bool) -> None:
         """See :class:`SelfInfluence`."""
         self.method, self._run = stored_method(store, name), run
         self.notes = require_whole(store, name, partial=partial)
@@ -105,7 +105,7 @@ class SelfInfluence:
         computed = None if "@" in method else computable(self.store, method)  # a member is what its rows are
         self._source: StoredTiles | ComputedRows
         if computed is None:
-            self._source = StoredTiles(self.store, method, model.path, run, partial=partial)
+            self._source = StoredTiles(self.store, method, model, run, partial=partial)
         else:
             self._source = ComputedRows(self.store, (method, computed), model, run, partial=partial)
         self._method, self.notes = self._source.method, self._source.notes
@@ -148,11 +148,12 @@ class SelfInfluence:
         return products
 
 
-def _model_shape(store: FeatureStore, name: str, model: str) -> ModelShape:
+def _model_shape(store: FeatureStore, name: str, model: ModelChoice) -> ModelShape:
     if store.provenance["kind"] != "arrays":
-        return model_shape_of(model or MemberModel.of_rows(store, name).path)
-    if not model:
+        choice = MemberModel.of_rows(store, name).chosen(model)
+        return choice.loaded.head.model_shape if choice.loaded else model_shape_of(choice.path)
+    if not model.path:
         raise SettingsError(
             f"{store.url} was made from arrays, and the method needs the head in them: give one of the files with --model FILE"
         )
-    return ArrayProvider([model], pick_device(ModelChoice("").device), RecordErrors("fail")).head.model_shape
+    return ArrayProvider([model.path], pick_device(ModelChoice("").device), RecordErrors("fail")).head.model_shape

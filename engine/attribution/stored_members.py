@@ -14,6 +14,7 @@ from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.scan.scan_loop import ScanShape
 from ..arrays.scan.stored_rows import first_plan_within_budget
+from ..data.record_source import Data
 from ..ingest.member_model import MemberModel
 from ..interface.method import QueryMatrix
 from ..results.example_table import PartSize
@@ -36,7 +37,7 @@ class StoredMembers:
     scale = "their root mean square over all examples"
 
     def __init__(
-        self, store: FeatureStore, names: Sequence[str], queries: str, options: QueryOptions, run: Run
+        self, store: FeatureStore, names: Sequence[str], queries: Data, options: QueryOptions, run: Run
     ) -> None:
         """Read the queries, by one model after the other, and make the candidate plans.
 

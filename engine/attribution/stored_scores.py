@@ -235,6 +235,11 @@ class StoredScores:
         return not isinstance(self._stored.precisions.get(matrix.column), Sign)
 
     @property
+    def estimated(self) -> bool:
+        """Whether the stored rows are sign bits, whose scores are estimates."""
+        return isinstance(self._stored.widest, Sign)
+
+    @property
     def rows(self) -> int:
         """Number of stored rows."""
         return self._stored.rows

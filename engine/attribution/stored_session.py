@@ -69,6 +69,11 @@ class StoredSession:
         return [*self._provider.notes, *self._stored.notes]
 
     @property
+    def estimated(self) -> bool:
+        """Whether scores are estimates, because the rows are sign bits."""
+        return self._stored.estimated
+
+    @property
     def capabilities(self) -> frozenset[Capability]:
         """Rows can be cached in memory; a scan of inner products can be forecast."""
         return frozenset({"forecast", "cache"} if self._stored.by_inner_product else {"cache"})

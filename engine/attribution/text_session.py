@@ -16,6 +16,7 @@ from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
 from ..arrays.scan.stored_rows import first_plan_within_budget
 from ..data.documents import RecordErrors, read_documents
+from ..data.record_source import Data, name_of_data
 from ..data.sources import find_sources
 from ..ingest.open_provider import query_settings
 from ..ingest.text_settings import TextSettings
@@ -61,7 +62,7 @@ class TextSession:
         self,
         store: FeatureStore,
         method: tuple[str, TextSimilarity],
-        queries: str,
+        queries: Data,
         options: QueryOptions,
         run: Run = SILENT,
     ) -> None:
@@ -113,6 +114,11 @@ class TextSession:
     def queries(self) -> list[QueryText]:
         """(Q,) texts, in the file's order."""
         return [query.asked for query in self._queries]
+
+    @property
+    def estimated(self) -> bool:
+        """False."""
+        return False
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -168,10 +174,10 @@ class TextSession:
                 yield joined_texts(columns)
 
 
-def _read(path: str, settings: TextSettings, record_errors: RecordErrors) -> list[_Query]:
+def _read(data: Data, settings: TextSettings, record_errors: RecordErrors) -> list[_Query]:
     """The usable queries of a file; a query's text includes its prompt."""
     queries = []
-    for source in find_sources([path], lines=bool(settings.lines)):
+    for source in find_sources([data], lines=bool(settings.lines)):
         for document in read_documents(source, settings.template, record_errors):
             if document.tokens:
                 record_errors.report(
@@ -180,5 +186,5 @@ def _read(path: str, settings: TextSettings, record_errors: RecordErrors) -> lis
             else:
                 queries.append(_Query(document.id, QueryText(document.prompt, document.text)))
     if not queries:
-        raise CorpusError(f"no query in {path}{skipped_clause(record_errors)}")
+        raise CorpusError(f"no query in {name_of_data(data)}{skipped_clause(record_errors)}")
     return queries

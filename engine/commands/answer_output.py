@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ...store.json_values import JsonObject
+from ...store.json_values import JsonFields, JsonObject
 from .options import echo
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..results.example_table import Columns
     from ..results.result_files import Fields, Sink
     from ..results.result_tables import About
+    from ..results.results import Results
     from .query_arguments import QueryArguments
 
 ALL_VALUES = click.option(
@@ -52,6 +54,35 @@ def about_answers(session: QuerySession, *, together: bool = False) -> About:
     from ..results.result_tables import About
 
     return About(() if together else session.queries, origin_of(session.store, session.name, session.rows))
+
+
+def merged_about(answers: Sequence[tuple[QuerySession, Results]]) -> About:
+    """What one file of the answers of several methods says of its queries and its origin."""
+    from dataclasses import replace
+
+    abouts = [about_answers(session) for session, _ in answers]
+    origins = [about.origin for about in abouts if about.origin is not None]
+    if len(origins) < 2:
+        return abouts[0]
+    settings: JsonFields = {origin.method: origin.settings for origin in origins}
+    merged = replace(origins[0], method=", ".join(settings), settings=settings)
+    return replace(abouts[0], origin=merged)
+
+
+def print_side_by_side(answers: Iterable[tuple[QuerySession, Results]], arguments: QueryArguments) -> None:
+    """Print the answers of several methods under their names, then how many examples they share."""
+    from ..presentation.answer_lines import answer_lines, overlap_lines
+    from ..presentation.paging import show
+    from ..results.result_tables import result_rows
+
+    listed = list(answers)
+    lines: list[Iterable[str]] = []
+    for session, results in listed:
+        view = view_of(len(results.queries), limit=arguments.limit, prompts=arguments.prompts)
+        rows = result_rows(results, session.store, session.parts, about_answers(session))
+        lines += [["", view.bold(f"=== {session.name} ===")], answer_lines(rows, view)]
+    lines.append(overlap_lines({session.name: results.rows for session, results in listed}))
+    show(chain.from_iterable(lines))
 
 
 def write_parts(path: str, fields: Fields, parts: Iterable[Columns], about: About) -> None:

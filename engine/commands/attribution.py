@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from itertools import chain
 
 import click
 
@@ -10,9 +10,11 @@ from ..results.printable import printable_json
 from .answer_output import (
     ALL_VALUES,
     about_answers,
+    merged_about,
     print_groups,
     print_notes,
     print_results,
+    print_side_by_side,
     refuse_outputs,
     view_of,
     write_parts,
@@ -26,14 +28,17 @@ from .query_arguments import (
     QUERIES,
     SEARCH,
     QueryArguments,
+    answered,
     open_query_session,
     session_of_groups,
 )
+from .questions import VIEW
 
 
 @command()
 @QUERIES
 @EXAMPLES_PER_QUERY
+@VIEW
 @LIMIT
 @PROMPTS
 @SEARCH
@@ -60,37 +65,42 @@ def attribute(arguments: QueryArguments) -> None:
     headwater attribute S --queries questions.jsonl --scan sign8192 --candidates 1000
     headwater attribute S --queries questions.jsonl --by source
     headwater attribute S --queries questions.jsonl --members all
+    headwater attribute S --prompt "What is 45 km in m?" --completion 450
+    headwater attribute S --prompt "What is 45 km in m?" --generate
+    headwater attribute S --query "a bare text" --bottom 10 --where source=web.jsonl
+    headwater attribute S --queries questions.jsonl --method rise --method bm25
     """
-    from ..results.result_tables import fields_of, result_rows
-    from ..runtime.progress import ProgressDisplay
-
     refuse_outputs(arguments)
-    if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped):
-        raise WrongUsage("--all-scores writes all scores", "leave out -o, --json and --by")
+    if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped or arguments.bottom):
+        raise WrongUsage("--all-scores writes all scores", "leave out -o, --json, --by and --bottom")
     if arguments.grouped:
         _by_group(arguments, together=False)
         return
     if arguments.all_scores:
         _export(arguments, arguments.all_scores)
         return
-    with ProgressDisplay() as display:
-        session = open_query_session(arguments, arguments.top, display)
-        results = session.attribute()
-    if not results.exact:
-        recall = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
-        echo(
-            f"approximate: the examples were chosen by scores of compressed rows, which are estimates{recall}", err=True
-        )
-    print_notes(session.notes)
-    about = about_answers(session)
-    rows = result_rows(results, session.store, session.parts, about)
-    if arguments.output:
-        write_parts(arguments.output, fields_of(results), rows, about)
-        counts = f"{len(results.queries)} queries, {results.rows.shape[1]} examples each"
-        echo(f"{arguments.output}: {counts}", err=True)
+    if arguments.several and arguments.as_json is False and not arguments.output:
+        print_side_by_side(answered(arguments), arguments)
     else:
-        view = view_of(len(results.queries), limit=arguments.limit, prompts=arguments.prompts)
-        print_results(rows, arguments.as_json, view)
+        _print_or_write(arguments)
+
+
+def _print_or_write(arguments: QueryArguments) -> None:
+    """Print the answers of each method, or write all to one file."""
+    from ..results.result_tables import merged_fields, padded, result_rows
+
+    answers = list(answered(arguments))
+    about = merged_about(answers)
+    rows = [result_rows(results, session.store, session.parts, about_answers(session)) for session, results in answers]
+    if not arguments.output:
+        view = view_of(len(about.queries), limit=arguments.limit, prompts=arguments.prompts)
+        print_results(chain.from_iterable(rows), arguments.as_json, view)
+        return
+    fields = merged_fields(results for _, results in answers)
+    write_parts(arguments.output, fields, (padded(part, fields) for part in chain.from_iterable(rows)), about)
+    counts = f"{len(about.queries)} queries, {answers[0][1].rows.shape[1]} examples each"
+    by = f", by {', '.join(session.name for session, _ in answers)}" if arguments.several else ""
+    echo(f"{arguments.output}: {counts}{by}", err=True)
 
 
 def _export(arguments: QueryArguments, path: str) -> None:
@@ -190,7 +200,9 @@ def plan_attribute(arguments: QueryArguments) -> None:
     from ..presentation.terminal import plan_facts, print_plan, show_forecast
 
     session = (
-        session_of_groups(arguments, None) if arguments.grouped else open_query_session(arguments, arguments.top, None)
+        session_of_groups(arguments, None)
+        if arguments.grouped
+        else open_query_session(arguments, arguments.per_query, None)
     )
     plan, shape = session.plan, session.shape
     print_notes(session.notes)

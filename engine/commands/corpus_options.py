@@ -79,7 +79,7 @@ FIELDS = options(
 CORPUS = options(
     click.argument("corpus", nargs=-1, required=True),
     click.option("--store", required=True, metavar="DIR", help="Folder of the store; created if it does not exist."),
-    click.option("--model", default="", metavar="PATH", help="Model: folder or hub id of a causal LM, or of a LoRA adapter."),
+    click.option("--model", default="", metavar="PATH", help="Model: folder, hub id or GGUF file of a causal LM, or adapter."),
     click.option("--method", "methods", multiple=True, default=("rise",), show_default=True, metavar="NAME",
                  shell_complete=method_names,
                  help="Attribution method; several of them are stored in one forward pass."),
@@ -88,7 +88,7 @@ CORPUS = options(
     click.option("--seeds", type=click.IntRange(1), default=1, show_default=True,
                  help="Number of seeds, each with a sketch of every method: members NAME, NAME@1, …; `attribute --members all` "
                  "then gives standard errors."),
-    click.option("--base", default="", metavar="PATH", help="Model of the member that --method names (NAME@MEMBER), in place of "
+    click.option("--base", default="", metavar="PATH", help="Model of the member (NAME@MEMBER), in place of "
                  "the store's own: another checkpoint with the same tokenizer. [default: the recorded one]"),
     FIELDS,
     click.option("--max-length", type=int, metavar="TOKENS", help="Tokens of the longest example; longer texts are split. "
@@ -109,6 +109,8 @@ CORPUS = options(
                  help="Store neither texts nor token ids, only ids, file names and line numbers."),
     click.option("--no-tokens", is_flag=True, default=None,
                  help="Store no token ids; a fit then tokenises the stored texts again."),
+    click.option("--keep", multiple=True, metavar="COLUMN", help="Column of the corpus to store as text beside each example, for "
+                 "--by, --quota, --where; meta.topic is a field in an object. Several may be given."),
     click.option("--append", is_flag=True, help="Add new files to an existing store."),
     click.option("--batch-tokens", type=click.IntRange(1), metavar="N",
                  help="Tokens per batch, padding included. [default: 4096, or fewer to fit --memory]"),

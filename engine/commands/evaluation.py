@@ -119,9 +119,9 @@ def evaluate_subsets(arguments: AgreementArguments) -> None:
 
 def _agreement(evaluation: Callable[[], Agreement], arguments: FigureArguments) -> None:
     from ..presentation.evaluation_tables import print_agreement
-    from ..presentation.plots import draw_agreement
+    from ..presentation.plots import draw
 
-    for line in _show(evaluation, print_agreement, draw_agreement, arguments).notes:
+    for line in _show(evaluation, print_agreement, draw, arguments).notes:
         echo(line, err=True)
 
 
@@ -149,9 +149,9 @@ def evaluate_brittleness(arguments: BrittlenessArguments) -> None:
     """
     from ..evaluation.evaluate import brittleness_from_file
     from ..presentation.evaluation_tables import print_removal
-    from ..presentation.plots import draw_removal
+    from ..presentation.plots import draw
 
-    _show(lambda: brittleness_from_file(arguments.outcomes), print_removal, draw_removal, arguments)
+    _show(lambda: brittleness_from_file(arguments.outcomes), print_removal, draw, arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +204,7 @@ def evaluate_retrieval(arguments: RetrievalArguments) -> None:
     from ..evaluation.evaluate import RankingFiles, retrieval_from_files, select_labels
     from ..evaluation.retrieval import CUTS, Retrieval
     from ..presentation.evaluation_tables import print_retrieval
-    from ..presentation.plots import draw_retrieval
+    from ..presentation.plots import draw
 
     a = arguments
     notes: list[str] = []
@@ -215,7 +215,7 @@ def evaluate_retrieval(arguments: RetrievalArguments) -> None:
         retrieval, notes[:] = retrieval_from_files(files, labels, a.cuts or CUTS)
         return retrieval
 
-    _show(evaluation, print_retrieval, draw_retrieval, a)
+    _show(evaluation, print_retrieval, draw, a)
     for line in notes:
         echo(line, err=True)
 
@@ -231,7 +231,7 @@ E = TypeVar("E", bound=_HasFacts)
 
 
 def _show(
-    evaluation: Callable[[], E], show: Callable[[E], None], draw: Callable[[E, str], None], arguments: FigureArguments
+    evaluation: Callable[[], E], show: Callable[[E], None], plot: Callable[[E, str], None], arguments: FigureArguments
 ) -> E:
     """Evaluate, then write, print and plot the figures, as the options say; returns the evaluation."""
     from ..evaluation.evaluate import save
@@ -250,5 +250,5 @@ def _show(
     else:
         show(result)
     if arguments.plot:
-        draw(result, arguments.plot)
+        plot(result, arguments.plot)
     return result

@@ -26,7 +26,7 @@ FITTING = options(
                  help="Attribution method: a subset method, which is fitted."),
     click.option("--set", "settings", nargs=2, multiple=True, metavar="NAME.SETTING VALUE",
                  help="A setting of a method, such as stride.subsets 300."),
-    click.option("--base", default="", metavar="PATH", help="Model of the member that --method names (NAME@MEMBER), in place of "
+    click.option("--base", default="", metavar="PATH", help="Model of the member (NAME@MEMBER), in place of "
                  "the store's own, or file of arrays. [default: the recorded one]"),
     click.option("--bases", default="", metavar="PATHS", help="Several of these, separated by commas; each member is named after "
                  "its folder or file. A setting of NAME is one of every member, a setting of NAME@MEMBER of this one."),

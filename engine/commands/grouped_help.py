@@ -13,14 +13,15 @@ from ..runtime.messages import style, using
 
 TOPICS: Mapping[str, Sequence[str]] = {
     "Input": (
-        "--store", "--queries", "--model", "--model-config", "--base", "--bases", "--corpus", "--text-template",
-        "--prompt-template", "--completion-template", "--response", "--turns", "--max-length", "--targets", "--boundary",
-        "--truncate", "--lines", "--on-error", "--append", "--columns", "--scores", "--masks", "--predicted", "--outcomes",
-        "--outcome", "--results", "--labels", "--column", "--query-labels", "--match", "--without", "--subsets",
-        "--subsets-by", "--tasks-by", "--task", "--partial", "--rows",
+        "--store", "--queries", "--query", "--prompt", "--completion", "--generate", "--new-tokens", "--minus", "--model",
+        "--model-config", "--base", "--bases", "--corpus", "--text-template", "--prompt-template", "--completion-template",
+        "--response", "--turns", "--max-length", "--targets", "--boundary", "--truncate", "--lines", "--on-error", "--append",
+        "--keep", "--columns", "--scores", "--masks", "--predicted", "--outcomes", "--outcome", "--results", "--labels",
+        "--column", "--query-labels", "--match", "--without", "--subsets", "--subsets-by", "--tasks-by", "--task", "--partial",
+        "--rows",
     ),
     "Method": (
-        "--method", "--set", "--seeds", "--members", "--combine", "--by", "--scan", "--candidates", "--certify",
+        "--method", "--set", "--seeds", "--where", "--members", "--combine", "--by", "--scan", "--candidates", "--certify",
         "--precision", "--bits", "--lambda", "--grid", "--calibrate", "--given", "--again", "--subset-count", "--fraction",
         "--clusters", "--seed", "--epochs", "--batch", "--learning-rate", "--pretrained", "--subset-range", "--resamples",
         "--at", "--short", "--finds-itself",
@@ -32,8 +33,8 @@ TOPICS: Mapping[str, Sequence[str]] = {
         "--memory", "--device", "--dtype", "--batch-tokens", "--processes", "--trust-remote-code",
     ),
     "Output": (
-        "--output", "--top", "--limit", "--prompts", "--all-scores", "--json", "--plot", "--no-text", "--no-tokens",
-        "--commit-seconds", "--workdir", "--quiet", "--log-format", "--help",
+        "--output", "--top", "--bottom", "--limit", "--prompts", "--all-scores", "--records", "--json", "--plot", "--no-text",
+        "--no-tokens", "--commit-seconds", "--workdir", "--quiet", "--log-format", "--help",
     ),
 }  # fmt: skip
 """Topic → the flags under it. A flag has one meaning, hence one topic."""

@@ -35,6 +35,7 @@ class IngestArguments(RunArguments, FieldArguments):
     on_error: Literal["fail", "skip"]
     no_text: bool | None
     no_tokens: bool | None
+    keep: tuple[str, ...]
     append: bool
     batch_tokens: int | None
     commit_seconds: float
@@ -65,12 +66,18 @@ def ingest(arguments: IngestArguments) -> None:
     headwater ingest corpus.jsonl --store S --model M --method rise --method stride
     headwater ingest corpus.jsonl --store S --method rise@early --base ./early-checkpoint
     """
+    run_ingestion(_prepared(arguments))
+    for name in subset_methods_among(arguments.methods):
+        fit_now(arguments.fit(name))
+
+
+def run_ingestion(prepared: PreparedIngest) -> None:
+    """Ingest with progress, and print the result; exits with 130 if it was stopped."""
     from ..ingest.equal_ids import equal_ids_note
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
 
-    prepared = _prepared(arguments)
     for line in prepared.notes:
         echo(f"note: {line}", err=True)
     ingestion = prepared.open()
@@ -79,14 +86,12 @@ def ingest(arguments: IngestArguments) -> None:
     stop, display = StopRequest(), ProgressDisplay()
     with display, stop:
         result = ingestion.run(Run(on_progress=display.show, should_stop=stop.requested))
-    _print_result(arguments.store, prepared, result)
+    _print_result(prepared.job.store, prepared, result)
     if result.added and (note := equal_ids_note(ingestion.store)):
         echo(f"note: {note}", err=True)
     if not result.finished:
         echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
-    for name in subset_methods_among(arguments.methods):
-        fit_now(arguments.fit(name))
 
 
 def _print_result(store: str, prepared: PreparedIngest, result: IngestResult) -> None:
@@ -120,7 +125,7 @@ def _prepared(arguments: IngestArguments) -> PreparedIngest:
     _check_base(a, fitted)
     methods = {name: own for name, own in settings.items() if name not in fitted}
     job = IngestJob(a.corpus, a.store, a.model_choice, methods, text_settings, a.batch_tokens, with_text, with_tokens,
-                    a.append, a.seeds, a.base, a.commit_seconds)  # fmt: skip
+                    a.append, a.seeds, a.base, a.commit_seconds, a.keep)  # fmt: skip
     return prepare(job, Run(a.budget))
 
 

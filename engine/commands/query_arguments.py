@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from .comma_lists import parts_of
-from .corpus_options import QUERY_FIELDS, FieldArguments
-from .options import COLUMNS, MODEL_PATH, PARTIAL, RunArguments, WrongUsage, method_names, options
+from .corpus_options import QUERY_FIELDS
+from .options import COLUMNS, MODEL_PATH, PARTIAL, WrongUsage, echo, method_names, options
+from .questions import QUESTIONS, WHERE, QuestionArguments, question_data
 
 if TYPE_CHECKING:
     from ..attribution.query_session import QuerySession
+    from ..results.results import Results
     from ..results.table_plan import Output
     from ..runtime.progress import ProgressDisplay
 
+METHODS = click.option("--method", "methods", multiple=True, metavar="NAME", shell_complete=method_names,
+                       help="Attribution method; `attribute` takes several, side by side. [default: the store's only one, or "
+                       "rise]")  # fmt: skip
 QUERIES = options(
     click.argument("store"),
-    click.option(
-        "--method",
-        default="rise",
-        show_default=True,
-        metavar="NAME",
-        shell_complete=method_names,
-        help="Attribution method.",
-    ),
-    click.option("--queries", required=True, metavar="FILE", help="Queries, in any corpus format."),
+    METHODS,
+    QUESTIONS,
+    WHERE,
     PARTIAL,
     MODEL_PATH,
     QUERY_FIELDS,
@@ -69,16 +70,13 @@ GROUPING = options(
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueryArguments(RunArguments, FieldArguments):
+class QueryArguments(QuestionArguments):
     """Arguments of `attribute`, `value` and `plan attribute`; options that a command does not have are at their defaults."""
 
-    store: str
-    method: str
-    queries: str
+    methods: tuple[str, ...]
     members: str
     combine: Literal["mean", "sum"]
     by: str
-    columns: str
     top: int
     as_json: bool
     limit: int = 10
@@ -93,7 +91,17 @@ class QueryArguments(RunArguments, FieldArguments):
     @property
     def grouped(self) -> bool:
         """Whether scores are summed by group."""
-        return bool(self.by or self.columns)
+        return bool(self.by or (self.columns and not self.where))
+
+    @property
+    def several(self) -> bool:
+        """Whether several methods are asked."""
+        return len(self.methods) > 1
+
+    @property
+    def per_query(self) -> int:
+        """Number of examples of each query's answer."""
+        return self.bottom or self.top
 
 
 def session_of_groups(
@@ -113,15 +121,57 @@ def open_query_session(
     arguments: QueryArguments, top: int, display: ProgressDisplay | None, output: Output | None = None, *,
     all_scores: bool = False,
 ) -> QuerySession:  # fmt: skip
-    """Open the query session of a command."""
+    """Open the query session of a command that asks one method.
+
+    Raises:
+        click.UsageError: several methods are named.
+    """
+    if arguments.several:
+        raise WrongUsage("several methods", "name one: attribute alone prints several side by side")
+    (session,) = open_query_sessions(arguments, top, display, output, all_scores=all_scores)
+    return session
+
+
+def open_query_sessions(
+    arguments: QueryArguments, top: int, display: ProgressDisplay | None, output: Output | None = None, *,
+    all_scores: bool = False,
+) -> Iterator[QuerySession]:  # fmt: skip
+    """Open the query session of each method of a command, one after the other; the model is loaded once."""
+    from ...store.feature_store import FeatureStore
+    from ..api.opening import ModelHolder, chosen_method
     from ..attribution.open_session import open_session
     from ..attribution.query_options import MemberChoice, QueryOptions, SearchOptions
     from ..runtime.run import Run, silent
 
     if (a := arguments).combine != "mean" and not a.members:
         raise WrongUsage("--combine needs --members")
+    run = Run(a.budget, a.device, silent if display is None else display.show)
+    store, model = FeatureStore.open(a.store), ModelHolder(a.model_choice)
+    data = question_data(a, model.loaded(store) if a.generate else a.model_choice)
     members = MemberChoice(parts_of("--members", a.members), a.combine)
     search = SearchOptions(a.precision, a.candidates, a.certify, all_scores, members, a.partial)
-    asked = QueryOptions(top, a.model_choice, a.query_text, search, output)
-    run = Run(a.budget, a.device, silent if display is None else display.show)
-    return open_session(a.store, a.method, a.queries, asked, run)
+    for name in a.methods or (chosen_method(store, None),):
+        choice = model.for_method(store, name) if a.several or a.generate or a.minus else model.choice
+        asked = QueryOptions(
+            top, choice, a.query_text, search, output, a.minus or None, a.bottom is not None, a.row_filter
+        )
+        yield open_session(a.store, name, data, asked, run)
+
+
+def answered(arguments: QueryArguments) -> Iterator[tuple[QuerySession, Results]]:
+    """The answers of each method of `attribute`, with progress; notes on them are printed to stderr."""
+    from ..runtime.progress import ProgressDisplay
+
+    with ProgressDisplay() as display:
+        answers = [
+            (session, session.attribute()) for session in open_query_sessions(arguments, arguments.per_query, display)
+        ]
+    for session, results in answers:
+        of = f"{session.name}: " if arguments.several else ""
+        if not results.exact:
+            recall = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
+            what = "the examples were chosen by scores of compressed rows, which are estimates"
+            echo(f"{of}approximate: {what}{recall}", err=True)
+        for line in session.notes:
+            echo(f"{of}{line}", err=True)
+        yield session, results

@@ -10,6 +10,7 @@ from ...store.json_values import ParsedJson
 from ..results.printable import printable_json
 from .grouped_help import command
 from .options import COLUMNS, JSON, PARTIAL, WrongUsage, command_of, echo
+from .questions import WHERE
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 
 
@@ -17,7 +18,7 @@ from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
 class SelectArguments(TaskArguments):
     """Arguments of `select`."""
 
-    count: int | None
+    count: str | None
     tokens: int | None
     penalty: float | None
     additive: bool
@@ -28,7 +29,10 @@ class SelectArguments(TaskArguments):
     columns: str
     among: str
     exclude: str
+    where: tuple[str, ...]
     task: str
+    records: bool
+    corpus: tuple[str, ...]
     output: str
     as_json: bool
 
@@ -36,7 +40,7 @@ class SelectArguments(TaskArguments):
 @command()
 @TASK
 @PARTIAL
-@click.option("--count", type=int, metavar="N", help="Number of examples to select.")
+@click.option("--count", metavar="N", help="Number of examples to select, or a part of all such as 10%.")
 @click.option("--tokens", type=int, metavar="N", help="Instead: number of tokens to select.")
 @PENALTY
 @click.option("--additive", is_flag=True, help="Select by single scores, without redundancy: λ = 0, for comparison.")
@@ -48,6 +52,7 @@ class SelectArguments(TaskArguments):
 @click.option("--copies", is_flag=True, help="Choose a text as often as it stands in the corpus.")
 @click.option("--quota", "quotas", multiple=True, metavar="COLUMN=VALUE:SHARE",
               help="Largest share of the count, such as source=a.jsonl:0.3.")  # fmt: skip
+@WHERE
 @COLUMNS
 @click.option("--among", default="", metavar="FILE", help="Select among these only: ids (.txt) or a mask (.npy).")
 @click.option("--exclude", default="", metavar="FILE", help="Do not select these: ids (.txt) or a mask (.npy).")
@@ -59,6 +64,9 @@ class SelectArguments(TaskArguments):
     metavar="FILE",
     help="Output file: the selected examples as .jsonl, ready for training.",
 )
+@click.option("--records", is_flag=True, help="Write the corpus's own records, all fields, each once; the field `headwater` "
+              "adds order, gain, row and id.")  # fmt: skip
+@click.option("--corpus", multiple=True, metavar="FILE", help="Path of a corpus file, if it moved; for --records.")
 @JSON
 @command_of(SelectArguments)
 def select(arguments: SelectArguments) -> None:
@@ -72,17 +80,23 @@ def select(arguments: SelectArguments) -> None:
     headwater select S --queries task.jsonl --tokens 1000000 --exclude held-out.txt -o chosen.jsonl
     headwater select S --queries task.jsonl --count 500 --quota source=web.jsonl:0.5 -o chosen.jsonl
     headwater select S --queries task.jsonl --count 1000 --distinct 0.98 -o chosen.jsonl
+    headwater select S --queries task.jsonl --count 1000 --records -o chosen.jsonl
     """
     from ..results.output_path import refuse_output
+    from ..results.row_filter import RowFilter
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
+    from ..selection.original_records import write_records
     from ..selection.prediction import penalty_of
-    from ..selection.selection import Selection, SelectionRequest, refuse_training, write_training
+    from ..selection.selection import GreedySelection, refuse_training, write_training
+    from ..selection.selection_request import SelectionRequest, count_of
 
     a = arguments
     similarity = _similarity(a)
-    refuse_output(a.output, (a.queries, a.columns, a.among, a.exclude), a.store)
+    if a.corpus and not a.records:
+        raise WrongUsage("--corpus is read for --records alone", "give both")
+    refuse_output(a.output, (a.queries, a.columns, a.among, a.exclude, *a.corpus), a.store)
     refuse_training(a.output)
     stop, display = StopRequest(), ProgressDisplay()
     with display:
@@ -90,27 +104,42 @@ def select(arguments: SelectArguments) -> None:
         quotas = tuple(map(_quota, a.quotas))
         penalty = 0.0 if a.additive else penalty_of(features, a.penalty)
         request = SelectionRequest(
-            a.count, a.tokens, penalty, a.per_step, quotas, a.columns, a.among, a.exclude, similarity
+            count_of(a.count, features.rows),
+            a.tokens,
+            penalty,
+            a.per_step,
+            quotas,
+            a.columns,
+            RowFilter.parsed(a.where, a.columns),
+            a.among,
+            a.exclude,
+            similarity,
         )
-        selection = Selection(features, request)
+        selection = GreedySelection(features, request)
         with stop:
             selected = selection.run(targets_of(features, task).vector(a.task))
-    write_training(a.output, selection.rows(selected))
-    _print_selected(a, selected.facts, stopped=stop.requested())
+    if a.records:
+        for note in write_records(
+            a.output, features.store, selected.choice.rows, selected.choice.gains, a.corpus
+        ).notes:
+            echo(f"note: {note}", err=True)
+    else:
+        write_training(a.output, selection.rows(selected))
+    _print_selected(a, selected.facts, None if stop.requested() else request.count)
     if stop.requested():
         echo("stopped: these are the first examples of the selection", err=True)
         raise SystemExit(130)
 
 
-def _print_selected(arguments: SelectArguments, facts: ParsedJson, *, stopped: bool) -> None:
-    """Print the figures of a selection, and why it ended early if it did and was not stopped."""
+def _print_selected(arguments: SelectArguments, facts: ParsedJson, asked: int | None) -> None:
+    """Print the figures of a selection, and why it has fewer examples than the number asked for, if there is one."""
     if arguments.as_json:
         echo(printable_json(facts))
     else:
         figures = ", ".join(f"{name} {value:,.6g}" for name, value in facts.items())
         echo(f"{arguments.output}: {figures}", err=True)
-    if not stopped and arguments.count and int(facts["examples"]) < arguments.count:
-        count = f"{facts['examples']} of {arguments.count}"
+    if asked and int(facts["examples"]) < asked:
+        count = f"{facts['examples']} of {asked}"
         echo(
             f"{count}: every other example is a copy of a chosen one, left out by a file, or beyond its quota", err=True
         )

@@ -15,12 +15,16 @@ import numpy as np
 from ...store.errors import CorpusError
 from .bergson_index import is_bergson_index, open_bergson_index
 from .npz_files import open_npz
+from .record_source import Data
 from .sources import Source
 from .stored_arrays import Arrays, StoredArray, reading
+from .urls import is_url, name_in, shown
 
 
-def is_array_path(path: str) -> bool:
-    """Whether a path is a file or folder of arrays (.npz, Zarr group, bergson index) instead of text."""
+def is_array_path(path: Data) -> bool:
+    """Whether data are a file or folder of arrays (.npz, Zarr group, bergson index) instead of text."""
+    if not isinstance(path, str) or is_url(path):
+        return isinstance(path, str) and name_in(path).endswith(".npz")
     return (
         path.endswith(".npz")
         or is_bergson_index(path)
@@ -45,6 +49,9 @@ def open_arrays(path: str) -> tuple[Source, Arrays]:
         CorpusError: the path does not exist, or it cannot be read as arrays.
         DataError: an array holds Python objects, or a bergson index holds per-token gradients.
     """
+    if is_url(path):
+        arrays, contents = open_npz(path)
+        return Source(shown(path), name_in(path), "npz", 0, _digest(contents)), _with_head(arrays)
     if not Path(path).exists():
         raise CorpusError(f"{path} does not exist: give a .npz file, a Zarr group or a bergson index")
     if is_bergson_index(path):

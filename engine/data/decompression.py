@@ -1,4 +1,4 @@
-"""Opens a file's bytes, decompressed by the suffix of its name, in bounded memory. Knows nothing of lines or records.
+"""Opens a file or URL, decompressed by the suffix of its name, in bounded memory. Knows nothing of lines or records.
 
 A file that cannot be read to its end is a CorpusError that names the line or row reached.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from ...store.errors import CorpusError
+from .urls import is_url, name_in
 
 BUFFER = 1 << 18  # bytes per read; larger buffers are not faster
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")  # keys of _READERS
@@ -27,22 +28,40 @@ _SHARD = re.compile(r"-\d{5,}-of-\d{5,}$")
 
 
 def split_suffix(name: str) -> tuple[str, str]:
-    """The format suffix and the compression suffix of a file name, in lower case; each is "" if absent.
+    """The format suffix and the compression suffix of a file name or URL, in lower case; each is "" if absent.
 
     The number of a shard is no part of a suffix: `x.jsonl-00000-of-00002` has the suffix `.jsonl`.
     """
-    path = Path(_SHARD.sub("", name.lower()))
+    path = Path(_SHARD.sub("", (name_in(name) if is_url(name) else name).lower()))
     compression = path.suffix if path.suffix in COMPRESSIONS else ""
     return Path(_SHARD.sub("", path.stem)).suffix if compression else path.suffix, compression
 
 
+def open_binary(path: str, *, places: bool = False) -> BinaryIO:
+    """The bytes of a file or URL as they are; with `places` those of a URL can be read in any order.
+
+    Raises:
+        OSError: a file cannot be opened. CorpusError: a URL cannot.
+    """
+    if not is_url(path):
+        return Path(path).open("rb", BUFFER)
+    from .remote_bytes import open_url
+
+    return cast(BinaryIO, io.BufferedReader(open_url(path, places=places), BUFFER))
+
+
 @contextmanager
-def open_decompressed(path: str, lines_read: Callable[[], int]) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed by its suffix; an error becomes a CorpusError that names the line or row reached."""
+def open_decompressed(path: str, lines_read: Callable[[], int], *, places: bool = False) -> Iterator[BinaryIO]:
+    """The file's bytes, decompressed by its suffix; an error becomes a CorpusError that names the line or row reached.
+
+    `places`: as of :func:`open_binary`.
+    """
     compression = split_suffix(path)[1]
     try:
-        with Path(path).open("rb", BUFFER) as raw:
+        with open_binary(path, places=places) as raw:
             yield io.BufferedReader(_READERS[compression](raw), BUFFER) if compression else raw
+    except CorpusError:  # it says where
+        raise
     except (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         reason = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split()) or repr(error)
         where = f"{path}:{lines_read()}: cannot read beyond this" if lines_read() else f"{path}: cannot read"

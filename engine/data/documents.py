@@ -7,16 +7,18 @@ bytes become records (formats.py).
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from ...store.errors import CorpusError
 from .conversations import FIELD_NAMES, Chat, Conversation, Turns, conversation_in, left_out, plain_rendering
-from .formats import BadRecord, Fields, Record, read_records
+from .formats import BadRecord, Fields, Record
+from .kept_columns import columns_of, kept_values
 from .pretokenised import FIELD_NAMES as TOKEN_FIELDS
 from .pretokenised import TokenRecord, tokens_in
-from .sources import Source
+from .record_values import scalar_text
+from .sources import Source, read_source
 from .unread_files import escaped
 
 MAX_LISTED = 20  # messages kept by RecordErrors, and field names listed in a message, so that they fit on a screen
@@ -62,6 +64,8 @@ class Document:
     """The tokens, of a record that holds them; its prompt and text are empty."""
     targets: tuple[tuple[int, int], ...] | None = None
     """Spans of characters of prompt and text together whose tokens are targets, ascending and disjoint; None: the whole text."""
+    kept: tuple[str, ...] = ()
+    """The values of the columns that are kept, as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,23 +124,30 @@ class RecordErrors:
 
 
 def read_documents(
-    source: Source, template: Template, record_errors: RecordErrors, *, start: int = 0, chat: Chat | None = None
+    source: Source,
+    template: Template,
+    record_errors: RecordErrors,
+    *,
+    start: int = 0,
+    chat: Chat | None = None,
+    keep: Sequence[str] = (),
 ) -> Iterator[Document]:
     """Yield the source's documents in order from record `start`; unusable records are reported to `record_errors`.
 
     `chat` renders a conversation as (prompt, text, targets): spans of characters of both together, or None for the whole text.
+    `keep`: columns whose values each document has beside its text.
 
     Raises:
         CorpusError: a record is unusable and the policy is "fail"; or, with any policy, the file cannot be read to its end
             (truncated, corrupt, a `.json` file above 1 GiB or not JSON).
     """
     to_text, field_names = _from_template(template) if template.names_fields else _from_field_names(chat, template)
-    for record in read_records(source.path, source.format, start, field_names | {"id"}):
+    for record in read_source(source, start, field_names | {"id"} | columns_of(keep)):
         try:
             if record.error:
                 raise BadRecord(record.error)
             content = to_text(record.fields)
-            document = _document(source, record, content)
+            document = _document(source, record, content, kept_values(record.fields, keep))
         except BadRecord as bad_record:
             record_errors.report(f"{source.path}:{record.line}: {bad_record}")
         else:
@@ -151,7 +162,7 @@ def suits(template: Template, source: Source) -> bool:
         CorpusError: the file cannot be read.
     """
     _, names = _from_template(template)
-    for record in read_records(source.path, source.format, 0, names | {"id"}):
+    for record in read_source(source, 0, names | {"id"}):
         if not record.error:
             return all(isinstance(record.fields.get(name), str) for name in names)
     return True
@@ -162,28 +173,18 @@ def record_name(source: Source, record: Record) -> str:
     return scalar_text(record.fields.get("id")) or f"{source.name}:{record.line}"
 
 
-def scalar_text(value: object) -> str:
-    """A scalar as the text that ids are compared by: true and false as JSON writes them; "" for null, NaN, lists and objects."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    no_scalar = value is None or value is ... or isinstance(value, (list, dict)) or value != value
-    return "" if no_scalar else str(value)
-
-
-def _document(source: Source, record: Record, content: RecordText) -> Document:
+def _document(source: Source, record: Record, content: RecordText, kept: tuple[str, ...]) -> Document:
     prompt, text, tokens, _, targets = content
     if not tokens and not text.strip():
         raise BadRecord("empty text" if prompt is None else "empty completion")
     name = record_name(source, record)
     try:
-        (name + (prompt or "") + text).encode()
+        (name + (prompt or "") + text + "".join(kept)).encode()
     except UnicodeEncodeError as error:
         raise BadRecord(
             f"half a surrogate pair (U+{ord(error.object[error.start]):04X}); expected Unicode text"
         ) from None
-    return Document(name, source.name, record.line, record.ordinal, prompt or "", text, tokens, targets)
+    return Document(name, source.name, record.line, record.ordinal, prompt or "", text, tokens, targets, kept)
 
 
 def _from_template(template: Template) -> tuple[TextFunction, set[str]]:

@@ -248,7 +248,7 @@ def _parquet(path: str, start: int, columns: Container[str] | None) -> Iterator[
     import pyarrow.parquet as pq
 
     row = 0
-    with open_decompressed(path, lambda: row) as raw:
+    with open_decompressed(path, lambda: row, places=True) as raw:
         file = pq.ParquetFile(raw, buffer_size=BUFFER, pre_buffer=False)
         names = file.schema_arrow.names
         if (duplicate := _first_duplicate(names)) is not None:

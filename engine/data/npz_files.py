@@ -12,20 +12,24 @@ import numpy as np
 
 from ...store.errors import CorpusError, DataError
 from ...store.layout import Array
+from .decompression import open_binary
 from .stored_arrays import Arrays, reading
+from .urls import is_url, shown
 
 _ENCRYPTED, _PATCHED = 0x1 | 0x40, 0x20  # bits of a member's flags: APPNOTE.TXT 4.4.4 of PKWARE's description of .zip
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
 
 def open_npz(path: str) -> tuple[Arrays, str]:
-    """The arrays of a file by name, each of which stays open while it is in use; and a text that identifies their contents.
+    """The arrays of a file or URL by name, each of which stays open while it is in use; and a text that identifies the file.
 
     Raises:
         CorpusError: the file is missing or damaged, or a member is encrypted or compressed in a way that Python does not read.
         DataError: two arrays have one name, or one holds Python objects.
     """
-    with _reading(path), zipfile.ZipFile(path) as archive:  # the file itself is closed with its last member
+    opened = open_binary(path, places=True) if is_url(path) else path
+    path = shown(path)
+    with _reading(path), zipfile.ZipFile(opened) as archive:  # the file itself is closed with its last member
         members = archive.infolist()
         names = Counter(_array_name(member) for member in members)
         if duplicate := next((name for name, count in names.items() if count > 1), None):

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...store.errors import CorpusError
 from .decompression import open_decompressed, split_suffix
 from .formats import SUFFIXES
+from .urls import is_url
 
 ZARR = "zarr.json"
 MAX_NAMES = 5  # files named for each reason; the line says how many there are
@@ -22,34 +24,61 @@ _EMPTY_ARCHIVE = 4096  # bytes: a compressed file above this size is not empty, 
 _START = 64
 
 
-def format_of(file: Path) -> str:
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file of a corpus before it is read."""
+
+    name: str
+    """Its base name, or its path relative to the folder that was given."""
+    path: str
+    """Path or URL to open."""
+    size: int | None = None
+    """Bytes of a file at a URL, as its folder lists it; None: the file is looked at."""
+
+    @property
+    def base_name(self) -> str:
+        """The last part of its name."""
+        return self.name.rpartition("/")[2]
+
+    def is_regular(self) -> bool:
+        """Whether it is a file, no pipe and no broken link."""
+        return is_url(self.path) or Path(self.path).is_file()
+
+    def byte_count(self) -> int | None:
+        """Its size; None if only opening it tells."""
+        return self.size if is_url(self.path) else Path(self.path).stat().st_size
+
+
+def format_of(file: ListedFile) -> str:
     """The format of a file by its suffix, or of a part without suffix (part-00000) by its first bytes; "" if there is no reader.
 
     Raises:
         CorpusError: a part without suffix cannot be read.
     """
-    suffix, compression = split_suffix(file.name)
-    stem = file.name[: -len(compression)] if compression else file.name
-    if suffix or not _PART.fullmatch(stem.lower()) or not file.is_file():
+    suffix, compression = split_suffix(file.base_name)
+    stem = file.base_name[: -len(compression)] if compression else file.base_name
+    if suffix or not _PART.fullmatch(stem.lower()) or not file.is_regular():
         return SUFFIXES.get(suffix, "")
     start = _first_bytes(file).removeprefix(b"\xef\xbb\xbf").lstrip()
     return "parquet" if start.startswith(b"PAR1") else "jsonl" if start.startswith(b"{") else "text"
 
 
-def unread_files(files: Sequence[tuple[str, Path]]) -> dict[str, str]:
-    """Name → reason of each of these (name, file) that is no part of the corpus."""
-    formats = {name: format_of(file) for name, file in files}
+def unread_files(files: Sequence[ListedFile]) -> dict[str, str]:
+    """Name → reason of each of these files that is no part of the corpus."""
+    formats = {file.name: format_of(file) for file in files}
     reasons = {}
-    for name, file in files:
-        if file.name == ZARR:
+    for file in files:
+        name = file.name
+        if file.base_name == ZARR:
             reasons[name] = "in a Zarr group"
         elif not formats[name]:
             reasons[name] = "of unknown suffix"
         elif _is_empty(file):
             reasons[name] = "empty"
     data = {name for name, format in formats.items() if format and name not in reasons}
-    has_tables = any(formats[name] != "text" and Path(name).name not in _DATASET_METADATA for name in data)
-    for name, file in files:
+    has_tables = any(formats[name] != "text" and name.rpartition("/")[2] not in _DATASET_METADATA for name in data)
+    for file in files:
+        name = file.name
         if name in data and len(data) > 1 and (_has_front_matter(file) or (has_tables and _is_card(file))):
             reasons[name] = "about the data"
     return reasons
@@ -73,30 +102,30 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _is_card(file: Path) -> bool:
+def _is_card(file: ListedFile) -> bool:
     """Whether a file beside tables is a text about them by its name: any .md, or a README or licence of whatever suffix."""
-    name = file.name.lower()
+    name = file.base_name.lower()
     about = name.split(".")[0].startswith(_CARD_NAMES) and SUFFIXES.get(split_suffix(name)[0]) == "text"
     return about or split_suffix(name)[0] == ".md" or name in _DATASET_METADATA
 
 
-def _has_front_matter(file: Path) -> bool:
+def _has_front_matter(file: ListedFile) -> bool:
     """Whether a file is a dataset card: a README.md that opens with YAML between lines of `---`."""
-    return file.name.lower() == "readme.md" and _first_bytes(file).lstrip().startswith(b"---")
+    return file.base_name.lower() == "readme.md" and _first_bytes(file).lstrip().startswith(b"---")
 
 
-def _is_empty(file: Path) -> bool:
-    if not file.is_file():
+def _is_empty(file: ListedFile) -> bool:
+    if not file.is_regular():
         return False  # such as a pipe or a broken link: opening it says what it is
-    size = file.stat().st_size
-    if not size or not split_suffix(file.name)[1]:
-        return not size
+    size = file.byte_count()
+    if not size or not split_suffix(file.base_name)[1]:
+        return size == 0
     try:
         return size <= _EMPTY_ARCHIVE and not _first_bytes(file)
     except CorpusError:
         return False  # damaged: reading it says where
 
 
-def _first_bytes(file: Path) -> bytes:
-    with open_decompressed(str(file), lambda: 0) as stream:
+def _first_bytes(file: ListedFile) -> bytes:
+    with open_decompressed(file.path, lambda: 0) as stream:
         return stream.read(_START)

@@ -15,9 +15,8 @@ import numpy as np
 from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
-from ..data.documents import scalar_text
-from ..data.formats import read_records
-from ..data.sources import find_sources
+from ..data.record_values import scalar_text
+from ..data.sources import find_sources, read_source
 
 
 class Labels(ABC):
@@ -191,7 +190,7 @@ def _cell(fields: ParsedJson, name: str, path: str) -> object:
 def _records(path: str) -> Iterator[ParsedJson]:
     any_record = False
     for source in find_sources([path], lines=True):
-        for record in read_records(source.path, source.format, 0, None):
+        for record in read_source(source, 0, None):
             if record.error:
                 raise CorpusError(f"{path}:{record.line}: {record.error}")
             any_record = True

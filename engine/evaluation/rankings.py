@@ -11,9 +11,8 @@ from ...store.errors import CorpusError, DataError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
-from ..data.documents import scalar_text
-from ..data.formats import read_records
-from ..data.sources import find_sources
+from ..data.record_values import scalar_text
+from ..data.sources import find_sources, read_source
 from ..data.stored_arrays import reading
 from ..results.answers_origin import KEY
 from ..results.example_table import Examples, joined_texts
@@ -46,7 +45,7 @@ def read_answers(path: str) -> Iterator[Ranking]:
 def _rows(path: str) -> Iterator[ParsedJson]:
     """The records of a file of answers; of .json as `attribute` writes it, each answer with its query's id."""
     for source in find_sources([path]):
-        for record in read_records(source.path, source.format, 0, None):
+        for record in read_source(source, 0, None):
             if record.error:
                 raise CorpusError(f"{path}:{record.line}: {record.error}")
             if set(record.fields) == {KEY, "queries"}:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ from ...store.errors import CorpusError, DataError, SettingsError, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.reader import open_column
 from ..data.documents import RecordErrors
+from ..data.hub_datasets import is_hub_dataset
+from ..data.urls import is_url
 from ..ingest.array_provider import ArrayProvider
 from ..ingest.examples import Place, example_windows
 from ..ingest.member_model import fingerprints_of
@@ -31,14 +32,14 @@ def base_provider(store: FeatureStore, base: str, choice: ModelChoice, corpus: S
         CorpusError: a file is missing. StoreMismatch: a file or the model differs from those of the store.
     """
     provenance = store.provenance
+    model = choice.other(base) if base else choice.of_store(str(provenance.get("model_path", "")))
     if provenance["kind"] == "arrays":
         provider: Provider = ArrayProvider(
             [base] if base else _files(store, corpus), pick_device(choice.device), RecordErrors("fail")
         )
     elif provenance.get("text") or (provenance.get("tokens") and not base):
-        provider = StoredTexts(store, load(replace(choice, path=base or choice.path or provenance["model_path"])))
+        provider = StoredTexts(store, load(model))
     else:
-        model = replace(choice, path=base or choice.path or provenance["model_path"])
         provider = corpus_provider(_files(store, corpus), model, text_settings_of(provenance))
     if not base:
         require_same(store.url, fingerprints_of(provider.provenance()), provenance)
@@ -71,9 +72,11 @@ def require_source(store: FeatureStore, name: str, method: SubsetMethod) -> None
 def _files(store: FeatureStore, corpus: Sequence[str]) -> list[str]:
     """The corpus's files at the paths that the user gives, or at their paths at the ingestion."""
     paths = list(corpus) or [source["path"] for source in store.provenance["sources"]]
-    missing = [path for path in paths if not corpus and not Path(path).exists()]
+    local = [path for path in paths if not (is_url(path) or is_hub_dataset(path))]
+    missing = [path for path in local if not corpus and (not path or not Path(path).exists())]
     if missing:
-        raise CorpusError(f"{missing[0]} no longer exists", hint=f"give the files of {store.url} with --corpus FILE")
+        gone = f"{missing[0]} no longer exists" if missing[0] else "records that lay in no file are needed again"
+        raise CorpusError(gone, hint=f"give the files of {store.url} with --corpus FILE")
     return paths
 
 

@@ -28,7 +28,8 @@ from ...store.errors import CorpusError, DataError, HeadwaterError
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..data.array_files import open_arrays
-from ..data.documents import RecordErrors, scalar_text
+from ..data.documents import RecordErrors
+from ..data.record_values import scalar_text
 from ..data.sources import Source
 from ..interface.model_view import ModelShape, OutputSpec
 from ..models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
@@ -41,6 +42,8 @@ _ROWS = 256
 
 class ArrayProvider:
     """Reads examples from files of arrays, which share the head of the first file."""
+
+    by_row = False
 
     def __init__(self, paths: list[str], device: torch.device, record_errors: RecordErrors) -> None:
         """Open the files.

@@ -1,6 +1,7 @@
 """Runs a method's `fit` over a sample of the corpus, before the first row, and stores the result.
 
-A hash of each example's place chooses the sample, so it is the same in each run. The resulting arrays are frozen: resumed runs,
+A hash of each example's number chooses the sample, so it is the same in each run, and whether the corpus is read from its files
+or from a store. The resulting arrays are frozen: resumed runs,
 appended rows and queries are computed with the same arrays. Knows no method by name.
 """
 
@@ -32,7 +33,7 @@ from .provider import Provider
 SAMPLE = 4096
 """Largest number of examples that statistics are collected from."""
 PLACE_BYTES = 400
-"""Bytes per sampled example: its place in the corpus, the hash that chooses the sample, and a digest."""
+"""Bytes per sampled example: its number in the corpus, the hash that chooses the sample, and a digest."""
 _EXAMPLES = "examples"  # keys of the states: number of examples of the corpus, digest of the sample, windows read of it
 _SAMPLE = "sample"
 _WINDOWS = "windows"
@@ -86,7 +87,7 @@ def collect_statistics(
             fits[name] = _Fit(name, method.needs(model), accumulator, _folder(store, name, f"{UNFINISHED}statistics"))
     if not fits:
         return True
-    sample = sample_places(provider)
+    sample = corpus_sample(provider)
     for fit in fits.values():
         fit.resume(sample)
     if not _accumulate(provider, fits, sample, pacing, run):
@@ -161,9 +162,10 @@ def _accumulate(provider: Provider, fits: Mapping[str, _Fit], sample: CorpusSamp
     stop; each time that this took is followed by ten times as much work.
     """
     needs = merge_specs([fit.needs for fit in fits.values()])
-    stage = run.stage("corpus statistics", len(sample.places))
+    stage = run.stage("corpus statistics", len(sample.numbers))
     committed, wait = time.monotonic(), pacing.commit_seconds
-    examples = (example for example in provider.examples(Place()) if example.place in sample.places)
+    numbered = enumerate(provider.examples(Place()))
+    examples = (example for number, example in numbered if number in sample.numbers)
     done = 0
     for number, window in enumerate(example_windows(examples)):
         reading = [fit for fit in fits.values() if fit.windows <= number]
@@ -197,27 +199,25 @@ def _add_to_all(batch_outputs: PackedOutputs, fits: Sequence[_Fit]) -> None:
 class CorpusSample:
     """A sample of a corpus."""
 
-    places: frozenset[Place]
-    """Places of the sampled examples."""
+    numbers: frozenset[int]
+    """Numbers of the sampled examples, in the corpus's order from 0 on."""
     examples: int
     """Number of examples of the whole corpus."""
     digest: str
     """Digest of the ids, prompts and texts of the sample, in order of their hashes."""
 
 
-def sample_places(provider: Provider, count: int = SAMPLE) -> CorpusSample:
+def corpus_sample(provider: Provider, count: int = SAMPLE) -> CorpusSample:
     """The `count` examples with the smallest hashes, or all examples if there are fewer."""
     # hashes are negated, so that the heap's root is the largest hash in it
-    smallest: list[tuple[int, Place, str]] = []
+    smallest: list[tuple[int, int, str]] = []
     total = 0
-    for example in provider.examples(Place()):
+    for number, example in enumerate(provider.examples(Place())):
         total += 1
-        place = example.place
-        number = -int(hashed(0, f"sample.{place.source}.{place.record}.{place.piece}", 1)[0])
-        entry = number, place, _digest(example)
+        entry = -int(hashed(0, f"sample.{number}", 1)[0]), number, _digest(example)
         heapq.heappush(smallest, entry) if len(smallest) < count else heapq.heappushpop(smallest, entry)
     digest = hashlib.blake2b("".join(digest for *_, digest in sorted(smallest)).encode(), digest_size=16).hexdigest()
-    return CorpusSample(frozenset(place for _, place, _ in smallest), total, digest)
+    return CorpusSample(frozenset(number for _, number, _ in smallest), total, digest)
 
 
 def _digest(example: Example) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ...store.errors import HeadwaterError
 from ..data.decompression import split_suffix
-from ..data.formats import read_records
-from ..data.sources import Source
+from ..data.sources import Source, read_source
+from ..data.urls import is_url
 from .examples import Place
 
 _SAMPLE = 2000
@@ -27,6 +27,10 @@ def _estimate_or_zero(source: Source) -> float:
 
 
 def _estimate(source: Source) -> float:
+    if source.content is not None:
+        return float(source.size)
+    if is_url(source.path):  # each look takes requests
+        return 0.0
     if source.format == "parquet":
         import pyarrow.parquet as pq
 
@@ -42,7 +46,7 @@ def _estimated_records(sample: bytes, source: Source) -> float:
     exact below `_SAMPLE` records, and 0 (no estimate) from there on.
     """
     if split_suffix(source.path)[1]:
-        count = sum(1 for _, _ in zip(read_records(source.path, source.format, 0, ()), range(_SAMPLE), strict=False))
+        count = sum(1 for _, _ in zip(read_source(source, 0, ()), range(_SAMPLE), strict=False))
         return float(count) if count < _SAMPLE else 0.0
     lines = sample.count(b"\n\n") if source.format == "text" else sample.count(b"\n")
     return (lines + 1) * source.size / max(1, len(sample))

@@ -79,6 +79,8 @@ class Example:
     """What the provider needs to read the example: a `TextPayload`, or arrays."""
     place: Place
     """Its position in the corpus."""
+    kept: tuple[str, ...] = ()
+    """The values of its document's kept columns, as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class StoredFields:
     """Prompt and text."""
     tokens: bool
     """Token ids, as the model read them, and target positions."""
+    keep: tuple[str, ...] = ()
+    """Columns of the corpus whose values are stored as text."""
 
 
 def example_columns(fields: StoredFields, vocabulary: int, longest: int) -> tuple[Column, ...]:
@@ -97,7 +101,7 @@ def example_columns(fields: StoredFields, vocabulary: int, longest: int) -> tupl
     Token ids and positions have the narrowest unsigned type for `vocabulary` ids and `longest` tokens of an example.
     """
     numbers = [("line", "int64"), ("offset", "int64"), ("tokens", "int32"), ("counted", "int32"), ("loss", "float32")]
-    texts = ["id", "source", *(["prompt", "text"] if fields.text else [])]
+    texts = ["id", "source", *(["prompt", "text"] if fields.text else []), *fields.keep]
     ragged = [(TOKEN_IDS, vocabulary), (TARGET_POSITIONS, longest)] if fields.tokens else []
     return (
         *(column(name, (), "string") for name in texts),
@@ -113,10 +117,15 @@ _FIELD_OF_COLUMN = {
 }
 
 
-def example_rows(examples: list[Example], losses: Array, *, with_tokens: bool) -> Rows:
+BUILT_IN = (*_FIELD_OF_COLUMN, "loss", TOKEN_IDS, TARGET_POSITIONS)
+"""Columns that a store's examples have of their own."""
+
+
+def example_rows(examples: list[Example], losses: Array, *, fields: StoredFields) -> Rows:
     """Examples as columns; `losses` (n,) float32. With tokens, payloads are `TextPayload`s."""
     columns = {name: [getattr(example, field) for example in examples] for name, field in _FIELD_OF_COLUMN.items()}
-    if with_tokens:
+    columns |= {name: [example.kept[at] for example in examples] for at, name in enumerate(fields.keep)}
+    if fields.tokens:
         columns[TOKEN_IDS] = [example.payload[0] for example in examples]
         columns[TARGET_POSITIONS] = [example.payload.target_positions for example in examples]
     return {**columns, "loss": losses}

@@ -10,18 +10,21 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ...store.errors import CorpusError, SettingsError, StoreMismatch
+from ...store.completeness import require_whole
+from ...store.errors import CorpusError, SettingsError, StoreMismatch, StoreMissing
 from ...store.feature_store import FeatureStore, method_group
 from ...store.json_values import JsonObject
 from ...store.rowless_store import is_unused
 from ..arrays.precision.precisions import Sign
 from ..data.array_files import is_array_path
 from ..data.documents import RecordErrors
+from ..data.kept_columns import require_columns
+from ..data.record_source import Data
 from ..data.sources import left_out_notes
 from ..interface.method import Method, Similarity, TextSimilarity
-from ..interface.registry import load
+from ..interface.registry import load as load_method
 from ..interface.subset_method import SubsetMethod
-from ..models.language_model import ModelChoice
+from ..models.language_model import ModelChoice, load
 from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
 from .boundary import with_better_boundary
@@ -32,7 +35,8 @@ from .member_model import base_of
 from .open_provider import corpus_provider
 from .provider import Provider
 from .store_opening import Opening, open_for_ingest
-from .stored_columns import precisions_of
+from .stored_columns import columns_to_keep, precisions_of
+from .stored_texts import StoredTexts
 from .text_provider import TextProvider
 from .text_settings import TextSettings
 
@@ -41,8 +45,10 @@ from .text_settings import TextSettings
 class IngestJob:
     """What to ingest, with which model and methods, and into which store."""
 
-    corpus: Sequence[str]
-    """Files, folders or globs of text; or .npz files and Zarr groups of arrays."""
+    corpus: Sequence[Data]
+    """Files, folders or globs of text, or records; or .npz files and Zarr groups of arrays. Empty: the examples of the
+    store, which must be there.
+    """
     store: str
     """Folder of the store, created if it does not exist."""
     model: ModelChoice
@@ -65,6 +71,10 @@ class IngestJob:
     """Path of the model of the members in `methods`, in place of the store's own; empty: the recorded one, or the store's own."""
     commit_seconds: float = 15.0
     """Seconds between commits: a run that is killed loses at most this much work, plus one window."""
+    keep: Sequence[str] = ()
+    """Columns of the corpus whose values are stored as text; none: those of the existing store. `meta.topic` is the field `topic`
+    of the object `meta`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,7 @@ class PreparedIngest:
     @property
     def notes(self) -> list[str]:
         """What the user should know before the start, one per line."""
-        paths = [path for path in self.job.corpus if not is_array_path(path)]
+        paths = [item for item in self.job.corpus if isinstance(item, str) and not is_array_path(item)]
         own = (self._skipped_weights_notes(), self._stored_fields_notes(), self._reading_notes())
         return [*left_out_notes(paths), *itertools.chain.from_iterable(own)]
 
@@ -171,9 +181,15 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     }
     is_text_store = store is not None and store.provenance["kind"] == "text"
     settings = job.text.completed_from(store.provenance) if store and is_text_store else job.text
+    settings = replace(settings, keep=columns_to_keep(job.keep, store))
     base = base_of(store, list(methods), job.base, append=job.append)
-    provider = corpus_provider(job.corpus, replace(job.model, path=base or job.model.path), settings)
-    fields = _stored_fields(job, provider, store)
+    if job.corpus:
+        provider = corpus_provider(job.corpus, job.model.other(base) if base else job.model, settings)
+    else:
+        provider = stored_provider(store, job, base)
+    fields = _stored_fields(job, provider, store, settings.keep)
+    if job.corpus and (store is None or job.append):
+        require_columns(provider.sources, settings.keep)
     for name, method in methods.items():
         _check_method(name, method, provider)
     if store is None:
@@ -182,24 +198,47 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     return PreparedIngest(job, provider, methods, plan, tokens, fields, bool(base))
 
 
-def _stored_fields(job: IngestJob, provider: Provider, store: FeatureStore | None) -> StoredFields:
-    """The fields that the job asks for; where it does not say, those of the existing store.
+def stored_provider(store: FeatureStore | None, job: IngestJob, base: str) -> StoredTexts:
+    """The provider of a store's own examples, read by the store's model, or by the model `base` of members.
+
+    Raises:
+        SettingsError: the store keeps neither texts nor token ids. StoreMissing: it is not there, or lacks examples.
+    """
+    if store is None:
+        raise StoreMissing(f"{job.store}: no store is there: headwater ingest CORPUS --store {job.store} makes one")
+    if store.provenance["kind"] != "text":
+        files = " ".join(str(source.get("path", "FILE")) for source in store.provenance["sources"][:3])
+        raise SettingsError(
+            f"{store.url} was made from arrays, which it does not keep: run headwater ingest {files} --store {store.url} "
+            "with the method"
+        )
+    require_whole(store)
+    own = job.model.other(base) if base else job.model.of_store(str(store.provenance.get("model_path", "")))
+    return StoredTexts(store, load(own))
+
+
+def _stored_fields(
+    job: IngestJob, provider: Provider, store: FeatureStore | None, keep: tuple[str, ...]
+) -> StoredFields:
+    """The fields that the job asks for, with the columns that are kept; where it does not say, those of the existing store.
 
     By default a new store gets texts, and token ids with them unless the corpus is of arrays.
 
     Raises:
-        SettingsError: the job asks for token ids of arrays.
+        SettingsError: the job asks for token ids or columns of arrays.
     """
+    if keep and provider.provenance()["kind"] != "text":
+        raise SettingsError("--keep is of records: arrays beside the examples are read with --columns FILE.npz")
     if job.with_tokens and provider.provenance()["kind"] != "text":
         raise SettingsError("arrays have no token ids to store", hint="leave out with_tokens")
     text = job.with_text if job.with_text is not None else bool(store.provenance["text"]) if store else True
     default = bool(store.provenance.get("tokens")) if store else text and provider.provenance()["kind"] == "text"
-    return StoredFields(text, default if job.with_tokens is None else job.with_tokens)
+    return StoredFields(text, default if job.with_tokens is None else job.with_tokens, keep)
 
 
 def _method(name: str, settings: JsonObject, store: FeatureStore | None) -> Method:
     """The method with these settings; those left out are the store's if the store has the method, else the defaults."""
-    method_class = load(name)
+    method_class = load_method(name)
     try:
         if store is None or method_group(name) not in store.groups:
             return method_class.from_settings(settings)

@@ -20,6 +20,7 @@ import torch
 
 from ...store.errors import DataError, StoreBusy, StoreMismatch
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ...store.rowless_store import remove_unused
 from ...store.writer import GroupWriter, Rows
@@ -28,12 +29,12 @@ from ..models.batch_outputs import PackedOutputs, merge_specs
 from ..runtime.run import SILENT, Progress, Run, silent
 from .corpus_statistics import Pacing, collect_statistics, frozen_statistics
 from .estimate import estimate_records, fraction
-from .examples import TOKEN_IDS, Example, Place, example_rows, example_windows
+from .examples import Example, Place, example_rows, example_windows
 from .method_code import MethodRows
 from .outputs import Batching, named, outputs
 from .provider import Provider
 from .resume_point import ResumePoint
-from .stored_columns import precisions_of
+from .stored_columns import precisions_of, stored_fields_of
 from .writer_thread import WriterThread
 
 
@@ -130,11 +131,10 @@ class Ingestion:
     def _advance(self, groups: list[str], stop_row: int | None, run: Run) -> bool:
         """Add rows to groups with equally many rows, up to `stop_row` or to the corpus's end; False if stopped before."""
         with WriterThread(self._writers(groups), self.commit_seconds) as writer:
-            resume = ResumePoint.of(
-                self.store, groups[0]
-            )  # read after the writers took their locks, so that no other process can change it
-            digest, first, added = resume.digest, self.store.rows(groups[0]), self.added
-            examples: Iterator[Example] = self.provider.examples(resume.start)
+            # read after the writers took their locks, so that no other process can change it
+            resume = ResumePoint.of(self.store, groups[0])
+            first, added = self.store.rows(groups[0]), self.added
+            digest, examples = self._remaining(resume, first)
             if stop_row is not None:
                 examples = islice(examples, stop_row - first)
             for window in example_windows(examples):
@@ -144,11 +144,34 @@ class Ingestion:
                 digest, place = _chained(digest, window), window[-1].place
                 self.added += len(window)
                 self.read_tokens += sum(example.length for example in window)
-                writer.put(rows, {"place": [place.source, place.record, place.piece], "digest": digest})
+                writer.put(rows, self._notes(place, digest))
                 self._report(run, first + self.added - added, place)
             if stop_row is None or self._ends_at(stop_row, groups, digest, first + self.added - added):
-                writer.finish(sources=len(self.provider.sources))
+                writer.finish(**self._last_notes())
         return True
+
+    def _remaining(self, resume: ResumePoint, rows: int) -> tuple[str, Iterator[Example]]:
+        """The digest of a group's `rows` examples, and the examples that it lacks."""
+        if self.provider.by_row:
+            return resume.digest, self.provider.examples(Place(0, rows - 1))
+        if not resume.by_row:
+            return resume.digest, self.provider.examples(resume.start)
+        examples, digest = self.provider.examples(Place()), ""
+        for example in islice(examples, rows):
+            digest = _chained(digest, [example])
+        return digest, examples
+
+    def _notes(self, place: Place, digest: str) -> JsonFields:
+        """What a group notes of its last example. Its place in the files is not known if it is read from the store."""
+        if self.provider.by_row:
+            return {"place": [-1, place.record, 0]}
+        return {"place": [place.source, place.record, place.piece], "digest": digest}
+
+    def _last_notes(self) -> JsonFields:
+        """What a group notes at the corpus's end: if it is read from the store, what the store's examples note."""
+        if not self.provider.by_row:
+            return {"sources": len(self.provider.sources)}
+        return dict(self.store.resume_notes(EXAMPLES))
 
     def _report(self, run: Run, rows: int, place: Place) -> None:
         """Report the rows read, the rate, and the estimated fraction of the corpus."""
@@ -186,7 +209,7 @@ class Ingestion:
             StoreMismatch: the longer group was made from other examples.
         """
         longer_group = next(g for g in self._groups() if self.store.rows(g) == stop_row and g not in groups)
-        if digest != ResumePoint.of(self.store, longer_group).digest:
+        if not self.provider.by_row and digest != ResumePoint.of(self.store, longer_group).digest:
             raise StoreMismatch(f"the corpus read now differs from the one that {self.store.path} was made from: {rows} examples "
                                 f"now, {stop_row} then"
                                 + ("; an id, a prompt or a text differs" if rows == stop_row else ""))  # fmt: skip
@@ -209,8 +232,7 @@ class Ingestion:
                     columns[name][stored_column][batch] = encoded
         groups_rows: dict[str, Rows] = {method_group(name): columns[name] for name in names}
         if EXAMPLES in groups:
-            with_tokens = any(column.name == TOKEN_IDS for column in self.store.columns(EXAMPLES))
-            groups_rows[EXAMPLES] = example_rows(window, losses.numpy(), with_tokens=with_tokens)
+            groups_rows[EXAMPLES] = example_rows(window, losses.numpy(), fields=stored_fields_of(self.store))
         return groups_rows
 
     def _losses_and_rows(

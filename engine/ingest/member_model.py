@@ -9,6 +9,7 @@ from ...store.errors import SettingsError, StoreMismatch, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.json_values import JsonObject
 from ...store.state import remove_state, state_folders
+from ..models.language_model import ModelChoice
 from .provider import Provider
 
 FINGERPRINTS = ("model", "tokenizer")
@@ -36,6 +37,15 @@ class MemberModel:
         record = store.groups.get(method_group(name))
         model = record.model if record else {}
         return cls(model["path"], fingerprints_of(model), name) if model else cls.of_store(store)
+
+    def chosen(self, choice: ModelChoice) -> ModelChoice:
+        """How this model is loaded: as the user chose, or from its recorded path if nothing is chosen, or if the model in memory
+        is not this member's.
+        """
+        loaded, own = choice.loaded, self.fingerprints.get("model")
+        if self.member and loaded and loaded.fingerprint["model"] != own:
+            return choice.other(self.path)
+        return choice.of_store(self.path)
 
 
 def fingerprints_of(facts: JsonObject) -> JsonObject:

@@ -13,6 +13,7 @@ from ...store.feature_store import FeatureStore
 from ...store.json_values import JsonObject
 from ..data.array_files import is_array_path
 from ..data.documents import RecordErrors, Template, suits
+from ..data.record_source import Data, RecordSource, name_of_data
 from ..data.sources import find_sources
 from ..models.language_model import LanguageModel, ModelChoice, load, pick_device
 from .array_provider import ArrayProvider
@@ -25,19 +26,20 @@ from .text_settings import TextSettings
 _CHOICES = ("response", "turns")  # fields of a template that are no templates themselves
 
 
-def corpus_provider(paths: Sequence[str], choice: ModelChoice, settings: TextSettings) -> Provider:
+def corpus_provider(data: Sequence[Data], choice: ModelChoice, settings: TextSettings) -> Provider:
     """The provider of a corpus: arrays if the files hold arrays, else text with a model.
 
     Raises:
         CorpusError: a file does not exist. ModelError: the model does not exist, or none is named. SettingsError: a length is
             out of range.
     """
-    if any(is_array_path(path) for path in paths):
-        if not all(is_array_path(path) for path in paths):
+    arrays = [item for item in data if isinstance(item, str) and is_array_path(item)]
+    if arrays:
+        if len(arrays) < len(data):
             raise CorpusError("one corpus cannot hold both arrays and texts", hint="ingest them into two stores")
-        return ArrayProvider(list(paths), pick_device(choice.device), RecordErrors(settings.on_error))
-    sources = find_sources(paths, lines=bool(settings.lines))
-    if not choice.path:
+        return ArrayProvider(arrays, pick_device(choice.device), RecordErrors(settings.on_error))
+    sources = find_sources(data, lines=bool(settings.lines))
+    if not choice.path and choice.loaded is None:
         raise ModelError("a corpus of texts needs a model: --model FOLDER_OR_HUB_ID")
     model = load(choice)
     resolved = settings.resolved(model.head.model_shape)
@@ -45,7 +47,7 @@ def corpus_provider(paths: Sequence[str], choice: ModelChoice, settings: TextSet
 
 
 def query_provider(
-    path: str, store: FeatureStore, choice: ModelChoice, asked: TextSettings, member: MemberModel | None = None
+    data: Data, store: FeatureStore, choice: ModelChoice, asked: TextSettings, member: MemberModel | None = None
 ) -> Provider:
     """The provider of queries to a store: read by a member's model (None: the store's own), as :func:`query_settings` says.
 
@@ -56,28 +58,29 @@ def query_provider(
     """
     own = member or MemberModel.of_store(store)
     if store.provenance["kind"] == "arrays":
-        if Path(path).exists() and not is_array_path(path):
+        if isinstance(data, RecordSource) or (Path(data).exists() and not is_array_path(data)):
             raise CorpusError(
-                f"{path} is not a file of arrays, but {store.url} was made from arrays",
+                f"{name_of_data(data)} is not a file of arrays, but {store.url} was made from arrays",
                 hint="give the queries as .npz or Zarr",
             )
-        provider: Provider = ArrayProvider([path], pick_device(choice.device), RecordErrors(asked.on_error))
+        provider: Provider = ArrayProvider([data], pick_device(choice.device), RecordErrors(asked.on_error))
         require_same(_subject(store, own), provider.provenance(), {**store.provenance, **own.fingerprints})
         return provider
-    settings = query_settings(path, store.provenance, asked)
-    sources = find_sources([path], lines=bool(settings.lines))  # before the model is loaded: a wrong path fails at once
-    model = _load_own(replace(choice, path=choice.path or own.path), own)
+    settings = query_settings(data, store.provenance, asked)
+    sources = find_sources([data], lines=bool(settings.lines))  # before the model is loaded: a wrong path fails at once
+    model = _load_own(own.chosen(choice), own)
     require_same(_subject(store, own), model.fingerprint, own.fingerprints)
     context = model.head.model_shape.max_length
     length = min(settings.max_length or context, context) if settings.truncate else context  # a query is never split
     shorter = replace(settings, max_length=length)
     queries = TextProvider(model, sources, shorter.resolved(model.head.model_shape), RecordErrors(asked.on_error))
     stored = TextSettings.from_provenance(store.provenance).template
-    if stored.names_fields and not asked.template.names_fields:
+    if stored.names_fields and not asked.template.names_fields and not is_plain(data):
         taken = settings.template == stored
         queries.notes.append(
             f"queries are read with the store's template: {_show(stored)}" if taken else
-            f"{path} lacks the fields of the store's template ({_show(stored)}): queries are read by their field names"
+            f"{name_of_data(data)} lacks the fields of the store's template ({_show(stored)}): queries are read by their field "
+            "names"
         )  # fmt: skip
     return queries
 
@@ -94,6 +97,8 @@ def _load_own(choice: ModelChoice, own: MemberModel) -> LanguageModel:
     except ModelError as error:
         if not own.member:
             raise
+        if not own.path:
+            raise ModelError(f"the model of {own.member} was an object in memory: give it again") from None
         again = f"ingest or fit with --method {own.member} --base PATH records its new place"
         raise ModelError(f"the model of {own.member}: {error}; if it moved, {again}") from None
 
@@ -104,12 +109,17 @@ def _show(template: Template) -> str:
     return ", ".join(f"--{name}{'' if name in _CHOICES else '-template'} {value!r}" for name, value in chosen.items())
 
 
-def query_settings(path: str, provenance: JsonObject, asked: TextSettings) -> TextSettings:
+def is_plain(data: Data) -> bool:
+    """Whether data are texts that stand for themselves, which no template reads."""
+    return isinstance(data, RecordSource) and data.plain
+
+
+def query_settings(data: Data, provenance: JsonObject, asked: TextSettings) -> TextSettings:
     """How queries are read: as the store's examples were (template, length, truncation, token boundary, date), except that of a
     query with a prompt only the completion's tokens are targets.
 
     Without a template of their own in `asked`, queries that lack the fields of the store's template are read by their field
-    names.
+    names, and plain texts by no template.
 
     Raises:
         CorpusError: the file does not exist or cannot be read.
@@ -117,7 +127,7 @@ def query_settings(path: str, provenance: JsonObject, asked: TextSettings) -> Te
     settings = replace(asked, attribute="completion").completed_from(provenance)
     stored = settings.template
     if stored.names_fields and not asked.template.names_fields:
-        sources = find_sources([path], lines=bool(settings.lines))
-        if not all(suits(stored, source) for source in sources):
+        sources = find_sources([data], lines=bool(settings.lines))
+        if is_plain(data) or not all(suits(stored, source) for source in sources):
             return replace(settings, template=Template(response=stored.response, turns=stored.turns))
     return settings

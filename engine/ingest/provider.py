@@ -22,6 +22,8 @@ class Provider(Protocol):
     """Reads a corpus and computes the model's outputs for it."""
 
     sources: list[Source]
+    by_row: bool
+    """Whether places are row numbers of a store, whose examples are read, instead of places in files."""
     record_errors: RecordErrors
     notes: list[str]
     """Remarks on how the corpus is read, for the user."""

@@ -30,6 +30,11 @@ class ResumePoint:
         return cls(Place(*notes.get("place", (0, -1, 0))), str(notes.get("digest", "")), int(notes.get("sources", 0)))
 
     @property
+    def by_row(self) -> bool:
+        """Whether the last rows were read from the store's own examples: their places in the files are not known."""
+        return self.place.source < 0
+
+    @property
     def start(self) -> Place:
         """The place after which examples are still to be read."""
         return max(self.place, Place(self.sources))

@@ -17,7 +17,7 @@ from ...store.json_values import JsonObject
 from ...store.layout import Column
 from ...store.rowless_store import is_unused, replace_unused
 from ...store.store_record import GroupRecord, StoreRecord, columns_json
-from ..data.sources import Source
+from ..data.sources import Source, renamed
 from ..interface.method import Method
 from .examples import StoredFields, example_columns
 from .member_model import model_facts, record_model, remove_unread
@@ -27,7 +27,9 @@ from .stored_columns import precisions_of
 
 
 class _SourceRecord(TypedDict):
-    """A file of the corpus, as the store's provenance records it."""
+    """A file of the corpus, as the store's provenance records it; or records that lie in no file, whose path says how they are
+    opened again, empty if they cannot be, and whose size is their number.
+    """
 
     name: str
     path: str
@@ -55,7 +57,8 @@ def open_for_ingest(path: str, provider: Provider, methods: Mapping[str, Method]
         StoreBusy: another process writes to a store that holds nothing yet.
     """
     stored_fields = opening.stored_fields
-    facts = {**provider.provenance(), "text": stored_fields.text, "tokens": stored_fields.tokens}
+    keep = {"keep": list(stored_fields.keep)} if stored_fields.keep else {}
+    facts = {**provider.provenance(), "text": stored_fields.text, "tokens": stored_fields.tokens, **keep}
     provenance = {**facts, **provider.origin(), "sources": _source_records(provider.sources)}
     groups = {group: GroupRecord(columns, notes) for group, columns, notes in _groups(provider, methods, stored_fields)}
     if not FeatureStore.exists(path):
@@ -110,7 +113,10 @@ def require_same(path: str, facts: JsonObject, stored: JsonObject) -> None:
 
 
 def _source_records(sources: Sequence[Source]) -> list[_SourceRecord]:
-    return [{"name": s.name, "path": s.path, "size": s.size, "digest": s.digest} for s in sources]
+    return [
+        {"name": s.name, "path": s.content.address if s.content else s.path, "size": s.size, "digest": s.digest}
+        for s in sources
+    ]
 
 
 def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str], append: bool) -> None:
@@ -144,8 +150,8 @@ def _merge_sources(store: FeatureStore, provider: Provider, groups: Sequence[str
 
 
 def _matched(stored: Sequence[_SourceRecord], sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
-    """The store's files in its order and under its names (format "absent" if no source matches); and the new files, each with
-    parent folders added to its name if another file has that name.
+    """The store's files in its order and under its names (format "absent" if no source matches); and the new files, each with a
+    longer name (see :func:`renamed`) if another file has its own.
     """
     new, ordered = list(sources), list[Source]()
     for record in stored:
@@ -156,25 +162,31 @@ def _matched(stored: Sequence[_SourceRecord], sources: Sequence[Source]) -> tupl
         ordered.append(replace(match, name=record["name"]) if match else Source("", record["name"], "absent", 0, ""))
     names = {source.name for source in ordered}
     for index, source in enumerate(new):
-        parts, depth = Path(source.path).absolute().parts, 1
-        name = source.name
-        while name in names and depth < len(parts):
-            depth += 1
-            name = "/".join(parts[-depth:])
-        new[index] = replace(source, name=name)
-        names.add(name)
+        new[index] = renamed(source, names)
+        names.add(new[index].name)
     return ordered, new
 
 
 def _require_unchanged(
     store: FeatureStore, stored: Sequence[_SourceRecord], ordered: Sequence[Source], new: Sequence[Source]
 ) -> None:
-    """Raise StoreMismatch if a new file has the path of a file of format "absent": that file was changed."""
+    """Raise StoreMismatch if a new file has the path of a file of format "absent", or new records the name of absent ones: they
+    were changed.
+    """
     for record, match in zip(stored, ordered, strict=True):
         for source in new if match.format == "absent" else ():
-            if Path(source.path).absolute() == Path(record.get("path", "")).absolute():
+            if _is_same_place(record, source):
+                unit = "records" if source.content else "bytes"
                 raise StoreMismatch(f"{source.path} has changed since it was ingested into {store.path} "
-                                    f"({record['size']} bytes then, {source.size} now)")  # fmt: skip
+                                    f"({record['size']} {unit} then, {source.size} now)")  # fmt: skip
+
+
+def _is_same_place(record: _SourceRecord, source: Source) -> bool:
+    """Whether a source is at the path of a recorded file, or has the name of recorded records."""
+    path = record.get("path", "")
+    if source.content:
+        return path == source.content.address and source.content.name == record["name"]
+    return bool(path) and Path(source.path).absolute() == Path(path).absolute()
 
 
 def _finished_sources(store: FeatureStore, group: str) -> int:

@@ -37,6 +37,8 @@ _FIELDS = ("id", "source", "line", "prompt", "text")
 class StoredTexts:
     """Reads the examples of a store through a language model."""
 
+    by_row = True
+
     def __init__(self, store: FeatureStore, model: LanguageModel) -> None:
         """`model`: the store's model, or another one for the same texts.
 
@@ -68,7 +70,7 @@ class StoredTexts:
             Source(store.url, source["name"], "store", source["size"], source["digest"])
             for source in provenance["sources"]
         ]
-        self.record_errors, self.notes = RecordErrors("fail"), list[str]()
+        self.record_errors, self.notes = RecordErrors("fail"), list(model.notes)
         self._texts = TextProvider(model, self.sources, settings, self.record_errors)
         self._store = store
         names = {column.name for column in store.columns(EXAMPLES)}
@@ -81,8 +83,9 @@ class StoredTexts:
         return self._texts.head
 
     def provenance(self) -> ParsedJson:
-        """Fingerprints of the model, and the text settings."""
-        return self._texts.provenance()
+        """Fingerprints of the model, and the store's text settings."""
+        own = self._texts.provenance()
+        return {**self._store.provenance, **{key: own[key] for key in ("model", "tokenizer", "dtype")}}
 
     def origin(self) -> ParsedJson:
         """The model's path."""

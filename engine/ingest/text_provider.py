@@ -17,7 +17,9 @@ import torch
 from ...store.json_values import ParsedJson
 from ..data.documents import Document, RecordErrors, read_documents
 from ..data.pretokenised import TokenRecord
+from ..data.remote_bytes import MOST_BYTES
 from ..data.sources import Source
+from ..data.urls import is_url
 from ..interface.model_view import LinearIO, OutputSpec
 from ..models.batch_outputs import FurtherOutputs, LinearHead, PackedOutputs, TargetPositions
 from ..models.chat_template import ChatTemplate
@@ -43,12 +45,14 @@ tokenizer's library and Python hold."""
 class TextProvider:
     """Reads files of text through a language model."""
 
+    by_row = False
+
     def __init__(
         self, model: LanguageModel, sources: list[Source], settings: TextSettings, record_errors: RecordErrors
     ) -> None:
         """`settings`: as :meth:`TextSettings.resolved` returns them for the model."""
         self.model, self.sources, self.settings, self.record_errors = model, sources, settings, record_errors
-        self.notes: list[str] = []
+        self.notes: list[str] = list(model.notes)
         """Remarks on how texts are read, for the user."""
         self._upper_layers_checked = False
         self._tokenizer = DocumentTokenizer(model.tokenizer, model.prefix, apart=settings.boundary == "apart")
@@ -89,6 +93,7 @@ class TextProvider:
             Part("hidden states", tokens * head.model_shape.hidden * 8),
             Part("logits tile", copies * tile),
             Part("texts being tokenised", ENCODED_BYTES * self._characters_at_once),
+            Part("blocks of a file at a URL", MOST_BYTES * any(is_url(source.path) for source in self.sources)),
         )
 
     def longest(self) -> int:
@@ -100,8 +105,9 @@ class TextProvider:
         for source_index, source in remaining(self.sources, start):
             first = start if source_index == start.source else Place(source_index)
             documents = read_documents(
-                source, self.settings.template, self.record_errors, start=max(0, first.record), chat=self.chat
-            )
+                source, self.settings.template, self.record_errors, start=max(0, first.record), chat=self.chat,
+                keep=self.settings.keep,
+            )  # fmt: skip
             for example in self.encoded(documents, source_index):
                 if (example.place.record, example.place.piece) > (first.record, first.piece) or first.record < 0:
                     yield example
@@ -289,5 +295,5 @@ def _example(document: Document, offset: int, payload: TextPayload, place: Place
     payload = payload._replace(first=max(1, min(payload.first, len(payload.ids))))
     return Example(
         document.id, document.source, document.line, offset, document.prompt, document.text,
-        len(payload.ids), len(payload.target_positions), payload, place,
+        len(payload.ids), len(payload.target_positions), payload, place, document.kept,
     )  # fmt: skip

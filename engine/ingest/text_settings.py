@@ -46,6 +46,8 @@ class TextSettings:
     """
     clock: str | None = None
     """The date, as YYYY-MM-DD, that a chat template sees; by default the date on which the store is made."""
+    keep: tuple[str, ...] = ()
+    """Columns whose values are read beside the texts, in an ingestion alone; the store records them beside these settings."""
 
     @classmethod
     def from_provenance(cls, provenance: ParsedMapping) -> TextSettings:

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from ...store.errors import ModelError
-from .transformers_types import HfModel
+from .library_errors import one_line
+from .transformers_types import HfClass, HfModel
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 2e-2}
 """Largest difference of merged and unmerged logits, as a part of the largest logit: merged weights are rounded again."""
@@ -48,25 +49,43 @@ def with_adapter(model: HfModel, path: str) -> HfModel:
         raise ModelError(f"{path} is a LoRA adapter: pip install 'headwater[lora]' to read it") from None
     if not (Path(path) / "adapter_model.safetensors").is_file():
         raise ModelError(f"{path} has no adapter_model.safetensors: save the adapter with save_pretrained")
-    ends = model.get_input_embeddings(), model.get_output_embeddings()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            adapted: HfModel = PeftModel.from_pretrained(model, path, use_safetensors=True).eval()
-            logits = _logits(adapted)
-            base = adapted.get_base_model()
-            if (base.get_input_embeddings(), base.get_output_embeddings()) != ends:
-                _untie(base)
-            merged = adapted.merge_and_unload().eval()
+            adapted: HfModel = PeftModel.from_pretrained(model, path, use_safetensors=True)
     except Exception as error:  # peft raises many kinds of exceptions
         raise ModelError(f"{path} does not load as a LoRA adapter: {_reason(error)}") from None
-    difference, largest = float((_logits(merged) - logits).abs().max()), float(logits.abs().max())
-    if difference > _TOLERANCE.get(model.dtype, 0.1) * largest:
+    return merged(adapted, path)
+
+
+def merged(adapted: HfModel, path: str) -> HfModel:
+    """The base model of a model of peft, into which its adapter is merged; its weights change in place.
+
+    `path` names the adapter in errors.
+
+    Raises:
+        ModelError: the adapter cannot be merged, or the merged model computes something else.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    wrappers: tuple[HfClass, HfClass] = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logits, model = _logits(adapted.eval()), adapted.get_base_model()
+            if any(isinstance(end, wrappers) for end in (model.get_input_embeddings(), model.get_output_embeddings())):
+                _untie(model)
+            whole: HfModel = adapted.merge_and_unload().eval()
+    except Exception as error:  # peft raises many kinds of exceptions
+        raise ModelError(f"{path} does not load as a LoRA adapter: {_reason(error)}") from None
+    difference, largest = float((_logits(whole) - logits).abs().max()), float(logits.abs().max())
+    if difference > _TOLERANCE.get(whole.dtype, 0.1) * largest:
         raise ModelError(
             f"{path}: the adapter gives other logits when it is merged (they differ by {difference:.3g} of {largest:.3g}): merge "
             "it yourself, check the result, save it with save_pretrained, and give that folder"
         )
-    return merged
+    return whole
 
 
 def _reason(error: Exception) -> str:
@@ -75,7 +94,7 @@ def _reason(error: Exception) -> str:
             "a size differs from the base model's, as after resize_token_embeddings: merge the adapter into the model that it "
             "was trained on (merge_and_unload), save this with save_pretrained, and give that folder"
         )
-    return " ".join(str(error).split())[:300]
+    return one_line(error)
 
 
 def _logits(model: HfModel) -> torch.Tensor:

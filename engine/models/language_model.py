@@ -6,7 +6,7 @@ Knows no method, no corpus, no store.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +17,8 @@ from ..interface.model_view import ModelShape
 from .adapters import base_model_of, with_adapter
 from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest, weights_digest
-from .linear_io import linear_layers_of, skipped_weights
+from .gguf_files import is_gguf
+from .hub_copy import local_copy
 from .model_files import (
     computation_settings,
     dtype_of,
@@ -27,9 +28,10 @@ from .model_files import (
     read_weights,
     silence_libraries,
 )
-from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
-
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
+from .output_head import activation_bytes, check_head, output_head, weight_bytes
+from .quantised import note_on, quantisation_of
+from .tokenizer_check import tokenizer_file
+from .transformers_types import HfClass, HfModel, HfTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,25 @@ class ModelChoice:
     """Which model to load, on which device and in which dtype."""
 
     path: str
-    """Folder or hub id of a Hugging Face causal LM, or folder of a LoRA adapter of one."""
+    """Folder or hub id of a Hugging Face causal LM, folder of a LoRA adapter of one, or GGUF file."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:i."""
     dtype: str = "auto"
     """auto (float32 on a CPU, the checkpoint's own on a GPU), float32, bfloat16 or float16."""
     trust_remote_code: bool = False
     """Whether Python code that ships with the model may be executed."""
+    loaded: LanguageModel | None = field(default=None, compare=False, repr=False)
+    """A model that is in memory already, which is used in place of `path`."""
+
+    def of_store(self, path: str) -> ModelChoice:
+        """The choice itself, or the model at a store's recorded path if it names none."""
+        return self if self.path or self.loaded else replace(self, path=path)
+
+    def other(self, path: str) -> ModelChoice:
+        """The model at another path, such as a member's own, loaded in the same way; "" chooses none. A model in memory stays the
+        choice if it was loaded from this path.
+        """
+        return self if path and path == self.path else replace(self, path=path, loaded=None)
 
 
 @dataclass(slots=True)
@@ -51,7 +65,7 @@ class LanguageModel:
     """A loaded model, split into its trunk and its output head."""
 
     path: str
-    """Absolute folder, or hub id."""
+    """Absolute folder or GGUF file, or hub id; empty if the weights are in memory alone."""
     trunk: HfModel
     """Module: token ids (n, T) → last hidden state (n, T, D), final norm included."""
     head: LinearHead
@@ -63,6 +77,8 @@ class LanguageModel:
     memory: dict[str, int]
     """`weights` in bytes, and `activations` in bytes per padded token."""
     device: torch.device
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the weights were read, one line each."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -87,38 +103,83 @@ def pick_device(name: str) -> torch.device:
 
 
 def load(choice: ModelChoice) -> LanguageModel:
-    """Load a model for inference.
+    """Load a model for inference; one that is in memory already is returned as it is.
 
     Raises:
-        ModelError: no such model, no safetensors, not a causal LM, weights are missing, or the head is not linear.
+        ModelError: no model is named, or there is none, no safetensors, not a causal LM, weights are missing, or the head is not
+            linear.
         DeviceError: this machine has no such device.
     """
     device = pick_device(choice.device)
+    if choice.loaded:
+        return _as_chosen(choice.loaded, choice)
+    _require_path(choice.path)
     silence_libraries()
-    base = base_model_of(choice.path)
+    place = local_copy(choice.path)
+    try:
+        return _loaded(place, choice, device)
+    except ModelError as error:
+        raise ModelError(str(error).replace(place, choice.path)) from None
+
+
+def _loaded(place: str, choice: ModelChoice, device: torch.device) -> LanguageModel:
+    """The model at a path on this machine."""
+    base = _base_of(place)
     config = read_config(base, choice.trust_remote_code)
-    dtype = dtype_of(choice.dtype, config, device)
-    model = read_weights(base, config, dtype, choice.trust_remote_code)
-    if base != choice.path:
-        model = with_adapter(model, choice.path)
-    model = model.to(device).eval().requires_grad_(False)
-    has_tokenizer = (Path(choice.path) / "tokenizer.json").is_file()
-    tokenizer = read_tokenizer(choice.path if has_tokenizer else base, choice.trust_remote_code)
-    head = _head(model, config)
-    _check_head(model, head, choice.path)
+    dtype = torch.float32 if is_gguf(base) and choice.dtype == "auto" else dtype_of(choice.dtype, config, device)
+    model, kind = read_weights(base, config, dtype, choice.trust_remote_code, device), quantisation_of(config)
+    if base != place:
+        model = with_adapter(model, place)
+    model = (model if kind else model.to(device)).eval().requires_grad_(False)
+    tokenizer = read_tokenizer(place if tokenizer_file(place) else base, choice.trust_remote_code)
+    head = output_head(model, config)
+    check_head(model, head, place, quantised=bool(kind))
     return LanguageModel(
-        path=str(Path(choice.path).resolve()) if Path(choice.path).is_dir() else choice.path,
+        path=str(Path(choice.path).resolve()) if Path(choice.path).exists() else choice.path,
         trunk=model.base_model,
         head=head,
         tokenizer=tokenizer,
         prefix=prefix_tokens(tokenizer),
         fingerprint={
-            "model": weights_digest(base, choice.path, computation_settings(config)),
+            "model": weights_digest(base, place, computation_settings(config)),
             "tokenizer": tokenizer_digest(tokenizer),
         },
-        memory={"weights": _bytes(model), "activations": _activation_bytes(config, dtype)},
+        memory={"weights": weight_bytes(model), "activations": activation_bytes(config, dtype)},
         device=device,
+        notes=_notes(base, head, kind),
     )
+
+
+def _base_of(place: str, *, weights: bool = True) -> str:
+    """The path on this machine of an adapter's base model; the path itself if it is no adapter's."""
+    base = base_model_of(place)
+    return place if base == place else local_copy(base, weights=weights)
+
+
+def _notes(base: str, head: LinearHead, kind: str) -> tuple[str, ...]:
+    """What the user should know of how the weights of a model are read."""
+    if kind:
+        return (note_on(kind, head),)
+    dtype = str(head.weight.dtype).removeprefix("torch.")
+    return (f"GGUF weights are dequantised to {dtype}; the head is read as {dtype}",) if is_gguf(base) else ()
+
+
+def _as_chosen(model: LanguageModel, choice: ModelChoice) -> LanguageModel:
+    """A model in memory; an error if the choice names another device or dtype than it has."""
+    own, dtype = model.device, str(model.head.weight.dtype).removeprefix("torch.")
+    if choice.device not in ("auto", own.type, str(own)):
+        raise ModelError(
+            f"the model in memory is on {own}, not on {choice.device}: move it there, or leave the device out"
+        )
+    if choice.dtype not in ("auto", dtype):
+        raise ModelError(f"the model in memory computes in {dtype}, not in {choice.dtype}: leave the dtype out")
+    return model
+
+
+def _require_path(path: str) -> None:
+    """Raise ModelError for the empty path that a store records of a model without one."""
+    if not path:
+        raise ModelError("the store's model was an object in memory: give it again (--model PATH, or model= in Python)")
 
 
 def load_trainable(choice: ModelChoice) -> HfModel:
@@ -128,10 +189,13 @@ def load_trainable(choice: ModelChoice) -> HfModel:
         ModelError: see :func:`load`.
     """
     silence_libraries()
-    config = read_config(choice.path, choice.trust_remote_code)
-    return read_weights(
-        choice.path, config, dtype_of(choice.dtype, config, torch.device("cpu")), choice.trust_remote_code
-    )
+    place = local_copy(choice.path)
+    config = read_config(place, choice.trust_remote_code)
+    if kind := quantisation_of(config):
+        raise ModelError(
+            f"{choice.path} is quantised ({kind}) and cannot be trained: give the model that it was made from"
+        )
+    return read_weights(place, config, dtype_of(choice.dtype, config, torch.device("cpu")), choice.trust_remote_code)
 
 
 def init_from_config(path: str, seed: int, trust_remote_code: bool = False) -> HfModel:
@@ -143,7 +207,8 @@ def init_from_config(path: str, seed: int, trust_remote_code: bool = False) -> H
     from transformers import AutoModelForCausalLM
 
     silence_libraries()
-    config, auto = read_config(path, trust_remote_code), cast(HfClass, AutoModelForCausalLM)
+    place, auto = local_copy(path, weights=False), cast(HfClass, AutoModelForCausalLM)
+    config = read_config(place, trust_remote_code)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return auto.from_config(config, trust_remote_code=trust_remote_code).float()
@@ -156,15 +221,15 @@ def load_untrained(path: str, trust_remote_code: bool = False) -> LanguageModel:
         ModelError: no config, or no fast tokenizer.
     """
     model = init_from_config(path, 0, trust_remote_code).eval().requires_grad_(False)
-    tokenizer = read_tokenizer(path, trust_remote_code)
+    tokenizer = read_tokenizer(local_copy(path, weights=False), trust_remote_code)
     return LanguageModel(
         path=str(Path(path).resolve()),
         trunk=model.base_model,
-        head=_head(model, model.config),
+        head=output_head(model, model.config),
         tokenizer=tokenizer,
         prefix=prefix_tokens(tokenizer),
         fingerprint={"model": config_digest(path, weights=False), "tokenizer": tokenizer_digest(tokenizer)},
-        memory={"weights": _bytes(model), "activations": _activation_bytes(model.config, torch.float32)},
+        memory={"weights": weight_bytes(model), "activations": activation_bytes(model.config, torch.float32)},
         device=torch.device("cpu"),
     )
 
@@ -177,77 +242,20 @@ def model_shape_of(path: str) -> ModelShape:
     """
     from transformers import AutoModelForCausalLM
 
+    _require_path(path)
     silence_libraries()
-    config, auto = read_config(base_model_of(path), False), cast(HfClass, AutoModelForCausalLM)
+    base = _base_of(local_copy(path, weights=False), weights=False)
+    config, auto = read_config(base, False), cast(HfClass, AutoModelForCausalLM)
     with torch.device("meta"):
         model = auto.from_config(config)
-    return _head(model, config).model_shape
+    return output_head(model, config).model_shape
 
 
 def config_digest(path: str, *, weights: bool) -> str:
     """Digest of what decides a model's computation: its config and, with `weights`, its weights."""
-    config = computation_settings(read_config(path, False))
-    return weights_digest(path, path, config) if weights else hashlib.sha256(config.encode()).hexdigest()[:32]
-
-
-def _head(model: HfModel, config: HfConfig) -> LinearHead:
-    output = model.get_output_embeddings()
-    if output is None or not hasattr(output, "weight"):
-        raise ModelError(f"{type(model).__name__} has no linear language-model head")
-    text = config.get_text_config()
-    context = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None) or 2048
-    layers = int(getattr(text, "num_hidden_layers", 0))
-    linear_layers = tuple(layer for _, layer in linear_layers_of(model.base_model).values())
-    model_shape = ModelShape(
-        output.weight.shape[1],
-        output.weight.shape[0],
-        layers,
-        int(context),
-        linear_layers,
-        skipped_weights(model.base_model),
-    )
-    scale = float(getattr(text, "logit_scale", None) or 1.0) / float(getattr(text, "logits_scaling", None) or 1.0)
-    softcap = float(getattr(text, "final_logit_softcapping", None) or 0.0)
-    return LinearHead(model_shape, output.weight.detach(), getattr(output, "bias", None), scale, softcap)
-
-
-def _check_head(model: HfModel, head: LinearHead, path: str) -> None:
-    """Raise ModelError if the head does not reproduce the model's own logits, or if the trunk is not causal."""
-    length = min(8, head.model_shape.max_length)
-    ids = torch.arange(2 * length, device=head.weight.device).reshape(2, length) % head.model_shape.vocabulary
-    with torch.inference_mode():
-        model_logits = model(input_ids=ids, use_cache=False).logits.float()
-        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        shorter = model.base_model(input_ids=ids[:, : (length + 1) // 2], use_cache=False).last_hidden_state
-        if hidden.shape[-1] != head.model_shape.hidden:
-            raise ModelError(
-                f"{path}: the trunk's width {hidden.shape[-1]} is not the head's {head.model_shape.hidden}"
-            )
-        head_logits = head.logits(hidden)
-    if not torch.isfinite(model_logits).all():
-        return  # the first batch raises an error that names the example
-    tolerance = _TOLERANCE[head.weight.dtype]
-    if float((hidden[:, : shorter.shape[1]] - shorter).abs().mean()) > tolerance * float(hidden.abs().mean()):
-        raise ModelError(
-            f"{path} is not causal: its states depend on later tokens; headwater supports causal language models only"
-        )
-    largest = float(model_logits.abs().max()) or 1.0
-    difference = float((model_logits - head_logits).abs().max())
-    if not difference <= tolerance * largest:
-        raise ModelError(f"{path}: its logits are not W h + b with the scale and soft-cap of its config (they differ by "
-                         f"{difference:.3g} of {largest:.3g}); the head of {type(model).__name__} is not supported")  # fmt: skip
-
-
-def _bytes(model: HfModel) -> int:
-    return sum(p.numel() * p.element_size() for p in {id(p): p for p in model.parameters()}.values())
-
-
-def _activation_bytes(config: HfConfig, dtype: torch.dtype) -> int:
-    """Bytes per padded token of a forward pass without gradients: one layer's widest tensors and the residual stream."""
-    text = config.get_text_config()
-    hidden = int(getattr(text, "hidden_size", 0) or getattr(text, "n_embd", 0))
-    inner = int(getattr(text, "intermediate_size", 0) or getattr(text, "n_inner", 0) or 4 * hidden)
-    return (10 * hidden + 4 * inner) * max(4, dtype.itemsize)
+    place = local_copy(path, weights=weights)
+    config = computation_settings(read_config(place, False))
+    return weights_digest(place, place, config) if weights else hashlib.sha256(config.encode()).hexdigest()[:32]
 
 
 def tokenizer_of(path: str, remote_code: bool, digest: str) -> HfTokenizer:
@@ -257,8 +265,8 @@ def tokenizer_of(path: str, remote_code: bool, digest: str) -> HfTokenizer:
         ModelError: it is not there any more, does not load, or is another one.
     """
     silence_libraries()
-    own = (Path(path) / "tokenizer.json").is_file()
-    tokenizer = read_tokenizer(path if own else base_model_of(path), remote_code)
+    place = local_copy(path, weights=False)
+    tokenizer = read_tokenizer(place if tokenizer_file(place) else _base_of(place, weights=False), remote_code)
     if tokenizer_digest(tokenizer) != digest:
         raise ModelError(f"{path} has another tokenizer now")
     return tokenizer

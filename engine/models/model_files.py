@@ -1,7 +1,7 @@
 """Reads a model's files safely: config, weights, tokenizer. Knows no head, no method and no store.
 
-Weights are read from safetensors only (no pickle is ever loaded), code that ships with a model runs only if it is allowed, and
-missing weights are an error instead of random numbers.
+Weights are read from safetensors and GGUF files only (no pickle is ever loaded), code that ships with a model runs only if it is
+allowed, and missing weights are an error instead of random numbers.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ from pathlib import Path
 import torch
 
 from ...store.errors import ModelError
+from .gguf_files import dequantised, is_gguf, location, require_gguf
+from .hub_copy import missing_files
+from .library_errors import one_line
+from .quantised import quantisation_of, silence_kernels
 from .tokenizer_check import checked_tokenizer, tokenizer_file
 from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
 
+_LFS = b"version https://git-lfs"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # keys of a config that do not change what the weights compute
 _NOT_COMPUTED_WITH = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
@@ -28,14 +33,11 @@ def silence_libraries() -> None:
 
     hub_verbosity: HfClass = hub_logging
     hub_verbosity.set_verbosity_error()
+    silence_kernels()
 
     verbosity: HfClass = logging
     verbosity.set_verbosity_error()
     verbosity.disable_progress_bar()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def read_config(path: str, remote_code: bool) -> HfConfig:
@@ -47,67 +49,99 @@ def read_config(path: str, remote_code: bool) -> HfConfig:
     from transformers import AutoConfig
 
     folder = Path(path)
+    require_gguf(path)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelError(
-            f"{path} is not a model folder (it has no config.json)", hint="give a Hugging Face model folder or hub id"
-        )
-    if not folder.exists() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise ModelError(f"{path}: no such folder", hint="give a Hugging Face model folder or hub id")
+        files = sorted(file.name for file in folder.glob("*.gguf"))
+        hint = f"name the file, {folder / files[0]}" if files else "give a Hugging Face model folder or hub id"
+        raise ModelError(f"{path} is not a model folder (it has no config.json)", hint=hint)
+    if folder.is_file() and not is_gguf(path):
+        raise ModelError(f"{path} is a file", hint="give a Hugging Face model folder, a hub id or a GGUF file")
+    place, further = location(path)
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=remote_code)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=remote_code, **further)
     except Exception as error:  # transformers raises many kinds of exceptions for a config that it does not take
         if "trust_remote_code" in str(error):
             raise ModelError(f"{path} needs Python code of its own: --trust-remote-code allows it to run") from None
-        raise ModelError(f"{path} is neither a model folder nor a model on the hub: {_one_line(error)}") from None
+        raise ModelError(f"{path} has no config that loads: {one_line(error)}") from None
     names = getattr(config, "architectures", None) or []
     if names and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         raise ModelError(f"{path} is a {', '.join(names)}; headwater supports causal language models only")
     return config
 
 
-def dtype_of(name: str, config: HfConfig, device: torch.device) -> torch.dtype:
-    """The torch dtype of a name; auto is float32 on a CPU, and the checkpoint's own dtype on other devices."""
+def dtype_of(
+    name: str,
+    config: HfConfig,
+    device: torch.device,
+) -> torch.dtype:
+    """The torch dtype of a name; auto is float32 on a CPU, and the checkpoint's own dtype on other devices and for
+    quantised checkpoints.
+    """
     if name != "auto":
         if name not in _DTYPES:
             raise ModelError(f"no dtype {name}; there are auto, {', '.join(_DTYPES)}: choose one with --dtype")
         return _DTYPES[name]
-    if device.type == "cpu":  # half precision is several times slower than float32 on most CPUs
+    if device.type == "cpu" and not quantisation_of(
+        config
+    ):  # half precision is several times slower than float32 on most CPUs
         return torch.float32
     checkpoint_dtype = getattr(config, "dtype", None)
     return checkpoint_dtype if isinstance(checkpoint_dtype, torch.dtype) else torch.bfloat16
 
 
-def read_weights(path: str, config: HfConfig, dtype: torch.dtype, remote_code: bool) -> HfModel:
-    """Load the model with its weights, from safetensors only.
+def read_weights(
+    path: str, config: HfConfig, dtype: torch.dtype, remote_code: bool, device: torch.device | None = None
+) -> HfModel:
+    """Load the model with its weights, from safetensors or a GGUF file only.
+
+    `device`: where quantised weights are put, which cannot be moved later; others are put into the CPU's memory.
 
     Raises:
         ModelError: there is no safetensors file, weights are missing, or the checkpoint does not load.
     """
     from transformers import AutoModelForCausalLM
 
-    folder = Path(path)
+    folder, (place, which), kind = Path(path), location(path), quantisation_of(config)
     if folder.is_dir() and not list(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         if pickled:
             raise ModelError(f"{path} has its weights in {pickled[0]}, a pickle, which can run code when read: "
                              "save the model again with safe_serialization=True")  # fmt: skip
         raise ModelError(f"{path} has no weights: no *.safetensors is there; save the model with save_pretrained")
+    _require_whole(folder)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), dequantised(path) as further:
             warnings.simplefilter("ignore")
             auto: HfClass = AutoModelForCausalLM
             model, loading_info = auto.from_pretrained(
-                path, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=remote_code,
-                output_loading_info=True,
+                place, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=remote_code,
+                output_loading_info=True, **which, **further, **({"device_map": {"": device}} if kind and device else {}),
             )  # fmt: skip
     except Exception as error:  # transformers raises many kinds of exceptions for a damaged or foreign checkpoint
-        raise ModelError(f"{path} does not load as a causal language model: {_one_line(error)}") from None
+        if kind and isinstance(error, ImportError):
+            raise ModelError(
+                f"{path} is quantised ({kind}), and what loads it is not installed: {one_line(error)}"
+            ) from None
+        raise ModelError(f"{path} does not load as a causal language model: {one_line(error)}") from None
     missing = sorted(loading_info["missing_keys"])
     if missing:
         raise ModelError(
             f"{path} lacks {len(missing)} of its weights, among them {missing[0]}; save the full model again"
         )
     return model
+
+
+def _require_whole(folder: Path) -> None:
+    """Raise ModelError if a model's folder was downloaded in part: a file of weights is absent, or only a pointer."""
+    if not folder.is_dir():
+        return
+    missing = [] if (folder / "adapter_config.json").exists() else missing_files(folder, weights=True)
+    if missing:
+        raise ModelError(f"{folder} lacks {missing[0]}: download the model again, or save it with save_pretrained")
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as handle:
+            if handle.read(len(_LFS)) == _LFS:
+                raise ModelError(f"{file} is a pointer of Git LFS instead of weights: run git lfs pull in its folder")
 
 
 def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
@@ -120,7 +154,8 @@ def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=remote_code)
+        place, further = location(path)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=remote_code, **further)
         tokenizer("a")  # settings of a wrong type fail only here
     except Exception as error:  # transformers raises many kinds of exceptions
         if "trust_remote_code" in str(error):
@@ -130,7 +165,7 @@ def read_tokenizer(path: str, remote_code: bool) -> HfTokenizer:
                 f"{path} has no tokenizer (no tokenizer.json): save there, with save_pretrained, the one that the model was "
                 "trained with"
             ) from None
-        raise ModelError(f"{path} has no tokenizer that loads: {_one_line(error)}") from None
+        raise ModelError(f"{path} has no tokenizer that loads: {one_line(error)}") from None
     if not tokenizer.is_fast:
         raise ModelError(
             f"{path} has no fast tokenizer (tokenizer.json), which reports the text span of each token: save one there"

@@ -34,11 +34,11 @@ def checked_tokenizer(tokenizer: HfTokenizer, path: str) -> HfTokenizer:
         return tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    text = _differing_text(tokenizer, file)
+    text = differing_text(tokenizer, file)
     if text is not None and _declared_class(file) in _GENERAL:
         general: HfClass = PreTrainedTokenizerFast
         tokenizer = general.from_pretrained(path)
-        text = _differing_text(tokenizer, file)
+        text = differing_text(tokenizer, file)
     if text is not None:
         raise ModelError(
             f"{path}: its tokenizer, loaded as {type(tokenizer).__name__}, gives other tokens than its tokenizer.json for "
@@ -57,7 +57,7 @@ def _declared_class(file: Path) -> object:
     return config.get("tokenizer_class") if isinstance(config, dict) else None
 
 
-def _differing_text(tokenizer: HfTokenizer, file: Path) -> str | None:
+def differing_text(tokenizer: HfTokenizer, file: Path) -> str | None:
     """The first text of `_TEXTS` for which a tokenizer gives other ids than the file; None if there is none."""
     from tokenizers import Tokenizer
 
@@ -74,11 +74,6 @@ def _differing_text(tokenizer: HfTokenizer, file: Path) -> str | None:
 
 
 def tokenizer_file(path: str) -> Path | None:
-    """The `tokenizer.json` of a folder, or of the local copy of a model on the hub; None if there is none."""
-    if Path(path).is_dir():
-        file = Path(path) / "tokenizer.json"
-        return file if file.is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(path, "tokenizer.json")
-    return Path(cached) if isinstance(cached, str) else None
+    """The `tokenizer.json` of a folder; None if there is none, or if the path is a GGUF file, which holds its tokenizer."""
+    file = Path(path) / "tokenizer.json"
+    return file if file.is_file() else None

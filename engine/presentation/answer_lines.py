@@ -5,15 +5,17 @@ nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import click
 
 from ...store.json_values import JsonFields, ParsedJson
+from ...store.layout import Array
 from ..results.example_table import Cell, Columns
 from ..results.printable import printable
 from ..results.result_files import starts_query
+from ..results.results import shared
 
 _NAME_WIDTH = 40
 
@@ -85,6 +87,17 @@ def _answer(row: ParsedJson, names: int) -> str:
     score = "tie" if row.get("tie") else f"{row['score']:.4f}"  # a recovered weight of zero
     name = _on_a_line(row["example_id"])
     return f"{row['rank']:>5}  {score:>8}{noise}  {name:<{names}}  {_on_a_line(row['completion'])}"
+
+
+def overlap_lines(rows: Mapping[str, Array]) -> Iterator[str]:
+    """Lines of a table: the share of each pair of methods' examples that both have, mean over queries; rows: name → (Q, k)."""
+    names, k = list(rows), min(part.shape[1] for part in rows.values())
+    width = max(len(name) for name in names)
+    yield from ("", f"share of the first {k} examples that two methods have in common, mean over queries:")
+    yield f"{'':<{width}}  " + "  ".join(f"{name:>{max(6, len(name))}}" for name in names)
+    for first in names:
+        cells = [f"{shared(rows[first], rows[second]):>{max(6, len(second))}.2f}" for second in names]
+        yield f"{first:<{width}}  " + "  ".join(cells)
 
 
 def group_lines(tables: Iterable[Columns], top: int, view: AnswerView) -> Iterator[str]:

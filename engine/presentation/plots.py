@@ -28,13 +28,35 @@ def refuse_plot(path: str) -> None:
     """Raise SettingsError if a plot cannot be written to `path` (suffix, matplotlib); called before anything is computed."""
     if Path(path).suffix not in SUFFIXES:
         raise SettingsError(f"{path}: plots can only be written as {', '.join(SUFFIXES)}")
+    require_matplotlib()
+
+
+def require_matplotlib() -> None:
+    """Raise SettingsError if matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise SettingsError("plots need matplotlib: pip install 'headwater[plot]'") from None
 
 
-def draw_agreement(agreement: Agreement, path: str) -> None:
+def figure_of(figures: Agreement | Retrieval | Removal) -> Figure:
+    """Draw the figures of an evaluation.
+
+    Raises:
+        SettingsError: matplotlib is missing.
+    """
+    require_matplotlib()
+    if isinstance(figures, Agreement):
+        return _agreement_figure(figures)
+    return _retrieval_figure(figures) if isinstance(figures, Retrieval) else _removal_figure(figures)
+
+
+def draw(figures: Agreement | Retrieval | Removal, path: str) -> None:
+    """Draw the figures of an evaluation into a file."""
+    save_plot(figure_of(figures), path)
+
+
+def _agreement_figure(agreement: Agreement) -> Figure:
     """Draw a histogram of the queries' correlations with their mean, its interval and the noise ceiling."""
     figure, axes = _figure(1)
     values, (axis,) = agreement.each[np.isfinite(agreement.each)], axes
@@ -50,10 +72,10 @@ def draw_agreement(agreement: Agreement, path: str) -> None:
         xlabel=f"{agreement.measure.upper()} of a query (Spearman over {agreement.subsets} subsets)", ylabel="queries"
     )
     axis.legend(frameon=False)
-    _save(figure, path)
+    return figure
 
 
-def draw_retrieval(retrieval: Retrieval, path: str) -> None:
+def _retrieval_figure(retrieval: Retrieval) -> Figure:
     """Draw means with their intervals, the precision-recall curve, and score histograms of relevant and other examples."""
     figure, (bars, line, scores) = _figure(3)
     means = [(name, estimate) for name, estimate in retrieval.means().items() if estimate.count]
@@ -85,7 +107,7 @@ def draw_retrieval(retrieval: Retrieval, path: str) -> None:
         scores.hist(all_scores[mask], edges, density=bool(mask.any()), color=colour, alpha=0.6, label=label)
     scores.set(xlabel="score", ylabel="density")
     scores.legend(frameon=False)
-    _save(figure, path)
+    return figure
 
 
 def _edges(values: Array) -> list[float]:
@@ -98,7 +120,7 @@ def _edges(values: Array) -> list[float]:
     return [float(edge) for edge in edges]
 
 
-def draw_removal(removal: Removal, path: str) -> None:
+def _removal_figure(removal: Removal) -> Figure:
     """Draw a histogram of the rises of queries' losses without their top examples, and without random ones."""
     figure, (axis,) = _figure(1)
     edges = _edges(np.concatenate([removal.rises, removal.by_chance]))
@@ -106,7 +128,7 @@ def draw_removal(removal: Removal, path: str) -> None:
     axis.hist(removal.rises, edges, density=True, color="#d08030", alpha=0.6, label="top examples left out")
     axis.set(xlabel="rise of a query's loss (nats)", ylabel="density")
     axis.legend(frameon=False)
-    _save(figure, path)
+    return figure
 
 
 def _figure(count: int) -> tuple[Figure, list[Axes]]:
@@ -118,7 +140,7 @@ def _figure(count: int) -> tuple[Figure, list[Axes]]:
     return figure, list(axes)
 
 
-def _save(figure: Figure, path: str) -> None:
+def save_plot(figure: Figure, path: str) -> None:
     """Write a figure, completely or not at all. Raises StoreFull, SettingsError."""
     file = Path(path)
     with whole_file(file) as hidden:

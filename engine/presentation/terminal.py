@@ -65,7 +65,7 @@ def print_info(facts: ParsedJson) -> None:
 
 def _corpus_lines(provenance: ParsedJson, mean_loss: float | None) -> Iterator[str]:
     """Lines about the model, the corpus, and how it was read."""
-    yield f"model      {provenance.get('model_path', 'arrays')} ({provenance['model']})"
+    yield f"model      {provenance.get('model_path', 'arrays') or 'an object in memory'} ({provenance['model']})"
     yield f"corpus     {', '.join(source['name'] for source in provenance['sources'])}"
     for key in ("max_length", "attribute", "truncate", "boundary", "clock", "text"):
         if provenance.get(key) is not None:

@@ -27,9 +27,9 @@ def relation(path: str, store: FeatureStore) -> JsonFields:
     Raises:
         DataError: the file is missing, or names no origin. SettingsError: it is of no format of answers.
     """
+    read = _zarr if Path(path).suffix == ".zarr" else _READERS[format_of(path)]
     try:
-        suffix = Path(path).suffix
-        origin = _zarr(Path(path)) if suffix == ".zarr" else _READERS[format_of(path)](Path(path))
+        origin = read(Path(path))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, ValueError, KeyError, TypeError, StopIteration, pa.ArrowException):
@@ -87,9 +87,5 @@ def _of_record(record: Mapping[str, str]) -> Mapping[str, str]:
 
 
 _READERS: dict[str, Callable[[Path], Origin | Mapping[str, str]]] = {
-    "parquet": _parquet,
-    "json": _json,
-    "html": _html,
-    "jsonl": _jsonl,
-    "csv": _csv,
-}
+    "parquet": _parquet, "json": _json, "html": _html, "jsonl": _jsonl, "csv": _csv,
+}  # fmt: skip

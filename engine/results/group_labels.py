@@ -1,4 +1,4 @@
-"""Labels of a store's examples by which results are grouped: the column `source`, or a column of a table such as the corpus.
+"""Labels of a store's examples by which results are grouped: a column of the store, or of a table such as the corpus.
 
 Labels are streamed. Only a table's labels are in memory together, because its records may be in any order. Knows no score.
 """
@@ -16,9 +16,11 @@ from ...store.errors import CorpusError, DataError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..data.array_files import is_array_path, open_arrays
-from ..data.documents import record_name, scalar_text
-from ..data.formats import read_records
-from ..data.sources import find_sources
+from ..data.documents import record_name
+from ..data.kept_columns import kept_columns_of
+from ..data.record_source import Data, name_of_data
+from ..data.record_values import scalar_text
+from ..data.sources import find_sources, read_source
 from ..data.stored_arrays import StoredArray
 from ..runtime.memory import Part, Plan
 from .example_table import Examples
@@ -47,7 +49,7 @@ class GroupColumn:
 
     store: FeatureStore
     name: str
-    """`source`, or a column of the table."""
+    """`source`, a column that the store keeps, or a column of the table."""
     table: str = ""
     """A file (.jsonl, .csv, .parquet, .npz) with each example's id and label, such as the corpus."""
     rows: int | None = None
@@ -63,7 +65,7 @@ class GroupColumn:
         of_table = labels_of_table(self.table, self.name) if self.table else None
         for rows in self._parts():
             if of_table is None:
-                yield Examples(self.store).strings("source", rows)
+                yield Examples(self.store).strings(self.name, rows)
                 continue
             ids = Examples(self.store).strings("id", rows)
             names = [name if name in of_table else document_of(name) for name in ids]
@@ -81,7 +83,7 @@ class GroupColumn:
         self._check()
         if not self.table:
             examples = Examples(self.store)
-            return _counted(label for rows in self._parts() for label in examples.strings("source", rows))
+            return _counted(label for rows in self._parts() for label in examples.strings(self.name, rows))
         return counts_of_table(self.table, self.name)
 
     def reading(self, counts: LabelCounts) -> Plan:
@@ -94,10 +96,11 @@ class GroupColumn:
         )
 
     def _check(self) -> None:
-        if not self.table and self.name != "source":
+        own = ("source", *kept_columns_of(self.store.provenance))
+        if not self.table and self.name not in own:
             raise DataError(
-                f"a store has no column {self.name}",
-                hint="give a file that has it (--columns FILE), or use --by source",
+                f"{self.store.url} has no column {self.name}, but {', '.join(own)}",
+                hint="give a file that has it (--columns FILE), or ingest into a new store with --keep",
             )
 
     def _parts(self) -> Iterator[Array]:
@@ -106,7 +109,7 @@ class GroupColumn:
             yield np.arange(first, min(rows, first + TEXT_CHUNK_ROWS))
 
 
-def counts_of_table(table: str, column: str) -> LabelCounts:
+def counts_of_table(table: Data, column: str) -> LabelCounts:
     """The number and size of the values of a column of a table, in a pass that keeps none of them.
 
     Raises:
@@ -153,7 +156,7 @@ class _Record(NamedTuple):
     line: int
 
 
-def labels_of_table(table: str, column: str) -> dict[str, str]:
+def labels_of_table(table: Data, column: str) -> dict[str, str]:
     """Example id → value of a column, or of an array (N,) of a file of arrays. A record without an id is named by its line, as
     in a corpus.
 
@@ -167,17 +170,17 @@ def labels_of_table(table: str, column: str) -> dict[str, str]:
         if labels.setdefault(name, label) != label and not is_array_path(table):
             raise DataError(f"{path}:{line}: id {name} has {column} {label}, but an earlier line has {labels[name]}")
     if is_array_path(table) and len(labels) != count:
-        raise DataError(f"{table}: expected {count} distinct ids, one per value")
+        raise DataError(f"{name_of_data(table)}: expected {count} distinct ids, one per value")
     return labels
 
 
-def _records(table: str, column: str) -> Iterator[_Record]:
+def _records(table: Data, column: str) -> Iterator[_Record]:
     """The records of a table, one at a time."""
-    if is_array_path(table):
+    if isinstance(table, str) and is_array_path(table):
         yield from _records_of_arrays(table, column)
         return
     for source in find_sources([table], lines=True):
-        for record in read_records(source.path, source.format, 0, None):
+        for record in read_source(source, 0, None):
             if record.error:
                 raise CorpusError(f"{source.path}:{record.line}: {record.error}")
             if column not in record.fields:

@@ -48,10 +48,13 @@ class Groups:
             np.add.at(self.sizes, part, 1)
 
     def sums(self, scores: Iterable[tuple[int, Array]], queries: int) -> GroupSums:
-        """Sum scores by group. scores: (first row, (rows, Q)), over all examples in order."""
+        """Sum scores by group. scores: (first row, (rows, Q)), over all examples in order; rows of NaN, which a filter has left
+        out, are in no group.
+        """
         sums = GroupSums.of(len(self.names), queries)
         for first, part in scores:
-            sums.add(self.of[first : first + len(part)], part, first)
+            for start, stop in _runs(~np.isnan(part[:, 0])):
+                sums.add(self.of[first + start : first + stop], part[start:stop], first + start)
         return sums
 
     def tables(
@@ -63,8 +66,9 @@ class Groups:
         """
         examples = Examples(self.store)
         for at, query in enumerate(queries):
-            mean = sums.total[:, at] / self.sizes
+            mean = sums.total[:, at] / np.maximum(sums.counts, 1)
             order = np.argsort(-mean, kind="stable")
+            order = order[sums.counts[order] > 0]
             best = examples.get("id", sums.where[order, at])
             for start in range(0, len(order), most.rows):
                 groups = order[start : start + most.rows]
@@ -72,7 +76,7 @@ class Groups:
                     "query_id": [query] * len(groups),
                     "rank": list(range(start + 1, start + len(groups) + 1)),
                     "group": [self.names[group] for group in groups],
-                    "examples": self.sizes[groups].tolist(),
+                    "examples": sums.counts[groups].tolist(),
                     "mean": mean[groups].tolist(),
                     "total": sums.total[groups, at].tolist(),
                     "best": sums.best[groups, at].tolist(),
@@ -93,18 +97,22 @@ class GroupSums:
     """(G, Q) float32: highest scores."""
     where: Array
     """(G, Q) int64: row numbers of the highest scores; of equal ones the lower."""
+    counts: Array
+    """(G,) int64: number of examples whose scores are summed."""
 
     @classmethod
     def of(cls, groups: int, queries: int) -> GroupSums:
         """Sums of no example."""
         shape = (groups, queries)
-        return cls(np.zeros(shape), np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64))
+        return cls(np.zeros(shape), np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64),
+                   np.zeros(groups, np.int64))  # fmt: skip
 
     def add(self, row_groups: Array, scores: Array, first: int) -> None:
         """Add the scores (n, Q) of consecutive rows from `first` on; row_groups: (n,) their groups."""
         count = len(row_groups)
         groups, own = np.unique(row_groups, return_inverse=True)
         membership = scipy.sparse.csr_matrix((np.ones(count), (own, np.arange(count))), (len(groups), count))
+        self.counts[groups] += np.bincount(own)
         self.total[groups] += membership @ scores.astype(np.float64)
         order = np.argsort(row_groups, kind="stable")
         starts = np.flatnonzero(np.diff(row_groups[order], prepend=-1))
@@ -115,6 +123,12 @@ class GroupSums:
         better = highest > self.best[groups]
         self.best[groups] = np.where(better, highest, self.best[groups])
         self.where[groups] = np.where(better, rows, self.where[groups])
+
+
+def _runs(ranked: Array) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each run of consecutive True values."""
+    edges = np.flatnonzero(np.diff(ranked.astype(np.int8), prepend=0, append=0))
+    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 def group_tables(column: str, table: str = "", *, together: bool = False, counted: bool = True) -> Output:

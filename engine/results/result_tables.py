@@ -97,6 +97,17 @@ def fields_of(results: Results) -> Fields:
     return {**fields, **{name: SPREAD_FIELDS[name] for name in _spread(results)}}
 
 
+def merged_fields(results: Iterable[Results]) -> Fields:
+    """The columns of one table of several results: all that one of them has."""
+    return {name: kind for own in results for name, kind in fields_of(own).items()}
+
+
+def padded(columns: Columns, fields: Fields) -> Columns:
+    """A table with all of these columns, in their order; those that it lacks are empty."""
+    rows = len(columns["query_id"])
+    return {name: columns.get(name, [None] * rows) for name in fields}
+
+
 def _spread(results: Results) -> dict[str, Array]:
     """The columns of `SPREAD_FIELDS`; none for a single member."""
     columns = {name: getattr(results, name) for name in SPREAD_FIELDS}
@@ -106,10 +117,13 @@ def _spread(results: Results) -> dict[str, Array]:
 def value_rows(
     scores: Iterable[tuple[int, Array]], store: FeatureStore, most: PartSize = PART_SIZES[0], about: About = NOTHING
 ) -> Iterator[Columns]:
-    """Values with their examples, as tables of `VALUE_FIELDS`, each of bounded size."""
+    """Values with their examples, as tables of `VALUE_FIELDS`, each of bounded size; without examples whose value is NaN, which
+    a filter has left out.
+    """
     examples = Examples(store)
     for first, values in _joined(scores, most.rows // 2):
-        rows = np.arange(first, first + len(values))
+        ranked = np.flatnonzero(~np.isnan(values))
+        rows, values = first + ranked, values[ranked]
         for part, columns in examples.parts(("id", "source", "line"), rows, most):
             yield {
                 "example_id": columns["id"],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ...store.layout import Array
 
 RESULT_QUERIES = 32
@@ -22,6 +24,12 @@ class QueryText:
 
     def __str__(self) -> str:
         return self.prompt + self.completion
+
+
+def shared(first: Array, second: Array) -> float:
+    """Mean over queries of the fraction of the rows (Q, k) that are in both."""
+    each = [len(np.intersect1d(a, b)) / max(1, min(len(a), len(b))) for a, b in zip(first, second, strict=True)]
+    return float(np.mean(each))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from ..runtime.memory import Part, Plan
 from ..runtime.output_files import whole_file
 from .equal_texts import PASSES, equal_texts, equal_texts_bytes
 from .linear_features import LinearFeatures
+from .selection_request import SelectionRequest, require_valid
 from .subsets import ID_BYTES, ids_or_mask
 
 CHOSEN_FIELDS = {
@@ -40,31 +40,6 @@ CHOSEN_FIELDS = {
 _POOLS, _POOL_BYTES = (4096, 1024, 128), 512 << 20
 _CHOSEN_BYTES = (512 << 20, 32 << 20, 1 << 20)  # of chosen rows that others are compared with
 _PART = PART_SIZES[2]  # of the examples that are written together
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionRequest:
-    """How many examples to choose, and which may be chosen."""
-
-    count: int | None = None
-    """Number of examples; or None, with `tokens`."""
-    tokens: int | None = None
-    """Number of tokens of all chosen examples; or None, with `count`."""
-    penalty: float = 1.0
-    """λ; 0 chooses by each example's own score alone."""
-    batch: int = 1
-    """Examples that are chosen together in a round."""
-    quotas: tuple[tuple[str, str, float], ...] = ()
-    """(column, value, fraction of the count)."""
-    columns: str = ""
-    """Table with the column, if it is not the store's `source`."""
-    candidates: str = ""
-    """File of the examples that may be chosen: ids (.txt) or a mask (.npy)."""
-    exclude: str = ""
-    """File of the examples that may not be chosen."""
-    similarity: float | None = 1.0
-    """Equal examples are chosen once; below 1 an example is left out, too, whose feature has at least this cosine with a chosen
-    one's. None: copies are chosen as other examples are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +54,7 @@ class SelectionResult:
     facts: ParsedJson = field(default_factory=dict)
 
 
-class Selection:
+class GreedySelection:
     """A greedy selection with its memory plan, before it is computed."""
 
     def __init__(self, features: LinearFeatures, request: SelectionRequest) -> None:
@@ -89,7 +64,7 @@ class Selection:
             SettingsError, DataError: a wrong budget, quota or filter. BudgetError: not even the smallest pool fits.
         """
         self._features, self._request = features, request
-        _check(request)
+        require_valid(request)
         self._source = RowSource(features.stored.scanned(features.column), features.form)
         self._tokens = Examples(features.store).numbers("tokens").reshape(-1)[: features.rows]
         self.plan: Plan
@@ -218,6 +193,8 @@ class Selection:
         eligible = ids_or_mask(request.candidates, store, rows) if request.candidates else np.ones(rows, bool)
         if request.exclude:
             eligible &= ~ids_or_mask(request.exclude, store, rows)
+        if (ranked := request.where.mask(store, rows)) is not None:
+            eligible &= ranked
         if not eligible.any():
             raise DataError("no example may be chosen: --among and --exclude leave none")
         return eligible
@@ -271,16 +248,6 @@ class Selection:
             group_ids[own] = number
         caps[0] = max(0, count - sum(caps))
         return group_ids, np.array(caps)
-
-
-def _check(request: SelectionRequest) -> None:
-    """Raise SettingsError for a request that says too little, too much, or a number out of range."""
-    if (request.count is None) == (request.tokens is None):
-        raise SettingsError("say how much to choose: either --count or --tokens")
-    if not 0 <= request.penalty < math.inf or request.batch < 1 or (request.count or request.tokens or 0) < 1:
-        raise SettingsError("--count (or --tokens) and --per-step must be at least 1, and λ at least 0")
-    if request.similarity is not None and not 0 < request.similarity <= 1:
-        raise SettingsError(f"--distinct {request.similarity:g}: expected a cosine above 0 and at most 1")
 
 
 def refuse_training(path: str) -> None:

@@ -15,7 +15,7 @@ from ...store.errors import DataError, SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
-from ..data.documents import scalar_text
+from ..data.record_values import scalar_text
 from ..evaluation.mask_files import MASK_READING_BYTES, MASK_ROW_COPIES, mask_file_shape, read_packed_masks
 from ..evaluation.matrices import array_file_bytes, read_array
 from ..results.example_ids import require_known_ids, rows_by_id

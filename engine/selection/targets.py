@@ -19,6 +19,10 @@ from ...store.errors import CorpusError, DataError, SettingsError, StoreError
 from ...store.layout import Array
 from ...store.state import whole_state, write_state
 from ..attribution.queries import skipped_clause, skipped_lines
+from ..data.decompression import open_binary
+from ..data.record_source import Data, name_of_data
+from ..data.sources import Source
+from ..data.urls import is_url, shown
 from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
 from ..ingest.provider import Provider
@@ -67,8 +71,8 @@ class Targets:
 class TaskFile:
     """A file of the examples of one task or several."""
 
-    queries: str
-    """Its path."""
+    queries: Data
+    """Its path, or the records."""
     by: str = ""
     """The column whose values are the tasks; empty: the whole file is one task."""
     model: ModelChoice = field(default_factory=lambda: ModelChoice(""))
@@ -95,11 +99,10 @@ def read_targets(features: LinearFeatures, task: TaskFile) -> Targets:
     queries, by = task.queries, task.by
     member = MemberModel.of_rows(features.store, features.name)
     provider = query_provider(queries, features.store, task.model, task.text, member)
-    digests = [_digest(source.path) for source in provider.sources]
-    named = queries if task.text.on_error == "skip" else ""  # lines on skipped queries name the file
-    content = json.dumps(
-        [digests, provider.provenance(), asdict(task.text), by, features.column, named], sort_keys=True
-    )
+    digests = [source.content.digest if source.content else _digest(source) for source in provider.sources]
+    named = name_of_data(queries) if task.text.on_error == "skip" else ""  # lines on skipped queries name the file
+    text = {name: value for name, value in asdict(task.text).items() if name != "keep"}  # of queries nothing is kept
+    content = json.dumps([digests, provider.provenance(), text, by, features.column, named], sort_keys=True)
     folder = features.state and features.state / f"task-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
     targets = _read(folder, features.depth)
     if targets is None:
@@ -111,14 +114,22 @@ def read_targets(features: LinearFeatures, task: TaskFile) -> Targets:
     return targets
 
 
-def _digest(path: str) -> str:
-    """A digest of all bytes of a file, or of all files of a folder."""
-    is_folder = Path(path).is_dir()
-    files = sorted(file for file in Path(path).rglob("*") if file.is_file()) if is_folder else [Path(path)]
+def _digest(source: Source) -> str:
+    """A digest of all bytes of a file, or of all files of a folder.
+
+    Raises:
+        CorpusError: a file cannot be read.
+    """
+    folder = Path(source.path)
+    is_folder = not is_url(source.path) and folder.is_dir()
+    files = sorted(str(file) for file in folder.rglob("*") if file.is_file()) if is_folder else [source.opened]
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        try:
+            with open_binary(file) as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())  # type: ignore[arg-type]
+        except OSError as error:
+            raise CorpusError(f"{shown(file)}: cannot read: {error.strerror or error}") from None
     return digest.hexdigest()
 
 

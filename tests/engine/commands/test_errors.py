@@ -15,11 +15,11 @@ from running import headwater
     ("words", "code", "error", "hint"),
     [
         (("atribute",), 2, "no such command 'atribute'", "did you mean attribute?"),
-        (("attribute", "S", "--querys", "q"), 2, "no such option '--querys'", "did you mean --queries"),
+        (("attribute", "S", "--querys", "q"), 2, "no such option '--querys'", "did you mean --quer"),
         (("attribute",), 2, "missing argument 'STORE'", "headwater attribute --help lists options and examples"),
         (("evaluate", "lds", "--at", "x"), 2, "no such option '--at'", ""),
         (("attribute", "S", "--queries", "q", "--all-scores", "a.zarr", "--json"), 2, "--all-scores writes all scores",
-         "leave out -o, --json and --by"),
+         "leave out -o, --json, --by and --bottom"),
         (("select", "S", "--queries", "q", "--count", 1, "-o", "o.jsonl", "--distinct", "--copies"), 2,
          "give either --distinct or --copies", "headwater select --help"),
         (("ingest", "c", "--store", "S", "--method", "rize"), 1, "no method rize; installed: bm25, ", "did you mean rise?"),

@@ -16,7 +16,7 @@ from headwater.engine.evaluation.evaluate import OutcomesFile, lds_from_files
 from headwater.engine.evaluation.labels import RelevantPairs, TextMatch
 from headwater.engine.evaluation.rankings import Ranking
 from headwater.engine.evaluation.retrieval import evaluate_retrieval
-from headwater.engine.presentation.plots import draw_retrieval
+from headwater.engine.presentation.plots import draw
 from headwater.store.errors import StoreFull
 from places import SHARED
 from scipy.stats import spearmanr
@@ -306,7 +306,7 @@ def test_seeds_that_contradict_each_other_leave_no_ceiling():
 def test_scores_that_differ_by_their_rounding_are_drawn(tmp_path: Path, values: list[float]) -> None:
     pytest.importorskip("matplotlib", reason="pictures are an extra")
     ranking = Ranking("q", ("a", "b", "c", "d"), ("yes", "no", "no", "no"), np.array(values, np.float32))
-    draw_retrieval(evaluate_retrieval([ranking], TextMatch("yes"), whole=True), str(tmp_path / "p.png"))
+    draw(evaluate_retrieval([ranking], TextMatch("yes"), whole=True), str(tmp_path / "p.png"))
     assert (tmp_path / "p.png").stat().st_size > 1000
 
 
@@ -322,7 +322,7 @@ def test_a_plot_that_fails_leaves_the_file_that_was_there(tmp_path: Path, monkey
     monkeypatch.setattr(figure.Figure, "savefig", fill_the_disk)
     ranking = Ranking("q", ("a", "b"), ("yes", "no"), np.array([2, 1], np.float32))
     with pytest.raises(StoreFull, match=r"p\.png cannot be written"):
-        draw_retrieval(evaluate_retrieval([ranking], TextMatch("yes"), whole=True), str(path))
+        draw(evaluate_retrieval([ranking], TextMatch("yes"), whole=True), str(path))
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 

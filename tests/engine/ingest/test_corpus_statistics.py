@@ -11,8 +11,7 @@ from headwater.engine.attribution.query_options import SearchOptions
 from headwater.engine.attribution.stored_scores import StoredScores
 from headwater.engine.data.documents import RecordErrors
 from headwater.engine.ingest.array_provider import ArrayProvider
-from headwater.engine.ingest.corpus_statistics import Pacing, collect_statistics, sample_places
-from headwater.engine.ingest.examples import Place
+from headwater.engine.ingest.corpus_statistics import Pacing, collect_statistics, corpus_sample
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
 from headwater.engine.models.language_model import ModelChoice
 from headwater.engine.presentation.terminal import print_info
@@ -269,13 +268,13 @@ def test_rows_whose_statistics_are_gone_are_not_continued_nor_asked(site):
         scores.prepare(provider, read_queries(provider))
 
 
-def test_a_sample_is_of_places_and_as_large_as_asked(site):
+def test_a_sample_is_of_numbers_and_as_large_as_asked(site):
     write(site / "a.npz", 300, 0)
     provider = ArrayProvider([str(site / "a.npz")], torch.device("cpu"), RecordErrors("fail"))
-    every = {example.place for example in provider.examples(Place())}
-    some = sample_places(provider, 40).places
-    assert len(some) == 40 and some < every and sample_places(provider).places == every
-    assert some == sample_places(provider, 40).places and sample_places(provider, 39).places < some
+    every = set(range(300))
+    some = corpus_sample(provider, 40).numbers
+    assert len(some) == 40 and some < every and corpus_sample(provider).numbers == every
+    assert some == corpus_sample(provider, 40).numbers and corpus_sample(provider, 39).numbers < some
 
 
 FAULTS = {

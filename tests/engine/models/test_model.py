@@ -172,12 +172,33 @@ def transposed_norm(tensors: dict[str, torch.Tensor]) -> None:
     tensors["model.norm.weight"] = torch.ones(16)
 
 
+def half_of_two(folder: Path) -> None:
+    """Rename the weights to the first of two files, of which the second is not there."""
+    from safetensors.torch import load_file
+
+    names = sorted(load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    places = {name: f"model-{1 + number % 2}.safetensors" for number, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+
+def cut(file: Path) -> None:
+    """Leave the first half of a file."""
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
 DAMAGE: dict[str, tuple[Any, str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
-    "a config that is no JSON": (lambda f: (f / "config.json").write_text("{"), "neither a model folder"),
-    "a width that is a list": (lambda f: edited_config(f, vocab_size=[[]]), "neither a model folder"),
-    "a negative width": (lambda f: edited_config(f, hidden_size=-1), "neither a model folder"),
-    "an unknown kind": (lambda f: edited_config(f, model_type="nonesuch"), "neither a model folder"),
+    "a config that is no JSON": (lambda f: (f / "config.json").write_text("{"), "has no config that loads"),
+    "a width that is a list": (lambda f: edited_config(f, vocab_size=[[]]), "has no config that loads"),
+    "a negative width": (lambda f: edited_config(f, hidden_size=-1), "has no config that loads"),
+    "an unknown kind": (lambda f: edited_config(f, model_type="nonesuch"), "has no config that loads"),
+    "a pointer in place of weights": (
+        lambda f: (f / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "model.safetensors is a pointer of Git LFS instead of weights: run git lfs pull",
+    ),
+    "half of its files": (half_of_two, "lacks model-2.safetensors: download the model again"),
+    "half a file": (lambda f: cut(f / "model.safetensors"), "does not load as a causal language model"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"no \*.safetensors"),
     "pickled weights": (pickled, "pytorch_model.bin, a pickle"),
     "a missing tensor": (lambda f: rewritten(f, lambda t: t.pop("model.norm.weight")), "model.norm.weight"),
@@ -224,7 +245,7 @@ def test_what_is_no_folder_is_no_model(where, tmp_path):
         path.write_text("hello")
     with pytest.raises(
         ModelError,
-        match=r"neither a model folder nor|x: no such folder\nhint: give a Hugging Face model folder or hub id$",
+        match=r"x: no such folder or file; give .* a GGUF file$|x is a file: give .* a GGUF file$",
     ) as caught:
         opened(path)
     assert "\n" not in str(caught.value)

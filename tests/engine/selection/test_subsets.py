@@ -10,7 +10,8 @@ import pytest
 from headwater.engine.runtime.run import Run
 from headwater.engine.selection.linear_features import LinearFeatures
 from headwater.engine.selection.prediction import Prediction, penalty_of
-from headwater.engine.selection.selection import Selection, SelectionRequest
+from headwater.engine.selection.selection import GreedySelection
+from headwater.engine.selection.selection_request import SelectionRequest
 from headwater.engine.selection.subset_counts import SubsetCounts
 from headwater.engine.selection.subsets import Subsets, SubsetSource, ids_or_mask, union
 from headwater.engine.selection.targets import Targets
@@ -132,18 +133,18 @@ def test_a_prediction_is_its_formula_and_a_selection_is_greedy(store: FeatureSto
     assert predicted.adds is not None
     np.testing.assert_allclose(predicted.adds[:, 0], expected, rtol=1e-3, atol=1e-5)
     assert predicted.sizes.tolist() == masks.sum(1).tolist()
-    result = Selection(features, SelectionRequest(count=1, penalty=0.5)).run(vector.astype(np.float32))
+    result = GreedySelection(features, SelectionRequest(count=1, penalty=0.5)).run(vector.astype(np.float32))
     assert result.choice.rows.tolist() == [int(np.argmax([utility(row == np.arange(ROWS)) for row in range(ROWS)]))]
     with pytest.raises(SettingsError, match="λ is a number of at least 0"):
         penalty_of(features, -1.0)
     for request in (SelectionRequest(), SelectionRequest(count=1, tokens=1), SelectionRequest(count=0)):
         with pytest.raises(SettingsError):
-            Selection(features, request)
+            GreedySelection(features, request)
 
 
 def test_a_selection_is_refused_before_its_files_are_read(store: FeatureStore) -> None:
     request = SelectionRequest(3, candidates="absent.txt", quotas=(("source", "a.npz", 1.0),))
     with pytest.raises(BudgetError, match="smallest budget that works"):
-        Selection(LinearFeatures(store, "vectors", Run(1)), request)
+        GreedySelection(LinearFeatures(store, "vectors", Run(1)), request)
     with pytest.raises(SettingsError, match=r"absent\.txt does not exist"):
-        Selection(LinearFeatures(store, "vectors", Run()), request)
+        GreedySelection(LinearFeatures(store, "vectors", Run()), request)

@@ -1,0 +1,1 @@
+"""What a person holds in Python: stores, answers, selections. The package's root gives these names: `import headwater as hw`."""

@@ -1,0 +1,179 @@
+"""Opens query sessions for a store held in Python: which method, which model, which options. Keeps a loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict
+
+from ...store.errors import SettingsError
+from ...store.feature_store import FeatureStore
+from ...store.json_values import JsonObject
+from ..attribution.open_session import text_method_of
+from ..attribution.query_options import MemberChoice, QueryOptions, SearchOptions
+from ..data.documents import Template
+from ..data.python_data import data_of
+from ..data.record_source import Data
+from ..fitting.fit_record import fits_of
+from ..ingest.member_model import MemberModel
+from ..ingest.text_settings import TextSettings
+from ..interface.registry import load as load_method
+from ..models.language_model import LanguageModel, ModelChoice, load
+from ..results.row_filter import RowFilter
+from ..results.table_plan import no_output
+from .arguments import PathLike
+
+DEFAULT_METHOD = "rise"
+
+
+class QueryKeywords(TypedDict, total=False):
+    """Further options of a question."""
+
+    minus: object
+    """Contrasting queries, as many as there are queries, or one: the score is that of a query minus that of its contrast."""
+    where: str | Sequence[str] | Mapping[str, str | Sequence[str]]
+    """Rank these examples only: "source=a.jsonl", or {"source": "a.jsonl"}; of several columns all conditions must be met."""
+    columns: PathLike
+    """A file with each example's id and the column of `where`, if it is not the store's."""
+    members: str | Sequence[str]
+    """Labels of the members whose scores are combined, or "all"."""
+    combine: Literal["mean", "sum"]
+    """How scores of members are combined."""
+    scan: str
+    """Precision of the copy that is scanned first, such as "int8" or "sign8192"."""
+    candidates: int
+    """With `scan`: number of rows per query that are scored again."""
+    certify: bool
+    """Whether an int8 scan proves that its answer is exact."""
+    partial: bool
+    """Whether an unfinished store or method is accepted."""
+    prompt_template: str
+    completion_template: str
+    text_template: str
+    """Which fields of a query's record are read, such as "{question}"; default: as the store's examples were."""
+    on_error: Literal["fail", "skip"]
+    """Whether a bad query is an error, or is skipped."""
+
+
+@dataclass(slots=True)
+class ModelHolder:
+    """The model of an open store, loaded at the first question and kept."""
+
+    choice: ModelChoice
+
+    def for_method(self, store: FeatureStore, method: str) -> ModelChoice:
+        """The choice of model for a question: the loaded one, unless the method reads texts, or the store has no model."""
+        if store.provenance["kind"] != "text" or text_method_of(method, store) is not None:
+            return self.choice
+        return self.loaded(store)
+
+    def loaded(self, store: FeatureStore) -> ModelChoice:
+        """The store's model, loaded.
+
+        Raises:
+            ModelError: the model is not there, or does not load.
+        """
+        if self.choice.loaded is None:
+            own = MemberModel.of_store(store).chosen(self.choice)
+            self.choice = replace(own, loaded=load(own))
+        return self.choice
+
+    def get(self, store: FeatureStore) -> LanguageModel:
+        """The loaded model."""
+        model = self.loaded(store).loaded
+        assert model is not None
+        return model
+
+
+def chosen_method(store: FeatureStore, name: str | None) -> str:
+    """The method of a question: the one that is named, or the only one of the store, or the default if it is there.
+
+    Raises:
+        SettingsError: none is named, and the store has none, or several without the default.
+    """
+    if name is not None:
+        return name
+    names = [*store.methods, *fits_of(store)]
+    if len(names) == 1 or DEFAULT_METHOD in names:
+        return DEFAULT_METHOD if DEFAULT_METHOD in names else names[0]
+    there = f"it has {', '.join(names)}" if names else "it has none"
+    raise SettingsError(
+        f"name a method of {store.url}: {there}; methods that compare texts, such as bm25, need no rows"
+    )
+
+
+def needs_model(store: FeatureStore, method: str) -> bool:
+    """Whether questions to a method are read by a model."""
+    return store.provenance["kind"] == "text" and text_method_of(method, store) is None
+
+
+def query_data(queries: object, name: str = "query") -> Data:
+    """Queries as data: a text, a record, several of these, a path or a table.
+
+    Raises:
+        CorpusError: they are of another type. SettingsError: they are several paths.
+    """
+    data = data_of(queries, texts=True, name=name)
+    if len(data) != 1:
+        raise SettingsError(f"{len(data)} files of queries: give one, or a list of records")
+    return data[0]
+
+
+def template_of(options: Mapping[str, object]) -> Template:
+    """The template that options name."""
+    text, prompt, completion = (str(options.get(f"{name}_template", "")) for name in ("text", "prompt", "completion"))
+    return Template(text, prompt, completion)
+
+
+def query_options(
+    options: QueryKeywords, top: int, model: ModelChoice, *, lowest: bool = False, every: bool = False
+) -> QueryOptions:
+    """Options of a query session; `every`: whether the scores of all examples are asked for."""
+    members = options.get("members", ())
+    labels = (members,) if isinstance(members, str) else tuple(members)
+    search = SearchOptions(
+        options.get("scan", ""), options.get("candidates"), options.get("certify", False),
+        members=MemberChoice(labels, options.get("combine", "mean")), partial=options.get("partial", False),
+    )  # fmt: skip
+    text = TextSettings(template_of(options), options.get("on_error", "fail"))
+    minus = None if options.get("minus") is None else query_data(options["minus"], "minus")
+    where = filter_of(options.get("where", ()), options.get("columns", ""))
+    search = replace(search, all_scores=every)
+    return QueryOptions(top, model, text, search, no_output if every else None, minus, lowest, where)
+
+
+def filter_of(where: str | Sequence[str] | Mapping[str, str | Sequence[str]], columns: PathLike = "") -> RowFilter:
+    """The conditions of `where`, and the file of their columns.
+
+    Raises:
+        SettingsError: a text is not COLUMN=VALUE.
+    """
+    if isinstance(where, Mapping):
+        values = {name: [value] if isinstance(value, str) else list(value) for name, value in where.items()}
+        return RowFilter(tuple((name, value) for name, own in values.items() for value in own), str(columns))
+    return RowFilter.parsed([where] if isinstance(where, str) else where, str(columns))
+
+
+@dataclass(frozen=True, slots=True)
+class MethodChoice:
+    """An attribution method with its settings, as :func:`method` makes it."""
+
+    name: str
+    settings: JsonObject
+
+    def __repr__(self) -> str:
+        settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
+        return f"method({self.name!r}{settings})"
+
+
+def method_choice(name: str, settings: JsonObject) -> MethodChoice:
+    """A method with settings that exist and have the right types.
+
+    Raises:
+        UnknownMethod: no such method is installed. SettingsError: a setting is unknown or of the wrong type.
+    """
+    try:
+        load_method(name).from_settings(settings)
+    except SettingsError as error:
+        raise SettingsError(f"method {name}: {error}") from None
+    return MethodChoice(name, dict(settings))

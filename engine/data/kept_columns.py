@@ -1,0 +1,64 @@
+"""Columns of a corpus that are kept beside its examples (`--keep`): their values as text. Knows no store and no document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+
+from ...store.errors import CorpusError
+from ...store.json_values import ParsedMapping
+from .formats import Fields
+from .record_values import as_json, scalar_text
+from .sources import Source, read_source
+
+_SAMPLE = 64  # records of each file in which a column is looked for
+
+
+def columns_of(keep: Sequence[str]) -> set[str]:
+    """The fields of a record that hold kept columns: of `meta.topic` the field `meta`, unless there is one of the whole name."""
+    return {*keep, *(name.partition(".")[0] for name in keep)}
+
+
+def kept_columns_of(provenance: ParsedMapping) -> tuple[str, ...]:
+    """The columns that a store keeps, by its provenance."""
+    return tuple(provenance.get("keep", ()))
+
+
+def kept_values(fields: Fields, keep: Sequence[str]) -> tuple[str, ...]:
+    """The values of kept columns as text: scalars as ids are written, lists and objects as JSON; "" for null, NaN and absent."""
+    return tuple(_text(_value(fields, name)) for name in keep)
+
+
+def require_columns(sources: Sequence[Source], keep: Sequence[str]) -> None:
+    """Check that kept columns are there, before anything is written.
+
+    Raises:
+        CorpusError: no file has the column among its first records; or a file cannot be read.
+    """
+    missing, names = set(keep), dict[str, None]()
+    for source in sources:
+        if not missing or source.format == "absent":
+            break
+        for record in islice(read_source(source, 0, columns_of(keep)), _SAMPLE):
+            names |= dict.fromkeys(record.fields)
+            missing -= {name for name in missing if _value(record.fields, name) is not None}
+    if absent := [name for name in keep if name in missing and name not in names]:
+        raise CorpusError(
+            f"--keep {absent[0]}: the first records have no such field; they have {', '.join(names) or 'none'}"
+        )
+
+
+def _value(fields: Fields, name: str) -> object:
+    """The value of a field, or of one inside an object: `meta.topic`; None if there is none."""
+    if name in fields:
+        return fields[name]
+    outer, dot, inner = name.partition(".")
+    value = fields.get(outer) if dot else None
+    return _value(value, inner) if isinstance(value, dict) else None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=as_json)
+    return scalar_text(value)

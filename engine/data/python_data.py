@@ -1,0 +1,248 @@
+"""From Python objects to data: paths and URLs, texts, records, token ids, tables and data sets of other libraries, generators.
+
+Knows no model and no store. Another library is imported only for an object of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ...store.errors import CorpusError
+from .decompression import split_suffix
+from .formats import SUFFIXES, Fields
+from .record_source import Data, RecordSource
+from .record_values import RecordDigest, plain_record, plain_records, plain_value
+from .spooled_records import spool
+from .table_records import TableRecords, column_values, table_records
+
+STREAM_SAMPLE = 256
+"""Records of a streamed data set that enter its digest."""
+_DIGITS = 6  # of the digest in a name
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+|hf:\S+")
+_FILE_SUFFIXES = {*SUFFIXES, ".npz", ".zarr"}
+_EXPECTED = (
+    "expected a path or URL, texts, dicts, token ids, a generator of these, or a table or data set of datasets, pandas, polars, "
+    "Arrow or PyTorch"
+)
+
+
+def data_of(value: object, *, texts: bool, name: str = "") -> list[Data]:
+    """What can be read as a corpus or as queries, from any of these objects:
+
+    - `pathlib.Path`, or a string. With `texts` (queries) a string is a text, unless it is a URL, names a file or folder, or looks
+      like a file's name: no white space, and the suffix of a format. Without (a corpus) it is always a path, glob or URL.
+    - a dict: one record. A list or tuple of dicts: records; of strings: texts, or paths and URLs if all look so.
+    - token ids: lists of integers (a list of integers alone is one example), or an integer array or tensor of 1 or 2 dimensions.
+      All tokens but the first are targets.
+    - a generator or other iterable of texts, dicts or token ids: it is read once and written to a temporary file (`TMPDIR`),
+      about as large as its records as JSONL.
+    - `datasets.Dataset` and `IterableDataset`; data frames of pandas (without its index) and polars; polars' lazy frames, which
+      are run once; Arrow tables, readers, data sets, and any object with `__arrow_c_stream__`; a map-style PyTorch data set.
+    - a list or tuple of such tables and data sets: each is a source of its own.
+
+    Records are identified by all their contents, in whatever object they come: equal records are the same corpus. Of an
+    `IterableDataset` only the first 256 records and its description are read for this. Objects must not be changed while they are
+    read.
+
+    `name`: of the records, in messages and in ids (NAME:1, …). By default `texts-`, `records-` or `tokens-` and the start of the
+    digest.
+
+    Raises:
+        CorpusError: the object is of another type, holds nothing, or mixes kinds; or a record is no dict.
+    """
+    if isinstance(value, RecordSource):
+        return [value]
+    if isinstance(value, str):
+        return [value] if not texts or looks_like_path(value) else [_of_sequence([value], name)]
+    if isinstance(value, os.PathLike):
+        return [str(os.fspath(value))]
+    if table := table_records(value):
+        return [_of_table(table, name)]
+    if isinstance(value, Mapping):
+        return [_of_sequence([value], name)]
+    if isinstance(value, (list, tuple)):
+        return _of_list(value, texts, name)
+    return [_of_other(value, name)]
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether a string is a URL, names an existing file or folder, or looks like the name of a data file."""
+    if _URL.fullmatch(text):
+        return True
+    if not text or "\n" in text or "\0" in text or len(text) > 4096:
+        return False
+    try:
+        exists = Path(text).exists()
+    except OSError:  # such as a name that is too long
+        return False
+    return exists or (not re.search(r"\s", text) and split_suffix(Path(text).name)[0] in _FILE_SUFFIXES)
+
+
+def _of_list(values: list[Any] | tuple[Any, ...], texts: bool, name: str) -> list[Data]:
+    """Data of a list: paths, records, or each element's own data."""
+    if not values:
+        raise CorpusError(f"an empty {type(values).__name__} has no records: {_EXPECTED}")
+    if isinstance(values[0], (str, os.PathLike)):
+        paths = [isinstance(v, os.PathLike) or (isinstance(v, str) and looks_like_path(v)) for v in values]
+        if all(paths):
+            return [str(os.fspath(value)) for value in values]
+        if any(paths):
+            path, text = values[paths.index(True)], values[paths.index(False)]
+            raise CorpusError(
+                f"a list holds either paths or texts, not both: {str(path)!r} names a file, {_shown(text)} does not; give two"
+            )
+    if all(_is_integer(value) for value in values):  # one example's tokens
+        return [_of_sequence([values], name)]
+    if _kind(values[0]) is None:
+        parts = (data_of(value, texts=texts, name=name and f"{name}-{i}") for i, value in enumerate(values, 1))
+        return list(chain.from_iterable(parts))
+    return [_of_sequence(values, name)]
+
+
+def _of_other(value: Any, name: str) -> RecordSource:
+    """Records of an array, a generator, or an object that is indexed by numbers.
+
+    Raises:
+        CorpusError: the object is none of these.
+    """
+    if isinstance(value, (set, frozenset)):
+        raise CorpusError("a set has no order, so its records would have no numbers: give a list")
+    if not isinstance(value, (bytes, bytearray, memoryview, range)):
+        if to_list := column_values(value):
+            return _of_array(value, to_list, name)
+        if isinstance(value, Iterator):
+            return _of_iterator(value, name)
+        if hasattr(value, "__len__") and hasattr(value, "__getitem__"):
+            return _of_sequence(value, name)
+        if isinstance(value, Iterable):
+            return _of_iterator(iter(value), name)
+    if callable(value):
+        called = getattr(value, "__name__", type(value).__name__)
+        raise CorpusError(f"a function was given: call it, as in {called}(), and give what it returns")
+    raise _unreadable(value)
+
+
+def _of_array(value: Any, to_list: Callable[[], list[Any]], name: str) -> RecordSource:
+    """Records of an array or column of texts, dicts or token ids: of NumPy, torch, pandas, polars or Arrow."""
+    shape = getattr(value, "shape", (len(value),))
+    if len(shape) == 2 and _is_integer_array(value):
+        return _of_sequence(value, name)
+    if len(shape) != 1:
+        raise _unreadable(value)
+    values = to_list()
+    return _of_sequence([values] if values and all(map(_is_integer, values)) else values, name)
+
+
+def _unreadable(value: object) -> CorpusError:
+    return CorpusError(f"a value of type {type(value).__name__} cannot be read as records: {_EXPECTED}")
+
+
+def _of_sequence(values: Any, name: str) -> RecordSource:
+    """Records of an object with a length, indexed by numbers."""
+    count = len(values)
+    if not count:
+        raise CorpusError(f"an empty {type(values).__name__} has no records: {_EXPECTED}")
+    kind = _require_kind(values[0])
+
+    def read(start: int) -> Iterator[Fields]:
+        return (_as_record(values[at], kind, at + 1) for at in range(start, count))
+
+    return _source(read, _digest(read(0)), kind, name)
+
+
+def _of_table(table: TableRecords, name: str) -> RecordSource:
+    """Records of a table; of a stream, whose end may be far, only the first records enter the digest."""
+
+    def read(start: int) -> Iterator[Fields]:
+        return plain_records(table.read(start), start)
+
+    if not table.description:
+        return _source(read, _digest(read(0)), "record", name)
+    digest = RecordDigest(table.description)
+    for _, fields in zip(range(STREAM_SAMPLE), read(0), strict=False):
+        digest.add(fields)
+    source = _source(read, digest, "record", name)
+    return RecordSource(source.name, source.digest, 0, source.records)
+
+
+def _of_iterator(values: Iterator[Any], name: str) -> RecordSource:
+    """Records that can be read only once."""
+    first = next(values, None)
+    if first is None:
+        raise CorpusError("a generator gave no records: was it read before?")
+    kind, digest = _require_kind(first), RecordDigest()
+    records = (_as_record(value, kind, number) for number, value in enumerate(chain([first], values), 1))
+    return _source(spool(records, digest), digest, kind, name)
+
+
+def _digest(records: Iterable[Fields]) -> RecordDigest:
+    digest = RecordDigest()
+    for fields in records:
+        digest.add(fields)
+    return digest
+
+
+def _source(read: Callable[[int], Iterator[Fields]], digest: RecordDigest, kind: str, name: str) -> RecordSource:
+    if not digest.count:
+        raise CorpusError(f"a table without rows has no records: {_EXPECTED}")
+    value = digest.hexdigest()
+    own_name = name or f"{'tokens' if kind == 'tokens' else kind + 's'}-{value[:_DIGITS]}"
+    return RecordSource(own_name, value, digest.count, read, plain=kind == "text")
+
+
+def _kind(value: object) -> str | None:
+    """text, record or tokens: what an element is; None for anything else."""
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, Mapping):
+        return "record"
+    if isinstance(value, (list, tuple)):
+        return "tokens" if value and all(_is_integer(item) for item in value) else None
+    return "tokens" if _is_integer_array(value) and len(getattr(value, "shape", ())) == 1 else None
+
+
+def _require_kind(first: object) -> str:
+    if (kind := _kind(first)) is None:
+        raise CorpusError(f"record 1 is of type {type(first).__name__}: expected a text, a dict or a list of token ids")
+    return kind
+
+
+def _as_record(value: object, kind: str, number: int) -> Fields:
+    """An element as a record.
+
+    Raises:
+        CorpusError: it is of another kind than the first.
+    """
+    if kind == "record":
+        return plain_record(value, number)
+    if _kind(value) != kind:
+        expected = "a text" if kind == "text" else "a list of token ids"
+        raise CorpusError(f"record {number} is {_shown(value)}: expected {expected}, as record 1 is")
+    if kind == "text":
+        return {"text": str(value)}
+    ids = plain_value(value)
+    return {"input_ids": ids, "labels": ids}
+
+
+def _shown(value: object) -> str:
+    """A value in a message: its type, and of a text the start."""
+    return (
+        repr(value if len(value) <= 40 else value[:40] + "…") if isinstance(value, str) else f"a {type(value).__name__}"
+    )
+
+
+def _is_integer(value: object) -> bool:
+    """Whether a value is a whole number, of Python or NumPy, and no truth value."""
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        getattr(value, "shape", None) == () and _is_integer_array(value)
+    )
+
+
+def _is_integer_array(value: object) -> bool:
+    """Whether an array, tensor or scalar of NumPy, torch or the like holds whole numbers."""
+    return re.search(r"\bu?int\d+$", str(getattr(value, "dtype", ""))) is not None

@@ -1,0 +1,132 @@
+"""Scores of some examples only, of a contrast of two answers, and the lowest first, beside NumPy on all scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from headwater.engine.attribution.open_session import open_session
+from headwater.engine.attribution.query_options import QueryOptions, SearchOptions
+from headwater.engine.ingest.ingest_job import IngestJob, prepare
+from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.results.group_labels import GroupColumn
+from headwater.engine.results.groups import Groups
+from headwater.engine.results.result_tables import value_rows
+from headwater.engine.results.row_filter import RowFilter
+from headwater.engine.runtime.run import Run
+from headwater.store.errors import BudgetError, DataError, SettingsError
+from small import save_model, sentences, write_corpus
+
+ROWS, QUERIES, TOP = 60, 3, 7
+METHODS = ("rise", "grasp", "bm25")  # inner products, a function of the method's own, texts
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two files, and two files of queries."""
+    folder = tmp_path_factory.mktemp("derived")
+    model, texts = save_model(folder / "model"), sentences(ROWS)
+    corpus = [write_corpus(folder / "a.jsonl", texts[:25]), write_corpus(folder / "b.jsonl", texts[25:])]
+    for number in (QUERIES, QUERIES + 1, 1):
+        write_corpus(folder / f"queries{number}.jsonl", sentences(number, seed=number))
+    methods = {"rise": {"kr": 16, "kh": 16, "kg": 8}, "grasp": {}}
+    prepare(IngestJob([str(path) for path in corpus], str(folder / "S"), ModelChoice(str(model)), methods)).ingest()
+    return folder
+
+
+def opened(work: Path, method: str, run: Run | None = None, queries: int = QUERIES, **options: object):
+    choice = QueryOptions(TOP, **options)
+    return open_session(str(work / "S"), method, str(work / f"queries{queries}.jsonl"), choice, run or Run())
+
+
+def scores_of(session) -> np.ndarray:
+    return np.concatenate([part.copy() for _, part in session.scores()])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_lowest_scores_come_first(work: Path, method: str):
+    scores = scores_of(opened(work, method))
+    results = opened(work, method, lowest=True).attribute()
+    order = np.argsort(scores, 0, kind="stable")[:TOP].T
+    np.testing.assert_array_equal(results.rows, order)
+    np.testing.assert_array_equal(results.scores, np.take_along_axis(scores, order.T, 0).T)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_examples_that_meet_the_conditions_are_ranked(work: Path, method: str):
+    scores = scores_of(opened(work, method))
+    session = opened(work, method, where=RowFilter((("source", "b.jsonl"),)))
+    own = 25 + np.argsort(-scores[25:], 0, kind="stable")[:TOP].T
+    np.testing.assert_array_equal(session.attribute().rows, own)
+    filtered = scores_of(session)
+    assert np.isnan(filtered[:25]).all()
+    np.testing.assert_array_equal(filtered[25:], scores[25:])
+    value = np.concatenate([part.copy() for _, part in session.value()])
+    assert np.isnan(value[:25]).all() and np.isfinite(value[25:]).all()
+    best = session.most_valuable()
+    np.testing.assert_allclose(best.scores[0], np.sort(value[25:])[::-1][:TOP])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("contrasting", (QUERIES, 1))
+def test_a_contrast_is_the_difference_of_scores(work: Path, method: str, contrasting: int):
+    minus = str(work / f"queries{contrasting}.jsonl")
+    scores = scores_of(opened(work, method)) - scores_of(opened(work, method, queries=contrasting))
+    session = opened(work, method, queries=QUERIES, minus=minus)
+    np.testing.assert_array_equal(scores_of(session), scores)
+    np.testing.assert_array_equal(session.attribute().rows, np.argsort(-scores, 0, kind="stable")[:TOP].T)
+    value = np.concatenate([part.copy() for _, part in session.value()])
+    np.testing.assert_allclose(value, scores.mean(1, dtype=np.float64), rtol=1e-6)
+
+
+def test_all_three_at_once(work: Path):
+    minus, where = str(work / "queries1.jsonl"), RowFilter((("source", "a.jsonl"),))
+    scores = (scores_of(opened(work, "rise")) - scores_of(opened(work, "rise", queries=1)))[:25]
+    results = opened(work, "rise", minus=minus, where=where, lowest=True).attribute()
+    np.testing.assert_array_equal(results.rows, np.argsort(scores, 0, kind="stable")[:TOP].T)
+
+
+def test_fewer_eligible_examples_than_k_are_all_there_are(work: Path, tmp_path: Path):
+    table = write_corpus(tmp_path / "kinds.jsonl", [])
+    ids = [f"{name}:{line}" for name, lines in (("a.jsonl", 25), ("b.jsonl", 35)) for line in range(1, lines + 1)]
+    table.write_text(
+        "".join(f'{{"id": "{name}", "kind": "{"few" if n < 3 else "many"}"}}\n' for n, name in enumerate(ids))
+    )
+    where = RowFilter((("kind", "few"),), str(table))
+    results = opened(work, "rise", where=where).attribute()
+    assert results.rows.shape == (QUERIES, 3) and set(results.rows.ravel().tolist()) == {0, 1, 2}
+
+
+def test_what_cannot_be_derived_is_refused(work: Path):
+    with pytest.raises(DataError, match=r"no example has source=c\.jsonl: there are a\.jsonl, b\.jsonl"):
+        opened(work, "rise", where=RowFilter((("source", "c.jsonl"),)))
+    with pytest.raises(DataError, match="4 contrasting queries for 3 queries: expected as many, or one"):
+        opened(work, "rise", minus=str(work / "queries4.jsonl"))
+    with pytest.raises(SettingsError, match="leave out --scan"):
+        opened(work, "rise", lowest=True, search=SearchOptions(precision="int8"))
+    with pytest.raises(SettingsError, match="--where source: expected COLUMN=VALUE"):
+        RowFilter.parsed(["source"])
+    with pytest.raises(BudgetError):
+        opened(work, "rise", Run(1000), lowest=True)
+
+
+def test_values_and_groups_are_of_the_ranked_examples_alone(work: Path, tmp_path: Path):
+    ids = [f"{name}:{line}" for name, lines in (("a.jsonl", 25), ("b.jsonl", 35)) for line in range(1, lines + 1)]
+    table = tmp_path / "kinds.jsonl"
+    table.write_text(
+        "".join(f'{{"id": "{name}", "kind": "{n % 2}", "third": "{n % 3}"}}\n' for n, name in enumerate(ids))
+    )
+    session = opened(work, "rise", where=RowFilter((("kind", "1"), ("third", "0"), ("third", "1")), str(table)))
+    rows = [row for row in range(ROWS) if row % 2 and row % 3 < 2]
+    parts = list(value_rows(session.value(), session.store))
+    assert [row for part in parts for row in part["row"]] == rows
+    groups = Groups(GroupColumn(session.store, "third", str(table), ROWS))
+    (first, *_) = groups.tables(groups.sums(session.scores(), QUERIES), session.query_ids)
+    scores = scores_of(opened(work, "rise"))[:, 0]
+    expected = {name: scores[[row for row in rows if row % 3 == int(name)]] for name in ("0", "1")}
+    assert dict(zip(first["group"], first["examples"], strict=True)) == {
+        name: len(own) for name, own in expected.items()
+    }
+    for name, mean in zip(first["group"], first["mean"], strict=True):
+        assert mean == pytest.approx(expected[name].mean(dtype=np.float64))

@@ -1,0 +1,160 @@
+"""Queries as the shell gives them, and what is made of their answers: one text, a prompt, stdin, the model's own answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import headwater as hw
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from headwater.cli import main
+from running import done, headwater
+from small import save_model, sentences, tree, write_corpus
+
+SMALL = [part for name, value in (("kr", 16), ("kh", 16), ("kg", 8)) for part in ("--set", f"rise.{name}", value)]
+PAIR = ("--prompt", "river ", "--completion", "stone light")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two files, with rise and grasp."""
+    folder = tmp_path_factory.mktemp("questions")
+    save_model(folder / "model")
+    write_corpus(folder / "a.jsonl", sentences(25))
+    write_corpus(folder / "b.jsonl", sentences(35, seed=1))
+    done("ingest", folder / "a.jsonl", folder / "b.jsonl", "--store", folder / "S", "--model", folder / "model",
+         "--method", "rise", "--method", "grasp", *SMALL)  # fmt: skip
+    (folder / "pair.jsonl").write_text('{"prompt": "river ", "completion": "stone light"}\n')
+    return folder
+
+
+def answers(*words: object, stdin: str | None = None) -> list[dict]:
+    result = CliRunner().invoke(main, ["attribute", *map(str, words), "--json"], input=stdin)
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def essence(rows: list[dict]) -> list[tuple]:
+    names = ("rank", "score", "row", "method", "query_prompt", "query_completion")
+    return [tuple(row[name] for name in names) for row in rows]
+
+
+def test_a_prompt_with_its_completion_is_the_query_of_a_file(work: Path):
+    from_file = answers(work / "S", "--queries", work / "pair.jsonl")
+    assert essence(answers(work / "S", *PAIR)) == essence(from_file) and len(from_file) == 10
+    piped = answers(work / "S", "--queries", "-", stdin=(work / "pair.jsonl").read_text())
+    assert essence(piped) == essence(from_file)
+
+
+def test_a_text_is_a_completion_without_a_prompt(work: Path):
+    rows = answers(work / "S", "--query", "river stone", "--query", "paper winter", "--top", 2)
+    assert [(row["query_prompt"], row["query_completion"]) for row in rows] == [
+        ("", "river stone"), ("", "river stone"), ("", "paper winter"), ("", "paper winter"),
+    ]  # fmt: skip
+    assert essence(answers(work / "S", "--queries", "-", "--top", 2, stdin="river stone\n\npaper winter\n")) == essence(
+        rows
+    )
+
+
+def test_the_model_s_own_answer_is_asked_about_and_shown_first(work: Path):
+    result = done("attribute", work / "S", "--prompt", "river stone ", "--generate", "--new-tokens", 6, "--top", 1)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(work / "model"),
+        AutoTokenizer.from_pretrained(work / "model"),
+    )
+    ids = torch.tensor([tokenizer("river stone ")["input_ids"]])
+    made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, pad_token_id=0)
+    answer = tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True)
+    assert result.stderr.startswith(f"river stone  → {answer}".split("\n")[0][:20])
+    (row,) = answers(work / "S", "--prompt", "river stone ", "--generate", "--new-tokens", 6, "--top", 1)
+    assert (row["query_prompt"], row["query_completion"]) == ("river stone ", answer)
+
+
+def test_opponents_conditions_and_contrasts(work: Path):
+    store = hw.open(work / "S", progress=False)
+    question = {"prompt": "river ", "completion": "stone light"}
+    scores = store.scores(question, method="rise")[0]
+    rows = answers(work / "S", *PAIR, "--bottom", 4, "--method", "rise")
+    assert [row["row"] for row in rows] == np.argsort(scores, kind="stable")[:4].tolist()
+    of_a = answers(work / "S", *PAIR, "--where", "source=a.jsonl", "--top", 50)
+    assert sorted(row["row"] for row in of_a) == list(range(25))
+    minus = answers(work / "S", "--query", "river stone light", "--minus", work / "pair.jsonl", "--top", 3)
+    difference = store.scores("river stone light", method="rise")[0] - scores
+    assert [row["row"] for row in minus] == np.argsort(-difference, kind="stable")[:3].tolist()
+    done("value", work / "S", "--queries", work / "pair.jsonl", "--where", "source=b.jsonl", "-o", work / "v.parquet")
+    assert pq.read_table(work / "v.parquet")["row"].to_pylist() == list(range(25, 60))
+
+
+def test_several_methods_stand_side_by_side(work: Path, tmp_path: Path):
+    shown = done("attribute", work / "S", *PAIR, "--method", "rise", "--method", "bm25", "--top", 3).stdout
+    assert "=== rise ===" in shown and "=== bm25 ===" in shown and "have in common" in shown
+    done(
+        "attribute", work / "S", *PAIR, "--method", "rise", "--method", "bm25", "--top", 3, "-o", tmp_path / "o.parquet"
+    )
+    table = pq.read_table(tmp_path / "o.parquet")
+    assert table["method"].to_pylist() == ["rise"] * 3 + ["bm25"] * 3
+    said = json.loads(done("info", tmp_path / "o.parquet", work / "S", "--json").stdout)
+    assert said["origin"]["method"] == "rise, bm25" and said["origin"]["settings"]["rise"]["kr"] == 16
+
+
+def test_the_method_may_be_left_out_where_it_is_clear(work: Path, tmp_path: Path):
+    assert {row["method"] for row in answers(work / "S", *PAIR)} == {"rise"}
+    done("ingest", work / "a.jsonl", "--store", tmp_path / "one", "--model", work / "model", "--method", "repsim")
+    assert {row["method"] for row in answers(tmp_path / "one", *PAIR)} == {"repsim"}
+    done("add", tmp_path / "one", "grasp")
+    result = headwater("attribute", tmp_path / "one", *PAIR)
+    assert result.exit_code == 1 and "it has repsim, grasp" in result.stderr
+
+
+def test_a_method_is_added_without_the_corpus(work: Path, tmp_path: Path):
+    for name in ("ingested", "added"):
+        write_corpus(tmp_path / "c.jsonl", sentences(30))
+        done(
+            "ingest", tmp_path / "c.jsonl", "--store", tmp_path / name, "--model", work / "model", "--method", "repsim"
+        )
+    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "ingested", "--model", work / "model", *SMALL)
+    (tmp_path / "c.jsonl").unlink()
+    done("add", tmp_path / "added", "rise", *SMALL)
+    assert tree(tmp_path / "added") == tree(tmp_path / "ingested")
+
+
+def test_a_part_of_the_examples_is_selected(work: Path, tmp_path: Path):
+    done("select", work / "S", "--queries", work / "pair.jsonl", "--count", "10%", "-o", tmp_path / "six.jsonl")
+    done("select", work / "S", "--queries", work / "pair.jsonl", "--count", 6, "-o", tmp_path / "6.jsonl")
+    assert (tmp_path / "six.jsonl").read_text() == (tmp_path / "6.jsonl").read_text()
+    done("select", work / "S", "--queries", work / "pair.jsonl", "--count", 5, "--where", "source=a.jsonl",
+         "-o", tmp_path / "a.jsonl")  # fmt: skip
+    assert {json.loads(line)["source"] for line in (tmp_path / "a.jsonl").read_text().splitlines()} == {"a.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no query"),
+        (["--query", "a", "--queries", "pair.jsonl"], "queries in several ways"),
+        (["--prompt", "a"], "1 prompts and 0 completions"),
+        (["--prompt", "a", "--completion", "b", "--generate"], "--generate makes the completions"),
+        (["--query", "river stone", "--where", "source"], "expected COLUMN=VALUE"),
+        (["--query", "river stone", "--where", "source=c.jsonl"], "there are a.jsonl, b.jsonl"),
+        (["--query", "river stone", "--where", "author=me"], "has no column author"),
+        (["--query", "river stone", "--method", "rise", "--method", "bm25", "--all-scores", "s.zarr"], "several methods"),
+        (["--query", "river stone", "--bottom", "2", "--scan", "int8"], "leave out --scan"),
+        (["--query", "river stone", "--minus", "none.jsonl"], "no such file"),
+    ],
+)  # fmt: skip
+def test_what_is_no_question_is_refused_in_one_line(work: Path, words: list[str], message: str):
+    result = headwater("attribute", work / "S", *words)
+    assert result.exit_code in (1, 2) and message in result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 2 and "Traceback" not in result.stderr
+
+
+def test_stdin_that_holds_no_queries_is_refused(work: Path):
+    for stdin, message in (("", "no query in stdin"), ('{"text": "a b"}\n{"text"\n', "stdin:2: bad JSON")):
+        result = CliRunner().invoke(main, ["attribute", str(work / "S"), "--queries", "-"], input=stdin)
+        assert result.exit_code == 1 and message in result.stderr, result.stderr
