@@ -14,8 +14,8 @@ from ...store.layout import Array
 from ..data.record_values import scalar_text
 from ..data.sources import find_sources, read_source
 from ..data.stored_arrays import reading
+from ..results.answers_origin import KEY
 from ..results.example_table import Examples, joined_texts
-from ..results.result_files import KEY
 from .matrices import read_array
 from .retrieval import Ranking
 

@@ -156,6 +156,8 @@ def test_values_and_groups_have_their_origin_too(place: Path, tmp_path: Path) ->
         for form in FORMATS:
             done("value", *words, *more, "-o", tmp_path / f"{name}.{form}")
             assert "of this store, as it is now" in done("info", tmp_path / f"{name}.{form}", place / "S").stdout
+    done("attribute", *words, "--all-scores", tmp_path / "all.zarr")
+    assert "answers of rise, of this store, as it is now" in done("info", tmp_path / "all.zarr", place / "S").stdout
     whole = json.loads((tmp_path / "v.json").read_text())
     assert len(whole["rows"]) == 21 and set(whole) == {"headwater", "rows"}
     done("self-influence", place / "S", "--method", "rise", "-o", tmp_path / "s.csv")
