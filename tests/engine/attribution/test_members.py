@@ -202,7 +202,8 @@ def test_members_with_different_numbers_of_rows_are_refused(work: Path, tmp_path
     assert refused.exit_code == 1 and "rows of rise@1 for 90 of 95 examples" in refused.stderr
     partial = headwater(*words, "--partial")
     assert (
-        partial.exit_code == 1 and "the members rise, rise@1 have 90 to 95 rows: run headwater ingest" in partial.stderr
+        partial.exit_code == 1
+        and "the members rise, rise@1 have 90 to 95 rows\nhint: run headwater ingest" in partial.stderr
     )
 
 
