@@ -15,7 +15,7 @@ from ..data.record_source import Data
 from ..fitting.fit_record import fits_of
 from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
-from ..interface.method import TextSimilarity
+from ..interface.method import BlockSimilarity, TextSimilarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..models.language_model import pick_device
@@ -31,6 +31,7 @@ from .query_options import ONE_SCAN, TEN_BEST, MemberChoice, QueryOptions
 from .query_session import QuerySession
 from .recovered_session import RecoveredSession
 from .stored_members import StoredMembers
+from .stored_method import stored_method
 from .stored_scores import StoredScores
 from .stored_session import StoredSession
 from .text_session import TextSession
@@ -65,9 +66,18 @@ def open_session(
     Raises:
         HeadwaterError: the store, the model, the queries or an option cannot be used, or the plan exceeds the budget.
     """
-    if not options.derived:
+    if not options.derived or _scans_for_lowest(FeatureStore.open(store), method, options):
         return _open(store, method, queries, options, run)
     return _derived(store, method, queries, options, run)
+
+
+def _scans_for_lowest(store: FeatureStore, method: str, options: QueryOptions) -> bool:
+    """Whether the lowest scores are those of a scan with negated queries: of stored rows, by inner products, and nothing else
+    is derived.
+    """
+    if options.minus is not None or options.where.conditions or options.search.members.labels:
+        return False
+    return method in store.methods and not isinstance(stored_method(store, method), BlockSimilarity)
 
 
 def _derived(store: str, method: str, queries: Data, options: QueryOptions, run: Run) -> DerivedSession:

@@ -48,11 +48,12 @@ def _rows(path: str) -> Iterator[ParsedJson]:
         for record in read_source(source, 0, None):
             if record.error:
                 raise CorpusError(f"{path}:{record.line}: {record.error}")
-            if set(record.fields) == {KEY, "queries"}:
-                for query in record.fields["queries"]:
+            fields: ParsedJson = record.fields
+            if set(fields) == {KEY, "queries"}:
+                for query in fields["queries"]:
                     yield from ({"query_id": query["id"], **answer} for answer in query["answers"])
             else:
-                yield record.fields
+                yield fields
 
 
 def _answer(path: str, query: str, rows: Sequence[ParsedJson]) -> Ranking:

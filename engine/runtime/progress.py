@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar on a terminal, plain lines elsewhere. Knows nothing of the work."""
+"""Progress of long work: a bar on a terminal, a line in a notebook, lines on stderr elsewhere. Knows nothing of the work."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .messages import PLAIN, message, style
+from .notebook_line import NotebookLine, in_notebook
 from .run import Progress
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def clock(seconds: float) -> str:
 class ProgressDisplay:
     """Shows the progress of a run, one stage after the other. Call :meth:`show` with each report.
 
-    On a terminal a progress bar, by the library rich; elsewhere a line every few seconds, so that a log stays readable: text, or
-    JSON if the messages' style is so.
+    On a terminal a progress bar, by the library rich; in a notebook one line that is updated in place, and removed at the end;
+    elsewhere a line every few seconds, so that a log stays readable: text, or JSON if the messages' style is so.
     """
 
     def __init__(self, interval: float = 5.0) -> None:
@@ -37,6 +38,7 @@ class ProgressDisplay:
         self._interval, self._stage = interval, ""
         self._bars: Bars | None = None
         self._task: TaskID | None = None
+        self._notebook = NotebookLine() if in_notebook() and style() == PLAIN else None
         self._first_share: float | None = None  # of the stage, at its first report
         self._first_time = self._last_print = time.monotonic()
         self.started: float | None = None
@@ -57,6 +59,8 @@ class ProgressDisplay:
         line = f"{progress.done:,}{f' {progress.note}' if progress.note else ''}{percent}{until}"
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=share or 0.0, note=line)
+        elif self._notebook is not None:
+            self._notebook.show(progress.stage, share, line)
         elif time.monotonic() - self._last_print >= self._interval:
             self._last_print = time.monotonic()
             message("progress", f"{progress.stage}: {line}", stage=progress.stage, done=progress.done,
@@ -82,7 +86,7 @@ class ProgressDisplay:
             self._last_print = now  # the first stage began with the display
         self._first_share = None
         self._stage, self.started = progress.stage, self.started or now
-        if sys.stderr.isatty() and style() == PLAIN:
+        if self._notebook is None and sys.stderr.isatty() and style() == PLAIN:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bars
@@ -101,3 +105,5 @@ class ProgressDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+        if self._notebook is not None:
+            self._notebook.close()
