@@ -178,7 +178,7 @@ def plan() -> None:
 
 @main.command()
 @click.option("--model", type=click.Choice(["small", "smollm2"]), default="small", show_default=True,
-              help="A small model trained from scratch, or SmolLM2-135M, fine-tuned on planted facts.")  # fmt: skip
+              help="Model: a small one trained from scratch, or SmolLM2-135M, fine-tuned on planted facts.")  # fmt: skip
 @click.option(
     "--workdir", metavar="DIR", help="Folder of the corpus, the model and the store.  [default: demo, or demo-MODEL]"
 )

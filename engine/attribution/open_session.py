@@ -89,7 +89,8 @@ def _derived(store: str, method: str, queries: Data, options: QueryOptions, run:
     search, minus = options.search, options.minus
     if search.precision or search.certify or search.device is not None:
         raise SettingsError(
-            "--bottom, --minus and --where scan the rows as they are stored: leave out --scan, --certify and --device cuda"
+            "--bottom, --minus and --where scan the rows as they are stored",
+            hint="leave out --scan, --certify and --device cuda",
         )
     plain = replace(options, minus=None, lowest=False, where=RowFilter(), search=replace(search, all_scores=True))
     plain = replace(plain, further=options.output)
@@ -113,12 +114,12 @@ def _open(store: str, method: str, queries: Data, options: QueryOptions, run: Ru
     if text_method:
         if replace(search, all_scores=False, partial=False) != ONE_SCAN:
             raise SettingsError(
-                f"method {method} stores no rows: leave out --scan, --candidates, --certify and --device"
+                f"method {method} stores no rows", hint="leave out --scan, --candidates, --certify and --device"
             )
         return TextSession(feature_store, (method, text_method), queries, options, run)
     if is_fitted(method, feature_store):
         if replace(search, all_scores=False, partial=False, device=None) != ONE_SCAN:
-            raise SettingsError(f"method {method} stores no rows: leave out --scan, --candidates and --certify")
+            raise SettingsError(f"method {method} stores no rows", hint="leave out --scan, --candidates and --certify")
         return RecoveredSession(feature_store, method, queries, options, run)
     stored = StoredScores(feature_store, method, run.budget, search)
     member = MemberModel.of_rows(feature_store, method)
@@ -136,9 +137,11 @@ def _members_session(
     """
     choice, kind = options.search.members, load(method)
     if text_method_of(method, store):
-        raise SettingsError(f"method {method} compares texts and has no members: leave out --members")
+        raise SettingsError(f"method {method} compares texts and has no members", hint="leave out --members")
     if replace(options.search, all_scores=False, partial=False, members=MemberChoice(), device=None) != ONE_SCAN:
-        raise SettingsError("--members scans the rows as they are stored: leave out --scan, --candidates and --certify")
+        raise SettingsError(
+            "--members scans the rows as they are stored", hint="leave out --scan, --candidates and --certify"
+        )
     name, fitted = method_of(method), is_fitted(method, store)
     if fitted:
         more = f"headwater fit {store.url} --method {name}@MEMBER"
