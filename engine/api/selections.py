@@ -94,8 +94,8 @@ class Selection:
         return records
 
     def save(self, path: PathLike, *, original: bool = False) -> None:
-        """Write the records to a .jsonl file. `original`: the corpus's own records with all their fields, from its files where they
-        were at the ingestion, with order, gain, row and id in the field `headwater`.
+        """Write the records to a .jsonl file. `original`: the corpus's own records with all their fields, read from its files at
+        their recorded paths, with order, gain, row and id in the field `headwater`.
 
         Raises:
             SettingsError: another suffix, or original records of a store of arrays.
