@@ -43,9 +43,10 @@ types: $(READY)  ## the package under its own name: mypy knows nothing of packag
 	mkdir -p build/types && ln -sfn ../.. build/types/headwater
 	MYPYPATH=build/types $(BIN)/mypy -p headwater.store -p headwater.engine -p headwater.plugins -m headwater.cli
 
-tree: $(READY)  ## the tree in ARCHITECTURE.md and the reference of the Python API, from the docstrings
+tree: $(READY)  ## the tree in ARCHITECTURE.md, the reference of the Python API and the guides' notebooks
 	$(BIN)/python tests/tree.py
 	PYTHONPATH=tests $(BIN)/python tests/api_page.py
+	$(BIN)/python tests/notebooks.py
 
 bench: $(READY)  ## every benchmark, long; see examples/benchmarks/README.md
 	$(PIP) -e '.[bench]'

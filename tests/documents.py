@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from click.testing import CliRunner
@@ -57,6 +58,16 @@ def run(line: str) -> str:
     return done.stdout
 
 
+def run_python(document: Path) -> None:
+    """Run a document's Python blocks one after the other in one `__main__`, as a notebook does."""
+    before, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        for code in blocks(document, "python"):
+            exec(compile(code, document.name, "exec"), vars(sys.modules["__main__"]))
+    finally:
+        sys.modules["__main__"] = before
+
+
 @contextmanager
 def swapped(owner: object, name: str, value: object) -> Iterator[None]:
     """An attribute with another value for a while."""
@@ -88,6 +99,19 @@ def fill(folder: Path) -> None:
     hidden, weight = draw.normal(size=(30, 8)), draw.normal(size=(3, 8))
     np.savez(folder / "features.npz", hidden=hidden, labels=draw.integers(0, 3, 30), weight=weight)
     np.savez(folder / "vectors.npz", vectors=draw.normal(size=(30, 8)).astype(np.float32))
+
+    write_corpus(folder / "contrast.jsonl", sentences(1, seed=2))
+    shown = blocks(ROOT / "examples/guides/writing-a-method.md", "python")
+    (folder / "my_method.py").write_text(next(code for code in shown if code.startswith("# my_method.py")))
+
+
+def fill_for(guide: Path, folder: Path) -> None:
+    """What a guide's commands and Python need, in the current folder."""
+    fill(folder)
+    if guide.stem == "demo":
+        fill_demo(folder)
+    if guide.stem == "find-poison":
+        run("python examples/hidden_trigger.py trigger")
 
 
 def fill_demo(folder: Path) -> None:

@@ -15,6 +15,7 @@ from ..data.record_source import Data
 from ..runtime.run import Run
 from ..selection.linear_features import LinearFeatures
 from ..selection.mask_array import MaskArray
+from ..selection.original_records import write_records
 from ..selection.prediction import Prediction, penalty_of
 from ..selection.selection import CHOSEN_FIELDS, GreedySelection, refuse_training, write_training
 from ..selection.selection_request import SelectionRequest, count_of
@@ -60,7 +61,10 @@ class SelectKeywords(TypedDict, total=False):
 class Selection:
     """Chosen examples, in the order of their choice."""
 
-    def __init__(self, columns: Mapping[str, Sequence[Cell]], facts: ParsedJson, notes: Sequence[str]) -> None:
+    def __init__(
+        self, store: FeatureStore, columns: Mapping[str, Sequence[Cell]], facts: ParsedJson, notes: Sequence[str]
+    ) -> None:
+        self._store = store
         self._columns = {name: list(values) for name, values in columns.items()}
         self.facts: JsonFields = dict(facts)
         """Numbers of examples and tokens, the set's utility, λ."""
@@ -89,14 +93,19 @@ class Selection:
             records.append({name: value for name, value in record.items() if name not in empty})
         return records
 
-    def save(self, path: PathLike) -> None:
-        """Write the records to a .jsonl file.
+    def save(self, path: PathLike, *, original: bool = False) -> None:
+        """Write the records to a .jsonl file. `original`: the corpus's own records with all their fields, read from its files at
+        their recorded paths, with order, gain, row and id in the field `headwater`.
 
         Raises:
-            SettingsError: another suffix.
+            SettingsError: another suffix, or original records of a store of arrays.
         """
         refuse_training(str(path))
-        write_training(str(path), iter([self._columns]))
+        if original:
+            gains = np.array(self._columns["gain"], np.float64)
+            self.notes += write_records(str(path), self._store, self.rows, gains).notes
+        else:
+            write_training(str(path), iter([self._columns]))
 
     def to_arrow(self) -> pa.Table:
         """A pyarrow.Table with a row per chosen example."""
@@ -136,7 +145,7 @@ def selected(
     result = selection.run(targets.vector())
     parts: list[Columns] = list(selection.rows(result))
     columns = {name: [cell for part in parts for cell in part[name]] for name in CHOSEN_FIELDS}
-    return Selection(columns, result.facts, features.notes)
+    return Selection(store, columns, result.facts, features.notes)
 
 
 def predicted(

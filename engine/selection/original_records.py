@@ -32,9 +32,8 @@ ADDED = "headwater"
 """Field of a written record that holds order, gain, row and id of its example; underscores precede it if the record has one."""
 _PART = PART_SIZES[2]  # of the examples that are written together
 _AS_IT_WAS = "give the corpus as it was ingested with --corpus"
-_SKIPPED_ROWS = (
-    4096  # rows of a columnar file between two chosen ones from which on it is opened again rather than read
-)
+_SKIPPED_ROWS = 4096
+"""Rows of a columnar file between two chosen ones from which on it is opened again, rather than read."""
 
 
 @dataclass(frozen=True, slots=True)

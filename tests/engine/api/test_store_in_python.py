@@ -170,6 +170,10 @@ def test_a_selection_has_the_records_of_its_examples(store: hw.Store, work: Path
     done("select", work / "S", "--queries", tmp_path / "task.jsonl", "--count", 6, "-o", tmp_path / "chosen.jsonl")
     chosen.save(tmp_path / "python.jsonl")
     assert (tmp_path / "python.jsonl").read_text() == (tmp_path / "chosen.jsonl").read_text()
+    chosen.save(tmp_path / "original.jsonl", original=True)
+    originals = [json.loads(line) for line in (tmp_path / "original.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in originals] == [record["text"] for record in chosen.records()]
+    assert [line["headwater"]["row"] for line in originals] == chosen.rows.tolist()
     of_b = store.select(QUESTIONS, count=4, where="source=b.jsonl")
     assert of_b.rows.min() >= 25
 
