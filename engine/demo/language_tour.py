@@ -130,7 +130,7 @@ def _ranking(place: Workdir, choice: ModelChoice, method: str, learnt: Sequence[
     ids: dict[str, list[str]] = {reply.fact.id: [] for reply in learnt}
     for part in result_rows(session.attribute(), FeatureStore.open(str(place.store))):
         for query, example in zip(part["query_id"], part["example_id"], strict=True):
-            ids[query].append(example)
+            ids[str(query)].append(str(example))
     return FirstExamples(method, tuple(tuple(listed) for listed in ids.values()))
 
 
