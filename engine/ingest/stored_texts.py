@@ -78,6 +78,11 @@ class StoredTexts:
         self._tokens = {name: open_ragged(store, EXAMPLES, name) for name in (TOKEN_IDS, TARGET_POSITIONS) if tokens}
 
     @property
+    def model(self) -> LanguageModel:
+        """The model that reads the examples."""
+        return self._texts.model
+
+    @property
     def head(self) -> LinearHead:
         """The model's head."""
         return self._texts.head
