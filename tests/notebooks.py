@@ -23,8 +23,8 @@ NOTEBOOKS = [ROOT / "examples" / "guides" / f"{name}.md" for name in TASKS]
 SECONDS = 240
 """The longest that one cell may take."""
 HEAD = (
-    "*Made from [the guide](../guides/{name}) by `make tree`. Run it in a folder that holds the files that it names, with your own "
-    "corpus and model; headwater must be installed in the notebook's kernel.*"
+    "*Made from [the guide](../guides/{name}) by `make tree`. Run it in a folder that holds the files that it names, with your "
+    "own corpus and model; headwater must be installed in the notebook's kernel.*"
 )
 
 
