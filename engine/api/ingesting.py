@@ -107,7 +107,7 @@ def ingest(
     job = IngestJob(
         data_of(data, texts=False), str(store), holder.choice, stored, text_settings(options), options.get("batch_tokens"),
         options.get("keep_text"), options.get("keep_tokens"), options.get("append", False), options.get("seeds", 1),
-        str(options.get("base", "")),
+        str(options.get("base", "")), keep=tuple(options.get("keep", ())),
     )  # fmt: skip
     opened = ingested(job, holder, memory, progress=progress)
     fit_all(opened, holder, fitted, memory, progress=progress)

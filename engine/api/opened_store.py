@@ -31,7 +31,7 @@ from .comparison import Comparison, compared
 from .display import table_html
 from .opening import MethodChoice, ModelHolder, QueryKeywords, chosen_method, query_data, query_options
 from .progress_choice import shown_run
-from .selections import Selection, SelectKeywords, selected
+from .selections import Selection, SelectKeywords, predicted, selected
 from .values import Values, exported_scores
 
 if TYPE_CHECKING:
@@ -203,6 +203,22 @@ class Store:
         """
         with self._run() as run:
             return selected(self._opened, self._model, query_data(task, "task"), count, method, options, run)
+
+    @checked
+    def predict(
+        self, task: object, subsets: Any, method: str | None = None, **options: Unpack[SelectKeywords]
+    ) -> Array:
+        """(S,) float64: how much training on each subset helps a task, redundant examples counting less (GRASP's surrogate).
+
+        task: as for `select`. subsets: (S, N) masks of 0 and 1, or the path of a file of subsets. method: whose rows are the
+        examples' features.
+
+        >>> import numpy as np
+        >>> store.predict("questions.jsonl", np.eye(3, len(store))).shape
+        (3,)
+        """
+        with self._run() as run:
+            return predicted(self._opened, self._model, query_data(task, "task"), subsets, method, options, run)
 
     @checked
     def add(self, *methods: str | MethodChoice, seeds: int = 1) -> Store:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from ...store.layout import Array
 from ..data.record_source import Data
 from ..runtime.run import Run
 from ..selection.linear_features import LinearFeatures
-from ..selection.prediction import penalty_of
+from ..selection.mask_array import MaskArray
+from ..selection.original_records import write_records
+from ..selection.prediction import Prediction, penalty_of
 from ..selection.selection import CHOSEN_FIELDS, GreedySelection, refuse_training, write_training
 from ..selection.selection_request import SelectionRequest, count_of
+from ..selection.subsets import SubsetSource
 from ..selection.targets import TaskFile, read_targets
 from .arguments import PathLike
 from .attributions import as_pandas
@@ -58,7 +61,10 @@ class SelectKeywords(TypedDict, total=False):
 class Selection:
     """Chosen examples, in the order of their choice."""
 
-    def __init__(self, columns: Mapping[str, Sequence[Cell]], facts: ParsedJson, notes: Sequence[str]) -> None:
+    def __init__(
+        self, store: FeatureStore, columns: Mapping[str, Sequence[Cell]], facts: ParsedJson, notes: Sequence[str]
+    ) -> None:
+        self._store = store
         self._columns = {name: list(values) for name, values in columns.items()}
         self.facts: JsonFields = dict(facts)
         """Numbers of examples and tokens, the set's utility, λ."""
@@ -87,14 +93,19 @@ class Selection:
             records.append({name: value for name, value in record.items() if name not in empty})
         return records
 
-    def save(self, path: PathLike) -> None:
-        """Write the records to a .jsonl file.
+    def save(self, path: PathLike, *, original: bool = False) -> None:
+        """Write the records to a .jsonl file. `original`: the corpus's own records with all their fields, read from its files at
+        their recorded paths, with order, gain, row and id in the field `headwater`.
 
         Raises:
-            SettingsError: another suffix.
+            SettingsError: another suffix, or original records of a store of arrays.
         """
         refuse_training(str(path))
-        write_training(str(path), iter([self._columns]))
+        if original:
+            gains = np.array(self._columns["gain"], np.float64)
+            self.notes += write_records(str(path), self._store, self.rows, gains).notes
+        else:
+            write_training(str(path), iter([self._columns]))
 
     def to_arrow(self) -> pa.Table:
         """A pyarrow.Table with a row per chosen example."""
@@ -127,15 +138,35 @@ def selected(
     options: SelectKeywords, run: Run,
 ) -> Selection:  # fmt: skip
     """Choose examples for a task: see :meth:`Store.select`."""
-    name = method or ("grasp" if "grasp" in store.methods else chosen_method(store, None))
-    features = LinearFeatures(store, name, run, partial=options.get("partial", False))
+    features = features_of(store, method, options, run)
     penalty = penalty_of(features, options.get("penalty"))
     selection = GreedySelection(features, request_of(count, features.rows, penalty, options))
-    targets = read_targets(features, TaskFile(task, options.get("by", ""), model.for_method(store, name)))
+    targets = read_targets(features, TaskFile(task, options.get("by", ""), model.for_method(store, features.name)))
     result = selection.run(targets.vector())
     parts: list[Columns] = list(selection.rows(result))
     columns = {name: [cell for part in parts for cell in part[name]] for name in CHOSEN_FIELDS}
-    return Selection(columns, result.facts, features.notes)
+    return Selection(store, columns, result.facts, features.notes)
+
+
+def predicted(
+    store: FeatureStore, model: ModelHolder, task: Data, subsets: Any, method: str | None, options: SelectKeywords, run: Run
+) -> Array:  # fmt: skip
+    """Utilities of subsets for a task: see :meth:`Store.predict`."""
+    features = features_of(store, method, options, run)
+    if isinstance(subsets, PathLike):
+        source: SubsetSource | MaskArray = SubsetSource(store, features.rows, str(subsets))
+    else:
+        source = MaskArray(np.asarray(subsets), features.rows)
+    prediction = Prediction(features, source, 1, options.get("penalty"))
+    targets = read_targets(features, TaskFile(task, "", model.for_method(store, features.name)))
+    values: Array = prediction.run(targets).values[:, 0]
+    return values
+
+
+def features_of(store: FeatureStore, method: str | None, options: SelectKeywords, run: Run) -> LinearFeatures:
+    """The rows of a method as features; `grasp` by default if the store has it."""
+    name = method or ("grasp" if "grasp" in store.methods else chosen_method(store, None))
+    return LinearFeatures(store, name, run, partial=options.get("partial", False))
 
 
 def request_of(count: int | str | None, rows: int, penalty: float, options: SelectKeywords) -> SelectionRequest:

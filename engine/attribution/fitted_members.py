@@ -91,8 +91,8 @@ class FittedMembers:
             return files * count
         if len(files) != count:
             raise SettingsError(
-                f"{', '.join(self.names)} were fitted to {len(bases)} files of arrays: give --queries {count} files, "
-                "one for each in this order, separated by commas"
+                f"{', '.join(self.names)} were fitted to {len(bases)} files of arrays",
+                hint=f"give --queries {count} files, one for each in this order, separated by commas",
             )
         return files
 

@@ -14,7 +14,7 @@ from ..data.python_data import data_of
 from ..data.record_source import Data, RecordSource, name_of_data
 from ..data.sources import find_sources, read_source
 from ..ingest.examples import Place
-from ..ingest.open_provider import query_provider, query_settings
+from ..ingest.open_provider import is_plain, query_provider
 from ..ingest.text_provider import TextProvider
 from ..ingest.text_settings import TextSettings
 from ..models.language_model import LanguageModel, ModelChoice
@@ -46,9 +46,10 @@ def with_answers(prompts: Data, store: FeatureStore, generation: Generation) -> 
     """
     if store.provenance["kind"] != "text":
         raise SettingsError(f"{store.url} was made from arrays: it has no model that answers")
-    settings = query_settings(prompts, store.provenance, generation.text)
-    records = [_with_place(fields, settings.template) for fields in _records(prompts)]
-    source = RecordSource(name_of_data(prompts), "", len(records), lambda start: iter(records[start:]))
+    template = generation.text.completed_from(store.provenance).template
+    records = [_with_place(fields, template) for fields in _records(prompts)]
+    plain = is_plain(prompts)
+    source = RecordSource(name_of_data(prompts), "", len(records), lambda start: iter(records[start:]), plain)
     provider = query_provider(source, store, generation.model, generation.text)
     assert isinstance(provider, TextProvider)
     answers = list(_answers(provider, generation.tokens))
@@ -68,9 +69,8 @@ def _records(prompts: Data) -> Iterator[Mapping[str, object]]:
 def _with_place(fields: Mapping[str, object], template: Template) -> dict[str, object]:
     """A record with a stand-in where its answer would be."""
     record = dict(fields)
-    if template.completion:
-        names = [part.partition("}")[0] for part in template.completion.split("{")[1:]]
-        return record | dict.fromkeys(names, _ANSWER)
+    if template.completion and all(isinstance(record.get(name), str) for name in template.fields_of_prompt):
+        return record | {name: record.get(name) or _ANSWER for name in template.fields_of_completion}
     for name, role, content in (("messages", "role", "content"), ("conversations", "from", "value")):
         if isinstance(turns := record.get(name), list):
             before = turns[:-1] if turns and turns[-1].get(role) in ("assistant", "gpt") else turns

@@ -15,7 +15,7 @@ from ..data.record_source import Data
 from ..fitting.fit_record import fits_of
 from ..ingest.member_model import MemberModel
 from ..ingest.open_provider import query_provider
-from ..interface.method import TextSimilarity
+from ..interface.method import BlockSimilarity, TextSimilarity
 from ..interface.registry import load
 from ..interface.subset_method import SubsetMethod
 from ..models.language_model import pick_device
@@ -31,6 +31,7 @@ from .query_options import ONE_SCAN, TEN_BEST, MemberChoice, QueryOptions
 from .query_session import QuerySession
 from .recovered_session import RecoveredSession
 from .stored_members import StoredMembers
+from .stored_method import stored_method
 from .stored_scores import StoredScores
 from .stored_session import StoredSession
 from .text_session import TextSession
@@ -65,9 +66,18 @@ def open_session(
     Raises:
         HeadwaterError: the store, the model, the queries or an option cannot be used, or the plan exceeds the budget.
     """
-    if not options.derived:
+    if not options.derived or _scans_for_lowest(FeatureStore.open(store), method, options):
         return _open(store, method, queries, options, run)
     return _derived(store, method, queries, options, run)
+
+
+def _scans_for_lowest(store: FeatureStore, method: str, options: QueryOptions) -> bool:
+    """Whether the lowest scores are those of a scan with negated queries: of stored rows, by inner products, and nothing else
+    is derived.
+    """
+    if options.minus is not None or options.where.conditions or options.search.members.labels:
+        return False
+    return method in store.methods and not isinstance(stored_method(store, method), BlockSimilarity)
 
 
 def _derived(store: str, method: str, queries: Data, options: QueryOptions, run: Run) -> DerivedSession:
@@ -79,7 +89,8 @@ def _derived(store: str, method: str, queries: Data, options: QueryOptions, run:
     search, minus = options.search, options.minus
     if search.precision or search.certify or search.device is not None:
         raise SettingsError(
-            "--bottom, --minus and --where scan the rows as they are stored: leave out --scan, --certify and --device cuda"
+            "--bottom, --minus and --where scan the rows as they are stored",
+            hint="leave out --scan, --certify and --device cuda",
         )
     plain = replace(options, minus=None, lowest=False, where=RowFilter(), search=replace(search, all_scores=True))
     plain = replace(plain, further=options.output)
@@ -103,12 +114,12 @@ def _open(store: str, method: str, queries: Data, options: QueryOptions, run: Ru
     if text_method:
         if replace(search, all_scores=False, partial=False) != ONE_SCAN:
             raise SettingsError(
-                f"method {method} stores no rows: leave out --scan, --candidates, --certify and --device"
+                f"method {method} stores no rows", hint="leave out --scan, --candidates, --certify and --device"
             )
         return TextSession(feature_store, (method, text_method), queries, options, run)
     if is_fitted(method, feature_store):
         if replace(search, all_scores=False, partial=False, device=None) != ONE_SCAN:
-            raise SettingsError(f"method {method} stores no rows: leave out --scan, --candidates and --certify")
+            raise SettingsError(f"method {method} stores no rows", hint="leave out --scan, --candidates and --certify")
         return RecoveredSession(feature_store, method, queries, options, run)
     stored = StoredScores(feature_store, method, run.budget, search)
     member = MemberModel.of_rows(feature_store, method)
@@ -126,9 +137,11 @@ def _members_session(
     """
     choice, kind = options.search.members, load(method)
     if text_method_of(method, store):
-        raise SettingsError(f"method {method} compares texts and has no members: leave out --members")
+        raise SettingsError(f"method {method} compares texts and has no members", hint="leave out --members")
     if replace(options.search, all_scores=False, partial=False, members=MemberChoice(), device=None) != ONE_SCAN:
-        raise SettingsError("--members scans the rows as they are stored: leave out --scan, --candidates and --certify")
+        raise SettingsError(
+            "--members scans the rows as they are stored", hint="leave out --scan, --candidates and --certify"
+        )
     name, fitted = method_of(method), is_fitted(method, store)
     if fitted:
         more = f"headwater fit {store.url} --method {name}@MEMBER"

@@ -20,6 +20,7 @@ from ...store.layout import Array
 from ..arrays.kernels.heaps import Heaps, merged
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
+from ..results.answers_origin import KEY, origin_of
 from ..results.example_table import PartSize
 from ..results.results import QueryText, Results
 from ..results.score_export import export
@@ -148,7 +149,8 @@ def mean_scores(scores: ScoreBlocks) -> ScoreBlocks:
 
 def export_session(session: QuerySession, path: str, facts: JsonObject = MappingProxyType({})) -> None:
     """Write all scores of a session; `facts` become attributes of the group."""
-    attributes = {"method": session.name, **facts}
+    origin = origin_of(session.store, session.name, session.rows)
+    attributes = {"method": session.name, KEY: origin.to_json(), **facts}
     export(path, session.scores(), session.rows, session.query_ids, attributes)
 
 

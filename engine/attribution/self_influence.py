@@ -154,6 +154,7 @@ def _model_shape(store: FeatureStore, name: str, model: ModelChoice) -> ModelSha
         return choice.loaded.head.model_shape if choice.loaded else model_shape_of(choice.path)
     if not model.path:
         raise SettingsError(
-            f"{store.url} was made from arrays, and the method needs the head in them: give one of the files with --model FILE"
+            f"{store.url} was made from arrays, and the method needs the head in them",
+            hint="give one of the files with --model FILE",
         )
     return ArrayProvider([model.path], pick_device(ModelChoice("").device), RecordErrors("fail")).head.model_shape

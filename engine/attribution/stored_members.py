@@ -73,7 +73,7 @@ class StoredMembers:
         rows = [stored.rows for stored in self._stored.values()]
         if len(set(rows)) > 1:
             counts = f"the members {', '.join(self.names)} have {min(rows):,} to {max(rows):,} rows"
-            raise StoreMissing(f"{counts}: run {finishing_command(self.store)} to continue")
+            raise StoreMissing(counts, hint=f"run {finishing_command(self.store)} to continue")
         return rows[0]
 
     @property

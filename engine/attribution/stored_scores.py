@@ -71,7 +71,7 @@ class StoredScores:
             raise SettingsError("--candidates works with --scan PRECISION only")
         if search.device is not None and (search.precision or search.certify or search.all_scores):
             raise SettingsError(
-                "--device cuda scans the rows as they are stored: leave out --scan, --certify and --all-scores"
+                "--device cuda scans the rows as they are stored", hint="leave out --scan, --certify and --all-scores"
             )
         self._compressed = self._compressed_rows() if search.precision or search.certify else None
 
@@ -80,15 +80,17 @@ class StoredScores:
         name, search = self._search.precision or "int8", self._search
         if isinstance(self.method, BlockSimilarity):
             raise SettingsError(
-                f"method {self.name} has its own score function, which needs the rows as stored: leave out --scan and --certify"
+                f"method {self.name} has its own score function, which needs the rows as stored",
+                hint="leave out --scan and --certify",
             )
         if search.all_scores:
             raise SettingsError(
-                "--all-scores and --by score the rows as they are stored: leave out --scan and --certify"
+                "--all-scores and --by score the rows as they are stored", hint="leave out --scan and --certify"
             )
         if search.certify and (name != "int8" or search.candidates is not None):
             raise SettingsError(
-                "--certify works with --scan int8 only, and chooses the number of candidates itself: leave out --candidates"
+                "--certify works with --scan int8 only, and chooses the number of candidates itself",
+                hint="leave out --candidates",
             )
         copies = self.store.copies(self.name)
         if name not in copies:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from ...store.feature_store import FeatureStore
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
@@ -21,12 +25,14 @@ class StoredSession:
     """A :class:`QuerySession` of a method with stored rows."""
 
     def __init__(self, stored: StoredScores, provider: Provider, options: QueryOptions, run: Run = SILENT) -> None:
-        """Read the queries, make the memory plan.
+        """Read the queries, make the memory plan. With `options.lowest`, the best examples are those with the lowest scores: the
+        best of the negated queries, whose scores are the negated scores to the last bit.
 
         Raises:
             CorpusError: a query cannot be used, or there is none. BudgetError: the plan exceeds the budget.
         """
         self._stored, self._provider, self._top, self._run = stored, provider, options.top, run
+        self._lowest = options.lowest
         self._queries = read_queries(provider)
         self.plan: Plan
         self.shape: ScanShape
@@ -90,11 +96,11 @@ class StoredSession:
 
     def attribute(self) -> Results:
         """The best examples of each query."""
-        return self._stored.attribute(self._prepared(), self.query_ids, self._top, self.shape, self._run)
+        return self._signed(self._stored.attribute(self._ranking(), self.query_ids, self._top, self.shape, self._run))
 
     def most_valuable(self) -> Results:
         """The best examples for all queries together."""
-        return self._stored.most_valuable(self._prepared(), self._top, self.shape, self._run)
+        return self._signed(self._stored.most_valuable(self._ranking(), self._top, self.shape, self._run))
 
     def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) scores), over all examples in order."""
@@ -107,6 +113,15 @@ class StoredSession:
     def export(self, path: str) -> None:
         """Write the scores of all examples for all queries to a new .zarr group."""
         export_session(self, path)
+
+    def _ranking(self) -> QueryMatrix:
+        """The queries by which examples are ranked: negated if the lowest scores rank first."""
+        matrix = self._prepared()
+        return replace(matrix, matrix=np.negative(matrix.matrix)) if self._lowest else matrix
+
+    def _signed(self, results: Results) -> Results:
+        """Results with the scores of the queries as they are."""
+        return replace(results, scores=np.negative(results.scores)) if self._lowest else results
 
     def _prepared(self) -> QueryMatrix:
         return self._stored.prepare(self._provider, self._queries)

@@ -74,11 +74,13 @@ class TextSession:
         """  # fmt: skip
         name = method[0]
         if not store.provenance.get("text"):
-            raise SettingsError(f"{store.url} keeps no texts, which method {name} compares: ingest without --no-text")
+            raise SettingsError(
+                f"{store.url} keeps no texts, which method {name} compares", hint="ingest without --no-text"
+            )
         self.store, self.name, self._method, self._top, self._run = store, name, method[1], options.top, run
         self.rows = store.rows(EXAMPLES)
         if not self.rows:
-            raise StoreMissing(f"{store.url} has no examples yet: run ingest again to continue")
+            raise StoreMissing(f"{store.url} has no examples yet", hint="run ingest again to continue")
         self._unfinished = require_whole(store, partial=options.search.partial)
         record_errors = RecordErrors(options.text.on_error)
         self._queries = _read(queries, query_settings(queries, store.provenance, options.text), record_errors)

@@ -170,9 +170,10 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
         else:
             sums = groups.sums(session.scores(), len(session.query_ids))
     print_notes(session.notes)
-    tables = groups.tables(sums, [TOGETHER] if together else session.query_ids, session.parts)
+    about = about_answers(session, together=together)
+    tables = groups.tables(sums, [TOGETHER] if together else session.query_ids, session.parts, about)
     if arguments.output:
-        write_parts(arguments.output, GROUP_FIELDS, tables, about_answers(session, together=together))
+        write_parts(arguments.output, GROUP_FIELDS, tables, about)
         echo(f"{arguments.output}: {len(groups.names)} groups", err=True)
         return
     count = 1 if together else len(session.query_ids)

@@ -65,7 +65,7 @@ def open_decompressed(path: str, lines_read: Callable[[], int], *, places: bool 
     except (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         reason = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split()) or repr(error)
         where = f"{path}:{lines_read()}: cannot read beyond this" if lines_read() else f"{path}: cannot read"
-        raise CorpusError(f"{where}: {reason}") from error
+        raise CorpusError(f"{where}: {reason}", hint=getattr(error, "hint", "")) from error
 
 
 class _ZstdReader(io.RawIOBase):

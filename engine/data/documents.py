@@ -89,6 +89,16 @@ class Template:
     """Whether the last answer of a conversation is a target (the default), or all of them are."""
 
     @property
+    def fields_of_prompt(self) -> tuple[str, ...]:
+        """Names of the fields in the prompt's template."""
+        return tuple(_FIELD.findall(self.prompt))
+
+    @property
+    def fields_of_completion(self) -> tuple[str, ...]:
+        """Names of the fields in the completion's template."""
+        return tuple(_FIELD.findall(self.completion))
+
+    @property
     def names_fields(self) -> bool:
         """Whether a template is given, so that no fields are detected."""
         return bool(self.text or self.prompt or self.completion)

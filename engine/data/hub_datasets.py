@@ -39,7 +39,7 @@ def hub_dataset(reference: str) -> RecordSource:
     assert parsed, "is_hub_dataset says so"
     options = dict(parse_qsl(parsed["query"] or "", keep_blank_values=True))
     if unknown := sorted(set(options) - set(_OPTIONS)):
-        raise CorpusError(f"{reference}: unknown option {unknown[0]!r}: expected {', '.join(_OPTIONS)}")
+        raise CorpusError(f"{reference}: unknown option {unknown[0]!r}", hint=f"the options are {', '.join(_OPTIONS)}")
     with _naming(reference):
         dataset = _load(parsed["name"], {_OPTIONS[option]: value for option, value in options.items()})
         if isinstance(dataset, dict):
@@ -54,7 +54,7 @@ def _load(name: str, options: dict[str, str]) -> Any:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise CorpusError(f"hf:{name}: data sets by name need pip install 'headwater[datasets]'") from None
+        raise CorpusError(f"hf:{name}: datasets is not installed", hint="pip install 'headwater[datasets]'") from None
     return load_dataset(name, streaming=True, **options)
 
 
@@ -66,7 +66,7 @@ def _only_split(splits: dict[str, Any], reference: str, options: dict[str, str])
     """
     if len(splits) != 1:
         first = f"{reference}{'&' if options else '?'}split={next(iter(splits))}"
-        raise CorpusError(f"{reference} has the splits {', '.join(splits)}: name one, as in {first}")
+        raise CorpusError(f"{reference} has the splits {', '.join(splits)}", hint=f"name one, as in {first}")
     return next(iter(splits.values()))
 
 
@@ -87,5 +87,7 @@ def _naming(name: str, where: Callable[[], str] = str) -> Iterator[None]:
     except (CorpusError, GeneratorExit):
         raise
     except Exception as error:  # of the library, of its file systems, of a file's reader
-        words = " ".join(str(error).split()) if isinstance(error, ValueError) else reason_of(error, "hf://datasets")
-        raise CorpusError(f"{name}{where()}: {words}") from None
+        words, hint = reason_of(error, "hf://datasets")
+        if isinstance(error, ValueError):  # its own words name the splits or configurations that there are
+            words, hint = " ".join(str(error).split()), ""
+        raise CorpusError(f"{name}{where()}: {words}", hint=hint) from None

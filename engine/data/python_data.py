@@ -26,7 +26,7 @@ _DIGITS = 6  # of the digest in a name
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+|hf:\S+")
 _FILE_SUFFIXES = {*SUFFIXES, ".npz", ".zarr"}
 _EXPECTED = (
-    "expected a path or URL, texts, dicts, token ids, a generator of these, or a table or data set of datasets, pandas, polars, "
+    "give a path or URL, texts, dicts, token ids, a generator of these, or a table or data set of datasets, pandas, polars, "
     "Arrow or PyTorch"
 )
 
@@ -86,16 +86,15 @@ def looks_like_path(text: str) -> bool:
 def _of_list(values: list[Any] | tuple[Any, ...], texts: bool, name: str) -> list[Data]:
     """Data of a list: paths, records, or each element's own data."""
     if not values:
-        raise CorpusError(f"an empty {type(values).__name__} has no records: {_EXPECTED}")
+        raise CorpusError(f"an empty {type(values).__name__} has no records", hint=_EXPECTED)
     if isinstance(values[0], (str, os.PathLike)):
         paths = [isinstance(v, os.PathLike) or (isinstance(v, str) and looks_like_path(v)) for v in values]
         if all(paths):
             return [str(os.fspath(value)) for value in values]
         if any(paths):
             path, text = values[paths.index(True)], values[paths.index(False)]
-            raise CorpusError(
-                f"a list holds either paths or texts, not both: {str(path)!r} names a file, {_shown(text)} does not; give two"
-            )
+            text = f"a list holds either paths or texts: {str(path)!r} names a file, {_shown(text)} does not"
+            raise CorpusError(text, hint="give two lists")
     if all(_is_integer(value) for value in values):  # one example's tokens
         return [_of_sequence([values], name)]
     if _kind(values[0]) is None:
@@ -111,7 +110,7 @@ def _of_other(value: Any, name: str) -> RecordSource:
         CorpusError: the object is none of these.
     """
     if isinstance(value, (set, frozenset)):
-        raise CorpusError("a set has no order, so its records would have no numbers: give a list")
+        raise CorpusError("a set has no order, so its records would have no numbers", hint="give a list")
     if not isinstance(value, (bytes, bytearray, memoryview, range)):
         if to_list := column_values(value):
             return _of_array(value, to_list, name)
@@ -123,7 +122,7 @@ def _of_other(value: Any, name: str) -> RecordSource:
             return _of_iterator(iter(value), name)
     if callable(value):
         called = getattr(value, "__name__", type(value).__name__)
-        raise CorpusError(f"a function was given: call it, as in {called}(), and give what it returns")
+        raise CorpusError(f"{called} is a function", hint=f"give what it returns: {called}()")
     raise _unreadable(value)
 
 
@@ -139,14 +138,14 @@ def _of_array(value: Any, to_list: Callable[[], list[Any]], name: str) -> Record
 
 
 def _unreadable(value: object) -> CorpusError:
-    return CorpusError(f"a value of type {type(value).__name__} cannot be read as records: {_EXPECTED}")
+    return CorpusError(f"a value of type {type(value).__name__} cannot be read as records", hint=_EXPECTED)
 
 
 def _of_sequence(values: Any, name: str) -> RecordSource:
     """Records of an object with a length, indexed by numbers."""
     count = len(values)
     if not count:
-        raise CorpusError(f"an empty {type(values).__name__} has no records: {_EXPECTED}")
+        raise CorpusError(f"an empty {type(values).__name__} has no records", hint=_EXPECTED)
     kind = _require_kind(values[0])
 
     def read(start: int) -> Iterator[Fields]:
@@ -174,7 +173,7 @@ def _of_iterator(values: Iterator[Any], name: str) -> RecordSource:
     """Records that can be read only once."""
     first = next(values, None)
     if first is None:
-        raise CorpusError("a generator gave no records: was it read before?")
+        raise CorpusError("a generator gave no records", hint="give a new one, if it was read before")
     kind, digest = _require_kind(first), RecordDigest()
     records = (_as_record(value, kind, number) for number, value in enumerate(chain([first], values), 1))
     return _source(spool(records, digest), digest, kind, name)
@@ -189,7 +188,7 @@ def _digest(records: Iterable[Fields]) -> RecordDigest:
 
 def _source(read: Callable[[int], Iterator[Fields]], digest: RecordDigest, kind: str, name: str) -> RecordSource:
     if not digest.count:
-        raise CorpusError(f"a table without rows has no records: {_EXPECTED}")
+        raise CorpusError("a table without rows has no records", hint=_EXPECTED)
     value = digest.hexdigest()
     own_name = name or f"{'tokens' if kind == 'tokens' else kind + 's'}-{value[:_DIGITS]}"
     return RecordSource(own_name, value, digest.count, read, plain=kind == "text")

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 from ...store.errors import CorpusError
-from .remote_errors import is_transient, lacks_ranges, reason_of
+from .remote_errors import BrokenOff, is_transient, lacks_ranges, reason_of
 from .urls import is_web, shown
 
 STREAM_BLOCK = 4 << 20
@@ -43,7 +43,8 @@ def naming(url: str) -> Iterator[None]:
     except CorpusError:
         raise
     except Exception as error:  # each file system raises errors of its own
-        raise CorpusError(f"{shown(url)}: {reason_of(error, url)}") from None
+        reason, hint = reason_of(error, url)
+        raise CorpusError(f"{shown(url)}: {reason}", hint=hint) from None
 
 
 def repeated(action: Callable[[], T]) -> T:
@@ -106,9 +107,8 @@ def _size(opened: Any) -> int | None:
 
 
 def _no_ranges(url: str) -> CorpusError:
-    return CorpusError(
-        f"{shown(url)}: this format is read in places, but the server sends no ranges: download the file first"
-    )
+    text = f"{shown(url)}: this format is read in places, but the server sends no ranges"
+    return CorpusError(text, hint="download the file first")
 
 
 class Blocks(io.RawIOBase):
@@ -167,7 +167,7 @@ class Blocks(io.RawIOBase):
             if lacks_ranges(error):
                 self._stream = Stream(self._url, streamed(self._url), skip=start)
                 return False
-            raise OSError(_broken_off(self._url, start, self.size, error)) from None
+            raise _broken_off(self._url, start, self.size, error) from None
         return True
 
     def bytes_at(self, start: int, count: int) -> bytes:
@@ -214,7 +214,7 @@ class Stream(io.RawIOBase):
         try:
             return repeated(lambda: self._try(count))
         except Exception as error:
-            raise OSError(_broken_off(self._url, self._at, self._size, error)) from None
+            raise _broken_off(self._url, self._at, self._size, error) from None
 
     def _try(self, count: int) -> bytes:
         if self._again:
@@ -252,6 +252,9 @@ def _length(opened: Any) -> int | None:
     return int(length) if length.isdecimal() else None
 
 
-def _broken_off(url: str, at: int, size: int | None, error: BaseException) -> str:
+def _broken_off(url: str, at: int, size: int | None, error: BaseException) -> BrokenOff:
     whole = f" of {size:,}" if size is not None else ""
-    return f"broke off at byte {at:,}{whole}: {reason_of(error, url)}; the same command continues here"
+    reason, hint = reason_of(error, url)
+    return BrokenOff(
+        f"broke off at byte {at:,}{whole}: {reason}", hint or "run the same command again, which continues here"
+    )

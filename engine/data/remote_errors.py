@@ -1,4 +1,4 @@
-"""What an error of a remote file system means for the user: one line with the usual remedy, and whether another try may help.
+"""What an error of a remote file system means for the user, with the usual remedy, and whether another try may help.
 
 Libraries raise many types, which are told apart by status code, class name and cause. No message of theirs is passed on where it
 may hold an address with secrets.
@@ -33,30 +33,47 @@ _SAME = {"s3a": "s3", "gcs": "gs", "https": "http"}
 _EXTRAS = ("s3", "gs", "http")
 
 
-def reason_of(error: BaseException, url: str) -> str:
-    """Why a URL cannot be read, in a few words without secrets, and what helps."""
+class BrokenOff(OSError):
+    """A file at a URL that could not be read to its end."""
+
+    def __init__(self, text: str, hint: str) -> None:
+        super().__init__(text)
+        self.hint = hint
+        """What to do about it."""
+
+
+def reason_of(error: BaseException, url: str) -> tuple[str, str]:
+    """Why a URL cannot be read, in a few words without secrets; and what helps, "" if nothing is known."""
     scheme = _SAME.get(scheme_of(url), scheme_of(url))
     login = _LOGINS.get(scheme, f"log in to {scheme}://")
     status, names = _status(error), {type(cause).__name__ for cause in _causes(error)}
-    if any(isinstance(cause, ImportError) for cause in _causes(error)):
-        package = f"pip install 'headwater[{scheme}]'" if scheme in _EXTRAS else f"fsspec says: {error}"
-        return f"the package that reads {scheme}:// is not installed: {package}"
+    if _is(error, ImportError):
+        package = f"pip install 'headwater[{scheme}]'" if scheme in _EXTRAS else " ".join(str(error).split())
+        return f"the package that reads {scheme}:// is not installed", package
     if names & _CREDENTIALS:
-        return f"credentials are missing: {login}"
-    if status in _DENIED.get(scheme, (401, 403)) or any(isinstance(cause, PermissionError) for cause in _causes(error)):
+        return "credentials are missing", login
+    if status in _DENIED.get(scheme, (401, 403)) or _is(error, PermissionError):
         code = _code(error) or (str(status) if status else "denied")
-        return f"access was denied ({code}); credentials may be missing, expired or not enough: {login}"
+        return f"access was denied ({code}): credentials are missing, expired or not enough", login
     if status in (404, 410):
-        return f"no such file or folder ({status})"
-    if names & _UNREACHABLE or any(isinstance(cause, (ConnectionError, TimeoutError)) for cause in _causes(error)):
-        return f"{_host(url)} cannot be reached: check the address and the network"
+        return f"no such file or folder ({status})", ""
+    if names & _UNREACHABLE or _is(error, ConnectionError, TimeoutError):
+        return f"{_host(url)} cannot be reached", "check the address and the network"
     if status:
-        return f"the server answered with status {status}"
-    if any(isinstance(cause, FileNotFoundError) for cause in _causes(error)):
-        return "no such file or folder"
+        return f"the server answered with status {status}", ""
+    if _is(error, FileNotFoundError):
+        return "no such file or folder", ""
     if isinstance(error, ValueError) and "rotocol not known" in str(error):
-        return f"no file system is known for {scheme}://: expected s3, gs, hf, http, https or another of fsspec's"
-    return _message(error, url)
+        return (
+            f"no file system is known for {scheme}://",
+            "give an s3, gs, hf, http or https URL, or another that fsspec knows",
+        )
+    return _message(error, url), ""
+
+
+def _is(error: BaseException, *types: type[BaseException]) -> bool:
+    """Whether an error, or one that led to it, is of one of these types."""
+    return any(isinstance(cause, types) for cause in _causes(error))
 
 
 def lacks_ranges(error: BaseException) -> bool:

@@ -80,7 +80,7 @@ def find_sources(data: Sequence[Data], *, lines: bool = False) -> list[Source]:
         sources.append(renamed(_source_of_records(content), taken))
         taken.add(sources[-1].name)
     if not sources:
-        raise CorpusError("no corpus file given: name a file, a folder or a glob")
+        raise CorpusError("no corpus file given", hint="name a file, a folder, a glob or a URL")
     return sources
 
 
@@ -96,7 +96,7 @@ def read_source(source: Source, start: int, columns: Container[str] | None) -> I
         except CorpusError as error:
             if not source.address:
                 raise
-            raise CorpusError(str(error).replace(source.address, source.path)) from None
+            raise CorpusError(str(error).replace(source.address, source.path), hint=error.hint) from None
         return
     for ordinal, fields in enumerate(source.content.records(start), start):
         yield Record(ordinal + 1, ordinal, dict(fields))
@@ -165,7 +165,7 @@ def _source(file: ListedFile, lines: bool) -> Source:
     if not format:
         raise CorpusError(f"{path}: unknown suffix {suffix + compression!r} (known: {known_suffixes()})")
     if format == "parquet" and compression:
-        raise CorpusError(f"{path}: Parquet inside {compression} cannot be read in part; decompress it first")
+        raise CorpusError(f"{path}: Parquet inside {compression} cannot be read in part", hint="decompress it first")
     format = "lines" if lines and format == "text" else format
     size, first, last = _ends_of(file.path)
     if not size:

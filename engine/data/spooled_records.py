@@ -69,9 +69,10 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        folder, reason = tempfile.gettempdir(), error.strerror or error
         raise CorpusError(
-            f"records that can be read only once are written to a temporary file in {tempfile.gettempdir()}: "
-            f"{error.strerror or error}: set TMPDIR to another folder"
+            f"records that can be read only once are written to a temporary file in {folder}: {reason}",
+            hint="set TMPDIR to another folder",
         ) from error
 
 

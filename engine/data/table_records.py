@@ -38,7 +38,7 @@ def table_records(value: object) -> TableRecords | None:
     if is_of(value, "datasets", "DatasetDict", "IterableDatasetDict"):
         splits = ", ".join(str(name) for name in value) if isinstance(value, Mapping) else ""
         raise CorpusError(
-            f"a DatasetDict holds several data sets: give one of its splits ({splits}), as in data['train']"
+            f"a {type(value).__name__} holds several data sets ({splits})", hint="give one, such as data['train']"
         )
     for library, name, records in _KINDS:
         if is_of(value, library, name):
@@ -156,7 +156,7 @@ def _of_iterable_dataset(dataset: Any) -> TableRecords:
 
 def _require_distinct(names: list[str]) -> None:
     if duplicates := sorted({name for name in names if names.count(name) > 1}):
-        raise CorpusError(f"column {duplicates[0]!r} appears twice in the table: rename one of them")
+        raise CorpusError(f"column {duplicates[0]!r} appears twice in the table", hint="rename one of them")
 
 
 _KINDS: tuple[tuple[str, str, Callable[[Any], TableRecords]], ...] = (

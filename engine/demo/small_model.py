@@ -133,7 +133,7 @@ def train(model: HfModel, batches: Iterator[torch.Tensor], recipe: DemoModelReci
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, recipe))
     model.train()
     mean = 0.0
-    with _single_threaded_pool() as pool:
+    with single_threaded_pool() as pool:
         for step in range(1, recipe.steps + 1):
             parts = list(pool.map(lambda rows: _gradients(model, weights, rows), next(batches).chunk(SHARES)))
             for index, weight in enumerate(weights):
@@ -148,7 +148,7 @@ def train(model: HfModel, batches: Iterator[torch.Tensor], recipe: DemoModelReci
 
 
 @contextmanager
-def _single_threaded_pool() -> Iterator[ThreadPoolExecutor]:
+def single_threaded_pool() -> Iterator[ThreadPoolExecutor]:
     """Thread pool in which torch uses one thread per worker; restores the number of torch threads afterwards."""
     previous_threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -15,16 +15,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...store.feature_store import FeatureStore
 from ...store.json_values import ParsedJson
 from ..attribution.open_session import open_session
 from ..attribution.query_options import QueryOptions
 from ..ingest.ingest_job import IngestJob, prepare
 from ..ingest.text_settings import TextSettings
 from ..models.language_model import ModelChoice
+from ..results.answers_origin import origin_of
 from ..results.printable import printable
 from ..results.result_files import ResultFile
-from ..results.result_tables import RESULT_FIELDS, result_rows
+from ..results.result_tables import RESULT_FIELDS, About, result_rows
 from ..runtime.progress import ProgressDisplay, clock
 from ..runtime.run import Progress, Run
 from . import docstring_corpus as texts
@@ -148,8 +148,9 @@ def _answers(place: Workdir, method: str) -> Answers:
     session = open_session(str(place.store), method, str(place.questions), QueryOptions(TOP, choice))
     results = session.attribute()
     answers: Answers = {}
-    with ResultFile(str(place.answers), RESULT_FIELDS) as file:
-        for part in result_rows(results, FeatureStore.open(str(place.store))):
+    origin = origin_of(session.store, session.name, session.rows)
+    with ResultFile(str(place.answers), RESULT_FIELDS, origin.to_json()) as file:
+        for part in result_rows(results, session.store, about=About(session.queries, origin)):
             file.write(part)
             for values in zip(*part.values(), strict=True):
                 row = dict(zip(part, values, strict=True))
@@ -181,7 +182,8 @@ def _show(questions: Sequence[dict[str, str]], answers: Answers) -> None:
         print(_wrapped_text("prompt      ", question["prompt"]))
         print(_wrapped_text("completion  ", question["completion"]))
         for row in answers[question["id"]][: SHOWN[1]]:
-            print(_wrapped_text(f"  {row['rank']}  {row['score']:.3f}  ", f"[{row['example_id']}]  {row['text']}"))
+            text = f"[{row['example_id']}]  {row['prompt']}{row['completion']}"
+            print(_wrapped_text(f"  {row['rank']}  {row['score']:.3f}  ", text))
 
 
 def _wrapped_text(label: str, text: str, width: int = 116, lines: int = 3) -> str:

@@ -14,6 +14,7 @@ from ...store.layout import Array
 from ..data.record_values import scalar_text
 from ..data.sources import find_sources, read_source
 from ..data.stored_arrays import reading
+from ..results.answers_origin import KEY
 from ..results.example_table import Examples, joined_texts
 from .matrices import read_array
 from .retrieval import Ranking
@@ -22,7 +23,7 @@ FIELDS = ("query_id", "example_id", "score")
 
 
 def read_answers(path: str) -> Iterator[Ranking]:
-    """Rankings from a table of answers (.jsonl, .csv, .parquet) with columns query_id, example_id, score and optionally
+    """Rankings from a table of answers (.jsonl, .json, .csv, .parquet) with columns query_id, example_id, score and optionally
     prompt and completion, or text.
 
     The rows of a query may be in any order; they are ranked by score, ties in the order of the file.
@@ -32,16 +33,27 @@ def read_answers(path: str) -> Iterator[Ranking]:
         DataError: a column is missing, a score is not a number, or an example or a rank occurs twice for a query.
     """
     rows_of_query: dict[str, list[ParsedJson]] = {}
+    for row in _rows(path):
+        missing = [name for name in FIELDS if name not in row]
+        if missing:
+            raise DataError(f"{path} has no column {missing[0]}: answers have {', '.join(FIELDS)}")
+        rows_of_query.setdefault(scalar_text(row["query_id"]), []).append(row)
+    for query, rows in rows_of_query.items():
+        yield _answer(path, query, rows)
+
+
+def _rows(path: str) -> Iterator[ParsedJson]:
+    """The records of a file of answers; of .json as `attribute` writes it, each answer with its query's id."""
     for source in find_sources([path]):
         for record in read_source(source, 0, None):
             if record.error:
                 raise CorpusError(f"{path}:{record.line}: {record.error}")
-            missing = [name for name in FIELDS if name not in record.fields]
-            if missing:
-                raise DataError(f"{path} has no column {missing[0]}: answers have {', '.join(FIELDS)}")
-            rows_of_query.setdefault(scalar_text(record.fields["query_id"]), []).append(record.fields)
-    for query, rows in rows_of_query.items():
-        yield _answer(path, query, rows)
+            fields: ParsedJson = record.fields
+            if set(fields) == {KEY, "queries"}:
+                for query in fields["queries"]:
+                    yield from ({"query_id": query["id"], **answer} for answer in query["answers"])
+            else:
+                yield fields
 
 
 def _answer(path: str, query: str, rows: Sequence[ParsedJson]) -> Ranking:

@@ -228,7 +228,9 @@ def _stored_fields(
         SettingsError: the job asks for token ids or columns of arrays.
     """
     if keep and provider.provenance()["kind"] != "text":
-        raise SettingsError("--keep is of records: arrays beside the examples are read with --columns FILE.npz")
+        raise SettingsError(
+            "--keep is of records, not of arrays", hint="give labels beside the examples with --columns FILE.npz"
+        )
     if job.with_tokens and provider.provenance()["kind"] != "text":
         raise SettingsError("arrays have no token ids to store", hint="leave out with_tokens")
     text = job.with_text if job.with_text is not None else bool(store.provenance["text"]) if store else True

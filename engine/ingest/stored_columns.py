@@ -42,11 +42,13 @@ def columns_to_keep(asked: Sequence[str], store: FeatureStore | None) -> tuple[s
     if store is not None:
         stored = kept_columns_of(store.provenance)
         if keep and set(keep) != set(stored):
-            raise StoreMismatch(f"{store.path} keeps {', '.join(stored) or 'no columns'}, this run {', '.join(keep)}: they are "
-                                "chosen when a store is made, so leave out --keep, or ingest into a new store")  # fmt: skip
+            raise StoreMismatch(
+                f"{store.path} keeps {', '.join(stored) or 'no columns'}, this run {', '.join(keep)}",
+                hint="columns are chosen when a store is made: leave out --keep, or ingest into a new store",
+            )
         return stored
     for name in keep:
         if name in BUILT_IN:
-            raise SettingsError(f"--keep {name}: a store has a column {name} of its own; rename the corpus's")
+            raise SettingsError(f"--keep {name}: a store has a column {name} of its own", hint="rename the corpus's")
         require_name(name, "column to keep")
     return keep

@@ -111,7 +111,7 @@ def group_lines(tables: Iterable[Columns], top: int, view: AnswerView) -> Iterat
             if shown > view.limit:
                 yield from _further(view)
                 return
-            yield from ("", view.bold(_cut(_on_a_line(columns["query_id"][0]), width)))
+            yield from ("", view.bold(_cut(_query({name: values[0] for name, values in columns.items()}), width)))
             yield view.grey(f"{'':>5}  {'mean':>8}  {'total':>10}  {'examples':>8}  {'group':<{names}}  best")
         for number in range(min(top - first + 1, count)):
             row = {key: values[number] for key, values in columns.items()}

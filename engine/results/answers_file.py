@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from ...store.errors import DataError
 from ...store.feature_store import FeatureStore
 from ...store.json_values import JsonFields
-from .answers_origin import Origin, compared, compared_short
-from .result_files import KEY, format_of
+from .answers_origin import KEY, Origin, compared, compared_short
+from .result_files import format_of
 
 _TAIL_BYTES = 1 << 20
 _SCRIPT = re.compile(r'<script type="application/json" id="headwater">(.*?)</script>', re.DOTALL)
@@ -27,7 +27,7 @@ def relation(path: str, store: FeatureStore) -> JsonFields:
     Raises:
         DataError: the file is missing, or names no origin. SettingsError: it is of no format of answers.
     """
-    read = _READERS[format_of(path)]
+    read = _zarr if Path(path).suffix == ".zarr" else _READERS[format_of(path)]
     try:
         origin = read(Path(path))
     except FileNotFoundError:
@@ -41,6 +41,11 @@ def relation(path: str, store: FeatureStore) -> JsonFields:
         said = compared(origin, store)
         return {"answers": path, "method": origin.method, "relation": said, "origin": origin.to_json()}
     return {"answers": path, "method": origin["method"], "relation": compared_short(origin["store"], store)}
+
+
+def _zarr(path: Path) -> Origin:
+    """That of all scores, as `--all-scores` writes them."""
+    return Origin.from_json(json.loads((path / "zarr.json").read_bytes())["attributes"][KEY])
 
 
 def _parquet(path: Path) -> Origin:

@@ -11,6 +11,8 @@ from ...store.feature_store import EXAMPLES, FeatureStore, method_group
 from ...store.json_values import JsonFields, ParsedJson
 from ..fitting.fit_record import fits_of
 
+KEY = "headwater"
+"""Where a file's origin is: in the metadata of Parquet, the object of JSON, and the attributes of Zarr."""
 SHORT = 12
 """Digits of a digest that each record of a file carries."""
 

@@ -16,11 +16,13 @@ from ...store.layout import Array
 from ..runtime.memory import Part, Plan
 from .example_table import PART_SIZES, Columns, Examples, PartSize
 from .group_labels import GroupColumn
+from .result_tables import NOTHING, REPEATED_TEXT, About
 from .table_plan import Output, PartsPlan, Scored, table_plan
 
 GROUP_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "group": pa.string(), "examples": pa.int64(), "mean": pa.float64(),
-    "total": pa.float64(), "best": pa.float32(), "best_example": pa.string(),
+    "total": pa.float64(), "best": pa.float32(), "best_example": pa.string(), "query_prompt": REPEATED_TEXT,
+    "query_completion": REPEATED_TEXT, "method": REPEATED_TEXT, "store": REPEATED_TEXT,
 }  # fmt: skip
 
 
@@ -55,7 +57,9 @@ class Groups:
                 sums.add(self.of[first + start : first + stop], part[start:stop], first + start)
         return sums
 
-    def tables(self, sums: GroupSums, queries: Sequence[str], most: PartSize = PART_SIZES[0]) -> Iterator[Columns]:
+    def tables(
+        self, sums: GroupSums, queries: Sequence[str], most: PartSize = PART_SIZES[0], about: About = NOTHING
+    ) -> Iterator[Columns]:
         """Tables of `GROUP_FIELDS`, query after query, groups in descending order of their mean score; each a part of a query's.
 
         queries: (Q,) ids.
@@ -77,6 +81,9 @@ class Groups:
                     "total": sums.total[groups, at].tolist(),
                     "best": sums.best[groups, at].tolist(),
                     "best_example": best[start : start + most.rows],
+                    "query_prompt": [about.query(at).prompt] * len(groups),
+                    "query_completion": [about.query(at).completion] * len(groups),
+                    **about.record(len(groups)),
                 }
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from ...store.errors import SettingsError
 from ...store.json_values import JsonFields, JsonObject
 from ..runtime.output_files import error_of_writing, whole_file
+from .answers_origin import KEY
 from .example_table import Cell, Columns
 from .printable import printable_json, spreadsheet_cell
 
@@ -30,8 +31,6 @@ TABLE_FORMATS = FORMATS[:4]
 """Of tables that no page shows."""
 ROW_GROUP_BYTES = 1 << 19
 """Bytes of a row group of a Parquet file, about."""
-KEY = "headwater"
-"""Where a file's origin is: in the metadata of Parquet, and the object of JSON."""
 _PAGE_BYTES = 1 << 16
 _REPEATED = {"query_id", "source", "method", "store", "query_prompt", "query_completion", "subset", "task"}
 _OF_QUERY = {"query_id": "id", "query_prompt": "prompt", "query_completion": "completion"}

@@ -15,12 +15,13 @@ from .example_table import PART_SIZES, Columns, Examples, PartSize
 from .result_files import Fields
 from .results import RESULT_QUERIES, QueryText, Results
 
-_REPEATED_TEXT = pa.dictionary(pa.int32(), pa.string())  # in memory once, however many rows have it
+REPEATED_TEXT = pa.dictionary(pa.int32(), pa.string())
+"""Of texts that many rows have: each is in memory once."""
 RESULT_FIELDS = {
     "query_id": pa.string(), "rank": pa.int32(), "example_id": pa.string(), "score": pa.float32(),
     "completion": pa.string(), "prompt": pa.string(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
-    "query_prompt": _REPEATED_TEXT, "query_completion": _REPEATED_TEXT,
-    "method": _REPEATED_TEXT, "store": _REPEATED_TEXT, "exact": pa.bool_(),
+    "query_prompt": REPEATED_TEXT, "query_completion": REPEATED_TEXT,
+    "method": REPEATED_TEXT, "store": REPEATED_TEXT, "exact": pa.bool_(),
 }  # fmt: skip
 RECOVERED_FIELDS = {**RESULT_FIELDS, "tie": pa.bool_(), "explained": pa.float32(), "reliability": pa.float32(),
                    "gap": pa.float32()}  # fmt: skip
@@ -28,7 +29,7 @@ SPREAD_FIELDS = {"standard_error": pa.float32(), "rank_low": pa.int32(), "rank_h
 """Columns of combined scores of several members."""
 VALUE_FIELDS = {
     "example_id": pa.string(), "score": pa.float32(), "row": pa.int64(), "source": pa.string(), "line": pa.int64(),
-    "method": _REPEATED_TEXT, "store": _REPEATED_TEXT,
+    "method": REPEATED_TEXT, "store": REPEATED_TEXT,
 }  # fmt: skip
 
 
@@ -41,6 +42,10 @@ class About:
     origin: Origin | None = None
     """Method, store and model of the answers."""
 
+    def query(self, number: int) -> QueryText:
+        """The text of a query; empty if the results are of no single query."""
+        return self.queries[number] if self.queries else _NO_TEXT
+
     def record(self, rows: int) -> dict[str, list[str]]:
         """The columns of the origin, for `rows` rows."""
         values = self.origin.record() if self.origin else {"method": "", "store": ""}
@@ -48,11 +53,12 @@ class About:
 
 
 _NO_TEXT = QueryText("", "")
-_NOTHING = About()
+NOTHING = About()
+"""Nothing is said."""
 
 
 def result_rows(
-    results: Results, store: FeatureStore, most: PartSize = PART_SIZES[0], about: About = _NOTHING
+    results: Results, store: FeatureStore, most: PartSize = PART_SIZES[0], about: About = NOTHING
 ) -> Iterator[Columns]:
     """Results as tables with the columns of :func:`fields_of`, each of a bounded part of some queries' results."""
     examples, k = Examples(store), results.rows.shape[1]
@@ -65,7 +71,7 @@ def result_rows(
         for part, columns in examples.parts(names, rows, most):
             query, rank = np.divmod(np.arange(part.start, part.stop), k)
             ids = [results.queries[start + number] for number in query.tolist()]
-            asked = [about.queries[start + number] if about.queries else _NO_TEXT for number in query.tolist()]
+            asked = [about.query(start + number) for number in query.tolist()]
             yield {
                 "query_id": ids,
                 "rank": (rank + 1).tolist(),
@@ -109,7 +115,7 @@ def _spread(results: Results) -> dict[str, Array]:
 
 
 def value_rows(
-    scores: Iterable[tuple[int, Array]], store: FeatureStore, most: PartSize = PART_SIZES[0], about: About = _NOTHING
+    scores: Iterable[tuple[int, Array]], store: FeatureStore, most: PartSize = PART_SIZES[0], about: About = NOTHING
 ) -> Iterator[Columns]:
     """Values with their examples, as tables of `VALUE_FIELDS`, each of bounded size; without examples whose value is NaN, which
     a filter has left out.

@@ -31,9 +31,9 @@ from ..runtime.output_files import whole_file
 ADDED = "headwater"
 """Field of a written record that holds order, gain, row and id of its example; underscores precede it if the record has one."""
 _PART = PART_SIZES[2]  # of the examples that are written together
-_SKIPPED_ROWS = (
-    4096  # rows of a columnar file between two chosen ones from which on it is opened again rather than read
-)
+_AS_IT_WAS = "give the corpus as it was ingested with --corpus"
+_SKIPPED_ROWS = 4096
+"""Rows of a columnar file between two chosen ones from which on it is opened again, rather than read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def write_records(
             `corpus` is not the store's.
     """
     if store.provenance["kind"] != "text":
-        raise SettingsError(f"{store.url} was made from arrays, which hold no records: leave out --records")
+        raise SettingsError(f"{store.url} was made from arrays, which hold no records", hint="leave out --records")
     chosen = _Chosen(store, rows)
     sources, notes = _located(store, chosen.used(), corpus)
     with tempfile.TemporaryFile() as waiting, whole_file(Path(path)) as hidden, hidden.open("wb") as out:
@@ -111,8 +111,8 @@ class _Chosen:
         own = own[np.argsort(self._lines[own])]
         for at, record in zip(own.tolist(), _records_at(source, self._lines[own].tolist()), strict=True):
             if record_name(source, record) not in (self.ids[at], document_of(self.ids[at])):
-                raise StoreMismatch(f"{source.path}:{record.line} is another record than the {self.ids[at]} that was ingested: "
-                                    "give the corpus as it was with --corpus")  # fmt: skip
+                other = f"{source.path}:{record.line} is another record than the {self.ids[at]} that was ingested"
+                raise StoreMismatch(other, hint=_AS_IT_WAS)
             self.offsets[at] = waiting.tell()
             waiting.write(_line(record.fields))
 
@@ -132,8 +132,7 @@ def _records_at(source: Source, lines: list[int]) -> Iterator[Record]:
         last = line
         record = next((record for record in records if record.line >= line and not record.error), None)
         if record is None or record.line != line:
-            raise StoreMismatch(f"{source.path} has no record at line {line}, which was ingested: give the corpus as it was with "
-                                "--corpus")  # fmt: skip
+            raise StoreMismatch(f"{source.path} has no record at line {line}, which was ingested", hint=_AS_IT_WAS)
         yield record
 
 
@@ -157,9 +156,11 @@ def _located(store: FeatureStore, used: Sequence[int], corpus: Sequence[Data]) -
         if source is not None:
             located[number] = replace(source, name=stored["name"])
         elif corpus:
-            raise StoreMismatch(f"--corpus lacks {stored['name']}, from which examples were chosen, or it has changed")
+            raise StoreMismatch(
+                f"--corpus lacks {stored['name']}, from which examples were chosen, or it has changed", hint=_AS_IT_WAS
+            )
         elif not store.provenance.get("text"):
-            raise DataError(f"{reason}, and {store.url} keeps no texts: say with --corpus where the corpus is")
+            raise DataError(f"{reason}, and {store.url} keeps no texts", hint="say with --corpus where it is now")
         else:
             kept = ", ".join(("text", *kept_columns_of(store.provenance)))
             notes.append(f"{reason}: its records are written as the store keeps them ({kept})")

@@ -19,6 +19,7 @@ from ..runtime.memory import Part, Plan
 from ..runtime.output_files import whole_file
 from .calibration import read_calibration
 from .linear_features import LinearFeatures
+from .mask_array import MaskArray
 from .subsets import SubsetSource, union
 from .surrogate import DEFAULT_PENALTY, utilities
 from .targets import Targets
@@ -61,7 +62,7 @@ class Prediction:
     """A prediction of the utility of subsets, before it is computed."""
 
     def __init__(
-        self, features: LinearFeatures, source: SubsetSource, tasks: int = 1, penalty: float | None = None
+        self, features: LinearFeatures, source: SubsetSource | MaskArray, tasks: int = 1, penalty: float | None = None
     ) -> None:
         """Make the plan. `tasks`: their largest number; `penalty`: λ, None for the calibrated one, or 1.
 

@@ -354,3 +354,14 @@ def test_questions_are_ranked_and_what_was_measured_is_kept(script: Load, tmp_pa
     assert "over RISE's" in (tmp_path / "large_vocabulary.md").read_text()
     assert large.main([*small, *methods]) == lines  # seconds to the last digit: nothing ran again
     assert large.main([*small, *methods, "--questions", "2"])[1]["ranks"] == lines[1]["ranks"][:2]
+
+
+def test_a_second_question_costs_no_model(script: Load, tmp_path: Path) -> None:
+    from small import save_model, sentences, write_corpus
+
+    save_model(tmp_path / "model")
+    corpus = write_corpus(tmp_path / "corpus.jsonl", sentences(40))
+    figures = script("session_cost").main(
+        ["--model", str(tmp_path / "model"), "--corpus", str(corpus), "--out", str(tmp_path)]
+    )
+    assert figures["second question"] < figures["first question"] < figures["a command that asks one"]

@@ -170,6 +170,10 @@ def test_a_selection_has_the_records_of_its_examples(store: hw.Store, work: Path
     done("select", work / "S", "--queries", tmp_path / "task.jsonl", "--count", 6, "-o", tmp_path / "chosen.jsonl")
     chosen.save(tmp_path / "python.jsonl")
     assert (tmp_path / "python.jsonl").read_text() == (tmp_path / "chosen.jsonl").read_text()
+    chosen.save(tmp_path / "original.jsonl", original=True)
+    originals = [json.loads(line) for line in (tmp_path / "original.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in originals] == [record["text"] for record in chosen.records()]
+    assert [line["headwater"]["row"] for line in originals] == chosen.rows.tolist()
     of_b = store.select(QUESTIONS, count=4, where="source=b.jsonl")
     assert of_b.rows.min() >= 25
 
@@ -249,3 +253,77 @@ def test_the_package_is_light_until_it_is_used():
 def test_public_names_exist_and_have_docstrings():
     for name in (*hw.__all__, "open"):
         assert getattr(hw, name).__doc__, name
+
+
+def test_utilities_of_subsets_are_the_command_s(store: hw.Store, work: Path, tmp_path: Path):
+    masks = np.random.default_rng(1).random((5, ROWS)) < 0.4
+    np.save(tmp_path / "masks.npy", masks)
+    questions_file(tmp_path / "task.jsonl")
+    done("predict", work / "S", "--queries", tmp_path / "task.jsonl", "--subsets", tmp_path / "masks.npy",
+         "-o", tmp_path / "u.npy")  # fmt: skip
+    expected = np.load(tmp_path / "u.npy").ravel()
+    np.testing.assert_array_equal(store.predict(QUESTIONS, masks), expected)
+    np.testing.assert_array_equal(store.predict(QUESTIONS, tmp_path / "masks.npy"), expected)
+    for bad, message in ((masks[:, 1:], "59"), (masks * 2, "0 and 1"), (masks & False, "subset 0 holds no example")):
+        with pytest.raises(hw.HeadwaterError, match=message):
+            store.predict(QUESTIONS, bad)
+
+
+def test_kept_columns_are_conditions_and_groups(work: Path, tmp_path: Path):
+    records = [{"text": text, "author": "ab"[at % 2]} for at, text in enumerate(sentences(12))]
+    opened = hw.ingest(records, tmp_path / "S", model=str(work / "model"), methods=hw.method("rise", **RISE),
+                       keep=["author"], progress=False)  # fmt: skip
+    rows = opened.attribute("river stone", where={"author": "b"}, top=12).rows
+    assert sorted(rows[0].tolist()) == list(range(1, 12, 2))
+
+
+def test_models_are_folders_or_objects(work: Path, tmp_path: Path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(work / "model")
+    tokenizer = AutoTokenizer.from_pretrained(work / "model")
+    by_object = hw.open(work / "S", model=model, progress=False)
+    expected = hw.open(work / "S", progress=False).scores("river stone")
+    np.testing.assert_array_equal(by_object.scores("river stone"), expected)
+    np.testing.assert_array_equal(
+        hw.open(work / "S", model=(model, tokenizer), progress=False).scores("river stone"), expected
+    )
+    tuned = AutoModelForCausalLM.from_pretrained(work / "model")
+    tuned.lm_head.weight.data += 0.01
+    with pytest.raises(hw.HeadwaterError, match="does not match"):
+        hw.open(work / "S", model=tuned, tokenizer=tokenizer)
+    other = hw.ingest(sentences(12), tmp_path / "T", model=tuned, tokenizer=tokenizer, progress=False,
+                      methods=hw.method("rise", **RISE))  # fmt: skip
+    assert "an object in memory" in repr(other)
+    with pytest.raises(hw.HeadwaterError, match="model"):
+        hw.open(tmp_path / "T", progress=False).attribute("river")
+    save_model(tmp_path / "other", seed=5)
+    with pytest.raises(hw.HeadwaterError, match="model is"):
+        hw.open(work / "S", model=tmp_path / "other", progress=False).attribute("river stone")
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
+def test_an_adapter_in_memory_is_a_model(work: Path, tmp_path: Path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(work / "model")
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    tokenizer = AutoTokenizer.from_pretrained(work / "model")
+    opened = hw.ingest(sentences(12), tmp_path / "S", model=(adapted, tokenizer), methods=hw.method("rise", **RISE),
+                       progress=False)  # fmt: skip
+    plain = hw.ingest(
+        sentences(12), tmp_path / "T", model=work / "model", methods=hw.method("rise", **RISE), progress=False
+    )
+    assert not np.array_equal(opened.scores("river stone"), plain.scores("river stone"))
+    assert any("lora" in name for name, _ in adapted.named_parameters())
+
+
+def test_completion_and_help_show_every_option():
+    import inspect
+
+    names = inspect.signature(hw.Store.attribute).parameters
+    assert {"queries", "method", "top", "bottom", "minus", "where", "members"} <= set(names)
+    assert {"model", "methods", "keep", "prompt_template", "memory"} <= set(inspect.signature(hw.ingest).parameters)

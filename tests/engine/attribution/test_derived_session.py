@@ -104,7 +104,7 @@ def test_what_cannot_be_derived_is_refused(work: Path):
     with pytest.raises(DataError, match="4 contrasting queries for 3 queries: expected as many, or one"):
         opened(work, "rise", minus=str(work / "queries4.jsonl"))
     with pytest.raises(SettingsError, match="leave out --scan"):
-        opened(work, "rise", lowest=True, search=SearchOptions(precision="int8"))
+        opened(work, "rise", minus=str(work / "queries1.jsonl"), search=SearchOptions(precision="int8"))
     with pytest.raises(SettingsError, match="--where source: expected COLUMN=VALUE"):
         RowFilter.parsed(["source"])
     with pytest.raises(BudgetError):
@@ -130,3 +130,15 @@ def test_values_and_groups_are_of_the_ranked_examples_alone(work: Path, tmp_path
     }
     for name, mean in zip(first["group"], first["mean"], strict=True):
         assert mean == pytest.approx(expected[name].mean(dtype=np.float64))
+
+
+def test_the_lowest_scores_are_searched_in_compressed_rows_too(work: Path):
+    from headwater.engine.arrays.scan.compress import TargetPrecision, compression
+    from headwater.engine.runtime.run import SILENT_STAGE
+    from headwater.store.feature_store import FeatureStore
+
+    compression(FeatureStore.open(str(work / "S")), "rise", TargetPrecision("int8", 0), None).run(SILENT_STAGE)
+    whole = opened(work, "rise", lowest=True).attribute()
+    certified = opened(work, "rise", lowest=True, search=SearchOptions(certify=True)).attribute()
+    np.testing.assert_array_equal(certified.rows, whole.rows)
+    np.testing.assert_array_equal(certified.scores, whole.scores)

@@ -189,8 +189,10 @@ def test_a_method_of_which_there_are_labelled_members_alone_lists_them(work: Pat
     corpus = ["ingest", work / "corpus.jsonl", "--store", tmp_path / "S", "--model", work / "model"]
     done(*corpus, *options("rise@a"), *options("rise@b", kr=8))
     alone = headwater("attribute", tmp_path / "S", "--queries", work / "queries.jsonl")
+    assert alone.exit_code == 1 and "it has rise@a, rise@b" in alone.stderr  # without --method
+    alone = headwater("attribute", tmp_path / "S", "--queries", work / "queries.jsonl", "--method", "rise")
     assert alone.exit_code == 1 and "its members are rise@a, rise@b: name one, or" in alone.stderr
-    done("attribute", tmp_path / "S", "--queries", work / "queries.jsonl", "--members", "all")
+    done("attribute", tmp_path / "S", "--queries", work / "queries.jsonl", "--method", "rise", "--members", "all")
 
 
 def test_members_with_different_numbers_of_rows_are_refused(work: Path, tmp_path: Path) -> None:
@@ -202,7 +204,8 @@ def test_members_with_different_numbers_of_rows_are_refused(work: Path, tmp_path
     assert refused.exit_code == 1 and "rows of rise@1 for 90 of 95 examples" in refused.stderr
     partial = headwater(*words, "--partial")
     assert (
-        partial.exit_code == 1 and "the members rise, rise@1 have 90 to 95 rows: run headwater ingest" in partial.stderr
+        partial.exit_code == 1
+        and "the members rise, rise@1 have 90 to 95 rows\nhint: run headwater ingest" in partial.stderr
     )
 
 

@@ -14,6 +14,8 @@ from headwater.engine.commands.grouped_help import SUMMARY_WIDTH, TOPICS
 
 DIFFERING = {
     ("--boundary", "type"): "ground-truth trains as it is said to, hence has no auto",
+    ("--model", "type"): "the demo has two models of its own",
+    ("--model", "metavar"): "the demo has two models of its own",
     ("--output", "metavar"): "ground-truth writes a folder",
     ("--output", "help"): "ground-truth writes a folder",
     ("-o", "metavar"): "ground-truth writes a folder",

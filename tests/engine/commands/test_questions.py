@@ -144,7 +144,7 @@ def test_a_part_of_the_examples_is_selected(work: Path, tmp_path: Path):
         (["--query", "river stone", "--where", "source=c.jsonl"], "there are a.jsonl, b.jsonl"),
         (["--query", "river stone", "--where", "author=me"], "has no column author"),
         (["--query", "river stone", "--method", "rise", "--method", "bm25", "--all-scores", "s.zarr"], "several methods"),
-        (["--query", "river stone", "--bottom", "2", "--scan", "int8"], "leave out --scan"),
+        (["--query", "river stone", "--where", "source=a.jsonl", "--scan", "int8"], "leave out --scan"),
         (["--query", "river stone", "--minus", "none.jsonl"], "no such file"),
     ],
 )  # fmt: skip

@@ -33,7 +33,7 @@ def facts(path):
         (source,) = find_sources([path])
         return [source.name, [r.fields["text"] for r in read_source(source, 995, None)]]
     except CorpusError as error:
-        return str(error)
+        return f"{error}; {error.hint}"
 
 print(json.dumps([facts(path) for path in sys.argv[1:]]))
 """
@@ -73,10 +73,10 @@ def test_a_data_set_of_the_hub_is_streamed_from_any_record_on(tmp_path: Path) ->
         )
     read, several, unknown, absent, option = json.loads(done.stdout)
     assert read == ["org/name/train", [f"train 00001-of-00002 {row}" for row in range(5, 10)]]
-    assert several == "hf:org/name has the splits train, test: name one, as in hf:org/name?split=train"
+    assert several == "hf:org/name has the splits train, test; name one, as in hf:org/name?split=train"
     assert unknown.startswith("hf:org/name?split=dev: ") and "dev" in unknown[22:]
     assert absent.startswith("hf:org/absent?split=train: ") and "\n" not in absent
-    assert option == "hf:org/name?a=b: unknown option 'a': expected split, config, revision"
+    assert option == "hf:org/name?a=b: unknown option 'a'; the options are split, config, revision"
 
 
 def test_a_local_folder_gives_the_rows_of_its_file(tmp_path: Path) -> None:

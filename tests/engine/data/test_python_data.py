@@ -116,9 +116,7 @@ def test_a_string_is_a_text_or_a_path(tmp_path: Path) -> None:
         assert data_of(text, texts=False) == [text]
     assert data_of(there, texts=True) == [str(there)]
     assert data_of([there, "b.jsonl"], texts=False) == [str(there), "b.jsonl"]
-    with pytest.raises(
-        CorpusError, match=r"either paths or texts, not both: 'a.jsonl' names a file, 'a text' does not"
-    ):
+    with pytest.raises(CorpusError, match=r"either paths or texts: 'a.jsonl' names a file, 'a text' does not"):
         data_of(["a text", "a.jsonl"], texts=False)
 
 
@@ -161,14 +159,14 @@ def test_a_list_of_tables_is_one_source_each() -> None:
 
 
 WRONG: list[tuple[Any, str]] = [
-    (None, "a value of type NoneType cannot be read as records: expected a path or URL, texts, dicts"),
+    (None, "a value of type NoneType cannot be read as records"),
     (7, "a value of type int cannot be read"),
     (b"text", "a value of type bytes cannot be read"),
     ({"a", "b"}, "a set has no order"),
     ([], "an empty list has no records"),
     ((), "an empty tuple has no records"),
-    (iter(()), "a generator gave no records: was it read before"),
-    (generator, r"a function was given: call it, as in generator\(\)"),
+    (iter(()), "a generator gave no records"),
+    (generator, "generator is a function"),
     (pd.DataFrame(), "a table without rows has no records"),
     (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "column 'text' appears twice"),
     ([{"text": "a"}, "b"], "record 2 is of type str: expected a dict"),
@@ -176,7 +174,7 @@ WRONG: list[tuple[Any, str]] = [
     (iter([[1, 2], [1.5]]), "record 2 is a list: expected a list of token ids"),
     (iter([1.5]), "record 1 is of type float"),
     (np.ones((2, 2)), "a value of type ndarray cannot be read"),
-    (datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS)), r"give one of its splits \(train\)"),
+    (datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS)), r"holds several data sets \(train\)"),
 ]
 
 
@@ -194,8 +192,9 @@ def test_a_generator_is_written_to_a_file_that_has_no_name(tmp_path: Path, monke
     assert [next(first), next(second), next(first), next(second)] == [ROWS[0], ROWS[20], ROWS[1], ROWS[21]]
     assert len(list(reader.records(0))) == 40
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
-    with pytest.raises(CorpusError, match="set TMPDIR to another folder"):
+    with pytest.raises(CorpusError, match=r"written to a temporary file in .*absent: No such file") as refused:
         data_of(generator(), texts=False)
+    assert refused.value.hint == "set TMPDIR to another folder"
 
 
 def test_no_library_is_imported_for_an_object_of_another() -> None:

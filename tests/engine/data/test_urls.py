@@ -172,11 +172,12 @@ def test_a_half_downloaded_file_is_named_with_line_and_byte(
     source = source_of(f"{server.url}/corpus.jsonl?signature=secret")
     server.cut_at = len(LINES) // 2
     read = []
-    message = rf"/corpus.jsonl:\d+: cannot read beyond this: broke off at byte [\d,]+ of {len(LINES):,}: .*same command continues"
+    message = rf"/corpus.jsonl:\d+: cannot read beyond this: broke off at byte [\d,]+ of {len(LINES):,}: "
     with pytest.raises(CorpusError, match=message) as broken:
         for record in read_source(source, 0, None):
             read.append(record.fields)
     assert read == ROWS[: len(read)] and len(read) > (100 if ranges else 0) and "secret" not in str(broken.value)
+    assert broken.value.hint
     server.cut_at = None
     assert [record.fields for record in read_source(source, len(read), None)] == ROWS[len(read) :]
 
@@ -184,7 +185,7 @@ def test_a_half_downloaded_file_is_named_with_line_and_byte(
 def test_refusals_are_one_line_with_a_remedy(server: RangeServer) -> None:
     write_corpus(server.folder / "corpus.jsonl", ["a"])
     for status, words in (
-        (403, r"access was denied \(403\).*make a new one"),
+        (403, r"access was denied \(403\)"),
         (401, r"denied \(401\)"),
         (500, "status 500"),
     ):
@@ -192,6 +193,7 @@ def test_refusals_are_one_line_with_a_remedy(server: RangeServer) -> None:
         with pytest.raises(CorpusError, match=rf"^http://127.0.0.1:\d+/corpus.jsonl: .*{words}") as refused:
             find_sources([f"{server.url.replace('//', '//user:word@')}/corpus.jsonl?signature=secret"])
         assert not any(secret in str(refused.value) for secret in ("user", "word", "secret", "\n"))
+        assert "a signed URL may have expired" in refused.value.hint or status == 500
     server.status = 0
     wrong = {
         f"{server.url}/absent.jsonl": r"no such file or folder \(404\)",
@@ -199,7 +201,7 @@ def test_refusals_are_one_line_with_a_remedy(server: RangeServer) -> None:
         "http://absent.invalid/corpus.jsonl": r"absent\.invalid cannot be reached",
         "nowhere://bucket/corpus.jsonl": r"no file system is known for nowhere://",
         "memory://absent.jsonl": "no such file or folder",
-        "gs://bucket/corpus.jsonl": r"not installed: pip install 'headwater\[gs\]'",
+        "gs://bucket/corpus.jsonl": "the package that reads gs:// is not installed",
         f"{server.url}/corpus": "unknown suffix ''",
     }
     for url, words in wrong.items():
@@ -250,7 +252,7 @@ def facts(path):
         sources = find_sources([path])
         return [[s.name, s.path, s.digest, sum(1 for _ in read_source(s, 0, {"text"}))] for s in sources]
     except CorpusError as error:
-        return str(error)
+        return f"{error}; {error.hint}"
 
 print(json.dumps([facts(path) for path in sys.argv[1:]]))
 """
@@ -294,7 +296,7 @@ def test_files_of_the_hub(tmp_path: Path) -> None:
     assert [entry[2:] for entry in whole] == [[local["data/test.parquet"], 5], [local["data/train.parquet"], 1000]]
     assert [entry[0] for entry in glob] == ["train.parquet"] and glob[0][2:] == whole[1][2:]
     assert revision[0][2:] == whole[0][2:]
-    assert absent == "hf://datasets/org/absent: no such file or folder (404)"
+    assert absent == "hf://datasets/org/absent: no such file or folder (404); "
     (message,) = json.loads(denied.stdout)
     assert message.startswith(f"{root}: access was denied (401)") and "HF_TOKEN" in message and "secret" not in message
 

@@ -85,10 +85,11 @@ def test_colour_is_for_terminals_alone() -> None:
 
 def test_groups_have_a_limit_too() -> None:
     columns = {"rank": [1, 2], "mean": [1.0, 0.5], "total": [2.0, 1.0], "examples": [2, 2], "group": ["a", "b"],
-               "best": [1.0, 0.5], "best_example": ["e", "f"]}  # fmt: skip
+               "best": [1.0, 0.5], "best_example": ["e", "f"],
+               "query_prompt": ["what? "] * 2, "query_completion": ["it"] * 2}  # fmt: skip
     tables = [{"query_id": [f"q{query}"] * 2, **columns} for query in range(5)]
     lines = list(group_lines(tables, 1, AnswerView(5, limit=2)))
-    assert lines[-1].startswith("… 3 more queries") and sum("q" in line for line in lines[:-1]) == 2
+    assert lines[-1].startswith("… 3 more queries") and sum("  what? → it" in line for line in lines[:-1]) == 2
     assert not any(re.search(r" b +0\.5", line) for line in lines)
 
 

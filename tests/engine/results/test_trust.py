@@ -195,7 +195,7 @@ def test_the_true_rank_lies_in_the_range_as_often_as_is_said() -> None:
 def test_options_that_exclude_each_other_say_so(work: Path) -> None:
     asked = ["attribute", work / "S", "--queries", work / "queries.jsonl", "--all-scores", work / "never.zarr"]
     for more in (["--json"], ["--by", "source"], ["--columns", work / "corpus.jsonl"]):
-        assert "leave out -o, --json and --by" in headwater(*asked, *more).stderr
+        assert "leave out -o, --json, --by and --bottom" in headwater(*asked, *more).stderr
     assert not (work / "never.zarr").exists()
 
 
