@@ -29,8 +29,8 @@ OPTIONS = ("QueryKeywords", "SelectKeywords", "ModelKeywords", "IngestKeywords")
 HEAD = """# Python API
 
 Made from the docstrings by `make tree`; the guide is [find what made an answer](find-what-made-an-answer.md). Every name is an
-attribute of `headwater` (`import headwater as hw`), which imports it when it is first used. Every error that a user can cause is a
-`hw.HeadwaterError`.
+attribute of `headwater` (`import headwater as hw`), which imports it when it is first used. Every error that a user can cause is
+a `hw.HeadwaterError`.
 """
 
 

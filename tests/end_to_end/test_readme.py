@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from documents import DOCUMENTS, GUIDES, ROOT, blocks, commands, run
+from click.shell_completion import get_completion_class
+from documents import DOCUMENTS, GUIDES, ROOT, blocks, commands, fill, run, run_python
 from headwater.cli import main
 
 README = ROOT / "README.md"
@@ -34,8 +36,37 @@ def test_its_commands_run_and_find_what_words_do_not(tmp_path: Path, monkeypatch
     assert shares["logra"] == pytest.approx(shown["LoGra"], abs=0.15)
 
 
+def test_its_python_does_five_jobs_in_eight_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path)
+    masks = np.random.default_rng(0).random((12, 60)) < 0.5  # of the 60 texts of corpus.jsonl
+    np.save("masks.npy", masks)
+    np.save("losses.npy", np.random.default_rng(1).normal(size=(12, 4)))
+    capsys.readouterr()
+    run_python(README)
+    printed = capsys.readouterr().out
+    assert printed.startswith("['") and "LDS" in printed
+    (code,) = blocks(README, "python")
+    assert len(code.splitlines()) <= 8
+    assert re.findall(r"^(?:import|from) .*", code, re.M) == ["import headwater as hw"]
+    assert not re.search(r"headwater\.(engine|store|plugins)", code)
+
+
 def test_it_fits_two_screens() -> None:
-    assert len(TEXT) <= 10_000
+    assert len(TEXT) <= 9_500
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_that_it_names_is_there(shell: str) -> None:
+    assert "_HEADWATER_COMPLETE=bash_source headwater" in TEXT and "zsh_source" in TEXT and "fish_source" in TEXT
+    kind = get_completion_class(shell)
+    assert kind is not None
+    completion = kind(main, {}, "headwater", "_HEADWATER_COMPLETE")
+    assert f"_HEADWATER_COMPLETE={shell}_complete" in completion.source()
+    assert {item.value for item in completion.get_completions([], "self")} == {"self-influence"}
+    assert "bm25" in {item.value for item in completion.get_completions(["attribute", "S", "--method"], "b")}
 
 
 @pytest.mark.parametrize("line", inline_commands())
@@ -72,7 +103,6 @@ def test_inline_commands_of_all_documents_exist(document: Path) -> None:
 def test_every_document_with_commands_is_run() -> None:
     shown = {path for path in ROOT.glob("*.md") if commands(path)} | {path for path in GUIDES if commands(path)}
     assert shown <= {README, *GUIDES}
-    assert blocks(README, "python") == []
 
 
 def test_ci_runs_the_commands_shown() -> None:
