@@ -327,3 +327,28 @@ def test_completion_and_help_show_every_option():
     names = inspect.signature(hw.Store.attribute).parameters
     assert {"queries", "method", "top", "bottom", "minus", "where", "members"} <= set(names)
     assert {"model", "methods", "keep", "prompt_template", "memory"} <= set(inspect.signature(hw.ingest).parameters)
+
+
+def test_an_interrupted_ingestion_loses_nothing(work: Path, tmp_path: Path):
+    from headwater.engine.data.record_source import RecordSource
+
+    texts = sentences(1100)
+
+    def records(start: int, stop: int | None):
+        for number in range(start, len(texts)):
+            if number == stop:
+                raise KeyboardInterrupt
+            yield {"text": texts[number]}
+
+    whole = RecordSource("texts", "0a", len(texts), lambda start: records(start, None))
+    cut = RecordSource("texts", "0a", len(texts), lambda start: records(start, 1050 if start < 1050 else None))
+    arguments = {"model": work / "model", "methods": hw.method("rise", **RISE), "progress": False, "boundary": "joined"}
+    with pytest.raises(KeyboardInterrupt):
+        hw.ingest(cut, tmp_path / "S", **arguments)
+    assert len(hw.open(tmp_path / "S", progress=False)) == 1024
+    assert not hw.open(tmp_path / "S", progress=False).complete
+    with pytest.raises(hw.HeadwaterError, match="unfinished"):
+        hw.open(tmp_path / "S", progress=False).attribute("river stone")
+    hw.ingest(whole, tmp_path / "S", **arguments)
+    hw.ingest(whole, tmp_path / "T", **arguments)
+    assert tree(tmp_path / "S") == tree(tmp_path / "T")
