@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,26 @@ def test_commands_in_its_table_have_these_options(line: str) -> None:
     assert {word for word in words if word.startswith("-")} <= known
 
 
+def test_complete_commands_of_its_table_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fill(tmp_path)
+    shutil.copy("questions.jsonl", "task.jsonl")
+    Path("my_module.py").write_text(Path("my_method.py").read_text().replace("class MeanState", "class MyMethod"))
+    elsewhere = ("headwater demo", "headwater ground-truth")  # minutes: .ci/run, and the guides' test
+    lines = [line for line in inline_commands() if "…" not in line and not line.startswith(elsewhere)]
+    assert len(lines) >= 18
+    for line in lines:
+        if line.startswith("headwater info answers.parquet"):
+            run("headwater attribute S --queries questions.jsonl -o answers.parquet")
+        if line.startswith("headwater fit"):
+            line += " --set stride.subsets 30 --set stride.updates 4"
+        run(line)
+    assert Path("chosen.jsonl").read_text().count("\n") == 6
+
+
 def test_every_command_is_in_its_table() -> None:
     assert set(main.commands) <= {line.split()[1] for line in inline_commands()}
 
@@ -92,6 +113,17 @@ def test_every_guide_is_linked() -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8"))
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_links_to_headings_lead_to_one(document: Path) -> None:
+    for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text("utf-8")):
+        target = document.parent / link if link else document
+        headings = re.findall(r"^#+ (.*)", target.read_text("utf-8"), re.M)
+        assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
+            link,
+            anchor,
+        )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
