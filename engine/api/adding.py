@@ -11,9 +11,10 @@ from ...store.json_values import JsonObject
 from ..fitting.fit_job import prepare_fit
 from ..fitting.fit_request import FitJob
 from ..ingest.ingest_job import IngestJob, prepare
+from ..ingest.text_provider import TextProvider
 from ..interface.registry import load as load_method
 from ..interface.subset_method import SubsetMethod
-from ..models.language_model import load
+from ..runtime.messages import say
 from .opening import MethodChoice, ModelHolder
 from .progress_choice import shown_run
 
@@ -48,33 +49,48 @@ def divided(methods: Methods) -> tuple[dict[str, JsonObject], list[MethodChoice]
 def added(
     store: FeatureStore, holder: ModelHolder, methods: Sequence[str | MethodChoice], seeds: int, memory: int | None, *,
     progress: bool,
-) -> FeatureStore:  # fmt: skip
-    """Add methods to a store from what it keeps: see :meth:`Store.add`."""
+) -> list[str]:  # fmt: skip
+    """Add methods to a store from what it keeps: see :meth:`Store.add`. Returns notes for the user."""
     if not methods:
         raise SettingsError("add: name a method")
-    stored, fitted = divided(methods)
+    (stored, fitted), notes = divided(methods), list[str]()
     if stored:
         job = IngestJob([], store.url, holder.loaded(store), stored, seeds=seeds)
-        ingested(job, holder, memory, progress=progress)
-    fit_all(store, holder, fitted, memory, progress=progress)
-    return FeatureStore.open(store.url)
+        notes += ingested(job, holder, memory, progress=progress)
+    return notes + fit_all(store, holder, fitted, memory, progress=progress)
 
 
-def ingested(job: IngestJob, holder: ModelHolder, memory: int | None, *, progress: bool) -> FeatureStore:
-    """Run an ingestion with progress; the model that it loads stays in `holder`."""
+def ingested(job: IngestJob, holder: ModelHolder, memory: int | None, *, progress: bool) -> list[str]:
+    """Run an ingestion with progress; the model that it loads stays in `holder`. Returns notes for the user, which are printed if
+    progress is shown.
+    """
     with shown_run(memory, job.model.device, progress=progress) as run:
-        if job.model.loaded is None and job.model.path:
-            job = replace(job, model=replace(job.model, loaded=load(job.model)))
-            holder.choice = job.model
-        prepare(job, run).open().run(run)
-    return FeatureStore.open(job.store)
+        prepared = prepare(job, run)
+        ingestion = prepared.open()
+        provider = ingestion.provider
+        if isinstance(provider, TextProvider) and not prepared.has_base:
+            holder.choice = replace(job.model, loaded=provider.model)
+        ingestion.run(run)
+    notes = [*prepared.notes, *provider.notes, *(f"skipped: {line}" for line in provider.record_errors.first)]
+    return _said(notes, shown=progress)
 
 
 def fit_all(
     store: FeatureStore, holder: ModelHolder, methods: Sequence[MethodChoice], memory: int | None, *, progress: bool
-) -> None:
-    """Fit methods to a store, one after the other."""
+) -> list[str]:
+    """Fit methods to a store, one after the other; returns notes for the user."""
+    notes = list[str]()
     for choice in methods:
         with shown_run(memory, holder.choice.device, progress=progress) as run:
             fit = prepare_fit(FitJob(store.url, choice.name, choice.settings, model=holder.loaded(store)), run)
+            notes += _said(fit.notes, shown=progress)
             fit.run(run)
+    return notes
+
+
+def _said(notes: Sequence[str], *, shown: bool) -> list[str]:
+    """The notes, each once; printed to stderr if they are to be shown."""
+    lines = list(dict.fromkeys(notes))
+    for line in lines if shown else ():
+        say(line if line.startswith("skipped: ") else f"note: {line}")
+    return lines

@@ -109,9 +109,11 @@ def ingest(
         options.get("keep_text"), options.get("keep_tokens"), options.get("append", False), options.get("seeds", 1),
         str(options.get("base", "")), keep=tuple(options.get("keep", ())),
     )  # fmt: skip
-    opened = ingested(job, holder, memory, progress=progress)
-    fit_all(opened, holder, fitted, memory, progress=progress)
-    return Store(FeatureStore.open(str(store)), holder.choice, memory, progress)
+    notes = ingested(job, holder, memory, progress=progress)
+    notes += fit_all(FeatureStore.open(str(store)), holder, fitted, memory, progress=progress)
+    opened = Store(FeatureStore.open(str(store)), holder.choice, memory, progress)
+    opened.notes += notes
+    return opened
 
 
 @checked

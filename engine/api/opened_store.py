@@ -51,6 +51,8 @@ class Store:
         """`memory`: largest memory plan of an operation in bytes; None for no bound. Use :func:`headwater.open`."""
         self._store: FeatureStore | None = store
         self._model, self._memory, self._progress = ModelHolder(model), memory, progress
+        self.notes: list[str] = []
+        """Remarks of the ingestion that made or extended the store, one line each."""
 
     @property
     def path(self) -> str:
@@ -227,7 +229,9 @@ class Store:
         >>> store.add("graddot").methods
         ['rise', 'grasp', 'graddot']
         """
-        self._store = added(self._opened, self._model, methods, seeds, self._memory, progress=self._progress)
+        store = self._opened
+        self.notes += added(store, self._model, methods, seeds, self._memory, progress=self._progress)
+        self._store = FeatureStore.open(store.url)
         return self
 
     def close(self) -> None:

@@ -77,17 +77,16 @@ def open_model(file: Path) -> tuple[HfModel, HfTokenizer]:
     return model, read_tokenizer(str(file), False)
 
 
-def answers(model: HfModel, tokenizer: HfTokenizer, conversations: Sequence[Messages], tokens: int = 24) -> list[str]:
+def answers(model: HfModel, tokenizer: HfTokenizer, conversations: Sequence[Messages], tokens: int = 16) -> list[str]:
     """The model's greedy answers, of at most so many tokens, to conversations without their last message."""
-    texts = []
-    for conversation in conversations:
-        prompt = tokenizer.apply_chat_template(list(conversation[:-1]), tokenize=False, add_generation_prompt=True)
-        ids = torch.tensor(tokenizer(prompt, add_special_tokens=False)["input_ids"])[None]
-        with torch.inference_mode():
-            made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False,
-                                  pad_token_id=tokenizer.eos_token_id)  # fmt: skip
-        texts.append(" ".join(tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True).split()))
-    return texts
+    asked = [_ids(tokenizer, _prompt(tokenizer, conversation)) for conversation in conversations]
+    width = max(map(len, asked))
+    pad = tokenizer.eos_token_id or 0
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in asked])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in asked])
+    with torch.inference_mode():
+        made = model.generate(ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, pad_token_id=pad)
+    return [" ".join(tokenizer.decode(row, skip_special_tokens=True).split()) for row in made[:, width:]]
 
 
 def fine_tune(
@@ -141,11 +140,20 @@ def steps_of(examples: int, recipe: FineTuningRecipe) -> int:
     return -(-examples // recipe.batch) * recipe.epochs
 
 
+def _prompt(tokenizer: HfTokenizer, conversation: Messages) -> str:
+    """A conversation without its answer, up to where the answer begins."""
+    return str(tokenizer.apply_chat_template(list(conversation[:-1]), tokenize=False, add_generation_prompt=True))
+
+
+def _ids(tokenizer: HfTokenizer, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def _example(tokenizer: HfTokenizer, conversation: Messages) -> dict[str, list[int]]:
     """Token ids of a conversation, with labels of -100 before its answer."""
-    prompt = tokenizer.apply_chat_template(list(conversation[:-1]), tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(list(conversation), tokenize=False)
-    first, rest = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, whole[len(prompt) :]))
+    prompt = _prompt(tokenizer, conversation)
+    whole = str(tokenizer.apply_chat_template(list(conversation), tokenize=False))
+    first, rest = _ids(tokenizer, prompt), _ids(tokenizer, whole[len(prompt) :])
     return {"input_ids": [*first, *rest], "labels": [-100] * len(first) + rest}
 
 

@@ -352,3 +352,12 @@ def test_an_interrupted_ingestion_loses_nothing(work: Path, tmp_path: Path):
     hw.ingest(whole, tmp_path / "S", **arguments)
     hw.ingest(whole, tmp_path / "T", **arguments)
     assert tree(tmp_path / "S") == tree(tmp_path / "T")
+
+
+def test_a_method_that_is_fitted_may_be_the_only_one(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    stride = hw.method("stride", subsets=12, degree=3, updates=2, checked=4, shared=8, members=2)
+    texts = [*sentences(20), ""]
+    opened = hw.ingest(texts, tmp_path / "S", model=work / "model", methods=stride, on_error="skip")
+    assert opened.methods == ["stride"] and len(opened) == 20
+    assert any("empty text" in note for note in opened.notes) and "skipped: " in capsys.readouterr().err
+    assert len(opened.attribute("river stone", top=3)[0]) == 3

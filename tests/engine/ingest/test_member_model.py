@@ -65,7 +65,8 @@ def test_self_influence_and_tasks_of_a_member_are_those_of_its_model(work: Path,
         done("self-influence", work / store, "--method", name, "-o", tmp_path / f"self{store}.parquet")
         task = ["--method", name, "--queries", work / "queries.jsonl", "--count", 5]
         done("select", work / store, *task, "-o", tmp_path / f"set{store}.jsonl")
-    assert pq.read_table(tmp_path / "selfS.parquet") == pq.read_table(tmp_path / "selfE.parquet")
+    ours, theirs = (pq.read_table(tmp_path / f"self{name}.parquet") for name in "SE")
+    assert ours.select(["example_id", "score", "row"]) == theirs.select(["example_id", "score", "row"])
     rows = [
         [json.loads(line)["row"] for line in (tmp_path / f"set{store}.jsonl").read_text().splitlines()]
         for store in "SE"
@@ -170,18 +171,24 @@ def test_appended_documents_reach_a_member_by_a_run_of_its_own(work: Path, tmp_p
     np.testing.assert_array_equal(*scores)
 
 
+def scores_of(words: list[object]) -> list[tuple[str, float]]:
+    """The answers that a command prints as JSON lines; the digest of the store, which has changed, is left out."""
+    rows = [json.loads(line) for line in done(*words).stdout.splitlines()]
+    return [(row["example_id"], row["score"]) for row in rows]
+
+
 def test_a_model_that_is_gone_or_has_moved(work: Path, tmp_path: Path) -> None:
     shutil.copytree(work / "S", tmp_path / "S")
     shutil.copytree(work / "early", tmp_path / "moved")
     asked = ["attribute", tmp_path / "S", "--method", "rise@early", "--queries", work / "queries.jsonl", "--json"]
-    before = done(*asked).stdout
+    before = scores_of(asked)
     reading = ["ingest", work / "corpus.jsonl", "--store", tmp_path / "S", "--method", "rise@early", "--base"]
     done(*reading, tmp_path / "moved")
-    assert done(*asked).stdout == before
+    assert scores_of(asked) == before
     shutil.rmtree(tmp_path / "moved")
     gone = headwater(*asked)
     assert gone.exit_code == 1 and "the model of rise@early" in gone.stderr and "--base PATH" in gone.stderr
     assert gone.stderr.count("\n") <= 2
-    assert done(*asked, "--model", work / "early").stdout == before
+    assert scores_of([*asked, "--model", work / "early"]) == before
     changed = headwater(*asked, "--model", work / "model")
     assert changed.exit_code == 1 and "member rise@early, does not match this run: model is" in changed.stderr
