@@ -8,10 +8,12 @@ from dataclasses import replace
 from threading import RLock
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ...store.completeness import is_whole
 from ...store.errors import SettingsError
-from ...store.feature_store import FeatureStore
+from ...store.feature_store import EXAMPLES, FeatureStore
 from ..attribution.open_session import open_session
 from ..attribution.query_options import QueryOptions
+from ..fitting.fit_record import fits_of
 from ..models.language_model import ModelChoice
 from ..runtime.messages import say
 from ..runtime.run import Run
@@ -85,3 +87,17 @@ class HeldStore:
         several = bool(options.search.members.labels)
         model = self.model.for_method(store, name, members=several)
         return open_session(store.url, name, data, replace(options, model=model), run)
+
+
+def facts_of(store: FeatureStore) -> Iterator[tuple[str, str]]:
+    """What a store says of itself in one line or table: (name, value)."""
+    provenance = store.provenance
+    is_text = provenance["kind"] == "text"
+    yield "rows", f"{store.rows(EXAMPLES) if EXAMPLES in store.groups else 0:,}"
+    yield "methods", " ".join([*store.methods, *fits_of(store)]) or "none"
+    yield "model", str(provenance.get("model_path") or ("an object in memory" if is_text else "arrays"))
+    template = {name: value for name, value in provenance.get("template", {}).items() if value}
+    if template:
+        yield "template", str(template)
+    complete = is_whole(store) and all(is_whole(store, name) for name in store.methods)
+    yield "state", "complete" if complete else "unfinished"

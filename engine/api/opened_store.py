@@ -28,7 +28,7 @@ from .arguments import PathLike, at_least, checked
 from .attributions import Attributions
 from .comparison import RANKED_ROWS, Comparison, compared
 from .display import table_html
-from .held_store import HeldStore
+from .held_store import HeldStore, facts_of
 from .opening import (
     MethodChoice,
     QueryKeywords,
@@ -277,26 +277,13 @@ class Store:
     def __repr__(self) -> str:
         if self._held.closed:
             return "Store(closed)"
-        facts = dict(self._facts())
+        facts = dict(facts_of(self._held.opened))
         return f"Store({self.path!r}: " + ", ".join(f"{name} {value}" for name, value in facts.items()) + ")"
 
     def _repr_html_(self) -> str:
         if self._held.closed:
             return "<p>a closed store</p>"
-        return table_html(("store", self.path), [(name, value) for name, value in self._facts()])
-
-    def _facts(self) -> Iterator[tuple[str, str]]:
-        provenance = self._held.opened.provenance
-        yield "rows", f"{len(self):,}"
-        yield "methods", " ".join(self.methods) or "none"
-        yield (
-            "model",
-            str(provenance.get("model_path") or ("an object in memory" if provenance["kind"] == "text" else "arrays")),
-        )
-        template = {name: value for name, value in provenance.get("template", {}).items() if value}
-        if template:
-            yield "template", str(template)
-        yield "state", "complete" if self.complete else "unfinished"
+        return table_html(("store", self.path), [(name, value) for name, value in facts_of(self._held.opened)])
 
 
 def _refuse_skip(function: str, options: QueryKeywords) -> None:
