@@ -195,8 +195,8 @@ def demo(model: str, workdir: str | None, short: bool) -> None:
     headwater demo --model smollm2
     """
     # Settings that differ from RISE's defaults: with tau and floor at 1, the small model's top example is from the module that
-    # the question is about in 65 of 100 questions, with the published values in 49. On SmolLM2, tau 1 and floor 0.1 have all of
-    # the planted facts' examples among the first five where the published values have four fifths.
+    # the question is about in 65 of 100 questions, with the published values in 49. On SmolLM2, in a trial with three examples a
+    # fact, tau 1 and floor 0.1 had 30 of 30 among the first five, the published values 24.
     if model == "smollm2":
         from .engine.demo.language_tour import language_tour
 
