@@ -132,7 +132,7 @@ def load(choice: ModelChoice) -> LanguageModel:
     try:
         return _loaded(place, choice, device)
     except ModelError as error:
-        raise ModelError(str(error).replace(place, choice.path)) from None
+        raise ModelError(str(error).replace(place, choice.path), hint=error.hint.replace(place, choice.path)) from None
 
 
 def _loaded(place: str, choice: ModelChoice, device: torch.device) -> LanguageModel:
