@@ -71,6 +71,16 @@ class DerivedSession:
         return self._session.name
 
     @property
+    def title(self) -> str:
+        """The method as results name it."""
+        return self._session.title
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """Those of the session; none of a contrast, as they are of single queries."""
+        return () if self._derivation.minus else self._session.further_columns
+
+    @property
     def rows(self) -> int:
         """N: number of scored examples."""
         return self._session.rows
@@ -87,9 +97,12 @@ class DerivedSession:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks of both sessions."""
-        minus = self._derivation.minus
-        return list(dict.fromkeys([*self._session.notes, *(minus.notes if minus else ())]))
+        """Remarks of both sessions, and what a contrast does not say."""
+        minus, missing_columns = self._derivation.minus, ", ".join(self._session.further_columns)
+        lacks = (
+            [f"a contrast has no {missing_columns}: these are of single queries"] if minus and missing_columns else []
+        )
+        return list(dict.fromkeys([*self._session.notes, *(minus.notes if minus else ()), *lacks]))
 
     @property
     def estimated(self) -> bool:
@@ -134,11 +147,18 @@ class DerivedSession:
 
     def attribute(self) -> Results:
         """The best, or the lowest, eligible examples of each query."""
-        return self._best(self.scores(), self.query_ids)
+        return self._best(self.scores(), together=False)
 
     def most_valuable(self) -> Results:
         """The best, or the lowest, eligible examples for all queries together."""
-        return self._best(((first, part[:, None]) for first, part in self.value()), [TOGETHER])
+        return self._best(((first, part[:, None]) for first, part in self.value()), together=True)
+
+    def chosen(self, rows: Array, scores: Array, *, together: bool = False, lowest: bool = False) -> Results:
+        """Results of chosen examples, as the session describes them; of a contrast, their scores alone."""
+        if self._derivation.minus is None:
+            return self._session.chosen(rows, scores, together=together, lowest=lowest)
+        exact, ids = not self.estimated, [TOGETHER] if together else self.query_ids
+        return Results(self.title, ids, rows, scores, exact, 1.0 if exact else math.nan)
 
     def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) float32), over all examples in the store's order; NaN for examples that are not eligible."""
@@ -162,17 +182,15 @@ class DerivedSession:
             return blocks
         return ((first, _with_nan(part, eligible[first : first + len(part)])) for first, part in blocks)
 
-    def _best(self, scores: ScoreBlocks, ids: list[str]) -> Results:
+    def _best(self, scores: ScoreBlocks, *, together: bool) -> Results:
         """The k best of the eligible examples; with `lowest`, of the negated scores."""
         eligible, lowest = self._derivation.eligible, self._derivation.lowest
         numbers = None if eligible is None else np.flatnonzero(eligible)
         k = min(self._top, self.rows if numbers is None else len(numbers))
-        best, rows = best_examples(_compressed(scores, eligible, negated=lowest), len(ids), k)
-        scored = np.negative(best) if lowest else best
-        exact = not self.estimated
-        return Results(
-            self.name, ids, rows if numbers is None else numbers[rows], scored, exact, 1.0 if exact else math.nan
-        )
+        count = 1 if together else len(self.query_ids)
+        best, rows = best_examples(_compressed(scores, eligible, negated=lowest), count, k)
+        ranked = rows if numbers is None else numbers[rows]
+        return self.chosen(ranked, np.negative(best) if lowest else best, together=together, lowest=lowest)
 
 
 def _differences(scores: ScoreBlocks, minus: ScoreBlocks) -> ScoreBlocks:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
 from ...store.feature_store import FeatureStore
+from ...store.layout import Array
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
 from ..ingest.provider import Provider
@@ -17,7 +19,7 @@ from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
 from .queries import read_queries
 from .query_options import QueryOptions
-from .query_session import Capability, ScoreBlocks, export_session, missing
+from .query_session import TOGETHER, Capability, ScoreBlocks, export_session, missing
 from .stored_scores import StoredScores
 
 
@@ -48,6 +50,16 @@ class StoredSession:
     def name(self) -> str:
         """The method's name."""
         return self._stored.name
+
+    @property
+    def title(self) -> str:
+        """The method's name."""
+        return self.name
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     @property
     def rows(self) -> int:
@@ -101,6 +113,11 @@ class StoredSession:
     def most_valuable(self) -> Results:
         """The best examples for all queries together."""
         return self._signed(self._stored.most_valuable(self._ranking(), self._top, self.shape, self._run))
+
+    def chosen(self, rows: Array, scores: Array, *, together: bool = False, lowest: bool = False) -> Results:
+        """Results of examples that were chosen by these scores."""
+        exact, ids = not self.estimated, [TOGETHER] if together else self.query_ids
+        return Results(self.name, ids, rows, scores, exact, 1.0 if exact else math.nan)
 
     def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) scores), over all examples in order."""

@@ -10,7 +10,7 @@ import numpy as np
 from ...store.completeness import require_whole
 from ...store.errors import CorpusError, SettingsError, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.layout import TEXT_CHUNK_ROWS
+from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
@@ -108,6 +108,16 @@ class TextSession:
         )
 
     @property
+    def title(self) -> str:
+        """The method's name."""
+        return self.name
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @property
     def query_ids(self) -> list[str]:
         """(Q,) ids, in the file's order."""
         return [query.id for query in self._queries]
@@ -143,12 +153,16 @@ class TextSession:
     def attribute(self) -> Results:
         """The best examples of each query."""
         scores, rows = best_examples(self.scores(), len(self._queries), min(self._top, self.rows))
-        return Results(self.name, self.query_ids, rows, scores)
+        return self.chosen(rows, scores)
 
     def most_valuable(self) -> Results:
         """The best examples for all queries together."""
         scores, rows = best_values(self.value(), min(self._top, self.rows))
-        return Results(self.name, [TOGETHER], rows, scores)
+        return self.chosen(rows, scores, together=True)
+
+    def chosen(self, rows: Array, scores: Array, *, together: bool = False, lowest: bool = False) -> Results:
+        """Results of examples that were chosen by these scores."""
+        return Results(self.name, [TOGETHER] if together else self.query_ids, rows, scores)
 
     def value(self) -> ScoreBlocks:
         """(first row, (rows,) mean scores over the queries), over all examples in order."""
