@@ -84,22 +84,37 @@ def _derived(store: str, method: str, queries: Data, options: QueryOptions, run:
     """A session over another one; the budget bounds the plan of both, that of contrasting queries included.
 
     Raises:
-        SettingsError: the search is not one scan of the rows as they are stored.
+        SettingsError: the search is not one scan of the rows as they are stored, or queries are skipped that have contrasts of
+            their own.
     """
-    search, minus = options.search, options.minus
-    if search.precision or search.certify or search.device is not None:
+    search, minus = replace(options.search, all_scores=True, device=None), options.minus
+    if search.precision or search.certify:
         raise SettingsError(
-            "--bottom, --minus and --where scan the rows as they are stored",
-            hint="leave out --scan, --certify and --device cuda",
+            "--bottom, --minus and --where scan the rows as they are stored", hint="leave out --scan and --certify"
         )
-    plain = replace(options, minus=None, lowest=False, where=RowFilter(), search=replace(search, all_scores=True))
-    plain = replace(plain, further=options.output)
+    plain = replace(options, minus=None, lowest=False, where=RowFilter(), search=search, further=options.output)
     session = _open(store, method, queries, plain, run)
-    contrast = None if minus is None else _open(store, method, minus, replace(plain, further=no_output), run)
+    contrast = None if minus is None else _contrast(store, method, minus, plain, run)
     eligible = options.where.mask(session.store, session.rows)
     derived = DerivedSession(session, Derivation(contrast, options.lowest, eligible), options.top)
     first_plan_within_budget([(derived.plan, None)], Plan(()), run.budget)
     return derived
+
+
+def _contrast(store: str, method: str, minus: Data, options: QueryOptions, run: Run) -> QuerySession:
+    """The session of contrasting queries, of which none is skipped: they stand in the order of the queries.
+
+    Raises:
+        SettingsError: there are several, and queries may be skipped, so that one could get another one's contrast.
+    """
+    text = replace(options.text, on_error="fail")
+    session = _open(store, method, minus, replace(options, text=text, further=no_output), run)
+    if options.text.on_error == "skip" and len(session.query_ids) > 1:
+        raise SettingsError(
+            "--minus with a contrast for each query needs every query",
+            hint="leave out --on-error skip, or give one contrast for all",
+        )
+    return session
 
 
 def _open(store: str, method: str, queries: Data, options: QueryOptions, run: Run) -> QuerySession:

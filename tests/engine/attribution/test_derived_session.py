@@ -142,3 +142,24 @@ def test_the_lowest_scores_are_searched_in_compressed_rows_too(work: Path):
     certified = opened(work, "rise", lowest=True, search=SearchOptions(certify=True)).attribute()
     np.testing.assert_array_equal(certified.rows, whole.rows)
     np.testing.assert_array_equal(certified.scores, whole.scores)
+
+
+def test_a_query_never_gets_the_contrast_of_another_one(work: Path, tmp_path: Path):
+    from headwater.engine.ingest.text_settings import TextSettings
+    from headwater.store.errors import CorpusError
+
+    good = [f'{{"text": "{text}"}}\n' for text in sentences(QUERIES, seed=QUERIES)]
+    (tmp_path / "queries.jsonl").write_text("".join([good[0], '{"text": \n', *good[1:]]))
+    (tmp_path / "minus.jsonl").write_text("".join([good[0], good[1], '{"text": \n', good[2]]))
+
+    def asked(minus: Path):
+        options = QueryOptions(TOP, text=TextSettings(on_error="skip"), minus=str(minus))
+        return open_session(str(work / "S"), "rise", str(tmp_path / "queries.jsonl"), options)
+
+    with pytest.raises(SettingsError, match="a contrast for each query needs every query"):
+        asked(work / f"queries{QUERIES}.jsonl")
+    with pytest.raises(CorpusError, match=r"minus\.jsonl:3: bad JSON"):
+        asked(tmp_path / "minus.jsonl")
+    one = asked(work / "queries1.jsonl")
+    expected = scores_of(opened(work, "rise")) - scores_of(opened(work, "rise", queries=1))
+    np.testing.assert_array_equal(scores_of(one), expected)
