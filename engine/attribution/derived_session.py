@@ -31,6 +31,9 @@ from .query_session import (
 )
 from .stored_members import aligned
 
+_READING = ("activations", "hidden states", "logits tile", "texts being tokenised")
+"""Parts of a plan that are in memory only while a model reads queries."""
+
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
@@ -40,6 +43,8 @@ class Derivation:
     """The session of the contrasting queries: as many as there are queries, or one for all. A score is then the difference."""
     lowest: bool = False
     """Whether the examples with the lowest scores are returned, lowest first, instead of the highest."""
+    one_model: bool = False
+    """Whether the queries and the contrasting ones are read by the same model in memory."""
     eligible: Array | None = None
     """(N,) bool: the examples that are ranked; the scores of others are NaN. None: all."""
 
@@ -111,13 +116,18 @@ class DerivedSession:
 
     @property
     def plan(self) -> Plan:
-        """The memory of both sessions, and of the best examples and the filter."""
+        """The memory of both sessions, and of the best examples and the filter. The queries of both are read one after the other,
+        and a model that reads both is in memory once.
+        """
         minus, eligible = self._derivation.minus, self._derivation.eligible
         own = Plan.of(
             Part("results", 6 * heap_bytes(len(self.query_ids), min(self._top, self.rows))),
             Part("filter of examples", 0 if eligible is None else 9 * len(eligible)),
         )
-        return self._session.plan + own + (minus.plan if minus else Plan(()))
+        if minus is None:
+            return self._session.plan + own
+        once = (*_READING, "model weights") if self._derivation.one_model else _READING
+        return _joined(self._session.plan, minus.plan, once) + own
 
     @property
     def shape(self) -> ScanShape:
@@ -191,6 +201,13 @@ class DerivedSession:
         best, rows = best_examples(_compressed(scores, eligible, negated=lowest), count, k)
         ranked = rows if numbers is None else numbers[rows]
         return self.chosen(ranked, np.negative(best) if lowest else best, together=together, lowest=lowest)
+
+
+def _joined(first: Plan, second: Plan, once: Iterable[str]) -> Plan:
+    """The plan of both, in which parts of these names are there once, as large as in either."""
+    sizes = [{part.name: part.bytes for part in plan.parts} for plan in (first, second)]
+    most = {name: max(own.get(name, 0) for own in sizes) for name in once}
+    return Plan.of(*(Part(part.name, most.get(part.name, part.bytes)) for part in (first + second).parts))
 
 
 def _differences(scores: ScoreBlocks, minus: ScoreBlocks) -> ScoreBlocks:

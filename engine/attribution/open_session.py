@@ -96,7 +96,8 @@ def _derived(store: str, method: str, queries: Data, options: QueryOptions, run:
     session = _open(store, method, queries, plain, run)
     contrast = None if minus is None else _contrast(store, method, minus, plain, run)
     eligible = options.where.mask(session.store, session.rows)
-    derived = DerivedSession(session, Derivation(contrast, options.lowest, eligible), options.top)
+    one_model = contrast is not None and _reads_with_loaded(session.store, method, options)
+    derived = DerivedSession(session, Derivation(contrast, options.lowest, one_model, eligible), options.top)
     first_plan_within_budget([(derived.plan, None)], Plan(()), run.budget)
     return derived
 
@@ -115,6 +116,15 @@ def _contrast(store: str, method: str, minus: Data, options: QueryOptions, run: 
             hint="leave out --on-error skip, or give one contrast for all",
         )
     return session
+
+
+def _reads_with_loaded(store: FeatureStore, method: str, options: QueryOptions) -> bool:
+    """Whether queries are read by a model that is in memory already: no member that may answer has a model of its own."""
+    if options.model.loaded is None or store.provenance["kind"] != "text":
+        return False
+    fits = fits_of(store)
+    names = members_of([*store.methods, *fits], method) if options.search.members.labels else [method]
+    return not any(MemberModel.of_rows(store, name).member or (name in fits and fits[name]["base"]) for name in names)
 
 
 def _open(store: str, method: str, queries: Data, options: QueryOptions, run: Run) -> QuerySession:

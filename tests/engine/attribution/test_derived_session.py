@@ -9,7 +9,7 @@ import pytest
 from headwater.engine.attribution.open_session import open_session
 from headwater.engine.attribution.query_options import QueryOptions, SearchOptions
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
-from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.results.group_labels import GroupColumn
 from headwater.engine.results.groups import Groups
 from headwater.engine.results.result_tables import value_rows
@@ -107,8 +107,6 @@ def test_what_cannot_be_derived_is_refused(work: Path):
         opened(work, "rise", minus=str(work / "queries1.jsonl"), search=SearchOptions(precision="int8"))
     with pytest.raises(SettingsError, match="--where source: expected COLUMN=VALUE"):
         RowFilter.parsed(["source"])
-    with pytest.raises(BudgetError):
-        opened(work, "rise", Run(1000), lowest=True)
 
 
 def test_values_and_groups_are_of_the_ranked_examples_alone(work: Path, tmp_path: Path):
@@ -163,3 +161,31 @@ def test_a_query_never_gets_the_contrast_of_another_one(work: Path, tmp_path: Pa
     one = asked(work / "queries1.jsonl")
     expected = scores_of(opened(work, "rise")) - scores_of(opened(work, "rise", queries=1))
     np.testing.assert_array_equal(scores_of(one), expected)
+
+
+@pytest.mark.parametrize("method", ("grasp", "bm25"))
+def test_the_budget_bounds_the_plan_of_all_that_is_derived(work: Path, method: str):
+    derived = {"minus": str(work / "queries3.jsonl"), "where": RowFilter((("source", "b.jsonl"),)), "lowest": True}
+    total = opened(work, method, **derived).plan.total
+    assert total > opened(work, method, search=SearchOptions(all_scores=True)).plan.total
+    assert opened(work, method, Run(total), **derived).plan.total == total
+    with pytest.raises(BudgetError, match="smallest budget that works is"):
+        opened(work, method, Run(total - 1), **derived)
+
+
+def test_a_model_that_reads_queries_and_contrasts_is_counted_once(work: Path):
+    choice = ModelChoice(str(work / "model"))
+    loaded = ModelChoice(str(work / "model"), loaded=load(choice))
+    minus, single = str(work / "queries3.jsonl"), SearchOptions(all_scores=True)
+    parts = {
+        name: {part.name: part.bytes for part in opened(work, "rise", **options).plan.parts}
+        for name, options in {
+            "single": {"model": loaded, "search": single},
+            "one model": {"model": loaded, "minus": minus},
+            "two models": {"model": choice, "minus": minus},
+        }.items()
+    }
+    weights = parts["single"]["model weights"]
+    assert parts["one model"]["model weights"] == weights and parts["two models"]["model weights"] == 2 * weights
+    for name in ("activations", "hidden states", "logits tile", "texts being tokenised"):
+        assert parts["one model"][name] == parts["two models"][name] == parts["single"][name]
