@@ -129,18 +129,14 @@ def _reads_with_loaded(store: FeatureStore, method: str, options: QueryOptions) 
 
 def _open(store: str, method: str, queries: Data, options: QueryOptions, run: Run) -> QuerySession:
     """A session whose scores are the method's own."""
-    search, device = options.search, options.model.device
-    if device.startswith("cuda"):  # with --device auto, the scan runs on the CPU
-        search = replace(search, device=pick_device(device).index or 0)
     feature_store = FeatureStore.open(store)
+    search = replace(options.search, device=scan_device(feature_store, method, options))
     if search.members.labels:
-        return _members_session(feature_store, method, queries, replace(options, search=search), run)
+        return _members_session(feature_store, method, queries, options, run)
     text_method = text_method_of(method, feature_store)
     if text_method:
-        if replace(search, all_scores=False, partial=False) != ONE_SCAN:
-            raise SettingsError(
-                f"method {method} stores no rows", hint="leave out --scan, --candidates, --certify and --device"
-            )
+        if replace(search, all_scores=False, partial=False, device=None) != ONE_SCAN:
+            raise SettingsError(f"method {method} stores no rows", hint="leave out --scan, --candidates and --certify")
         return TextSession(feature_store, (method, text_method), queries, options, run)
     if is_fitted(method, feature_store):
         if replace(search, all_scores=False, partial=False, device=None) != ONE_SCAN:
@@ -150,6 +146,18 @@ def _open(store: str, method: str, queries: Data, options: QueryOptions, run: Ru
     member = MemberModel.of_rows(feature_store, method)
     provider = query_provider(queries, feature_store, options.model, options.text, member)
     return StoredSession(stored, provider, options, run)
+
+
+def scan_device(store: FeatureStore, method: str, options: QueryOptions) -> int | None:
+    """The GPU that scans for the best rows; None: the CPU, which also scans with --device auto. Only an exact search by inner
+    products can use a GPU; for other questions --device names the model's alone.
+    """
+    search, device = options.search, options.model.device
+    if not device.startswith("cuda") or replace(search, partial=False, device=None) != ONE_SCAN:
+        return search.device
+    if method not in store.methods or isinstance(stored_method(store, method), BlockSimilarity):
+        return None
+    return pick_device(device).index or 0
 
 
 def _members_session(

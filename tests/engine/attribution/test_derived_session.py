@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.attribution.open_session import open_session
-from headwater.engine.attribution.query_options import QueryOptions, SearchOptions
+from headwater.engine.attribution.open_session import open_session, scan_device
+from headwater.engine.attribution.query_options import MemberChoice, QueryOptions, SearchOptions
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.results.group_labels import GroupColumn
@@ -16,6 +16,7 @@ from headwater.engine.results.result_tables import value_rows
 from headwater.engine.results.row_filter import RowFilter
 from headwater.engine.runtime.run import Run
 from headwater.store.errors import BudgetError, DataError, SettingsError
+from headwater.store.feature_store import FeatureStore
 from small import save_model, sentences, write_corpus
 
 ROWS, QUERIES, TOP = 60, 3, 7
@@ -133,7 +134,6 @@ def test_values_and_groups_are_of_the_ranked_examples_alone(work: Path, tmp_path
 def test_the_lowest_scores_are_searched_in_compressed_rows_too(work: Path):
     from headwater.engine.arrays.scan.compress import TargetPrecision, compression
     from headwater.engine.runtime.run import SILENT_STAGE
-    from headwater.store.feature_store import FeatureStore
 
     compression(FeatureStore.open(str(work / "S")), "rise", TargetPrecision("int8", 0), None).run(SILENT_STAGE)
     whole = opened(work, "rise", lowest=True).attribute()
@@ -189,3 +189,41 @@ def test_a_model_that_reads_queries_and_contrasts_is_counted_once(work: Path):
     assert parts["one model"]["model weights"] == weights and parts["two models"]["model weights"] == 2 * weights
     for name in ("activations", "hidden states", "logits tile", "texts being tokenised"):
         assert parts["one model"][name] == parts["two models"][name] == parts["single"][name]
+
+
+@pytest.fixture
+def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch finds two CUDA devices; nothing runs on them."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize(
+    ("method", "search", "device"),
+    [
+        ("rise", SearchOptions(), 1),
+        ("rise", SearchOptions(partial=True), 1),
+        ("rise", SearchOptions(all_scores=True), None),
+        ("rise", SearchOptions(precision="int8"), None),
+        ("rise", SearchOptions(certify=True), None),
+        ("rise", SearchOptions(members=MemberChoice(("all",))), None),
+        ("grasp", SearchOptions(), None),
+        ("bm25", SearchOptions(), None),
+        ("stride", SearchOptions(), None),
+    ],
+)
+def test_only_an_exact_search_by_inner_products_runs_on_a_gpu(
+    work: Path, method: str, search: SearchOptions, device: int | None
+):
+    store = FeatureStore.open(str(work / "S"))
+    assert scan_device(store, method, QueryOptions(model=ModelChoice("", "cuda:1"), search=search)) == device
+    assert scan_device(store, method, QueryOptions(model=ModelChoice("", "auto"), search=search)) is None
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize("derived", [{}, {"lowest": True}, {"where": RowFilter((("source", "b.jsonl"),))}])
+def test_texts_are_compared_whatever_the_model_runs_on(work: Path, derived: dict[str, object]):
+    whole = opened(work, "bm25", **derived).attribute()
+    results = opened(work, "bm25", model=ModelChoice("", "cuda"), **derived).attribute()
+    np.testing.assert_array_equal(results.rows, whole.rows)
