@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...store.errors import DataError
 from ...store.feature_store import FeatureStore
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
+from ..results.answers_origin import Origin
 from ..results.example_table import PartSize
 from ..results.results import QueryText, Results
 from ..runtime.memory import Part, Plan
@@ -45,6 +47,8 @@ class Derivation:
     """Whether the examples with the lowest scores are returned, lowest first, instead of the highest."""
     one_model: bool = False
     """Whether the queries and the contrasting ones are read by the same model in memory."""
+    conditions: tuple[str, ...] = ()
+    """What eligible examples meet, such as `source=a.jsonl`."""
     eligible: Array | None = None
     """(N,) bool: the examples that are ranked; the scores of others are NaN. None: all."""
 
@@ -79,6 +83,15 @@ class DerivedSession:
     def title(self) -> str:
         """The method as results name it."""
         return self._session.title
+
+    @property
+    def origin(self) -> Origin:
+        """That of the session, and how scores are derived from its scores."""
+        derivation, minus = self._derivation, self._derivation.minus
+        contrast = tuple(minus.queries) if minus else ()
+        return replace(
+            self._session.origin, contrast=contrast, conditions=derivation.conditions, lowest=derivation.lowest
+        )
 
     @property
     def further_columns(self) -> tuple[str, ...]:
@@ -181,6 +194,12 @@ class DerivedSession:
         if self._derivation.minus is None:
             return self._masked(self._session.value())
         return mean_scores(self.scores())
+
+    def facts(self) -> JsonFields:
+        """Those of the session; those of the contrasting one are in `minus`."""
+        minus = self._derivation.minus
+        of_minus = minus.facts() if minus else {}
+        return {**self._session.facts(), **({"minus": of_minus} if of_minus else {})}
 
     def export(self, path: str) -> None:
         """Write the scores of all examples for all queries to a new .zarr group."""

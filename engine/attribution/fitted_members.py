@@ -48,7 +48,7 @@ class FittedMembers:
 
     capabilities: frozenset[Capability] = frozenset()
     """No capabilities: there are no stored rows, and the time depends on how sparse the weights are."""
-    further_columns = ("tie", *DIAGNOSTICS)
+    further_columns: tuple[str, ...] = ("tie", *DIAGNOSTICS)
     scale = "the standard deviation of the query's measurements"
     block_rows = BLOCK
 

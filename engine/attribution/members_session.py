@@ -12,6 +12,7 @@ ranks that are consistent with the paired differences between members.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
+from ..results.answers_origin import Origin, origin_of
 from ..results.example_table import PartSize
 from ..results.result_tables import SPREAD_FIELDS
 from ..results.results import Results
@@ -124,6 +126,11 @@ class MembersSession:
         return f"{self.name}, {self._rule} of {len(self._members.names)} members"
 
     @property
+    def origin(self) -> Origin:
+        """What the scores are computed from."""
+        return replace(origin_of(self.store, self.name, self.rows, self._members.names), combination=self._rule)
+
+    @property
     def further_columns(self) -> tuple[str, ...]:
         """The spread of the members, and what they say besides."""
         return (*self._members.further_columns, *SPREAD_FIELDS)
@@ -190,10 +197,13 @@ class MembersSession:
         for first, scores in blocks:
             yield first, combined(scores, self._rule).astype(np.float32)
 
+    def facts(self) -> JsonFields:
+        """The members' names and their rule, and what they say besides."""
+        return {"members": list(self._members.names), "combine": self._rule, **self._members.facts()}
+
     def export(self, path: str) -> None:
         """Write the combined scores of all examples for all queries to a new .zarr group, with the members' names."""
-        facts = {"members": list(self._members.names), "combine": self._rule}
-        export_session(self, path, {**facts, **self._members.facts()})
+        export_session(self, path)
 
     def _best(self, queries: int, *, together: bool = False) -> Results:
         """The best examples of so many queries by combined scores.

@@ -97,7 +97,9 @@ def _derived(store: str, method: str, queries: Data, options: QueryOptions, run:
     contrast = None if minus is None else _contrast(store, method, minus, plain, run)
     eligible = options.where.mask(session.store, session.rows)
     one_model = contrast is not None and _reads_with_loaded(session.store, method, options)
-    derived = DerivedSession(session, Derivation(contrast, options.lowest, one_model, eligible), options.top)
+    conditions = tuple(f"{column}={value}" for column, value in options.where.conditions)
+    derivation = Derivation(contrast, options.lowest, one_model, conditions, eligible)
+    derived = DerivedSession(session, derivation, options.top)
     first_plan_within_budget([(derived.plan, None)], Plan(()), run.budget)
     return derived
 

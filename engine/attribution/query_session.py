@@ -8,19 +8,18 @@ A capability that only some kinds of methods have (a forecast, rows cached in me
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from types import MappingProxyType
 from typing import Literal, Protocol
 
 import numpy as np
 
 from ...store.errors import DataError, SettingsError
 from ...store.feature_store import FeatureStore
-from ...store.json_values import JsonObject
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.kernels.heaps import Heaps, merged
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
-from ..results.answers_origin import KEY, origin_of
+from ..results.answers_origin import KEY, Origin
 from ..results.example_table import PartSize
 from ..results.results import QueryText, Results
 from ..results.score_export import export
@@ -60,6 +59,10 @@ class QuerySession(Protocol):
     @property
     def further_columns(self) -> tuple[str, ...]:
         """Names of what results say besides scores, such as `tie` or `standard_error`."""
+
+    @property
+    def origin(self) -> Origin:
+        """What the scores are computed from, and how."""
 
     @property
     def rows(self) -> int:
@@ -118,6 +121,9 @@ class QuerySession(Protocol):
     def export(self, path: str) -> None:
         """Write the scores of all examples for all queries to a new .zarr group."""
 
+    def facts(self) -> JsonFields:
+        """Further attributes of an export, which may take as long as its scores."""
+
     def forecast(self) -> Forecast:
         """Bytes and time of the search. Raises SettingsError without the capability `forecast`."""
 
@@ -171,10 +177,9 @@ def mean_scores(scores: ScoreBlocks) -> ScoreBlocks:
         yield first, part.mean(1, dtype=np.float64).astype(np.float32)
 
 
-def export_session(session: QuerySession, path: str, facts: JsonObject = MappingProxyType({})) -> None:
-    """Write all scores of a session; `facts` become attributes of the group."""
-    origin = origin_of(session.store, session.name, session.rows)
-    attributes = {"method": session.name, KEY: origin.to_json(), **facts}
+def export_session(session: QuerySession, path: str) -> None:
+    """Write all scores of a session, with its origin and its facts as attributes of the group."""
+    attributes = {"method": session.name, KEY: session.origin.to_json(), **session.facts()}
     export(path, session.scores(), session.rows, session.query_ids, attributes)
 
 

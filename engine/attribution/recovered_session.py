@@ -10,9 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from ...store.feature_store import FeatureStore
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.scan.forecast import Forecast
 from ..data.record_source import Data
+from ..results.answers_origin import Origin, origin_of
 from ..results.results import Results
 from ..results.table_plan import Scored
 from ..runtime.memory import Plan
@@ -54,6 +56,11 @@ class RecoveredSession:
     def title(self) -> str:
         """The method's name."""
         return self.name
+
+    @property
+    def origin(self) -> Origin:
+        """What the scores are computed from."""
+        return origin_of(self.store, self.name, self.rows)
 
     @property
     def further_columns(self) -> tuple[str, ...]:
@@ -104,6 +111,10 @@ class RecoveredSession:
         for first, means in self._member.values(scaled=False):
             yield first, means[0].astype(np.float32)
 
+    def facts(self) -> JsonFields:
+        """The diagnostics, once the weights are recovered."""
+        return self._member.facts()
+
     def export(self, path: str) -> None:
         """Write the weights of all examples for all queries to a new .zarr group, with the diagnostics among its attributes."""
-        export_session(self, path, self._member.facts())
+        export_session(self, path)

@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from ...store.feature_store import FeatureStore
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
 from ..ingest.provider import Provider
 from ..interface.method import QueryMatrix
+from ..results.answers_origin import Origin, origin_of
 from ..results.example_table import PartSize
 from ..results.results import QueryText, Results
 from ..runtime.memory import Plan
@@ -55,6 +57,13 @@ class StoredSession:
     def title(self) -> str:
         """The method's name."""
         return self.name
+
+    @property
+    def origin(self) -> Origin:
+        """What the scores are computed from."""
+        return replace(
+            origin_of(self.store, self.name, self.rows), lowest=self._lowest, precision=self._stored.copy_precision
+        )
 
     @property
     def further_columns(self) -> tuple[str, ...]:
@@ -126,6 +135,10 @@ class StoredSession:
     def value(self) -> ScoreBlocks:
         """(first row, (rows,) mean scores over the queries), over all examples in order."""
         return self._stored.value(self._prepared(), self.shape, self._run)
+
+    def facts(self) -> JsonFields:
+        """None."""
+        return {}
 
     def export(self, path: str) -> None:
         """Write the scores of all examples for all queries to a new .zarr group."""

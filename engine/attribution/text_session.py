@@ -10,6 +10,7 @@ import numpy as np
 from ...store.completeness import require_whole
 from ...store.errors import CorpusError, SettingsError, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
+from ...store.json_values import JsonFields
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
@@ -21,6 +22,7 @@ from ..data.sources import find_sources
 from ..ingest.open_provider import query_settings
 from ..ingest.text_settings import TextSettings
 from ..interface.method import TextSimilarity
+from ..results.answers_origin import Origin, origin_of
 from ..results.example_table import Examples, PartSize, joined_texts
 from ..results.results import QueryText, Results
 from ..results.table_plan import Scored, with_output
@@ -113,6 +115,11 @@ class TextSession:
         return self.name
 
     @property
+    def origin(self) -> Origin:
+        """What the scores are computed from."""
+        return origin_of(self.store, self.name, self.rows)
+
+    @property
     def further_columns(self) -> tuple[str, ...]:
         """None."""
         return ()
@@ -167,6 +174,10 @@ class TextSession:
     def value(self) -> ScoreBlocks:
         """(first row, (rows,) mean scores over the queries), over all examples in order."""
         return mean_scores(self.scores())
+
+    def facts(self) -> JsonFields:
+        """None."""
+        return {}
 
     def export(self, path: str) -> None:
         """Write the scores of all examples for all queries to a new .zarr group."""

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from headwater.engine.attribution.members_session import rank_range
 from headwater.engine.attribution.open_session import open_session
 from headwater.engine.attribution.query_options import MemberChoice, QueryOptions, SearchOptions
 from headwater.engine.attribution.query_session import TOGETHER, QuerySession, best_examples
+from headwater.engine.results.answers_file import relation
+from headwater.engine.results.answers_origin import Origin
 from headwater.engine.results.row_filter import RowFilter
 from headwater.store.errors import DataError
 from running import done
@@ -110,3 +113,35 @@ def test_a_score_that_is_no_number_is_refused():
         best_examples(blocks, 1, 2)
     scores, rows = best_examples([(0, np.array([[1.0], [-np.inf]], np.float32))], 1, 5)
     assert rows.tolist() == [[0, 1]] and scores.tolist() == [[1.0, -np.inf]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_says_how_its_scores_were_derived(work: Path, kind: str, tmp_path: Path):
+    asked = {"where": OF_B, "minus": str(work / "minus.jsonl")}
+    opened(work, kind).export(str(tmp_path / "whole.zarr"))
+    opened(work, kind, **asked).export(str(tmp_path / "part.zarr"))
+    whole, part = (dict(zarr.open_group(str(tmp_path / f"{name}.zarr"), mode="r").attrs) for name in ("whole", "part"))
+    facts = whole.keys() - {"queries", "rows", "method", "headwater"}
+    assert facts and all(part[name] == whole[name] for name in facts)
+    (text,) = sentences(1, seed=2)
+    names = [name for name in ("rise", "rise@1", "stride", "stride@1") if name.startswith(KINDS[kind][0])]
+    assert part["headwater"]["contrast"] == [{"prompt": "", "completion": text}]
+    assert part["headwater"]["conditions"] == ["source=b.jsonl"]
+    assert part["headwater"]["members"] == (names if KINDS[kind][1] else [])
+    assert part["headwater"]["combination"] == ("mean" if KINDS[kind][1] else "")
+    if KINDS[kind][1]:
+        assert list(part["headwater"]["settings"]) == names
+    said = relation(str(tmp_path / "part.zarr"), opened(work, kind).store)
+    assert said["relation"] == "of this store, as it is now" and said["origin"] == part["headwater"]
+
+
+def test_files_of_earlier_versions_say_nothing_of_derived_scores(work: Path):
+    origin = opened(work, "members", lowest=True).origin
+    new = {"contrast", "conditions", "lowest", "members", "combination", "precision"}
+    before = {name: value for name, value in origin.to_json().items() if name not in new}
+    read = Origin.from_json(before)
+    assert list(read.derivation()) == [] and {**origin.to_json(), **before} == origin.to_json()
+    assert Origin.from_json(origin.to_json()) == origin
+    assert dict(origin.derivation()) == {"members": "mean of rise, rise@1", "order": "lowest scores first"}
+    with pytest.raises(KeyError):
+        Origin.from_json({name: value for name, value in before.items() if name != "digest"})
