@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast, overload
 
 from ...store.errors import SettingsError
 from ...store.layout import Array
-from ..results.answers_origin import Origin, origin_of
+from ..results.answers_origin import Origin
 from ..results.example_table import Cell, Columns
 from ..results.output_path import refuse_output
 from ..results.result_files import Fields, ResultFile
@@ -100,7 +100,7 @@ class Attributions:
 
     def __init__(self, session: QuerySession, results: Results) -> None:
         """Read the examples' ids and texts."""
-        self.origin: Origin = origin_of(session.store, session.name, session.rows)
+        self.origin: Origin = session.origin
         """Store, model, method, settings and version that the answers are of."""
         about = About(session.queries, self.origin)
         parts = list(result_rows(results, session.store, session.parts, about))

@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...store.errors import DataError
 from ...store.feature_store import FeatureStore
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
+from ..results.answers_origin import Origin
 from ..results.example_table import PartSize
 from ..results.results import QueryText, Results
 from ..runtime.memory import Part, Plan
@@ -31,6 +33,9 @@ from .query_session import (
 )
 from .stored_members import aligned
 
+_READING = ("activations", "hidden states", "logits tile", "texts being tokenised")
+"""Parts of a plan that are in memory only while a model reads queries."""
+
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
@@ -40,6 +45,10 @@ class Derivation:
     """The session of the contrasting queries: as many as there are queries, or one for all. A score is then the difference."""
     lowest: bool = False
     """Whether the examples with the lowest scores are returned, lowest first, instead of the highest."""
+    one_model: bool = False
+    """Whether the queries and the contrasting ones are read by the same model in memory."""
+    conditions: tuple[str, ...] = ()
+    """What eligible examples meet, such as `source=a.jsonl`."""
     eligible: Array | None = None
     """(N,) bool: the examples that are ranked; the scores of others are NaN. None: all."""
 
@@ -71,6 +80,25 @@ class DerivedSession:
         return self._session.name
 
     @property
+    def title(self) -> str:
+        """The method as results name it."""
+        return self._session.title
+
+    @property
+    def origin(self) -> Origin:
+        """That of the session, and how scores are derived from its scores."""
+        derivation, minus = self._derivation, self._derivation.minus
+        contrast = tuple(minus.queries) if minus else ()
+        return replace(
+            self._session.origin, contrast=contrast, conditions=derivation.conditions, lowest=derivation.lowest
+        )
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """Those of the session; none of a contrast, as they are of single queries."""
+        return () if self._derivation.minus else self._session.further_columns
+
+    @property
     def rows(self) -> int:
         """N: number of scored examples."""
         return self._session.rows
@@ -87,9 +115,12 @@ class DerivedSession:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks of both sessions."""
-        minus = self._derivation.minus
-        return list(dict.fromkeys([*self._session.notes, *(minus.notes if minus else ())]))
+        """Remarks of both sessions, and what a contrast does not say."""
+        minus, missing_columns = self._derivation.minus, ", ".join(self._session.further_columns)
+        lacks = (
+            [f"a contrast has no {missing_columns}: these are of single queries"] if minus and missing_columns else []
+        )
+        return list(dict.fromkeys([*self._session.notes, *(minus.notes if minus else ()), *lacks]))
 
     @property
     def estimated(self) -> bool:
@@ -98,13 +129,18 @@ class DerivedSession:
 
     @property
     def plan(self) -> Plan:
-        """The memory of both sessions, and of the best examples and the filter."""
+        """The memory of both sessions, and of the best examples and the filter. The queries of both are read one after the other,
+        and a model that reads both is in memory once.
+        """
         minus, eligible = self._derivation.minus, self._derivation.eligible
         own = Plan.of(
             Part("results", 6 * heap_bytes(len(self.query_ids), min(self._top, self.rows))),
             Part("filter of examples", 0 if eligible is None else 9 * len(eligible)),
         )
-        return self._session.plan + own + (minus.plan if minus else Plan(()))
+        if minus is None:
+            return self._session.plan + own
+        once = (*_READING, "model weights") if self._derivation.one_model else _READING
+        return _joined(self._session.plan, minus.plan, once) + own
 
     @property
     def shape(self) -> ScanShape:
@@ -134,11 +170,18 @@ class DerivedSession:
 
     def attribute(self) -> Results:
         """The best, or the lowest, eligible examples of each query."""
-        return self._best(self.scores(), self.query_ids)
+        return self._best(self.scores(), together=False)
 
     def most_valuable(self) -> Results:
         """The best, or the lowest, eligible examples for all queries together."""
-        return self._best(((first, part[:, None]) for first, part in self.value()), [TOGETHER])
+        return self._best(((first, part[:, None]) for first, part in self.value()), together=True)
+
+    def chosen(self, rows: Array, scores: Array, *, together: bool = False, lowest: bool = False) -> Results:
+        """Results of chosen examples, as the session describes them; of a contrast, their scores alone."""
+        if self._derivation.minus is None:
+            return self._session.chosen(rows, scores, together=together, lowest=lowest)
+        exact, ids = not self.estimated, [TOGETHER] if together else self.query_ids
+        return Results(self.title, ids, rows, scores, exact, 1.0 if exact else math.nan)
 
     def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) float32), over all examples in the store's order; NaN for examples that are not eligible."""
@@ -152,6 +195,12 @@ class DerivedSession:
             return self._masked(self._session.value())
         return mean_scores(self.scores())
 
+    def facts(self) -> JsonFields:
+        """Those of the session; those of the contrasting one are in `minus`."""
+        minus = self._derivation.minus
+        of_minus = minus.facts() if minus else {}
+        return {**self._session.facts(), **({"minus": of_minus} if of_minus else {})}
+
     def export(self, path: str) -> None:
         """Write the scores of all examples for all queries to a new .zarr group."""
         export_session(self, path)
@@ -162,17 +211,22 @@ class DerivedSession:
             return blocks
         return ((first, _with_nan(part, eligible[first : first + len(part)])) for first, part in blocks)
 
-    def _best(self, scores: ScoreBlocks, ids: list[str]) -> Results:
+    def _best(self, scores: ScoreBlocks, *, together: bool) -> Results:
         """The k best of the eligible examples; with `lowest`, of the negated scores."""
         eligible, lowest = self._derivation.eligible, self._derivation.lowest
         numbers = None if eligible is None else np.flatnonzero(eligible)
         k = min(self._top, self.rows if numbers is None else len(numbers))
-        best, rows = best_examples(_compressed(scores, eligible, negated=lowest), len(ids), k)
-        scored = np.negative(best) if lowest else best
-        exact = not self.estimated
-        return Results(
-            self.name, ids, rows if numbers is None else numbers[rows], scored, exact, 1.0 if exact else math.nan
-        )
+        count = 1 if together else len(self.query_ids)
+        best, rows = best_examples(_compressed(scores, eligible, negated=lowest), count, k)
+        ranked = rows if numbers is None else numbers[rows]
+        return self.chosen(ranked, np.negative(best) if lowest else best, together=together, lowest=lowest)
+
+
+def _joined(first: Plan, second: Plan, once: Iterable[str]) -> Plan:
+    """The plan of both, in which parts of these names are there once, as large as in either."""
+    sizes = [{part.name: part.bytes for part in plan.parts} for plan in (first, second)]
+    most = {name: max(own.get(name, 0) for own in sizes) for name in once}
+    return Plan.of(*(Part(part.name, most.get(part.name, part.bytes)) for part in (first + second).parts))
 
 
 def _differences(scores: ScoreBlocks, minus: ScoreBlocks) -> ScoreBlocks:

@@ -39,12 +39,16 @@ from .query_session import Capability, MemberBlocks
 from .recovered_weights import BLOCK, MemberWeights, RecoveredWeights
 from .recovery_plan import MemberRecovery, RecoveryWay, recovery_plans
 
+DIAGNOSTICS = ("explained", "reliability", "gap")
+"""Of a query, in results: fields of `RecoveryDiagnostics`."""
+
 
 class FittedMembers:
     """The weights of one fitted member or of several for the same queries."""
 
     capabilities: frozenset[Capability] = frozenset()
     """No capabilities: there are no stored rows, and the time depends on how sparse the weights are."""
+    further_columns: tuple[str, ...] = ("tie", *DIAGNOSTICS)
     scale = "the standard deviation of the query's measurements"
     block_rows = BLOCK
 
@@ -223,7 +227,7 @@ class FittedMembers:
         weights, diagnostics = self.weights(scaled=scaled), self.diagnostics
         span = np.array([weights.mean_span]) if together else weights.spans
         assert diagnostics is not None  # the weights are recovered
-        per_query = {name: getattr(diagnostics, name) for name in ("explained", "reliability", "gap")}
+        per_query = {name: getattr(diagnostics, name) for name in DIAGNOSTICS}
         if together:
             per_query = {name: np.full(len(scores), np.nan) for name in per_query}
         columns = {name: np.broadcast_to(value[:, None], scores.shape) for name, value in per_query.items()}

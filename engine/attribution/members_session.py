@@ -12,7 +12,7 @@ ranks that are consistent with the paired differences between members.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -22,14 +22,25 @@ from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
+from ..results.answers_origin import Origin, origin_of
 from ..results.example_table import PartSize
+from ..results.result_tables import SPREAD_FIELDS
 from ..results.results import Results
 from ..results.table_plan import PartsPlan, Scored
 from ..runtime.memory import Part, Plan
 from ..runtime.run import SILENT, Run
 from .member_queries import MemberQueries
 from .query_options import QueryOptions
-from .query_session import TOGETHER, Capability, MemberBlocks, ScoreBlocks, export_session, missing, require
+from .query_session import (
+    TOGETHER,
+    Capability,
+    MemberBlocks,
+    ScoreBlocks,
+    export_session,
+    missing,
+    not_a_number,
+    require,
+)
 
 CONFIDENCE = 0.95
 
@@ -43,6 +54,8 @@ class MemberScores(Protocol):
     alike: bool
     """Whether the members differ by their seed alone."""
     capabilities: frozenset[Capability]
+    further_columns: tuple[str, ...]
+    """Names of the columns of :meth:`further`."""
     scale: str
     """What scaled scores of a query are divided by, in words."""
 
@@ -108,6 +121,21 @@ class MembersSession:
         )
 
     @property
+    def title(self) -> str:
+        """The method's name, with the rule and the number of members."""
+        return f"{self.name}, {self._rule} of {len(self._members.names)} members"
+
+    @property
+    def origin(self) -> Origin:
+        """What the scores are computed from."""
+        return replace(origin_of(self.store, self.name, self.rows, self._members.names), combination=self._rule)
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """The spread of the members, and what they say besides."""
+        return (*self._members.further_columns, *SPREAD_FIELDS)
+
+    @property
     def notes(self) -> list[str]:
         """How the queries were read, how many rows of how many there are if some are missing, and whether scores are scaled."""
         scaled = (
@@ -137,12 +165,25 @@ class MembersSession:
 
     def attribute(self) -> Results:
         """The best examples of each query, by their combined scores."""
-        return self._best(self.query_ids, self._members.blocks(scaled=self._scaled))
+        return self._best(len(self.query_ids))
 
     def most_valuable(self) -> Results:
         """The best examples for all queries together."""
-        means = ((first, values[:, :, None]) for first, values in self._members.values(scaled=self._scaled))
-        return self._best([TOGETHER], means, together=True)
+        return self._best(1, together=True)
+
+    def chosen(self, rows: Array, scores: Array, *, together: bool = False, lowest: bool = False) -> Results:
+        """Results of chosen examples with the spread of the members, whose scores are computed once more for it."""
+        best = np.zeros((len(self._members.names), *rows.shape))
+        for first, part in self._blocks(together=together):
+            query, rank = np.nonzero((rows >= first) & (rows < first + part.shape[1]))
+            best[:, query, rank] = part[:, rows[query, rank] - first, query]
+        return self._results(rows, best, together=together, lowest=lowest)
+
+    def _blocks(self, *, together: bool) -> MemberBlocks:
+        """(first row, (members, rows, Q)) scores; (members, rows, 1) values for all queries together."""
+        if not together:
+            return self._members.blocks(scaled=self._scaled)
+        return ((first, values[:, :, None]) for first, values in self._members.values(scaled=self._scaled))
 
     def value(self) -> ScoreBlocks:
         """(first row, (rows,) combined score, mean over queries), over all examples in order."""
@@ -156,32 +197,41 @@ class MembersSession:
         for first, scores in blocks:
             yield first, combined(scores, self._rule).astype(np.float32)
 
+    def facts(self) -> JsonFields:
+        """The members' names and their rule, and what they say besides."""
+        return {"members": list(self._members.names), "combine": self._rule, **self._members.facts()}
+
     def export(self, path: str) -> None:
         """Write the combined scores of all examples for all queries to a new .zarr group, with the members' names."""
-        facts = {"members": list(self._members.names), "combine": self._rule}
-        export_session(self, path, {**facts, **self._members.facts()})
+        export_session(self, path)
 
-    def _best(self, queries: Sequence[str], blocks: Iterator[tuple[int, Array]], *, together: bool = False) -> Results:
-        """The best examples by combined scores, from (first row, (members, rows, Q))."""
+    def _best(self, queries: int, *, together: bool = False) -> Results:
+        """The best examples of so many queries by combined scores.
+
+        Raises:
+            DataError: a score is NaN.
+        """
         k = min(self._top, self.rows)
-        best = np.zeros((len(self._members.names), len(queries), 0))
-        rows = np.zeros((len(queries), 0), np.int64)
-        for first, part in blocks:
-            numbers = np.broadcast_to(np.arange(first, first + part.shape[1]), (len(queries), part.shape[1]))
+        best = np.zeros((len(self._members.names), queries, 0))
+        rows = np.zeros((queries, 0), np.int64)
+        for first, part in self._blocks(together=together):
+            if np.isnan(part).any():
+                raise not_a_number(first, part.shape[1])
+            numbers = np.broadcast_to(np.arange(first, first + part.shape[1]), (queries, part.shape[1]))
             best = np.concatenate([best, part.transpose(0, 2, 1)], 2)
             rows = np.concatenate([rows, numbers], 1)
             order = np.argsort(-combined(best, self._rule), 1, kind="stable")[:, :k]  # stable: ties go to the lower row
             best, rows = np.take_along_axis(best, order[None], 2), np.take_along_axis(rows, order, 1)
-        further = self._members.further(best.mean(0), scaled=self._scaled, together=together)
-        return self._results(list(queries), rows, best, further)
+        return self._results(rows, best, together=together)
 
-    def _results(self, queries: list[str], rows: Array, best: Array, further: dict[str, Array]) -> Results:
-        """Results with their spread, from the members' scores (members, Q, k) of the best rows (Q, k); ties have score 0."""
+    def _results(self, rows: Array, best: Array, *, together: bool, lowest: bool = False) -> Results:
+        """Results with their spread, from the members' scores (members, Q, k) of these rows (Q, k); ties have score 0."""
+        further = self._members.further(best.mean(0), scaled=self._scaled, together=together)
         members, scores = len(best), combined(best, self._rule).astype(np.float32)
-        ranges = [rank_range(of_query) for of_query in best.transpose(1, 0, 2)]
+        ranges = [rank_range(np.negative(each) if lowest else each) for each in best.transpose(1, 0, 2)]
         error = best.std(0, ddof=1) * (math.sqrt(members) if self._rule == "sum" else 1 / math.sqrt(members))
         return Results(
-            f"{self.name}, {self._rule} of {members} members", queries, rows,
+            self.title, [TOGETHER] if together else list(self.query_ids), rows,
             np.where(further["tie"], np.float32(0), scores) if "tie" in further else scores, further_columns=further,
             standard_error=error.astype(np.float32),
             rank_low=np.array([low for low, _ in ranges]), rank_high=np.array([high for _, high in ranges]),

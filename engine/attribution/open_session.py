@@ -84,38 +84,61 @@ def _derived(store: str, method: str, queries: Data, options: QueryOptions, run:
     """A session over another one; the budget bounds the plan of both, that of contrasting queries included.
 
     Raises:
-        SettingsError: the search is not one scan of the rows as they are stored.
+        SettingsError: the search is not one scan of the rows as they are stored, or queries are skipped that have contrasts of
+            their own.
     """
-    search, minus = options.search, options.minus
-    if search.precision or search.certify or search.device is not None:
+    search, minus = replace(options.search, all_scores=True, device=None), options.minus
+    if search.precision or search.certify:
         raise SettingsError(
-            "--bottom, --minus and --where scan the rows as they are stored",
-            hint="leave out --scan, --certify and --device cuda",
+            "--bottom, --minus and --where scan the rows as they are stored", hint="leave out --scan and --certify"
         )
-    plain = replace(options, minus=None, lowest=False, where=RowFilter(), search=replace(search, all_scores=True))
-    plain = replace(plain, further=options.output)
+    plain = replace(options, minus=None, lowest=False, where=RowFilter(), search=search, further=options.output)
     session = _open(store, method, queries, plain, run)
-    contrast = None if minus is None else _open(store, method, minus, replace(plain, further=no_output), run)
+    contrast = None if minus is None else _contrast(store, method, minus, plain, run)
     eligible = options.where.mask(session.store, session.rows)
-    derived = DerivedSession(session, Derivation(contrast, options.lowest, eligible), options.top)
+    one_model = contrast is not None and _reads_with_loaded(session.store, method, options)
+    conditions = tuple(f"{column}={value}" for column, value in options.where.conditions)
+    derivation = Derivation(contrast, options.lowest, one_model, conditions, eligible)
+    derived = DerivedSession(session, derivation, options.top)
     first_plan_within_budget([(derived.plan, None)], Plan(()), run.budget)
     return derived
 
 
+def _contrast(store: str, method: str, minus: Data, options: QueryOptions, run: Run) -> QuerySession:
+    """The session of contrasting queries, of which none is skipped: they stand in the order of the queries.
+
+    Raises:
+        SettingsError: there are several, and queries may be skipped, so that one could get another one's contrast.
+    """
+    text = replace(options.text, on_error="fail")
+    session = _open(store, method, minus, replace(options, text=text, further=no_output), run)
+    if options.text.on_error == "skip" and len(session.query_ids) > 1:
+        raise SettingsError(
+            "--minus with a contrast for each query needs every query",
+            hint="leave out --on-error skip, or give one contrast for all",
+        )
+    return session
+
+
+def _reads_with_loaded(store: FeatureStore, method: str, options: QueryOptions) -> bool:
+    """Whether queries are read by a model that is in memory already: no member that may answer has a model of its own."""
+    if options.model.loaded is None or store.provenance["kind"] != "text":
+        return False
+    fits = fits_of(store)
+    names = members_of([*store.methods, *fits], method) if options.search.members.labels else [method]
+    return not any(MemberModel.of_rows(store, name).member or (name in fits and fits[name]["base"]) for name in names)
+
+
 def _open(store: str, method: str, queries: Data, options: QueryOptions, run: Run) -> QuerySession:
     """A session whose scores are the method's own."""
-    search, device = options.search, options.model.device
-    if device.startswith("cuda"):  # with --device auto, the scan runs on the CPU
-        search = replace(search, device=pick_device(device).index or 0)
     feature_store = FeatureStore.open(store)
+    search = replace(options.search, device=scan_device(feature_store, method, options))
     if search.members.labels:
-        return _members_session(feature_store, method, queries, replace(options, search=search), run)
+        return _members_session(feature_store, method, queries, options, run)
     text_method = text_method_of(method, feature_store)
     if text_method:
-        if replace(search, all_scores=False, partial=False) != ONE_SCAN:
-            raise SettingsError(
-                f"method {method} stores no rows", hint="leave out --scan, --candidates, --certify and --device"
-            )
+        if replace(search, all_scores=False, partial=False, device=None) != ONE_SCAN:
+            raise SettingsError(f"method {method} stores no rows", hint="leave out --scan, --candidates and --certify")
         return TextSession(feature_store, (method, text_method), queries, options, run)
     if is_fitted(method, feature_store):
         if replace(search, all_scores=False, partial=False, device=None) != ONE_SCAN:
@@ -125,6 +148,18 @@ def _open(store: str, method: str, queries: Data, options: QueryOptions, run: Ru
     member = MemberModel.of_rows(feature_store, method)
     provider = query_provider(queries, feature_store, options.model, options.text, member)
     return StoredSession(stored, provider, options, run)
+
+
+def scan_device(store: FeatureStore, method: str, options: QueryOptions) -> int | None:
+    """The GPU that scans for the best rows; None: the CPU, which also scans with --device auto. Only an exact search by inner
+    products can use a GPU; for other questions --device names the model's alone.
+    """
+    search, device = options.search, options.model.device
+    if not device.startswith("cuda") or replace(search, partial=False, device=None) != ONE_SCAN:
+        return search.device
+    if method not in store.methods or isinstance(stored_method(store, method), BlockSimilarity):
+        return None
+    return pick_device(device).index or 0
 
 
 def _members_session(

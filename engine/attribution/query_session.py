@@ -8,19 +8,18 @@ A capability that only some kinds of methods have (a forecast, rows cached in me
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from types import MappingProxyType
 from typing import Literal, Protocol
 
 import numpy as np
 
-from ...store.errors import SettingsError
+from ...store.errors import DataError, SettingsError
 from ...store.feature_store import FeatureStore
-from ...store.json_values import JsonObject
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.kernels.heaps import Heaps, merged
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
-from ..results.answers_origin import KEY, origin_of
+from ..results.answers_origin import KEY, Origin
 from ..results.example_table import PartSize
 from ..results.results import QueryText, Results
 from ..results.score_export import export
@@ -52,6 +51,18 @@ class QuerySession(Protocol):
     @property
     def name(self) -> str:
         """The method's name."""
+
+    @property
+    def title(self) -> str:
+        """The method as results name it: of several members, with their rule and number."""
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """Names of what results say besides scores, such as `tie` or `standard_error`."""
+
+    @property
+    def origin(self) -> Origin:
+        """What the scores are computed from, and how."""
 
     @property
     def rows(self) -> int:
@@ -95,6 +106,12 @@ class QuerySession(Protocol):
     def most_valuable(self) -> Results:
         """The best examples for all queries together: (1, k)."""
 
+    def chosen(self, rows: Array, scores: Array, *, together: bool = False, lowest: bool = False) -> Results:
+        """Results of examples that were chosen by the session's own scores: `rows` (Q, k), `scores` (Q, k), first rank first.
+
+        `together`: for all queries together, Q = 1; `lowest`: the lowest score has rank 1.
+        """
+
     def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) float32), over all examples in the store's order."""
 
@@ -103,6 +120,9 @@ class QuerySession(Protocol):
 
     def export(self, path: str) -> None:
         """Write the scores of all examples for all queries to a new .zarr group."""
+
+    def facts(self) -> JsonFields:
+        """Further attributes of an export, which may take as long as its scores."""
 
     def forecast(self) -> Forecast:
         """Bytes and time of the search. Raises SettingsError without the capability `forecast`."""
@@ -127,13 +147,23 @@ def require(session: QuerySession, capability: Capability) -> None:
 def best_examples(scores: Iterable[tuple[int, Array]], queries: int, k: int) -> tuple[Array, Array]:
     """(Q, k) float32 scores and (Q, k) int64 row numbers of the best examples, from (first row, (rows, Q) scores).
 
-    Of equal scores, the smaller row number ranks first.
+    Of equal scores, the smaller row number ranks first. Fewer than k rows are all there are.
+
+    Raises:
+        DataError: a score is NaN.
     """
-    heaps = Heaps(queries, k)
+    heaps, count = Heaps(queries, k), 0
     for first, part in scores:
-        heaps.push(np.ascontiguousarray(part.T), len(part), first)
-    best: tuple[Array, Array] = merged([heaps])
-    return best
+        if heaps.push(np.ascontiguousarray(part.T), len(part), first):
+            raise not_a_number(first, len(part))
+        count += len(part)
+    best, rows = merged([heaps])
+    return best[:, :count], rows[:, :count]
+
+
+def not_a_number(first: int, count: int) -> DataError:
+    """The error for a score of NaN of one of `count` rows from `first` on."""
+    return DataError(f"the score of one of the rows {first} to {first + count - 1} is not a number")
 
 
 def best_values(values: Iterable[tuple[int, Array]], k: int) -> tuple[Array, Array]:
@@ -147,10 +177,9 @@ def mean_scores(scores: ScoreBlocks) -> ScoreBlocks:
         yield first, part.mean(1, dtype=np.float64).astype(np.float32)
 
 
-def export_session(session: QuerySession, path: str, facts: JsonObject = MappingProxyType({})) -> None:
-    """Write all scores of a session; `facts` become attributes of the group."""
-    origin = origin_of(session.store, session.name, session.rows)
-    attributes = {"method": session.name, KEY: origin.to_json(), **facts}
+def export_session(session: QuerySession, path: str) -> None:
+    """Write all scores of a session, with its origin and its facts as attributes of the group."""
+    attributes = {"method": session.name, KEY: session.origin.to_json(), **session.facts()}
     export(path, session.scores(), session.rows, session.query_ids, attributes)
 
 

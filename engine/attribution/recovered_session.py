@@ -10,9 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from ...store.feature_store import FeatureStore
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from ..arrays.scan.forecast import Forecast
 from ..data.record_source import Data
+from ..results.answers_origin import Origin, origin_of
 from ..results.results import Results
 from ..results.table_plan import Scored
 from ..runtime.memory import Plan
@@ -51,6 +53,21 @@ class RecoveredSession:
         return self._member.notes
 
     @property
+    def title(self) -> str:
+        """The method's name."""
+        return self.name
+
+    @property
+    def origin(self) -> Origin:
+        """What the scores are computed from."""
+        return origin_of(self.store, self.name, self.rows)
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """Whether an example is a tie, and the diagnostics of its query."""
+        return self._member.further_columns
+
+    @property
     def estimated(self) -> bool:
         """False."""
         return False
@@ -71,18 +88,18 @@ class RecoveredSession:
     def attribute(self) -> Results:
         """The best examples of each query."""
         scores, rows = best_examples(self.scores(), len(self.query_ids), min(self._top, self.rows))
-        return self._results(self.query_ids, rows, scores)
+        return self.chosen(rows, scores)
 
     def most_valuable(self) -> Results:
         """The best examples for all queries together."""
         scores, rows = best_values(self.value(), min(self._top, self.rows))
-        return self._results([TOGETHER], rows, scores, together=True)
+        return self.chosen(rows, scores, together=True)
 
-    def _results(self, ids: list[str], rows: Array, scores: Array, *, together: bool = False) -> Results:
-        """Results with their diagnostics; ties have score 0."""
+    def chosen(self, rows: Array, scores: Array, *, together: bool = False, lowest: bool = False) -> Results:
+        """Results with their diagnostics, of examples that were chosen by these scores; ties have score 0."""
         columns = self._member.further(scores, scaled=False, together=together)
         scores = np.where(columns["tie"], np.float32(0), scores)
-        return Results(self.name, ids, rows, scores, further_columns=columns)
+        return Results(self.name, [TOGETHER] if together else self.query_ids, rows, scores, further_columns=columns)
 
     def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) weights), over all examples in order; zeros are replaced by scores of ties."""
@@ -94,6 +111,10 @@ class RecoveredSession:
         for first, means in self._member.values(scaled=False):
             yield first, means[0].astype(np.float32)
 
+    def facts(self) -> JsonFields:
+        """The diagnostics, once the weights are recovered."""
+        return self._member.facts()
+
     def export(self, path: str) -> None:
         """Write the weights of all examples for all queries to a new .zarr group, with the diagnostics among its attributes."""
-        export_session(self, path, self._member.facts())
+        export_session(self, path)

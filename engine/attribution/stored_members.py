@@ -34,6 +34,7 @@ class StoredMembers:
 
     capabilities: frozenset[Capability] = frozenset({"cache"})
     """Rows of all members can be cached in memory."""
+    further_columns: tuple[str, ...] = ()
     scale = "their root mean square over all examples"
 
     def __init__(

@@ -75,6 +75,11 @@ class StoredScores:
             )
         self._compressed = self._compressed_rows() if search.precision or search.certify else None
 
+    @property
+    def copy_precision(self) -> str:
+        """Precision of the compressed copy that is scanned first; empty if the rows are scanned as they are stored."""
+        return "" if self._compressed is None else self._search.precision or "int8"
+
     def _compressed_rows(self) -> StoredRows:
         """The compressed copy that is scanned."""
         name, search = self._search.precision or "int8", self._search

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
 from ...store.feature_store import FeatureStore
+from ...store.json_values import JsonFields
+from ...store.layout import Array
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
 from ..ingest.provider import Provider
 from ..interface.method import QueryMatrix
+from ..results.answers_origin import Origin, origin_of
 from ..results.example_table import PartSize
 from ..results.results import QueryText, Results
 from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
 from .queries import read_queries
 from .query_options import QueryOptions
-from .query_session import Capability, ScoreBlocks, export_session, missing
+from .query_session import TOGETHER, Capability, ScoreBlocks, export_session, missing
 from .stored_scores import StoredScores
 
 
@@ -48,6 +52,23 @@ class StoredSession:
     def name(self) -> str:
         """The method's name."""
         return self._stored.name
+
+    @property
+    def title(self) -> str:
+        """The method's name."""
+        return self.name
+
+    @property
+    def origin(self) -> Origin:
+        """What the scores are computed from."""
+        return replace(
+            origin_of(self.store, self.name, self.rows), lowest=self._lowest, precision=self._stored.copy_precision
+        )
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     @property
     def rows(self) -> int:
@@ -102,6 +123,11 @@ class StoredSession:
         """The best examples for all queries together."""
         return self._signed(self._stored.most_valuable(self._ranking(), self._top, self.shape, self._run))
 
+    def chosen(self, rows: Array, scores: Array, *, together: bool = False, lowest: bool = False) -> Results:
+        """Results of examples that were chosen by these scores."""
+        exact, ids = not self.estimated, [TOGETHER] if together else self.query_ids
+        return Results(self.name, ids, rows, scores, exact, 1.0 if exact else math.nan)
+
     def scores(self) -> ScoreBlocks:
         """(first row, (rows, Q) scores), over all examples in order."""
         return self._stored.all_scores(self._prepared(), self.shape, self._run)
@@ -109,6 +135,10 @@ class StoredSession:
     def value(self) -> ScoreBlocks:
         """(first row, (rows,) mean scores over the queries), over all examples in order."""
         return self._stored.value(self._prepared(), self.shape, self._run)
+
+    def facts(self) -> JsonFields:
+        """None."""
+        return {}
 
     def export(self, path: str) -> None:
         """Write the scores of all examples for all queries to a new .zarr group."""

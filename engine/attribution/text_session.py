@@ -10,7 +10,8 @@ import numpy as np
 from ...store.completeness import require_whole
 from ...store.errors import CorpusError, SettingsError, StoreMissing
 from ...store.feature_store import EXAMPLES, FeatureStore
-from ...store.layout import TEXT_CHUNK_ROWS
+from ...store.json_values import JsonFields
+from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..arrays.kernels.heaps import heap_bytes
 from ..arrays.scan.forecast import Forecast
 from ..arrays.scan.scan_loop import ScanShape
@@ -21,6 +22,7 @@ from ..data.sources import find_sources
 from ..ingest.open_provider import query_settings
 from ..ingest.text_settings import TextSettings
 from ..interface.method import TextSimilarity
+from ..results.answers_origin import Origin, origin_of
 from ..results.example_table import Examples, PartSize, joined_texts
 from ..results.results import QueryText, Results
 from ..results.table_plan import Scored, with_output
@@ -108,6 +110,21 @@ class TextSession:
         )
 
     @property
+    def title(self) -> str:
+        """The method's name."""
+        return self.name
+
+    @property
+    def origin(self) -> Origin:
+        """What the scores are computed from."""
+        return origin_of(self.store, self.name, self.rows)
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @property
     def query_ids(self) -> list[str]:
         """(Q,) ids, in the file's order."""
         return [query.id for query in self._queries]
@@ -143,16 +160,24 @@ class TextSession:
     def attribute(self) -> Results:
         """The best examples of each query."""
         scores, rows = best_examples(self.scores(), len(self._queries), min(self._top, self.rows))
-        return Results(self.name, self.query_ids, rows, scores)
+        return self.chosen(rows, scores)
 
     def most_valuable(self) -> Results:
         """The best examples for all queries together."""
         scores, rows = best_values(self.value(), min(self._top, self.rows))
-        return Results(self.name, [TOGETHER], rows, scores)
+        return self.chosen(rows, scores, together=True)
+
+    def chosen(self, rows: Array, scores: Array, *, together: bool = False, lowest: bool = False) -> Results:
+        """Results of examples that were chosen by these scores."""
+        return Results(self.name, [TOGETHER] if together else self.query_ids, rows, scores)
 
     def value(self) -> ScoreBlocks:
         """(first row, (rows,) mean scores over the queries), over all examples in order."""
         return mean_scores(self.scores())
+
+    def facts(self) -> JsonFields:
+        """None."""
+        return {}
 
     def export(self, path: str) -> None:
         """Write the scores of all examples for all queries to a new .zarr group."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ...store.json_values import JsonFields, JsonObject
+from ...store.json_values import JsonObject
 from .options import echo
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from ..results.example_table import Columns
     from ..results.result_files import Fields, Sink
     from ..results.result_tables import About
-    from ..results.results import Results
-    from .query_arguments import QueryArguments
+    from .query_arguments import MethodAnswer, QueryArguments
 
 ALL_VALUES = click.option(
     "-o",
@@ -50,38 +50,28 @@ def print_notes(notes: Iterable[str]) -> None:
 
 def about_answers(session: QuerySession, *, together: bool = False) -> About:
     """What files of a session's answers say of their queries, unless these are asked together, and of their origin."""
-    from ..results.answers_origin import origin_of
     from ..results.result_tables import About
 
-    return About(() if together else session.queries, origin_of(session.store, session.name, session.rows))
+    return About(() if together else session.queries, session.origin)
 
 
-def merged_about(answers: Sequence[tuple[QuerySession, Results]]) -> About:
-    """What one file of the answers of several methods says of its queries and its origin."""
-    from dataclasses import replace
-
-    abouts = [about_answers(session) for session, _ in answers]
-    origins = [about.origin for about in abouts if about.origin is not None]
-    if len(origins) < 2:
-        return abouts[0]
-    settings: JsonFields = {origin.method: origin.settings for origin in origins}
-    merged = replace(origins[0], method=", ".join(settings), settings=settings)
-    return replace(abouts[0], origin=merged)
+def merged_about(answers: Sequence[MethodAnswer]) -> About:
+    """What one file of the answers of several methods says of its queries and of the origin of each."""
+    first, *others = [answer.about for answer in answers]
+    return replace(first, others=tuple(about.origin for about in others if about.origin is not None))
 
 
-def print_side_by_side(answers: Iterable[tuple[QuerySession, Results]], arguments: QueryArguments) -> None:
+def print_side_by_side(answers: Iterable[MethodAnswer], arguments: QueryArguments) -> None:
     """Print the answers of several methods under their names, then how many examples they share."""
     from ..presentation.answer_lines import answer_lines, overlap_lines
     from ..presentation.paging import show
-    from ..results.result_tables import result_rows
 
     listed = list(answers)
     lines: list[Iterable[str]] = []
-    for session, results in listed:
-        view = view_of(len(results.queries), limit=arguments.limit, prompts=arguments.prompts)
-        rows = result_rows(results, session.store, session.parts, about_answers(session))
-        lines += [["", view.bold(f"=== {session.name} ===")], answer_lines(rows, view)]
-    lines.append(overlap_lines({session.name: results.rows for session, results in listed}))
+    for answer in listed:
+        view = view_of(len(answer.results.queries), limit=arguments.limit, prompts=arguments.prompts)
+        lines += [["", view.bold(f"=== {answer.name} ===")], answer_lines(answer.rows(), view)]
+    lines.append(overlap_lines({answer.name: answer.results.rows for answer in listed}))
     show(chain.from_iterable(lines))
 
 
@@ -89,8 +79,7 @@ def write_parts(path: str, fields: Fields, parts: Iterable[Columns], about: Abou
     """Write tables to a file in the format of its suffix; it appears whole or not at all."""
     from ..results.result_files import ResultFile
 
-    origin = about.origin.to_json() if about.origin else {}
-    with ResultFile(path, fields, origin, {"html": _page}) as file:
+    with ResultFile(path, fields, about.to_json(), {"html": _page}) as file:
         for part in parts:
             file.write(part)
 

@@ -87,19 +87,19 @@ def attribute(arguments: QueryArguments) -> None:
 
 def _print_or_write(arguments: QueryArguments) -> None:
     """Print the answers of each method, or write all to one file."""
-    from ..results.result_tables import merged_fields, padded, result_rows
+    from ..results.result_tables import merged_fields, padded
 
     answers = list(answered(arguments))
     about = merged_about(answers)
-    rows = [result_rows(results, session.store, session.parts, about_answers(session)) for session, results in answers]
+    rows = [answer.rows() for answer in answers]
     if not arguments.output:
         view = view_of(len(about.queries), limit=arguments.limit, prompts=arguments.prompts)
         print_results(chain.from_iterable(rows), arguments.as_json, view)
         return
-    fields = merged_fields(results for _, results in answers)
+    fields = merged_fields(answer.results for answer in answers)
     write_parts(arguments.output, fields, (padded(part, fields) for part in chain.from_iterable(rows)), about)
-    counts = f"{len(about.queries)} queries, {answers[0][1].rows.shape[1]} examples each"
-    by = f", by {', '.join(session.name for session, _ in answers)}" if arguments.several else ""
+    counts = f"{len(about.queries)} queries, {answers[0].results.rows.shape[1]} examples each"
+    by = f", by {', '.join(answer.name for answer in answers)}" if arguments.several else ""
     echo(f"{arguments.output}: {counts}{by}", err=True)
 
 

@@ -15,7 +15,10 @@ from .options import COLUMNS, MODEL_PATH, PARTIAL, WrongUsage, echo, method_name
 from .questions import QUESTIONS, WHERE, QuestionArguments, question_data
 
 if TYPE_CHECKING:
+    from ...store.feature_store import FeatureStore
     from ..attribution.query_session import QuerySession
+    from ..results.example_table import Columns, PartSize
+    from ..results.result_tables import About
     from ..results.results import Results
     from ..results.table_plan import Output
     from ..runtime.progress import ProgressDisplay
@@ -104,6 +107,37 @@ class QueryArguments(QuestionArguments):
         return self.bottom or self.top
 
 
+@dataclass(frozen=True, slots=True)
+class MethodAnswer:
+    """The answer of one method, without its session, whose model and scores take memory."""
+
+    name: str
+    """The method's name."""
+    store: FeatureStore
+    results: Results
+    parts: PartSize
+    """Size of the parts in which results become tables."""
+    about: About
+    """The queries, and the origin of the scores."""
+    notes: tuple[str, ...]
+    """Remarks for the user, one line each."""
+
+    @classmethod
+    def of(cls, session: QuerySession) -> MethodAnswer:
+        """The best examples of a session."""
+        from ..results.result_tables import About
+
+        results = session.attribute()
+        about = About(session.queries, session.origin)
+        return cls(session.name, session.store, results, session.parts, about, tuple(session.notes))
+
+    def rows(self) -> Iterator[Columns]:
+        """The results as tables, with texts."""
+        from ..results.result_tables import result_rows
+
+        return result_rows(self.results, self.store, self.parts, self.about)
+
+
 def session_of_groups(
     arguments: QueryArguments, display: ProgressDisplay | None, *, together: bool = False
 ) -> QuerySession:
@@ -159,20 +193,18 @@ def open_query_sessions(
         yield open_session(a.store, name, data, asked, run)
 
 
-def answered(arguments: QueryArguments) -> Iterator[tuple[QuerySession, Results]]:
+def answered(arguments: QueryArguments) -> Iterator[MethodAnswer]:
     """The answers of each method of `attribute`, with progress; notes on them are printed to stderr."""
     from ..runtime.progress import ProgressDisplay
 
-    with ProgressDisplay() as display:
-        answers = [
-            (session, session.attribute()) for session in open_query_sessions(arguments, arguments.per_query, display)
-        ]
-    for session, results in answers:
-        of = f"{session.name}: " if arguments.several else ""
+    with ProgressDisplay() as display:  # map: no session outlives its answer
+        answers = list(map(MethodAnswer.of, open_query_sessions(arguments, arguments.per_query, display)))
+    for answer in answers:
+        of, results = f"{answer.name}: " if arguments.several else "", answer.results
         if not results.exact:
             recall = "" if math.isnan(results.recall) else f"; expected recall {results.recall:.4f}"
             what = "the examples were chosen by scores of compressed rows, which are estimates"
             echo(f"{of}approximate: {what}{recall}", err=True)
-        for line in session.notes:
+        for line in answer.notes:
             echo(f"{of}{line}", err=True)
-        yield session, results
+        yield answer

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import click
 
-from ..results.printable import printable_json
+from ...store.json_values import ParsedJson
+from ..results.printable import printable, printable_json
 from .grouped_help import command
 from .options import JSON, JSON_LINES, MEMORY, PARTIAL, WrongUsage, budget_of, command_of, echo, method_names
 
@@ -133,14 +134,24 @@ def info(paths: tuple[str, ...], as_json: bool) -> None:
 def _print_relation(answers: str, store: str, as_json: bool) -> None:
     from ...store.feature_store import FeatureStore
     from ..results.answers_file import relation
+    from ..results.result_files import SEVERAL
 
-    facts = relation(answers, FeatureStore.open(store))
+    facts: ParsedJson = relation(answers, FeatureStore.open(store))
     if as_json:
         echo(printable_json(facts, indent=1))
         return
+    for one in facts.get(SEVERAL, [facts]):
+        _print_origin(answers, one)
+
+
+def _print_origin(answers: str, facts: ParsedJson) -> None:
+    """Print how the answers of one method relate to a store, and what they were computed from."""
+    from ..results.answers_origin import Origin
+
     echo(f"{answers}: answers of {facts['method']}, {facts['relation']}")
-    origin = facts.get("origin")
-    if isinstance(origin, dict):
+    if origin := facts.get("origin"):
+        for name, value in Origin.from_json(origin).derivation():
+            echo(f"{name:<8} {printable(value)}")
         some = "" if origin["complete"] else f", a part of its corpus: {origin['rows']:,} examples"
         echo(f"computed by headwater {origin['version']} from {origin['store']}, digest {origin['digest']}{some}")
         echo(f"settings {printable_json(origin['settings'])}")

@@ -9,10 +9,11 @@ from typing import Any
 
 import jinja2
 
-from ...store.json_values import JsonObject
+from ...store.json_values import JsonObject, ParsedJson
+from ..results.answers_origin import EVERY_ORIGIN, Origin
 from ..results.example_table import Columns
 from ..results.printable import printable, printable_json
-from ..results.result_files import Fields, rows_of, starts_query
+from ..results.result_files import SEVERAL, Fields, rows_of, starts_query
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
@@ -27,14 +28,14 @@ _HEAD = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{{ origin.method or "answers" }} · headwater</title>
+<title>{{ title or "answers" }} · headwater</title>
 <style>STYLE</style>
 </head>
 <body>
 <h1>Answers of headwater</h1>
-<dl>{% for name, value in facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
-"""
-_QUERY = """<h2>{{ id }}</h2>
+{% for facts in origins %}<dl>{% for name, value in facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
+{% endfor %}"""
+_QUERY = """<h2>{{ id }}{% if method %} · {{ method }}{% endif %}</h2>
 {% if prompt or completion -%}
 <p class="text"><span class="prompt">{{ prompt }}</span><strong>{{ completion }}</strong></p>
 {% endif -%}
@@ -58,7 +59,7 @@ class HtmlPage:
     """A page that is open for writing: a section for each query, or one table of tables that have no query."""
 
     def __init__(self, path: Path, fields: Fields, origin: JsonObject) -> None:
-        """`origin`: what the page says of the answers as a whole."""
+        """`origin`: what the page says of the answers as a whole, or of those of each method."""
         environment = jinja2.Environment(autoescape=True, finalize=_shown)
         self._templates = {
             name: environment.from_string(text)
@@ -73,8 +74,11 @@ class HtmlPage:
         self._has_texts, self._by_query, self._origin = "completion" in fields, "query_id" in fields, origin
         self._file = path.open("w", encoding="utf-8")
         self._tables = 0
-        facts = [(name, _fact(value)) for name, value in origin.items() if name != "corpus"]
-        self._render("head", origin=origin, facts=facts)
+        self._several = SEVERAL in origin
+        parsed: ParsedJson = dict(origin)
+        origins = parsed.get(SEVERAL, [parsed])
+        title = ", ".join(str(own["method"]) for own in origins if own)
+        self._render("head", title=title, origins=[_facts(own) for own in origins])
         if not self._by_query:
             self._begin_table()
 
@@ -87,7 +91,7 @@ class HtmlPage:
             if self._by_query and starts_query(row):
                 self._end_table()
                 texts = {"prompt": row.get("query_prompt"), "completion": row.get("query_completion")}
-                self._render("query", id=row["query_id"], **texts)
+                self._render("query", id=row["query_id"], method=row["method"] if self._several else "", **texts)
                 self._begin_table()
             values = [_cell(row[name]) for name in self._names]
             own = {name: row.get(name) for name in _TEXTS}
@@ -118,6 +122,15 @@ def _shown(value: object) -> object:
 def _cell(value: object) -> dict[str, object]:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return {"number": is_number, "text": f"{value:.4f}" if isinstance(value, float) else value}
+
+
+def _facts(origin: ParsedJson) -> list[tuple[str, str]]:
+    """(name, value) of an origin: what every one says, then how its scores were derived."""
+    if not origin:
+        return []
+    whole = Origin.from_json(origin)
+    said = [(name, _fact(origin[name])) for name in EVERY_ORIGIN if name != "corpus"]
+    return [*said, *whole.derivation()]
 
 
 def _fact(value: object) -> str:

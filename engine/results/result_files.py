@@ -35,6 +35,8 @@ _PAGE_BYTES = 1 << 16
 _REPEATED = {"query_id", "source", "method", "store", "query_prompt", "query_completion", "subset", "task"}
 _OF_QUERY = {"query_id": "id", "query_prompt": "prompt", "query_completion": "completion"}
 _OF_FILE = ("method", "store")
+SEVERAL = "methods"
+"""Where the origins of a file with the answers of several methods are."""
 
 
 def format_of(path: str, formats: Sequence[str] = FORMATS) -> str:
@@ -166,7 +168,8 @@ class _Json:
 
     def __init__(self, path: Path, fields: Fields, origin: JsonObject) -> None:
         self._file: IO[str] = path.open("w", encoding="utf-8")
-        self._by_query = "query_id" in fields
+        self._by_query, several = "query_id" in fields, SEVERAL in origin
+        self._of_query = {**_OF_QUERY, "method": "method"} if several else _OF_QUERY
         self._first_query = self._first_row = True
         self._file.write(f'{{"{KEY}": {printable_json(dict(origin))},\n"{"queries" if self._by_query else "rows"}": [')
 
@@ -174,7 +177,7 @@ class _Json:
         """Append a table."""
         for row in rows_of(columns):
             if self._by_query and starts_query(row):
-                self._begin_query({name: row[column] for column, name in _OF_QUERY.items() if column in row})
+                self._begin_query({name: row[column] for column, name in self._of_query.items() if column in row})
             own = {name: value for name, value in row.items() if name not in (*_OF_QUERY, *_OF_FILE)}
             self._file.write(f"{'' if self._first_row else ','}\n  {printable_json(own)}")
             self._first_row = False

@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.feature_store import FeatureStore
+from ...store.json_values import JsonFields
 from ...store.layout import Array
 from .answers_origin import Origin
 from .example_table import PART_SIZES, Columns, Examples, PartSize
-from .result_files import Fields
+from .result_files import SEVERAL, Fields
 from .results import RESULT_QUERIES, QueryText, Results
 
 REPEATED_TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -41,10 +42,19 @@ class About:
     """(Q,) texts of the queries, in the results' order; none if the results are of no single query."""
     origin: Origin | None = None
     """Method, store and model of the answers."""
+    others: tuple[Origin, ...] = ()
+    """Those of the answers of further methods in the same file."""
 
     def query(self, number: int) -> QueryText:
         """The text of a query; empty if the results are of no single query."""
         return self.queries[number] if self.queries else _NO_TEXT
+
+    def to_json(self) -> JsonFields:
+        """The origin as a file says it, empty if there is none; of several methods, `methods` lists theirs."""
+        if self.origin is None:
+            return {}
+        methods = [origin.to_json() for origin in (self.origin, *self.others)]
+        return {SEVERAL: methods} if self.others else methods[0]
 
     def record(self, rows: int) -> dict[str, list[str]]:
         """The columns of the origin, for `rows` rows."""

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from headwater.engine.attribution.open_session import open_session
-from headwater.engine.attribution.query_options import QueryOptions, SearchOptions
+from headwater.engine.attribution.open_session import open_session, scan_device
+from headwater.engine.attribution.query_options import MemberChoice, QueryOptions, SearchOptions
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
-from headwater.engine.models.language_model import ModelChoice
+from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.results.group_labels import GroupColumn
 from headwater.engine.results.groups import Groups
 from headwater.engine.results.result_tables import value_rows
 from headwater.engine.results.row_filter import RowFilter
 from headwater.engine.runtime.run import Run
 from headwater.store.errors import BudgetError, DataError, SettingsError
+from headwater.store.feature_store import FeatureStore
 from small import save_model, sentences, write_corpus
 
 ROWS, QUERIES, TOP = 60, 3, 7
@@ -107,8 +108,6 @@ def test_what_cannot_be_derived_is_refused(work: Path):
         opened(work, "rise", minus=str(work / "queries1.jsonl"), search=SearchOptions(precision="int8"))
     with pytest.raises(SettingsError, match="--where source: expected COLUMN=VALUE"):
         RowFilter.parsed(["source"])
-    with pytest.raises(BudgetError):
-        opened(work, "rise", Run(1000), lowest=True)
 
 
 def test_values_and_groups_are_of_the_ranked_examples_alone(work: Path, tmp_path: Path):
@@ -135,10 +134,96 @@ def test_values_and_groups_are_of_the_ranked_examples_alone(work: Path, tmp_path
 def test_the_lowest_scores_are_searched_in_compressed_rows_too(work: Path):
     from headwater.engine.arrays.scan.compress import TargetPrecision, compression
     from headwater.engine.runtime.run import SILENT_STAGE
-    from headwater.store.feature_store import FeatureStore
 
     compression(FeatureStore.open(str(work / "S")), "rise", TargetPrecision("int8", 0), None).run(SILENT_STAGE)
     whole = opened(work, "rise", lowest=True).attribute()
     certified = opened(work, "rise", lowest=True, search=SearchOptions(certify=True)).attribute()
     np.testing.assert_array_equal(certified.rows, whole.rows)
     np.testing.assert_array_equal(certified.scores, whole.scores)
+
+
+def test_a_query_never_gets_the_contrast_of_another_one(work: Path, tmp_path: Path):
+    from headwater.engine.ingest.text_settings import TextSettings
+    from headwater.store.errors import CorpusError
+
+    good = [f'{{"text": "{text}"}}\n' for text in sentences(QUERIES, seed=QUERIES)]
+    (tmp_path / "queries.jsonl").write_text("".join([good[0], '{"text": \n', *good[1:]]))
+    (tmp_path / "minus.jsonl").write_text("".join([good[0], good[1], '{"text": \n', good[2]]))
+
+    def asked(minus: Path):
+        options = QueryOptions(TOP, text=TextSettings(on_error="skip"), minus=str(minus))
+        return open_session(str(work / "S"), "rise", str(tmp_path / "queries.jsonl"), options)
+
+    with pytest.raises(SettingsError, match="a contrast for each query needs every query"):
+        asked(work / f"queries{QUERIES}.jsonl")
+    with pytest.raises(CorpusError, match=r"minus\.jsonl:3: bad JSON"):
+        asked(tmp_path / "minus.jsonl")
+    one = asked(work / "queries1.jsonl")
+    expected = scores_of(opened(work, "rise")) - scores_of(opened(work, "rise", queries=1))
+    np.testing.assert_array_equal(scores_of(one), expected)
+
+
+@pytest.mark.parametrize("method", ("grasp", "bm25"))
+def test_the_budget_bounds_the_plan_of_all_that_is_derived(work: Path, method: str):
+    derived = {"minus": str(work / "queries3.jsonl"), "where": RowFilter((("source", "b.jsonl"),)), "lowest": True}
+    total = opened(work, method, **derived).plan.total
+    assert total > opened(work, method, search=SearchOptions(all_scores=True)).plan.total
+    assert opened(work, method, Run(total), **derived).plan.total == total
+    with pytest.raises(BudgetError, match="smallest budget that works is"):
+        opened(work, method, Run(total - 1), **derived)
+
+
+def test_a_model_that_reads_queries_and_contrasts_is_counted_once(work: Path):
+    choice = ModelChoice(str(work / "model"))
+    loaded = ModelChoice(str(work / "model"), loaded=load(choice))
+    minus, single = str(work / "queries3.jsonl"), SearchOptions(all_scores=True)
+    parts = {
+        name: {part.name: part.bytes for part in opened(work, "rise", **options).plan.parts}
+        for name, options in {
+            "single": {"model": loaded, "search": single},
+            "one model": {"model": loaded, "minus": minus},
+            "two models": {"model": choice, "minus": minus},
+        }.items()
+    }
+    weights = parts["single"]["model weights"]
+    assert parts["one model"]["model weights"] == weights and parts["two models"]["model weights"] == 2 * weights
+    for name in ("activations", "hidden states", "logits tile", "texts being tokenised"):
+        assert parts["one model"][name] == parts["two models"][name] == parts["single"][name]
+
+
+@pytest.fixture
+def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch finds two CUDA devices; nothing runs on them."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize(
+    ("method", "search", "device"),
+    [
+        ("rise", SearchOptions(), 1),
+        ("rise", SearchOptions(partial=True), 1),
+        ("rise", SearchOptions(all_scores=True), None),
+        ("rise", SearchOptions(precision="int8"), None),
+        ("rise", SearchOptions(certify=True), None),
+        ("rise", SearchOptions(members=MemberChoice(("all",))), None),
+        ("grasp", SearchOptions(), None),
+        ("bm25", SearchOptions(), None),
+        ("stride", SearchOptions(), None),
+    ],
+)
+def test_only_an_exact_search_by_inner_products_runs_on_a_gpu(
+    work: Path, method: str, search: SearchOptions, device: int | None
+):
+    store = FeatureStore.open(str(work / "S"))
+    assert scan_device(store, method, QueryOptions(model=ModelChoice("", "cuda:1"), search=search)) == device
+    assert scan_device(store, method, QueryOptions(model=ModelChoice("", "auto"), search=search)) is None
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize("derived", [{}, {"lowest": True}, {"where": RowFilter((("source", "b.jsonl"),))}])
+def test_texts_are_compared_whatever_the_model_runs_on(work: Path, derived: dict[str, object]):
+    whole = opened(work, "bm25", **derived).attribute()
+    results = opened(work, "bm25", model=ModelChoice("", "cuda"), **derived).attribute()
+    np.testing.assert_array_equal(results.rows, whole.rows)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
+import weakref
 from pathlib import Path
 
 import headwater as hw
@@ -99,8 +102,84 @@ def test_several_methods_stand_side_by_side(work: Path, tmp_path: Path):
     )
     table = pq.read_table(tmp_path / "o.parquet")
     assert table["method"].to_pylist() == ["rise"] * 3 + ["bm25"] * 3
-    said = json.loads(done("info", tmp_path / "o.parquet", work / "S", "--json").stdout)
-    assert said["origin"]["method"] == "rise, bm25" and said["origin"]["settings"]["rise"]["kr"] == 16
+    said = json.loads(done("info", tmp_path / "o.parquet", work / "S", "--json").stdout)["methods"]
+    assert [one["method"] for one in said] == ["rise", "bm25"] and said[0]["origin"]["settings"]["kr"] == 16
+
+
+BOTH = ("--method", "rise", "--method", "bm25", "--top", 3)
+
+
+def test_answers_of_several_methods_in_one_file_are_told_apart(work: Path, tmp_path: Path):
+    for form in ("json", "html", "parquet", "jsonl", "csv"):
+        done("attribute", work / "S", *PAIR, *BOTH, "-o", tmp_path / f"o.{form}")
+    whole = json.loads((tmp_path / "o.json").read_text())
+    assert [query["method"] for query in whole["queries"]] == ["rise", "bm25"]
+    assert [one["method"] for one in whole["headwater"]["methods"]] == ["rise", "bm25"]
+    assert len(whole["queries"][0]["answers"]) == 3 and "method" not in whole["queries"][0]["answers"][0]
+    page = (tmp_path / "o.html").read_text()
+    assert page.count(" · rise</h2>") == page.count(" · bm25</h2>") == 1 and "<title>rise, bm25" in page
+    assert page.count("<dl>") == 2 == page.count("<dt>settings</dt>")
+    done("attribute", work / "S", *PAIR, "--method", "rise", "-o", tmp_path / "one.json")
+    assert "method" not in json.loads((tmp_path / "one.json").read_text())["queries"][0]
+
+
+def test_several_methods_are_compared_with_a_store_that_has_changed(work: Path, tmp_path: Path):
+    shutil.copytree(work / "S", tmp_path / "S")
+    for form in ("json", "html", "parquet"):
+        done("attribute", work / "S", *PAIR, *BOTH, "-o", tmp_path / f"o.{form}")
+    write_corpus(tmp_path / "more.jsonl", sentences(3, seed=9))
+    done("ingest", tmp_path / "more.jsonl", "--store", tmp_path / "S", "--model", work / "model", "--append")
+    for form in ("json", "html", "parquet"):
+        said = done("info", tmp_path / f"o.{form}", tmp_path / "S").stdout
+        for method in ("rise", "bm25"):
+            assert f"answers of {method}, of this store before examples were added: 60 then, 63 now" in said
+        assert all(line in said for line in ("settings {", "model    "))
+
+
+def test_a_file_says_how_its_scores_were_derived(work: Path, tmp_path: Path):
+    derived = ["--method", "rise", "--minus", work / "pair.jsonl", "--where", "source=b.jsonl", "--bottom", 2]
+    for form in ("json", "html", "parquet"):
+        done("attribute", work / "S", "--query", "river stone", *derived, "-o", tmp_path / f"d.{form}")
+        said = done("info", tmp_path / f"d.{form}", work / "S").stdout
+        lines = ["minus    river  → stone light", "where    source=b.jsonl", "order    lowest scores first"]
+        assert [line for line in said.splitlines() if line in lines] == lines
+        origin = json.loads(done("info", tmp_path / f"d.{form}", work / "S", "--json").stdout)["origin"]
+        assert origin["contrast"] == [{"prompt": "river ", "completion": "stone light"}]
+        assert (origin["conditions"], origin["lowest"], origin["members"]) == (["source=b.jsonl"], True, [])
+    assert "<dt>minus</dt><dd>river  → stone light</dd>" in (tmp_path / "d.html").read_text()
+    done(
+        "attribute", work / "S", "--query", "river stone", "--bottom", 2, "--method", "rise", "-o", tmp_path / "b.json"
+    )
+    assert "order    lowest scores first" in done("info", tmp_path / "b.json", work / "S").stdout
+    done("attribute", work / "S", "--query", "river stone", "--method", "rise", "-o", tmp_path / "plain.json")
+    plain = done("info", tmp_path / "plain.json", work / "S").stdout
+    assert not any(f"\n{name:<8} " in plain for name in ("minus", "where", "order", "members", "scan"))
+
+
+def test_a_copy_that_was_scanned_first_is_named(work: Path, tmp_path: Path):
+    shutil.copytree(work / "S", tmp_path / "S")
+    done("compress", tmp_path / "S", "--precision", "int8")
+    for words in (["--scan", "int8"], ["--certify"]):
+        done("attribute", tmp_path / "S", *PAIR, *words, "-o", tmp_path / "c.parquet")
+        assert "scan     int8 copy first" in done("info", tmp_path / "c.parquet", tmp_path / "S").stdout
+
+
+def test_one_session_at_a_time_is_in_memory(work: Path, monkeypatch: pytest.MonkeyPatch):
+    from headwater.engine.attribution import open_session as module
+
+    opened: list[weakref.ref] = []
+    open_one = module.open_session
+
+    def watched(*words: object):
+        gc.collect()
+        assert [session() for session in opened] == [None] * len(opened)
+        session = open_one(*words)
+        opened.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr(module, "open_session", watched)
+    done("attribute", work / "S", *PAIR, "--method", "rise", "--method", "grasp", "--method", "bm25")
+    assert len(opened) == 3
 
 
 def test_the_method_may_be_left_out_where_it_is_clear(work: Path, tmp_path: Path):
