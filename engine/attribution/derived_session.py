@@ -42,6 +42,8 @@ class Derivation:
     """Whether the examples with the lowest scores are returned, lowest first, instead of the highest."""
     eligible: Array | None = None
     """(N,) bool: the examples that are ranked; the scores of others are NaN. None: all."""
+    filtering: Plan = Plan(())
+    """The memory of reading the labels that `eligible` is made of, and of the array."""
 
 
 class DerivedSession:
@@ -102,9 +104,9 @@ class DerivedSession:
         minus, eligible = self._derivation.minus, self._derivation.eligible
         own = Plan.of(
             Part("results", 6 * heap_bytes(len(self.query_ids), min(self._top, self.rows))),
-            Part("filter of examples", 0 if eligible is None else 9 * len(eligible)),
+            Part("filter of examples", 0 if eligible is None else 8 * len(eligible)),
         )
-        return self._session.plan + own + (minus.plan if minus else Plan(()))
+        return self._session.plan + own + self._derivation.filtering + (minus.plan if minus else Plan(()))
 
     @property
     def shape(self) -> ScanShape:

@@ -96,8 +96,11 @@ def _derived(store: str, method: str, queries: Data, options: QueryOptions, run:
     plain = replace(plain, further=options.output)
     session = _open(store, method, queries, plain, run)
     contrast = None if minus is None else _open(store, method, minus, replace(plain, further=no_output), run)
+    filtering = options.where.plan(session.store, session.rows)
+    unfiltered = DerivedSession(session, Derivation(contrast, options.lowest, filtering=filtering), options.top)
+    first_plan_within_budget([(unfiltered.plan, None)], Plan(()), run.budget)
     eligible = options.where.mask(session.store, session.rows)
-    derived = DerivedSession(session, Derivation(contrast, options.lowest, eligible), options.top)
+    derived = DerivedSession(session, Derivation(contrast, options.lowest, eligible, filtering), options.top)
     first_plan_within_budget([(derived.plan, None)], Plan(()), run.budget)
     return derived
 

@@ -27,6 +27,7 @@ from .example_table import Examples
 
 _ROWS = 8192  # values of an array that are read together
 _STRING_BYTES, _ENTRY_BYTES = 60, 110  # of a string without its characters, of an entry of a dictionary
+_STRING_COPIES = 3  # of the strings that are read together: a part before, a part, and the ids or distinct ones of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,25 @@ class GroupColumn:
             Part("groups of examples", 12 * rows + 32 * counts.labels),
             Part("names of groups", _ENTRY_BYTES * counts.distinct + counts.text_bytes),
             Part("ids and values of a table", counts.table_bytes),
+            *self._streaming(),
         )
+
+    def filtering(self) -> Plan:
+        """Memory of reading the labels once, without the numbers of :meth:`reading`; a pass over a table adds up its sizes.
+
+        Raises:
+            DataError: the table lacks the column. CorpusError: the table cannot be read.
+        """
+        self._check()
+        size = sum(map(_bytes_of, _records(self.table, self.name))) if self.table else 0
+        return Plan.of(Part("ids and values of a table", size), *self._streaming())
+
+    def _streaming(self) -> tuple[Part, ...]:
+        """Memory of the labels, or of the ids, that are read together."""
+        rows = self.store.rows(EXAMPLES) if self.rows is None else self.rows
+        name, examples = "id" if self.table else self.name, Examples(self.store)
+        texts = _STRING_COPIES * (_STRING_BYTES * min(rows, TEXT_CHUNK_ROWS) + 4 * examples.longest((name,)))
+        return (Part("labels being read", texts + examples.scratch_bytes((name,))),)
 
     def _check(self) -> None:
         own = ("source", *kept_columns_of(self.store.provenance))
@@ -120,7 +139,7 @@ def counts_of_table(table: Data, column: str) -> LabelCounts:
     def values() -> Iterator[str]:
         nonlocal table_bytes
         for record in _records(table, column):
-            table_bytes += _ENTRY_BYTES + _size(record.name) + _size(record.label)
+            table_bytes += _bytes_of(record)
             yield record.label
 
     counts = _counted(values())
@@ -154,6 +173,11 @@ class _Record(NamedTuple):
     label: str
     path: str
     line: int
+
+
+def _bytes_of(record: _Record) -> int:
+    """Bytes of a record's id and label in :func:`labels_of_table`."""
+    return _ENTRY_BYTES + _size(record.name) + _size(record.label)
 
 
 def labels_of_table(table: Data, column: str) -> dict[str, str]:
