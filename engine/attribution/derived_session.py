@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Derivation:
     """Whether the examples with the lowest scores are returned, lowest first, instead of the highest."""
     eligible: Array | None = None
     """(N,) bool: the examples that are ranked; the scores of others are NaN. None: all."""
-    filtering: Plan = Plan(())
+    filtering: Plan = field(default_factory=lambda: Plan(()))
     """The memory of reading the labels that `eligible` is made of, and of the array."""
 
 

@@ -17,9 +17,8 @@ from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..data.array_files import is_array_path, open_arrays
 from ..data.documents import record_name
-from ..data.kept_columns import kept_columns_of
+from ..data.kept_columns import columns_of, field_value, kept_columns_of, value_text
 from ..data.record_source import Data, name_of_data
-from ..data.record_values import scalar_text
 from ..data.sources import find_sources, read_source
 from ..data.stored_arrays import StoredArray
 from ..runtime.memory import Part, Plan
@@ -199,19 +198,24 @@ def labels_of_table(table: Data, column: str) -> dict[str, str]:
 
 
 def _records(table: Data, column: str) -> Iterator[_Record]:
-    """The records of a table, one at a time."""
+    """The records of a table, one at a time: their labels are written as the columns that a store keeps are."""
     if isinstance(table, str) and is_array_path(table):
         yield from _records_of_arrays(table, column)
         return
+    fields, has_value = columns_of((column,)), False
     for source in find_sources([table], lines=True):
         for record in read_source(source, 0, None):
             if record.error:
                 raise CorpusError(f"{source.path}:{record.line}: {record.error}")
-            if column not in record.fields:
+            if fields.isdisjoint(record.fields):
                 raise DataError(
                     f"{source.path}:{record.line} has no column {column}; it has {', '.join(record.fields)}"
                 )
-            yield _Record(record_name(source, record), str(record.fields[column]), source.path, record.line)
+            value = field_value(record.fields, column)
+            has_value = has_value or value is not None or column in record.fields
+            yield _Record(record_name(source, record), value_text(value), source.path, record.line)
+    if not has_value:
+        raise DataError(f"no record of {name_of_data(table)} has {column}")
 
 
 def _records_of_arrays(path: str, column: str) -> Iterator[_Record]:
@@ -234,4 +238,4 @@ def _records_of_arrays(path: str, column: str) -> Iterator[_Record]:
 
 
 def _strings(values: StoredArray, first: int, stop: int) -> list[str]:
-    return [scalar_text(value) for value in np.asarray(values[first:stop]).tolist()]
+    return [value_text(value) for value in np.asarray(values[first:stop]).tolist()]

@@ -69,7 +69,7 @@ def test_an_absent_value_is_refused_with_a_few_that_are_there(store: FeatureStor
     five = "author 0, author 1, author 2, author 3, author 4, …"
     with pytest.raises(DataError, match=f"no example has author=you: there are {five}$"):
         RowFilter((("author", "you"),), table_of(store)).mask(store, ROWS)
-    with pytest.raises(DataError, match="no example meets source=a.npz and author=rare"):
+    with pytest.raises(DataError, match=r"no example meets source=a.npz and author=rare"):
         RowFilter((("source", "a.npz"), ("author", "rare")), table_of(store)).mask(store, ROWS)
 
 
