@@ -46,8 +46,8 @@ def data_of(value: object, *, texts: bool, name: str = "") -> list[Data]:
     - a list or tuple of such tables and data sets: each is a source of its own.
 
     Records are identified by all their contents, in whatever object they come: equal records are the same corpus. Of an
-    `IterableDataset` only the first 256 records and its description are read for this. Objects must not be changed while they are
-    read.
+    `IterableDataset` only the first 256 records and its description are read for this; a store records how many it had, too, and
+    counts them again. Objects must not be changed while they are read.
 
     `name`: of the records, in messages and in ids (NAME:1, …). By default `texts-`, `records-` or `tokens-` and the start of the
     digest.
