@@ -30,7 +30,9 @@ class StreamEnds:
     def __init__(self, sources: list[Source]) -> None:
         """Replace the streams among `sources`, in place, by ones that are counted."""
         self._counts: dict[str, int] = {}  # digest → number of records, of streams that were read to their end
-        sources[:] = [replace(s, content=self._counted(s.content)) if s.content and is_stream(s) else s for s in sources]
+        sources[:] = [
+            replace(s, content=self._counted(s.content)) if s.content and is_stream(s) else s for s in sources
+        ]
 
     def _counted(self, content: RecordSource) -> RecordSource:
         def records(start: int) -> Iterator[Mapping[str, object]]:
@@ -72,12 +74,15 @@ def cut_at_ends(
         while rest is not None and rest.content and is_stream(rest) and (end := ends.get(rest.digest, 0)):
             last = list(islice(rest.content.records(end - 1), 2))
             if not last:
-                raise StoreMismatch(f"{source.path} has fewer records than when it was ingested into {path}: {end} then")
+                raise StoreMismatch(
+                    f"{source.path} has fewer records than when it was ingested into {path}: {end} then"
+                )
             result.append(_part(rest, rest.content, end))
             rest = _after(rest, rest.content, end) if len(last) > 1 else None
             if rest is not None and rest.digest not in ends and not append:
                 raise StoreMismatch(
-                    f"{source.path} goes on after the {end} records that {path} was made from", hint="--append adds the others"
+                    f"{source.path} goes on after the {end} records that {path} was made from",
+                    hint="--append adds the others",
                 )
         result += [] if rest is None else [rest]
     return result
@@ -93,5 +98,7 @@ def _after(source: Source, content: RecordSource, end: int) -> Source:
     """The records of a stream after the first `end` ones."""
     digest = blake2b(f"{source.digest}:{end}".encode(), digest_size=16).hexdigest()
     return replace(
-        source, digest=digest, content=replace(content, digest=digest, records=lambda start: content.records(end + start))
+        source,
+        digest=digest,
+        content=replace(content, digest=digest, records=lambda start: content.records(end + start)),
     )

@@ -39,8 +39,11 @@ def stream(count: int) -> Any:
     return data
 
 
-def ingest(count: int, store: Path, model: Path, methods: tuple[str, ...] = ("repsim",), **changes: Any) -> FeatureStore:
-    job = IngestJob([stream(count)], str(store), ModelChoice(str(model), device="cpu"), dict.fromkeys(methods, {}), **changes)
+def ingest(
+    count: int, store: Path, model: Path, methods: tuple[str, ...] = ("repsim",), **changes: Any
+) -> FeatureStore:
+    settings: dict[str, Any] = {name: {} for name in methods}
+    job = IngestJob([stream(count)], str(store), ModelChoice(str(model), device="cpu"), settings, **changes)
     prepare(job).ingest()
     return FeatureStore.open(str(store))
 
