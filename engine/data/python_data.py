@@ -35,9 +35,9 @@ _EXPECTED = (
 def data_of(value: object, *, texts: bool, name: str = "") -> list[Data]:
     """What can be read as a corpus or as queries, from any of these objects:
 
-    - `pathlib.Path`, or a string. With `texts` (queries) a string is a text, unless it is a URL, a path with a separator or a data
-      file's suffix that exists, or one word with the suffix of a format. One word that looks like another path, and is not there,
-      is refused. Without (a corpus) a string is always a path, glob or URL.
+    - `pathlib.Path`, or a string. With `texts` (queries) a string is a text, unless it is a URL, one word with the suffix of a
+      format, or the path of something that is there, with a separator or such a suffix. One word that looks like another path is
+      refused. Without (a corpus) a string is always a path, glob or URL.
     - a dict: one record. A list or tuple of dicts: records; of strings: texts, or paths and URLs if all look so.
     - token ids: lists of integers (a list of integers alone is one example), or an integer array or tensor of 1 or 2 dimensions.
       All tokens but the first are targets.
@@ -78,7 +78,7 @@ def data_of(value: object, *, texts: bool, name: str = "") -> list[Data]:
 def _is_path(text: str, *, texts: bool) -> bool | None:
     """Whether a string is a path or URL rather than a text; None if it looks like a path, but nothing is there.
 
-    A URL, and a name that ends as a data file's does, are paths; so is an existing name, which among `texts` has a separator, too.
+    A URL, and a word that ends as a data file's name does, are paths; so is an existing name, among `texts` one with a separator.
     """
     if _URL.fullmatch(text):
         return True

@@ -155,6 +155,22 @@ def test_what_is_no_question_is_refused_in_one_line(work: Path, words: list[str]
 
 
 def test_stdin_that_holds_no_queries_is_refused(work: Path):
-    for stdin, message in (("", "no query in stdin"), ('{"text": "a b"}\n{"text"\n', "stdin:2: bad JSON")):
+    for stdin, message in (
+        ("", "no query in stdin"), ('{"text": "a b"}\n{"text"\n', "stdin:2: bad JSON"), (" []", "its array is empty"),
+        ("[INST] Why?\n", "stdin, which begins as a JSON array: bad JSON"), (b"a b\n\xff\xfe\n", "stdin:2: not UTF-8"),
+        (b'["a\xff"]', "stdin: not UTF-8"), ("[1, [2]]", "record 1 is of type int"),
+    ):  # fmt: skip
         result = CliRunner().invoke(main, ["attribute", str(work / "S"), "--queries", "-"], input=stdin)
         assert result.exit_code == 1 and message in result.stderr, result.stderr
+        assert len(result.stderr.strip().splitlines()) <= 2 and "Traceback" not in result.stderr
+
+
+def test_a_json_array_in_stdin_is_its_elements(work: Path):
+    records = [{"text": "45 km in m"}, {"prompt": "a b", "completion": "c d"}]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    answers = []
+    for stdin in (lines, json.dumps(records), "\ufeff\n " + json.dumps(records, indent=1)):
+        result = CliRunner().invoke(main, ["attribute", str(work / "S"), "--queries", "-", "--json"], input=stdin)
+        assert result.exit_code == 0, result.output
+        answers.append(result.stdout)
+    assert answers[0] == answers[1] == answers[2] and len(answers[0].splitlines()) == 20

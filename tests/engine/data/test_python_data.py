@@ -125,11 +125,20 @@ def test_a_string_that_may_be_either_is_refused(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "models").mkdir()
     write_corpus(tmp_path / "models" / "a.jsonl", TEXTS)
     assert one("models", texts=True).size == 1  # a word, although a folder has its name
-    assert data_of(Path("models"), texts=True) == data_of("models", texts=False) == data_of(["models"], texts=False) == ["models"]
-    assert data_of("models/a.jsonl", texts=True) == ["models/a.jsonl"] and data_of("./models", texts=True) == ["./models"]
+    assert (
+        data_of(Path("models"), texts=True)
+        == data_of("models", texts=False)
+        == data_of(["models"], texts=False)
+        == ["models"]
+    )
+    assert data_of("models/a.jsonl", texts=True) == ["models/a.jsonl"] and data_of("./models", texts=True) == [
+        "./models"
+    ]
     for text in ("data/questions.jsonll", "questions.jsonll", "and/or"):
         for value in (text, [text]):
-            with pytest.raises(CorpusError, match=r"looks like a path, but nothing is there.*\nhint: give pathlib.Path\("):
+            with pytest.raises(
+                CorpusError, match=r"looks like a path, but nothing is there.*\nhint: give pathlib.Path\("
+            ):
                 data_of(value, texts=True)
         assert one({"text": text}, texts=True).size == one([text, "a text"], texts=True).size - 1 == 1
 
