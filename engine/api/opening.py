@@ -129,11 +129,10 @@ def filter_of(where: str | Sequence[str] | Mapping[str, str | Sequence[str]], co
     """The conditions of `where`, and the file of their columns.
 
     Raises:
-        SettingsError: a text is not COLUMN=VALUE.
+        SettingsError: a text is not COLUMN=VALUE, or a column has an empty list of values.
     """
     if isinstance(where, Mapping):
-        values = {name: [value] if isinstance(value, str) else list(value) for name, value in where.items()}
-        return RowFilter(tuple((name, value) for name, own in values.items() for value in own), str(columns))
+        return RowFilter.of(where, str(columns))
     return RowFilter.parsed([where] if isinstance(where, str) else where, str(columns))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...store.layout import Array
-from ..results.answers_origin import Origin, origin_of
+from ..results.answers_origin import Origin
 from ..results.example_table import Columns
 from ..results.output_path import refuse_output
 from ..results.result_tables import VALUE_FIELDS, About, value_rows
@@ -32,7 +32,7 @@ class Values:
     def __init__(self, session: QuerySession, scores: Array) -> None:
         """`scores`: (N,) float32, in the store's order."""
         self._store, self._parts = session.store, session.parts
-        self.origin: Origin = origin_of(session.store, session.name, session.rows)
+        self.origin: Origin = session.origin
         """Store, model, method, settings and version that the values are of."""
         self.scores: Array = scores
         """(N,) float32 values, in the store's order."""

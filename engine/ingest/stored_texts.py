@@ -71,6 +71,13 @@ class StoredTexts:
             for source in provenance["sources"]
         ]
         self.record_errors, self.notes = RecordErrors("fail"), list(model.notes)
+        if not tokens:
+            why = ("it keeps no token ids" if not provenance.get("tokens") else "its token ids are of another tokenizer"
+                   if not same_tokenizer else "this model's context is shorter")  # fmt: skip
+            self.notes.append(
+                f"the texts of {store.url} are tokenised again, because {why}: pieces of long documents may get other tokens "
+                "than at ingestion"
+            )
         self._texts = TextProvider(model, self.sources, settings, self.record_errors)
         self._store = store
         names = {column.name for column in store.columns(EXAMPLES)}

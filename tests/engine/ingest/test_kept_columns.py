@@ -17,6 +17,7 @@ from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.models.language_model import ModelChoice
 from headwater.engine.results.example_table import Examples
 from headwater.engine.results.group_labels import GroupColumn
+from headwater.engine.results.row_filter import RowFilter
 from headwater.store.errors import CorpusError, DataError, SettingsError, StoreMismatch
 from headwater.store.feature_store import EXAMPLES, FeatureStore
 from headwater.store.verify import verify
@@ -102,6 +103,23 @@ def test_labels_come_from_the_store_alone(store: FeatureStore) -> None:
     assert (column.counts().labels, column.counts().distinct) == (40, 3)
     with pytest.raises(DataError, match=r"no column author, but source, topic, n, meta.set, tags"):
         list(GroupColumn(store, "author").labels())
+
+
+def test_a_table_has_the_same_labels_as_the_columns_that_the_store_keeps(model: Path, tmp_path: Path) -> None:
+    values = ({"flag": True}, {"flag": None}, {"flag": 2.5}, {"flag": ["a", 1]}, {"flag": "x", "meta": {}})
+    rows = [{"text": TEXTS[at], "meta": {"topic": at % 2 == 0}, **own} for at, own in enumerate(values)]
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = ingest(path, tmp_path / "store", model, keep=("flag", "meta.topic"))
+    expected = {"flag": ["true", "", "2.5", '["a", 1]', "x"], "meta.topic": ["true", "false", "true", "false", ""]}
+    for name, labels in expected.items():
+        for table in ("", str(path)):
+            assert [label for part in GroupColumn(store, name, table).labels() for label in part] == labels
+    mask = RowFilter((("flag", "true"), ("meta.topic", "true")), str(path)).mask(store, 5)
+    assert mask is not None and mask.tolist() == [True, False, False, False, False]
+    for name in ("meta.author", "author"):
+        with pytest.raises(DataError, match=f"(no record of .*corpus.jsonl has|has no column) {name}"):
+            list(GroupColumn(store, name, str(path)).labels())
 
 
 def test_appended_files_have_the_columns_too(model: Path, corpus: Path, tmp_path: Path) -> None:
