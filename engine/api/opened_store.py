@@ -35,7 +35,7 @@ from .opening import (
     query_data,
     query_options,
 )
-from .outputs import sampled_scores, score_matrix, score_vector
+from .returned_memory import sampled_scores, score_matrix, score_vector
 from .selections import Selection, SelectKeywords, features_of, predicted, selected
 from .values import Values, exported_scores, refuse_scores_path
 

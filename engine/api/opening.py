@@ -22,7 +22,7 @@ from ..models.language_model import ModelChoice
 from ..results.row_filter import RowFilter
 from ..results.table_plan import Output
 from .arguments import PathLike, at_least
-from .outputs import whole_table
+from .returned_memory import whole_table
 
 DEFAULT_METHOD = "rise"
 

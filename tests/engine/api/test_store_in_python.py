@@ -95,7 +95,7 @@ def test_html_escapes_what_corpora_hold(work: Path, tmp_path: Path):
     opened = hw.ingest(
         texts, tmp_path / "S", model=str(work / "model"), methods=hw.method("rise", **RISE), progress=False
     )
-    page = opened.attribute("<b>river</b>", top=2).to_html()
+    page = opened.attribute("<b>river</b> water", top=2).to_html()
     assert "<script>" not in page and "&lt;script&gt;" in page and "<b>river" not in page
 
 
