@@ -22,6 +22,7 @@ from .hub_copy import local_copy
 from .model_files import (
     computation_settings,
     dtype_of,
+    end_tokens,
     prefix_tokens,
     read_config,
     read_tokenizer,
@@ -79,6 +80,8 @@ class LanguageModel:
     device: torch.device
     notes: tuple[str, ...] = ()
     """What the user should know of how the weights were read, one line each."""
+    ends: tuple[int, ...] = ()
+    """Ids of the tokens that end an answer."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -147,6 +150,7 @@ def _loaded(place: str, choice: ModelChoice, device: torch.device) -> LanguageMo
         memory={"weights": weight_bytes(model), "activations": activation_bytes(config, dtype)},
         device=device,
         notes=_notes(base, head, kind),
+        ends=end_tokens(model),
     )
 
 

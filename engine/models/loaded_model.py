@@ -17,7 +17,7 @@ from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest
 from .language_model import LanguageModel, pick_device
 from .library_errors import one_line
-from .model_files import prefix_tokens, read_tokenizer, silence_libraries
+from .model_files import end_tokens, prefix_tokens, read_tokenizer, silence_libraries
 from .output_head import activation_bytes, check_head, output_head, weight_bytes
 from .quantised import note_on, quantisation_of
 from .tensor_digest import adapter_digest, model_digest
@@ -64,6 +64,7 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
         memory={"weights": weight_bytes(own), "activations": activation_bytes(own.config, head.weight.dtype)},
         device=place,
         notes=(note_on(kind, head),) if kind else (),
+        ends=end_tokens(model),
     )
 
 
