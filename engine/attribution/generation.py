@@ -18,6 +18,7 @@ from ..ingest.open_provider import is_plain, query_provider
 from ..ingest.text_provider import TextProvider
 from ..ingest.text_settings import TextSettings
 from ..models.language_model import LanguageModel, ModelChoice
+from ..models.transformers_types import HfTokenizer
 
 NEW_TOKENS = 64
 """Default of the most tokens of an answer."""
@@ -42,7 +43,8 @@ def with_answers(prompts: Data, store: FeatureStore, generation: Generation) -> 
     the user's. A record's own completion is not read.
 
     Raises:
-        CorpusError: a record has no prompt, or the model answers it with nothing. SettingsError: the store is of arrays.
+        CorpusError: a record has no prompt, or the model answers it with nothing. SettingsError: the store is of arrays, or a
+            field is in the templates of both prompt and completion.
     """
     if store.provenance["kind"] != "text":
         raise SettingsError(f"{store.url} was made from arrays: it has no model that answers")
@@ -70,10 +72,16 @@ def _with_place(fields: Mapping[str, object], template: Template) -> dict[str, o
     """A record with a stand-in where its answer would be."""
     record = dict(fields)
     if template.completion and all(isinstance(record.get(name), str) for name in template.fields_of_prompt):
+        if both := set(template.fields_of_prompt).intersection(template.fields_of_completion):
+            raise SettingsError(
+                f"the field {min(both)} is in the templates of prompt and completion, where the answer takes its place",
+                hint="give another --completion-template",
+            )
         return record | {name: record.get(name) or _ANSWER for name in template.fields_of_completion}
     for name, role, content in (("messages", "role", "content"), ("conversations", "from", "value")):
         if isinstance(turns := record.get(name), list):
-            before = turns[:-1] if turns and turns[-1].get(role) in ("assistant", "gpt") else turns
+            last = turns[-1] if turns else None  # what is no message is reported where records are read
+            before = turns[:-1] if isinstance(last, Mapping) and last.get(role) in ("assistant", "gpt") else turns
             return {**record, name: [*before, {role: "gpt" if role == "from" else "assistant", content: _ANSWER}]}
     if record.get("instruction") is not None:
         return {**record, "output": _ANSWER}
@@ -104,7 +112,7 @@ def greedy_answer(model: LanguageModel, prompt: str, tokens: int) -> str:
     ids = [*model.prefix, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     if len(ids) >= context:
         raise CorpusError(f"the prompt has {len(ids)} tokens, and the model's context {context}: shorten it")
-    ends = _end_tokens(model)
+    ends = {*model.ends, tokenizer.eos_token_id}
     answer, cache = list[int](), None
     step = torch.tensor([ids], device=model.device)
     with torch.inference_mode():
@@ -116,11 +124,13 @@ def greedy_answer(model: LanguageModel, prompt: str, tokens: int) -> str:
                 break
             answer.append(best)
             step = torch.tensor([[best]], device=model.device)
-    return str(tokenizer.decode(answer, skip_special_tokens=True))
+    return _continuation(tokenizer, ids, answer)
 
 
-def _end_tokens(model: LanguageModel) -> set[int]:
-    """Tokens after which the model's text is over."""
-    configured = getattr(model.trunk.config.get_text_config(), "eos_token_id", None)
-    several = configured if isinstance(configured, list) else [configured]
-    return {token for token in (*several, model.tokenizer.eos_token_id) if token is not None}
+def _continuation(tokenizer: HfTokenizer, prompt: list[int], answer: list[int]) -> str:
+    """The text of an answer's tokens as they follow a prompt: many tokenizers drop the space before the first token of a text."""
+    before, whole = (
+        str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        for ids in (prompt, prompt + answer)
+    )
+    return whole.removeprefix(before)

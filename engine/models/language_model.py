@@ -23,6 +23,7 @@ from .hub_copy import local_copy
 from .model_files import (
     computation_settings,
     dtype_of,
+    end_tokens,
     prefix_tokens,
     read_config,
     read_tokenizer,
@@ -80,6 +81,8 @@ class LanguageModel:
     device: torch.device
     notes: tuple[str, ...] = ()
     """What the user should know of how the weights were read, one line each."""
+    ends: tuple[int, ...] = ()
+    """Ids of the tokens that end an answer."""
     is_unchanged: Callable[[], bool] = field(default=lambda: True, repr=False)
     """Whether the weights are still those of the fingerprint: a user's object may be trained further."""
 
@@ -160,6 +163,7 @@ def _loaded(place: str, choice: ModelChoice, device: torch.device) -> LanguageMo
         memory={"weights": weight_bytes(model), "activations": activation_bytes(config, dtype)},
         device=device,
         notes=_notes(base, head, kind),
+        ends=end_tokens(model),
     )
 
 

@@ -17,7 +17,7 @@ from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest
 from .language_model import LanguageModel, pick_device
 from .library_errors import one_line
-from .model_files import prefix_tokens, read_tokenizer, silence_libraries
+from .model_files import end_tokens, prefix_tokens, read_tokenizer, silence_libraries
 from .output_head import activation_bytes, check_head, output_head, weight_bytes
 from .quantised import note_on, quantisation_of
 from .tensor_digest import adapter_digest, memory_digest, model_digest
@@ -67,6 +67,7 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
         device=place,
         notes=(note_on(kind, head),) if kind else (),
         is_unchanged=lambda: not sampled or memory_digest(own) == sampled,
+        ends=end_tokens(model),
     )
 
 

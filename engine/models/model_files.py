@@ -179,6 +179,14 @@ def prefix_tokens(tokenizer: HfTokenizer) -> tuple[int, ...]:
     return tuple(ids[:1]) if ids and ids[0] == tokenizer.bos_token_id else ()
 
 
+def end_tokens(model: HfModel) -> tuple[int, ...]:
+    """Ids of the tokens that end an answer, as the settings of generation and the config of a causal LM name them."""
+    configs = getattr(model, "generation_config", None), model.config.get_text_config()
+    named = [getattr(config, "eos_token_id", None) for config in configs]
+    ids = [token for ends in named for token in (ends if isinstance(ends, list) else [ends]) if token is not None]
+    return tuple(dict.fromkeys(ids))
+
+
 def computation_settings(config: HfConfig) -> str:
     """The part of a config that decides what the weights compute: non-default values, without names and dtype."""
     settings = {key: value for key, value in config.to_diff_dict().items() if key not in _NOT_COMPUTED_WITH}
