@@ -261,14 +261,14 @@ def _class_at(target: str) -> type[Method]:
         raise SettingsError(f"{target} is not MODULE:CLASS", hint="write headwater check my_module:MyMethod")
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 — as python -m does
     try:
-        found = getattr(import_module(module), name)
+        value = getattr(import_module(module), name)
     except (Exception, SystemExit) as error:  # an author's module may raise anything
         raise BrokenMethod(f"{target} cannot be imported: {type(error).__name__}: {error}") from None
-    if not (isinstance(found, type) and issubclass(found, Method)):
+    if not (isinstance(value, type) and issubclass(value, Method)):
         raise BrokenMethod(
             f"{target} is not a method", hint="let the class extend headwater.plugins.Similarity, or another base"
         )
-    return found
+    return value
 
 
 main.params.extend(message_options())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from itertools import islice
 
@@ -13,6 +14,7 @@ from .record_values import as_json, scalar_text
 from .sources import Source, read_source
 
 _SAMPLE = 64  # records of each file in which a column is looked for
+_FILES = 16  # files whose records are a sample of all files
 
 
 def columns_of(keep: Sequence[str]) -> set[str]:
@@ -47,6 +49,18 @@ def require_columns(sources: Sequence[Source], keep: Sequence[str]) -> None:
         raise CorpusError(
             f"--keep {absent[0]}: the first records have no such field; they have {', '.join(names) or 'none'}"
         )
+
+
+def sampled_bytes(sources: Sequence[Source], keep: Sequence[str]) -> int:
+    """Bytes, as strings, of the largest values that one record has in these columns: of the first records of some files, since
+    only a pass over the corpus would know it of all.
+
+    Raises:
+        CorpusError: a file cannot be read.
+    """
+    files = [source for source in sources if source.format not in ("absent", "store")][:_FILES] if keep else []
+    records = (record for source in files for record in islice(read_source(source, 0, columns_of(keep)), _SAMPLE))
+    return max((sum(map(sys.getsizeof, kept_values(record.fields, keep))) for record in records), default=0)
 
 
 def field_value(fields: Fields, name: str) -> object:

@@ -103,7 +103,7 @@ class PreparedIngest:
         return [f"{name}: {line}" for name, method in self.methods.items() for line in method.remarks(shape)]
 
     def _reading_notes(self) -> list[str]:
-        """How conversations are read, where that was not given."""
+        """How conversations are read, where no option says it."""
         chat = self.provider.chat if isinstance(self.provider, TextProvider) else None
         if chat is None or not chat.reads_clock:
             return []
