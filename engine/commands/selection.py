@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,11 @@ from .grouped_help import command
 from .options import COLUMNS, JSON, PARTIAL, WrongUsage, command_of, echo
 from .questions import WHERE
 from .tasks import PENALTY, TASK, TaskArguments, features_of, targets_of
+
+if TYPE_CHECKING:
+    from ..selection.linear_features import LinearFeatures
+    from ..selection.selection import GreedySelection, SelectionResult
+    from ..selection.selection_request import SelectionRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,53 +88,66 @@ def select(arguments: SelectArguments) -> None:
     headwater select S --queries task.jsonl --count 1000 --distinct 0.98 -o chosen.jsonl
     headwater select S --queries task.jsonl --count 1000 --records -o chosen.jsonl
     """
-    from ..results.output_path import refuse_output
-    from ..results.row_filter import RowFilter
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
     from ..runtime.run import Run
-    from ..selection.original_records import write_records
-    from ..selection.prediction import penalty_of
-    from ..selection.selection import GreedySelection, refuse_training, write_training
-    from ..selection.selection_request import SelectionRequest, count_of
+    from ..selection.selection import GreedySelection
 
     a = arguments
-    similarity = _similarity(a)
-    if a.corpus and not a.records:
-        raise WrongUsage("--corpus is read for --records alone", "give both")
-    refuse_output(a.output, (a.queries, a.columns, a.among, a.exclude, *a.corpus), a.store)
-    refuse_training(a.output)
+    _check(a)
     stop, display = StopRequest(), ProgressDisplay()
     with display:
         features, task = features_of(a, Run(a.budget, on_progress=display.show, should_stop=stop.requested))
-        quotas = tuple(map(_quota, a.quotas))
-        penalty = 0.0 if a.additive else penalty_of(features, a.penalty)
-        request = SelectionRequest(
-            count_of(a.count, features.rows),
-            a.tokens,
-            penalty,
-            a.per_step,
-            quotas,
-            a.columns,
-            RowFilter.parsed(a.where, a.columns),
-            a.among,
-            a.exclude,
-            similarity,
-        )
+        request = _request(a, features)
         selection = GreedySelection(features, request)
         with stop:
             selected = selection.run(targets_of(features, task).vector(a.task))
-    if a.records:
-        for note in write_records(
-            a.output, features.store, selected.choice.rows, selected.choice.gains, a.corpus
-        ).notes:
-            echo(f"note: {note}", err=True)
-    else:
-        write_training(a.output, selection.rows(selected))
+    _write(a, selection, selected)
     _print_selected(a, selected.facts, None if stop.requested() else request.count)
     if stop.requested():
         echo("stopped: these are the first examples of the selection", err=True)
         raise SystemExit(130)
+
+
+def _check(arguments: SelectArguments) -> None:
+    """Refuse options that exclude each other, and outputs that cannot be written, before anything is computed."""
+    from ..results.output_path import refuse_output
+    from ..selection.selection import refuse_training
+
+    a = arguments
+    if a.copies and a.distinct is not None:
+        raise WrongUsage("give either --distinct or --copies")
+    if a.corpus and not a.records:
+        raise WrongUsage("--corpus is read for --records alone", "give both")
+    refuse_output(a.output, (a.queries, a.columns, a.among, a.exclude, *a.corpus), a.store)
+    refuse_training(a.output)
+
+
+def _request(arguments: SelectArguments, features: LinearFeatures) -> SelectionRequest:
+    """How many examples to choose, and which may be chosen."""
+    from ..results.row_filter import RowFilter
+    from ..selection.prediction import penalty_of
+    from ..selection.selection_request import SelectionRequest, count_of
+
+    a = arguments
+    return SelectionRequest(
+        count_of(a.count, features.rows), a.tokens, 0.0 if a.additive else penalty_of(features, a.penalty), a.per_step,
+        tuple(map(_quota, a.quotas)), a.columns, RowFilter.parsed(a.where, a.columns), a.among, a.exclude,
+        None if a.copies else a.distinct or 1.0,
+    )  # fmt: skip
+
+
+def _write(arguments: SelectArguments, selection: GreedySelection, selected: SelectionResult) -> None:
+    """Write the chosen examples, or with --records the corpus's own records."""
+    from ..selection.original_records import write_records
+    from ..selection.selection import write_training
+
+    a, choice = arguments, selected.choice
+    if not a.records:
+        write_training(a.output, selection.rows(selected))
+        return
+    for note in write_records(a.output, selection.store, choice.rows, choice.gains, a.corpus).notes:
+        echo(f"note: {note}", err=True)
 
 
 def _print_selected(arguments: SelectArguments, facts: ParsedJson, asked: int | None) -> None:
@@ -143,13 +162,6 @@ def _print_selected(arguments: SelectArguments, facts: ParsedJson, asked: int | 
         echo(
             f"{count}: every other example is a copy of a chosen one, left out by a file, or beyond its quota", err=True
         )
-
-
-def _similarity(arguments: SelectArguments) -> float | None:
-    """The cosine from which on examples are copies; None if copies are chosen."""
-    if arguments.copies and arguments.distinct is not None:
-        raise WrongUsage("give either --distinct or --copies")
-    return None if arguments.copies else arguments.distinct or 1.0
 
 
 def _quota(text: str) -> tuple[str, str, float]:

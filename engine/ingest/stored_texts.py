@@ -46,38 +46,24 @@ class StoredTexts:
             SettingsError: the store keeps neither texts nor token ids of the model's tokenizer.
         """
         provenance = store.provenance
-        shape = model.head.model_shape
-        same_tokenizer = model.fingerprint["tokenizer"] == provenance.get("tokenizer")
-        long_enough = shape.max_length >= int(provenance["max_length"])
-        tokens = bool(provenance.get("tokens")) and same_tokenizer and long_enough
-        if not provenance.get("text") and not tokens:
-            raise SettingsError(
-                f"{store.url} keeps neither texts nor token ids of this model",
-                hint="ingest into a new store without --no-text",
-            )
-        spans = provenance["template"].get("turns") == "all" or provenance.get("marked_targets")
-        if spans and not tokens:
-            raise SettingsError(
-                f"{store.url} has targets within its texts (--turns all, or marks of the chat template), and only "
-                "token ids of its own tokenizer say where they are",
-                hint="ingest into a new store without --no-tokens, or give the model that it was made with",
-            )
-        length = min(int(provenance["max_length"]), shape.max_length)
-        boundary = provenance.get("boundary")
-        asked = TextSettings(max_length=length, attribute=provenance["attribute"], truncate=True, boundary=boundary)
-        settings = asked.resolved(shape)
+        retokenised = _why_tokenised_again(store, model)
+        if retokenised:
+            _require_texts(store)
         self.sources = [
             Source(store.url, source["name"], "store", source["size"], source["digest"])
             for source in provenance["sources"]
         ]
         self.record_errors, self.notes = RecordErrors("fail"), list(model.notes)
-        if not tokens:
-            why = ("it keeps no token ids" if not provenance.get("tokens") else "its token ids are of another tokenizer"
-                   if not same_tokenizer else "this model's context is shorter")  # fmt: skip
+        if retokenised:
             self.notes.append(
-                f"the texts of {store.url} are tokenised again, because {why}: pieces of long documents may get other tokens "
-                "than at ingestion"
+                f"the texts of {store.url} are tokenised again, because {retokenised}: pieces of long documents may get other "
+                "tokens than at ingestion"
             )
+        shape = model.head.model_shape
+        length = min(int(provenance["max_length"]), shape.max_length)
+        asked = TextSettings(max_length=length, attribute=provenance["attribute"], truncate=True,
+                             boundary=provenance.get("boundary"))  # fmt: skip
+        settings, tokens = asked.resolved(shape), not retokenised
         self._texts = TextProvider(model, self.sources, settings, self.record_errors)
         self._store = store
         names = {column.name for column in store.columns(EXAMPLES)}
@@ -157,6 +143,34 @@ class StoredTexts:
     def read(self, batch: list[Example], needs: OutputSpec) -> PackedOutputs:
         """The outputs of a batch, by one forward pass."""
         return self._texts.read(batch, needs)
+
+
+def _why_tokenised_again(store: FeatureStore, model: LanguageModel) -> str:
+    """Why a store's token ids cannot be read by a model; "" if they can."""
+    provenance = store.provenance
+    if not provenance.get("tokens"):
+        return "it keeps no token ids"
+    if model.fingerprint["tokenizer"] != provenance.get("tokenizer"):
+        return "its token ids are of another tokenizer"
+    return (
+        "this model's context is shorter" if model.head.model_shape.max_length < int(provenance["max_length"]) else ""
+    )
+
+
+def _require_texts(store: FeatureStore) -> None:
+    """Raise SettingsError if a store keeps no texts, or texts that alone do not say which tokens are targets."""
+    provenance = store.provenance
+    if not provenance.get("text"):
+        raise SettingsError(
+            f"{store.url} keeps neither texts nor token ids of this model",
+            hint="ingest into a new store without --no-text",
+        )
+    if provenance["template"].get("turns") == "all" or provenance.get("marked_targets"):
+        raise SettingsError(
+            f"{store.url} has targets within its texts (--turns all, or marks of the chat template), and only token ids of its "
+            "own tokenizer say where they are",
+            hint="ingest into a new store without --no-tokens, or give the model that it was made with",
+        )
 
 
 def _payload(ids: list[int], positions: Array) -> TextPayload:

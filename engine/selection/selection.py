@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.errors import DataError, SettingsError
+from ...store.feature_store import FeatureStore
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..arrays.greedy.greedy import greedy
@@ -78,6 +79,11 @@ class GreedySelection:
         self._texts = None if request.similarity is None else self._equal_texts(passes)
         self._require_enough()
         self._groups, self._caps = self._quotas()
+
+    @property
+    def store(self) -> FeatureStore:
+        """The store whose examples are chosen."""
+        return self._features.store
 
     def _plans(self) -> Iterator[tuple[Plan, tuple[Room, int]]]:
         """Plans of the choice, fastest first, each with its room and the number of passes that find equal examples."""
