@@ -25,7 +25,7 @@ CLASSES = (
     "Capture",
 )
 EVALUATIONS = ("lds", "subsets", "retrieval", "brittleness")
-OPTIONS = ("QueryKeywords", "SelectKeywords", "ModelKeywords", "IngestKeywords")
+OPTIONS = ("QueryKeywords", "SelectKeywords", "ModelKeywords", "ReadingKeywords", "IngestKeywords")
 HEAD = """# Python API
 
 Made from the docstrings by `make tree`; the guide is [find what made an answer](find-what-made-an-answer.md). Every name is an

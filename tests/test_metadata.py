@@ -18,6 +18,7 @@ UNTESTED = {
     "cupy-cuda13x": "needs a GPU",
     "faiss-cpu": "for `make bench` alone",
     "dask": "for `make bench` alone",
+    "gcsfs": "no bucket there: only the message about the missing package is tested",
 }
 """Package → why the suite does without it."""
 

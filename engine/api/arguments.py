@@ -9,11 +9,16 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from ...store.errors import SettingsError
+import numpy as np
+
+from ...store.errors import DataError, SettingsError
+from ...store.layout import Array
+from ..evaluation.matrices import read_array
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,9 +82,10 @@ def _hints(function: Callable[..., object]) -> dict[str, object]:
 
 def _check(function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> None:
     hints, parameters = _hints(function), inspect.signature(function).parameters
+    variable = {p.name for p in parameters.values() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    known = [name for name in (*parameters, *hints) if name != "self" and name not in variable]
     for name in kwargs:
-        if name not in hints and name not in parameters:
-            known = [known for known in (*parameters, *hints) if known not in ("self", "options")]
+        if name not in known:
             raise SettingsError(f"{function.__name__} has no argument {name!r}{similar(name, known)}")
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
@@ -112,14 +118,16 @@ def matches(value: object, hint: Any) -> bool:
     if origin is not None and isinstance(value, origin):
         if issubclass(origin, Mapping):
             return all(matches(item, inner[1]) for item in typing.cast(Mapping[object, object], value).values())
-        is_sequence = issubclass(origin, Sequence) and not isinstance(value, str)
-        return not is_sequence or all(matches(item, inner[0]) for item in typing.cast(Sequence[object], value))
+        if issubclass(origin, Collection):  # a string is never taken for a list of its characters
+            items = typing.cast(Collection[object], value)
+            return not isinstance(value, str | bytes) and all(matches(item, inner[0]) for item in items)
+        return True
     if origin is not None:
         return False
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int | Integral) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float | Real) and not isinstance(value, bool)
     return isinstance(value, hint)
 
 
@@ -138,7 +146,7 @@ def _type_name(hint: Any) -> str:
         return " or ".join(repr(choice) for choice in inner)
     if origin is not None and issubclass(origin, Mapping):
         return "a dict"
-    if origin is not None:
+    if origin is not None and inner:
         return f"a list of {_type_name(inner[0])}"
     return "None" if hint in (None, type(None)) else str(getattr(hint, "__name__", hint))
 
@@ -148,3 +156,32 @@ def similar(name: str, known: Iterable[str]) -> str:
     names = list(dict.fromkeys(known))
     close = difflib.get_close_matches(name, names, 1, 0.6)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(names)}"
+
+
+def at_least(function: str, **numbers: tuple[int | None, int]) -> None:
+    """Check that arguments are in range: name=(value, the least allowed); None is no value.
+
+    Raises:
+        SettingsError: one is below.
+    """
+    for name, (value, least) in numbers.items():
+        if value is not None and value < least:
+            raise SettingsError(f"{function}: {name} is {value}, expected at least {least}")
+
+
+def array_of(value: Any, name: str) -> Array:
+    """An array of numbers, or of the file at a path.
+
+    Raises:
+        DataError: it is neither. SettingsError: the file does not exist.
+    """
+    if isinstance(value, PathLike):
+        return read_array(str(value), name)
+    names = getattr(getattr(value, "metadata", None), "dimension_names", None)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{name} are no array: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} are an array of {array.dtype}, expected numbers")
+    return array.T if names == ("example", "query") else array  # as Store.scores(out=…) writes it

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, overload
 
 from ...store.errors import SettingsError
 from ...store.layout import Array
 from ..results.answers_origin import Origin
-from ..results.example_table import Cell
-from ..results.result_files import ResultFile
+from ..results.example_table import Cell, Columns
+from ..results.output_path import refuse_output
+from ..results.result_files import Fields, ResultFile
 from ..results.result_tables import About, fields_of, result_rows
+from .arguments import PathLike
 from .display import answers_html, answers_text
 
 if TYPE_CHECKING:
@@ -62,8 +64,9 @@ class Answer:
     def __iter__(self) -> Iterator[ScoredExample]:
         return iter(self.examples)
 
-    def __getitem__(self, rank: int) -> ScoredExample:
-        return self.examples[rank]
+    def __getitem__(self, place: int) -> ScoredExample:
+        """An example by its place from 0 on: the first has rank 1."""
+        return self.examples[place]
 
     @property
     def texts(self) -> list[str]:
@@ -125,13 +128,21 @@ class Attributions:
     def __iter__(self) -> Iterator[Answer]:
         return (self[number] for number in range(len(self)))
 
-    def __getitem__(self, number: int) -> Answer:
-        """The answer of one query, by its number.
+    @overload
+    def __getitem__(self, number: int) -> Answer: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Answer]: ...
+    def __getitem__(self, number: int | slice) -> Answer | list[Answer]:
+        """The answer of one query, by its number from 0 on; of a slice, a list of answers.
 
         Raises:
             IndexError: there is no such query.
         """
-        at = range(len(self))[number]
+        if isinstance(number, slice):
+            return [self._answer(at) for at in range(len(self))[number]]
+        return self._answer(range(len(self))[number])
+
+    def _answer(self, at: int) -> Answer:
         k = self.rows.shape[1]
         examples = tuple(self._example(index) for index in range(at * k, (at + 1) * k))
         return Answer(self.queries[at], self._texts[at].prompt, self._texts[at].completion, examples)
@@ -158,24 +169,35 @@ class Attributions:
 
     def to_html(self) -> str:
         """A table of all answers as a fragment of HTML, in which all texts are escaped."""
-        return answers_html(list(self))
+        return answers_html(list(self), whole=True)
 
-    def save(self, path: str) -> None:
+    def save(self, path: PathLike) -> None:
         """Write the table to a file: .jsonl, .json, .csv, .parquet or .html.
 
         Raises:
-            SettingsError: another suffix, or the path is a folder.
+            SettingsError: another suffix, or the path lies in the store or is one of its corpus's files.
         """
-        from ..presentation.html_page import HtmlPage
-
-        with ResultFile(str(path), self._fields, self.origin.to_json(), {"html": HtmlPage}) as file:
-            file.write(self._columns)
+        save_tables(path, self._fields, [self._columns], self.origin)
 
     def __repr__(self) -> str:
         return answers_text(list(self))
 
     def _repr_html_(self) -> str:
-        return self.to_html()
+        return answers_html(list(self))
+
+
+def save_tables(path: PathLike, fields: Fields, tables: Iterable[Columns], origin: Origin) -> None:
+    """Write tables to a file in the format of its suffix, which appears whole or not at all.
+
+    Raises:
+        SettingsError: another suffix, or the path lies in the store or is one of its corpus's files.
+    """
+    from ..presentation.html_page import HtmlPage
+
+    refuse_output(str(path), (), origin.store)
+    with ResultFile(str(path), fields, origin.to_json(), {"html": HtmlPage}) as file:
+        for table in tables:
+            file.write(table)
 
 
 def as_pandas(table: pa.Table) -> pandas.DataFrame:

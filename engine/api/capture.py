@@ -18,13 +18,12 @@ from transformers import TrainerCallback
 from ...store.errors import ModelError, SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ..data.python_data import data_of
-from ..ingest.ingest_job import IngestJob, prepare
 from ..models.language_model import ModelChoice
 from ..models.loaded_model import from_objects
-from .adding import Methods, divided
+from .adding import Making, Methods, divided, ingested
 from .arguments import PathLike, checked
-from .ingesting import IngestKeywords, memory_of, text_settings
-from .progress_choice import shown_run
+from .ingesting import ReadingKeywords, absolute, job_of, memory_of
+from .model_holder import ModelHolder
 
 if TYPE_CHECKING:
     from ..models.language_model import LanguageModel
@@ -44,7 +43,7 @@ class Capture(TrainerCallback):
     @checked
     def __init__(
         self, store: PathLike, *, methods: Methods = "rise", data: Any = None, steps: Collection[int] | None = None,
-        **options: Unpack[IngestKeywords],
+        **options: Unpack[ReadingKeywords],
     ) -> None:  # fmt: skip
         """store: the store's folder. methods: as for `hw.ingest`, all with stored rows. data: the training set, as for
         `hw.ingest`; None: the Trainer's own data set, which holds token ids. steps: the steps whose checkpoints are captured;
@@ -53,13 +52,15 @@ class Capture(TrainerCallback):
         Raises:
             SettingsError: a method stores no rows, or an argument is of the wrong type.
         """
-        self._store, self._data, self._options = str(store), data, options
+        self._store, self._data, self._options = absolute(store), data, options
         self._methods, fitted = divided(methods)
         if fitted:
             raise SettingsError(f"Capture: {fitted[0].name} stores no rows: fit it to the finished store")
         self._steps = None if steps is None else frozenset(steps)
         self.members: list[str] = []
         """Names of the members that were captured, in order."""
+        self.notes: list[str] = []
+        """Remarks of the ingestions, one line each."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Called by the Trainer before the first step: refuse a training that would capture nothing.
@@ -91,10 +92,9 @@ class Capture(TrainerCallback):
         is_first = not (FeatureStore.exists(self._store) and EXAMPLES in FeatureStore.open(self._store).groups)
         base = "" if is_first else choice.path
         corpus = data_of(self._data if self._data is not None else objects["train_dataloader"].dataset, texts=False)
-        job = IngestJob(corpus, self._store, choice, methods, text_settings(self._options), base=base)
-        progress = self._options.get("progress", True)
-        with shown_run(memory_of(self._options), "auto", progress=progress) as run:
-            prepare(job, run).open().run(run)
+        job = replace(job_of(corpus, self._store, choice, methods, self._options), base=base)
+        making = Making(memory_of(self._options), self._options.get("progress", True), self.notes)
+        ingested(job, ModelHolder(choice), making)
         self.members += methods
         _log.info("captured %s in %s", ", ".join(methods), self._store)
 

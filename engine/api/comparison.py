@@ -36,7 +36,9 @@ class MethodCost:
     row_bytes: int
     """Bytes stored for each example; 0 of a method that stores none."""
     seconds: float
-    """Wall time of this run: queries read by the model if it is needed, all scores computed."""
+    """Wall time of this run: queries read by the model if it is needed, all scores computed. The loading of the model is not
+    counted.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,11 @@ class Comparison:
         return table_html(*self._cells())
 
 
-def compared(session: Callable[[str], QuerySession], methods: Sequence[str], top: int) -> Comparison:
+def compared(
+    session: Callable[[str], QuerySession], prepare: Callable[[str], None], methods: Sequence[str], top: int
+) -> Comparison:
     """Ask each method for all scores, one after the other; of each, the k best and the scores of `RANKED_ROWS` examples stay in
-    memory.
+    memory. `prepare` is called before a method's time is taken.
 
     Raises:
         SettingsError: fewer than two methods.
@@ -113,6 +117,7 @@ def compared(session: Callable[[str], QuerySession], methods: Sequence[str], top
         raise SettingsError("compare: name two methods or more")
     costs, best, scores = [], dict[str, Array](), dict[str, Array]()
     for name in methods:
+        prepare(name)
         start = time.perf_counter()
         opened = session(name)
         best[name], scores[name] = _asked(opened, top)
@@ -121,7 +126,7 @@ def compared(session: Callable[[str], QuerySession], methods: Sequence[str], top
         PairAgreement(first, second, shared(best[first], best[second]), _correlation(scores[first], scores[second]))
         for first, second in combinations(methods, 2)
     ]
-    return Comparison(costs, pairs, top)
+    return Comparison(costs, pairs, min(top, *(rows.shape[1] for rows in best.values())))
 
 
 def _asked(session: QuerySession, top: int) -> tuple[Array, Array]:

@@ -6,21 +6,22 @@ figures.plot("lds.png")
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ...store.errors import DataError
+from ...store.errors import SettingsError
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..evaluation.agreement import Agreement, evaluate_lds, evaluate_subsets
 from ..evaluation.labels import Labels, RelevantIds, RelevantPairs
 from ..evaluation.mask_files import read_masks
-from ..evaluation.matrices import read_array
 from ..evaluation.removal import Removal
 from ..evaluation.removal import brittleness as evaluate_brittleness
 from ..evaluation.retrieval import CUTS, Ranking, Retrieval, evaluate_retrieval
-from .arguments import PathLike, checked
+from .arguments import PathLike, array_of, at_least, checked
+from .attributions import Attributions
 from .display import table_html, table_text
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def lds(
     >>> round(figures.value, 2)
     1.0
     """
+    at_least("lds", resamples=(resamples, 1))
     return Evaluation(
         evaluate_lds(array_of(scores, "scores"), _masks(masks), array_of(outcomes, "outcomes"), outcome, resamples)
     )
@@ -113,6 +115,7 @@ def subsets(
     predicted: Any, outcomes: Any, *, outcome: Literal["loss", "gain"] = "loss", resamples: int = 1000
 ) -> Evaluation:
     """Rank correlation of predicted utilities (S,) or (S, tasks) with outcomes (S,), (S, tasks) or (seeds, S, tasks)."""
+    at_least("subsets", resamples=(resamples, 1))
     return Evaluation(
         evaluate_subsets(array_of(predicted, "predictions"), array_of(outcomes, "outcomes"), outcome, resamples)
     )
@@ -137,29 +140,17 @@ def retrieval(answers: Any, relevant: Any) -> Evaluation:
     >>> hw.evaluate.retrieval(answers, relevant=["corpus.jsonl:4", "corpus.jsonl:9"]).facts()["queries"]
     ['questions.jsonl:1', 'questions.jsonl:2']
     """
+    if not isinstance(answers, Attributions):
+        raise SettingsError(f"retrieval: answers is {type(answers).__name__}, expected what Store.attribute returns")
+    listed = [relevant] if not isinstance(relevant, dict) else list(relevant.values())
+    if any(isinstance(ids, str) or not isinstance(ids, Iterable) for ids in listed):
+        raise SettingsError("retrieval: relevant is a list of ids, or a dict of a query's id → list of ids")
     if isinstance(relevant, dict):
         labels: Labels = RelevantPairs({query: frozenset(map(str, ids)) for query, ids in relevant.items()})
     else:
         labels = RelevantIds([str(name) for name in relevant])
     rankings = [Ranking(answer.id, answer.ids, answer.texts, np.array(answer.scores, np.float32)) for answer in answers]
     return Evaluation(evaluate_retrieval(rankings, labels, CUTS, whole=False))
-
-
-def array_of(value: Any, name: str) -> Array:
-    """An array of numbers, or of the file at a path.
-
-    Raises:
-        DataError: it is neither. SettingsError: the file does not exist.
-    """
-    if isinstance(value, PathLike):
-        return read_array(str(value), name)
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{name} are no array: {error}") from None
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{name} are an array of {array.dtype}, expected numbers")
-    return array
 
 
 def _masks(value: Any) -> Array:

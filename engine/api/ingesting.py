@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from pathlib import Path
+from typing import Literal, TypedDict, Unpack
 
-from ...store.errors import ModelError
-from ...store.feature_store import FeatureStore
+from ...store.errors import ModelError, SettingsError
+from ...store.feature_store import FeatureStore, method_group
+from ...store.json_values import JsonObject
 from ..data.python_data import data_of
+from ..data.record_source import Data
 from ..ingest.ingest_job import IngestJob
 from ..ingest.member_model import fingerprints_of
 from ..ingest.store_opening import require_same
@@ -16,13 +19,11 @@ from ..ingest.text_settings import Boundary, TextSettings
 from ..models.language_model import ModelChoice
 from ..models.loaded_model import from_objects
 from ..runtime.memory import parse_bytes
-from .adding import Methods, divided, fit_all, ingested
-from .arguments import PathLike, checked
+from .adding import Making, Methods, divided, fit_all, ingested
+from .arguments import PathLike, at_least, checked
+from .model_holder import ModelHolder
 from .opened_store import Store
-from .opening import MethodChoice, ModelHolder, method_choice, template_of
-
-if TYPE_CHECKING:
-    pass
+from .opening import DEFAULT_METHOD, MethodChoice, method_choice, template_of
 
 
 class ModelKeywords(TypedDict, total=False):
@@ -41,15 +42,11 @@ class ModelKeywords(TypedDict, total=False):
     """Whether progress is shown, on stderr or in the notebook; default: True."""
 
 
-class IngestKeywords(ModelKeywords, total=False):
-    """Further options of an ingestion. Those left out are the store's own if it exists."""
+class ReadingKeywords(ModelKeywords, total=False):
+    """How a corpus is read and what is stored of it. Options that are left out are the store's own if it exists."""
 
-    append: bool
-    """Whether the documents of new data are appended to the store."""
     seeds: int
     """Number of seeds of each method: members NAME, NAME@1, …"""
-    base: PathLike
-    """Model of the members in `methods` (NAME@MEMBER), in place of the store's own."""
     text_template: str
     prompt_template: str
     completion_template: str
@@ -80,9 +77,18 @@ class IngestKeywords(ModelKeywords, total=False):
     """Whether a bad record is an error, or is skipped."""
 
 
+class IngestKeywords(ReadingKeywords, total=False):
+    """Further options of an ingestion."""
+
+    append: bool
+    """Whether the documents of new data are appended to the store."""
+    base: PathLike
+    """Model of the members in `methods` (NAME@MEMBER), in place of the store's own."""
+
+
 @checked
 def ingest(
-    data: object, store: PathLike, *, model: object = None, methods: Methods = "rise",
+    data: object, store: PathLike, *, model: object = None, methods: Methods | None = None,
     **options: Unpack[IngestKeywords],
 ) -> Store:  # fmt: skip
     """Read a corpus once, store a small sketch of every example, and return the open store.
@@ -101,19 +107,43 @@ def ingest(
     >>> store.methods
     ['rise', 'grasp']
     """
+    at_least("ingest", seeds=(options.get("seeds"), 1), batch_tokens=(options.get("batch_tokens"), 1))
+    corpus, path, base = data_of(data, texts=False), absolute(store), str(options.get("base", ""))
+    stored, fitted = divided(default_methods(path) if methods is None else methods)
+    if base and (unnamed := next((own.name for own in fitted if "@" not in own.name), "")):
+        raise SettingsError(f"base is the model of a member: name it, such as {unnamed}@early")
     holder = ModelHolder(model_choice(model, options))
-    memory, progress = memory_of(options), options.get("progress", True)
-    stored, fitted = divided(methods)
-    job = IngestJob(
-        data_of(data, texts=False), str(store), holder.choice, stored, text_settings(options), options.get("batch_tokens"),
-        options.get("keep_text"), options.get("keep_tokens"), options.get("append", False), options.get("seeds", 1),
-        str(options.get("base", "")), keep=tuple(options.get("keep", ())),
-    )  # fmt: skip
-    notes = ingested(job, holder, memory, progress=progress)
-    notes += fit_all(FeatureStore.open(str(store)), holder, fitted, memory, progress=progress)
-    opened = Store(FeatureStore.open(str(store)), holder.choice, memory, progress)
-    opened.notes += notes
+    making = Making(memory_of(options), options.get("progress", True), [])
+    job = job_of(corpus, path, holder.choice, stored, options)
+    ingested(replace(job, append=options.get("append", False), base=base), holder, making)
+    fit_all(FeatureStore.open(path), holder, fitted, making, base)
+    opened = Store(FeatureStore.open(path), holder.choice, making.memory, making.progress)
+    opened.notes = making.notes
     return opened
+
+
+def default_methods(path: str) -> list[str]:
+    """The methods of an ingestion that names none: those of the store, or `rise` for a new one."""
+    if not FeatureStore.exists(path):
+        return [DEFAULT_METHOD]
+    store = FeatureStore.open(path)
+    own = [name for name in store.methods if not store.groups[method_group(name)].model]
+    return own or [DEFAULT_METHOD]
+
+
+def job_of(
+    corpus: Sequence[Data], path: str, model: ModelChoice, methods: Mapping[str, JsonObject], options: ReadingKeywords
+) -> IngestJob:
+    """The ingestion of a corpus into a store."""
+    return IngestJob(
+        corpus, path, model, methods, text_settings(options), options.get("batch_tokens"), options.get("keep_text"),
+        options.get("keep_tokens"), seeds=options.get("seeds", 1), keep=tuple(options.get("keep", ())),
+    )  # fmt: skip
+
+
+def absolute(store: PathLike) -> str:
+    """A store's path that does not depend on the working directory; a URL as it is."""
+    return str(store) if "://" in str(store) else str(Path(store).expanduser().resolve())
 
 
 @checked
@@ -131,7 +161,7 @@ def open_store(store: PathLike, *, model: object = None, **options: Unpack[Model
     >>> print(store[3].id, store.complete)
     corpus.jsonl:4 True
     """
-    opened, choice = FeatureStore.open(str(store)), model_choice(model, options)
+    opened, choice = FeatureStore.open(absolute(store)), model_choice(model, options)
     if choice.loaded is not None:
         require_same(opened.url, choice.loaded.fingerprint, fingerprints_of(opened.provenance))
     return Store(opened, choice, memory_of(options), options.get("progress", True))
@@ -140,7 +170,7 @@ def open_store(store: PathLike, *, model: object = None, **options: Unpack[Model
 open = open_store
 
 
-def method(name: str, **settings: object) -> MethodChoice:
+def method(name: str = "", *wrong: object, **settings: object) -> MethodChoice:
     """An attribution method with settings, for `ingest` and `Store.add`: `method("grasp", m=2048)`.
 
     Raises:
@@ -149,6 +179,8 @@ def method(name: str, **settings: object) -> MethodChoice:
     >>> hw.method("grasp", m=2048)
     method('grasp', m=2048)
     """
+    if wrong or not (isinstance(name, str) and name):
+        raise SettingsError('method: expected a name, then settings by their names, such as method("grasp", m=2048)')
     return method_choice(name, settings)  # type: ignore[arg-type]
 
 
@@ -177,7 +209,7 @@ def memory_of(options: ModelKeywords) -> int | None:
     return parse_bytes(memory) if isinstance(memory, str) else memory
 
 
-def text_settings(options: IngestKeywords) -> TextSettings:
+def text_settings(options: ReadingKeywords) -> TextSettings:
     """How texts are read."""
     template = replace(template_of(options), response=options.get("response"), turns=options.get("turns"))
     return TextSettings(

@@ -7,36 +7,40 @@ answers = store.attribute("a text", top=10)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from ...store.completeness import is_whole
-from ...store.errors import ModelError, SettingsError
+from ...store.errors import SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.json_values import JsonFields
 from ...store.layout import Array
-from ..attribution.open_session import open_session
 from ..fitting.fit_record import fits_of
 from ..models.language_model import ModelChoice
 from ..results.shown_examples import ShownExample, shown_examples
 from ..results.store_info import store_facts
+from ..results.table_plan import exported, no_output
 from ..runtime.run import Run
-from .adding import added
-from .arguments import PathLike, checked
+from .adding import Making, added
+from .arguments import PathLike, at_least, checked
 from .attributions import Attributions
-from .comparison import Comparison, compared
+from .comparison import RANKED_ROWS, Comparison, compared
 from .display import table_html
-from .opening import MethodChoice, ModelHolder, QueryKeywords, chosen_method, query_data, query_options
-from .progress_choice import shown_run
-from .selections import Selection, SelectKeywords, predicted, selected
-from .values import Values, exported_scores
+from .held_store import HeldStore, facts_of
+from .opening import (
+    MethodChoice,
+    QueryKeywords,
+    query_data,
+    query_options,
+)
+from .returned_memory import sampled_scores, score_matrix, score_vector
+from .selections import Selection, SelectKeywords, features_of, predicted, selected
+from .values import Values, exported_scores, refuse_scores_path
 
 if TYPE_CHECKING:
     from ..attribution.query_session import QuerySession
-    from ..models.transformers_types import HfTokenizer
 
 
 class Store:
@@ -49,34 +53,33 @@ class Store:
         self, store: FeatureStore, model: ModelChoice, memory: int | None = None, progress: bool = True
     ) -> None:
         """`memory`: largest memory plan of an operation in bytes; None for no bound. Use :func:`headwater.open`."""
-        self._store: FeatureStore | None = store
-        self._model, self._memory, self._progress = ModelHolder(model), memory, progress
+        self._held = HeldStore(store, model, memory, progress)
         self.notes: list[str] = []
         """Remarks of the ingestion that made or extended the store, one line each."""
 
     @property
     def path(self) -> str:
         """The store's folder or URL."""
-        return self._opened.url
+        return self._held.opened.url
 
     @property
     def methods(self) -> list[str]:
         """Names of the methods and members that the store can answer with, fitted ones included."""
-        store = self._opened
+        store = self._held.opened
         return [*store.methods, *fits_of(store)]
 
     @property
     def complete(self) -> bool:
         """Whether the corpus was read to its end, and each method has a row for every example."""
-        store = self._opened
+        store = self._held.opened
         return is_whole(store) and all(is_whole(store, name) for name in store.methods)
 
     def info(self) -> JsonFields:
         """The contents of the store as JSON values, as `headwater info --json` prints them."""
-        return store_facts(self._opened.url)
+        return store_facts(self._held.opened.url)
 
     def __len__(self) -> int:
-        store = self._opened
+        store = self._held.opened
         return store.rows(EXAMPLES) if EXAMPLES in store.groups else 0
 
     def __getitem__(self, row: int) -> ShownExample:
@@ -88,7 +91,8 @@ class Store:
         if isinstance(row, bool) or not isinstance(row, int | np.integer):
             raise SettingsError(f"store[{row!r}]: expected a row number")
         number = range(len(self))[int(row)]
-        return next(shown_examples(self._opened, [range(number, number + 1)], self._tokenizer()))
+        store = self._held.opened
+        return next(shown_examples(store, [range(number, number + 1)], self._held.model.tokenizer(store)))
 
     def show(self, *rows: int) -> None:
         """Print examples as the model reads them, target tokens marked; the first three without arguments."""
@@ -119,11 +123,12 @@ class Store:
         >>> contrast = store.attribute(question, minus={"prompt": "river stone ", "completion": "winter"})
         >>> of_one_file = store.attribute(question, where={"source": "corpus.jsonl"})
         """
-        if bottom < 0 or top < 1:
-            raise SettingsError("attribute: top and bottom are numbers of examples, at least 1")
-        with self._run() as run:
-            session = self._session(queries, method, bottom or top, run, options, lowest=bool(bottom))
-            return Attributions(session, session.attribute())
+        at_least("attribute", top=(top, 1), bottom=(bottom, 0))
+        with self._held.run() as run:
+            session = self._held.session(
+                queries, method, run, query_options(options, bottom or top, None, lowest=bool(bottom))
+            )
+            return self._held.said(Attributions(session, session.attribute()))
 
     @checked
     def value(self, queries: object, method: str | None = None, **options: Unpack[QueryKeywords]) -> Values:
@@ -133,9 +138,9 @@ class Store:
         >>> values.scores.shape, values.best(2).shape
         ((24,), (2,))
         """
-        with self._run() as run:
-            session = self._session(queries, method, 1, run, options, every=True)
-            return Values(session, np.concatenate([part.copy() for _, part in session.value()]))
+        with self._held.run() as run:
+            session = self._held.session(queries, method, run, query_options(options, 1, score_vector))
+            return self._held.said(Values(session, np.concatenate([part.copy() for _, part in session.value()])))
 
     @checked
     def scores(
@@ -151,13 +156,19 @@ class Store:
         >>> scores.shape, scores.dtype
         ((2, 24), dtype('float32'))
         """
-        with self._run() as run:
-            session = self._session(queries, method, 1, run, options, every=True)
+        _refuse_skip("scores", options)
+        if out is not None:
+            refuse_scores_path(str(out), self.path)
+        with self._held.run() as run:
+            session = self._held.session(
+                queries, method, run, query_options(options, 1, score_matrix if out is None else exported)
+            )
             if out is not None:
                 return exported_scores(session, str(out))
-            scores = np.empty((len(session.query_ids), session.rows), np.float32)
+            scores = np.full((len(session.query_ids), session.rows), np.nan, np.float32)
             for first, part in session.scores():
                 scores[:, first : first + len(part)] = part.T
+            self._held.say_all(session.notes)
             return scores
 
     @checked
@@ -169,7 +180,8 @@ class Store:
         >>> sum(part.shape[1] for first, part in store.iter_scores("questions.jsonl"))
         24
         """
-        session = self._session(queries, method, 1, Run(self._memory), options, every=True)
+        _refuse_skip("iter_scores", options)
+        session = self._held.session(queries, method, Run(self._held.memory), query_options(options, 1, no_output))
         return ((first, np.ascontiguousarray(part.T)) for first, part in session.scores())
 
     @checked
@@ -180,13 +192,14 @@ class Store:
         >>> 0 <= comparison.pair("rise", "bm25").overlap <= 1
         True
         """
-        with self._run() as run:
+        at_least("compare", top=(top, 1))
+        data, asked = query_data(queries), query_options({}, top, sampled_scores(RANKED_ROWS))
+        with self._held.run() as run:
 
             def session(name: str) -> QuerySession:
-                return self._session(data, name, top, run, {}, every=True)
+                return self._held.session(data, name, run, asked)
 
-            data = query_data(queries)
-            return compared(session, list(dict.fromkeys(methods)), top)
+            return compared(session, self._held.load_model_of, list(dict.fromkeys(methods)), top)
 
     @checked
     def select(
@@ -203,24 +216,33 @@ class Store:
         >>> len(chosen), sorted(chosen.records()[0])
         (6, ['gain', 'id', 'order', 'row', 'source', 'text', 'tokens'])
         """
-        with self._run() as run:
-            return selected(self._opened, self._model, query_data(task, "task"), count, method, options, run)
+        data = query_data(task, "task")
+        with self._held.run() as run:
+            return self._held.said(selected(self._held.opened, self._held.model, data, count, method, options, run))
 
     @checked
     def predict(
-        self, task: object, subsets: Any, method: str | None = None, **options: Unpack[SelectKeywords]
+        self,
+        task: object,
+        subsets: Any,
+        method: str | None = None,
+        *,
+        penalty: float | None = None,
+        partial: bool = False,
     ) -> Array:
         """(S,) float64: how much training on each subset helps a task, redundant examples counting less (GRASP's surrogate).
 
         task: as for `select`. subsets: (S, N) masks of 0 and 1, or the path of a file of subsets. method: whose rows are the
-        examples' features.
+        examples' features. penalty: λ, the weight of redundancy; default: the calibrated value, or 1.
 
         >>> import numpy as np
         >>> store.predict("questions.jsonl", np.eye(3, len(store))).shape
         (3,)
         """
-        with self._run() as run:
-            return predicted(self._opened, self._model, query_data(task, "task"), subsets, method, options, run)
+        data = query_data(task, "task")
+        with self._held.run() as run:
+            features = features_of(self._held.opened, method, run, partial=partial)
+            return predicted(features, self._held.model, data, subsets, penalty)
 
     @checked
     def add(self, *methods: str | MethodChoice, seeds: int = 1) -> Store:
@@ -229,14 +251,20 @@ class Store:
         >>> store.add("graddot").methods
         ['rise', 'grasp', 'graddot']
         """
-        store = self._opened
-        self.notes += added(store, self._model, methods, seeds, self._memory, progress=self._progress)
-        self._store = FeatureStore.open(store.url)
+        at_least("add", seeds=(seeds, 1))
+        with self._held.lock:
+            added(
+                self._held.opened,
+                self._held.model,
+                methods,
+                seeds,
+                Making(self._held.memory, self._held.progress, self.notes),
+            )
         return self
 
     def close(self) -> None:
         """Forget the store and its model; further questions raise a SettingsError."""
-        self._store, self._model = None, ModelHolder(ModelChoice(""))
+        self._held.close()
 
     def __enter__(self) -> Store:
         return self
@@ -247,62 +275,20 @@ class Store:
         self.close()
 
     def __repr__(self) -> str:
-        if self._store is None:
+        if self._held.closed:
             return "Store(closed)"
-        facts = dict(self._facts())
+        facts = dict(facts_of(self._held.opened))
         return f"Store({self.path!r}: " + ", ".join(f"{name} {value}" for name, value in facts.items()) + ")"
 
     def _repr_html_(self) -> str:
-        if self._store is None:
+        if self._held.closed:
             return "<p>a closed store</p>"
-        return table_html(("store", self.path), [(name, value) for name, value in self._facts()])
+        return table_html(("store", self.path), [(name, value) for name, value in facts_of(self._held.opened)])
 
-    def _facts(self) -> Iterator[tuple[str, str]]:
-        provenance = self._opened.provenance
-        yield "rows", f"{len(self):,}"
-        yield "methods", " ".join(self.methods) or "none"
-        yield (
-            "model",
-            str(provenance.get("model_path") or ("an object in memory" if provenance["kind"] == "text" else "arrays")),
+
+def _refuse_skip(function: str, options: QueryKeywords) -> None:
+    """Raise SettingsError for `on_error="skip"`: rows of scores could not be told apart."""
+    if options.get("on_error") == "skip":
+        raise SettingsError(
+            f'{function}: on_error="skip" would leave out rows: remove the bad queries, or use attribute'
         )
-        template = {name: value for name, value in provenance.get("template", {}).items() if value}
-        if template:
-            yield "template", str(template)
-        yield "state", "complete" if self.complete else "unfinished"
-
-    @property
-    def _opened(self) -> FeatureStore:
-        if self._store is None:
-            raise SettingsError("the store is closed: headwater.open opens it again")
-        return self._store
-
-    def _run(self) -> AbstractContextManager[Run]:
-        return shown_run(self._memory, self._model.choice.device, progress=self._progress)
-
-    def _session(
-        self, queries: object, method: str | None, top: int, run: Run, options: QueryKeywords, *,
-        lowest: bool = False, every: bool = False,
-    ) -> QuerySession:  # fmt: skip
-        """Open the session of a question."""
-        store = self._opened
-        name = chosen_method(store, method)
-        model = self._model.for_method(store, name)
-        asked = query_options(options, top, model, lowest=lowest, every=every)
-        return open_session(store.url, name, query_data(queries), asked, run)
-
-    def _tokenizer(self) -> HfTokenizer | None:
-        """The tokenizer of the store's model; None if the store is of arrays, or it is not there."""
-        from ..models.language_model import tokenizer_of
-
-        provenance, loaded = self._opened.provenance, self._model.choice.loaded
-        if loaded is not None:
-            return loaded.tokenizer
-        path = self._model.choice.path or str(provenance.get("model_path", ""))
-        try:
-            return (
-                tokenizer_of(path, self._model.choice.trust_remote_code, str(provenance.get("tokenizer")))
-                if path
-                else None
-            )
-        except ModelError:
-            return None

@@ -1,4 +1,4 @@
-"""Opens query sessions for a store held in Python: which method, which model, which options. Keeps a loaded model."""
+"""What a question from Python asks: its method, its queries as data, its options. Knows no store's contents and no model."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Literal, TypedDict
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.json_values import JsonObject
-from ..attribution.open_session import text_method_of
 from ..attribution.query_options import MemberChoice, QueryOptions, SearchOptions
+from ..data.array_files import is_array_path
 from ..data.documents import Template
 from ..data.python_data import data_of
 from ..data.record_source import Data
+from ..data.sources import find_sources
 from ..fitting.fit_record import fits_of
-from ..ingest.member_model import MemberModel
 from ..ingest.text_settings import TextSettings
 from ..interface.registry import load as load_method
-from ..models.language_model import LanguageModel, ModelChoice, load
+from ..models.language_model import ModelChoice
 from ..results.row_filter import RowFilter
-from ..results.table_plan import no_output
-from .arguments import PathLike
+from ..results.table_plan import Output
+from .arguments import PathLike, at_least
+from .returned_memory import whole_table
 
 DEFAULT_METHOD = "rise"
 
@@ -55,36 +56,6 @@ class QueryKeywords(TypedDict, total=False):
     """Whether a bad query is an error, or is skipped."""
 
 
-@dataclass(slots=True)
-class ModelHolder:
-    """The model of an open store, loaded at the first question and kept."""
-
-    choice: ModelChoice
-
-    def for_method(self, store: FeatureStore, method: str) -> ModelChoice:
-        """The choice of model for a question: the loaded one, unless the method reads texts, or the store has no model."""
-        if store.provenance["kind"] != "text" or text_method_of(method, store) is not None:
-            return self.choice
-        return self.loaded(store)
-
-    def loaded(self, store: FeatureStore) -> ModelChoice:
-        """The store's model, loaded.
-
-        Raises:
-            ModelError: the model is not there, or does not load.
-        """
-        if self.choice.loaded is None:
-            own = MemberModel.of_store(store).chosen(self.choice)
-            self.choice = replace(own, loaded=load(own))
-        return self.choice
-
-    def get(self, store: FeatureStore) -> LanguageModel:
-        """The loaded model."""
-        model = self.loaded(store).loaded
-        assert model is not None
-        return model
-
-
 def chosen_method(store: FeatureStore, name: str | None) -> str:
     """The method of a question: the one that is named, or the only one of the store, or the default if it is there.
 
@@ -102,11 +73,6 @@ def chosen_method(store: FeatureStore, name: str | None) -> str:
     )
 
 
-def needs_model(store: FeatureStore, method: str) -> bool:
-    """Whether questions to a method are read by a model."""
-    return store.provenance["kind"] == "text" and text_method_of(method, store) is None
-
-
 def query_data(queries: object, name: str = "query") -> Data:
     """Queries as data: a text, a record, several of these, a path or a table.
 
@@ -119,16 +85,33 @@ def query_data(queries: object, name: str = "query") -> Data:
     return data[0]
 
 
+def require_method(store: FeatureStore, name: str) -> None:
+    """Raise UnknownMethod, with what is similar, if a method is neither in the store nor installed."""
+    if name not in store.methods and name not in fits_of(store):
+        load_method(name)
+
+
+def require_data(data: Data) -> None:
+    """Raise CorpusError if data are a path at which nothing is."""
+    if isinstance(data, str) and not is_array_path(data):
+        find_sources([data])
+
+
 def template_of(options: Mapping[str, object]) -> Template:
     """The template that options name."""
     text, prompt, completion = (str(options.get(f"{name}_template", "")) for name in ("text", "prompt", "completion"))
     return Template(text, prompt, completion)
 
 
-def query_options(
-    options: QueryKeywords, top: int, model: ModelChoice, *, lowest: bool = False, every: bool = False
-) -> QueryOptions:
-    """Options of a query session; `every`: whether the scores of all examples are asked for."""
+def query_options(options: QueryKeywords, top: int, output: Output | None, *, lowest: bool = False) -> QueryOptions:
+    """Options of a query session. `output`: what becomes of the scores of all examples; None: the best are asked for.
+
+    Raises:
+        SettingsError: an option is out of range, or needs another one.
+    """
+    at_least("candidates", candidates=(options.get("candidates"), 1))
+    if ("combine" in options and "members" not in options) or ("columns" in options and "where" not in options):
+        raise SettingsError("combine needs members, and columns needs where")
     members = options.get("members", ())
     labels = (members,) if isinstance(members, str) else tuple(members)
     search = SearchOptions(
@@ -138,19 +121,18 @@ def query_options(
     text = TextSettings(template_of(options), options.get("on_error", "fail"))
     minus = None if options.get("minus") is None else query_data(options["minus"], "minus")
     where = filter_of(options.get("where", ()), options.get("columns", ""))
-    search = replace(search, all_scores=every)
-    return QueryOptions(top, model, text, search, no_output if every else None, minus, lowest, where)
+    search = replace(search, all_scores=output is not None)
+    return QueryOptions(top, ModelChoice(""), text, search, output or whole_table(top), minus, lowest, where)
 
 
 def filter_of(where: str | Sequence[str] | Mapping[str, str | Sequence[str]], columns: PathLike = "") -> RowFilter:
     """The conditions of `where`, and the file of their columns.
 
     Raises:
-        SettingsError: a text is not COLUMN=VALUE.
+        SettingsError: a text is not COLUMN=VALUE, or a column has an empty list of values.
     """
     if isinstance(where, Mapping):
-        values = {name: [value] if isinstance(value, str) else list(value) for name, value in where.items()}
-        return RowFilter(tuple((name, value) for name, own in values.items() for value in own), str(columns))
+        return RowFilter.of(where, str(columns))
     return RowFilter.parsed([where] if isinstance(where, str) else where, str(columns))
 
 

@@ -12,6 +12,7 @@ from ...store.feature_store import FeatureStore
 from ...store.json_values import JsonFields, ParsedJson
 from ...store.layout import Array
 from ..data.record_source import Data
+from ..results.output_path import refuse_output
 from ..runtime.run import Run
 from ..selection.linear_features import LinearFeatures
 from ..selection.mask_array import MaskArray
@@ -20,11 +21,12 @@ from ..selection.prediction import Prediction, penalty_of
 from ..selection.selection import CHOSEN_FIELDS, GreedySelection, refuse_training, write_training
 from ..selection.selection_request import SelectionRequest, count_of
 from ..selection.subsets import SubsetSource
-from ..selection.targets import TaskFile, read_targets
-from .arguments import PathLike
+from ..selection.targets import FEW, Targets, TaskFile, read_targets
+from .arguments import PathLike, array_of
 from .attributions import as_pandas
 from .display import table_html, table_text
-from .opening import ModelHolder, chosen_method, filter_of
+from .model_holder import ModelHolder
+from .opening import chosen_method, filter_of
 
 if TYPE_CHECKING:
     import pandas
@@ -101,6 +103,7 @@ class Selection:
             SettingsError: another suffix, or original records of a store of arrays.
         """
         refuse_training(str(path))
+        refuse_output(str(path), (), self._store.url)
         if original:
             gains = np.array(self._columns["gain"], np.float64)
             self.notes += write_records(str(path), self._store, self.rows, gains).notes
@@ -138,10 +141,10 @@ def selected(
     options: SelectKeywords, run: Run,
 ) -> Selection:  # fmt: skip
     """Choose examples for a task: see :meth:`Store.select`."""
-    features = features_of(store, method, options, run)
+    features = features_of(store, method, run, partial=options.get("partial", False))
     penalty = penalty_of(features, options.get("penalty"))
     selection = GreedySelection(features, request_of(count, features.rows, penalty, options))
-    targets = read_targets(features, TaskFile(task, options.get("by", ""), model.for_method(store, features.name)))
+    targets = targets_of(features, model, task, options.get("by", ""))
     result = selection.run(targets.vector())
     parts: list[Columns] = list(selection.rows(result))
     columns = {name: [cell for part in parts for cell in part[name]] for name in CHOSEN_FIELDS}
@@ -149,24 +152,32 @@ def selected(
 
 
 def predicted(
-    store: FeatureStore, model: ModelHolder, task: Data, subsets: Any, method: str | None, options: SelectKeywords, run: Run
+    features: LinearFeatures, model: ModelHolder, task: Data, subsets: Any, penalty: float | None
 ) -> Array:  # fmt: skip
     """Utilities of subsets for a task: see :meth:`Store.predict`."""
-    features = features_of(store, method, options, run)
-    if isinstance(subsets, PathLike):
-        source: SubsetSource | MaskArray = SubsetSource(store, features.rows, str(subsets))
-    else:
-        source = MaskArray(np.asarray(subsets), features.rows)
-    prediction = Prediction(features, source, 1, options.get("penalty"))
-    targets = read_targets(features, TaskFile(task, "", model.for_method(store, features.name)))
-    values: Array = prediction.run(targets).values[:, 0]
+    source: SubsetSource | MaskArray = (
+        SubsetSource(features.store, features.rows, str(subsets))
+        if isinstance(subsets, PathLike)
+        else MaskArray(array_of(subsets, "masks"), features.rows)
+    )
+    prediction = Prediction(features, source, 1, penalty)
+    values: Array = prediction.run(targets_of(features, model, task, "")).values[:, 0]
     return values
 
 
-def features_of(store: FeatureStore, method: str | None, options: SelectKeywords, run: Run) -> LinearFeatures:
+def targets_of(features: LinearFeatures, model: ModelHolder, task: Data, by: str) -> Targets:
+    """The vectors of a task, or of several; a note says which have few examples."""
+    targets = read_targets(features, TaskFile(task, by, model.for_method(features.store, features.name)))
+    if targets.few:
+        few = ", ".join(f"{name} ({targets.counts[targets.names.index(name)]})" for name in targets.few[:5])
+        features.notes.append(f"fewer than {FEW} examples of task {few}: its direction is uncertain")
+    return targets
+
+
+def features_of(store: FeatureStore, method: str | None, run: Run, *, partial: bool) -> LinearFeatures:
     """The rows of a method as features; `grasp` by default if the store has it."""
     name = method or ("grasp" if "grasp" in store.methods else chosen_method(store, None))
-    return LinearFeatures(store, name, run, partial=options.get("partial", False))
+    return LinearFeatures(store, name, run, partial=partial)
 
 
 def request_of(count: int | str | None, rows: int, penalty: float, options: SelectKeywords) -> SelectionRequest:
@@ -179,6 +190,8 @@ def request_of(count: int | str | None, rows: int, penalty: float, options: Sele
         raise SettingsError("select: give either distinct or copies")
     similarity = None if options.get("copies") else options.get("distinct", 1.0)
     quotas = tuple((*_condition(name), share) for name, share in options.get("quotas", {}).items())
+    if bad := next((share for *_, share in quotas if not 0 < share <= 1), None):
+        raise SettingsError(f"select: a quota is {bad}, expected a part of the count above 0 and at most 1")
     return SelectionRequest(
         count_of(count, rows), options.get("tokens"), penalty, quotas=quotas, columns=str(options.get("columns", "")),
         similarity=similarity, where=filter_of(options.get("where", ()), options.get("columns", "")),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...store.layout import Array
-from ..results.result_tables import VALUE_FIELDS, value_rows
+from ..results.answers_origin import Origin
+from ..results.example_table import Columns
+from ..results.output_path import refuse_output
+from ..results.result_tables import VALUE_FIELDS, About, value_rows
 from ..results.score_export import refuse_path
-from .attributions import as_pandas
+from .arguments import PathLike, at_least
+from .attributions import as_pandas, save_tables
 from .display import table_html, table_text
 
 if TYPE_CHECKING:
@@ -27,6 +32,8 @@ class Values:
     def __init__(self, session: QuerySession, scores: Array) -> None:
         """`scores`: (N,) float32, in the store's order."""
         self._store, self._parts = session.store, session.parts
+        self.origin: Origin = session.origin
+        """Store, model, method, settings and version that the values are of."""
         self.scores: Array = scores
         """(N,) float32 values, in the store's order."""
         self.method = session.name
@@ -38,6 +45,7 @@ class Values:
 
     def best(self, top: int = _SHOWN) -> Array:
         """(k,) row numbers of the examples with the highest values, highest first."""
+        at_least("best", top=(top, 1))
         order: Array = np.argsort(np.where(np.isnan(self.scores), np.inf, -self.scores), kind="stable")[:top]
         return order[~np.isnan(self.scores[order])]
 
@@ -46,8 +54,18 @@ class Values:
         import pyarrow as pa
 
         schema = pa.schema(list(VALUE_FIELDS.items()))
-        parts = value_rows([(0, self.scores)], self._store, self._parts)
-        return pa.concat_tables([schema.empty_table(), *(pa.table(dict(part), schema) for part in parts)])
+        return pa.concat_tables([schema.empty_table(), *(pa.table(dict(part), schema) for part in self._tables())])
+
+    def save(self, path: PathLike) -> None:
+        """Write the values to a file: .jsonl, .json, .csv, .parquet or .html.
+
+        Raises:
+            SettingsError: another suffix, or the path lies in the store or is one of its corpus's files.
+        """
+        save_tables(path, VALUE_FIELDS, self._tables(), self.origin)
+
+    def _tables(self) -> Iterator[Columns]:
+        return value_rows([(0, self.scores)], self._store, self._parts, About(origin=self.origin))
 
     def to_pandas(self) -> pandas.DataFrame:
         """A pandas.DataFrame with a row per example that has a value."""
@@ -71,10 +89,15 @@ def exported_scores(session: QuerySession, path: str) -> Any:
     """Write all scores of a session to a Zarr group, and return its array (N, Q), which reads from disk.
 
     Raises:
-        SettingsError: the path exists, or does not end in .zarr.
+        StoreFull: there is no room for it.
     """
     import zarr
 
-    refuse_path(path)
     session.export(path)
     return zarr.open_group(path, mode="r")["scores"]
+
+
+def refuse_scores_path(path: str, store: str) -> None:
+    """Raise SettingsError if scores cannot be written to a path: it exists, does not end in .zarr, or lies in a store."""
+    refuse_path(path)
+    refuse_output(path, (), store)

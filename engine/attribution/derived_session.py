@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -52,6 +52,8 @@ class Derivation:
     """What eligible examples meet, such as `source=a.jsonl`."""
     eligible: Array | None = None
     """(N,) bool: the examples that are ranked; the scores of others are NaN. None: all."""
+    filtering: Plan = field(default_factory=lambda: Plan(()))
+    """The memory of reading the labels that `eligible` is made of, and of the array."""
 
 
 class DerivedSession:
@@ -136,8 +138,9 @@ class DerivedSession:
         minus, eligible = self._derivation.minus, self._derivation.eligible
         own = Plan.of(
             Part("results", 6 * heap_bytes(len(self.query_ids), min(self._top, self.rows))),
-            Part("filter of examples", 0 if eligible is None else 9 * len(eligible)),
+            Part("filter of examples", 0 if eligible is None else 8 * len(eligible)),
         )
+        own += self._derivation.filtering
         if minus is None:
             return self._session.plan + own
         once = (*_READING, "model weights") if self._derivation.one_model else _READING

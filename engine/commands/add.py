@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from .fit import FitArguments, fit_now, subset_methods_among
+from .fit import FitArguments, check_settings, fit_now, subset_methods_among
 from .grouped_help import command
 from .ingest import run_ingestion
 from .options import MODEL_PATH, RUN, RunArguments, command_of, method_settings
@@ -68,6 +68,8 @@ def add(arguments: AddArguments) -> None:
     a = arguments
     fitted = subset_methods_among(a.methods)
     settings = method_settings(a.methods, a.settings)
+    for name in fitted:
+        check_settings(name, settings[name], "")  # only for its errors, before anything is stored
     stored = {name: own for name, own in settings.items() if name not in fitted}
     if stored:
         job = IngestJob([], a.store, a.model_choice, stored, batch_tokens=a.batch_tokens, seeds=a.seeds, base=a.base,

@@ -35,7 +35,7 @@ def refuse_outputs(arguments: QueryArguments) -> None:
     from ..results.output_path import refuse_output
     from ..results.result_files import format_of
 
-    inputs = (arguments.queries, arguments.columns)
+    inputs = (arguments.queries, arguments.minus, arguments.columns)
     for path in (arguments.output, arguments.all_scores):
         refuse_output(path, inputs, arguments.store)
     if arguments.output:

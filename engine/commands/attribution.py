@@ -71,6 +71,7 @@ def attribute(arguments: QueryArguments) -> None:
     headwater attribute S --queries questions.jsonl --method rise --method bm25
     """
     refuse_outputs(arguments)
+    _refuse_lowest_groups(arguments)
     if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped or arguments.bottom):
         raise WrongUsage("--all-scores writes all scores", "leave out -o, --json, --by and --bottom")
     if arguments.grouped:
@@ -83,6 +84,12 @@ def attribute(arguments: QueryArguments) -> None:
         print_side_by_side(answered(arguments), arguments)
     else:
         _print_or_write(arguments)
+
+
+def _refuse_lowest_groups(arguments: QueryArguments) -> None:
+    """Raise WrongUsage if groups are asked for, and the lowest examples, which groups do not have."""
+    if arguments.grouped and arguments.bottom:
+        raise WrongUsage("--by sums the scores of all examples, lowest and highest", "leave out --bottom")
 
 
 def _print_or_write(arguments: QueryArguments) -> None:
@@ -183,6 +190,7 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
 @command("attribute")
 @QUERIES
 @EXAMPLES_PER_QUERY
+@VIEW
 @SEARCH
 @GROUPING
 @JSON
@@ -191,14 +199,16 @@ def _by_group(arguments: QueryArguments, *, together: bool) -> None:
 def plan_attribute(arguments: QueryArguments) -> None:
     """Print the memory plan of `attribute`, and a forecast.
 
-    It takes the same options. The forecast says how many bytes the search reads, and how long that takes. The queries and the
-    model are loaded for it.
+    It takes the same options, but for those of the output. The forecast says how many bytes the search reads, and how long that
+    takes. The queries and the model are loaded for it.
 
     \b
     headwater plan attribute S --queries questions.jsonl --memory 2GB
+    headwater plan attribute S --queries answers.jsonl --minus others.jsonl
     """
     from ..presentation.terminal import plan_facts, print_plan, show_forecast
 
+    _refuse_lowest_groups(arguments)
     session = (
         session_of_groups(arguments, None)
         if arguments.grouped

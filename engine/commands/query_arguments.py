@@ -172,7 +172,8 @@ def open_query_sessions(
 ) -> Iterator[QuerySession]:  # fmt: skip
     """Open the query session of each method of a command, one after the other; the model is loaded once."""
     from ...store.feature_store import FeatureStore
-    from ..api.opening import ModelHolder, chosen_method
+    from ..api.model_holder import ModelHolder
+    from ..api.opening import chosen_method
     from ..attribution.open_session import open_session
     from ..attribution.query_options import MemberChoice, QueryOptions, SearchOptions
     from ..runtime.run import Run, silent

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 import click
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from ..models.language_model import ModelChoice
     from ..results.row_filter import RowFilter
 
+_BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
 QUESTIONS = options(
     click.option("--queries", default="", metavar="FILE", help="Queries, in any corpus format; - reads them from stdin, as JSON "
-                 "lines or a text per line."),
+                 "lines, a JSON array or a text per line."),
     click.option("--query", "texts", multiple=True, metavar="TEXT", help="A query as bare text: a completion without a prompt. "
                  "Several may be given."),
     click.option("--prompt", "prompt_texts", multiple=True, metavar="TEXT",
@@ -115,31 +116,66 @@ def _plain(data: Data) -> Data:
     return RecordSource(data.name, data.digest, data.size, data.records, plain=True)
 
 
-def _stdin_records() -> Iterator[dict[str, object] | str]:
-    """Records of stdin: JSON objects, or a text per line if the first line is no object.
+def _stdin_records() -> Iterator[object]:
+    """Records of stdin: JSON objects, a JSON array, or a text per line if the first line begins neither.
 
     Raises:
-        CorpusError: a line of JSON lines is no object.
+        CorpusError: a line of JSON lines is no object, an array is no JSON, or a line is not UTF-8; or there is none.
     """
     from ...store.errors import CorpusError
 
-    is_json: bool | None = None
-    for number, line in enumerate(sys.stdin, 1):
+    stream, begin = sys.stdin.buffer, ""
+    for number, raw in enumerate(stream, 1):
+        if begin == "" and raw.lstrip(_BOM_AND_SPACE).startswith(b"["):
+            yield from _array(raw, stream)
+            return
+        line = _decoded(raw, f"stdin:{number}").removeprefix("\ufeff")
         if not line.strip():
             continue
-        is_json = line.lstrip().startswith("{") if is_json is None else is_json
-        if not is_json:
+        begin = begin or line.lstrip()[0]
+        if begin != "{":
             yield line.rstrip("\r\n")
             continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise CorpusError(f"stdin:{number}: bad JSON: {error}") from None
+        record = _parsed(line, f"stdin:{number}")
         if not isinstance(record, dict):
             raise CorpusError(f"stdin:{number}: not a JSON object but {type(record).__name__}")
         yield record
-    if is_json is None:
+    if not begin:
         raise CorpusError("no query in stdin: it is empty")
+
+
+def _array(start: bytes, stream: IO[bytes]) -> list[object]:
+    """The elements of a JSON array that is all of stdin; `start`: what is read of it."""
+    from ...store.errors import CorpusError
+    from ..data.formats import JSON_LIMIT
+
+    content = start + stream.read(max(0, JSON_LIMIT + 1 - len(start)))
+    if len(content) > JSON_LIMIT:
+        raise CorpusError(f"stdin: a JSON array larger than {JSON_LIMIT >> 20} MiB", hint="write JSON lines")
+    hint = 'write a text that begins with [ as {"text": "[…"}'
+    elements = _parsed(_decoded(content, "stdin").lstrip("\ufeff"), "stdin, which begins as a JSON array", hint)
+    if not elements:
+        raise CorpusError("no query in stdin: its array is empty")
+    return cast(list[object], elements)
+
+
+def _decoded(content: bytes, where: str) -> str:
+    from ...store.errors import CorpusError
+
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{where}: not UTF-8: {error.reason} at byte {error.start + 1}") from None
+
+
+def _parsed(text: str, where: str, hint: str = "") -> object:
+    from ...store.errors import CorpusError
+
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{where}: bad JSON: {error}", hint=hint) from None
+    return value
 
 
 def _generated(arguments: QuestionArguments, data: Data, model: ModelChoice) -> Data:

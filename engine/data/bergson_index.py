@@ -36,7 +36,7 @@ def is_bergson_index(path: str) -> bool:
 def open_bergson_index(path: str) -> tuple[Arrays, Source]:
     """Open an index; returns its arrays and its source.
 
-    `vectors` is (N, D) float32 and reads rows when it is sliced; `text` (N,) is there if the index kept the texts.
+    `vectors` is (N, D) float32 and reads rows when it is sliced; `text` (N,) is there if the index holds the texts.
 
     Raises:
         CorpusError: files are missing, truncated or not in bergson's format.
@@ -157,7 +157,7 @@ class _Texts:
 
 
 def _texts(folder: Path, rows: int) -> _Texts | None:
-    """The column `text` of the index's data set if the index kept it: Arrow streams in the order of state.json."""
+    """The column `text` of the index's data set if the index holds it: Arrow streams in the order of state.json."""
     try:
         files = [entry["filename"] for entry in json.loads((folder / "state.json").read_text())["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -21,7 +21,7 @@ from .record_values import scalar_text
 from .sources import Source, read_source
 from .unread_files import escaped
 
-MAX_LISTED = 20  # messages kept by RecordErrors, and field names listed in a message, so that they fit on a screen
+MAX_LISTED = 20  # messages that RecordErrors lists, and field names listed in a message, so that they fit on a screen
 
 
 class RecordText(NamedTuple):
@@ -100,7 +100,7 @@ class Template:
 
     @property
     def names_fields(self) -> bool:
-        """Whether a template is given, so that no fields are detected."""
+        """Whether there is a template, so that no fields are detected."""
         return bool(self.text or self.prompt or self.completion)
 
 
@@ -221,13 +221,13 @@ def _from_template(template: Template) -> tuple[TextFunction, set[str]]:
 
 
 def _fill(template: str, fields: Fields) -> str:
-    """The template with each {field} replaced once; braces inside the values are kept."""
+    """The template with each {field} replaced once; braces inside the values stay."""
     return _FIELD.sub(lambda match: _text_field(fields, match[1]), template)
 
 
 def _text_field(fields: Fields, name: str) -> str:
     if (value := fields.get(name)) is None:
-        raise BadRecord(f"no field {name!r} for the template; fields found: {_field_list(fields)}")
+        raise BadRecord(f"no field {name!r} for the template; the record has {_field_list(fields)}")
     if not isinstance(value, str):
         raise BadRecord(f"field {name!r} is {type(value).__name__}, not text")
     return value
@@ -254,7 +254,7 @@ def _from_field_names(chat: Chat | None, template: Template) -> tuple[TextFuncti
         if answer:
             return RecordText(*answer)
         raise BadRecord(
-            f"no text field; fields found: {_field_list(fields)} (name them with --text-template '{{field}}')"
+            f"no text field; the record has {_field_list(fields)} (name them with --text-template '{{field}}')"
         )
 
     return to_text, {"text", "prompt", "completion", "instruction", "input", "output", *FIELD_NAMES, *TOKEN_FIELDS}

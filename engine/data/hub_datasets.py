@@ -1,6 +1,6 @@
 """Data sets by name, as `datasets` loads them from the Hugging Face hub or a local folder, streamed: hf:ORG/NAME?split=train.
 
-`config` and `revision` are given in the same way. (Files of a data set have URLs: hf://datasets/ORG/NAME/….) Knows no document.
+`config` and `revision` are named in the same way. (Files of a data set have URLs: hf://datasets/ORG/NAME/….) Knows no document.
 """
 
 from __future__ import annotations

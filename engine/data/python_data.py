@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ STREAM_SAMPLE = 256
 """Records of a streamed data set that enter its digest."""
 _DIGITS = 6  # of the digest in a name
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+|hf:\S+")
+_LONGEST_PATH = 4096
 _FILE_SUFFIXES = {*SUFFIXES, ".npz", ".zarr"}
 _EXPECTED = (
     "give a path or URL, texts, dicts, token ids, a generator of these, or a table or data set of datasets, pandas, polars, "
@@ -34,8 +35,9 @@ _EXPECTED = (
 def data_of(value: object, *, texts: bool, name: str = "") -> list[Data]:
     """What can be read as a corpus or as queries, from any of these objects:
 
-    - `pathlib.Path`, or a string. With `texts` (queries) a string is a text, unless it is a URL, names a file or folder, or looks
-      like a file's name: no white space, and the suffix of a format. Without (a corpus) it is always a path, glob or URL.
+    - `pathlib.Path`, or a string. With `texts` (queries) a string is a text, unless it is a URL, one word with the suffix of a
+      format, or the path of something that is there, with a separator or such a suffix. One word that looks like another path is
+      refused. Without (a corpus) a string is always a path, glob or URL.
     - a dict: one record. A list or tuple of dicts: records; of strings: texts, or paths and URLs if all look so.
     - token ids: lists of integers (a list of integers alone is one example), or an integer array or tensor of 1 or 2 dimensions.
       All tokens but the first are targets.
@@ -46,19 +48,22 @@ def data_of(value: object, *, texts: bool, name: str = "") -> list[Data]:
     - a list or tuple of such tables and data sets: each is a source of its own.
 
     Records are identified by all their contents, in whatever object they come: equal records are the same corpus. Of an
-    `IterableDataset` only the first 256 records and its description are read for this. Objects must not be changed while they are
-    read.
+    `IterableDataset` only the first 256 records and its description are read for this; a store records how many it had, too, and
+    counts them again. Objects must not be changed while they are read.
 
     `name`: of the records, in messages and in ids (NAME:1, …). By default `texts-`, `records-` or `tokens-` and the start of the
     digest.
 
     Raises:
-        CorpusError: the object is of another type, holds nothing, or mixes kinds; or a record is no dict.
+        CorpusError: the object is of another type, holds nothing, or mixes kinds; a record is no dict; or a string may be a path.
     """
     if isinstance(value, RecordSource):
         return [value]
     if isinstance(value, str):
-        return [value] if not texts or looks_like_path(value) else [_of_sequence([value], name)]
+        is_path = not texts or _is_path(value, texts=True)
+        if is_path is None:
+            raise _neither(value)
+        return [value] if is_path else [_of_sequence([value], name)]
     if isinstance(value, os.PathLike):
         return [str(os.fspath(value))]
     if table := table_records(value):
@@ -70,31 +75,56 @@ def data_of(value: object, *, texts: bool, name: str = "") -> list[Data]:
     return [_of_other(value, name)]
 
 
-def looks_like_path(text: str) -> bool:
-    """Whether a string is a URL, names an existing file or folder, or looks like the name of a data file."""
+def _is_path(text: str, *, texts: bool) -> bool | None:
+    """Whether a string is a path or URL rather than a text; None if it looks like a path, but nothing is there.
+
+    A URL, and a word that ends as a data file's name does, are paths; so is an existing name, among `texts` one with a separator.
+    """
     if _URL.fullmatch(text):
         return True
-    if not text or "\n" in text or "\0" in text or len(text) > 4096:
+    if not text or "\n" in text or "\0" in text or len(text) > _LONGEST_PATH:
         return False
+    one_word, suffix = not re.search(r"\s", text), split_suffix(Path(text).name)[0]
+    if one_word and suffix in _FILE_SUFFIXES:
+        return True
+    has_separator = "/" in text or os.sep in text
     try:
-        exists = Path(text).exists()
+        if (has_separator or not texts or suffix in _FILE_SUFFIXES) and Path(text).exists():
+            return True
     except OSError:  # such as a name that is too long
         return False
-    return exists or (not re.search(r"\s", text) and split_suffix(Path(text).name)[0] in _FILE_SUFFIXES)
+    return None if one_word and (has_separator or re.fullmatch(r"\.[a-z][a-z0-9_]{1,9}", suffix)) else False
+
+
+def _neither(text: str) -> CorpusError:
+    hint = f'give pathlib.Path({text!r}), or the record {{"text": {text!r}}}'
+    return CorpusError(f"{_shown(text)} looks like a path, but nothing is there: is it a path or a text?", hint=hint)
+
+
+def _of_strings(values: Sequence[Any], texts: bool) -> list[Data] | None:
+    """Paths, if all strings of a list are; None if they are texts.
+
+    Raises:
+        CorpusError: some are paths, others texts; or all look like paths, and some of them are not there.
+    """
+    paths = [isinstance(v, os.PathLike) or (isinstance(v, str) and _is_path(v, texts=texts)) for v in values]
+    if all(paths):
+        return [str(os.fspath(value)) for value in values]
+    if any(paths):
+        path, text = values[paths.index(True)], next(v for v, is_path in zip(values, paths, strict=True) if not is_path)
+        message = f"a list holds either paths or texts: {str(path)!r} names a file, {_shown(text)} does not"
+        raise CorpusError(message, hint="give two lists")
+    if None in paths and False not in paths:
+        raise _neither(str(values[0]))
+    return None
 
 
 def _of_list(values: list[Any] | tuple[Any, ...], texts: bool, name: str) -> list[Data]:
     """Data of a list: paths, records, or each element's own data."""
     if not values:
         raise CorpusError(f"an empty {type(values).__name__} has no records", hint=_EXPECTED)
-    if isinstance(values[0], (str, os.PathLike)):
-        paths = [isinstance(v, os.PathLike) or (isinstance(v, str) and looks_like_path(v)) for v in values]
-        if all(paths):
-            return [str(os.fspath(value)) for value in values]
-        if any(paths):
-            path, text = values[paths.index(True)], values[paths.index(False)]
-            text = f"a list holds either paths or texts: {str(path)!r} names a file, {_shown(text)} does not"
-            raise CorpusError(text, hint="give two lists")
+    if isinstance(values[0], (str, os.PathLike)) and (paths := _of_strings(values, texts)):
+        return paths
     if all(_is_integer(value) for value in values):  # one example's tokens
         return [_of_sequence([values], name)]
     if _kind(values[0]) is None:

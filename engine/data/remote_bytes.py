@@ -118,7 +118,7 @@ class Blocks(io.RawIOBase):
         self._url, self._opened, self._places = url, opened, places
         self.size = cast(int, _size(opened))
         self._block, self._most = (PLACES_BLOCK, PLACES_BLOCKS) if places else (STREAM_BLOCK, 1)
-        self._kept: OrderedDict[int, bytes] = OrderedDict()  # block number → bytes, the last used at the end
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()  # block number → bytes, the last used at the end
         self._at = 0
         self._stream: Stream | None = None  # in place of ranges, if the server has none
 
@@ -141,10 +141,10 @@ class Blocks(io.RawIOBase):
         if self._at >= self.size:
             return 0
         number, offset = divmod(self._at, self._block)
-        if number not in self._kept and not self._fetch(number):
+        if number not in self._blocks and not self._fetch(number):
             return self.readinto(buffer)  # from the stream
-        self._kept.move_to_end(number)
-        data = memoryview(self._kept[number])[offset : offset + len(buffer)]
+        self._blocks.move_to_end(number)
+        data = memoryview(self._blocks[number])[offset : offset + len(buffer)]
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -157,10 +157,10 @@ class Blocks(io.RawIOBase):
         """
         start = number * self._block
         count = min(self._block, self.size - start)
-        while len(self._kept) >= self._most:
-            self._kept.popitem(last=False)
+        while len(self._blocks) >= self._most:
+            self._blocks.popitem(last=False)
         try:
-            self._kept[number] = repeated(lambda: self.bytes_at(start, count))
+            self._blocks[number] = repeated(lambda: self.bytes_at(start, count))
         except Exception as error:
             if lacks_ranges(error) and self._places:
                 raise _no_ranges(self._url) from None

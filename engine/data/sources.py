@@ -34,7 +34,7 @@ class Source:
     path: str
     """Path, or URL without its secrets, for messages and records."""
     name: str
-    """Name in messages and ids: the base name, or the path relative to the folder that was given."""
+    """Name in messages and ids: the base name, or the path relative to the folder that the user names."""
     format: str
     """How it is read: jsonl, json, text, lines, csv, parquet, npz, zarr, bergson; records: from memory; store: from the rows of a
     store; absent: not at all, because the store was made from this file, but the present command does not name it.
@@ -58,7 +58,7 @@ def find_sources(data: Sequence[Data], *, lines: bool = False) -> list[Source]:
     """The files that paths (files, folders, globs) stand for, each once, and records; with `lines`, every line of a text file is
     a record. Records come after the files.
 
-    Records that are given twice are read once. Of a folder or glob, files are left out that no reader takes, that are empty, or
+    Records that are named twice are read once. Of a folder or glob, files are left out that no reader takes, that are empty, or
     that describe the data beside them: `left_out_notes` names them.
 
     Raises:
@@ -80,7 +80,7 @@ def find_sources(data: Sequence[Data], *, lines: bool = False) -> list[Source]:
         sources.append(renamed(_source_of_records(content), taken))
         taken.add(sources[-1].name)
     if not sources:
-        raise CorpusError("no corpus file given", hint="name a file, a folder, a glob or a URL")
+        raise CorpusError("no corpus file is named", hint="name a file, a folder, a glob or a URL")
     return sources
 
 

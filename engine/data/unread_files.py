@@ -29,7 +29,7 @@ class ListedFile:
     """A file of a corpus before it is read."""
 
     name: str
-    """Its base name, or its path relative to the folder that was given."""
+    """Its base name, or its path relative to the folder that the user names."""
     path: str
     """Path or URL to open."""
     size: int | None = None

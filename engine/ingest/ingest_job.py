@@ -11,19 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...store.completeness import require_whole
-from ...store.errors import CorpusError, SettingsError, StoreMismatch, StoreMissing
-from ...store.feature_store import FeatureStore, method_group
+from ...store.errors import CorpusError, SettingsError, StoreMissing
+from ...store.feature_store import FeatureStore
 from ...store.json_values import JsonObject
 from ...store.rowless_store import is_unused
-from ..arrays.precision.precisions import Sign
 from ..data.array_files import is_array_path
 from ..data.documents import RecordErrors
 from ..data.kept_columns import require_columns
 from ..data.record_source import Data
 from ..data.sources import left_out_notes
-from ..interface.method import Method, Similarity, TextSimilarity
-from ..interface.registry import load as load_method
-from ..interface.subset_method import SubsetMethod
+from ..interface.method import Method
 from ..models.language_model import ModelChoice, load
 from ..runtime.memory import Plan
 from ..runtime.run import SILENT, Run
@@ -34,8 +31,9 @@ from .ingestion import Ingestion, IngestResult
 from .member_model import base_of
 from .open_provider import corpus_provider
 from .provider import Provider
+from .requested_methods import check_kind, check_method, requested_method, with_seeds
 from .store_opening import Opening, open_for_ingest
-from .stored_columns import columns_to_keep, precisions_of
+from .stored_columns import columns_to_keep
 from .stored_texts import StoredTexts
 from .text_provider import TextProvider
 from .text_settings import TextSettings
@@ -105,7 +103,7 @@ class PreparedIngest:
         return [f"{name}: {line}" for name, method in self.methods.items() for line in method.remarks(shape)]
 
     def _reading_notes(self) -> list[str]:
-        """How conversations are read, where that was not given."""
+        """How conversations are read, where no option says it."""
         chat = self.provider.chat if isinstance(self.provider, TextProvider) else None
         if chat is None or not chat.reads_clock:
             return []
@@ -177,8 +175,10 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     methods = {
         label: method
         for name, settings in job.methods.items()
-        for label, method in _with_seeds(name, _method(name, settings, store), job.seeds, store).items()
+        for label, method in with_seeds(name, requested_method(name, settings, store), job.seeds, store).items()
     }
+    for name, method in methods.items():
+        check_kind(name, method)
     is_text_store = store is not None and store.provenance["kind"] == "text"
     settings = job.text.completed_from(store.provenance) if store and is_text_store else job.text
     settings = replace(settings, keep=columns_to_keep(job.keep, store))
@@ -191,7 +191,7 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     if job.corpus and (store is None or job.append):
         require_columns(provider.sources, settings.keep)
     for name, method in methods.items():
-        _check_method(name, method, provider)
+        check_method(name, method, provider)
     if store is None:
         _require_an_example(provider, settings)
     tokens, plan = choose_batch(provider, methods, run.budget, job.batch_tokens, fields)
@@ -238,73 +238,8 @@ def _stored_fields(
     return StoredFields(text, default if job.with_tokens is None else job.with_tokens, keep)
 
 
-def _method(name: str, settings: JsonObject, store: FeatureStore | None) -> Method:
-    """The method with these settings; those left out are the store's if the store has the method, else the defaults."""
-    method_class = load_method(name)
-    try:
-        if store is None or method_group(name) not in store.groups:
-            return method_class.from_settings(settings)
-        stored = method_class.from_settings(store.groups[method_group(name)].settings).settings()
-        method = method_class.from_settings({**stored, **settings})
-    except SettingsError as error:
-        raise SettingsError(f"method {name}: {error}", hint=error.hint) from None
-    differences = [f"{name}.{key} is {stored[key]!r} in the store, {value!r} in this run"
-                   for key, value in method.settings().items() if stored.get(key) != value]  # fmt: skip
-    if differences:
-        raise StoreMismatch(f"{store.path} was made with other settings: {'; '.join(differences)}")
-    return method
-
-
-def _with_seeds(name: str, method: Method, seeds: int, store: FeatureStore | None) -> dict[str, Method]:
-    """The method, and copies of it with the next seeds as NAME@1, NAME@2, …"""
-    if seeds < 2:
-        return {name: method}
-    settings = method.settings()
-    seed = settings.get("seed")
-    if not isinstance(seed, int):
-        raise SettingsError(f"method {name} has no setting seed", hint="leave out --seeds")
-    return {name: method} | {
-        f"{name}@{offset}": _method(f"{name}@{offset}", {**settings, "seed": seed + offset}, store)
-        for offset in range(1, seeds)
-    }
-
-
 def _require_an_example(provider: Provider, settings: TextSettings) -> None:
     """Raise CorpusError for a corpus without examples, before anything is written."""
     if next(iter(provider.examples(Place())), None) is None:
         raise CorpusError(f"no example in {', '.join(source.path for source in provider.sources)}")
     provider.record_errors = RecordErrors(settings.on_error)  # count from zero: the ingestion reads these records again
-
-
-def _check_method(name: str, method: Method, provider: Provider) -> None:
-    """Raise SettingsError for a method whose declarations do not suit this model."""
-    model_shape = provider.head.model_shape
-    if isinstance(method, TextSimilarity):
-        raise SettingsError(f"method {name} stores no rows: headwater attribute runs it on any store that keeps texts")
-    if isinstance(method, SubsetMethod):
-        raise SettingsError(f"method {name} stores no rows: headwater fit fits it to a store's examples")
-    columns = [column.name for column in method.columns(model_shape)]
-    if not columns or len(set(columns)) != len(columns):
-        raise SettingsError(f"method {name} declares columns {columns}: it needs at least one, and no name twice")
-    try:
-        precisions_of(method, model_shape)
-    except SettingsError as error:
-        raise SettingsError(f"method {name}: {error}", hint=error.hint) from None
-    statistics_of = method.statistics(model_shape) if isinstance(method, Similarity) else None
-    if statistics_of and isinstance(precisions_of(method, model_shape)[statistics_of[0]], Sign):
-        raise SettingsError(
-            f"method {name} needs statistics of its rows, which sign bits cannot give",
-            hint=f"set it by --set {name}.precision float16",
-        )
-    reads_logits = method.needs(model_shape).reductions or type(method).reductions is not Method.reductions
-    if model_shape.vocabulary < 2 and reads_logits:
-        raise SettingsError(
-            f"method {name} needs logits of at least 2 classes; this corpus holds only vectors",
-            hint="use --method vectors",
-        )
-    missing_layers = method.needs(model_shape).beyond(model_shape)
-    if missing_layers:
-        raise SettingsError(
-            f"method {name} needs hidden layers {list(missing_layers)}; "
-            f"besides the last, the model has layers 0 to {model_shape.layers - 1}"
-        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...store.layout import TEXT_CHUNK_ROWS
+from ..data.kept_columns import sampled_bytes
 from ..interface.method import Method
 from ..interface.model_view import BATCH_EXAMPLES, ModelShape, OutputSpec
 from ..runtime.memory import Part, Plan
@@ -23,8 +24,12 @@ TEXT_BYTES = 8
 """Bytes assumed for the text of one token: four characters of two bytes each, or eight of one byte."""
 
 
-def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, fields: StoredFields) -> Plan:
-    """The memory of an ingestion in batches of at most `tokens` tokens, padding included."""
+def ingest_plan(
+    provider: Provider, methods: Mapping[str, Method], tokens: int, fields: StoredFields, kept_bytes: int
+) -> Plan:
+    """The memory of an ingestion in batches of at most `tokens` tokens, padding included. `kept_bytes`: of the values of an
+    example's kept columns.
+    """
     model_shape = provider.head.model_shape
     precisions = [precision for method in methods.values() for precision in precisions_of(method, model_shape).values()]
     columns = [column for precision in precisions for column in precision.columns]
@@ -46,6 +51,7 @@ def ingest_plan(provider: Provider, methods: Mapping[str, Method], tokens: int, 
         Part("chunks being filled", sum(c.buffer_bytes for c in stored if not c.is_text)),
         Part("tokens", ((2 + fields.tokens) * WINDOW + 64 * 6) * longest * TOKEN_BYTES),
         Part("texts", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS * fields.text) * longest * TEXT_BYTES),
+        Part("texts of kept columns", (4 * WINDOW + 3 * TEXT_CHUNK_ROWS) * kept_bytes),
     )
 
 
@@ -75,7 +81,7 @@ def gradients_part(model_shape: ModelShape, needs: Sequence[OutputSpec], tokens:
 def choose_batch(
     provider: Provider, methods: Mapping[str, Method], budget: int | None, tokens: int | None, fields: StoredFields
 ) -> tuple[int, Plan]:
-    """Tokens of a batch, padding included, and the plan with such batches. The number is `tokens` if it is given, otherwise
+    """Tokens of a batch, padding included, and the plan with such batches. The number is `tokens` if that is a number, otherwise
     `BATCH_TOKENS`, halved until the plan fits the budget; in both cases at least one longest example.
 
     Raises:
@@ -83,10 +89,11 @@ def choose_batch(
     """
     least = max(2, provider.longest())
     batch_tokens = max(least, tokens or BATCH_TOKENS)
-    smallest = ingest_plan(provider, methods, least, fields)
-    plan = ingest_plan(provider, methods, batch_tokens, fields)
+    kept_bytes = sampled_bytes(provider.sources, fields.keep)
+    smallest = ingest_plan(provider, methods, least, fields, kept_bytes)
+    plan = ingest_plan(provider, methods, batch_tokens, fields, kept_bytes)
     while tokens is None and budget is not None and plan.total > budget and batch_tokens > least:
         batch_tokens = max(least, batch_tokens // 2)
-        plan = ingest_plan(provider, methods, batch_tokens, fields)
+        plan = ingest_plan(provider, methods, batch_tokens, fields, kept_bytes)
     plan.check(budget, smallest.total if tokens is None else plan.total)
     return batch_tokens, plan

@@ -35,6 +35,7 @@ from .outputs import Batching, named, outputs
 from .provider import Provider
 from .resume_point import ResumePoint
 from .stored_columns import precisions_of, stored_fields_of
+from .stream_ends import StreamEnds
 from .writer_thread import WriterThread
 
 
@@ -73,6 +74,7 @@ class Ingestion:
         self._rows: dict[str, MethodRows] = {}
         self._precisions = {name: precisions_of(method, provider.head.model_shape) for name, method in methods.items()}
         self._needs = merge_specs([])
+        self._stream_ends = StreamEnds(provider.sources)
 
     def run(self, run: Run = SILENT) -> IngestResult:
         """Bring all groups to the end of the corpus. Progress is reported after each window of rows; a stop takes effect before
@@ -148,6 +150,7 @@ class Ingestion:
                 self._report(run, first + self.added - added, place)
             if stop_row is None or self._ends_at(stop_row, groups, digest, first + self.added - added):
                 writer.finish(**self._last_notes())
+        self._stream_ends.record(self.store)
         return True
 
     def _remaining(self, resume: ResumePoint, rows: int) -> tuple[str, Iterator[Example]]:

@@ -1,4 +1,4 @@
-"""The protocol of a provider: examples from a given place on, and the outputs of a batch. Implemented by texts with a model
+"""The protocol of a provider: examples from a place on, and the outputs of a batch. Implemented by texts with a model
 (`text_provider.py`, `stored_texts.py`) and by arrays (`array_provider.py`). Knows none of them.
 """
 

@@ -24,6 +24,7 @@ from .member_model import model_facts, record_model, remove_unread
 from .provider import Provider
 from .resume_point import ResumePoint
 from .stored_columns import precisions_of
+from .stream_ends import cut_at_ends
 
 
 class _SourceRecord(TypedDict):
@@ -71,6 +72,7 @@ def open_for_ingest(path: str, provider: Provider, methods: Mapping[str, Method]
         later = {"truncate"} if facts.get("truncate") else set[str]()  # rows so far did not need to be truncated
         other = later | ({"model"} if opening.has_base else set[str]())
         require_same(path, {key: value for key, value in facts.items() if key not in other}, store.provenance)
+        provider.sources[:] = cut_at_ends(provider.sources, store.provenance["sources"], path, append=opening.append)
         _merge_sources(store, provider, [EXAMPLES, *map(method_group, methods)], opening.append)
     model = model_facts(store, provider)
     for name in methods:

@@ -71,11 +71,23 @@ class StoredTexts:
             for source in provenance["sources"]
         ]
         self.record_errors, self.notes = RecordErrors("fail"), list(model.notes)
+        if not tokens:
+            why = ("it keeps no token ids" if not provenance.get("tokens") else "its token ids are of another tokenizer"
+                   if not same_tokenizer else "this model's context is shorter")  # fmt: skip
+            self.notes.append(
+                f"the texts of {store.url} are tokenised again, because {why}: pieces of long documents may get other tokens "
+                "than at ingestion"
+            )
         self._texts = TextProvider(model, self.sources, settings, self.record_errors)
         self._store = store
         names = {column.name for column in store.columns(EXAMPLES)}
         self._columns = {name: open_column(store, EXAMPLES, name) for name in _FIELDS if name in names}
         self._tokens = {name: open_ragged(store, EXAMPLES, name) for name in (TOKEN_IDS, TARGET_POSITIONS) if tokens}
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model that reads the examples."""
+        return self._texts.model
 
     @property
     def head(self) -> LinearHead:

@@ -34,7 +34,9 @@ def local_copy(path: str, *, weights: bool = True) -> str:
     if Path(path).exists():
         return path
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or path.lower().endswith(".gguf"):
-        raise ModelError(f"{path}: no such folder or file; give a Hugging Face model folder, a hub id or a GGUF file")
+        raise ModelError(
+            f"{path}: no such folder or file", hint="give a Hugging Face model folder, a hub id or a GGUF file"
+        )
     try:
         return str(_downloaded(path, weights))
     except ModelError:

@@ -6,13 +6,14 @@ Knows no method, no corpus, no store.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 import torch
 
-from ...store.errors import DeviceError, ModelError
+from ...store.errors import DeviceError, ModelError, StoreMismatch
 from ..interface.model_view import ModelShape
 from .adapters import base_model_of, with_adapter
 from .batch_outputs import LinearHead
@@ -82,6 +83,17 @@ class LanguageModel:
     """What the user should know of how the weights were read, one line each."""
     ends: tuple[int, ...] = ()
     """Ids of the tokens that end an answer."""
+    is_unchanged: Callable[[], bool] = field(default=lambda: True, repr=False)
+    """Whether the weights are still those of the fingerprint: a user's object may be trained further."""
+
+
+def require_unchanged(model: LanguageModel) -> None:
+    """Raise StoreMismatch if a model in memory has other weights than when it was given."""
+    if not model.is_unchanged():
+        raise StoreMismatch(
+            "the model object was changed after it was given: a store's rows are of the model as it was",
+            hint="open the store with the model that it was made with, or ingest by the changed one as a member (base)",
+        )
 
 
 def pick_device(name: str) -> torch.device:
@@ -111,10 +123,11 @@ def load(choice: ModelChoice) -> LanguageModel:
     Raises:
         ModelError: no model is named, or there is none, no safetensors, not a causal LM, weights are missing, or the head is not
             linear.
-        DeviceError: this machine has no such device.
+        DeviceError: this machine has no such device. StoreMismatch: a model in memory was changed after it was given.
     """
     device = pick_device(choice.device)
     if choice.loaded:
+        require_unchanged(choice.loaded)
         return _as_chosen(choice.loaded, choice)
     _require_path(choice.path)
     silence_libraries()
@@ -122,7 +135,7 @@ def load(choice: ModelChoice) -> LanguageModel:
     try:
         return _loaded(place, choice, device)
     except ModelError as error:
-        raise ModelError(str(error).replace(place, choice.path)) from None
+        raise ModelError(str(error).replace(place, choice.path), hint=error.hint.replace(place, choice.path)) from None
 
 
 def _loaded(place: str, choice: ModelChoice, device: torch.device) -> LanguageModel:

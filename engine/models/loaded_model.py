@@ -20,7 +20,7 @@ from .library_errors import one_line
 from .model_files import end_tokens, prefix_tokens, read_tokenizer, silence_libraries
 from .output_head import activation_bytes, check_head, output_head, weight_bytes
 from .quantised import note_on, quantisation_of
-from .tensor_digest import adapter_digest, model_digest
+from .tensor_digest import adapter_digest, memory_digest, model_digest
 from .tokenizer_check import checked_tokenizer, differing_text, tokenizer_file
 from .transformers_types import HfModel, HfTokenizer
 
@@ -31,9 +31,10 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
     """A causal LM of transformers that is in memory, with its fast tokenizer, as headwater reads models.
 
     The object stays as it is: its device, its training mode, its hooks and which of its weights require gradients. headwater
-    computes with copies of its modules that share the weights and are always in evaluation mode, so a model that is trained
-    further must be given again. Quantised weights are copied, and those of a model of peft, whose adapter is merged into the
-    copy. With `tokenizer` None it is read from the folder that the model was loaded from.
+    computes with copies of its modules that share the weights and are always in evaluation mode; `is_unchanged` of the result
+    says whether the weights are still the same, so a model that is trained further must be given again. Quantised weights are
+    copied, and those of a model of peft, whose adapter is merged into the copy. With `tokenizer` None it is read from the folder
+    that the model was loaded from.
 
     The fingerprint is that of the folder or hub id that the model was loaded from, if the weights are the same there, or else
     that of the files that `save_pretrained` would write: see :func:`model_digest` and :func:`adapter_digest`, also for what they
@@ -54,6 +55,7 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
     if not digest:
         path, digest = model_digest(own)
     head, kind = _checked_head(own), quantisation_of(own.config)
+    sampled = "" if adapted or kind else memory_digest(own)  # only then the weights are shared with the user's object
     return LanguageModel(
         path=path,
         trunk=own.base_model,
@@ -64,6 +66,7 @@ def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "a
         memory={"weights": weight_bytes(own), "activations": activation_bytes(own.config, head.weight.dtype)},
         device=place,
         notes=(note_on(kind, head),) if kind else (),
+        is_unchanged=lambda: not sampled or memory_digest(own) == sampled,
         ends=end_tokens(model),
     )
 

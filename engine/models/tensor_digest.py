@@ -56,6 +56,11 @@ def model_digest(model: HfModel) -> tuple[str, str]:
     return "", samples_digest(((name, tensor_sample(name, tensor)) for name, tensor in state.items()), computation)
 
 
+def memory_digest(model: HfModel) -> str:
+    """A digest of 16 samples of 4 KiB of each tensor of a model in memory, as it is now."""
+    return samples_digest(((name, tensor_sample(name, tensor)) for name, tensor in saved_tensors(model).items()), "")
+
+
 def adapter_digest(adapted: HfModel) -> str:
     """The digest of an adapter of peft in memory, with its base model: that of the folder which `save_pretrained` would write.
 

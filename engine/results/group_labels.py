@@ -17,9 +17,8 @@ from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.layout import TEXT_CHUNK_ROWS, Array
 from ..data.array_files import is_array_path, open_arrays
 from ..data.documents import record_name
-from ..data.kept_columns import kept_columns_of
+from ..data.kept_columns import columns_of, field_value, kept_columns_of, value_text
 from ..data.record_source import Data, name_of_data
-from ..data.record_values import scalar_text
 from ..data.sources import find_sources, read_source
 from ..data.stored_arrays import StoredArray
 from ..runtime.memory import Part, Plan
@@ -27,6 +26,7 @@ from .example_table import Examples
 
 _ROWS = 8192  # values of an array that are read together
 _STRING_BYTES, _ENTRY_BYTES = 60, 110  # of a string without its characters, of an entry of a dictionary
+_STRING_COPIES = 3  # of the strings that are read together: a part before, a part, and the ids or distinct ones of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,25 @@ class GroupColumn:
             Part("groups of examples", 12 * rows + 32 * counts.labels),
             Part("names of groups", _ENTRY_BYTES * counts.distinct + counts.text_bytes),
             Part("ids and values of a table", counts.table_bytes),
+            *self._streaming(),
         )
+
+    def filtering(self) -> Plan:
+        """Memory of reading the labels once, without the numbers of :meth:`reading`; a pass over a table adds up its sizes.
+
+        Raises:
+            DataError: the table lacks the column. CorpusError: the table cannot be read.
+        """
+        self._check()
+        size = sum(map(_bytes_of, _records(self.table, self.name))) if self.table else 0
+        return Plan.of(Part("ids and values of a table", size), *self._streaming())
+
+    def _streaming(self) -> tuple[Part, ...]:
+        """Memory of the labels, or of the ids, that are read together."""
+        rows = self.store.rows(EXAMPLES) if self.rows is None else self.rows
+        name, examples = "id" if self.table else self.name, Examples(self.store)
+        texts = _STRING_COPIES * (_STRING_BYTES * min(rows, TEXT_CHUNK_ROWS) + 4 * examples.longest((name,)))
+        return (Part("labels being read", texts + examples.scratch_bytes((name,))),)
 
     def _check(self) -> None:
         own = ("source", *kept_columns_of(self.store.provenance))
@@ -120,7 +138,7 @@ def counts_of_table(table: Data, column: str) -> LabelCounts:
     def values() -> Iterator[str]:
         nonlocal table_bytes
         for record in _records(table, column):
-            table_bytes += _ENTRY_BYTES + _size(record.name) + _size(record.label)
+            table_bytes += _bytes_of(record)
             yield record.label
 
     counts = _counted(values())
@@ -156,6 +174,11 @@ class _Record(NamedTuple):
     line: int
 
 
+def _bytes_of(record: _Record) -> int:
+    """Bytes of a record's id and label in :func:`labels_of_table`."""
+    return _ENTRY_BYTES + _size(record.name) + _size(record.label)
+
+
 def labels_of_table(table: Data, column: str) -> dict[str, str]:
     """Example id → value of a column, or of an array (N,) of a file of arrays. A record without an id is named by its line, as
     in a corpus.
@@ -175,19 +198,24 @@ def labels_of_table(table: Data, column: str) -> dict[str, str]:
 
 
 def _records(table: Data, column: str) -> Iterator[_Record]:
-    """The records of a table, one at a time."""
+    """The records of a table, one at a time: their labels are written as the columns that a store keeps are."""
     if isinstance(table, str) and is_array_path(table):
         yield from _records_of_arrays(table, column)
         return
+    fields, has_value = columns_of((column,)), False
     for source in find_sources([table], lines=True):
         for record in read_source(source, 0, None):
             if record.error:
                 raise CorpusError(f"{source.path}:{record.line}: {record.error}")
-            if column not in record.fields:
+            if fields.isdisjoint(record.fields):
                 raise DataError(
                     f"{source.path}:{record.line} has no column {column}; it has {', '.join(record.fields)}"
                 )
-            yield _Record(record_name(source, record), str(record.fields[column]), source.path, record.line)
+            value = field_value(record.fields, column)
+            has_value = has_value or value is not None or column in record.fields
+            yield _Record(record_name(source, record), value_text(value), source.path, record.line)
+    if not has_value:
+        raise DataError(f"no record of {name_of_data(table)} has {column}")
 
 
 def _records_of_arrays(path: str, column: str) -> Iterator[_Record]:
@@ -210,4 +238,4 @@ def _records_of_arrays(path: str, column: str) -> Iterator[_Record]:
 
 
 def _strings(values: StoredArray, first: int, stop: int) -> list[str]:
-    return [scalar_text(value) for value in np.asarray(values[first:stop]).tolist()]
+    return [value_text(value) for value in np.asarray(values[first:stop]).tolist()]

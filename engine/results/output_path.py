@@ -38,11 +38,11 @@ def refuse_output(path: str | None, inputs: Iterable[str], store: str = "") -> N
 
 
 def _files_of(inputs: Iterable[str]) -> Iterator[str]:
-    for given in filter(None, inputs):
-        yield given
-        yield from given.split(",") if "," in given else ()
-        if glob.has_magic(given):
-            yield from glob.iglob(given, recursive=True)  # noqa: PTH207 — Path.glob takes no absolute pattern
+    for path in filter(None, inputs):
+        yield path
+        yield from path.split(",") if "," in path else ()
+        if glob.has_magic(path):
+            yield from glob.iglob(path, recursive=True)  # noqa: PTH207 — Path.glob takes no absolute pattern
 
 
 def _corpus_of(store: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from ...store.errors import DataError, SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.layout import Array
+from ..data.record_values import scalar_text
+from ..runtime.memory import Part, Plan
 from .group_labels import GroupColumn
 
 _SHOWN = 5  # values of a column in an error
@@ -36,8 +38,37 @@ class RowFilter:
             raise SettingsError(f"--where {bad}: expected COLUMN=VALUE, such as --where source=a.jsonl")
         return cls(tuple((column, value) for column, _, value in pairs), table)
 
+    @classmethod
+    def of(cls, columns: Mapping[str, object], table: str = "") -> RowFilter:
+        """Conditions from column → value, or a list of values of which an example must have one.
+
+        Raises:
+            SettingsError: a column has an empty list of values.
+        """
+        conditions: list[tuple[str, str]] = []
+        for column, values in columns.items():
+            listed = list(values) if isinstance(values, Iterable) and not isinstance(values, (str, bytes)) else [values]
+            if not listed:
+                raise SettingsError(
+                    f"where: column {column} has an empty list of values, which no example meets",
+                    hint="name at least one value, or leave the column out",
+                )
+            conditions += ((column, scalar_text(value)) for value in listed)
+        return cls(tuple(conditions), table)
+
+    def plan(self, store: FeatureStore, rows: int) -> Plan:
+        """The memory of :meth:`mask`; of a table, a pass adds up the sizes of its ids and values.
+
+        Raises:
+            DataError: there is no such column. CorpusError: the table cannot be read.
+        """
+        plans = [labels.filtering() for labels in self._columns(store, rows).values()]
+        mask = Plan.of(Part("filter of examples", rows * bool(plans)))
+        return mask + max(plans, key=lambda plan: plan.total, default=Plan(()))  # one column is read after the other
+
     def mask(self, store: FeatureStore, rows: int) -> Array | None:
-        """(N,) bool: which of the first `rows` examples meet the conditions; None if there is no condition.
+        """(N,) bool: which of the first `rows` examples meet the conditions; None if there is no condition. Labels are compared
+        as they are read; :meth:`plan` is its memory.
 
         Raises:
             DataError: no example meets them, or there is no such column. CorpusError: the table cannot be read.
@@ -45,23 +76,29 @@ class RowFilter:
         if not self.conditions:
             return None
         mask = np.ones(rows, bool)
-        for column in dict.fromkeys(column for column, _ in self.conditions):
+        for column, labels in self._columns(store, rows).items():
             allowed = {value for name, value in self.conditions if name == column}
-            of_source = column == "source"
-            labels = GroupColumn(store, column, "" if of_source else self.table, rows).labels()
-            values = [label for part in labels for label in part]
-            if absent := allowed.difference(values):
-                there = ", ".join(dict.fromkeys(values[: 1 << 16]))
-                raise DataError(f"no example has {column}={min(absent)}: there are {_shortened(there)}")
-            mask &= np.fromiter((value in allowed for value in values), bool, rows)
+            absent, first, shown = set(allowed), 0, dict[str, None]()
+            for part in labels.labels():
+                absent.difference_update(part)
+                mask[first : first + len(part)] &= np.fromiter((label in allowed for label in part), bool, len(part))
+                first += len(part)
+                if len(shown) <= _SHOWN:
+                    shown = dict.fromkeys([*shown, *dict.fromkeys(part)][: _SHOWN + 1])
+            if absent:
+                raise DataError(f"no example has {column}={min(absent)}: there are {_listed(list(shown))}")
         if not mask.any():
             raise DataError(f"no example meets {self}")
         return mask
+
+    def _columns(self, store: FeatureStore, rows: int) -> dict[str, GroupColumn]:
+        """Where the labels of each column of the conditions are read."""
+        names = dict.fromkeys(column for column, _ in self.conditions)
+        return {name: GroupColumn(store, name, "" if name == "source" else self.table, rows) for name in names}
 
     def __str__(self) -> str:
         return " and ".join(f"{column}={value}" for column, value in self.conditions)
 
 
-def _shortened(text: str) -> str:
-    names = text.split(", ")
+def _listed(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -38,6 +38,21 @@ class ShownExample:
     parts: list[tuple[str, bool]]
     """Consecutive parts of the text, each with whether its tokens are targets."""
 
+    @property
+    def text(self) -> str:
+        """The whole text, as the model reads it."""
+        return "".join(text for text, _ in self.parts)
+
+    @property
+    def prompt(self) -> str:
+        """What comes before the first target; of an example without a prompt what its first token is, which nothing predicts."""
+        return self.parts[0][0] if self.parts and not self.parts[0][1] else ""
+
+    @property
+    def completion(self) -> str:
+        """The text from the first target on."""
+        return self.text[len(self.prompt) :]
+
 
 def row_ranges(selection: str, total: int) -> list[range]:
     """Ranges of row numbers of a selection such as `0,5,10-12`; the first three rows that exist if it is empty.

@@ -143,12 +143,12 @@ def _located(store: FeatureStore, used: Sequence[int], corpus: Sequence[Data]) -
         StoreMismatch: a source is not among `corpus`. DataError: one is not there, and the store keeps no texts.
     """
     lines, located, notes = bool(store.provenance.get("lines")), dict[int, Source](), list[str]()
-    given = find_sources(corpus, lines=lines) if corpus else []
+    named = find_sources(corpus, lines=lines) if corpus else []
     for number in used:
         stored = store.provenance["sources"][number]
         source, reason = None, ""
         try:
-            candidates = given if corpus else find_sources([stored["path"]], lines=lines) if stored["path"] else []
+            candidates = named if corpus else find_sources([stored["path"]], lines=lines) if stored["path"] else []
             source = next((c for c in candidates if (c.size, c.digest) == (stored["size"], stored["digest"])), None)
             reason = f"{stored['path']} has changed" if stored["path"] else f"{stored['name']} lay in no file"
         except CorpusError as error:
@@ -162,8 +162,8 @@ def _located(store: FeatureStore, used: Sequence[int], corpus: Sequence[Data]) -
         elif not store.provenance.get("text"):
             raise DataError(f"{reason}, and {store.url} keeps no texts", hint="say with --corpus where it is now")
         else:
-            kept = ", ".join(("text", *kept_columns_of(store.provenance)))
-            notes.append(f"{reason}: its records are written as the store keeps them ({kept})")
+            columns = ", ".join(("text", *kept_columns_of(store.provenance)))
+            notes.append(f"{reason}: its records are written as the store keeps them ({columns})")
     return located, notes
 
 

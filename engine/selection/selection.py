@@ -137,7 +137,7 @@ class GreedySelection:
         for column in sorted({column for column, _, _ in request.quotas}):
             labels = GroupColumn(features.store, column, request.columns, features.rows)
             plan += labels.reading(labels.counts())
-        return plan
+        return plan + request.where.plan(features.store, features.rows)
 
     @property
     def _most(self) -> int:

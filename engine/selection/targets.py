@@ -103,7 +103,9 @@ def read_targets(features: LinearFeatures, task: TaskFile) -> Targets:
     named = name_of_data(queries) if task.text.on_error == "skip" else ""  # lines on skipped queries name the file
     text = {name: value for name, value in asdict(task.text).items() if name != "keep"}  # of queries nothing is kept
     content = json.dumps([digests, provider.provenance(), text, by, features.column, named], sort_keys=True)
-    folder = features.state and features.state / f"task-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
+    is_stream = any(source.content and not source.content.size for source in provider.sources)
+    state = None if is_stream else features.state  # the digest of a stream is of its first records alone
+    folder = state and state / f"task-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
     targets = _read(folder, features.depth)
     if targets is None:
         vectors = Plan.of(Part("task vectors", 24 * task.tasks() * features.depth))

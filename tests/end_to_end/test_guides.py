@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import pyarrow.parquet as pq
 import pytest
 from documents import DOCUMENTS, GUIDES, blocks, commands, fill_for, run, run_python
 from fuzz.__main__ import main as fuzz
@@ -27,6 +28,12 @@ def test_every_command_of_a_guide_runs(guide: Path, workplace: Path) -> None:
     fill_for(guide, workplace)
     for line in commands(guide):
         run(line)
+    if guide.stem == "find-poison":
+        shown = re.search(r"Here (\d+) of the first 50 are poisoned", guide.read_text("utf-8"))
+        best = sorted(pq.read_table("trigger/self.parquet").to_pylist(), key=lambda line: -line["score"])[:50]
+        poisoned = set(Path("trigger/poisoned.txt").read_text().split())
+        count = sum(line["example_id"] in poisoned for line in best)
+        assert shown is not None and count == pytest.approx(int(shown[1]), abs=6)
 
 
 @pytest.mark.parametrize("guide", [guide for guide in GUIDES if blocks(guide, "python")], ids=lambda path: path.stem)

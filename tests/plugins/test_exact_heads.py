@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,9 +197,10 @@ def test_a_store_that_was_written_before_is_read_and_continued(arrays: Path, tmp
     off = [part for name in METHODS for part in ("--set", f"{name}.exact", "false")]
     done("ingest", arrays / "corpus.npz", "--store", store, *methods, *off)
 
-    def answers() -> list[str]:
+    def answers() -> list[list[dict]]:
         asked = ["attribute", store, "--queries", arrays / "queries.npz", "--json", "--method"]
-        return [done(*asked, name).stdout for name in METHODS]
+        lines = [done(*asked, name).stdout.splitlines() for name in METHODS]
+        return [[json.loads(line) | {"store": ""} for line in part] for part in lines]
 
     before = answers()
     attributes, record = read_root(str(store))

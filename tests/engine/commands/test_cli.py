@@ -198,7 +198,7 @@ def nothing(folder: Path) -> None:
         (empty_file, r"c\.jsonl: is empty"),
         (blank_file, r"no example in .*c\.jsonl"),
         (bad_json, r"c\.jsonl:2: .*JSON"),
-        (no_field, r"c\.jsonl:1: no text field; fields found: title, body"),
+        (no_field, r"c\.jsonl:1: no text field; the record has title, body"),
         (bad_utf8, r"c\.jsonl:2: invalid UTF-8 at byte offset 12"),
         (
             too_long,

@@ -203,6 +203,23 @@ def test_a_method_is_added_without_the_corpus(work: Path, tmp_path: Path):
     assert tree(tmp_path / "added") == tree(tmp_path / "ingested")
 
 
+def test_a_wrong_setting_of_a_fit_is_refused_before_rows_are_stored(work: Path):
+    before = tree(work / "S")
+    result = headwater("add", work / "S", "repsim", "stride", "--set", "stride.subsets", "bad")
+    assert result.exit_code == 1 and "method stride" in result.stderr and tree(work / "S") == before
+
+
+def test_the_plan_takes_contrasts_and_the_lowest_scores(work: Path):
+    words = ("plan", "attribute", work / "S", *PAIR, "--json")
+    plans = [
+        json.loads(done(*words, *more).stdout)
+        for more in ((), ("--bottom", 4, "--where", "source=a.jsonl"), ("--minus", work / "pair.jsonl"))
+    ]
+    parts = [set(plan["parts"]) for plan in plans]
+    assert "filter of examples" in parts[1] - parts[0]
+    assert plans[2]["total"] > plans[0]["total"]
+
+
 def test_a_part_of_the_examples_is_selected(work: Path, tmp_path: Path):
     done("select", work / "S", "--queries", work / "pair.jsonl", "--count", "10%", "-o", tmp_path / "six.jsonl")
     done("select", work / "S", "--queries", work / "pair.jsonl", "--count", 6, "-o", tmp_path / "6.jsonl")
@@ -233,7 +250,29 @@ def test_what_is_no_question_is_refused_in_one_line(work: Path, words: list[str]
     assert len(result.stderr.strip().splitlines()) <= 2 and "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("command", [("attribute",), ("plan", "attribute")])
+def test_groups_have_no_lowest_examples(work: Path, command: tuple[str, ...]):
+    result = headwater(*command, work / "S", *PAIR, "--by", "source", "--bottom", 3)
+    assert result.exit_code == 2 and "leave out --bottom" in result.stderr
+
+
 def test_stdin_that_holds_no_queries_is_refused(work: Path):
-    for stdin, message in (("", "no query in stdin"), ('{"text": "a b"}\n{"text"\n', "stdin:2: bad JSON")):
+    for stdin, message in (
+        ("", "no query in stdin"), ('{"text": "a b"}\n{"text"\n', "stdin:2: bad JSON"), (" []", "its array is empty"),
+        ("[INST] Why?\n", "stdin, which begins as a JSON array: bad JSON"), (b"a b\n\xff\xfe\n", "stdin:2: not UTF-8"),
+        (b'["a\xff"]', "stdin: not UTF-8"), ("[1, [2]]", "record 1 is of type int"),
+    ):  # fmt: skip
         result = CliRunner().invoke(main, ["attribute", str(work / "S"), "--queries", "-"], input=stdin)
         assert result.exit_code == 1 and message in result.stderr, result.stderr
+        assert len(result.stderr.strip().splitlines()) <= 2 and "Traceback" not in result.stderr
+
+
+def test_a_json_array_in_stdin_is_its_elements(work: Path):
+    records = [{"text": "45 km in m"}, {"prompt": "a b", "completion": "c d"}]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    answers = []
+    for stdin in (lines, json.dumps(records), "\ufeff\n " + json.dumps(records, indent=1)):
+        result = CliRunner().invoke(main, ["attribute", str(work / "S"), "--queries", "-", "--json"], input=stdin)
+        assert result.exit_code == 0, result.output
+        answers.append(result.stdout)
+    assert answers[0] == answers[1] == answers[2] and len(answers[0].splitlines()) == 20

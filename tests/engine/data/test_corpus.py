@@ -259,9 +259,9 @@ BAD: list[tuple[str, bytes, str]] = [
     (".jsonl", b'{"prompt": "p", "completion": ""}', ":1: empty completion"),
     (".jsonl", b'{"prompt": "p", "completion": true}', ":1: field 'completion' is bool, not text"),
     (".jsonl", b'{"a": 1, "b": 2, "c\\n": 3}',
-     ":1: no text field; fields found: a, b, c\\n (name them with --text-template '{field}')"),
-    (".jsonl", b'{"text": null}', ":1: no text field; fields found: text (null) (name them with --text-template '{field}')"),
-    (".jsonl", b"{}", ":1: no text field; fields found: none (name them with --text-template '{field}')"),
+     ":1: no text field; the record has a, b, c\\n (name them with --text-template '{field}')"),
+    (".jsonl", b'{"text": null}', ":1: no text field; the record has text (null) (name them with --text-template '{field}')"),
+    (".jsonl", b"{}", ":1: no text field; the record has none (name them with --text-template '{field}')"),
     (".jsonl", b'{"messages": "hi"}', ":1: field 'messages' is str, not a list"),
     (".jsonl", b'{"messages": ["hi"]}', ":1: messages[0] is str, not a message"),
     (".jsonl", b'{"messages": [{"role": "user", "content": 3}]}', ":1: messages[0] has no content that is text"),
@@ -276,7 +276,7 @@ BAD: list[tuple[str, bytes, str]] = [
     (".csv", b"id,text\n1,a\rb\n", ":2: bad CSV: new-line character seen in unquoted field"),
     (".parquet", parquet_bytes({"text": ["a", ""]}), ":2: empty text"),
     (".parquet", parquet_bytes({"a": [1], "b": [2]}),
-     ":1: no text field; fields found: a, b (name them with --text-template '{field}')"),
+     ":1: no text field; the record has a, b (name them with --text-template '{field}')"),
     (".parquet", parquet_bytes({"text": pa.array([b"a", b"\xff"]).view(pa.string())}), ":2: unreadable value: 'utf-8'"),
 ]  # fmt: skip
 
@@ -289,7 +289,7 @@ def test_bad_records_are_named_by_line(tmp_path: Path, suffix: str, content: byt
 
 def test_template_on_a_record_without_the_field(tmp_path: Path) -> None:
     said = fault_of(tmp_path / "a.jsonl", b'{"a": "x", "b": null}', Template(text="{a} {b}"))
-    assert said == ":1: no field 'b' for the template; fields found: a, b (null)"
+    assert said == ":1: no field 'b' for the template; the record has a, b (null)"
 
 
 def test_skipping_goes_on_and_counts(tmp_path: Path) -> None:
@@ -454,7 +454,7 @@ def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:
         with pytest.raises(CorpusError, match=message) as raised:
             find_sources([f"{tmp_path}/{name}"])
         assert str(raised.value).startswith(str(tmp_path))
-    for nothing, message in (([], "no corpus file given"), ([""], "'': no such file")):
+    for nothing, message in (([], "no corpus file is named"), ([""], "'': no such file")):
         with pytest.raises(CorpusError, match=message):
             find_sources(nothing)
 

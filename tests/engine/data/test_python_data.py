@@ -111,13 +111,36 @@ def test_a_string_is_a_text_or_a_path(tmp_path: Path) -> None:
     there = write_corpus(tmp_path / "a file", TEXTS)
     for path in ("queries.jsonl", "x/y.csv.gz", "arrays.npz", "s3://bucket/key", "hf:org/name?split=train", str(there)):
         assert data_of(path, texts=True) == data_of(path, texts=False) == [path]
-    for text in ("Why?", "and/or", "see a.jsonl", "two\nlines.jsonl", "", "x" * 5000):
+    for text in ("Why?", "3.14", "U.S.", "and/or so", "see a.jsonl", "two\nlines.jsonl", "", "x" * 5000):
         assert one(text, texts=True).size == 1
         assert data_of(text, texts=False) == [text]
     assert data_of(there, texts=True) == [str(there)]
     assert data_of([there, "b.jsonl"], texts=False) == [str(there), "b.jsonl"]
     with pytest.raises(CorpusError, match=r"either paths or texts: 'a.jsonl' names a file, 'a text' does not"):
         data_of(["a text", "a.jsonl"], texts=False)
+
+
+def test_a_string_that_may_be_either_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    write_corpus(tmp_path / "models" / "a.jsonl", TEXTS)
+    assert one("models", texts=True).size == 1  # a word, although a folder has its name
+    assert (
+        data_of(Path("models"), texts=True)
+        == data_of("models", texts=False)
+        == data_of(["models"], texts=False)
+        == ["models"]
+    )
+    assert data_of("models/a.jsonl", texts=True) == ["models/a.jsonl"] and data_of("./models", texts=True) == [
+        "./models"
+    ]
+    for text in ("data/questions.jsonll", "questions.jsonll", "and/or"):
+        for value in (text, [text]):
+            with pytest.raises(
+                CorpusError, match=r"looks like a path, but nothing is there.*\nhint: give pathlib.Path\("
+            ):
+                data_of(value, texts=True)
+        assert one({"text": text}, texts=True).size == one([text, "a text"], texts=True).size - 1 == 1
 
 
 def test_token_ids_in_any_object_are_the_same_data() -> None:

@@ -97,3 +97,12 @@ def test_text_settings_stay_the_store_s(work: Path, tmp_path: Path):
     prepare(job(work, tmp_path / "added", {"rise": RISE}, text=settings)).ingest()
     prepare(job(work, tmp_path / "added", {"repsim": {}}, False)).ingest()
     assert tree(tmp_path / "ingested") == tree(tmp_path / "added")
+
+
+def test_texts_that_are_tokenised_again_are_noted(work: Path, tmp_path: Path):
+    note = "tokenised again, because it keeps no token ids: pieces of long documents may get other tokens"
+    for with_tokens in (True, False):
+        store = tmp_path / str(with_tokens)
+        prepare(job(work, store, {"repsim": {}}, with_tokens=with_tokens)).ingest()
+        ingestion = prepare(job(work, store, {"rise": RISE}, corpus=False)).open()
+        assert any(note in line for line in ingestion.provider.notes) is not with_tokens

@@ -12,13 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from headwater.cli import main
+from headwater.engine.ingest.examples import WINDOW
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
 from headwater.engine.ingest.text_settings import TextSettings
 from headwater.engine.models.language_model import ModelChoice
 from headwater.engine.results.example_table import Examples
 from headwater.engine.results.group_labels import GroupColumn
+from headwater.engine.results.row_filter import RowFilter
 from headwater.store.errors import CorpusError, DataError, SettingsError, StoreMismatch
 from headwater.store.feature_store import EXAMPLES, FeatureStore
+from headwater.store.layout import TEXT_CHUNK_ROWS
 from headwater.store.verify import verify
 from small import save_model, sentences, tree
 
@@ -102,6 +105,39 @@ def test_labels_come_from_the_store_alone(store: FeatureStore) -> None:
     assert (column.counts().labels, column.counts().distinct) == (40, 3)
     with pytest.raises(DataError, match=r"no column author, but source, topic, n, meta.set, tags"):
         list(GroupColumn(store, "author").labels())
+
+
+def test_a_table_has_the_same_labels_as_the_columns_that_the_store_keeps(model: Path, tmp_path: Path) -> None:
+    values = ({"flag": True}, {"flag": None}, {"flag": 2.5}, {"flag": ["a", 1]}, {"flag": "x", "meta": {}})
+    rows = [{"text": TEXTS[at], "meta": {"topic": at % 2 == 0}, **own} for at, own in enumerate(values)]
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = ingest(path, tmp_path / "store", model, keep=("flag", "meta.topic"))
+    expected = {"flag": ["true", "", "2.5", '["a", 1]', "x"], "meta.topic": ["true", "false", "true", "false", ""]}
+    for name, labels in expected.items():
+        for table in ("", str(path)):
+            assert [label for part in GroupColumn(store, name, table).labels() for label in part] == labels
+    mask = RowFilter((("flag", "true"), ("meta.topic", "true")), str(path)).mask(store, 5)
+    assert mask is not None and mask.tolist() == [True, False, False, False, False]
+    for name in ("meta.author", "author"):
+        with pytest.raises(DataError, match=f"(no record of .*corpus.jsonl has|has no column) {name}"):
+            list(GroupColumn(store, name, str(path)).labels())
+
+
+def test_the_plan_counts_the_texts_of_columns(model: Path, tmp_path: Path) -> None:
+    rows = [{"text": text, "note": "n" * (20_000 if number == 30 else 10)} for number, text in enumerate(TEXTS)]
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plans = []
+    for keep in ((), ("note",)):
+        job = IngestJob(
+            [str(path)], str(tmp_path / "store"), ModelChoice(str(model), device="cpu"), {"rise": {}}, keep=keep
+        )
+        plans.append(prepare(job).plan)
+    assert plans[1].total - plans[0].total >= 20_000 * (WINDOW + TEXT_CHUNK_ROWS)
+    prepare(job).ingest()
+    added = IngestJob([], str(tmp_path / "store"), ModelChoice(str(model), device="cpu"), {"repsim": {}})
+    assert "texts of kept columns" not in [part.name for part in prepare(added).plan.parts]  # no column is read again
 
 
 def test_appended_files_have_the_columns_too(model: Path, corpus: Path, tmp_path: Path) -> None:

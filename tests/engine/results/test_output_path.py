@@ -53,6 +53,7 @@ WRONG = [
     ("attribute {S} {q} -o {0}/hard.jsonl", "input"),
     ("attribute {S} {q} -o {0}/S/../queries.jsonl", "input"),
     ("attribute {S} {q} --by who --columns {0}/who.csv -o {0}/who.csv", "input"),
+    ("attribute {S} --query hello --minus {0}/queries.jsonl -o {0}/queries.jsonl", "input"),
     ("attribute {S} {q} -o {0}/S/answers.jsonl", "inside the store"),
     ("attribute {S} {q} -o {0}/S/shards/0/new/answers.jsonl", "inside the store"),
     ("attribute {S} {q} --all-scores {0}/S/scores.zarr", "inside the store"),

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from headwater.engine.results.example_table import Examples
+from headwater.engine.results.row_filter import RowFilter
 from headwater.engine.runtime.progress import ProgressDisplay
 from headwater.engine.runtime.run import SILENT_STAGE, Progress
 from headwater.engine.selection.equal_texts import PASSES, equal_texts, equal_texts_bytes
 from headwater.engine.selection.linear_features import LinearFeatures
+from headwater.engine.selection.selection import GreedySelection
+from headwater.engine.selection.selection_request import SelectionRequest
 from headwater.store.feature_store import FeatureStore
 from headwater.store.reader import open_column
 from running import done, headwater
@@ -75,6 +78,15 @@ def test_equal_texts_are_chosen_once(work: Path, words: tuple[str, ...]) -> None
     store = FeatureStore.open(work / "S")
     texts = Examples(store).strings("text", np.arange(store.rows("examples")))
     assert [one["text"] for one in chosen] == [texts[row] for row in expected]
+
+
+def test_the_plan_counts_the_labels_that_a_filter_reads(work: Path) -> None:
+    features = LinearFeatures(FeatureStore.open(work / "S"), "grasp")
+    where = RowFilter((("source", "a.jsonl"),))
+    plans = [GreedySelection(features, SelectionRequest(5, where=own)).plan for own in (RowFilter(), where)]
+    assert plans[1].total - plans[0].total == where.plan(features.store, features.rows).total > features.rows
+    chosen, _ = select(work, "--count", 5, "--where", "source=a.jsonl")
+    assert {one["source"] for one in chosen} == {"a.jsonl"}
 
 
 def test_copies_are_chosen_where_they_are_asked_for(work: Path) -> None:
