@@ -30,6 +30,7 @@ from .query_session import (
     export_session,
     mean_scores,
     missing,
+    not_a_number,
 )
 from .stored_members import aligned
 
@@ -249,9 +250,15 @@ def _with_nan(part: Array, eligible: Array) -> Array:
 
 
 def _compressed(scores: Iterable[tuple[int, Array]], eligible: Array | None, *, negated: bool) -> ScoreBlocks:
-    """Scores of eligible rows alone, which are numbered from 0 in order; negated if the lowest ones are to come first."""
+    """Scores of eligible rows alone, which are numbered from 0 in order; negated if the lowest ones are to come first.
+
+    Raises:
+        DataError: one is NaN.
+    """
     count = 0
     for first, part in scores:
         own = part if eligible is None else part[eligible[first : first + len(part)]]
+        if np.isnan(own).any():  # the rows as the store numbers them
+            raise not_a_number(first, len(part))
         yield count, np.negative(own) if negated else own
         count += len(own)

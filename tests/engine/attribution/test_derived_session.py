@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from headwater.engine.attribution.open_session import open_session, scan_device
 from headwater.engine.attribution.query_options import MemberChoice, QueryOptions, SearchOptions
+from headwater.engine.attribution.text_session import TextSession
 from headwater.engine.ingest.ingest_job import IngestJob, prepare
 from headwater.engine.models.language_model import ModelChoice, load
 from headwater.engine.results.group_labels import GroupColumn
@@ -227,3 +228,16 @@ def test_texts_are_compared_whatever_the_model_runs_on(work: Path, derived: dict
     whole = opened(work, "bm25", **derived).attribute()
     results = opened(work, "bm25", model=ModelChoice("", "cuda"), **derived).attribute()
     np.testing.assert_array_equal(results.rows, whole.rows)
+
+
+@pytest.mark.parametrize("row", [3, 30])
+def test_only_the_scores_of_ranked_examples_must_be_numbers(work: Path, monkeypatch: pytest.MonkeyPatch, row: int):
+    scores = scores_of(opened(work, "bm25"))
+    scores[row, 1] = np.nan
+    monkeypatch.setattr(TextSession, "scores", lambda self: iter([(0, scores[:20]), (20, scores[20:])]))
+    session = opened(work, "bm25", where=RowFilter((("source", "b.jsonl"),)))
+    if row < 25:
+        assert np.isfinite(session.attribute().scores).all()
+        return
+    with pytest.raises(DataError, match="the score of one of the rows 20 to 59 is not a number"):
+        session.attribute()
