@@ -24,6 +24,7 @@ STREAM_SAMPLE = 256
 """Records of a streamed data set that enter its digest."""
 _DIGITS = 6  # of the digest in a name
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+|hf:\S+")
+_PATH = re.compile(r"[\w.~@+%,=:*?/\\\[\]-]+")  # no markup, such as <b>word</b>
 _LONGEST_PATH = 4096
 _FILE_SUFFIXES = {*SUFFIXES, ".npz", ".zarr"}
 _EXPECTED = (
@@ -93,7 +94,8 @@ def _is_path(text: str, *, texts: bool) -> bool | None:
             return True
     except OSError:  # such as a name that is too long
         return False
-    return None if one_word and (has_separator or re.fullmatch(r"\.[a-z][a-z0-9_]{1,9}", suffix)) else False
+    named_alike = _PATH.fullmatch(text) and (has_separator or re.fullmatch(r"\.[a-z][a-z0-9_]{1,9}", suffix))
+    return None if named_alike else False
 
 
 def _neither(text: str) -> CorpusError:

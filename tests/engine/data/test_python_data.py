@@ -111,7 +111,7 @@ def test_a_string_is_a_text_or_a_path(tmp_path: Path) -> None:
     there = write_corpus(tmp_path / "a file", TEXTS)
     for path in ("queries.jsonl", "x/y.csv.gz", "arrays.npz", "s3://bucket/key", "hf:org/name?split=train", str(there)):
         assert data_of(path, texts=True) == data_of(path, texts=False) == [path]
-    for text in ("Why?", "3.14", "U.S.", "and/or so", "see a.jsonl", "two\nlines.jsonl", "", "x" * 5000):
+    for text in ("Why?", "3.14", "U.S.", "<b>word</b>", "and/or so", "see a.jsonl", "two\nlines.jsonl", "", "x" * 5000):
         assert one(text, texts=True).size == 1
         assert data_of(text, texts=False) == [text]
     assert data_of(there, texts=True) == [str(there)]
