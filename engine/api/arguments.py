@@ -51,7 +51,9 @@ def _full_signature(function: Callable[..., object]) -> inspect.Signature:
     parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     names = [p.name for p in parameters]
     options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=kind)
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=..., annotation=getattr(kind, "__forward_arg__", kind)
+        )
         for name, kind in _option_annotations(function).items()
         if name not in names
     ]
@@ -90,7 +92,8 @@ def _check(function: Callable[..., object], args: Sequence[object], kwargs: Mapp
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:
-        raise SettingsError(f"{function.__name__}: {error}") from None
+        names = ", ".join(name for name in parameters if name != "self" and name not in variable)
+        raise SettingsError(f"{function.__name__}: {error}; its arguments are {names}, and options by name") from None
     values = {name: value for name, value in bound.arguments.items() if name in hints} | {
         name: value for name, value in kwargs.items() if name in hints
     }

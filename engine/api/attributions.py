@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast, overload
@@ -140,6 +141,8 @@ class Attributions:
         """
         if isinstance(number, slice):
             return [self._answer(at) for at in range(len(self))[number]]
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"answers[{number}]: there are {len(self)} queries")
         return self._answer(range(len(self))[number])
 
     def _answer(self, at: int) -> Answer:
@@ -180,10 +183,19 @@ class Attributions:
         save_tables(path, self._fields, [self._columns], self.origin)
 
     def __repr__(self) -> str:
-        return answers_text(list(self))
+        return "\n".join([*(f"[{line}]" for line in self._order()), answers_text(list(self))])
 
     def _repr_html_(self) -> str:
-        return answers_html(list(self))
+        return "".join([*(f"<p>{html.escape(line)}</p>" for line in self._order()), answers_html(list(self))])
+
+    def _order(self) -> Iterator[str]:
+        """How examples are ranked, where it is not by the highest score of the query."""
+        if self.origin.lowest:
+            yield "lowest scores first: these examples speak most against the completions"
+        if self.origin.contrast:
+            yield "scores minus those of the contrasting queries"
+        if self.origin.conditions:
+            yield f"only examples with {' and '.join(self.origin.conditions)}"
 
 
 def save_tables(path: PathLike, fields: Fields, tables: Iterable[Columns], origin: Origin) -> None:

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ...store.errors import SettingsError
+from ...store.errors import DataError, SettingsError
+from ...store.feature_store import FeatureStore
 from ...store.json_values import ParsedJson
 from ...store.layout import Array
 from ..evaluation.agreement import Agreement, evaluate_lds, evaluate_subsets
 from ..evaluation.labels import Labels, RelevantIds, RelevantPairs
 from ..evaluation.mask_files import read_masks
+from ..evaluation.rankings import AllScores
 from ..evaluation.removal import Removal
 from ..evaluation.removal import brittleness as evaluate_brittleness
 from ..evaluation.retrieval import CUTS, Ranking, Retrieval, evaluate_retrieval
+from ..results.example_ids import require_known_ids
 from .arguments import PathLike, array_of, at_least, checked
 from .attributions import Attributions
 from .display import table_html, table_text
@@ -105,6 +108,7 @@ def lds(
     1.0
     """
     at_least("lds", resamples=(resamples, 1))
+    _require_finite(outcomes, "outcomes")
     return Evaluation(
         evaluate_lds(array_of(scores, "scores"), _masks(masks), array_of(outcomes, "outcomes"), outcome, resamples)
     )
@@ -145,6 +149,11 @@ def retrieval(answers: Any, relevant: Any) -> Evaluation:
     listed = [relevant] if not isinstance(relevant, dict) else list(relevant.values())
     if any(isinstance(ids, str) or not isinstance(ids, Iterable) for ids in listed):
         raise SettingsError("retrieval: relevant is a list of ids, or a dict of a query's id → list of ids")
+    labelled = [name for ids in listed for name in ids]
+    if any(not isinstance(name, str) for name in labelled):
+        raise SettingsError("retrieval: relevant are ids, which are texts: store[row].id is that of a row number")
+    store = FeatureStore.open(answers.origin.store)
+    require_known_ids(labelled, set(AllScores.names_of(store)), "relevant", store)
     if isinstance(relevant, dict):
         labels: Labels = RelevantPairs({query: frozenset(map(str, ids)) for query, ids in relevant.items()})
     else:
@@ -154,4 +163,20 @@ def retrieval(answers: Any, relevant: Any) -> Evaluation:
 
 
 def _masks(value: Any) -> Array:
-    return read_masks(str(value)) if isinstance(value, PathLike) else array_of(value, "masks")
+    """Masks (S, N) of 0 and 1 that differ between subsets.
+
+    Raises:
+        DataError: they are something else.
+    """
+    masks = read_masks(str(value)) if isinstance(value, PathLike) else array_of(value, "masks")
+    if masks.ndim != 2 or not ((masks == 0) | (masks == 1)).all():
+        raise DataError(f"masks {masks.shape} are (subsets, examples) of 0 and 1")
+    if len(masks) and (masks == masks[:1]).all():
+        raise DataError("masks are the same for every subset: no outcome can depend on them")
+    return masks
+
+
+def _require_finite(value: Any, name: str) -> None:
+    """Raise DataError if an array holds NaN or infinite numbers."""
+    if not np.isfinite(array_of(value, name)).all():
+        raise DataError(f"{name} hold NaN or infinite numbers: leave these subsets out")

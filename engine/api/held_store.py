@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ...store.completeness import is_whole
 from ...store.errors import SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
+from ..attribution.generation import Generation, with_answers
 from ..attribution.open_session import open_session
 from ..attribution.query_options import QueryOptions
 from ..fitting.fit_record import fits_of
@@ -78,14 +79,20 @@ class HeldStore:
         """Load the model of a method's questions, before they are timed."""
         self.model.for_method(self.opened, method)
 
-    def session(self, queries: object, method: str | None, run: Run, options: QueryOptions) -> QuerySession:
-        """Open the session of a question. The model is loaded last, when all else is known to be right."""
+    def session(
+        self, queries: object, method: str | None, run: Run, options: QueryOptions, *, new_tokens: int = 0
+    ) -> QuerySession:
+        """Open the session of a question. The model is loaded last, when all else is known to be right. `new_tokens`: most tokens of
+        the model's own answers, which are the completions of the queries; 0: the queries have completions.
+        """
         store = self.opened
         name, data = chosen_method(store, method), query_data(queries)
         require_method(store, name)
         require_data(data)
         several = bool(options.search.members.labels)
         model = self.model.for_method(store, name, members=several)
+        if new_tokens:
+            data = with_answers(data, store, Generation(self.model.loaded(store), options.text, new_tokens))
         return open_session(store.url, name, data, replace(options, model=model), run)
 
 

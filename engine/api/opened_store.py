@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
@@ -82,16 +82,24 @@ class Store:
         store = self._held.opened
         return store.rows(EXAMPLES) if EXAMPLES in store.groups else 0
 
-    def __getitem__(self, row: int) -> ShownExample:
-        """An example as it is stored, by its row number; negative numbers count from the end.
+    @overload
+    def __getitem__(self, row: int) -> ShownExample: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[ShownExample]: ...
+    def __getitem__(self, row: int | slice) -> ShownExample | list[ShownExample]:
+        """An example as it is stored, by its row number; negative numbers count from the end; of a slice, a list.
 
         Raises:
             IndexError: there is no such row.
         """
+        if isinstance(row, slice):
+            return [self[number] for number in range(len(self))[row]]
         if isinstance(row, bool) or not isinstance(row, int | np.integer):
             raise SettingsError(f"store[{row!r}]: expected a row number")
-        number = range(len(self))[int(row)]
-        store = self._held.opened
+        store, count = self._held.opened, len(self)
+        if not -count <= row < count:
+            raise IndexError(f"store[{row}]: the store has {count} examples")
+        number = int(row) % count
         return next(shown_examples(store, [range(number, number + 1)], self._held.model.tokenizer(store)))
 
     def show(self, *rows: int) -> None:
@@ -102,14 +110,15 @@ class Store:
 
     @checked
     def attribute(
-        self, queries: object, method: str | None = None, *, top: int = 10, bottom: int = 0,
+        self, queries: object, method: str | None = None, *, top: int | None = None, bottom: int | None = None,
         **options: Unpack[QueryKeywords],
     ) -> Attributions:  # fmt: skip
         """Rank the examples by their influence on each query's completion.
 
-        queries: a text (a completion without a prompt), a record such as {"prompt": …, "completion": …}, a list of either, a
-        table, a data set, or the path of a file. method: its name; may be left out where the store has one. top: k, examples per
-        query. bottom: k, the examples with the lowest scores instead, which speak most against it. `minus`, `where` and
+        queries: a text (a completion without a prompt), a record such as {"prompt": …, "completion": …}, a list of texts or of
+        records, a table, a data set, or the path of a file. method: its name; may be left out where the store has one, or rise
+        among several. top: k, examples per query, 10 by default. bottom: k, the examples with the lowest scores instead, which
+        speak most against the completion. `generate=True`: queries are prompts, and the model answers them. `minus`, `where` and
         others: see :class:`QueryKeywords`.
 
         Raises:
@@ -123,10 +132,12 @@ class Store:
         >>> contrast = store.attribute(question, minus={"prompt": "river stone ", "completion": "winter"})
         >>> of_one_file = store.attribute(question, where={"source": "corpus.jsonl"})
         """
-        at_least("attribute", top=(top, 1), bottom=(bottom, 0))
+        at_least("attribute", top=(top, 1), bottom=(bottom, 1))
+        if top is not None and bottom is not None:
+            raise SettingsError("attribute: give either top or bottom")
         with self._held.run() as run:
             session = self._held.session(
-                queries, method, run, query_options(options, bottom or top, None, lowest=bool(bottom))
+                queries, method, run, query_options(options, bottom or top or 10, None, lowest=bottom is not None)
             )
             return self._held.said(Attributions(session, session.attribute()))
 

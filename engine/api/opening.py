@@ -30,6 +30,10 @@ DEFAULT_METHOD = "rise"
 class QueryKeywords(TypedDict, total=False):
     """Further options of a question."""
 
+    generate: bool
+    """Whether queries are prompts, whose completions are the model's own greedy answers: `answers[0].completion` is the first."""
+    new_tokens: int
+    """With `generate`: most tokens of an answer; default: 64."""
     minus: object
     """Contrasting queries, as many as there are queries, or one: the score is that of a query minus that of its contrast."""
     where: str | Sequence[str] | Mapping[str, str | Sequence[str]]
@@ -109,7 +113,7 @@ def query_options(options: QueryKeywords, top: int, output: Output | None, *, lo
     Raises:
         SettingsError: an option is out of range, or needs another one.
     """
-    at_least("candidates", candidates=(options.get("candidates"), 1))
+    at_least("attribute", candidates=(options.get("candidates"), 1), new_tokens=(options.get("new_tokens"), 1))
     if ("combine" in options and "members" not in options) or ("columns" in options and "where" not in options):
         raise SettingsError("combine needs members, and columns needs where")
     members = options.get("members", ())

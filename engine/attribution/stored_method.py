@@ -26,7 +26,8 @@ def stored_method(store: FeatureStore, name: str) -> Similarity:
         stored = ", ".join(store.methods) or "none"
         together = hint(members_of(store.methods, name)) if "@" not in name else ""
         raise StoreMissing(
-            f"{store.url} has no rows of method {name} (it has rows of: {stored})", hint=f"ingest adds them{together}"
+            f"{store.url} has no rows of method {name} (it has rows of: {stored})",
+            hint=f"headwater add {store.url} {name} adds them (in Python: store.add){together}",
         )
     method = load(name).from_settings(store.groups[group].settings)
     if not isinstance(method, Similarity):

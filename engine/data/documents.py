@@ -253,6 +253,8 @@ def _from_field_names(chat: Chat | None, template: Template) -> tuple[TextFuncti
             return _divided(_text_field(fields, "text"), answer)
         if answer:
             return RecordText(*answer)
+        if "prompt" in present:
+            raise BadRecord(f"a prompt without a completion; the record has {_field_list(fields)}")
         raise BadRecord(
             f"no text field; the record has {_field_list(fields)} (name them with --text-template '{{field}}')"
         )

@@ -67,6 +67,8 @@ def data_of(value: object, *, texts: bool, name: str = "") -> list[Data]:
         return [value] if is_path else [_of_sequence([value], name)]
     if isinstance(value, os.PathLike):
         return [str(os.fspath(value))]
+    if _is_row(value):
+        return [_of_sequence([dict(value.items())], name)]
     if table := table_records(value):
         return [_of_table(table, name)]
     if isinstance(value, Mapping):
@@ -98,6 +100,12 @@ def _is_path(text: str, *, texts: bool) -> bool | None:
     return None if named_alike else False
 
 
+def _is_row(value: Any) -> bool:
+    """Whether an object is a row of a pandas data frame: a Series whose labels are names."""
+    is_series = type(value).__name__ == "Series" and type(value).__module__.startswith("pandas")
+    return is_series and len(value) > 0 and all(isinstance(label, str) for label in value.index)
+
+
 def _neither(text: str) -> CorpusError:
     hint = f'give pathlib.Path({text!r}), or the record {{"text": {text!r}}}'
     return CorpusError(f"{_shown(text)} looks like a path, but nothing is there: is it a path or a text?", hint=hint)
@@ -127,6 +135,11 @@ def _of_list(values: list[Any] | tuple[Any, ...], texts: bool, name: str) -> lis
         raise CorpusError(f"an empty {type(values).__name__} has no records", hint=_EXPECTED)
     if isinstance(values[0], (str, os.PathLike)) and (paths := _of_strings(values, texts)):
         return paths
+    if isinstance(values, tuple) and isinstance(values[0], str):
+        pair = '{"prompt": …, "completion": …}'
+        raise CorpusError(
+            "a tuple of texts: a prompt with its completion, or several texts?", hint=f"give {pair}, or a list"
+        )
     if all(_is_integer(value) for value in values):  # one example's tokens
         return [_of_sequence([values], name)]
     if _kind(values[0]) is None:

@@ -42,6 +42,7 @@ def store(work: Path) -> hw.Store:
         (lambda s: s.attribute(TEXT, columns="a.jsonl"), "columns needs where"),
         (lambda s: s.attribute(TEXT, candidates=0), "candidates is 0"),
         (lambda s: s.attribute(TEXT, bottom=-1), "bottom is -1"),
+        (lambda s: s.attribute(TEXT, "rise", 3), "its arguments are queries, method, top, bottom"),
         (lambda s: s.scores([TEXT, ""], on_error="skip"), "remove the bad queries"),
         (lambda s: s.iter_scores(TEXT, on_error="skip"), "remove the bad queries"),
         (lambda s: s.add("stride", seeds=3), "stride is fitted"),
@@ -221,3 +222,54 @@ def test_what_is_returned_is_in_the_plan(work: Path, tmp_path: Path):
 def test_examples_have_prompt_completion_and_text(store: hw.Store):
     example = store[4]
     assert example.text == sentences(ROWS)[4] and example.prompt + example.completion == example.text
+
+
+def test_own_answers_are_asked_about_from_python(store: hw.Store, work: Path):
+    answers = store.attribute(["river stone", "paper "], generate=True, new_tokens=4, top=2)
+    assert [one.prompt for one in answers] == ["river stone", "paper "] and all(one.completion for one in answers)
+    again = store.attribute([{"prompt": one.prompt, "completion": one.completion} for one in answers], top=2)
+    np.testing.assert_array_equal(answers.rows, again.rows)
+
+
+def test_answers_say_how_they_are_ranked(store: hw.Store):
+    assert repr(store.attribute(TEXT, bottom=2)).startswith("[lowest scores first")
+    shown = store.attribute(TEXT, minus="paper winter", where="source=a.jsonl")
+    assert "[scores minus those of" in repr(shown) and "source=a.jsonl" in shown._repr_html_()
+    assert not repr(store.attribute(TEXT)).startswith("[")
+    with pytest.raises(hw.HeadwaterError, match="either top or bottom"):
+        store.attribute(TEXT, top=3, bottom=3)
+
+
+def test_a_row_of_a_table_is_one_question_and_a_tuple_is_none(store: hw.Store):
+    import pandas
+
+    frame = pandas.DataFrame({"prompt": ["river "], "completion": ["stone"]})
+    answers = store.attribute(frame.iloc[0])
+    assert len(answers) == 1 and (answers[0].prompt, answers[0].completion) == ("river ", "stone")
+    for pair in (("river", "stone light"), [("river", "stone light")]):
+        with pytest.raises(hw.HeadwaterError, match="a tuple of texts"):
+            store.attribute(pair)
+    with pytest.raises(hw.HeadwaterError, match="a prompt without a completion"):
+        store.attribute({"prompt": "river"})
+
+
+def test_what_no_evaluation_can_mean_is_refused(store: hw.Store):
+    scores, masks = store.scores(TEXT), np.random.default_rng(0).random((10, ROWS)) < 0.5
+    losses = -(masks @ scores.T)
+    for call, message in (
+        (lambda: hw.evaluate.lds(scores, masks * 0.5, losses), "of 0 and 1"),
+        (lambda: hw.evaluate.lds(scores, np.ones((10, ROWS)), losses), "the same for every subset"),
+        (lambda: hw.evaluate.lds(scores, masks, losses * np.nan), "outcomes hold NaN"),
+        (lambda: hw.evaluate.retrieval(store.attribute(TEXT), ["nope"]), "nope"),
+        (lambda: hw.evaluate.retrieval(store.attribute(TEXT), [3]), "which are texts"),
+    ):
+        with pytest.raises(hw.HeadwaterError, match=message):
+            call()
+
+
+def test_examples_are_sliced_and_a_missing_row_says_how_many_there_are(store: hw.Store):
+    assert [example.row for example in store[2:4]] == [2, 3]
+    with pytest.raises(IndexError, match="the store has 30 examples"):
+        store[1000]
+    with pytest.raises(IndexError, match="there are 1 queries"):
+        store.attribute(TEXT)[5]
