@@ -82,8 +82,8 @@ class HeldStore:
     def session(
         self, queries: object, method: str | None, run: Run, options: QueryOptions, *, new_tokens: int = 0
     ) -> QuerySession:
-        """Open the session of a question. The model is loaded last, when all else is known to be right. `new_tokens`: most tokens of
-        the model's own answers, which are the completions of the queries; 0: the queries have completions.
+        """Open the session of a question. The model is loaded last, when all else is known to be right. `new_tokens`: most tokens
+        of the model's own answers, which are the completions of the queries; 0: the queries have completions.
         """
         store = self.opened
         name, data = chosen_method(store, method), query_data(queries)

@@ -67,8 +67,8 @@ def data_of(value: object, *, texts: bool, name: str = "") -> list[Data]:
         return [value] if is_path else [_of_sequence([value], name)]
     if isinstance(value, os.PathLike):
         return [str(os.fspath(value))]
-    if _is_row(value):
-        return [_of_sequence([dict(value.items())], name)]
+    if row := _row_of(value):
+        return [_of_sequence([row], name)]
     if table := table_records(value):
         return [_of_table(table, name)]
     if isinstance(value, Mapping):
@@ -100,10 +100,10 @@ def _is_path(text: str, *, texts: bool) -> bool | None:
     return None if named_alike else False
 
 
-def _is_row(value: Any) -> bool:
-    """Whether an object is a row of a pandas data frame: a Series whose labels are names."""
+def _row_of(value: Any) -> dict[str, Any]:
+    """The record of a row of a pandas data frame, which is a Series whose labels are names; {} for other objects."""
     is_series = type(value).__name__ == "Series" and type(value).__module__.startswith("pandas")
-    return is_series and len(value) > 0 and all(isinstance(label, str) for label in value.index)
+    return dict(value.items()) if is_series and all(isinstance(label, str) for label in value.index) else {}
 
 
 def _neither(text: str) -> CorpusError:
