@@ -8,6 +8,7 @@ over these rows are right, but the best of them may not be the best of the corpu
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from .errors import StoreMissing
 from .feature_store import EXAMPLES, FeatureStore, method_group
@@ -59,12 +60,29 @@ def _count(store: FeatureStore, method: str) -> str:
     return f"rows of {method} for {rows:,} of {max(rows, examples):,} examples{end}"
 
 
+def rows_missing(store: FeatureStore) -> list[str]:
+    """Notes on methods that have fewer rows than the store has examples, with the command that adds them."""
+    if not is_whole(store):
+        return []
+    behind = [name for name in store.methods if not is_whole(store, name)]
+    return [f"{_count(store, name)}: {finishing_command(store, name)} adds the others" for name in behind]
+
+
+def _has_own_model(store: FeatureStore, names: Sequence[str]) -> bool:
+    """Whether one of these methods is a member with a model of its own, which is ingested by a command of its own."""
+    return any(store.groups[method_group(name)].model for name in names)
+
+
 def finishing_command(store: FeatureStore, method: str = "") -> str:
     """The command that adds the missing rows of all methods; its files are those that the store records, if they are few."""
     sources = store.provenance.get("sources", ())
     paths = [str(source.get("path", "")) for source in sources if isinstance(source, dict)]
     files = shlex.join(paths) if all(paths) and len(paths) <= 3 else ""
     unfinished = [name for name in store.methods if name == method or not is_whole(store, name)]
+    if is_whole(store) and unfinished and (store.provenance.get("tokens") or store.provenance.get("text")):
+        return shlex.join(
+            ["headwater", "add", store.url, *unfinished[: 1 if _has_own_model(store, unfinished) else None]]
+        )
     own_model = {name: store.groups[method_group(name)].model.get("path", "") for name in unfinished}
     names = [name for name in unfinished if not own_model[name] and not own_model.get(method)]
     model = str(store.provenance.get("model_path", "")) if store.provenance.get("kind") == "text" else ""

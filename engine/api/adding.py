@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...store.completeness import rows_missing
 from ...store.errors import SettingsError
 from ...store.feature_store import FeatureStore
 from ...store.json_values import JsonObject
@@ -96,6 +97,7 @@ def ingested(job: IngestJob, holder: ModelHolder, making: Making) -> None:
     making.say([*provider.notes, *(f"skipped: {line}" for line in errors.first)])
     if errors.count:
         making.say([f"skipped {errors.count} bad records in all"])
+    making.say(rows_missing(ingestion.store))
     if result.added and (note := equal_ids_note(ingestion.store)):
         making.say([note])
 

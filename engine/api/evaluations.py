@@ -47,7 +47,10 @@ class Evaluation:
 
     @property
     def value(self) -> float:
-        """The main figure: the mean LDS, mean average precision, or rise of the loss."""
+        """The main figure: the mean LDS or correlation, the mean average precision, or the rise of the loss."""
+        estimates = self._estimates()
+        if isinstance(self.figures, Retrieval):
+            return float(next(own for name, own in estimates.items() if name.startswith("average precision")).value)
         return float(next(iter(self._estimates().values())).value)
 
     def plot(self, path: PathLike | None = None) -> Figure:

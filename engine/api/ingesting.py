@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Literal, TypedDict, Unpack
 
 from ...store.errors import ModelError, SettingsError
-from ...store.feature_store import FeatureStore, method_group
+from ...store.feature_store import FeatureStore
 from ...store.json_values import JsonObject
 from ..data.python_data import data_of
 from ..data.record_source import Data
 from ..ingest.ingest_job import IngestJob
 from ..ingest.member_model import fingerprints_of
+from ..ingest.requested_methods import default_methods
 from ..ingest.store_opening import require_same
 from ..ingest.text_settings import Boundary, TextSettings
 from ..models.language_model import ModelChoice
@@ -23,7 +24,7 @@ from .adding import Making, Methods, divided, fit_all, ingested
 from .arguments import PathLike, at_least, checked
 from .model_holder import ModelHolder
 from .opened_store import Store
-from .opening import DEFAULT_METHOD, MethodChoice, method_choice, template_of
+from .opening import MethodChoice, method_choice, template_of
 
 
 class ModelKeywords(TypedDict, total=False):
@@ -120,15 +121,6 @@ def ingest(
     opened = Store(FeatureStore.open(path), holder.choice, making.memory, making.progress)
     opened.notes = making.notes
     return opened
-
-
-def default_methods(path: str) -> list[str]:
-    """The methods of an ingestion that names none: those of the store, or `rise` for a new one."""
-    if not FeatureStore.exists(path):
-        return [DEFAULT_METHOD]
-    store = FeatureStore.open(path)
-    own = [name for name in store.methods if not store.groups[method_group(name)].model]
-    return own or [DEFAULT_METHOD]
 
 
 def job_of(

@@ -17,6 +17,7 @@ from ...store.errors import SettingsError
 from ...store.feature_store import EXAMPLES, FeatureStore
 from ...store.json_values import JsonFields
 from ...store.layout import Array
+from ..attribution.generation import NEW_TOKENS
 from ..fitting.fit_record import fits_of
 from ..models.language_model import ModelChoice
 from ..results.shown_examples import ShownExample, shown_examples
@@ -135,10 +136,10 @@ class Store:
         at_least("attribute", top=(top, 1), bottom=(bottom, 1))
         if top is not None and bottom is not None:
             raise SettingsError("attribute: give either top or bottom")
+        asked = query_options(options, bottom or top or 10, None, lowest=bottom is not None)
+        new_tokens = options.get("new_tokens", NEW_TOKENS) if options.get("generate") else 0
         with self._held.run() as run:
-            session = self._held.session(
-                queries, method, run, query_options(options, bottom or top or 10, None, lowest=bottom is not None)
-            )
+            session = self._held.session(queries, method, run, asked, new_tokens=new_tokens)
             return self._held.said(Attributions(session, session.attribute()))
 
     @checked

@@ -16,6 +16,7 @@ from ..data.python_data import data_of
 from ..data.record_source import Data
 from ..data.sources import find_sources
 from ..fitting.fit_record import fits_of
+from ..ingest.requested_methods import DEFAULT_METHOD
 from ..ingest.text_settings import TextSettings
 from ..interface.registry import load as load_method
 from ..models.language_model import ModelChoice
@@ -23,8 +24,6 @@ from ..results.row_filter import RowFilter
 from ..results.table_plan import Output
 from .arguments import PathLike, at_least
 from .returned_memory import whole_table
-
-DEFAULT_METHOD = "rise"
 
 
 class QueryKeywords(TypedDict, total=False):

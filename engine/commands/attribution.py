@@ -71,6 +71,7 @@ def attribute(arguments: QueryArguments) -> None:
     headwater attribute S --queries questions.jsonl --method rise --method bm25
     """
     refuse_outputs(arguments)
+    refuse_both_ends(arguments)
     _refuse_lowest_groups(arguments)
     if arguments.all_scores and (arguments.output or arguments.as_json or arguments.grouped or arguments.bottom):
         raise WrongUsage("--all-scores writes all scores", "leave out -o, --json, --by and --bottom")
@@ -90,6 +91,13 @@ def _refuse_lowest_groups(arguments: QueryArguments) -> None:
     """Raise WrongUsage if groups are asked for, and the lowest examples, which groups do not have."""
     if arguments.grouped and arguments.bottom:
         raise WrongUsage("--by sums the scores of all examples, lowest and highest", "leave out --bottom")
+
+
+def refuse_both_ends(arguments: QueryArguments) -> None:
+    """Refuse --top beside --bottom: an answer has one end of the ranking."""
+    top = click.get_current_context().get_parameter_source("top")
+    if arguments.bottom and top is not click.core.ParameterSource.DEFAULT:
+        raise WrongUsage("--top and --bottom are two ends of the ranking", "give one of them")
 
 
 def _print_or_write(arguments: QueryArguments) -> None:

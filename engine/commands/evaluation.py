@@ -159,6 +159,7 @@ class RetrievalArguments(FigureArguments):
     """Arguments of `evaluate retrieval`."""
 
     results: str
+    method: str
     scores: str
     store: str
     labels: str
@@ -171,6 +172,9 @@ class RetrievalArguments(FigureArguments):
 
 @evaluate.command("retrieval")
 @click.option("--results", default="", metavar="FILE", help="Results, as attribute -o writes them.")
+@click.option(
+    "--method", default="", metavar="NAME", help="Attribution method: of results by several, the one whose are read."
+)
 @click.option(
     "--scores",
     default="",
@@ -211,7 +215,7 @@ def evaluate_retrieval(arguments: RetrievalArguments) -> None:
 
     def evaluation() -> Retrieval:
         labels = select_labels(a.labels, a.column, a.queries, a.pattern)
-        files = RankingFiles(a.results, a.scores, a.store, a.partial)
+        files = RankingFiles(a.results, a.scores, a.store, a.partial, a.method)
         retrieval, notes[:] = retrieval_from_files(files, labels, a.cuts or CUTS)
         return retrieval
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from .corpus_options import CORPUS, FieldArguments
@@ -66,13 +66,22 @@ def ingest(arguments: IngestArguments) -> None:
     headwater ingest corpus.jsonl --store S --model M --method rise --method stride
     headwater ingest corpus.jsonl --store S --method rise@early --base ./early-checkpoint
     """
+    arguments = with_methods(arguments)
     run_ingestion(_prepared(arguments))
     for name in subset_methods_among(arguments.methods):
         fit_now(arguments.fit(name))
 
 
+def with_methods(arguments: IngestArguments) -> IngestArguments:
+    """The arguments, with those methods of the store, or the default of a new one, if none is named."""
+    from ..ingest.requested_methods import default_methods
+
+    return arguments if arguments.methods else replace(arguments, methods=tuple(default_methods(arguments.store)))
+
+
 def run_ingestion(prepared: PreparedIngest) -> None:
     """Ingest with progress, and print the result; exits with 130 if it was stopped."""
+    from ...store.completeness import rows_missing
     from ..ingest.equal_ids import equal_ids_note
     from ..runtime.cancellation import StopRequest
     from ..runtime.progress import ProgressDisplay
@@ -89,6 +98,8 @@ def run_ingestion(prepared: PreparedIngest) -> None:
     _print_result(prepared.job.store, prepared, result)
     if result.added and (note := equal_ids_note(ingestion.store)):
         echo(f"note: {note}", err=True)
+    for line in rows_missing(ingestion.store) if result.finished else ():
+        echo(f"note: {line}", err=True)
     if not result.finished:
         echo("stopped; run the same command again to continue", err=True)
         sys.exit(130)
@@ -163,7 +174,7 @@ def plan_ingest(arguments: IngestArguments) -> None:
     """
     from ..presentation.terminal import print_plan
 
-    prepared = _prepared(arguments)
+    prepared = _prepared(with_methods(arguments))
     for line in prepared.notes:
         echo(f"note: {line}", err=True)
     print_plan(prepared.plan, arguments.budget, f"batches of {prepared.tokens:,} tokens")

@@ -79,6 +79,8 @@ class RankingFiles:
     """The store of the examples; scores need it."""
     partial: bool = False
     """Whether an unfinished store is accepted."""
+    method: str = ""
+    """The method whose answers are read, of a table with those of several."""
 
 
 def retrieval_from_files(
@@ -96,7 +98,7 @@ def retrieval_from_files(
     if files.scores and not files.store:
         raise SettingsError("--scores has no example ids: --store DIR says which rows these are")
     if not files.store:
-        retrieval = evaluate_retrieval(read_answers(files.results), labels, cuts, whole=False)
+        retrieval = evaluate_retrieval(read_answers(files.results, files.method), labels, cuts, whole=False)
         return retrieval, [*_unchecked_notes(labels, retrieval), *_unanswered_notes(retrieval)]
     store = FeatureStore.open(files.store)
     notes = require_whole(store, partial=files.partial)
@@ -107,7 +109,7 @@ def retrieval_from_files(
             AllScores(files.scores, store, texts=isinstance(labels, TextMatch)), labels, cuts, whole=True
         )
     else:
-        rankings = list(read_answers(files.results))
+        rankings = list(read_answers(files.results, files.method))
         for ranking in rankings:
             require_known_ids(ranking.examples, known, f"{files.results}: query {ranking.query}", store)
         retrieval = evaluate_retrieval(rankings, labels, cuts, whole=False)

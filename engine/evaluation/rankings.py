@@ -22,22 +22,33 @@ from .retrieval import Ranking
 FIELDS = ("query_id", "example_id", "score")
 
 
-def read_answers(path: str) -> Iterator[Ranking]:
+def read_answers(path: str, method: str = "") -> Iterator[Ranking]:
     """Rankings from a table of answers (.jsonl, .json, .csv, .parquet) with columns query_id, example_id, score and optionally
     prompt and completion, or text.
 
-    The rows of a query may be in any order; they are ranked by score, ties in the order of the file.
+    The rows of a query may be in any order; they are ranked by score, ties in the order of the file. Of a file with the answers
+    of several methods, those of `method` are read.
 
     Raises:
         CorpusError: the file does not exist, or cannot be read.
         DataError: a column is missing, a score is not a number, or an example or a rank occurs twice for a query.
     """
     rows_of_query: dict[str, list[ParsedJson]] = {}
+    methods: dict[str, None] = {}
     for row in _rows(path):
+        own = str(row.get("method") or "")
+        if method and own != method:
+            methods[own] = None
+            continue
+        methods[own] = None
+        if not method and len(methods) > 1:
+            raise DataError(f"{path} has answers of {' and '.join(methods)}", hint="choose one by --method NAME")
         missing = [name for name in FIELDS if name not in row]
         if missing:
             raise DataError(f"{path} has no column {missing[0]}: answers have {', '.join(FIELDS)}")
         rows_of_query.setdefault(scalar_text(row["query_id"]), []).append(row)
+    if method and not rows_of_query:
+        raise DataError(f"{path} has no answers of {method}, but of {', '.join(methods)}")
     for query, rows in rows_of_query.items():
         yield _answer(path, query, rows)
 

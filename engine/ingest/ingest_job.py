@@ -184,7 +184,8 @@ def prepare(job: IngestJob, run: Run = SILENT) -> PreparedIngest:
     settings = replace(settings, keep=columns_to_keep(job.keep, store))
     base = base_of(store, list(methods), job.base, append=job.append)
     if job.corpus:
-        provider = corpus_provider(job.corpus, job.model.other(base) if base else job.model, settings)
+        own = job.model if store is None else job.model.of_store(str(store.provenance.get("model_path", "")))
+        provider = corpus_provider(job.corpus, job.model.other(base) if base else own, settings)
     else:
         provider = stored_provider(store, job, base)
     fields = _stored_fields(job, provider, store, settings.keep)

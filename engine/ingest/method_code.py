@@ -6,10 +6,12 @@ The conformance suite uses the same checks. Knows no method by name and no store
 
 from __future__ import annotations
 
+import traceback
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -142,8 +144,20 @@ def plugin_code(name: str, call: str) -> Iterator[None]:
         raise
     except Exception as error:
         first_line = str(error).strip().partition("\n")[0]
-        fault = f"{call} raises {type(error).__name__}: {first_line}".rstrip(": ")
+        fault = f"{call} raises {type(error).__name__}: {first_line}".rstrip(": ") + _place(error)
         raise BrokenMethod(f"method {name} of {distribution_of(name)}: {fault}") from error
+
+
+def _place(error: BaseException) -> str:
+    """The last line of another package's code in a traceback, as " (file.py:40)"; empty if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).parents[2])
+    plugins = str(Path(__file__).parents[2] / "plugins")
+    for frame in reversed(frames):
+        name = frame.filename
+        if "site-packages" not in name and (not name.startswith(package) or name.startswith(plugins)):
+            return f" ({Path(name).name}:{frame.lineno})"
+    return ""
 
 
 def fit_memory(name: str, method: SubsetMethod, model: ModelShape, rows: int) -> FitMemory:

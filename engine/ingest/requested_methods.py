@@ -12,6 +12,18 @@ from ..interface.subset_method import SubsetMethod
 from .provider import Provider
 from .stored_columns import precisions_of
 
+DEFAULT_METHOD = "rise"
+"""The method of a new store, and of a question to a store with several."""
+
+
+def default_methods(path: str) -> list[str]:
+    """The methods of an ingestion that names none: those of the store, or `rise` for a new one."""
+    if not FeatureStore.exists(path):
+        return [DEFAULT_METHOD]
+    store = FeatureStore.open(path)
+    own = [name for name in store.methods if not store.groups[method_group(name)].model]
+    return own or [DEFAULT_METHOD]
+
 
 def requested_method(name: str, settings: JsonObject, store: FeatureStore | None) -> Method:
     """The method with these settings; those left out are the store's if the store has the method, else the defaults."""
@@ -78,5 +90,6 @@ def check_method(name: str, method: Method, provider: Provider) -> None:
     if missing_layers:
         raise SettingsError(
             f"method {name} needs hidden layers {list(missing_layers)}; "
-            f"besides the last, the model has layers 0 to {model_shape.layers - 1}"
+            f"besides the last, the model has layers 0 to {model_shape.layers - 1}",
+            hint="leave the last layer out of needs: outputs.hidden() gives it without",
         )

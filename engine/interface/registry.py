@@ -21,7 +21,7 @@ from types import CodeType
 from ...store.errors import BrokenMethod, ClashingMethods, DataError, OutdatedMethod, UnknownMethod
 from ...store.names import require_method
 from .method import API, Method
-from .settings import close_name
+from .settings import close_name, settings_fault
 
 GROUP = "headwater.methods"
 EVERY_MEMBER = "all"
@@ -275,4 +275,6 @@ def _checked(name: str, owner: str, loaded: object) -> type[Method]:
     if inspect.isabstract(loaded):
         missing = ", ".join(sorted(loaded.__abstractmethods__))
         raise BrokenMethod(f"method {name} of {owner} lacks {missing}")
+    if fault := settings_fault(loaded):
+        raise BrokenMethod(f"method {name} of {owner}: {fault}")
     return loaded

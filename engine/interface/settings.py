@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Any, Self
 
 from ...store.errors import SettingsError
 from ...store.json_values import JsonFields, JsonObject, JsonValue
+
+_CONTRACT = tuple(f"{__name__.rpartition('.')[0]}.{name}" for name in ("method", "subset_method"))
+"""Modules of the contract's classes, whose settings every method of their kind has."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,18 @@ class Settings:
         for older rows.
         """
         return {field.name for field in _fields(cls)} - set(settings) == set(names)
+
+
+def settings_fault(kind: type[Settings]) -> str:
+    """What is wrong with a method's settings: one has no default, or the name of a setting that the method inherits; or empty."""
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            return f"setting {field.name} has no default"
+    bases = [base for base in kind.__mro__[1:] if dataclasses.is_dataclass(base) and base.__module__ in _CONTRACT]
+    inherited = {field.name for base in bases for field in dataclasses.fields(base)}
+    own = set(inspect.get_annotations(kind))
+    shadowed = sorted(own & inherited)
+    return f"setting {shadowed[0]} has the name of a setting that every method of its kind has" if shadowed else ""
 
 
 def close_name(name: str, names: Iterable[str]) -> str:

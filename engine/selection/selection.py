@@ -243,11 +243,15 @@ class GreedySelection:
     def _group_caps(self, groups: Groups, count: int) -> tuple[Array, Array]:
         """(N,) the quota's number of each row, 0 for rows of other values; and how many examples each number gets."""
         group_ids, caps = np.zeros(self._features.rows, np.int64), [0]
-        for number, (column, value, share) in enumerate(self._request.quotas, 1):
+        shares = [share for *_, share in self._request.quotas]
+        bounds = [
+            round(part * count) for part in (0.0, *itertools.accumulate(shares))
+        ]  # parts of 1 add up to the count
+        for number, (column, value, _) in enumerate(self._request.quotas, 1):
             if value not in groups.names:
                 raise DataError(f"no example has {column} {value}: there are {', '.join(groups.names[:8])}")
             own = groups.of == groups.names.index(value)
-            caps.append(round(share * count))
+            caps.append(bounds[number] - bounds[number - 1])
             eligible = int(self._once(own & self._eligible).sum())
             if caps[-1] > eligible:
                 raise DataError(f"{column} {value}: the quota is {caps[-1]} examples, {eligible} may be chosen")

@@ -141,7 +141,7 @@ def test_a_method_that_an_append_left_behind_is_partial(site: Path, tmp_path: Pa
     done("ingest", tmp_path / "first.jsonl", *words, "--method", "rise", "--method", "repsim")
     done("ingest", tmp_path / "more.jsonl", *words, "--method", "rise", "--append")
     store = FeatureStore.open(tmp_path / "S")
-    with pytest.raises(StoreMissing, match="rows of repsim for 8 of 13 examples\nhint: run headwater ingest"):
+    with pytest.raises(StoreMissing, match="rows of repsim for 8 of 13 examples\nhint: run headwater add"):
         LinearFeatures(store, "repsim")
     assert LinearFeatures(store, "repsim", partial=True).rows == 8
     asked = ["--queries", site / "queries.jsonl", "--method", "repsim", "--partial"]

@@ -197,7 +197,7 @@ def test_a_method_is_added_without_the_corpus(work: Path, tmp_path: Path):
         done(
             "ingest", tmp_path / "c.jsonl", "--store", tmp_path / name, "--model", work / "model", "--method", "repsim"
         )
-    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "ingested", "--model", work / "model", *SMALL)
+    done("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "ingested", "--method", "rise", *SMALL)
     (tmp_path / "c.jsonl").unlink()
     done("add", tmp_path / "added", "rise", *SMALL)
     assert tree(tmp_path / "added") == tree(tmp_path / "ingested")
@@ -276,3 +276,48 @@ def test_a_json_array_in_stdin_is_its_elements(work: Path):
         assert result.exit_code == 0, result.output
         answers.append(result.stdout)
     assert answers[0] == answers[1] == answers[2] and len(answers[0].splitlines()) == 20
+
+
+def test_answers_of_several_methods_are_evaluated_one_by_one(work: Path, tmp_path: Path):
+    out = tmp_path / "o.jsonl"
+    done("attribute", work / "S", *PAIR, "--method", "rise", "--method", "bm25", "-o", out)
+    (tmp_path / "relevant.txt").write_text("a.jsonl:3\n")
+    words = ["evaluate", "retrieval", "--results", out, "--labels", tmp_path / "relevant.txt"]
+    result = headwater(*words)
+    assert (
+        result.exit_code == 1 and "has answers of rise and bm25" in result.stderr and "--method NAME" in result.stderr
+    )
+    assert "average precision" in done(*words, "--method", "bm25").stdout
+    assert "no answers of grasp" in headwater(*words, "--method", "grasp").stderr
+
+
+def test_appended_documents_get_rows_of_every_method(work: Path, tmp_path: Path):
+    first, more = (
+        write_corpus(tmp_path / "a.jsonl", sentences(10)),
+        write_corpus(tmp_path / "b.jsonl", sentences(5, seed=7)),
+    )
+    done(
+        "ingest", first, "--store", tmp_path / "S", "--model", work / "model", "--method", "grasp", "--method", "repsim"
+    )
+    save_model(tmp_path / "early", seed=4)
+    done("ingest", first, "--store", tmp_path / "S", "--method", "repsim@early", "--base", tmp_path / "early")
+    result = done("ingest", first, more, "--store", tmp_path / "S", "--append")
+    assert "rows of repsim@early for 10 of 15 examples" in result.stderr and "headwater add" in result.stderr
+    store = hw.open(tmp_path / "S", progress=False)
+    assert store.methods == ["grasp", "repsim", "repsim@early"] and store.scores(
+        "river stone", method="grasp"
+    ).shape == (1, 15)
+    done("add", tmp_path / "S", "repsim@early")
+    assert store.complete
+
+
+def test_quotas_of_everything_add_up_to_the_count(work: Path, tmp_path: Path):
+    halves = ["--quota", "source=a.jsonl:0.5", "--quota", "source=b.jsonl:0.5"]
+    done("select", work / "S", "--queries", work / "pair.jsonl", "--count", 7, *halves, "-o", tmp_path / "seven.jsonl")
+    sources = [json.loads(line)["source"] for line in (tmp_path / "seven.jsonl").read_text().splitlines()]
+    assert sorted(sources.count(name) for name in ("a.jsonl", "b.jsonl")) == [3, 4]
+
+
+def test_an_answer_has_one_end_of_the_ranking(work: Path):
+    result = headwater("attribute", work / "S", *PAIR, "--top", 2, "--bottom", 2)
+    assert result.exit_code == 2 and "--top and --bottom are two ends" in result.stderr

@@ -157,7 +157,7 @@ def test_appended_documents_reach_a_member_by_a_run_of_its_own(work: Path, tmp_p
     done("ingest", more, "--store", tmp_path / "S", "--model", work / "model", "--append")
     asked = ["attribute", tmp_path / "S", "--method", "rise@early", "--queries", work / "queries.jsonl"]
     unfinished = headwater(*asked)
-    command = f"{more} --store {tmp_path / 'S'} --method rise@early to continue"
+    command = f"headwater add {tmp_path / 'S'} rise@early to continue"
     assert unfinished.exit_code == 1 and "for 30 of 37 examples" in unfinished.stderr and command in unfinished.stderr
     both = [work / "corpus.jsonl", more]
     done("ingest", *both, "--store", tmp_path / "S", "--method", "rise@early")  # the model is at its recorded path

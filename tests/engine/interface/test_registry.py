@@ -276,3 +276,22 @@ def test_damaged_metadata_hides_nobody_else(site):
     assert names["damaged"].fault == names["strange"].fault == "its entry points cannot be read"
     assert "other" not in names
     assert "cannot be read" in refused("damaged", BrokenMethod)
+
+
+def test_settings_that_no_method_can_have_are_one_line():
+    from dataclasses import dataclass, make_dataclass
+
+    from headwater.engine.interface.method import Similarity
+    from headwater.engine.interface.settings import settings_fault
+
+    @dataclass(frozen=True, kw_only=True)
+    class WithoutDefault(Similarity):
+        depth: float
+
+    @dataclass(frozen=True)
+    class Shadowing(Similarity):
+        bits: float = 1.0
+
+    assert settings_fault(WithoutDefault) == "setting depth has no default"
+    assert settings_fault(Shadowing) == "setting bits has the name of a setting that every method of its kind has"
+    assert settings_fault(make_dataclass("Good", [("depth", float, 0.5)], bases=(Similarity,), frozen=True)) == ""

@@ -368,7 +368,7 @@ def test_rows_of_all_examples_are_wanted_and_long_texts_are_known_by_their_id(wo
     for command in (["predict", *asked, "--subsets-by", "source"], ["select", *asked, "--count", 1, "-o", out],
                     ["value", *asked, "--method", "grasp", "--by", "source"]):  # fmt: skip
         refused = headwater(*command)
-        assert refused.exit_code == 1 and "--method grasp to continue" in refused.stderr, refused.output
+        assert refused.exit_code == 1 and " grasp to continue" in refused.stderr, refused.output
 
 
 def test_words_choose_without_a_model(tmp_path: Path) -> None:
