@@ -1,5 +1,21 @@
 """From Python objects to data: paths and URLs, texts, records, token ids, tables and data sets of other libraries, generators.
 
+- `pathlib.Path`, or a string. With `texts` (queries) a string is a text, unless it is a URL, one word with the suffix of a
+  format, or the path of something that is there, with a separator or such a suffix. One word that looks like another path is
+  refused. Without (a corpus) a string is always a path, glob or URL.
+- a dict: one record. A list or tuple of dicts: records; of strings: texts, or paths and URLs if all look so.
+- token ids: lists of integers (a list of integers alone is one example), or an integer array or tensor of 1 or 2 dimensions.
+  All tokens but the first are targets.
+- a generator or other iterable of texts, dicts or token ids: it is read once and written to a temporary file (`TMPDIR`),
+  about as large as its records as JSONL.
+- `datasets.Dataset` and `IterableDataset`; data frames of pandas (without its index) and polars; polars' lazy frames, which
+  are run once; Arrow tables, readers, data sets, and any object with `__arrow_c_stream__`; a map-style PyTorch data set.
+- a list or tuple of such tables and data sets: each is a source of its own.
+
+Records are identified by all their contents, in whatever object they come: equal records are the same corpus. Of an
+`IterableDataset` only the first 256 records and its description are read for this; a store records how many it had, too, and
+counts them again. Objects must not be changed while they are read.
+
 Knows no model and no store. Another library is imported only for an object of its own.
 """
 
@@ -34,23 +50,8 @@ _EXPECTED = (
 
 
 def data_of(value: object, *, texts: bool, name: str = "") -> list[Data]:
-    """What can be read as a corpus or as queries, from any of these objects:
-
-    - `pathlib.Path`, or a string. With `texts` (queries) a string is a text, unless it is a URL, one word with the suffix of a
-      format, or the path of something that is there, with a separator or such a suffix. One word that looks like another path is
-      refused. Without (a corpus) a string is always a path, glob or URL.
-    - a dict: one record. A list or tuple of dicts: records; of strings: texts, or paths and URLs if all look so.
-    - token ids: lists of integers (a list of integers alone is one example), or an integer array or tensor of 1 or 2 dimensions.
-      All tokens but the first are targets.
-    - a generator or other iterable of texts, dicts or token ids: it is read once and written to a temporary file (`TMPDIR`),
-      about as large as its records as JSONL.
-    - `datasets.Dataset` and `IterableDataset`; data frames of pandas (without its index) and polars; polars' lazy frames, which
-      are run once; Arrow tables, readers, data sets, and any object with `__arrow_c_stream__`; a map-style PyTorch data set.
-    - a list or tuple of such tables and data sets: each is a source of its own.
-
-    Records are identified by all their contents, in whatever object they come: equal records are the same corpus. Of an
-    `IterableDataset` only the first 256 records and its description are read for this; a store records how many it had, too, and
-    counts them again. Objects must not be changed while they are read.
+    """What can be read as a corpus or as queries, from any of the objects that the module lists. `texts`: whether a string is a
+    text (queries) unless it is a path, or always a path (a corpus).
 
     `name`: of the records, in messages and in ids (NAME:1, …). By default `texts-`, `records-` or `tokens-` and the start of the
     digest.

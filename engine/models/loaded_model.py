@@ -1,5 +1,15 @@
 """Language models that a user has in memory: a causal LM of transformers, or one with a PEFT adapter, and its tokenizer.
 
+The user's object stays as it is: its device, its training mode, its hooks and which of its weights require gradients. headwater
+computes with copies of its modules that share the weights and are always in evaluation mode; `is_unchanged` of the result
+says whether the weights are still the same, so a model that is trained further must be given again. Quantised weights are
+copied, and those of a model of peft, whose adapter is merged into the copy. With `tokenizer` None it is read from the folder
+that the model was loaded from.
+
+The fingerprint is that of the folder or hub id that the model was loaded from, if the weights are the same there, or else
+that of the files that `save_pretrained` would write: see :func:`model_digest` and :func:`adapter_digest`, also for what they
+do not notice.
+
 Knows no method, no corpus, no store.
 """
 
@@ -29,16 +39,6 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def from_objects(model: HfModel, tokenizer: HfTokenizer = None, device: str = "auto") -> LanguageModel:
     """A causal LM of transformers that is in memory, with its fast tokenizer, as headwater reads models.
-
-    The object stays as it is: its device, its training mode, its hooks and which of its weights require gradients. headwater
-    computes with copies of its modules that share the weights and are always in evaluation mode; `is_unchanged` of the result
-    says whether the weights are still the same, so a model that is trained further must be given again. Quantised weights are
-    copied, and those of a model of peft, whose adapter is merged into the copy. With `tokenizer` None it is read from the folder
-    that the model was loaded from.
-
-    The fingerprint is that of the folder or hub id that the model was loaded from, if the weights are the same there, or else
-    that of the files that `save_pretrained` would write: see :func:`model_digest` and :func:`adapter_digest`, also for what they
-    do not notice.
 
     Raises:
         ModelError: the object is no causal LM of transformers with a linear head in float32, bfloat16 or float16; its weights lie
