@@ -198,14 +198,14 @@ def test_a_method_of_which_there_are_labelled_members_alone_lists_them(work: Pat
 def test_members_with_different_numbers_of_rows_are_refused(work: Path, tmp_path: Path) -> None:
     shutil.copytree(work / "S", tmp_path / "S")
     more = write_corpus(tmp_path / "more.jsonl", sentences(5, seed=3))
-    done("ingest", more, "--store", tmp_path / "S", "--model", work / "model", "--append")
+    done("ingest", more, "--store", tmp_path / "S", "--model", work / "model", "--method", "rise", "--append")
     words = ["attribute", tmp_path / "S", "--queries", work / "queries.jsonl", "--members", "rise,1"]
     refused = headwater(*words)
     assert refused.exit_code == 1 and "rows of rise@1 for 90 of 95 examples" in refused.stderr
     partial = headwater(*words, "--partial")
     assert (
         partial.exit_code == 1
-        and "the members rise, rise@1 have 90 to 95 rows\nhint: run headwater ingest" in partial.stderr
+        and "the members rise, rise@1 have 90 to 95 rows\nhint: run headwater add" in partial.stderr
     )
 
 

@@ -205,6 +205,6 @@ def test_seeds_of_unequal_length_are_one_line(work: Path, tmp_path: Path) -> Non
     )
     words = ["--store", tmp_path / "S", "--model", work / "model", *SMALL[:9]]
     done("ingest", corpus, *words, "--seeds", 2)
-    done("ingest", more, *words[:4], "--append")
+    done("ingest", more, *words[:4], "--method", "rise", "--append")
     asked = headwater("attribute", tmp_path / "S", "--queries", work / "queries.jsonl", "--members", "all")
     assert asked.exit_code == 1 and "for 5 of 10 examples" in asked.stderr
