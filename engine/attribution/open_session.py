@@ -27,6 +27,7 @@ from .derived_session import Derivation, DerivedSession
 from .fitted_members import FittedMembers
 from .members import chosen_members, members_of, method_of
 from .members_session import MemberScores, MembersSession
+from .prompt_ends import prompt_end_notes
 from .query_options import ONE_SCAN, TEN_BEST, MemberChoice, QueryOptions
 from .query_session import QuerySession
 from .recovered_session import RecoveredSession
@@ -150,7 +151,9 @@ def _open(store: str, method: str, queries: Data, options: QueryOptions, run: Ru
     stored = StoredScores(feature_store, method, run.budget, search)
     member = MemberModel.of_rows(feature_store, method)
     provider = query_provider(queries, feature_store, options.model, options.text, member)
-    return StoredSession(stored, provider, options, run)
+    session = StoredSession(stored, provider, options, run)
+    provider.notes += prompt_end_notes(feature_store, session.queries)
+    return session
 
 
 def scan_device(store: FeatureStore, method: str, options: QueryOptions) -> int | None:

@@ -113,7 +113,8 @@ def _print_method(name: str, as_json: bool) -> None:
 def info(paths: tuple[str, ...], as_json: bool) -> None:
     """Show what a store holds, or what answers are of.
 
-    With a file that `attribute -o` has written it says whether the answers are of the store as it is now.
+    With a file that `attribute -o` has written it says whether the store would give these answers again, and exits with 1 if
+    not.
 
     \b
     headwater info S
@@ -134,14 +135,17 @@ def info(paths: tuple[str, ...], as_json: bool) -> None:
 def _print_relation(answers: str, store: str, as_json: bool) -> None:
     from ...store.feature_store import FeatureStore
     from ..results.answers_file import relation
+    from ..results.answers_origin import STILL_RIGHT
     from ..results.result_files import SEVERAL
 
     facts: ParsedJson = relation(answers, FeatureStore.open(store))
+    each = facts.get(SEVERAL, [facts])
     if as_json:
         echo(printable_json(facts, indent=1))
-        return
-    for one in facts.get(SEVERAL, [facts]):
-        _print_origin(answers, one)
+    else:
+        for one in each:
+            _print_origin(answers, one)
+    sys.exit(0 if all(one["relation"].startswith(STILL_RIGHT) for one in each) else 1)
 
 
 def _print_origin(answers: str, facts: ParsedJson) -> None:

@@ -17,6 +17,8 @@ from .results import QueryText
 
 KEY = "headwater"
 """Where a file's origin is: in the metadata of Parquet, the object of JSON, and the attributes of Zarr."""
+STILL_RIGHT = ("of this store, as it is now", "of this store, with the same examples, model and settings")
+"""How the relation of answers to a store begins if the store would give them again."""
 SHORT = 12
 """Digits of a digest that each record of a file carries."""
 
@@ -157,7 +159,7 @@ def _defaults(method: str) -> JsonFields:
 def compared(origin: Origin, store: FeatureStore) -> str:
     """How answers relate to a store as it is now, in a few words that complete "these answers are …"."""
     if origin.digest == store.root.digest and _rows(store) == origin.examples:
-        return "of this store, as it is now"
+        return STILL_RIGHT[0]
     if origin.model != _model(store, origin.method):
         return (
             f"of another model: {origin.model or 'none'}, and the store's is {_model(store, origin.method) or 'none'}"
@@ -168,15 +170,16 @@ def compared(origin: Origin, store: FeatureStore) -> str:
     if _rows(store) > origin.examples:
         return f"of this store before examples were added: {origin.examples:,} then, {_rows(store):,} now"
     if now == before and _rows(store) == origin.examples:
-        same = "the same" if _settings(store, origin.method, origin.members) == origin.settings else "other"
-        return f"of a store with the same examples and model, and {same} settings of {origin.method}; its root has changed since"
+        if _settings(store, origin.method, origin.members) == origin.settings:
+            return f"{STILL_RIGHT[1]} of {origin.method}: something else was added to it since"
+        return f"of a store with the same examples and model, but other settings of {origin.method}"
     return "of another store: it holds fewer examples"
 
 
 def compared_short(short: str, store: FeatureStore) -> str:
     """The same for answers of which only the first digits of the digest are known."""
     if store.root.digest.startswith(short):
-        return "of this store, as it is now"
+        return STILL_RIGHT[0]
     return (
         "of another store, or of this one before it changed: .parquet, .json and .html files of answers would say which"
     )

@@ -130,7 +130,9 @@ def test_several_methods_are_compared_with_a_store_that_has_changed(work: Path, 
     write_corpus(tmp_path / "more.jsonl", sentences(3, seed=9))
     done("ingest", tmp_path / "more.jsonl", "--store", tmp_path / "S", "--model", work / "model", "--append")
     for form in ("json", "html", "parquet"):
-        said = done("info", tmp_path / f"o.{form}", tmp_path / "S").stdout
+        changed = headwater("info", tmp_path / f"o.{form}", tmp_path / "S")
+        said = changed.stdout
+        assert changed.exit_code == 1
         for method in ("rise", "bm25"):
             assert f"answers of {method}, of this store before examples were added: 60 then, 63 now" in said
         assert all(line in said for line in ("settings {", "model    "))
