@@ -17,8 +17,7 @@ At a position t with logits z, target y and τ = 0.1:
 In step 4, norms below 1e-8 count as 1e-8. Where p(y) is near 1, two things differ from the published code. First, p(y) − 1 is
 then 0 or a rounding error in float32, so the residual at y is computed as minus the sum of the others. Second, φ's norm has no
 lower bound: an example with p(y) near 1 at all positions keeps the direction of its small residuals instead of becoming 0. A
-`floor` of 0.01 gives positions with small residuals a smaller weight; `examples/benchmarks/backdoor.py` measures the effect of
-`floor`.
+`floor` of 0.01 gives positions with small residuals a smaller weight; `examples/benchmarks/backdoor.py` measures it.
 
 With `exact`, a side that has no more numbers than buckets is used as it is, and the other side gets the buckets that this frees
 (`engine/sketches/widths.py`). V numbers are enough for Wᵀr: ⟨Wᵀr, Wᵀs⟩ = ⟨Qr, Qs⟩ with Q = (W Wᵀ)^½, the symmetric root, which
@@ -31,8 +30,7 @@ the corpus before the first row. Hidden states have a few large directions in co
 the buckets are enough; whitened, they raise LDS (names 0.35 → 0.47) and find planted rows worse (τ = 1: 0.84 → 0.77).
 
 Without unit norms and truncation, at τ = 1, the inner product of two RH is an unbiased estimate of Σ⟨r_t, r_s⟩⟨h_t, h_s⟩, the
-exact inner product of two head gradients.
-Knows no store and no text.
+exact inner product of two head gradients. Knows no store and no text.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 back, every name checked.
 
 A store may come from a stranger: every name that becomes part of a path is checked where it is made and again where it is read,
-so that no path leads out of the store. The record carries a seal, a digest of all else in it, so that an edited root is refused.
-Knows no file, no model, no method.
+so that no path leads out of the store. A seal, a digest of all else in the record, lets an edited root be refused. Knows no file.
 """
 
 from __future__ import annotations
@@ -22,10 +21,8 @@ from .names import require_method, require_name
 EXAMPLES = "examples"
 """The group that every method shares."""
 METHODS, COPIES, HIDDEN = "methods", "forms", "hidden_states"  # "forms": the name on disk of copies in other precisions
-FITTED = "base0"
-"""The name on disk of what a fit keeps: its operators' folder, and the end of its hidden states' name."""
-SHARD = "0"
-"""Name of a store's only shard: so far, every store has exactly one."""
+FITTED = "base0"  # the name on disk of what a fit keeps: its operators' folder, and the end of its hidden states' name
+SHARD = "0"  # name of a store's only shard: so far, every store has exactly one
 SHARDED = 3
 """The first format whose groups lie in shards, with manifests of their chunks. In earlier ones the root itself is the only
 shard.

@@ -35,6 +35,7 @@ from .opening import (
     QueryKeywords,
     query_data,
     query_options,
+    refuse_skip,
 )
 from .returned_memory import sampled_scores, score_matrix, score_vector
 from .selections import Selection, SelectKeywords, features_of, predicted, selected
@@ -168,7 +169,7 @@ class Store:
         >>> scores.shape, scores.dtype
         ((2, 24), dtype('float32'))
         """
-        _refuse_skip("scores", options)
+        refuse_skip("scores", options)
         if out is not None:
             refuse_scores_path(str(out), self.path)
         with self._held.run() as run:
@@ -192,7 +193,7 @@ class Store:
         >>> sum(part.shape[1] for first, part in store.iter_scores("questions.jsonl"))
         24
         """
-        _refuse_skip("iter_scores", options)
+        refuse_skip("iter_scores", options)
         session = self._held.session(queries, method, Run(self._held.memory), query_options(options, 1, no_output))
         return ((first, np.ascontiguousarray(part.T)) for first, part in session.scores())
 
@@ -296,11 +297,3 @@ class Store:
         if self._held.closed:
             return "<p>a closed store</p>"
         return table_html(("store", self.path), [(name, value) for name, value in facts_of(self._held.opened)])
-
-
-def _refuse_skip(function: str, options: QueryKeywords) -> None:
-    """Raise SettingsError for `on_error="skip"`: rows of scores could not be told apart."""
-    if options.get("on_error") == "skip":
-        raise SettingsError(
-            f'{function}: on_error="skip" would leave out rows: remove the bad queries, or use attribute'
-        )

@@ -128,6 +128,14 @@ def query_options(options: QueryKeywords, top: int, output: Output | None, *, lo
     return QueryOptions(top, ModelChoice(""), text, search, output or whole_table(top), minus, lowest, where)
 
 
+def refuse_skip(function: str, options: QueryKeywords) -> None:
+    """Raise SettingsError for `on_error="skip"`: rows of scores could not be told apart."""
+    if options.get("on_error") == "skip":
+        raise SettingsError(
+            f'{function}: on_error="skip" would leave out rows: remove the bad queries, or use attribute'
+        )
+
+
 def filter_of(where: str | Sequence[str] | Mapping[str, str | Sequence[str]], columns: PathLike = "") -> RowFilter:
     """The conditions of `where`, and the file of their columns.
 
