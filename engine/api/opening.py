@@ -129,7 +129,7 @@ def query_options(options: QueryKeywords, top: int, output: Output | None, *, lo
 
 
 def refuse_skip(function: str, options: QueryKeywords) -> None:
-    """Raise SettingsError for `on_error="skip"`: rows of scores could not be told apart."""
+    """Raise SettingsError for `on_error="skip"`: rows of scores could not be distinguished."""
     if options.get("on_error") == "skip":
         raise SettingsError(
             f'{function}: on_error="skip" would leave out rows: remove the bad queries, or use attribute'

@@ -1,7 +1,7 @@
 """What an error of a remote file system means for the user, and whether another try may help.
 
-Libraries raise many types, which are told apart by status code, class name and cause. No message of theirs is passed on where it
-may hold an address with secrets.
+Libraries raise many types, which are distinguished by status code, class name and cause. No message of theirs is passed on
+where it may hold an address with secrets.
 """
 
 from __future__ import annotations

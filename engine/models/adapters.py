@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ...store.errors import ModelError
-from .library_errors import one_line
+from .third_party_errors import one_line
 from .transformers_types import HfClass, HfModel
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 2e-2}

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...store.errors import ModelError
-from .library_errors import one_line, without_credentials
+from .third_party_errors import one_line, without_credentials
 from .transformers_types import HfClass
 
 _SMALL = (".json", ".txt", ".model", ".jinja", ".py")

@@ -26,11 +26,11 @@ from .adapters import merged
 from .batch_outputs import LinearHead
 from .fingerprint import tokenizer_digest
 from .language_model import LanguageModel, pick_device
-from .library_errors import one_line
 from .model_files import end_tokens, prefix_tokens, read_tokenizer, silence_libraries
 from .output_head import activation_bytes, check_head, output_head, weight_bytes
 from .quantised import note_on, quantisation_of
 from .tensor_digest import adapter_digest, memory_digest, model_digest
+from .third_party_errors import one_line
 from .tokenizer_check import checked_tokenizer, differing_text, tokenizer_file
 from .transformers_types import HfModel, HfTokenizer
 

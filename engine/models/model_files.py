@@ -15,8 +15,8 @@ import torch
 from ...store.errors import ModelError
 from .gguf_files import dequantised, is_gguf, location, require_gguf
 from .hub_copy import missing_files
-from .library_errors import one_line
 from .quantised import quantisation_of, silence_kernels
+from .third_party_errors import one_line
 from .tokenizer_check import checked_tokenizer, tokenizer_file
 from .transformers_types import HfClass, HfConfig, HfModel, HfTokenizer
 

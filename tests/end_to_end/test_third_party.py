@@ -100,31 +100,31 @@ def test_a_store_holds_its_rows_beside_ours(installed, store):
 def test_a_query_finds_its_own_example(installed, store, tmp_path, method):
     asked = tmp_path / "queries.jsonl"
     asked.write_text(json.dumps({"id": "q", "text": f"5 {CORPUS[5]}"}) + "\n")
-    told = headwater(installed, "attribute", store, "--method", method, "--queries", asked, "--top", 3, "--json")
-    rows = [json.loads(line) for line in succeeded(told).splitlines()]
+    output = headwater(installed, "attribute", store, "--method", method, "--queries", asked, "--top", 3, "--json")
+    rows = [json.loads(line) for line in succeeded(output).splitlines()]
     assert [row["rank"] for row in rows] == [1, 2, 3]
     assert (rows[0]["completion"], rows[0]["row"], rows[0]["method"]) == (f"5 {CORPUS[5]}", 5, method)
     assert rows[0]["score"] == pytest.approx(1, abs=2e-3)
 
 
 @pytest.mark.parametrize(
-    ("where", "setting", "told"),
+    ("where", "setting", "message"),
     [
         ("S", "layer", "meanhidden.layer is 1 in the store, 0 in this run"),
         ("T", "depth", "method meanhidden: no setting depth; the settings are layer"),
     ],
 )
-def test_its_settings_are_compared_and_checked(installed, store, where, setting, told):
+def test_its_settings_are_compared_and_checked(installed, store, where, setting, message):
     options = ["--store", store.parent / where, "--method", "meanhidden", "--set", f"meanhidden.{setting}", 0]
     done = headwater(installed, "ingest", store.parent / "corpus.jsonl", *options)
-    assert done.exit_code == 1 and told in done.stderr and len(done.stderr.splitlines()) <= 2
+    assert done.exit_code == 1 and message in done.stderr and len(done.stderr.splitlines()) <= 2
 
 
 def test_without_the_package_the_store_says_who_is_missing(store, tmp_path):
     asked = tmp_path / "queries.jsonl"
     asked.write_text('{"text": "the sea"}\n')
-    told = run("attribute", store, "--method", "meanhidden", "--queries", asked)
-    assert told.exit_code == 1 and told.stderr.startswith("error: no method meanhidden; installed: ")
+    output = run("attribute", store, "--method", "meanhidden", "--queries", asked)
+    assert output.exit_code == 1 and output.stderr.startswith("error: no method meanhidden; installed: ")
 
 
 @pytest.mark.slow

@@ -53,8 +53,8 @@ def queries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_example_finds_itself(store: Path, queries: Path) -> None:
-    told = call("attribute", store, "--queries", queries, "--top", 4, "--json")
-    rows = [json.loads(line) for line in told.stdout.splitlines()]
+    output = call("attribute", store, "--queries", queries, "--top", 4, "--json")
+    rows = [json.loads(line) for line in output.stdout.splitlines()]
     assert [row["rank"] for row in rows] == [1, 2, 3, 4] * 3
     assert [row["row"] for row in rows if row["rank"] == 1] == [3, 77, 149]
     assert rows[0]["completion"] == sentences(150)[3]
@@ -63,9 +63,9 @@ def test_an_example_finds_itself(store: Path, queries: Path) -> None:
 
 
 def test_the_table_is_for_people(store: Path, queries: Path) -> None:
-    told = call("attribute", store, "--queries", queries, "--top", 2)
+    output = call("attribute", store, "--queries", queries, "--top", 2)
     assert re.search(
-        r"q\.jsonl:1  3 \w+ .*\n +rank +score +example +completion\n +1 +1\.0000 +corpus\.jsonl:4 +3 ", told.stdout
+        r"q\.jsonl:1  3 \w+ .*\n +rank +score +example +completion\n +1 +1\.0000 +corpus\.jsonl:4 +3 ", output.stdout
     )
 
 
@@ -108,10 +108,10 @@ def test_info_verify_plan_methods(store: Path, queries: Path, corpus: Path, mode
     assert facts["methods"]["rise"]["bytes_per_example"] == 8 * 16 * 2
     assert "150 examples, complete" in call("info", store).stdout
     assert call("verify", store).exit_code == 0
-    told = call("plan", "attribute", store, "--queries", queries)
-    assert re.search(r"total +[0-9.]+MB", told.stdout)
-    told = call("plan", "ingest", corpus, "--store", tmp_path / "new", "--model", model, "--memory", "4GB")
-    assert "budget 4GB" in told.stdout
+    output = call("plan", "attribute", store, "--queries", queries)
+    assert re.search(r"total +[0-9.]+MB", output.stdout)
+    output = call("plan", "ingest", corpus, "--store", tmp_path / "new", "--model", model, "--memory", "4GB")
+    assert "budget 4GB" in output.stdout
     assert not (tmp_path / "new").exists()
     assert "rise" in call("methods").stdout
     assert json.loads(call("methods", "--json").stdout.splitlines()[0])["fault"] == ""
@@ -332,30 +332,30 @@ def test_bad_queries(store: Path, tmp_path: Path) -> None:
 
 def test_every_command_has_help_with_an_example() -> None:
     for name, command in main.commands.items():
-        told = call(name, "--help")
-        assert told.exit_code == 0
+        output = call(name, "--help")
+        assert output.exit_code == 0
         assert command.help, name
     for name in ("ingest", "attribute", "value"):
         assert f"headwater {name} " in call(name, "--help").stdout
 
 
 def test_values_are_printed_as_json(store: Path, queries: Path) -> None:
-    told = call("value", store, "--queries", queries, "--top", 3, "--json")
-    assert [json.loads(line)["rank"] for line in told.stdout.splitlines()] == [1, 2, 3]
+    output = call("value", store, "--queries", queries, "--top", 3, "--json")
+    assert [json.loads(line)["rank"] for line in output.stdout.splitlines()] == [1, 2, 3]
 
 
 def test_nothing_in_a_corpus_moves_the_terminals_cursor(model: Path, tmp_path: Path) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\nq"
     rows = [{"id": evil, "text": f"the river {evil}"}, {"id": "b", "text": "the sea"}]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + f'{{"{evil[:9]}')
-    told = [
+    runs = [
         call("ingest", tmp_path / "c.jsonl", "--store", tmp_path / "S", "--model", model, "--on-error", "skip", *SMALL)
     ]
     (tmp_path / "q.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    told.append(call("attribute", tmp_path / "S", "--queries", tmp_path / "q.jsonl"))
-    told.append(call("attribute", f"{tmp_path}/\x1b[2J", "--queries", tmp_path / "q.jsonl"))
-    assert [done.exit_code for done in told] == [0, 0, 1]
-    assert all(c.isprintable() or c == "\n" for done in told for c in done.stdout + done.stderr)
+    runs.append(call("attribute", tmp_path / "S", "--queries", tmp_path / "q.jsonl"))
+    runs.append(call("attribute", f"{tmp_path}/\x1b[2J", "--queries", tmp_path / "q.jsonl"))
+    assert [done.exit_code for done in runs] == [0, 0, 1]
+    assert all(c.isprintable() or c == "\n" for done in runs for c in done.stdout + done.stderr)
 
 
 def test_results_cannot_be_a_folder(store: Path, queries: Path, tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_corpus(folder / "q.jsonl", sentences(150)[40:44])
     ok("ingest", folder / "c.jsonl", "--store", folder / "s", "--model", folder / "model", "--set", "rise.tau", 1.0)
     for words in (["int8"], ["sign", "--bits", 2048]):
-        told = ok("compress", folder / "s", "--precision", *words).stderr
-        assert "150 of 150 rows of rise as" in told
+        output = ok("compress", folder / "s", "--precision", *words).stderr
+        assert "150 of 150 rows of rise as" in output
     return folder
 
 
@@ -81,7 +81,7 @@ def test_info_and_plan_know_the_forms(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--scan", "int4"], r"has no int4 copy of rise \(its copies: int8, sign2048\); headwater compress makes one"),
         (["--scan", "sign2048", "--certify"], "--certify works with --scan int8 only"),
@@ -89,12 +89,12 @@ def test_info_and_plan_know_the_forms(place: Path) -> None:
         (["--scan", "int8", "--certify", "--candidates", "5"], "chooses the number of candidates itself"),
     ],
 )
-def test_what_cannot_be_searched_is_one_line(place: Path, words: list[str], told: str) -> None:
+def test_what_cannot_be_searched_is_one_line(place: Path, words: list[str], message: str) -> None:
     done = run("attribute", place / "s", "--queries", place / "q.jsonl", *words)
     assert done.exit_code == 1 and len(done.stderr.splitlines()) <= 2
     import re
 
-    assert re.search(told, done.stderr)
+    assert re.search(message, done.stderr)
 
 
 def test_a_form_that_lags_behind_is_named(place: Path, tmp_path: Path) -> None:
@@ -143,18 +143,18 @@ def test_every_score_is_a_zarr_array(place: Path, tmp_path: Path) -> None:
     assert scores.shape == (150, 4) and len(plain) == 600
     queries = group.attrs["queries"]
     assert all(scores[row["row"], queries.index(row["query_id"])] == np.float32(row["score"]) for row in plain)
-    for words, told in (
+    for words, message in (
         (["--all-scores", tmp_path / "all.zarr"], "all.zarr exists\nhint: give another path"),
         (["--all-scores", tmp_path / "all.npy"], "written as a Zarr group"),
         (["--all-scores", tmp_path / "b.zarr", "--certify"], "leave out --scan and --certify"),
     ):
         done = run(*asked, *words)
-        assert done.exit_code == 1 and told in done.stderr and len(done.stderr.splitlines()) <= 2
+        assert done.exit_code == 1 and message in done.stderr and len(done.stderr.splitlines()) <= 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["all.zarr"]
 
 
 def test_a_precision_that_is_none_is_one_line(place: Path, tmp_path: Path) -> None:
-    for options, told in (
+    for options, message in (
         (["rise.precision", "int4"], "method rise: unknown precision 'int4'\nhint: choose from auto, float32"),
         (
             ["rise.bits", 100, "--set", "rise.precision", "sign"],
@@ -164,4 +164,4 @@ def test_a_precision_that_is_none_is_one_line(place: Path, tmp_path: Path) -> No
         done = run(
             "ingest", place / "c.jsonl", "--store", tmp_path / "s", "--model", place / "model", "--set", *options
         )
-        assert done.exit_code == 1 and told in done.stderr and not (tmp_path / "s").exists()
+        assert done.exit_code == 1 and message in done.stderr and not (tmp_path / "s").exists()

@@ -23,8 +23,8 @@ def test_a_method_says_when_to_use_it_what_it_needs_and_its_settings(name: str) 
     assert facts["use"].startswith("Use it ") and facts["use"].endswith(".") and facts["about"].endswith(".")
     assert {one["name"]: one["default"] for one in facts["settings"]} == method.settings()
     assert all(len(one["about"]) > 10 for one in facts["settings"]) and facts["needs"]
-    told = done("methods", name).stdout
-    assert told.startswith(f"{name}  (headwater ") and max(map(len, told.splitlines())) <= 130
+    output = done("methods", name).stdout
+    assert output.startswith(f"{name}  (headwater ") and max(map(len, output.splitlines())) <= 130
 
 
 def test_needs_and_bytes_are_those_of_the_class() -> None:
@@ -70,10 +70,10 @@ def test_check_refuses_what_is_no_method(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "odd_module.py").write_text("class Odd: ...\n")
-    for target, told in (("odd_module", "is not MODULE:CLASS"), ("odd_module:Odd", "is not a method"),
+    for target, message in (("odd_module", "is not MODULE:CLASS"), ("odd_module:Odd", "is not a method"),
                          ("none_such:X", "cannot be imported: ModuleNotFoundError")):  # fmt: skip
         refused = headwater("check", target)
-        assert refused.exit_code == 1 and told in refused.stderr and "Traceback" not in refused.stderr
+        assert refused.exit_code == 1 and message in refused.stderr and "Traceback" not in refused.stderr
 
 
 def completed(line: str) -> list[str]:
@@ -81,8 +81,8 @@ def completed(line: str) -> list[str]:
     words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - (not line.endswith(" ")))}
     environment = {**os.environ, **words, "_HEADWATER_COMPLETE": "bash_complete"}
     script = "from headwater.cli import main; main(prog_name='headwater')"
-    told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    return [entry.partition(",")[2] for entry in told.stdout.splitlines()]
+    output = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    return [entry.partition(",")[2] for entry in output.stdout.splitlines()]
 
 
 def test_the_shell_completes_commands_options_and_methods() -> None:
@@ -92,5 +92,5 @@ def test_the_shell_completes_commands_options_and_methods() -> None:
     assert "--prompt-template" in completed("headwater ingest --pro")
     environment = {**os.environ, "_HEADWATER_COMPLETE": "bash_source"}
     script = "from headwater.cli import main; main(prog_name='headwater')"
-    told = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert "_headwater_completion" in told.stdout
+    output = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert "_headwater_completion" in output.stdout

@@ -74,10 +74,10 @@ def test_every_flag_has_one_topic_and_no_topic_an_unknown_flag() -> None:
 
 
 def test_help_lists_options_by_topic_after_the_examples() -> None:
-    told = CliRunner().invoke(main, ["attribute", "--help"]).stdout
-    headings = re.findall(r"^(\S.*):$", told, re.MULTILINE)
+    output = CliRunner().invoke(main, ["attribute", "--help"]).stdout
+    headings = re.findall(r"^(\S.*):$", output, re.MULTILINE)
     assert headings == ["Examples", "Input", "Method", "Memory and device", "Output"]
-    assert re.search(r"Memory and device:\n  --memory BYTES .*\n", told) and "\b" not in told
+    assert re.search(r"Memory and device:\n  --memory BYTES .*\n", output) and "\b" not in output
 
 
 def everything(group: click.Group = main, prefix: str = "headwater") -> Iterator[tuple[str, click.Command]]:
@@ -93,13 +93,13 @@ def everything(group: click.Group = main, prefix: str = "headwater") -> Iterator
 @pytest.mark.parametrize(("name", "command"), list(everything()))
 def test_every_command_has_a_short_summary_and_an_example_of_itself(name: str, command: click.Command) -> None:
     assert 10 < len(command.get_short_help_str(500)) <= SUMMARY_WIDTH
-    told = CliRunner().invoke(main, [*name.split()[1:], "--help"]).stdout
-    examples = told.partition("\nExamples:\n")[2].partition("\n\n")[0]
+    output = CliRunner().invoke(main, [*name.split()[1:], "--help"]).stdout
+    examples = output.partition("\nExamples:\n")[2].partition("\n\n")[0]
     assert re.search(rf"^  {name} \S", examples, re.MULTILINE)
-    assert max(map(len, told.splitlines())) <= 130
+    assert max(map(len, output.splitlines())) <= 130
 
 
 def test_the_commands_are_listed_by_purpose() -> None:
-    told = CliRunner().invoke(main, ["--help"]).stdout
+    output = CliRunner().invoke(main, ["--help"]).stdout
     assert sorted(name for names in type(main).purposes.values() for name in names) == sorted(main.commands)
-    assert re.search(r"Ask it:\n  attribute +Rank training examples by influence on each completion\.\n", told)
+    assert re.search(r"Ask it:\n  attribute +Rank training examples by influence on each completion\.\n", output)

@@ -89,8 +89,8 @@ def test_vectors_come_as_arrays_too_and_as_cosines(tmp_path: Path, vectors: np.n
 def test_vectors_are_for_their_own_method(tmp_path: Path, vectors: np.ndarray) -> None:
     np.savez(tmp_path / "corpus.npz", vectors=vectors)
     for method in ("rise", "grasp"):
-        told = headwater("ingest", tmp_path / "corpus.npz", "--store", tmp_path / "S", "--method", method)
-        assert told.exit_code == 1 and "--method vectors" in told.stderr
+        output = headwater("ingest", tmp_path / "corpus.npz", "--store", tmp_path / "S", "--method", method)
+        assert output.exit_code == 1 and "--method vectors" in output.stderr
 
 
 def test_texts_that_the_index_kept_are_shown(tmp_path: Path, vectors: np.ndarray) -> None:
@@ -113,7 +113,7 @@ def test_texts_that_the_index_kept_are_shown(tmp_path: Path, vectors: np.ndarray
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda folder: (folder / "info.json").unlink(), "no readable info.json"),
         (lambda folder: (folder / "info.json").write_text("{}"), "not what bergson writes"),
@@ -132,11 +132,11 @@ def test_texts_that_the_index_kept_are_shown(tmp_path: Path, vectors: np.ndarray
         ),
     ],
 )
-def test_a_bad_index_is_one_line(tmp_path: Path, vectors: np.ndarray, spoil: Any, told: str) -> None:
+def test_a_bad_index_is_one_line(tmp_path: Path, vectors: np.ndarray, spoil: Any, message: str) -> None:
     index = written(tmp_path / "corpus", vectors)
     spoil(index)
     done = headwater("ingest", index, "--store", tmp_path / "S", "--method", "vectors")
-    assert done.exit_code == 1 and told in done.stderr and len(done.stderr.strip().splitlines()) <= 2
+    assert done.exit_code == 1 and message in done.stderr and len(done.stderr.strip().splitlines()) <= 2
 
 
 def test_queries_of_another_width_are_refused(tmp_path: Path, vectors: np.ndarray) -> None:
@@ -151,14 +151,14 @@ def scored(folder: Path, scores: np.ndarray, *, ended: bool = True) -> Path:
     """Write scores (Q, N) in the format of bergson 2.5: pairs of four bytes and one byte, padded to eight."""
     queries, rows = scores.shape
     names = [f"{part}_{query}" for query in range(queries) for part in ("score", "written")]
-    told = {"names": names, "formats": ["float32", "bool"] * queries, "itemsize": 8 * queries,
+    dtype = {"names": names, "formats": ["float32", "bool"] * queries, "itemsize": 8 * queries,
             "offsets": [8 * query + at for query in range(queries) for at in (0, 4)]}  # fmt: skip
-    records = np.zeros(rows, np.dtype({**told, "formats": ["<f4", "?"] * queries}))
+    records = np.zeros(rows, np.dtype({**dtype, "formats": ["<f4", "?"] * queries}))
     for query in range(queries):
         records[f"score_{query}"], records[f"written_{query}"] = scores[query], ended
     folder.mkdir()
     (folder / "scores.bin").write_bytes(records.tobytes())
-    info = {"attribute_tokens": False, "num_items": rows, "num_rows": rows, "num_scores": queries, "dtype": told}
+    info = {"attribute_tokens": False, "num_items": rows, "num_rows": rows, "num_scores": queries, "dtype": dtype}
     (folder / "info.json").write_text(json.dumps(info))
     return folder
 

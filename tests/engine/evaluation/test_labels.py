@@ -83,5 +83,5 @@ def test_every_file_of_ids_is_refused_in_the_same_words(work: Path, option: str)
     more = ["--count", 2, "-o", work / "chosen.jsonl"]
     refused = headwater("predict", *words) if option == "--subsets" else headwater("select", *words, *more)
     assert refused.exit_code == 1
-    told = f"names 5 examples that {work / 'S'} does not hold (x0, x1, x2 …); its ids are such as e0\nhint: correct these ids"
-    assert told in refused.stderr
+    message = f"names 5 examples that {work / 'S'} does not hold (x0, x1, x2 …); its ids are such as e0\nhint: correct these ids"
+    assert message in refused.stderr

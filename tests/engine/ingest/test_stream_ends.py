@@ -1,4 +1,4 @@
-"""Streams that agree in their first records are told apart by their lengths: in ingestions, and as tasks."""
+"""Streams that agree in their first records are distinguished by their lengths: in ingestions, and as tasks."""
 
 from __future__ import annotations
 

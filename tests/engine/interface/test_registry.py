@@ -126,8 +126,8 @@ def test_a_failing_import_names_distribution_version_and_cause(site, name):
     install(site, "some-methods", {name: f"broken_{name}:Method"}, "2.3", **{f"broken_{name}": source})
     line = listed(name)
     assert line.about == "About." and line.fault in ("", f"broken_{name} has no Method")  # nothing is run to find out
-    told = refused(name, BrokenMethod)
-    assert told.startswith(f"method {name} of some-methods 2.3 does not import: ") and told.endswith(cause)
+    message = refused(name, BrokenMethod)
+    assert message.startswith(f"method {name} of some-methods 2.3 does not import: ") and message.endswith(cause)
 
 
 def test_listing_imports_no_plugin(site, capsys):
@@ -188,9 +188,9 @@ def test_a_class_that_a_module_gets_elsewhere_is_no_fault(site, source):
 
 def test_an_unknown_name_lists_what_is_there_and_the_nearest(site):
     install(site, "fine-methods", {"fine": "fine_one:Fine"}, fine_one=GOOD)
-    told = refused("rize", UnknownMethod)
-    assert told.startswith("no method rize; installed: ") and told.endswith("\nhint: did you mean rise?")
-    assert "fine" in told and "rise" in told
+    message = refused("rize", UnknownMethod)
+    assert message.startswith("no method rize; installed: ") and message.endswith("\nhint: did you mean rise?")
+    assert "fine" in message and "rise" in message
     assert "did you mean" not in refused("something else", UnknownMethod)
 
 
@@ -200,9 +200,9 @@ def test_an_unknown_name_lists_what_is_there_and_the_nearest(site):
 def test_another_api_names_both_numbers_and_who_upgrades(site, stated, advice):
     source = GOOD + f"\n    api = {stated}\n"
     install(site, "versioned", {"versioned": "versioned_one:Fine"}, "4.5", versioned_one=source)
-    told = refused("versioned", OutdatedMethod)
+    message = refused("versioned", OutdatedMethod)
     assert (
-        told
+        message
         == f"method versioned of versioned 4.5 is written for plugin API {stated}, this headwater has API {API}\nhint: {advice}"
     )
 
@@ -215,8 +215,8 @@ def test_an_api_that_is_no_number_is_a_fault(site):
 def test_a_method_that_names_no_api_was_written_for_the_first(site):
     """Else it would inherit the number of whatever headwater it meets, and never be outdated."""
     install(site, "old", {"old": "old_one:Fine"}, old_one=GOOD.replace("    api = 2\n\n", ""))
-    told = refused("old", OutdatedMethod)
-    assert told.endswith("is written for plugin API 1, this headwater has API 2\nhint: upgrade old 1.0")
+    message = refused("old", OutdatedMethod)
+    assert message.endswith("is written for plugin API 1, this headwater has API 2\nhint: upgrade old 1.0")
 
 
 def test_two_distributions_with_one_name_are_both_named(site):
@@ -224,14 +224,14 @@ def test_two_distributions_with_one_name_are_both_named(site):
     install(site, "second", {"same": "other_one:Fine"}, "2.0", other_one=GOOD)
     line = listed("same")
     assert {"first 1.0", "second 2.0"} == set(line.distribution.split(", ")) and "clash" in line.fault
-    told = refused("same", ClashingMethods)
-    assert "first 1.0" in told and "second 2.0" in told and "uninstall all but one" in told
+    message = refused("same", ClashingMethods)
+    assert "first 1.0" in message and "second 2.0" in message and "uninstall all but one" in message
 
 
 def test_a_clash_with_ours_is_told_too(site):
     install(site, "rival", {"rise": "fine_one:Fine"}, fine_one=GOOD)
-    told = refused("rise", ClashingMethods)
-    assert "rival 1.0" in told and "headwater " in told
+    message = refused("rise", ClashingMethods)
+    assert "rival 1.0" in message and "headwater " in message
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
@@ -256,9 +256,9 @@ NOT_METHODS = {
 
 @pytest.mark.parametrize("name", NOT_METHODS)
 def test_what_is_no_concrete_method_is_refused(site, name):
-    source, told = NOT_METHODS[name]
+    source, output = NOT_METHODS[name]
     install(site, "odd", {name: "odd_one:Fine"}, odd_one=source)
-    assert told in refused(name, BrokenMethod)
+    assert output in refused(name, BrokenMethod)
 
 
 def test_damaged_metadata_hides_nobody_else(site):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from command_server import CommandServer, Ended
 from headwater.engine.models.language_model import ModelChoice, load
-from headwater.engine.models.library_errors import without_credentials
+from headwater.engine.models.third_party_errors import without_credentials
 from headwater.store.errors import ModelError
 from safetensors.torch import load_file, save_file
 from small import save_model, sentences, write_corpus

@@ -113,8 +113,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_attribute_prints_ten_queries_and_writes_all(place: Path) -> None:
     words = ["attribute", place / "S", "--queries", place / "c.jsonl", "--method", "repsim", "--top", 2]
-    told = done(*words).stdout
-    assert "… 20 more queries: -o FILE" in told and told.count(" → it is ") == 10 and "\x1b" not in told
+    output = done(*words).stdout
+    assert "… 20 more queries: -o FILE" in output and output.count(" → it is ") == 10 and "\x1b" not in output
     assert done(*words, "--limit", 30).stdout.count(" → it is ") == 30
     assert len(done(*words, "--json").stdout.splitlines()) == 60
     assert "number 1?" in done("value", *words[1:], "--prompts").stdout

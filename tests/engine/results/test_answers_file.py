@@ -87,16 +87,16 @@ def test_a_file_names_method_settings_store_and_model(place: Path, form: str) ->
 @pytest.mark.parametrize("form", FORMATS)
 def test_info_says_whether_answers_are_of_a_store(place: Path, form: str, tmp_path: Path) -> None:
     shutil.copytree(place / "S", tmp_path / "S")
-    told = done("info", place / f"a.{form}", tmp_path / "S").stdout
-    assert f"{place / f'a.{form}'}: answers of rise, of this store, as it is now" in told
+    output = done("info", place / f"a.{form}", tmp_path / "S").stdout
+    assert f"{place / f'a.{form}'}: answers of rise, of this store, as it is now" in output
     more = ["ingest", place / "more.jsonl", "--store", tmp_path / "S", "--model", place / "model0", "--append"]
     done(*more)
     changed = headwater("info", place / f"a.{form}", tmp_path / "S")
-    told = changed.stdout
-    assert changed.exit_code == 1 and ("of this store before examples were added: 21 then, 22 now" in told) == (
+    output = changed.stdout
+    assert changed.exit_code == 1 and ("of this store before examples were added: 21 then, 22 now" in output) == (
         form not in ("jsonl", "csv")
     )
-    assert "as it is now" not in told
+    assert "as it is now" not in output
 
 
 def test_info_tells_other_models_corpora_and_methods_apart(place: Path, tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_info_tells_other_models_corpora_and_methods_apart(place: Path, tmp_path
     shutil.rmtree(tmp_path / "S")
     shutil.copytree(place / "S", tmp_path / "S")
     done("compress", tmp_path / "S", "--precision", "int8")
-    told = done("info", place / "a.json", tmp_path / "S").stdout
-    assert "of this store, with the same examples, model and settings of rise: something else was added" in told
+    output = done("info", place / "a.json", tmp_path / "S").stdout
+    assert "of this store, with the same examples, model and settings of rise: something else was added" in output
 
 
 def test_a_file_that_names_no_store_is_refused(place: Path, tmp_path: Path) -> None:

@@ -101,13 +101,13 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
 def test_a_command_is_quiet_or_speaks_json_wherever_the_option_stands(
     words: list[object], tmp_path: Path, first: bool
 ) -> None:
-    def told(store: str, *options: object) -> str:
+    def stderr_of(store: str, *options: object) -> str:
         done = headwater(*(options if first else ()), *words, tmp_path / store, *(() if first else options))
         assert (done.exit_code, done.stdout) == (0, ""), done.output
         return done.stderr
 
-    assert "skipped: " in told("plain") and told("quiet", "--quiet") == ""
-    kinds = [json.loads(line)["kind"] for line in told("json", "--log-format", "json").splitlines()]
+    assert "skipped: " in stderr_of("plain") and stderr_of("quiet", "--quiet") == ""
+    kinds = [json.loads(line)["kind"] for line in stderr_of("json", "--log-format", "json").splitlines()]
     assert "skipped" in kinds and kinds[-1] == "done"
     assert style() == PLAIN
 
@@ -116,5 +116,5 @@ def test_errors_are_json_with_their_hint(tmp_path: Path) -> None:
     for code, command in ((1, ("info", tmp_path / "none")), (2, ("inf",)), (2, ("info",))):
         done = headwater("--quiet", "--log-format", "json", *command)
         (line,) = done.stderr.splitlines()
-        told = json.loads(line)
-        assert done.exit_code == code and told["kind"] == "error" and told["message"] and told["hint"]
+        record = json.loads(line)
+        assert done.exit_code == code and record["kind"] == "error" and record["message"] and record["hint"]

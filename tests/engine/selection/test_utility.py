@@ -260,8 +260,8 @@ def test_a_calibration_is_kept_and_held_out_outcomes_are_scored_once(work: Path)
 
 def select(work: Path, *words: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     out = work / "chosen.jsonl"
-    told = done("select", work / "S", "--queries", work / "queries.jsonl", "-o", out, "--json", *words)
-    return [json.loads(line) for line in out.read_text().splitlines()], json.loads(told.stdout)
+    output = done("select", work / "S", "--queries", work / "queries.jsonl", "-o", out, "--json", *words)
+    return [json.loads(line) for line in out.read_text().splitlines()], json.loads(output.stdout)
 
 
 def test_selection_writes_what_training_reads(work: Path) -> None:
@@ -281,8 +281,8 @@ def test_selection_writes_what_training_reads(work: Path) -> None:
 def test_outputs_are_refused_before_the_work(work: Path) -> None:
     asked = [work / "S", "--queries", "absent.jsonl"]  # which would be missed first otherwise
     assert "written as a .jsonl file" in headwater("select", *asked, "--count", 3, "-o", work / "chosen.txt").stderr
-    told = headwater("predict", *asked, "--subsets", work / "masks.npy", "-o", work / "u.txt").stderr
-    assert "results can only be written as" in told
+    output = headwater("predict", *asked, "--subsets", work / "masks.npy", "-o", work / "u.txt").stderr
+    assert "results can only be written as" in output
 
 
 def test_filters_quotas_and_tokens_hold(work: Path) -> None:
@@ -299,7 +299,7 @@ def test_filters_quotas_and_tokens_hold(work: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--count", 1000], "more than the 120 examples"),
         (["--count", 0], "at least 1"),
@@ -316,18 +316,18 @@ def test_filters_quotas_and_tokens_hold(work: Path) -> None:
     ],
 )
 def test_a_choice_that_cannot_be_is_one_line(
-    work: Path, words: list[object], told: str, monkeypatch: pytest.MonkeyPatch
+    work: Path, words: list[object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(work)
     np.save("everything.npy", np.ones(ROWS))
     Path("stranger.txt").write_text("nobody\n")
     result = headwater("select", "S", "--queries", "queries.jsonl", "-o", "none.jsonl", *words)
-    assert result.exit_code == 1 and told in result.stderr, result.output
+    assert result.exit_code == 1 and message in result.stderr, result.output
     assert not Path("none.jsonl").exists()
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ('{"rows": [0, 120]}', "names row 120; the store has rows 0 to 119"),
         ('{"rows": [-1]}', "names row -1"),
@@ -337,11 +337,11 @@ def test_a_choice_that_cannot_be_is_one_line(
         ("", "a subset is"),
     ],
 )
-def test_subsets_that_cannot_be_are_one_line(work: Path, line: str, told: str) -> None:
+def test_subsets_that_cannot_be_are_one_line(work: Path, line: str, message: str) -> None:
     path = work / "bad.jsonl"
     path.write_text(line + "\n")
     result = headwater("predict", work / "S", "--queries", work / "queries.jsonl", "--subsets", path)
-    assert result.exit_code == 1 and told in result.stderr
+    assert result.exit_code == 1 and message in result.stderr
     np.save(work / "narrow.npy", np.ones((2, 7)))
     result = headwater("predict", work / "S", "--queries", work / "queries.jsonl", "--subsets", work / "narrow.npy")
     assert "masks of 7 examples; the store has 120" in result.stderr
