@@ -30,8 +30,8 @@ def name_of(requirement: str) -> str:
 
 def version() -> str:
     """The version in the package's source."""
-    (found,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.M)
-    return str(found)
+    (version,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.M)
+    return str(version)
 
 
 def test_the_citation_says_what_the_package_does():

@@ -64,7 +64,7 @@ class Document:
     """The tokens, of a record that holds them; its prompt and text are empty."""
     targets: tuple[tuple[int, int], ...] | None = None
     """Spans of characters of prompt and text together whose tokens are targets, ascending and disjoint; None: the whole text."""
-    kept: tuple[str, ...] = ()
+    column_texts: tuple[str, ...] = ()
     """The values of the columns that are kept, as text."""
 
 
@@ -183,18 +183,18 @@ def record_name(source: Source, record: Record) -> str:
     return scalar_text(record.fields.get("id")) or f"{source.name}:{record.line}"
 
 
-def _document(source: Source, record: Record, content: RecordText, kept: tuple[str, ...]) -> Document:
+def _document(source: Source, record: Record, content: RecordText, column_texts: tuple[str, ...]) -> Document:
     prompt, text, tokens, _, targets = content
     if not tokens and not text.strip():
         raise BadRecord("empty text" if prompt is None else "empty completion")
     name = record_name(source, record)
     try:
-        (name + (prompt or "") + text + "".join(kept)).encode()
+        (name + (prompt or "") + text + "".join(column_texts)).encode()
     except UnicodeEncodeError as error:
         raise BadRecord(
             f"half a surrogate pair (U+{ord(error.object[error.start]):04X}); expected Unicode text"
         ) from None
-    return Document(name, source.name, record.line, record.ordinal, prompt or "", text, tokens, targets, kept)
+    return Document(name, source.name, record.line, record.ordinal, prompt or "", text, tokens, targets, column_texts)
 
 
 def _from_template(template: Template) -> tuple[TextFunction, set[str]]:

@@ -79,7 +79,7 @@ class Example:
     """What the provider needs to read the example: a `TextPayload`, or arrays."""
     place: Place
     """Its position in the corpus."""
-    kept: tuple[str, ...] = ()
+    column_texts: tuple[str, ...] = ()
     """The values of its document's kept columns, as text."""
 
 
@@ -124,7 +124,7 @@ BUILT_IN = (*_FIELD_OF_COLUMN, "loss", TOKEN_IDS, TARGET_POSITIONS)
 def example_rows(examples: list[Example], losses: Array, *, fields: StoredFields) -> Rows:
     """Examples as columns; `losses` (n,) float32. With tokens, payloads are `TextPayload`s."""
     columns = {name: [getattr(example, field) for example in examples] for name, field in _FIELD_OF_COLUMN.items()}
-    columns |= {name: [example.kept[at] for example in examples] for at, name in enumerate(fields.keep)}
+    columns |= {name: [example.column_texts[at] for example in examples] for at, name in enumerate(fields.keep)}
     if fields.tokens:
         columns[TOKEN_IDS] = [example.payload[0] for example in examples]
         columns[TARGET_POSITIONS] = [example.payload.target_positions for example in examples]

@@ -295,5 +295,5 @@ def _example(document: Document, offset: int, payload: TextPayload, place: Place
     payload = payload._replace(first=max(1, min(payload.first, len(payload.ids))))
     return Example(
         document.id, document.source, document.line, offset, document.prompt, document.text,
-        len(payload.ids), len(payload.target_positions), payload, place, document.kept,
+        len(payload.ids), len(payload.target_positions), payload, place, document.column_texts,
     )  # fmt: skip

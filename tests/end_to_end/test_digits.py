@@ -43,9 +43,9 @@ def test_images_are_traced_to_their_like(arrays: Path) -> None:
     rows = [json.loads(line) for line in CliRunner().invoke(main, words).stdout.splitlines()]
     labels = load_digits().target
     asked = [labels[TRAIN + int(row["query_id"].split(":")[1])] for row in rows]
-    found = [int(row["completion"].split()[1]) for row in rows]
+    neighbours = [int(row["completion"].split()[1]) for row in rows]
     assert len(rows) == 10 * (len(labels) - TRAIN)
-    assert np.mean(np.equal(asked, found)) > 0.8  # chance is 0.1
+    assert np.mean(np.equal(asked, neighbours)) > 0.8  # chance is 0.1
 
 
 def test_an_image_finds_itself(arrays: Path) -> None:

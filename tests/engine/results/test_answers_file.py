@@ -174,11 +174,11 @@ def test_an_evaluation_reads_the_texts_of_answers(place: Path) -> None:
     for form in FORMATS[:4]:
         done("attribute", place / "S", "--queries", place / "query.jsonl", "--top", 3, "-o", place / f"one.{form}")
     words = ["evaluate", "retrieval", "--json", "--at", 1, "--match", r"question 3: the answer is 9"]
-    found = [
+    readings = [
         json.loads(done(*words, "--results", place / f"one.{form}").stdout) for form in ("jsonl", "csv", "parquet")
     ]
-    assert all(one["each"] == found[0]["each"] for one in found) and found[0]["means"]
+    assert all(one["each"] == readings[0]["each"] for one in readings) and readings[0]["means"]
     rows = [json.loads(line) for line in (place / "one.jsonl").read_text().splitlines()]
     old = [{**{name: row[name] for name in KEPT}, "text": row["prompt"] + row["completion"]} for row in rows]
     (place / "old.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
-    assert json.loads(done(*words, "--results", place / "old.jsonl").stdout)["each"] == found[0]["each"]
+    assert json.loads(done(*words, "--results", place / "old.jsonl").stdout)["each"] == readings[0]["each"]
